@@ -1,0 +1,1 @@
+"""kvloom: KV-cache memory, managed span by span, by policy."""

@@ -1,0 +1,36 @@
+"""The contract every attend backend keeps. No caller branches on the backend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from kvloom.attend.plan import Plan
+
+
+class Attend(Protocol):
+    """Reads and writes KV pages of one arena."""
+
+    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+        """Store this step's new keys (already rotated) and values, float32, where the plan says.
+
+        Rows whose page is NO_PAGE are skipped. Must be called before ``attend`` of the same layer.
+        """
+        ...
+
+    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend every row over the KV it may see.
+
+        Parameters
+        ----------
+        q_THD:
+            float32, contiguous, rotated; T = ``plan.num_rows``.
+
+        Returns
+        -------
+        out_THD:
+            float32. lse_TH: float32, natural log of the sum of exp(scale * q.k + bias); an empty set gives (0, -inf).
+            Row t's bits depend only on row t's own query, position and pages, never on the other rows of the step.
+        """
+        ...

@@ -1,0 +1,107 @@
+"""attend in plain torch: the specification. Short enough to check by eye, slow enough to leave to tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kvloom.attend.merge import State, merge
+from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
+from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.format import PageFormat
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceAttend:
+    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes as one uint8 tensor."""
+
+    memory: torch.Tensor
+
+    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+        target = plan.layers[layer].writes
+        assert target is not None, f"layer {layer} does not own KV"
+        part = plan.parts[target[0]]
+        assert isinstance(part, DensePart)
+        for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
+            if page == NO_PAGE:
+                continue
+            for head in range(part.format.heads):
+                keys_DS, values_SD = self._cell(part.format, page, target[1], head)
+                keys_DS[:, slot] = part.format.numbers.encode(k_TKD[row, head])
+                values_SD[slot] = part.format.numbers.encode(v_TKD[row, head])
+
+    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
+        layer_plan = plan.layers[layer]
+        num_rows, num_heads, _ = q_THD.shape
+        v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
+        result = q_THD.new_zeros(num_rows, num_heads, v_dim), q_THD.new_full((num_rows, num_heads), -torch.inf)
+        for part_index, layer_slot in layer_plan.reads:
+            part = plan.parts[part_index]
+            partial = torch.zeros_like(result[0]), torch.full_like(result[1], -torch.inf)
+            kv_heads = part.heads if isinstance(part, RaggedPart) else part.format.heads
+            group = num_heads // kv_heads
+            for b in range(plan.num_seqs):
+                rows = slice(int(plan.seq_rows_B1[b]), int(plan.seq_rows_B1[b + 1]))
+                for head in range(kv_heads):
+                    heads = slice(head * group, (head + 1) * group)
+                    entries = self._entries(part, plan, layer_slot, b, head)
+                    out, lse = _softmax(q_THD[rows, heads], plan.positions_T[rows], entries, part.window, layer_plan.scale)
+                    partial[0][rows, heads], partial[1][rows, heads] = out, lse
+            result = merge(result, partial)
+        return result
+
+    def _entries(self, part: DensePart | RaggedPart, plan: Plan, layer_slot: int, b: int, head: int) -> _Entries:
+        """Gather (keys_SD, values_SD, positions_S, bias_S) of one sequence, layer and KV head, decoded to float32."""
+        pieces: list[_Entries] = []
+        last = int(plan.positions_T[int(plan.seq_rows_B1[b + 1]) - 1]) if plan.seq_rows_B1[b + 1] > plan.seq_rows_B1[b] else -1
+        if isinstance(part, DensePart):
+            for p in range(int(part.seq_pages_B1[b]), int(part.seq_pages_B1[b + 1])):
+                start = int(part.page_starts_P[p])
+                count = min(part.format.tokens, last + 1 - start)  # beyond the last row nothing is visible, or even written
+                if count > 0:
+                    keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), layer_slot, head)
+                    positions = torch.arange(start, start + count)
+                    pieces.append((keys_DS.T[:count], values_SD[:count], positions, torch.zeros(count)))
+        else:
+            cell = (layer_slot * plan.num_seqs + b) * part.heads + head
+            for p in range(int(part.cell_pages_C1[cell]), int(part.cell_pages_C1[cell + 1])):
+                count = int(part.page_counts_P[p])
+                keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), 0, 0)
+                positions, bias = self._labels(part.format, int(part.page_ids_P[p]))
+                pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
+        if not pieces:
+            empty = torch.zeros(0)
+            return empty.reshape(0, part.format.k_dim), empty.reshape(0, part.format.v_dim), empty.long(), empty
+        keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
+        return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
+
+    def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
+        start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
+        keys = self.memory[start : start + fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)
+        values = self.memory[start + fmt.k_bytes : start + fmt.k_bytes + fmt.v_bytes]
+        return keys, values.view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
+
+    def _labels(self, fmt: PageFormat, page: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of a ragged page's positions_S (int32) and bias_S (float32)."""
+        start = page * GRAIN_BYTES + fmt.k_bytes + fmt.v_bytes
+        middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
+        return self.memory[start:middle].view(torch.int32), self.memory[middle:stop].view(torch.float32)
+
+
+_Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _softmax(
+    q_TGD: torch.Tensor, positions_T: torch.Tensor, entries: _Entries, window: int | None, scale: float
+) -> State:
+    keys_SD, values_SD, positions_S, bias_S = entries
+    visible_TS = positions_S[None, :] <= positions_T[:, None]
+    if window is not None:
+        visible_TS &= positions_S[None, :] > positions_T[:, None] - window
+    scores_TGS = torch.einsum("tgd,sd->tgs", q_TGD, keys_SD) * scale + bias_S
+    scores_TGS = scores_TGS.masked_fill(~visible_TS[:, None, :], -torch.inf)
+    lse_TG = torch.logsumexp(scores_TGS, dim=-1)
+    top_TG = torch.where(torch.isinf(lse_TG), torch.zeros_like(lse_TG), lse_TG)
+    return torch.einsum("tgs,sd->tgd", torch.exp(scores_TGS - top_TG[..., None]), values_SD), lse_TG

@@ -1,0 +1,99 @@
+"""Every setting, as frozen values. The library's arguments and the CLI's flags are built from these."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kvloom.errors import ConfigError
+
+KvDtype = Literal["float32", "float16", "bfloat16"]
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def parse_bytes(text: int | str) -> int:
+    """Read a size such as ``"2GiB"``, ``"512 MiB"`` or ``1000000``. Raises ConfigError.
+
+    >>> parse_bytes("1.5GiB")
+    1610612736
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        size = text
+    else:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", str(text))
+        if match is None or match[2].lower() not in _UNITS:
+            raise ConfigError(f"cannot read `{text}` as a size in bytes", hint="write it like 2GiB or 512MiB")
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    if size <= 0:
+        raise ConfigError(f"a size must be positive, got `{text}`")
+    return size
+
+
+def available_memory_bytes() -> int:
+    """Physical memory that could be used now, in bytes."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """The main dial is ``kv_bytes``: data plus metadata of all KV, never exceeded.
+
+    ``"auto"`` takes what one full context of the model needs, eight times over, within a quarter of the free memory.
+    """
+
+    kv_bytes: int | str = "auto"
+    kv_dtype: KvDtype = "float16"
+    slab_bytes: int = 2 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.kv_bytes != "auto":
+            parse_bytes(self.kv_bytes)
+        if self.kv_dtype not in ("float32", "float16", "bfloat16"):
+            raise ConfigError(f"unknown kv_dtype `{self.kv_dtype}`", hint="one of float32, float16, bfloat16")
+        if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
+            raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """``step_tokens``: rows computed per step at most. ``max_seqs``: sequences that run at once at most."""
+
+    step_tokens: int = 512
+    max_seqs: int = 64
+
+    def __post_init__(self) -> None:
+        if self.step_tokens < 1 or self.max_seqs < 1:
+            raise ConfigError("step_tokens and max_seqs must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything that makes an engine. ``threads``: None takes the cores this process may use."""
+
+    model: str
+    max_model_len: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_model_len is not None and self.max_model_len < 1:
+            raise ConfigError(f"max_model_len must be at least 1, got {self.max_model_len}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+
+
+def default_threads() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,84 @@
+"""What comes back from a generation. Names follow vLLM's where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kvloom.segment import Miss
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """Log probability of a token under the model's raw distribution (before penalties and temperature).
+
+    ``rank`` 1 is the likeliest. ``decoded_token`` is the token's own text.
+    """
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+TokenLogprobs = dict[int, Logprob]
+"""The chosen token and the asked-for number of top alternatives, by token id; the chosen token comes first."""
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One of the ``n`` continuations. ``stop_reason``: the stop string or token id that ended it, None for end-of-text."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """Where the time and the memory of one request went.
+
+    cached_tokens: prompt tokens whose KV was reused. computed_tokens: positions run through the model (more than the rest of
+    the prompt plus the output when the request was preempted). misses: prompt spans that had to be computed, with the
+    reason. Times are seconds since the request was submitted: ttft_s to its first token, token_times_s to every token of
+    continuation 0, total_s to the end.
+    """
+
+    cached_tokens: int = 0
+    computed_tokens: int = 0
+    preemptions: int = 0
+    misses: list[Miss] = field(default_factory=list)
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    token_times_s: list[float] = field(default_factory=list)
+    total_s: float | None = None
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """The state of a request: complete when ``finished``, else what there is so far."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    metrics: RequestMetrics
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finished: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionDelta:
+    """What one step added to continuation ``index`` of a request."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None

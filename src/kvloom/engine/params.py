@@ -1,0 +1,93 @@
+"""What a caller may ask of one generation. Names follow vLLM's where it has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kvloom.errors import ParamsError
+
+MAX_SAMPLES = 128
+MAX_LOGPROBS = 100
+MAX_STOPS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to pick tokens and when to stop. Raises ParamsError on construction when a value is out of range.
+
+    temperature: 0 is greedy. top_k: 0 keeps all. top_p, min_p: probabilities. seed: None draws one from the engine's.
+    max_tokens: None means as many as fit. logprobs / prompt_logprobs: how many top alternatives to report (0 reports
+    only the chosen token; None reports nothing). cache_salt: KV is shared only between equal salts.
+    """
+
+    n: int = 1
+    max_tokens: int | None = 16
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: str | tuple[str, ...] | list[str] = ()
+    stop_token_ids: tuple[int, ...] | list[int] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    cache_salt: str | None = None
+
+    def __post_init__(self) -> None:
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stops)
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        _whole("n", self.n, 1, MAX_SAMPLES)
+        if self.max_tokens is not None:
+            _whole("max_tokens", self.max_tokens, 1, None)
+        _real("temperature", self.temperature, 0.0, 100.0)
+        _whole("top_k", self.top_k, 0, None)
+        _real("top_p", self.top_p, 0.0, 1.0, above=True)
+        _real("min_p", self.min_p, 0.0, 1.0)
+        _real("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
+        _real("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        for token, bias in self.logit_bias.items():
+            _whole("logit_bias key", token, 0, None)
+            _real("logit_bias", bias, -100.0, 100.0)
+        if self.seed is not None:
+            _whole("seed", self.seed, -(2**63), 2**64 - 1)
+        for name, value in (("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)):
+            if value is not None:
+                _whole(name, value, 0, MAX_LOGPROBS)
+        if len(stops) > MAX_STOPS:
+            raise ParamsError(f"stop has {len(stops)} strings, at most {MAX_STOPS} are allowed", param="stop")
+        if any(not isinstance(text, str) or not text for text in stops):
+            raise ParamsError("every stop must be a non-empty string", param="stop")
+        for token in self.stop_token_ids:
+            _whole("stop_token_ids", token, 0, None)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return tuple(self.stop)
+
+
+def _whole(name: str, value: object, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        limit = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ParamsError(f"{name} must be a whole number {limit}, got {value!r}", param=name.split()[0])
+
+
+def _real(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or not low <= value <= high or (above and value == low):  # type: ignore[operator]
+        limit = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+        raise ParamsError(f"{name} must be a number {limit}, got {value!r}", param=name)

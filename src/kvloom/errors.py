@@ -1,0 +1,75 @@
+"""Every exception that kvloom raises on purpose.
+
+    KvloomError
+    ├── RequestError(ValueError)        the caller asked for something impossible
+    │   ├── PromptTooLong               prompt against the context or the KV budget
+    │   └── ParamsError                 a sampling parameter is out of its range
+    ├── ConfigError(ValueError)         a setting is out of range or contradicts another
+    ├── ModelError                      a model cannot be used
+    │   ├── ModelNotFound               no such name, path or id
+    │   ├── ModelFileError              truncated, corrupt or unreadable weights
+    │   ├── UnsupportedModel            an architecture or tensor type that we do not run
+    │   └── PullError                   fetching failed: network, disk, checksum
+    ├── SpanError(ValueError)           a span is empty, negative or out of order
+    └── InternalError                   an invariant broke: please report it
+
+A message says what was asked and what is possible; ``hint`` says what to do next and is shown on its own line.
+"""
+
+from __future__ import annotations
+
+
+class KvloomError(Exception):
+    """Base of all. ``hint`` is an optional line of advice."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class RequestError(KvloomError, ValueError):
+    """The request can never be served as asked. ``param`` names the field at fault, when there is one."""
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class PromptTooLong(RequestError):
+    """The prompt exceeds the model's context or what the KV budget can hold."""
+
+
+class ParamsError(RequestError):
+    """A sampling parameter is out of range."""
+
+
+class ConfigError(KvloomError, ValueError):
+    """A setting is out of range or contradicts another."""
+
+
+class ModelError(KvloomError):
+    """A model cannot be used."""
+
+
+class ModelNotFound(ModelError):
+    """No model of that name, path or id."""
+
+
+class ModelFileError(ModelError):
+    """Weights or tokenizer files are truncated, corrupt or unreadable."""
+
+
+class UnsupportedModel(ModelError):
+    """The architecture or a tensor type is not one that kvloom runs."""
+
+
+class PullError(ModelError):
+    """Fetching a model failed; nothing half-written is left behind."""
+
+
+class SpanError(KvloomError, ValueError):
+    """A span is empty, negative or out of order."""
+
+
+class InternalError(KvloomError):
+    """An invariant broke. This is a bug in kvloom."""

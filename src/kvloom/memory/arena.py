@@ -1,0 +1,1 @@
+GRAIN_BYTES = 64

@@ -1,0 +1,87 @@
+"""Page formats: what one page holds, and where each byte of it lies.
+
+A page holds ``tokens`` entries of ``heads`` KV heads of ``layers`` layers. Inside, for each (layer, head), keys come
+first, then values:
+
+    page = [ cell(layer 0, head 0) | cell(layer 0, head 1) | ... | cell(layer n, head m) ]
+    cell = [ K transposed: D_k x tokens ][ V: tokens x D_v ]                    dense
+    cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   ragged
+
+Keys lie transposed because then a vector register holds one key component of 16 tokens: scores need no horizontal sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvloom.codec import CODECS, Codec
+from kvloom.errors import ConfigError
+
+PAGE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PageFormat:
+    """Describes one kind of page. Two equal formats may share slabs.
+
+    Parameters
+    ----------
+    name:
+        For people: ``"full"``, ``"window512"``, ``"ragged"``.
+    layers:
+        Owning layers (model numbering) in page order. Ragged pages serve any (layer, head): then this is empty.
+    heads:
+        KV heads per layer held by one page (1 for ragged).
+    k_dim, v_dim:
+        Width of a key and of a value.
+    codec:
+        Name in ``codec.CODECS``.
+    ragged:
+        Entries carry their own absolute position (int32) and an additive score bias (float32).
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    heads: int
+    k_dim: int
+    v_dim: int
+    codec: str
+    ragged: bool = False
+    tokens: int = PAGE_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ConfigError(f"unknown KV dtype `{self.codec}`", hint=f"one of {', '.join(CODECS)}")
+        if self.tokens != PAGE_TOKENS:
+            raise ConfigError(f"pages hold {PAGE_TOKENS} tokens, not {self.tokens}")
+        if self.ragged and (self.layers or self.heads != 1):
+            raise ConfigError("a ragged page serves one head of any one layer: no layers, heads=1")
+
+    @property
+    def numbers(self) -> Codec:
+        return CODECS[self.codec]
+
+    @property
+    def k_bytes(self) -> int:
+        """Bytes of the keys of one cell; the values start here."""
+        return self.tokens * self.k_dim * self.numbers.value_bytes
+
+    @property
+    def v_bytes(self) -> int:
+        return self.tokens * self.v_dim * self.numbers.value_bytes
+
+    @property
+    def cell_bytes(self) -> int:
+        return self.k_bytes + self.v_bytes + (8 * self.tokens if self.ragged else 0)
+
+    @property
+    def page_bytes(self) -> int:
+        return self.cell_bytes * self.heads * max(1, len(self.layers))
+
+    @property
+    def token_bytes(self) -> float:
+        return self.page_bytes / self.tokens
+
+    def cell_offset(self, layer_slot: int, head: int) -> int:
+        """Byte offset inside the page of (``layers[layer_slot]``, ``head``)."""
+        return (layer_slot * self.heads + head) * self.cell_bytes

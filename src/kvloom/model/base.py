@@ -1,0 +1,40 @@
+"""What the engine needs from a model, whatever its family."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from kvloom.attend.base import Attend
+from kvloom.attend.plan import Plan
+from kvloom.model.kv_map import KvMap
+
+
+class Model(Protocol):
+    """A causal language model. Pure function of its inputs and the pages that ``attend`` holds."""
+
+    @property
+    def kv_map(self) -> KvMap: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int:
+        """Positions the model was trained for."""
+        ...
+
+    @property
+    def weights_id(self) -> str:
+        """Hex SHA-256 of the weights' content: equal ids may share KV."""
+        ...
+
+    def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:
+        """Run the layers over the step's rows; return hidden states after the final norm, float32 (T, width).
+
+        ``tokens_T`` is int64. Positions are ``plan.positions_T``. New KV is written through ``attend.write``.
+        """
+        ...
+
+    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        """Vocabulary logits of chosen rows, float32 (R, vocab_size). Row r's bits depend on row r only."""
+        ...

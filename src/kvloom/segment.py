@@ -1,0 +1,157 @@
+"""Spans and segments: the pure data that says which positions exist and where their KV is.
+
+    position   0         16        32        48        64
+               |---------|---------|---------|---------|
+    segments   [ Resident "ram"   )[ Absent )[ Resident )      half-open, sorted, gapless
+
+No tensors and no I/O here. Everything is immutable: a change makes a new value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+from kvloom.errors import SpanError
+
+PageId = NewType("PageId", int)
+"""Address of a page: byte offset from the arena's start in units of ``memory.arena.GRAIN_BYTES``."""
+
+PageKey = NewType("PageKey", bytes)
+"""Identity of a page's content: 32 bytes, see ``memory.keys``."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Half-open, never empty range of token positions ``[start, stop)``."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise SpanError(f"a span needs 0 <= start < stop, got [{self.start}, {self.stop})")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __contains__(self, position: int) -> bool:
+        return self.start <= position < self.stop
+
+    def positions(self) -> range:
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanSet:
+    """Sorted, disjoint, non-touching spans: a set of positions.
+
+    >>> SpanSet.of([Span(4, 6), Span(0, 4), Span(9, 10)])
+    SpanSet(spans=(Span(start=0, stop=6), Span(start=9, stop=10)))
+    """
+
+    spans: tuple[Span, ...] = ()
+
+    @staticmethod
+    def of(spans: Iterable[Span]) -> SpanSet:
+        """Normalise any spans, in any order, overlapping or not."""
+        merged: list[Span] = []
+        for span in sorted(spans):
+            if merged and span.start <= merged[-1].stop:
+                merged[-1] = Span(merged[-1].start, max(merged[-1].stop, span.stop))
+            else:
+                merged.append(span)
+        return SpanSet(tuple(merged))
+
+    @staticmethod
+    def full(length: int) -> SpanSet:
+        return SpanSet((Span(0, length),)) if length > 0 else SpanSet()
+
+    def __len__(self) -> int:
+        return sum(len(span) for span in self.spans)
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.spans)
+
+    def __contains__(self, position: int) -> bool:
+        return any(position in span for span in self.spans)
+
+    def __or__(self, other: SpanSet) -> SpanSet:
+        return SpanSet.of((*self.spans, *other.spans))
+
+    def __sub__(self, other: SpanSet) -> SpanSet:
+        left: list[Span] = []
+        for span in self.spans:
+            start = span.start
+            for hole in other.spans:
+                if hole.stop <= start or hole.start >= span.stop:
+                    continue
+                if hole.start > start:
+                    left.append(Span(start, hole.start))
+                start = max(start, hole.stop)
+            if start < span.stop:
+                left.append(Span(start, span.stop))
+        return SpanSet(tuple(left))
+
+    def __and__(self, other: SpanSet) -> SpanSet:
+        return self - (self - other)
+
+    def first(self, count: int) -> SpanSet:
+        """The lowest ``count`` positions (all of them when there are fewer)."""
+        taken: list[Span] = []
+        for span in self.spans:
+            if count <= 0:
+                break
+            taken.append(Span(span.start, min(span.stop, span.start + count)))
+            count -= len(taken[-1])
+        return SpanSet(tuple(taken))
+
+
+class Why(StrEnum):
+    """Why a span of a prompt could not be reused and had to be computed."""
+
+    NEW = "new"  # nothing with this content was ever stored
+    DIFFERS = "differs"  # the stored continuation of this prefix has another token here
+    EVICTED = "evicted"  # it was stored, and dropped to make room
+    RESET = "reset"  # it was stored, and the cache was reset
+    OTHER_SALT = "other-salt"  # the same content is stored under another cache_salt
+    WINDOW = "window"  # full-attention pages are there, but a window layer gave its pages back
+    LAST_TOKEN = "last-token"  # wholly cached: the last token is computed again for its logits
+    NOT_ASKED = "not-asked"  # the request wants logits of every prompt position, or opted out
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """KV that can be attended: which tier holds it and in which page format."""
+
+    tier: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """KV that must be computed. The recipe is always the tokens themselves; ``why`` says what was missed."""
+
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A maximal run of positions whose KV is in one state."""
+
+    span: Span
+    state: Resident | Absent
+
+
+Context = tuple[Segment, ...]
+"""Sorted, gapless segments from position 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A span that was computed although a cache exists, and why."""
+
+    span: Span
+    why: Why
