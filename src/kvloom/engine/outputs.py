@@ -82,3 +82,16 @@ class CompletionDelta:
     logprobs: tuple[TokenLogprobs, ...] | None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestUpdate:
+    """What one step changed for a request. ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    deltas: tuple[CompletionDelta, ...]
+    metrics: RequestMetrics
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finished: bool = False
+    error: str | None = None
