@@ -63,13 +63,18 @@ class Index:
                 best = self.entries[key], shared
         return best
 
-    def explain(self, key: PageKey, parent: PageKey, content: int) -> Why:
-        """Why nothing is stored under ``key``."""
+    def explain(self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int) -> Why:
+        """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``."""
         if key in self._ghosts:
             return self._ghosts[key]
-        if self._children.get(parent):
-            return Why.DIFFERS
-        return Why.OTHER_SALT if self._contents[content] else Why.NEW
+        if self._contents[content]:
+            return Why.OTHER_SALT
+        return Why.DIFFERS if self.diverges(parent, tokens) else Why.NEW
+
+    def diverges(self, parent: PageKey, tokens: Sequence[int]) -> bool:
+        """True when something that begins like ``tokens`` is stored after ``parent``, and goes on differently."""
+        near = self.nearest(parent, tokens)
+        return near is not None and near[1] < min(len(near[0].tokens), len(tokens))
 
     # -- pages that are being computed -----------------------------------------------------------------------------------
 
@@ -86,7 +91,9 @@ class Index:
 
     # -- what is stored: called by the ledger ----------------------------------------------------------------------------
 
-    def add(self, parent: PageKey, tokens: Sequence[int], position: int, content: int, group: int, page: PageId) -> PageId:
+    def add(
+        self, parent: PageKey, tokens: Sequence[int], position: int, content: int, group: int, page: PageId
+    ) -> PageId:
         """Store ``page`` for one layer group, unless that group already has one. Returns the page that is stored now."""
         key = page_key(parent, tokens)
         entry = self.entries.get(key)
@@ -138,7 +145,9 @@ class Index:
             raise InternalError("the child lists and the entries differ")
         for key, entry in self.entries.items():
             if page_key(entry.parent, entry.tokens) != key:
-                raise InternalError(f"entry at position {entry.position} is filed under a key that is not its own")
+                raise InternalError(
+                    f"entry at position {entry.position} is filed under a key that is not its own"
+                )
 
 
 def content_hash(parent_content: int, tokens: Sequence[int]) -> int:

@@ -20,7 +20,12 @@ KEY_VERSION = 1
 
 
 def root_key(
-    *, weights: str, formats: str, adapter: str | None = None, salt: str | None = None, media: Sequence[str] = ()
+    *,
+    weights: str,
+    formats: str,
+    adapter: str | None = None,
+    salt: str | None = None,
+    media: Sequence[str] = (),
 ) -> PageKey:
     """Key of the empty prefix. ``formats`` names codecs, layout and RoPE settings: everything that changes KV bytes."""
     fields = {"adapter": adapter, "format": formats, "media": list(media), "salt": salt, "weights": weights}

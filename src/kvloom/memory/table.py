@@ -65,6 +65,10 @@ class PageTable:
         for index in np.flatnonzero(self.ids != _NO_PAGE):
             yield int(index), PageId(int(self.ids[index]))
 
+    def is_full(self, index: int) -> bool:
+        """True when all entries of page ``index`` are written."""
+        return index < len(self.filled) and int(self.filled[index]) == FULL_MASK
+
     def count(self) -> int:
         return int(np.count_nonzero(self.ids != _NO_PAGE))
 

@@ -54,7 +54,14 @@ class KvMap:
                 shapes.setdefault((kv.window, kv.heads, kv.k_dim, kv.v_dim), []).append(index)
         order = sorted(shapes, key=lambda shape: (shape[0] is not None, -(shape[0] or 0), shape[1:]))
         return tuple(
-            LayerGroup("full" if window is None else f"window{window}", tuple(shapes[shape]), heads, k_dim, v_dim, window)
+            LayerGroup(
+                "full" if window is None else f"window{window}",
+                tuple(shapes[shape]),
+                heads,
+                k_dim,
+                v_dim,
+                window,
+            )
             for shape in order
             for window, heads, k_dim, v_dim in [shape]
         )
