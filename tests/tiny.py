@@ -62,9 +62,7 @@ class TinyModel:
         h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
         for layer, (wq, wk, wv, wo) in enumerate(self.blocks):
             x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
-            attend.write(
-                _rows(wk, x).view(-1, KV_HEADS, DIM), _rows(wv, x).view(-1, KV_HEADS, DIM), plan, layer
-            )
+            attend.write(_rows(wk, x).view(-1, KV_HEADS, DIM), _rows(wv, x).view(-1, KV_HEADS, DIM), plan, layer)
             out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM), plan, layer)
             h = h + _rows(wo, out.reshape(len(h), -1))
         return h

@@ -23,9 +23,7 @@ class ReferenceAttend:
         assert target is not None, f"layer {layer} does not own KV"
         part = plan.parts[target[0]]
         assert isinstance(part, DensePart)
-        for row, (page, slot) in enumerate(
-            zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)
-        ):
+        for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
             if page == NO_PAGE:
                 continue
             for head in range(part.format.heads):
@@ -58,9 +56,7 @@ class ReferenceAttend:
             result = merge(result, partial)
         return result
 
-    def _entries(
-        self, part: DensePart | RaggedPart, plan: Plan, layer_slot: int, b: int, head: int
-    ) -> _Entries:
+    def _entries(self, part: DensePart | RaggedPart, plan: Plan, layer_slot: int, b: int, head: int) -> _Entries:
         """Gather (keys_SD, values_SD, positions_S, bias_S) of one sequence, layer and KV head, decoded to float32."""
         pieces: list[_Entries] = []
         last = (
@@ -96,9 +92,7 @@ class ReferenceAttend:
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
         return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
 
-    def _cell(
-        self, fmt: PageFormat, page: int, layer_slot: int, head: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
         start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
         keys = self.memory[start : start + fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)

@@ -88,11 +88,7 @@ class AsyncEngine:
     ) -> AsyncIterator[RequestUpdate]:
         """Yield what each step adds. Raises RequestError before the first update. Closing the iterator aborts at once."""
         text = prompt if isinstance(prompt, str) else None
-        ids = (
-            await asyncio.to_thread(self.tokenizer.encode, prompt)
-            if isinstance(prompt, str)
-            else list(prompt)
-        )
+        ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", _Inbox()
         self._command(lambda: self._submit(name, ids, params, text, inbox))
         finished = False
@@ -193,9 +189,7 @@ class AsyncEngine:
         if update.finished:
             self._inboxes.pop(update.request_id, None)
 
-    def _submit(
-        self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: _Inbox
-    ) -> None:
+    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: _Inbox) -> None:
         try:
             self.engine.submit(name, ids, params, text)
         except RequestError as error:

@@ -29,7 +29,5 @@ def build(config: EngineConfig) -> Loaded:
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads)
-    engine = Engine(
-        model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed()
-    )
+    engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed())
     return Loaded(manifest, tokenizer, engine)

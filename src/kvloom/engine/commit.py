@@ -71,9 +71,7 @@ class Commit:
             if sequence.status is not Status.FINISHED:
                 sequence.finish_reason, sequence.stop_reason = "abort", None
                 self._finish(sequence)
-                self._note(
-                    sequence, CompletionDelta(sequence.index, sequence.text.flush(), (), None, "abort")
-                )
+                self._note(sequence, CompletionDelta(sequence.index, sequence.text.flush(), (), None, "abort"))
         request.ended = True
         return self._update(request, error)
 
@@ -97,9 +95,7 @@ class Commit:
         text = self._release_text(sequence, token)
         self._note(
             sequence,
-            CompletionDelta(
-                sequence.index, text, (token,), logprobs, sequence.finish_reason, sequence.stop_reason
-            ),
+            CompletionDelta(sequence.index, text, (token,), logprobs, sequence.finish_reason, sequence.stop_reason),
         )
         if sequence.finish_reason is not None:
             self._finish(sequence)
@@ -110,9 +106,7 @@ class Commit:
         by_eos = token in self.eos and not params.ignore_eos
         if by_eos or token in params.stop_token_ids:
             sequence.finish_reason, sequence.stop_reason = "stop", None if by_eos else token
-            return (
-                sequence.text.push(token) if params.include_stop_str_in_output else ""
-            ) + sequence.text.flush()
+            return (sequence.text.push(token) if params.include_stop_str_in_output else "") + sequence.text.flush()
         text = sequence.text.push(token)
         if sequence.text.stopped_by is not None:
             sequence.finish_reason, sequence.stop_reason = "stop", sequence.text.stopped_by

@@ -76,17 +76,13 @@ class Engine:
     def __post_init__(self) -> None:
         scheduling = self.config.scheduler
         self.layout = KvLayout(self.model.kv_map, self.config.cache, scheduling.step_tokens)
-        self.context_limit = min(
-            self.model.context_length, self.config.max_model_len or self.model.context_length
-        )
+        self.context_limit = min(self.model.context_length, self.config.max_model_len or self.model.context_length)
         self.budget_bytes = self.layout.budget_bytes(self.context_limit)
         self.max_len = self.layout.capacity_tokens(self.budget_bytes, self.context_limit)
         arena = Arena(self.budget_bytes, self.layout.slab_bytes)
         self.ledger = Ledger(arena, Index(len(self.layout.formats)), self.retention)
         self.pages = Pages(self.ledger)
-        self.admit = Admit(
-            self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock
-        )
+        self.admit = Admit(self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock)
         self.grow = GrowOrPreempt(self.pages)
         stages = (ChunkRunning(), self.grow, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
@@ -104,9 +100,7 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------------------------------------
 
-    def submit(
-        self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None
-    ) -> None:
+    def submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None) -> None:
         """Queue a request. Raises RequestError when it can never be served; then nothing has changed."""
         self._validate(request_id, prompt_ids, params)
         root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=params.cache_salt)

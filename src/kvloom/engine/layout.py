@@ -70,9 +70,7 @@ class KvLayout:
         total = 0
         for group, fmt in enumerate(self.formats):
             per_slab = self.slab_bytes // page_stride(fmt)
-            slabs = -(
-                -(self.pages_for(group, tokens) + 1) // per_slab
-            )  # one more: the copy in a copy-on-write
+            slabs = -(-(self.pages_for(group, tokens) + 1) // per_slab)  # one more: the copy in a copy-on-write
             total += slabs * (self.slab_bytes + per_slab * PAGE_METADATA_BYTES)
         return total
 

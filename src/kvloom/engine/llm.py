@@ -121,9 +121,7 @@ class LLM:
             raise RequestError("a conversation needs at least one message", param="messages")
         several = not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        texts = [
-            self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations
-        ]
+        texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
         prepared = [(text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
         return self._run(prepared, _as_params(sampling_params, len(texts)))
 
@@ -138,9 +136,7 @@ class LLM:
             return prompt, self._tokenizer.encode(prompt)
         return None, _token_ids(prompt)
 
-    def _run(
-        self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams]
-    ) -> list[RequestOutput]:
+    def _run(self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[RequestOutput]:
         names = [f"req-{next(self._ids)}" for _ in prompts]
         assemblies: dict[str, Assembly] = {}
         outputs: dict[str, RequestOutput] = {}

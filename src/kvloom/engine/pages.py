@@ -123,11 +123,7 @@ class Pages:
             return
         sequence.extend_identity()
         for group, table in enumerate(sequence.tables):
-            if (
-                table.get(index) is not None
-                and table.writable[index]
-                and table.filled[index] == (1 << size) - 1
-            ):
+            if table.get(index) is not None and table.writable[index] and table.filled[index] == (1 << size) - 1:
                 self._publish(sequence, group, index, size)
 
     def _copy(self, source: PageId, target: PageId, table: PageTable) -> None:
@@ -151,6 +147,4 @@ def _unwritten(table: PageTable, index: int, spans: SpanSet) -> bool:
     """True when some position of ``spans`` on this page is not written yet."""
     page = Span(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS)
     filled = int(table.filled[index])
-    return any(
-        not filled >> (p - page.start) & 1 for span in SpanSet((page,)) & spans for p in span.positions()
-    )
+    return any(not filled >> (p - page.start) & 1 for span in SpanSet((page,)) & spans for p in span.positions())

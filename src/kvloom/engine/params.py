@@ -81,12 +81,7 @@ class SamplingParams:
 
 
 def _whole(name: str, value: object, low: int, high: int | None) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or value < low
-        or (high is not None and value > high)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         limit = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ParamsError(f"{name} must be a whole number {limit}, got {value!r}", param=name.split()[0])
 

@@ -52,9 +52,7 @@ class Sampler:
         if p.repetition_penalty != 1.0:
             seen = torch.tensor(sorted(set(self.prompt) | set(self.generated)))
             values = logits[seen]
-            logits[seen] = torch.where(
-                values > 0, values / p.repetition_penalty, values * p.repetition_penalty
-            )
+            logits[seen] = torch.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
         if self.generated and (p.presence_penalty or p.frequency_penalty):
             tokens = torch.tensor(list(self.generated.keys()))
             counts = torch.tensor(list(self.generated.values()), dtype=torch.float32)
@@ -68,9 +66,7 @@ class Sampler:
         if self.params.min_p > 0.0:
             keep &= weights >= self.params.min_p
         if self.params.top_p < 1.0:
-            total = (
-                torch.exp((logits_V - values[0]).double()).sum() if self.params.top_k == 0 else weights.sum()
-            )
+            total = torch.exp((logits_V - values[0]).double()).sum() if self.params.top_k == 0 else weights.sum()
             before = torch.cumsum(weights, 0) - weights
             keep &= before < self.params.top_p * total
         cumulative = torch.cumsum(torch.where(keep, weights, 0.0), 0)
@@ -95,9 +91,7 @@ class Sampler:
 def _falling(logits_V: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``count`` largest in falling order; ties by token id, so that the order is one and the same everywhere."""
     values, tokens = (
-        torch.sort(logits_V, descending=True, stable=True)
-        if count == logits_V.numel()
-        else _top(logits_V, count)
+        torch.sort(logits_V, descending=True, stable=True) if count == logits_V.numel() else _top(logits_V, count)
     )
     return values[:count], tokens[:count]
 
@@ -109,9 +103,7 @@ def _top(logits_V: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
     return values, tokens[order]
 
 
-def token_logprobs(
-    logits_V: torch.Tensor, token: int, top: int, text_of: Callable[[int], str]
-) -> TokenLogprobs:
+def token_logprobs(logits_V: torch.Tensor, token: int, top: int, text_of: Callable[[int], str]) -> TokenLogprobs:
     """The chosen token's raw log probability and rank, then those of the ``top`` likeliest."""
     normaliser = torch.logsumexp(logits_V, dim=-1)
     chosen = logits_V[token]

@@ -163,9 +163,7 @@ class Arena:
         if self.used_bytes > self.budget_bytes:
             raise InternalError(f"{self.used_bytes} bytes used of a budget of {self.budget_bytes}")
         for index, slab in self._slabs.items():
-            if len(set(slab.free)) != len(slab.free) or any(
-                self.slab_of(page) != index for page in slab.free
-            ):
+            if len(set(slab.free)) != len(slab.free) or any(self.slab_of(page) != index for page in slab.free):
                 raise InternalError(f"slab {index} lists a free page twice, or one of another slab")
             if bool(slab.free) != (index in self._partial[slab.format]):
                 raise InternalError(f"slab {index} has {len(slab.free)} free pages but is listed otherwise")

@@ -145,9 +145,7 @@ class Index:
             raise InternalError("the child lists and the entries differ")
         for key, entry in self.entries.items():
             if page_key(entry.parent, entry.tokens) != key:
-                raise InternalError(
-                    f"entry at position {entry.position} is filed under a key that is not its own"
-                )
+                raise InternalError(f"entry at position {entry.position} is filed under a key that is not its own")
 
 
 def content_hash(parent_content: int, tokens: Sequence[int]) -> int:

@@ -141,12 +141,9 @@ class Ledger:
 
     def fits(self, needs: Mapping[PageFormat, int], sparing: Collection[PageId] = ()) -> NoFit | None:
         """None when so many more pages of each format can be had without dropping the cached pages in ``sparing``."""
-        spared = Counter(
-            self._records[page].format for page in set(sparing) if not self._records[page].holders
-        )
+        spared = Counter(self._records[page].format for page in set(sparing) if not self._records[page].holders)
         short = {
-            fmt: count - self.arena.free_pages(fmt) - self._cached[fmt] + spared[fmt]
-            for fmt, count in needs.items()
+            fmt: count - self.arena.free_pages(fmt) - self._cached[fmt] + spared[fmt] for fmt, count in needs.items()
         }
         slabs = min((self.arena.claimable_slabs(fmt) for fmt in needs), default=0)
         slabs += sum(self._spare_slabs(short, {self.arena.slab_of(page) for page in sparing}).values())
@@ -188,18 +185,14 @@ class Ledger:
         held = Counter(r.format for r in self._records.values() if r.holders)
         cached = Counter(r.format for r in self._records.values() if not r.holders)
         if held != +self._held or cached != +self._cached:
-            raise InternalError(
-                f"held {held} and cached {cached} pages, counted as {self._held} and {self._cached}"
-            )
+            raise InternalError(f"held {held} and cached {cached} pages, counted as {self._held} and {self._cached}")
         for page, record in self._records.items():
             if not record.holders and page not in self.index:
                 raise InternalError(f"page {page} is neither held nor published: it leaks")
         if any(page not in self._records for page in self.index.pages()):
             raise InternalError("the index names a page that was freed")
         if holdings is not None:
-            known = Counter(
-                (page, owner) for page, record in self._records.items() for owner in record.holders
-            )
+            known = Counter((page, owner) for page, record in self._records.items() for owner in record.holders)
             if known != Counter(holdings):
                 raise InternalError("the page tables and the ledger disagree about who holds what")
 
@@ -226,9 +219,7 @@ class Ledger:
     def _spare_slabs(self, short: Mapping[PageFormat, int], spared: set[int]) -> Counter[PageFormat]:
         """Slabs, by the format they serve now, that hold only cached pages and that their own format does not need."""
         idle = Counter(
-            slab.format
-            for index, slab in self.arena.slabs()
-            if not self._held_in_slab[index] and index not in spared
+            slab.format for index, slab in self.arena.slabs() if not self._held_in_slab[index] and index not in spared
         )
         for fmt, count in short.items():
             idle[fmt] = min(idle[fmt], max(0, -count) // self.arena.pages_per_slab(fmt))

@@ -28,11 +28,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     for chunk in chunks:
         known = chunk.sequence.tokens
         positions = np.concatenate([np.arange(span.start, span.stop, dtype=np.int32) for span in chunk.spans])
-        tokens.append(
-            np.concatenate([np.array(known[span.start : span.stop], np.int64) for span in chunk.spans])
-        )
+        tokens.append(np.concatenate([np.array(known[span.start : span.stop], np.int64) for span in chunk.spans]))
         rows.append(Rows(positions, chunk.sequence.tables))
         starts.append(starts[-1] + len(positions))
-    return Batch(
-        tuple(chunks), torch.from_numpy(np.concatenate(tokens)), build_plan(rows, layers), tuple(starts)
-    )
+    return Batch(tuple(chunks), torch.from_numpy(np.concatenate(tokens)), build_plan(rows, layers), tuple(starts))

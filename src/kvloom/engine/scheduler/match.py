@@ -151,11 +151,7 @@ def _explain(
     length = len(sequence.tokens)
     last = SpanSet((Span(length - 1, length),))
     for span in gaps & everywhere:
-        alone = (
-            span.stop == length
-            and len(span) == 1
-            and all((last - have).spans == () for have in stored.covered)
-        )
+        alone = span.stop == length and len(span) == 1 and all((last - have).spans == () for have in stored.covered)
         reasons.append((span, Why.LAST_TOKEN if alone else Why.WINDOW))
     for span in gaps - everywhere:
         for n in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
