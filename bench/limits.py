@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from kvloom.model.spec import ModelSpec
 
 _READ_BYTES = 512 * 2**20
 _SQUARE = 1536
@@ -31,6 +32,14 @@ def measure_limits(threads: int, repeats: int = 5) -> Limits:
     read = _fastest(lambda: block.sum(), repeats)
     product = _fastest(lambda: left @ right, repeats)
     return Limits(_READ_BYTES / read / 1e9, 2 * _SQUARE**3 / product / 1e9)
+
+
+def prefill_flop(spec: ModelSpec, length: int) -> int:
+    """Floating-point operations that a prompt needs: the linear layers, and attention over what each row sees."""
+    attention_width = spec.heads * spec.head_dim
+    projections = 2 * attention_width + 2 * spec.kv_heads * spec.head_dim + 3 * spec.ffn_width
+    seen = sum(sum(min(row + 1, window or length) for row in range(length)) for window in spec.windows)
+    return 2 * spec.num_layers * spec.width * projections * length + 4 * attention_width * seen
 
 
 def _fastest(work: Callable[[], object], repeats: int) -> float:

@@ -12,12 +12,12 @@ from typing import Any
 CAVEATS = (
     "Ratios between engines of one table may be quoted; the absolute figures of a small, shared machine may not.",
     "Every figure is the median of the rounds; the spread is from the worst to the best.",
-    "kvloom runs the weights as they are in the file and keeps KV in float16; transformers has no kernels for such weights "
-    "on a CPU and runs them in float32. The table compares what a user gets from one model file, not kernels.",
+    "kvloom runs the weights as they are in the file and keeps KV in float16; transformers has no kernels for such "
+    "weights on a CPU and runs them in float32. The table compares what a user gets from one file, not kernels.",
     "Prompts are random tokens, decoding is greedy and runs to its full length. Decode is timed from streamed tokens.",
-    "The limit of decode is weights and KV read once per token at the measured read bandwidth; kvloom's includes the "
-    "embedding matrix once, as the output layer.",
-    "Peak memory is that of the engine's whole process over all workloads, kvloom's KV budget included where it was touched.",
+    "The limit of decode is weights (the output layer included) and KV read once per token at the measured bandwidth; "
+    "that of prefill is the arithmetic of the layers and of attention at the measured sgemm rate.",
+    "Peak memory is that of the engine's whole process over all workloads, with the KV that it touched.",
 )
 
 
@@ -71,13 +71,15 @@ class Table:
         return max(limit["sgemm_gflop_s"] for run in self.runs for limit in run.of("limits"))
 
     def share_of_limit(self, peer: str, workload: str) -> float | None:
-        """For decode: bytes read per second over the read bandwidth. None for the other workloads."""
-        found = re.fullmatch(r"decode after (\d+)", workload)
+        """Decode: bytes read per second over the read bandwidth; prefill: FLOP/s over sgemm's. None for the others."""
+        found = re.fullmatch(r"(decode after|prefill) (\d+)", workload)
         if found is None:
             return None
-        about = self.about(peer)
-        token_bytes = about["weight_bytes"] + int(found[1]) * about["kv_token_bytes"]
-        return median(self.values(peer, workload)) * token_bytes / 1e9 / self.read_gb_s
+        about, rate, length = self.about(peer), median(self.values(peer, workload)), int(found[2])
+        if found[1] == "prefill":
+            return rate * about["prefill_flop"][found[2]] / length / 1e9 / self.sgemm_gflop_s
+        token_bytes = about["weight_bytes"] + length * about["kv_token_bytes"]
+        return rate * token_bytes / 1e9 / self.read_gb_s
 
 
 def to_json(table: Table) -> str:
@@ -99,7 +101,7 @@ def to_markdown(table: Table) -> str:
         *(f"- {caveat}" for caveat in CAVEATS),
         "",
         f"{table.hardware}, {table.threads} threads; model `{table.model}`; {table.taken}. "
-        f"Limits measured in the same run: memory read {table.read_gb_s:.1f} GB/s, sgemm {table.sgemm_gflop_s:.0f} GFLOP/s.",
+        f"Limits in the same run: memory read {table.read_gb_s:.1f} GB/s, sgemm {table.sgemm_gflop_s:.0f} GFLOP/s.",
         "",
         "| workload | unit | " + " | ".join(table.peers) + " |",
         "|---|---|" + "---|" * len(table.peers),

@@ -1,6 +1,6 @@
 """The table beside other engines: ``python -m bench.table [--quick]`` (``make bench``).
 
-Every peer runs in a process of its own, the peers take turns, and the machine's limits are measured in every round, so that
+Every peer runs in a process of its own, the peers take turns, and the machine's limits are measured in every round:
 what disturbs one disturbs all. Writes ``bench/results/<hardware>/<year-month>/engines.{md,json}``.
 """
 

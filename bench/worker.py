@@ -1,4 +1,4 @@
-"""One run of one peer in a process of its own: ``python -m bench.worker PEER``. Figures go to stdout, one JSON per line."""
+"""One run of one peer in a process of its own: ``python -m bench.worker PEER``. One JSON object per line on stdout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 
-from bench.limits import measure_limits
+from bench.limits import measure_limits, prefill_flop
 from bench.peers.base import PEERS, open_peer
 from bench.workloads import FULL, QUICK, run
 
@@ -26,10 +26,12 @@ def main() -> int:
         return 0
     from kvloom.model.store import resolve
 
-    peer = open_peer(options.peer, options.model, resolve(options.model).weight_path(0), options.threads)
+    manifest, sizes = resolve(options.model), QUICK if options.quick else FULL
+    peer = open_peer(options.peer, options.model, manifest.weight_path(0), options.threads)
     about = {"version": peer.version, "weight_bytes": peer.weight_bytes, "kv_token_bytes": peer.kv_token_bytes}
-    _say("peer", about | {"loaded_rss_bytes": _peak_rss_bytes()})
-    for figure in run(peer, QUICK if options.quick else FULL, options.seed):
+    flop = {str(length): prefill_flop(manifest.spec, length) for length in sizes.contexts}
+    _say("peer", about | {"prefill_flop": flop, "loaded_rss_bytes": _peak_rss_bytes()})
+    for figure in run(peer, sizes, options.seed):
         _say("figure", dataclasses.asdict(figure))
     _say("peak", {"rss_bytes": _peak_rss_bytes()})
     return 0

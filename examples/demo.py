@@ -42,7 +42,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One streamed answer: seconds to its first token, tokens per second after it, and what the server said of reuse."""
+    """One streamed answer: seconds to its first token, tokens per second after it, and what was reused."""
 
     text: str
     ttft_s: float

@@ -1,7 +1,7 @@
 """storm: many concurrent streams with random aborts, in a KV budget far too small for all, and nothing is left behind.
 
-A real HTTP server on the loopback. Holds when every request ends properly (finished, or cut off by us), the audit of the
-ledger passes, no page is held, and the memory of the process is back where it was.
+A real HTTP server on the loopback. Holds when every request ends properly (finished, or cut off by us), the ledger's
+audit passes, no page is held, and the memory of the process is back where it was.
 """
 
 from __future__ import annotations

@@ -57,6 +57,6 @@ PEERS = {
 
 
 def open_peer(name: str, model: str, weights: Path, threads: int) -> Peer:
-    """Load ``model`` (the GGUF file ``weights``). Each peer's file has an ``open_peer`` of this shape, less the name."""
+    """Load ``model`` (the GGUF file ``weights``): each peer's file has an ``open_peer`` like this, less the name."""
     peer: Peer = importlib.import_module(PEERS[name]).open_peer(model, weights, threads)
     return peer
