@@ -1,7 +1,7 @@
 """A small random transformer, a character tokenizer and an engine around them: real attention, no files, milliseconds.
 
-Every row is computed on its own, so a row's bits cannot depend on its neighbours: what differs between two runs is then the
-engine's doing.
+Every row is computed on its own, so a row's bits cannot depend on its neighbours: what differs between two runs is
+then the engine's doing.
 """
 
 from __future__ import annotations

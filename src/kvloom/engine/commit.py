@@ -80,7 +80,7 @@ class Commit:
         requests = [request for request, _ in self._deltas.values()]
         return [self._update(request) for request in requests]
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------
 
     def _extend(self, sequence: Sequence, logits_V: torch.Tensor) -> None:
         params = sequence.request.params

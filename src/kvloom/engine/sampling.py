@@ -1,6 +1,7 @@
 """Picking the next token from one row of logits. A row's result depends on that row and its own generator only.
 
-Order, as in vLLM: bias, penalties, temperature, top-k, top-p, min-p, draw. Log probabilities are those of the raw logits.
+Order, as in vLLM: bias, penalties, temperature, top-k, top-p, min-p, draw. Log probabilities are those of the raw
+logits.
 """
 
 from __future__ import annotations
