@@ -18,7 +18,10 @@ from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.model.kv_map import KvMap, LayerKv
+from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+__all__ = ["Drop", "Engine"]
 
 WIDTH, HEADS, KV_HEADS, DIM, VOCAB = 32, 4, 2, 16, 97
 
