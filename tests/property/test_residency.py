@@ -49,7 +49,9 @@ def test_dropping_any_pages_between_requests_changes_nothing(name: str, length: 
     uncached = len(prompt) - metrics.cached_tokens
     assert uncached >= 1
     assert sum(len(miss.span) for miss in metrics.misses) == uncached
-    assert metrics.computed_tokens == uncached + len(first) - 1, "computed tokens = uncached tokens, and one per answer token"
+    assert metrics.computed_tokens == uncached + len(first) - 1, (
+        "computed tokens = uncached tokens, and one per answer token"
+    )
     assert engine.stats().computed_tokens - computed == metrics.computed_tokens
 
 
@@ -138,9 +140,7 @@ def test_random_life(seed: int, name: str, tight: bool) -> None:
     for n in range(14):
         prompt = base[: chance.randrange(1, 90)] + tiny.random_prompt(chance.randrange(0, 12), n)
         salt = chance.choice([None, None, "tenant"])
-        engine.submit(
-            f"r{n}", prompt, SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, cache_salt=salt)
-        )
+        engine.submit(f"r{n}", prompt, SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, cache_salt=salt))
         expected[f"r{n}"] = prompt
         for _ in range(chance.randrange(4)):
             _collect(engine, got)
