@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
 
@@ -68,7 +68,7 @@ class TestHitEqualsMiss:
 
     def test_ragged_tail(self, windows: tuple[int | None, ...]) -> None:
         shared, engine = tiny.random_prompt(71, 2), tiny.make_engine(windows)
-        tiny.run(engine, {"warm-up": shared + [1, 2, 3]}, GREEDY)
+        tiny.run(engine, {"warm-up": [*shared, 1, 2, 3]}, GREEDY)
         prompt = [*shared, 9, 9, 9, 9]
         warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
         assert warm.tokens[0] == cold(windows, prompt)

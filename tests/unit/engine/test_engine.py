@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError, ParamsError, PromptTooLong, RequestError
 from kvloom.segment import Miss, Resident, Span, Why
@@ -193,7 +193,7 @@ class TestWindows:
     def test_memory_is_global_times_t_plus_local_times_window(self) -> None:
         engine = tiny.make_engine((24, 24, None), step_tokens=16)
         engine.submit("a", tiny.random_prompt(300, 4), greedy(max_tokens=100))
-        full, window = engine.layout.formats
+        _full, window = engine.layout.formats
         while engine.has_work:
             engine.step()
             if not engine.requests:

@@ -17,8 +17,7 @@ LOGITS = torch.tensor([1.0, 3.0, 2.0, 0.0, -1.0, 2.5])
 
 def draws(params: SamplingParams, count: int = 4000, logits: torch.Tensor = LOGITS) -> Counter[int]:
     sampler = Sampler.start(params, [], seed=1)
-    drawn = Counter(sampler.draw(logits) for _ in range(count))
-    return drawn
+    return Counter(sampler.draw(logits) for _ in range(count))
 
 
 def test_greedy_takes_the_first_of_the_largest() -> None:

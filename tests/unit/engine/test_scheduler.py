@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tiny
-
-from kvloom.engine.params import SamplingParams
 from kvloom.engine.pages import page_indices
+from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from kvloom.errors import ConfigError
@@ -35,7 +37,7 @@ def test_page_bytes_follow_from_the_format() -> None:
 def test_pages_are_aligned_disjoint_and_inside(fmt: PageFormat) -> None:
     arena = Arena(1_000_000, 65_536)
     starts = sorted(page * GRAIN_BYTES for page in take_all(arena, fmt))
-    assert all(b - a >= fmt.page_bytes for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a >= fmt.page_bytes for a, b in itertools.pairwise(starts))
     assert starts[-1] + fmt.page_bytes <= arena.memory.numel()
     arena.check()
 

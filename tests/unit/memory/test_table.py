@@ -15,7 +15,7 @@ def test_grows_to_any_index_and_keeps_what_was_there() -> None:
     t = table()
     t.put(0, PageId(5), filled=1, writable=True)
     t.put(1000, PageId(6), filled=0, writable=True)
-    assert [pair for pair in t.pages()] == [(0, 5), (1000, 6)]
+    assert list(t.pages()) == [(0, 5), (1000, 6)]
     assert t.get(5000) is None
 
 
