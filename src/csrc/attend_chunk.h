@@ -151,7 +151,7 @@ class ChunkPass {
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
     in_place_ = part_.number == Number::float32 || num_groups <= 2;
-    micro_ = in_place_ ? stored_ : &micro_of<Float32>;
+    micro_ = in_place_ ? stored_ : &micro_of<Decoded>;
   }
 
   int32_t rows() const { return rows_; }

@@ -12,14 +12,20 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// How stored numbers become float lanes. `at` reads 16 values from index i on.
-struct Float32 {
+// How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that they are
+// about to be read. The pages of a list lie far apart, where no hardware looks ahead.
+struct Decoded {  // float32, already near
   static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
+  static inline void soon(const void*, int64_t) {}
+};
+struct Float32 : Decoded {
+  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const float*)base + i); }
 };
 struct Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
+  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i); }
 };
-struct BFloat16 {
+struct BFloat16 : Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
 };
 
@@ -47,13 +53,14 @@ struct KeyPages {
 };
 
 template <class Numbers, int R, int P>
-static inline void score_some(const float* q, int32_t k_dim, const void* const* keys, const int32_t* slots,
-                              float* s, int32_t s_stride) {
+static inline void score_some(const float* q, int32_t k_dim, const void* const* keys, const void* const* next,
+                              const int32_t* slots, float* s, int32_t s_stride) {
   v16 acc[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = splat(0.0f);
   for (int32_t d = 0; d < k_dim; d++) {
     v16 k[P];
     KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::at(keys[p], d * page_tokens);
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(next[p], d * page_tokens);
     KV_UNROLL for (int r = 0; r < R; r++) {
       const v16 x = splat(q[r * k_dim + d]);
       KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = fma(x, k[p], acc[r][p]);
@@ -68,10 +75,12 @@ template <class Numbers, int R>
 static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s, int32_t s_stride) {
   constexpr int P = columns_for(R);
   int32_t p = 0;
-  for (; p + P <= pages.count; p += P)
-    score_some<Numbers, R, P>(q, k_dim, pages.keys + p, pages.slots + p, s, s_stride);
+  for (; p + P <= pages.count; p += P) {
+    const void* const* next = pages.keys + (p + 2 * P <= pages.count ? p + P : p);
+    score_some<Numbers, R, P>(q, k_dim, pages.keys + p, next, pages.slots + p, s, s_stride);
+  }
   for (; p < pages.count; p++)
-    score_some<Numbers, R, 1>(q, k_dim, pages.keys + p, pages.slots + p, s, s_stride);
+    score_some<Numbers, R, 1>(q, k_dim, pages.keys + p, pages.keys + p, pages.slots + p, s, s_stride);
 }
 
 // Consecutive entries of a page: their values, their place in the row of weights, and how many they are.
@@ -89,9 +98,11 @@ static inline void mix_columns(const float* weights, int32_t stride, const Run* 
   for (int32_t i = 0; i < num_runs; i++) {
     const float* w = weights + runs[i].weight;
     const void* values = runs[i].values;
+    const void* next = runs[i + 1 < num_runs ? i + 1 : i].values;
     for (int32_t j = 0; j < runs[i].count; j++) {
       v16 v[C];
       KV_UNROLL for (int c = 0; c < C; c++) v[c] = Numbers::at(values, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int c = 0; c < C; c++) Numbers::soon(next, j * v_dim + column + 16 * c);
       KV_UNROLL for (int r = 0; r < R; r++) {
         const v16 x = splat(w[r * stride + j]);
         KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] = fma(x, v[c], acc[r][c]);
