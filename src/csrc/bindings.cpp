@@ -1,8 +1,9 @@
-// The one binding file. Python passes addresses as integers: tensors are checked there, once, and not known
-// here.
+// The module, and what attend needs of it. Python passes addresses as integers: tensors are checked there,
+// once, and not known here.
 //
 // Each family of kernels has its own bind_ function. All release the GIL while they work.
-#include <nanobind/nanobind.h>
+#include "bindings.h"
+
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "attend.h"
-#include "dispatch.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -34,8 +34,9 @@ std::vector<std::string> list_isas() {
   return names;
 }
 
-// "" stands for the default. Throws ValueError when this machine cannot run it.
-Isa choose_isa(const std::string& name) {
+}  // namespace
+
+Isa kvloom::choose_isa(const std::string& name) {
   const Isa isa = name.empty() ? default_isa() : find_isa(name.c_str());
   if (isa != num_isas) return isa;
   std::string message =
@@ -44,6 +45,8 @@ Isa choose_isa(const std::string& name) {
   for (const std::string& possible : list_isas()) message += " " + possible;
   throw nb::value_error(message.c_str());
 }
+
+namespace {
 
 void bind_dispatch(nb::module_& m) {
   m.def("isas", &list_isas, "Instruction sets that this machine can run, best first.");
@@ -135,4 +138,5 @@ NB_MODULE(_kernels, m) {
   m.doc() = "kvloom's C++ kernels. Use them through kvloom.kernels and the classes above it.";
   bind_dispatch(m);
   bind_attend(m);
+  bind_linear(m);
 }

@@ -29,9 +29,7 @@ def bind_part(
     num_pages: int,
     num_lists: int,
 ) -> Part: ...
-def write(
-    rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = ""
-) -> None: ...
+def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
 def attend(
     rows: Rows,
     part: Part,
@@ -48,3 +46,50 @@ def attend(
 def copy_pages(
     memory: int, sources: int, targets: int, count: int, page_bytes: int, threads: int
 ) -> None: ...
+def weight_kinds() -> list[tuple[str, int, int, int]]: ...
+def pack_weight(source: int, kind: int, rows: int, cols: int, packed: int, threads: int) -> None: ...
+def gather_rows(
+    parts: int, num_parts: int, cols: int, ids: int, count: int, out: int, threads: int
+) -> bool: ...
+def linear(
+    x: int,
+    parts: int,
+    bias: int,
+    out: int,
+    rows: int,
+    cols: int,
+    outputs: int,
+    num_parts: int,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def rms_norm(
+    x: int,
+    add: int,
+    weight: int,
+    out: int,
+    outer: int,
+    inner: int,
+    width: int,
+    outer_stride: int,
+    inner_stride: int,
+    eps: float,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def rope(
+    x: int,
+    positions: int,
+    cos: int,
+    sin: int,
+    num_positions: int,
+    tokens: int,
+    heads: int,
+    half: int,
+    token_stride: int,
+    head_stride: int,
+    threads: int,
+    isa: str = "",
+) -> bool: ...
+def silu_mul(x: int, out: int, rows: int, width: int, threads: int, isa: str = "") -> None: ...
+def gelu_tanh_mul(x: int, out: int, rows: int, width: int, threads: int, isa: str = "") -> None: ...
