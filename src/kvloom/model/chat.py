@@ -29,11 +29,15 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables:
     try:
         compiled = _compile(template)
     except jinja2.TemplateSyntaxError as error:
-        raise ModelFileError(f"the model's chat template is broken in line {error.lineno}: {error.message}") from error
+        raise ModelFileError(
+            f"the model's chat template is broken in line {error.lineno}: {error.message}"
+        ) from error
     try:
         return compiled.render(messages=[dict(message) for message in messages], **variables)
     except Exception as error:  # templates do arithmetic on what they are given: anything may come out
-        raise RequestError(f"the model's chat template refuses these messages: {error}", param="messages") from error
+        raise RequestError(
+            f"the model's chat template refuses these messages: {error}", param="messages"
+        ) from error
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -42,11 +46,15 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
     for index, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in ROLES:
-            raise RequestError(f"message {index} has role {role!r}", hint=f"one of {', '.join(ROLES)}", param="messages")
+            raise RequestError(
+                f"message {index} has role {role!r}", hint=f"one of {', '.join(ROLES)}", param="messages"
+            )
         content = message.get("content")
         if not isinstance(content, str | list | None):
             kind = type(content).__name__
-            raise RequestError(f"message {index} has content of type {kind}, not text or a list of parts", param="messages")
+            raise RequestError(
+                f"message {index} has content of type {kind}, not text or a list of parts", param="messages"
+            )
 
 
 class _Generation(Extension):
@@ -82,7 +90,9 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Plain JSON: Jinja's own filter would escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise(message: str) -> str:

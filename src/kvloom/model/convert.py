@@ -27,10 +27,11 @@ from kvloom.model.spec import DivisorScaling, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model came from, for people: its name and one word on its source."""
+    """Where a model came from: its name, a word on its source for people, and the stamp of a registered path."""
 
     name: str
     source: str
+    stamp: str | None = None
 
 
 def convert(model: Path, target: Path, origin: Origin) -> Manifest:
@@ -58,7 +59,9 @@ def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
     for tensor in head.tensors:
         name = gguf_name(tensor.name)
         if name is None:
-            raise UnsupportedModel(f"`{path.name}` has tensor `{tensor.name}`, which family {family.name} does not know")
+            raise UnsupportedModel(
+                f"`{path.name}` has tensor `{tensor.name}`, which family {family.name} does not know"
+            )
         table[name] = TensorEntry(0, tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
     vocab_size = table["embed"].shape[0] if "embed" in table else 0
     spec = family.gguf_spec(Keys(metadata, path.name, f"{architecture}."), vocab_size)
@@ -75,6 +78,7 @@ def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
         spec=spec,
         tensors=table,
         text=gguf_text_rules(metadata, path.name),
+        stamp=origin.stamp,
     )
     write_manifest(manifest)
     return manifest
@@ -82,7 +86,9 @@ def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
 
 def _with_divisors(spec: ModelSpec, head: GgufHead, entry: TensorEntry) -> ModelSpec:
     if entry.kind != "F32" or entry.shape != (spec.rope.dim // 2,):
-        raise ModelFileError(f"`{head.path.name}`: rope_freqs.weight is {entry.kind} {entry.shape}, not F32 ({spec.rope.dim // 2},)")
+        raise ModelFileError(
+            f"`{head.path.name}`: rope_freqs.weight is {entry.kind} {entry.shape}, not F32 ({spec.rope.dim // 2},)"
+        )
     with head.path.open("rb") as file:
         file.seek(entry.offset)
         divisors = np.frombuffer(file.read(entry.nbytes), dtype="<f4")
@@ -100,7 +106,9 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
     if text_config.get("tie_word_embeddings", family.name == "gemma3"):
         table.pop("head", None)
     elif "head" not in table:
-        raise ModelFileError(f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding")
+        raise ModelFileError(
+            f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
+        )
     _check_tensors(str(directory), family, spec, table)
     copy_tokenizer(directory, target)
     manifest = Manifest(
@@ -112,6 +120,7 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         spec=spec,
         tensors=table,
         text=hf_text_rules(directory, config),
+        stamp=origin.stamp,
     )
     write_manifest(manifest)
     return manifest
@@ -126,33 +135,49 @@ def _hf_table(
             continue
         name = hf_name(tensor.name, dict(family.hf_tensor_names))
         if name is None:
-            raise UnsupportedModel(f"`{directory}` has tensor `{tensor.name}`, which family {family.name} does not know")
-        table[name] = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
+            raise UnsupportedModel(
+                f"`{directory}` has tensor `{tensor.name}`, which family {family.name} does not know"
+            )
+        table[name] = TensorEntry(
+            numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes
+        )
     return table
 
 
 def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str, TensorEntry]) -> None:
     """Every tensor that the family needs, none that it does not know, each of the right shape."""
     shapes = {name: top_shape(spec, name) for name in ("embed", "norm")}
-    shapes |= {f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.required}
+    shapes |= {
+        f"layers.{i}.{name}": layer_shape(spec, name)
+        for i in range(spec.num_layers)
+        for name in family.required
+    }
     missing = sorted(shapes.keys() - table.keys())
     if missing:
         some = ", ".join(missing[:3])
-        raise ModelFileError(f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}")
+        raise ModelFileError(
+            f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
+        )
     shapes["head"] = top_shape(spec, "head")
-    shapes |= {f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.optional}
+    shapes |= {
+        f"layers.{i}.{name}": layer_shape(spec, name)
+        for i in range(spec.num_layers)
+        for name in family.optional
+    }
     for name, entry in table.items():
         if name not in shapes:
             raise UnsupportedModel(f"`{origin}` has tensor `{name}`, which family {family.name} does not use")
         if entry.shape != shapes[name]:
-            raise ModelFileError(f"`{origin}`: tensor `{name}` has shape {entry.shape}, its settings ask for {shapes[name]}")
+            raise ModelFileError(
+                f"`{origin}`: tensor `{name}` has shape {entry.shape}, its settings ask for {shapes[name]}"
+            )
 
 
 def _weight_file(path: Path, target: Path) -> WeightFile:
     stat = path.stat()
     if path.resolve().is_relative_to(target.resolve()):
         return WeightFile(str(path.resolve().relative_to(target.resolve())), stat.st_size)
-    return WeightFile(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return WeightFile(str(path.resolve()), stat.st_size)
 
 
 def _combined_id(spec: ModelSpec, paths: list[Path]) -> str:

@@ -68,7 +68,9 @@ class _Cursor:
             raise ModelFileError(f"`{self.path}` is not a GGUF file: it starts with {magic!r}, not b'GGUF'")
         version = self.scalar("I")
         if version not in (2, 3):
-            raise UnsupportedModel(f"`{self.path}` has GGUF version {version}; kvloom reads 2 and 3 (little endian)")
+            raise UnsupportedModel(
+                f"`{self.path}` has GGUF version {version}; kvloom reads 2 and 3 (little endian)"
+            )
         num_tensors, num_keys = self.scalar("Q"), self.scalar("Q")
         if max(num_tensors, num_keys) > len(self.data):
             raise self.broken(f"it claims {num_tensors} tensors and {num_keys} keys")
@@ -76,7 +78,9 @@ class _Cursor:
         infos = [self.tensor_info() for _ in range(num_tensors)]
         return GgufHead(self.path, len(self.data), metadata, self.tensors(infos, metadata))
 
-    def tensors(self, infos: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]) -> tuple[GgufTensor, ...]:
+    def tensors(
+        self, infos: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]
+    ) -> tuple[GgufTensor, ...]:
         align = int(metadata.get("general.alignment", 32))
         if align < 1:
             raise self.broken(f"general.alignment is {align}")

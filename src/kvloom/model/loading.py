@@ -77,7 +77,9 @@ class FileTensors:
         pieces = [self._rows(name) for name in names]
         raw = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         cols = entries[0].shape[-1]
-        packed = Weight.pack(raw.reshape(-1), entries[0].kind, (sum(entry.shape[0] for entry in entries), cols))
+        packed = Weight.pack(
+            raw.reshape(-1), entries[0].kind, (sum(entry.shape[0] for entry in entries), cols)
+        )
         del raw, pieces
         for entry in entries:
             self._let_go(entry)
@@ -88,7 +90,9 @@ class FileTensors:
         entry = self._entry(name)
         dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
         if entry.kind not in dtypes:
-            raise UnsupportedModel(f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16")
+            raise UnsupportedModel(
+                f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16"
+            )
         raw = torch.from_numpy(self._rows(name).reshape(-1).copy())
         return raw.view(dtypes[entry.kind]).float()
 
@@ -116,7 +120,9 @@ class FileTensors:
             except (OSError, ValueError) as error:
                 raise ModelFileError(f"cannot read the weights `{path}`: {error}") from error
             if len(mapped) != expected:
-                raise ModelFileError(f"`{path}` has {len(mapped)} bytes, it had {expected} when it was registered")
+                raise ModelFileError(
+                    f"`{path}` has {len(mapped)} bytes, it had {expected} when it was registered"
+                )
             self._maps[index] = mapped
         return self._maps[index]
 

@@ -17,11 +17,10 @@ MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """A file that holds weights: relative to the manifest's directory, or absolute. ``mtime_ns`` only for the latter."""
+    """A file that holds weights: relative to the manifest's directory, or absolute."""
 
     path: str
     nbytes: int
-    mtime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,10 @@ class TextRules:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A model that is ready to load. ``tensors`` is keyed by canonical names, see ``model.names``."""
+    """A model that is ready to load. ``tensors`` is keyed by canonical names, see ``model.names``.
+
+    ``stamp`` changes when a registered path's files do; a pulled model's files never change.
+    """
 
     name: str
     source: str
@@ -57,6 +59,7 @@ class Manifest:
     spec: ModelSpec
     tensors: dict[str, TensorEntry]
     text: TextRules
+    stamp: str | None = None
 
     @property
     def context_length(self) -> int:
@@ -82,7 +85,9 @@ def write_manifest(manifest: Manifest) -> None:
     """Write ``manifest.json`` into the manifest's directory."""
     value = dataclasses.asdict(manifest) | {"version": MANIFEST_VERSION}
     del value["directory"]
-    (manifest.directory / MANIFEST_FILE).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    fresh = manifest.directory / f"{MANIFEST_FILE}.new"
+    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    fresh.replace(manifest.directory / MANIFEST_FILE)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -101,7 +106,8 @@ def _from_json(value: dict[str, Any], directory: Path) -> Manifest:
     value["files"] = tuple(WeightFile(**file) for file in value["files"])
     value["spec"] = spec_from_json(value["spec"])
     value["tensors"] = {
-        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])}) for name, entry in value["tensors"].items()
+        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])})
+        for name, entry in value["tensors"].items()
     }
     value["text"] = TextRules(**value["text"] | {"eos_token_ids": tuple(value["text"]["eos_token_ids"])})
     return Manifest(directory=directory, **value)

@@ -40,11 +40,15 @@ def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (directory / shard).exists()]
     if missing:
-        raise ModelFileError(f"`{directory}` lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}")
+        raise ModelFileError(
+            f"`{directory}` lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}"
+        )
     found = {tensor.name: tensor for shard in shards for tensor in _read_shard(directory / shard)}
     lost = sorted(set(weight_map) - set(found))
     if lost:
-        raise ModelFileError(f"{index} names {len(lost)} tensors that no shard holds, the first is `{lost[0]}`")
+        raise ModelFileError(
+            f"{index} names {len(lost)} tensors that no shard holds, the first is `{lost[0]}`"
+        )
     return tuple(found.values())
 
 
@@ -65,7 +69,9 @@ def _read_shard(path: Path) -> list[SafeTensor]:
         head = file.read(8)
         head_bytes = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= head_bytes <= file_bytes - 8:
-            raise ModelFileError(f"`{path}` is no safetensors file or is cut short: {head_bytes} header bytes, {file_bytes} in all")
+            raise ModelFileError(
+                f"`{path}` is no safetensors file or is cut short: {head_bytes} header bytes, {file_bytes} in all"
+            )
         raw = file.read(head_bytes)
     try:
         table: dict[str, dict[str, Any]] = json.loads(raw)
@@ -82,18 +88,28 @@ def _describe(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _checked(
-    path: Path, file_bytes: int, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
+    path: Path,
+    file_bytes: int,
+    start: int,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    begin: int,
+    end: int,
 ) -> SafeTensor:
     if dtype not in _KINDS:
         raise UnsupportedModel(
-            f"tensor `{name}` of `{path}` has type {dtype}, which kvloom does not run", hint=f"one of {', '.join(_KINDS)}"
+            f"tensor `{name}` of `{path}` has type {dtype}, which kvloom does not run",
+            hint=f"one of {', '.join(_KINDS)}",
         )
     kind, value_bytes = _KINDS[dtype]
     nbytes = value_bytes
     for size in shape:
         nbytes *= size
     if begin < 0 or end - begin != nbytes:
-        raise ModelFileError(f"`{path}` is corrupt: tensor `{name}` of shape {shape} takes {nbytes} bytes, not {end - begin}")
+        raise ModelFileError(
+            f"`{path}` is corrupt: tensor `{name}` of shape {shape} takes {nbytes} bytes, not {end - begin}"
+        )
     if start + end > file_bytes:
         raise ModelFileError(
             f"`{path}` is cut short: tensor `{name}` ends at byte {start + end}, the file has {file_bytes}",
