@@ -10,9 +10,10 @@ from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Step
+from kvloom.model.ops import linear
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
-from kvloom.model.weight import Weight, linear
+from kvloom.model.weight import Weight
 
 
 def kv_map_of(spec: ModelSpec) -> KvMap:
@@ -51,13 +52,13 @@ class Decoder:
         last = int(plan.positions_T.max())
         for table in self.ropes:
             table.cover(last)
-        x_TC = self.embed.rows(tokens_T)
+        x_TC = self.embed.gather(tokens_T, threads=self.threads)
         if self.spec.embed_scale != 1.0:
             x_TC = x_TC.mul_(self.spec.embed_scale)
-        step = Step(plan, attend)
+        step = Step(plan, attend, plan.positions_T.long())
         for layer, block in enumerate(self.blocks):
             x_TC = block(x_TC, step, layer)
         return self.norm(x_TC)
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
-        return linear(hidden_RC, self.head, None, self.threads)
+        return linear(hidden_RC.contiguous(), self.head, None, self.threads)

@@ -83,8 +83,8 @@ class SandwichBlock:
     post_mlp_norm: Norm
 
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
-        x_TC = x_TC + self.post_attn_norm(self.attention(self.attn_norm(x_TC), step, layer))
-        return x_TC + self.post_mlp_norm(self.mlp(self.mlp_norm(x_TC)))
+        delta_TC = self.post_attn_norm(self.attention(self.attn_norm(x_TC), step, layer))
+        return x_TC.add_(self.post_mlp_norm(self.mlp(self.mlp_norm.add(x_TC, delta_TC))))
 
 
 def _block(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTable) -> SandwichBlock:

@@ -27,7 +27,7 @@ def copy_tokenizer(directory: Path, target: Path) -> None:
     try:
         from transformers import AutoTokenizer  # slow to import, and needed for old directories only
 
-        converted = AutoTokenizer.from_pretrained(directory, local_files_only=True)  # type: ignore[no-untyped-call]
+        converted = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         converted.backend_tokenizer.save(str(target / TOKENIZER_FILE))
     except Exception as error:  # the converters raise anything
         raise ModelFileError(f"cannot convert the tokenizer of `{directory}`: {error}") from error

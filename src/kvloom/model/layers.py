@@ -5,7 +5,6 @@ Every operator works row by row in a fixed order of arithmetic, so a token's bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +12,17 @@ import torch
 
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
-from kvloom.model.ops import rms_norm, rope, silu_mul
+from kvloom.model.ops import add_rms_norm, linear, rms_norm, rope, silu_mul
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
-from kvloom.model.weight import Weight, linear
+from kvloom.model.weight import Weight
 
-GatedMul = Callable[[torch.Tensor], torch.Tensor]
-"""(T, 2 F) as [gate | up] to act(gate) * up, (T, F)."""
+
+
+class GatedMul(Protocol):
+    """(T, 2 F) as [gate | up] to act(gate) * up, (T, F)."""
+
+    def __call__(self, gate_up_RF: torch.Tensor, threads: int) -> torch.Tensor: ...
 
 
 class Tensors(Protocol):
@@ -31,32 +34,30 @@ class Tensors(Protocol):
 
 
 class Block(Protocol):
-    """One layer of the model."""
+    """One layer of the model. May change ``x_TC`` in place, and returns it."""
 
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights."""
+    """What a layer needs beside its weights. ``positions_T``: the plan's, as int64."""
 
     plan: Plan
     attend: Attend
+    positions_T: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Linear maps of one input, outputs side by side. One weight where the file's types allow, else one per type."""
+    """Linear maps of one input, outputs side by side."""
 
-    weights: tuple[Weight, ...]
+    weight: Weight
     bias: torch.Tensor | None
     threads: int
 
     def __call__(self, x_TC: torch.Tensor) -> torch.Tensor:
-        if len(self.weights) == 1:
-            return linear(x_TC, self.weights[0], self.bias, self.threads)
-        out = torch.cat([linear(x_TC, weight, None, self.threads) for weight in self.weights], dim=-1)
-        return out if self.bias is None else out.add_(self.bias)
+        return linear(x_TC, self.weight, self.bias, self.threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +66,14 @@ class Norm:
 
     weight: torch.Tensor
     eps: float
+    threads: int
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps, self.threads)
+
+    def add(self, x_TC: torch.Tensor, delta_TC: torch.Tensor) -> torch.Tensor:
+        """Add ``delta_TC`` to ``x_TC`` in place; return the norm of the sum."""
+        return add_rms_norm(x_TC, delta_TC, self.weight, self.eps, self.threads)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,25 +82,25 @@ class Attention:
 
     qkv: Projection
     o: Projection
-    q_norm: Norm | None
-    k_norm: Norm | None
+    qk_norms: tuple[Norm, Norm] | None
     rope: RopeTable
     heads: int
     kv_heads: int
     head_dim: int
 
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
-        q_size, kv_size = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        q, k, v = (part.contiguous() for part in self.qkv(x_TC).split((q_size, kv_size, kv_size), dim=-1))
-        q_THD, k_TKD, v_TKD = (part.view(len(x_TC), -1, self.head_dim) for part in (q, k, v))
-        if self.q_norm is not None and self.k_norm is not None:
-            q_THD, k_TKD = self.q_norm(q_THD), self.k_norm(k_TKD)
+        rows, heads = len(x_TC), self.heads + 2 * self.kv_heads
+        qkv_TXD = self.qkv(x_TC).view(rows, heads, self.head_dim)
+        q_THD, k_TKD = qkv_TXD[:, : self.heads], qkv_TXD[:, self.heads : -self.kv_heads]
+        if self.qk_norms is not None:
+            q_THD, k_TKD = self.qk_norms[0](q_THD), self.qk_norms[1](k_TKD)
         for part in (q_THD, k_TKD):
-            rope(part, step.plan.positions_T, self.rope.cos, self.rope.sin)
+            rope(part, step.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
         if step.plan.layers[layer].writes is not None:
-            step.attend.write(k_TKD, v_TKD, step.plan, layer)
-        out_THD, _ = step.attend.attend(q_THD, step.plan, layer)
-        return self.o(out_THD.reshape(len(x_TC), q_size))
+            v_TKD = qkv_TXD[:, -self.kv_heads :]
+            step.attend.write(k_TKD.contiguous(), v_TKD.contiguous(), step.plan, layer)
+        out_THD, _ = step.attend.attend(q_THD.contiguous(), step.plan, layer)
+        return self.o(out_THD.reshape(rows, self.heads * self.head_dim))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +112,7 @@ class GatedMlp:
     gated: GatedMul
 
     def __call__(self, x_TC: torch.Tensor) -> torch.Tensor:
-        return self.down(self.gated(self.gate_up(x_TC)))
+        return self.down(self.gated(self.gate_up(x_TC), self.down.threads))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,8 +125,8 @@ class PreNormBlock:
     mlp: GatedMlp
 
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
-        x_TC = x_TC + self.attention(self.attn_norm(x_TC), step, layer)
-        return x_TC + self.mlp(self.mlp_norm(x_TC))
+        delta_TC = self.attention(self.attn_norm(x_TC), step, layer)
+        return x_TC.add_(self.mlp(self.mlp_norm.add(x_TC, delta_TC)))
 
 
 def attention(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTable) -> Attention:
@@ -132,8 +138,7 @@ def attention(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTab
     return Attention(
         qkv=tensors.projection(tuple(f"{at}{name}" for name in "qkv"), biases),
         o=tensors.projection((f"{at}o",), o_bias),
-        q_norm=tensors.norm(f"{at}q_norm") if normed else None,
-        k_norm=tensors.norm(f"{at}k_norm") if normed else None,
+        qk_norms=(tensors.norm(f"{at}q_norm"), tensors.norm(f"{at}k_norm")) if normed else None,
         rope=rope_table,
         heads=spec.heads,
         kv_heads=spec.kv_heads,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ def load_model(manifest: Manifest, threads: int) -> Model:
     full = RopeTable(spec.rope, spec.context_length)
     local = full if spec.rope_local is None else RopeTable(spec.rope_local, spec.context_length)
     family = FAMILIES[manifest.family]
-    embed = tensors.weight(("embed",))
+    embed = tensors.weight("embed")
     return Decoder(
         spec=spec,
         weights_id=manifest.weights_id,
@@ -46,7 +45,7 @@ def load_model(manifest: Manifest, threads: int) -> Model:
         ),
         ropes=(full,) if local is full else (full, local),
         norm=tensors.norm("norm"),
-        head=tensors.weight(("head",)) if "head" in tensors else embed,
+        head=tensors.weight("head") if "head" in tensors else embed,
         threads=threads,
     )
 
@@ -63,26 +62,19 @@ class FileTensors:
         return name in self.manifest.tensors
 
     def projection(self, names: tuple[str, ...], bias_names: tuple[str, ...] = ()) -> Projection:
-        runs = [tuple(run) for _, run in groupby(names, key=lambda name: self._entry(name).kind)]
         bias = torch.cat([self.vector(name) for name in bias_names]) if bias_names else None
-        return Projection(tuple(self.weight(run) for run in runs), bias, self.threads)
+        return Projection(Weight.concat([self.weight(name) for name in names]), bias, self.threads)
 
     def norm(self, name: str) -> Norm:
         spec = self.manifest.spec
-        return Norm(self.vector(name) + spec.norm_offset, spec.norm_eps)
+        return Norm(self.vector(name) + spec.norm_offset, spec.norm_eps, self.threads)
 
-    def weight(self, names: tuple[str, ...]) -> Weight:
-        """Pack matrices of one kind as one weight, rows after rows."""
-        entries = [self._entry(name) for name in names]
-        pieces = [self._rows(name) for name in names]
-        raw = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        cols = entries[0].shape[-1]
-        packed = Weight.pack(
-            raw.reshape(-1), entries[0].kind, (sum(entry.shape[0] for entry in entries), cols)
-        )
-        del raw, pieces
-        for entry in entries:
-            self._let_go(entry)
+    def weight(self, name: str) -> Weight:
+        """Pack one matrix."""
+        entry = self._entry(name)
+        rows, cols = entry.shape
+        packed = Weight.pack(self._rows(name), entry.kind, (rows, cols), threads=self.threads)
+        self._let_go(entry)
         return packed
 
     def vector(self, name: str) -> torch.Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from kvloom.errors import PullError
 from kvloom.model.disk import need_room
@@ -82,16 +84,14 @@ def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
     return target if name.gguf is None else target / name.gguf
 
 
-def _quiet() -> type:
-    """A progress bar class that draws nothing: ours watches the directory."""
-    from tqdm import tqdm
+def _quiet() -> Any:
+    """The hub's progress bar class, switched off: ours watches the directory."""
+    bar: Any = import_module("huggingface_hub.utils").tqdm
 
-    class Quiet(tqdm):  # type: ignore[type-arg, misc]
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **kwargs | {"disable": True})
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        bar.__init__(self, *args, **{**kwargs, "disable": True})
 
-    return Quiet
+    return type("QuietBar", (bar,), {"__init__": start})
 
 
 def _explain(name: HubName, error: Exception) -> Exception:
