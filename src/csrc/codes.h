@@ -18,8 +18,7 @@ typedef int32_t native_i __attribute__((vector_size(sizeof(native))));
 
 static inline native_i widen_u8(const uint8_t* p) {
 #if defined(__AVX512F__)
-  typedef uint8_t u8x16 __attribute__((vector_size(16)));
-  return __builtin_convertvector((u8x16)_mm_loadu_si128((const __m128i*)p), native_i);
+  return (native_i)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p));  // as in load_bf16
 #elif defined(__AVX2__)
   return (native_i)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
 #else
@@ -29,8 +28,7 @@ static inline native_i widen_u8(const uint8_t* p) {
 
 static inline native_i widen_i8(const uint8_t* p) {
 #if defined(__AVX512F__)
-  typedef int8_t i8x16 __attribute__((vector_size(16)));
-  return __builtin_convertvector((i8x16)_mm_loadu_si128((const __m128i*)p), native_i);
+  return (native_i)_mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p));
 #elif defined(__AVX2__)
   return (native_i)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
 #else
@@ -38,7 +36,9 @@ static inline native_i widen_i8(const uint8_t* p) {
 #endif
 }
 
-static inline native to_float(native_i v) { return __builtin_convertvector(v, native); }
+static inline native to_float(native_i v) {
+  return __builtin_convertvector(v, native);
+}
 
 template <class V = v16>
 static inline V load_u8(const uint8_t* p) {

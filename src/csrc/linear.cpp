@@ -7,7 +7,8 @@ namespace kvloom {
 namespace KV_ISA {
 namespace {
 
-// Register tile of the many-row path: rows x outputs; and how many rows the few-row path keeps in registers at most.
+// Register tile of the many-row path: rows x outputs; and how many rows the few-row path keeps in registers
+// at most.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12, kTileOutputs = 32, kFewRows = 8;
 #elif defined(__AVX2__) || defined(__aarch64__)
@@ -16,11 +17,14 @@ constexpr int kTileRows = 6, kTileOutputs = 16, kFewRows = 2;
 constexpr int kTileRows = 2, kTileOutputs = 16, kFewRows = 1;
 #endif
 
-// The many-row path works on blocks of rows x columns x panels that share a core's L2 cache: 240 KiB each of x and of y.
+// The many-row path works on blocks of rows x columns x panels that share a core's L2 cache: 240 KiB each of
+// x and of y.
 constexpr int kBlockRows = 240, kBlockCols = 256, kBlockPanels = 8;
 static_assert(kBlockRows % kTileRows == 0, "whole tiles");
 
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 // One column of a panel: rows 0 to 15, and 16 to 31.
 struct Column {
@@ -64,7 +68,8 @@ inline void load_scales(const uint8_t* block, const uint8_t* group, Column& d, C
   }
 }
 
-// Calls use(c, w) for the first `cols` columns that follow `block`, in order. `cols` is a multiple of the superblock.
+// Calls use(c, w) for the first `cols` columns that follow `block`, in order. `cols` is a multiple of the
+// superblock.
 template <Kind K, class Use>
 inline void each_column(const uint8_t* block, int64_t cols, const Use& use) {
   constexpr Layout L = layout(K);
@@ -90,7 +95,8 @@ inline void each_column(const uint8_t* block, int64_t cols, const Use& use) {
   }
 }
 
-// Few rows: weights pass through registers once and serve all rows. y has room for whole panels and holds the starting values.
+// Few rows: weights pass through registers once and serve all rows. y has room for whole panels and holds the
+// starting values.
 template <Kind K, int R>
 void few_rows(const float* x, int64_t cols, const uint8_t* panel, float* y, int64_t y_stride) {
   Column sum[R];
@@ -113,7 +119,8 @@ void few_rows_of(int rows, const float* x, int64_t cols, const uint8_t* panel, f
   if constexpr (R < kFewRows) few_rows_of<K, R + 1>(rows, x, cols, panel, y, y_stride);
 }
 
-// Many rows: y tile += x rows times `n` columns of one panel's float weights w [n, 32]. Sums carry on from what y holds.
+// Many rows: y tile += x rows times `n` columns of one panel's float weights w [n, 32]. Sums carry on from
+// what y holds.
 template <int R>
 void tile(const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
   constexpr int kVecs = kTileOutputs / 16;
@@ -134,7 +141,8 @@ void tile(const float* x, int64_t x_stride, const float* w, int64_t n, float* y,
 }
 
 template <int R = kTileRows>
-void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
+void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int64_t n, float* y,
+             int64_t y_stride) {
   if (rows >= R) {
     for (int at = 0; at < kPanel; at += kTileOutputs) tile<R>(x, x_stride, w + at, n, y + at, y_stride);
   } else if constexpr (R > 1) {
@@ -153,7 +161,8 @@ void unpack(const Part& part, int64_t panel, int64_t first, int64_t n, int64_t c
   });
 }
 
-// A block of work: rows [row, row + rows) times panels [first, last) of one part, whose first output is `output`.
+// A block of work: rows [row, row + rows) times panels [first, last) of one part, whose first output is
+// `output`.
 struct Block {
   const Part* part;
   int64_t output, first, last, row, rows;
@@ -197,7 +206,8 @@ class Worker {
   void few() {
     for (int64_t p = b_.first; p < b_.last; p++) {
       const Target t = target(p);
-      few_rows_of<K>((int)b_.rows, a_.x + b_.row * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y, t.stride);
+      few_rows_of<K>((int)b_.rows, a_.x + b_.row * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y,
+                     t.stride);
     }
   }
 
@@ -208,7 +218,8 @@ class Worker {
         unpack(*b_.part, p, c, n, a_.cols, weights_);
         const Target t = target(p);
         for (int64_t r = 0; r < b_.rows; r += kTileRows)
-          tile_of(b_.rows - r, a_.x + (b_.row + r) * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride, t.stride);
+          tile_of(b_.rows - r, a_.x + (b_.row + r) * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride,
+                  t.stride);
       }
     }
   }
@@ -218,7 +229,8 @@ class Worker {
     const Target t = target(panel);
     if (t.width == kPanel) return;
     float* y = a_.out + b_.row * a_.outputs + b_.output + panel * kPanel;
-    for (int64_t r = 0; r < b_.rows; r++) std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
+    for (int64_t r = 0; r < b_.rows; r++)
+      std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
   }
 
   const LinearArgs& a_;
@@ -237,7 +249,8 @@ class Blocks {
     const int64_t share = panels * row_blocks_ / (4 * (int64_t)a_.threads);
     const int64_t most = a_.rows <= kFewRows ? 64 : kBlockPanels;
     size_ = a_.threads > 1 ? least(share > 1 ? share : 1, most) : most;
-    for (int64_t i = 0; i < a_.num_parts; i++) per_row_block_ += (num_panels(a_.parts[i].rows) + size_ - 1) / size_;
+    for (int64_t i = 0; i < a_.num_parts; i++)
+      per_row_block_ += (num_panels(a_.parts[i].rows) + size_ - 1) / size_;
   }
 
   int64_t count() const { return row_blocks_ * per_row_block_; }
@@ -249,7 +262,9 @@ class Blocks {
     for (int64_t groups; group >= (groups = (num_panels(part->rows) + size_ - 1) / size_); part++)
       group -= groups, output += part->rows;
     const int64_t first = group * size_;
-    return {part, output, first, least(first + size_, num_panels(part->rows)), row, least(kBlockRows, a_.rows - row)};
+    return {part,  output,
+            first, least(first + size_, num_panels(part->rows)),
+            row,   least(kBlockRows, a_.rows - row)};
   }
 
  private:

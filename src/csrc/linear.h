@@ -1,8 +1,9 @@
 // y = x W^T + b over packed weights (weights.h).
 //
-// The contract: y[r][o] starts at b[o] (or 0) and takes x[r][c] * w[o][c] for c = 0, 1, ... one after another, by fused multiply-add
-// in float: one chain per output. Nothing else enters: not the number of rows, the threads, the tiling or the instruction set, so
-// that a row's bits never depend on its company. w is the float value of the weight (see weights.h).
+// The contract: y[r][o] starts at b[o] (or 0) and takes x[r][c] * w[o][c] for c = 0, 1, ... one after
+// another, by fused multiply-add in float: one chain per output. Nothing else enters: not the number of rows,
+// the threads, the tiling or the instruction set, so that a row's bits never depend on its company. w is the
+// float value of the weight (see weights.h).
 #pragma once
 
 #include <cstdint>

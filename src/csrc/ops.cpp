@@ -35,9 +35,13 @@ inline float sum_of_squares(const float* x, int64_t n) {
   return fold_sum(sum);
 }
 
-inline v16 sigmoid_of_negative(v16 x) { return splat(1.0f) / (splat(1.0f) + vexp(x)); }
+inline v16 sigmoid_of_negative(v16 x) {
+  return splat(1.0f) / (splat(1.0f) + vexp(x));
+}
 
-inline v16 silu(v16 x) { return x * sigmoid_of_negative(splat(-1.0f) * x); }
+inline v16 silu(v16 x) {
+  return x * sigmoid_of_negative(splat(-1.0f) * x);
+}
 
 // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): nothing cancels.
 inline v16 gelu_tanh(v16 x) {

@@ -1,4 +1,5 @@
-// The small operators between matrix products, each in one pass. A row's bits depend on that row only, on every instruction set.
+// The small operators between matrix products, each in one pass. A row's bits depend on that row only, on
+// every instruction set.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,8 @@
 
 namespace kvloom {
 
-// Vectors of `width` floats, `outer` x `inner` of them; strides in floats. `add` (same shape, contiguous) may be null: then
-// x is first increased by it, in place. out is contiguous.
+// Vectors of `width` floats, `outer` x `inner` of them; strides in floats. `add` (same shape, contiguous) may
+// be null: then x is first increased by it, in place. out is contiguous.
 struct NormArgs {
   float* x;
   const float* add;
@@ -19,7 +20,8 @@ struct NormArgs {
   int threads;
 };
 
-// x [tokens, heads, >= 2 * half], rotated in place: (a, b) = (x[i], x[i + half]) -> (a cos - b sin, b cos + a sin).
+// x [tokens, heads, >= 2 * half], rotated in place: (a, b) = (x[i], x[i + half]) -> (a cos - b sin, b cos + a
+// sin).
 struct RopeArgs {
   float* x;
   const int64_t* positions;

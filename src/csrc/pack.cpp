@@ -11,7 +11,8 @@ namespace {
 
 using portable::half_to_float;
 
-// One superblock of one row, taken apart. Codes are the integers that the scale multiplies, except that Q4_0 keeps its bias of 8.
+// One superblock of one row, taken apart. Codes are the integers that the scale multiplies, except that Q4_0
+// keeps its bias of 8.
 struct Block {
   uint16_t d, m;
   uint8_t scales[16], minima[16];
@@ -139,15 +140,16 @@ void pack_panel(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out)
   if constexpr (L.bits == 16) return pack_floats<uint16_t>(source, rows, cols, out);
   if constexpr (L.quantized) {
     const int64_t blocks = cols / L.columns, stride = blocks * L.source_bytes;
-    const auto read = [&](int64_t lane, int64_t block, Block& b) {
-      if (lane < rows) read_block<K>(source + lane * stride + block * L.source_bytes, b);
+    const Block nothing = {};
+    Block low, high;
+    const auto read = [&](int64_t lane, int64_t block, Block& b) -> const Block& {
+      if (lane >= rows) return nothing;
+      read_block<K>(source + lane * stride + block * L.source_bytes, b);
+      return b;
     };
     for (int64_t block = 0; block < blocks; block++, out += L.bytes)
-      for (int lane = 0; lane < 16; lane++) {
-        Block low{}, high{};
-        read(lane, block, low), read(lane + 16, block, high);
-        write_pair<K>(low, high, lane, out);
-      }
+      for (int lane = 0; lane < 16; lane++)
+        write_pair<K>(read(lane, block, low), read(lane + 16, block, high), lane, out);
   }
 }
 
@@ -202,8 +204,8 @@ void pack_weight(const uint8_t* source, Kind kind, int64_t rows, int64_t cols, u
   });
 }
 
-void gather_rows(const Part* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count, float* out,
-                 int threads) {
+void gather_rows(const Part* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count,
+                 float* out, int threads) {
   parallel_for(count, threads, [&](int64_t i) {
     int64_t row = ids[i];
     const Part* part = parts;

@@ -1,11 +1,14 @@
-// How a weight matrix lies in memory: panels of 32 output rows, interleaved so that one register holds many rows at one column.
+// How a weight matrix lies in memory: panels of 32 output rows, interleaved so that one register holds many
+// rows at one column.
 //
 // A panel is a run of superblocks along the columns; a superblock is
-//   head     fp16 scale of the 32 rows, then (kinds with a minimum) fp16 minimum of the 32 rows; absent for plain floats
-//   groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the kind has one;
-//            then its columns, each: 32 values of 32, 16, 8 or 4 bits. Of 4-bit columns byte i holds row i (low) and 16 + i (high).
-// Value of a code: code * d (+ m). d and m are exact in float, and so is code * d, whatever the kind: the only rounding is that of
-// the last addition, which makes fused and separate arithmetic agree.
+//   head     fp16 scale of the 32 rows, then (kinds with a minimum) fp16 minimum of the 32 rows; absent for
+//   plain floats groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the
+//   kind has one;
+//            then its columns, each: 32 values of 32, 16, 8 or 4 bits. Of 4-bit columns byte i holds row i
+//            (low) and 16 + i (high).
+// Value of a code: code * d (+ m). d and m are exact in float, and so is code * d, whatever the kind: the
+// only rounding is that of the last addition, which makes fused and separate arithmetic agree.
 //
 // Kernels include this: it has no function with external linkage (see simd.h).
 #pragma once
@@ -34,12 +37,23 @@ struct Layout {
   int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
 };
 
-static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum, bool nested,
-                                    int source_bytes) {
+static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum,
+                                    bool nested, int source_bytes) {
   const int head = quantized ? 2 * kPanel * (1 + minimum) : 0, scales = nested ? kPanel * (1 + minimum) : 0;
   const int column = kPanel * bits / 8, whole = scales + group * column;
-  return {bits,           group, groups, quantized, minimum, nested, source_bytes,
-          group * groups, head,  scales, column,    whole,   head + groups * whole};
+  return {bits,
+          group,
+          groups,
+          quantized,
+          minimum,
+          nested,
+          source_bytes,
+          group * groups,
+          head,
+          scales,
+          column,
+          whole,
+          head + groups * whole};
 }
 
 static constexpr Layout layout(Kind kind) {
@@ -76,7 +90,9 @@ struct Part {
   int64_t rows;
 };
 
-static inline int64_t num_panels(int64_t rows) { return (rows + kPanel - 1) / kPanel; }
+static inline int64_t num_panels(int64_t rows) {
+  return (rows + kPanel - 1) / kPanel;
+}
 
 static inline int64_t panel_bytes(Kind kind, int64_t cols) {
   const Layout shape = layout(kind);

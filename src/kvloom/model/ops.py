@@ -1,9 +1,10 @@
 """The operators between attention calls, fused, on the CPU.
 
-Row r of a result depends on row r of the input only, bit for bit: not on the other rows, the threads or the instruction
-set. ``reference_ops`` has the same signatures in plain torch.
+Row r of a result depends on row r of the input only, bit for bit: not on the other rows, the threads or the
+instruction set. ``reference_ops`` has the same signatures in plain torch.
 
-Shape suffixes: R rows, C input features, O output features, T tokens, H heads, D head dim, F gated features, P positions.
+Shape suffixes: R rows, C input features, O output features, T tokens, H heads, D head dim, F gated features,
+P positions.
 ``isa`` names an instruction set (``kernels.isas()``); results do not depend on it.
 """
 
@@ -45,8 +46,8 @@ def rms_norm(
 ) -> torch.Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; the result is contiguous.
 
-    ``x`` is float32 (R, C), or (T, H, C) to normalize heads. Only its last dimension must be contiguous, so it may be a
-    slice of a wider tensor.
+    ``x`` is float32 (R, C), or (T, H, C) to normalize heads. Only its last dimension must be contiguous, so
+    it may be a slice of a wider tensor.
     """
     return _rms_norm(x, 0, weight_C, eps, threads, isa)
 
@@ -76,21 +77,23 @@ def rope(
 ) -> None:
     """Rotate in place: feature i with feature i + half, by the angle of the row's position.
 
-    The tables are float32 (positions, half), contiguous, and hold everything about scaling; ``2 * half`` <= D, and
-    features beyond stay. ``positions_T`` is int64, each in [0, P). ``x_THD`` is float32 and only its last dimension
-    must be contiguous, so it may be a slice of a wider tensor.
+    The tables are float32 (positions, half), contiguous, and hold everything about scaling; ``2 * half`` <=
+    D, and features beyond stay. ``positions_T`` is int64, each in [0, P). ``x_THD`` is float32 and only its
+    last dimension must be contiguous, so it may be a slice of a wider tensor.
     """
     tokens, heads, dim = x_THD.shape
     half = cos_PD.shape[1]
     assert cos_PD.shape == sin_PD.shape, f"tables differ: {tuple(cos_PD.shape)} and {tuple(sin_PD.shape)}"
     assert 2 * half <= dim, f"{2 * half} features to rotate, but heads have {dim}"
-    assert x_THD.dtype == torch.float32 and (x_THD.stride(2) == 1 or dim == 1), "x_THD must be rows of float32"
-    assert positions_T.dtype == torch.int64 and positions_T.shape == (tokens,) and positions_T.is_contiguous()
-    kernels.rope(
-        x_THD.data_ptr(),
+    assert positions_T.dtype == torch.int64, f"positions must be int64, not {positions_T.dtype}"
+    assert positions_T.shape == (tokens,), f"{tuple(positions_T.shape)} positions for {tokens} tokens"
+    assert positions_T.is_contiguous(), "positions must be contiguous"
+    in_range = kernels.rope(
+        _vectors(x_THD),
         positions_T.data_ptr(),
         _floats(cos_PD),
         _floats(sin_PD),
+        len(cos_PD),
         tokens,
         heads,
         half,
@@ -99,6 +102,7 @@ def rope(
         threads,
         isa_code(isa),
     )
+    assert in_range, f"positions outside of tables of {len(cos_PD)}: {positions_T.tolist()}"
 
 
 def silu_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
@@ -110,7 +114,7 @@ def silu_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) 
 
 
 def gelu_tanh_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
-    """gelu(gate) * up with the tanh approximation, float32 (R, F); ``gate_up_RF`` is (R, 2F), gate first, contiguous."""
+    """gelu(gate) * up (gelu's tanh form), float32 (R, F); ``gate_up_RF`` is (R, 2F), gate first, contiguous."""
     out_RF = _gated(gate_up_RF)
     rows, width = out_RF.shape
     kernels.gelu_tanh_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa_code(isa))
@@ -120,12 +124,11 @@ def gelu_tanh_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = N
 def _rms_norm(
     x: torch.Tensor, delta: int, weight_C: torch.Tensor, eps: float, threads: int, isa: str | None
 ) -> torch.Tensor:
-    assert x.dtype == torch.float32 and x.stride(-1) == 1, f"rows of float32 wanted: {x.dtype}, {x.stride()}"
     outer, *middle, width = x.shape
     inner = middle[0] if middle else 1
     out = torch.empty(x.shape)
     kernels.rms_norm(
-        x.data_ptr(),
+        _vectors(x),
         delta,
         _vector(weight_C, width),
         out.data_ptr(),
@@ -149,7 +152,14 @@ def _gated(gate_up_RF: torch.Tensor) -> torch.Tensor:
 
 def _floats(x: torch.Tensor) -> int:
     """Address of a contiguous float32 tensor."""
-    assert x.dtype == torch.float32 and x.is_contiguous(), f"contiguous float32 wanted: {x.dtype}, {x.stride()}"
+    assert x.is_contiguous(), f"contiguous float32 wanted, but the strides are {x.stride()}"
+    return _vectors(x)
+
+
+def _vectors(x: torch.Tensor) -> int:
+    """Address of a float32 tensor whose last dimension is contiguous."""
+    assert x.dtype == torch.float32, f"float32 wanted, not {x.dtype}"
+    assert x.stride(-1) == 1 or x.shape[-1] == 1, f"the last dimension must be contiguous: {x.stride()}"
     return x.data_ptr()
 
 

@@ -1,8 +1,9 @@
 """Weight matrices that stay quantized in memory.
 
-A matrix is packed once, from the bytes of its file, into panels of 32 output rows (``csrc/weights.h``); neither a copy
-in the file's order nor a float copy is kept. 4-bit kinds keep 4 bits, 5- to 8-bit kinds take 8. Codes and scales are
-the file's own, so every value equals the float32 that ``gguf.quants.dequantize`` gives (Q4_0 may turn -0.0 into 0.0).
+A matrix is packed once, from the bytes of its file, into panels of 32 output rows (``csrc/weights.h``);
+neither a copy in the file's order nor a float copy is kept. 4-bit kinds keep 4 bits, 5- to 8-bit kinds take
+8. Codes and scales are the file's own, so every value equals the float32 of ``gguf.quants.dequantize`` (but
+Q4_0 turns -0.0 into 0.0).
 
 Shape suffixes: R rows, C input features (columns of the matrix), O output features (rows of the matrix).
 """
@@ -55,10 +56,11 @@ class Part:
 
 
 class Weight:
-    """One matrix of ``rows`` output features by ``cols`` input features, or several stacked along the output features.
+    """One matrix of ``rows`` output features by ``cols`` input features, or several stacked along the
+    outputs.
 
-    Immutable. ``kind`` is the ggml type, or those of the stack ("Q4_K+Q6_K"). ``table`` is what kernels read: int64,
-    one row of (address, kind, rows) per part.
+    Immutable. ``kind`` is the ggml type, or those of the stack ("Q4_K+Q6_K"). ``table`` is what kernels read:
+    int64, one row of (address, kind, rows) per part.
     """
 
     __slots__ = ("cols", "kind", "parts", "rows", "table")
@@ -75,9 +77,10 @@ class Weight:
     def pack(cls, raw: Raw, kind: str, shape: tuple[int, int], *, threads: int = 1) -> Weight:
         """Pack the bytes of a matrix as it lies in its file: row-major, blocks along the columns.
 
-        ``raw`` may have any shape and dtype (a read-only memory map too) as long as it is contiguous; it is read once,
-        front to back, and not kept. ``shape`` is (rows, cols). Raises UnsupportedModel for a type or a width that does
-        not fit, ModelFileError when the number of bytes is wrong.
+        ``raw`` may have any shape and dtype (a read-only memory map too) as long as it is contiguous; it is
+        read once, by groups of 32 rows, and not kept. ``shape`` is (rows, cols). Raises UnsupportedModel for
+        a type that we do not run or a width that it cannot have, ModelFileError when the number of bytes is
+        wrong.
         """
         rows, cols = shape
         layout = _layout(kind, cols)
@@ -95,7 +98,7 @@ class Weight:
 
     @classmethod
     def concat(cls, weights: Sequence[Weight]) -> Weight:
-        """Stack matrices over the same input features, of any kinds, along the output features. Copies nothing."""
+        """Stack matrices over the same input features, of any kinds, along the outputs. Copies nothing."""
         widths = {weight.cols for weight in weights}
         assert len(widths) == 1, f"matrices to stack have different input features: {sorted(widths)}"
         return cls([part for weight in weights for part in weight.parts], widths.pop())
@@ -105,14 +108,11 @@ class Weight:
         return sum(part.packed.nbytes for part in self.parts)
 
     def gather(self, ids_R: torch.Tensor, *, threads: int = 1) -> torch.Tensor:
-        """Rows of the matrix as float32 (R, cols): the embedding look-up. ``ids_R`` is int64, each in [0, rows)."""
+        """Rows of the matrix as float32 (R, cols): embeddings. ``ids_R`` is int64, each in [0, rows)."""
         assert ids_R.dtype == torch.int64, f"ids must be int64, not {ids_R.dtype}"
         ids_R = ids_R.contiguous()
-        if len(ids_R):
-            low, high = int(ids_R.min()), int(ids_R.max())
-            assert 0 <= low <= high < self.rows, f"ids {low} to {high} in a matrix of {self.rows} rows"
         out_RC = torch.empty(len(ids_R), self.cols)
-        kernels.gather_rows(
+        in_range = kernels.gather_rows(
             self.table.data_ptr(),
             len(self.parts),
             self.cols,
@@ -121,6 +121,7 @@ class Weight:
             out_RC.data_ptr(),
             threads,
         )
+        assert in_range, f"ids outside of a matrix of {self.rows} rows: {ids_R.tolist()}"
         return out_RC
 
     def dequantize(self) -> torch.Tensor:
