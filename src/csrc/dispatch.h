@@ -1,7 +1,8 @@
 // Run-time choice among the variants of a kernel.
 //
-// A family of kernels is a plain struct of function pointers. Its header declares one constant per instruction set with
-// KV_DECLARE_VARIANTS, its source defines the one of its own KV_ISA, and callers take the best that this machine can run:
+// A family of kernels is a plain struct of function pointers. Its header declares one constant per
+// instruction set with KV_DECLARE_VARIANTS, its source defines the one of its own KV_ISA, and callers take
+// the best that this machine can run:
 //
 //     struct FooKernels { void (*foo)(const Foo&); };
 //     KV_DECLARE_VARIANTS(FooKernels, foo_kernels)      // in foo.h, namespace kvloom
@@ -43,7 +44,8 @@ static const char* const isa_names[num_isas] = {KV_EACH_ISA(KV_NAME, )};
 static inline bool machine_runs(Isa isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (isa == avx2_isa) return avx2;
   if (isa == avx512_isa)
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -59,7 +61,8 @@ static inline Isa find_isa(const char* name) {
   return num_isas;
 }
 
-// The best that runs here, unless the environment variable KVLOOM_ISA names another. num_isas when that one cannot run.
+// The best that runs here, unless the environment variable KVLOOM_ISA names another. num_isas when that one
+// cannot run.
 static inline Isa default_isa() {
   if (const char* wanted = std::getenv("KVLOOM_ISA"); wanted && *wanted) return find_isa(wanted);
   int i = 0;

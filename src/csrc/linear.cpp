@@ -150,7 +150,7 @@ void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int
   }
 }
 
-void unpack(const Part& part, int64_t panel, int64_t first, int64_t n, int64_t cols, float* w) {
+void unpack(const Matrix& part, int64_t panel, int64_t first, int64_t n, int64_t cols, float* w) {
   with_kind((Kind)part.kind, [&](auto tag) {
     constexpr Kind K = decltype(tag)::kind;
     constexpr Layout L = layout(K);
@@ -164,7 +164,7 @@ void unpack(const Part& part, int64_t panel, int64_t first, int64_t n, int64_t c
 // A block of work: rows [row, row + rows) times panels [first, last) of one part, whose first output is
 // `output`.
 struct Block {
-  const Part* part;
+  const Matrix* part;
   int64_t output, first, last, row, rows;
 };
 
@@ -258,7 +258,7 @@ class Blocks {
   Block at(int64_t index) const {
     const int64_t row = index / per_row_block_ * kBlockRows;
     int64_t group = index % per_row_block_, output = 0;
-    const Part* part = a_.parts;
+    const Matrix* part = a_.parts;
     for (int64_t groups; group >= (groups = (num_panels(part->rows) + size_ - 1) / size_); part++)
       group -= groups, output += part->rows;
     const int64_t first = group * size_;

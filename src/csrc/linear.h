@@ -14,10 +14,10 @@
 namespace kvloom {
 
 struct LinearArgs {
-  const float* x;     // [rows, cols]
-  const Part* parts;  // stacked along the outputs; all have `cols` columns
-  const float* bias;  // [outputs] or null
-  float* out;         // [rows, outputs]
+  const float* x;       // [rows, cols]
+  const Matrix* parts;  // stacked along the outputs; all have `cols` columns
+  const float* bias;    // [outputs] or null
+  float* out;           // [rows, outputs]
   int64_t rows, cols, outputs, num_parts;
   int threads;
 };

@@ -204,11 +204,11 @@ void pack_weight(const uint8_t* source, Kind kind, int64_t rows, int64_t cols, u
   });
 }
 
-void gather_rows(const Part* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count,
+void gather_rows(const Matrix* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count,
                  float* out, int threads) {
   parallel_for(count, threads, [&](int64_t i) {
     int64_t row = ids[i];
-    const Part* part = parts;
+    const Matrix* part = parts;
     while (part < parts + num_parts - 1 && row >= part->rows) row -= part++->rows;
     const uint8_t* panel = panel_at(*part, row / kPanel, cols);
     with_kind((Kind)part->kind, [&](auto tag) {

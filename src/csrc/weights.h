@@ -84,7 +84,7 @@ static constexpr Layout layout(Kind kind) {
 }
 
 // One packed matrix. Plain integers, so that a table of them can be built outside.
-struct Part {
+struct Matrix {
   int64_t packed;  // address
   int64_t kind;
   int64_t rows;
@@ -99,7 +99,7 @@ static inline int64_t panel_bytes(Kind kind, int64_t cols) {
   return cols / shape.columns * shape.bytes;
 }
 
-static inline const uint8_t* panel_at(const Part& part, int64_t panel, int64_t cols) {
+static inline const uint8_t* panel_at(const Matrix& part, int64_t panel, int64_t cols) {
   return reinterpret_cast<const uint8_t*>(part.packed) + panel * panel_bytes((Kind)part.kind, cols);
 }
 

@@ -1,32 +1,53 @@
-"""The compiled kernels and the instruction sets that they can use here."""
+"""The door to the C++ extension: loads it the right way and says what it can run.
+
+torch is imported first, on purpose: the extension then finds torch's OpenMP runtime already in the process (same soname)
+and uses it, so that there is one pool of threads and not two that fight for the cores.
+"""
 
 from __future__ import annotations
 
-from functools import cache
-
-import torch  # noqa: F401  (first: its OpenMP runtime then serves the kernels too)
+import torch
 
 from kvloom import _kernels
-from kvloom.errors import ConfigError
+from kvloom.errors import ConfigError, InternalError
+from kvloom.memory.arena import GRAIN_BYTES
 
-kernels = _kernels
+__all__ = ["choose_isa", "copy_pages", "isas"]
 
 
 def isas() -> tuple[str, ...]:
-    """Instruction sets that this machine runs, best first. Results do not depend on the choice."""
+    """Instruction sets that this machine can run, best first; the last one is always ``"portable"``."""
     return tuple(_kernels.isas())
 
 
-@cache
-def isa_code(name: str | None = None) -> int:
-    """The kernels' number for an instruction set; by default KVLOOM_ISA's, or else the best one.
+def choose_isa(name: str | None = None) -> str:
+    """Return ``name`` if this machine can run it. None takes KVLOOM_ISA when that is set, else the best.
 
-    Raises ConfigError when this machine cannot run it.
+    Raises ConfigError.
     """
-    code = _kernels.default_isa() if name is None else _kernels.find_isa(name)
-    if code is None:
-        raise ConfigError(
-            f"instruction set {name or 'in KVLOOM_ISA'} cannot run here; possible: {', '.join(isas())}",
-            hint="unset KVLOOM_ISA to take the best one",
-        )
-    return code
+    try:
+        chosen = _kernels.default_isa() if name is None else name
+    except ValueError as error:
+        raise ConfigError(str(error), hint="unset KVLOOM_ISA to take the best") from None
+    if chosen not in isas():
+        raise ConfigError(f"instruction set `{chosen}` cannot run here", hint=f"one of {', '.join(isas())}")
+    return chosen
+
+
+def copy_pages(
+    memory: torch.Tensor, sources_N: torch.Tensor, targets_N: torch.Tensor, page_bytes: int, threads: int = 1
+) -> None:
+    """Copy whole pages inside ``memory`` (uint8): page ``sources_N[i]`` to ``targets_N[i]``. int32 page ids.
+
+    No target may overlap a source or another target. Raises InternalError when a page lies outside of the memory.
+    """
+    assert memory.dtype == torch.uint8 and memory.is_contiguous()
+    for ids_N in (sources_N, targets_N):
+        assert ids_N.dtype == torch.int32 and ids_N.is_contiguous() and ids_N.shape == sources_N.shape
+        if ids_N.numel() == 0:
+            return
+        low, high = (int(end) for end in ids_N.aminmax())
+        if low < 0 or high * GRAIN_BYTES + page_bytes > memory.numel():
+            raise InternalError(f"pages {low}..{high} do not all lie in a memory of {memory.numel()} bytes")
+    addresses = (memory.data_ptr(), sources_N.data_ptr(), targets_N.data_ptr())
+    _kernels.copy_pages(*addresses, sources_N.numel(), page_bytes, threads)

@@ -5,14 +5,14 @@ instruction set. ``reference_ops`` has the same signatures in plain torch.
 
 Shape suffixes: R rows, C input features, O output features, T tokens, H heads, D head dim, F gated features,
 P positions.
-``isa`` names an instruction set (``kernels.isas()``); results do not depend on it.
+``isa`` is one of ``kernels.isas()``, by default the best; results do not depend on it.
 """
 
 from __future__ import annotations
 
 import torch
 
-from kvloom.kernels import isa_code, kernels
+from kvloom import _kernels
 from kvloom.model.weight import Weight
 
 
@@ -26,7 +26,7 @@ def linear(
     rows, cols = x_RC.shape
     assert cols == weight.cols, f"{cols} features meet a matrix of {weight.cols} columns"
     out_RO = torch.empty(rows, weight.rows)
-    kernels.linear(
+    _kernels.linear(
         _floats(x_RC),
         weight.table.data_ptr(),
         0 if bias_O is None else _vector(bias_O, weight.rows),
@@ -36,7 +36,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
-        isa_code(isa),
+        isa or "",
     )
     return out_RO
 
@@ -88,7 +88,7 @@ def rope(
     assert positions_T.dtype == torch.int64, f"positions must be int64, not {positions_T.dtype}"
     assert positions_T.shape == (tokens,), f"{tuple(positions_T.shape)} positions for {tokens} tokens"
     assert positions_T.is_contiguous(), "positions must be contiguous"
-    in_range = kernels.rope(
+    in_range = _kernels.rope(
         _vectors(x_THD),
         positions_T.data_ptr(),
         _floats(cos_PD),
@@ -100,7 +100,7 @@ def rope(
         x_THD.stride(0),
         x_THD.stride(1),
         threads,
-        isa_code(isa),
+        isa or "",
     )
     assert in_range, f"positions outside of tables of {len(cos_PD)}: {positions_T.tolist()}"
 
@@ -109,15 +109,15 @@ def silu_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) 
     """silu(gate) * up, float32 (R, F); ``gate_up_RF`` is (R, 2F), gate first, contiguous."""
     out_RF = _gated(gate_up_RF)
     rows, width = out_RF.shape
-    kernels.silu_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa_code(isa))
+    _kernels.silu_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa or "")
     return out_RF
 
 
 def gelu_tanh_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
-    """gelu(gate) * up (gelu's tanh form), float32 (R, F); ``gate_up_RF`` is (R, 2F), gate first, contiguous."""
+    """gelu(gate) * up (gelu in tanh form), float32 (R, F); ``gate_up_RF`` as in ``silu_mul``."""
     out_RF = _gated(gate_up_RF)
     rows, width = out_RF.shape
-    kernels.gelu_tanh_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa_code(isa))
+    _kernels.gelu_tanh_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa or "")
     return out_RF
 
 
@@ -127,7 +127,7 @@ def _rms_norm(
     outer, *middle, width = x.shape
     inner = middle[0] if middle else 1
     out = torch.empty(x.shape)
-    kernels.rms_norm(
+    _kernels.rms_norm(
         _vectors(x),
         delta,
         _vector(weight_C, width),
@@ -139,7 +139,7 @@ def _rms_norm(
         x.stride(1) if middle else 0,
         eps,
         threads,
-        isa_code(isa),
+        isa or "",
     )
     return out
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kvloom import _kernels
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.kernels import kernels
 
 PANEL_ROWS = 32
 
@@ -42,7 +42,7 @@ class Kind:
 @cache
 def kinds() -> dict[str, Kind]:
     """Every kind by its ggml name."""
-    table = enumerate(kernels.weight_kinds())
+    table = enumerate(_kernels.weight_kinds())
     return {name: Kind(name, code, *sizes) for code, (name, *sizes) in table}
 
 
@@ -93,7 +93,7 @@ class Weight:
             )
         panels = -(-rows // PANEL_ROWS)
         packed = torch.empty(panels * (cols // layout.block_cols) * layout.packed_bytes, dtype=torch.uint8)
-        kernels.pack_weight(address, layout.code, rows, cols, packed.data_ptr(), threads)
+        _kernels.pack_weight(address, layout.code, rows, cols, packed.data_ptr(), threads)
         return cls([Part(layout, rows, packed)], cols)
 
     @classmethod
@@ -112,7 +112,7 @@ class Weight:
         assert ids_R.dtype == torch.int64, f"ids must be int64, not {ids_R.dtype}"
         ids_R = ids_R.contiguous()
         out_RC = torch.empty(len(ids_R), self.cols)
-        in_range = kernels.gather_rows(
+        in_range = _kernels.gather_rows(
             self.table.data_ptr(),
             len(self.parts),
             self.cols,
