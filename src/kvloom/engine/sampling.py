@@ -51,7 +51,7 @@ class Sampler:
         for token, bias in p.logit_bias.items():
             logits[token] += bias
         if p.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(set(self.prompt) | set(self.generated)))
+            seen = torch.tensor(sorted(set(self.prompt) | set(self.generated)), dtype=torch.int64)
             values = logits[seen]
             logits[seen] = torch.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
         if self.generated and (p.presence_penalty or p.frequency_penalty):
