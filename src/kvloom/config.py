@@ -106,7 +106,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the HTTP face listens. ``port`` 0 takes a free one. ``api_key``: None serves everyone who can connect.
+    """How the HTTP face listens. ``port`` 0 takes a free one; without ``api_key`` it serves all who connect.
 
     ``drain_seconds``: how long requests in flight may run on after a signal to stop.
     """
