@@ -1,4 +1,4 @@
-"""An engine without a model: it repeats the prompt's words, one per step, and forgets nothing it was asked."""
+"""An engine without a model: it repeats the prompt's words, one per step, and remembers what it was asked."""
 
 from __future__ import annotations
 
@@ -169,9 +169,9 @@ class MockEngine:
             yield RequestUpdate(name, ids, deltas, metrics, scores, over, self._failure(ids, metrics))
 
     def _failure(self, ids: list[int], metrics: RequestMetrics) -> str | None:
-        """The words ``!crash`` and ``!fail`` in a prompt break its second step."""
+        """The words ``!crash`` and ``!fail`` in a prompt break its third step."""
         words = self.tokenizer.decode(ids).split()
-        if len(metrics.token_times_s) < 2:
+        if len(metrics.token_times_s) < 3:
             return None
         if "!crash" in words:
             raise RuntimeError("secret detail")
