@@ -155,10 +155,8 @@ async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) 
     assert (params.cache_salt, params.prompt_logprobs, params.logprobs) == ("s", 2, None)
 
 
-async def test_nulls_mean_defaults(http: object, client: AsyncOpenAI, engine: MockEngine) -> None:
-    nulls = {
-        name: None for name in ("temperature", "top_p", "stop", "seed", "n", "logit_bias", "tools", "stream")
-    }
+async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: MockEngine) -> None:
+    nulls = dict.fromkeys(("temperature", "top_p", "stop", "seed", "n", "logit_bias", "tools", "stream"))
     response = await client.post(
         "/chat/completions", body={"model": "mock", "messages": ASK, **nulls}, cast_to=object
     )

@@ -96,7 +96,7 @@ async def test_cancelling_the_server_task_aborts() -> None:
 
 
 async def test_storm() -> None:
-    """A hundred streams, a third of whose clients leave at random: nothing leaks, the rest get all they asked for."""
+    """A hundred streams, a third of whose clients leave at random: nothing leaks, the rest get it all."""
     engine = MockEngine(delay_s=0.001, max_model_len=10_000)
     app = create_app(engine)
     rng = random.Random(0)

@@ -1,0 +1,55 @@
+"""``kvloom serve``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kvloom.cli import backend
+from kvloom.cli.kv_fit import KvFit, bytes_text
+from kvloom.cli.say import say
+from kvloom.cli.settings import Settings
+from kvloom.config import EngineConfig, default_threads
+from kvloom.memory.format import PAGE_TOKENS
+from kvloom.server.app import create_app
+from kvloom.server.run import bind, serve, url_of
+
+if TYPE_CHECKING:
+    from kvloom.model.manifest import Manifest
+
+
+def serve_model(model: str, settings: Settings) -> None:
+    """Serve until a signal. What can be wrong without the model is found before it is loaded."""
+    config, server = settings.engine(model), settings.server(os.environ.get("KVLOOM_API_KEY"))
+    manifest = backend.resolve(model)
+    with bind(server) as bound:
+        engine = backend.open_engine(config)
+        try:
+            for line in banner(manifest, engine, config):
+                say(line)
+            say(f"serving    {url_of(bound)}/v1{' (API key required)' if server.api_key else ''}")
+            serve(create_app(engine, server), bound, server)
+        finally:
+            engine.close()
+    say("stopped")
+
+
+def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:
+    """Say what was derived from the settings."""
+    from kvloom.model.decoder import kv_map_of
+
+    fit = KvFit.of(kv_map_of(manifest.spec), config.cache.kv_dtype)
+    budget = engine.stats().cache.budget_bytes
+    longest = fit.longest_context(budget)
+    held = "any length of context" if longest is None else f"about {longest:,} tokens of one context"
+    formats = "; ".join(
+        f"{each.name} ({len(each.layers)} layers x {each.heads} heads x {each.k_dim}) {bytes_text(each.page_bytes)}"
+        for each in fit.formats
+    )
+    return [
+        f"model      {engine.model_name} ({manifest.family}, {bytes_text(manifest.size_bytes)})",
+        f"context    {engine.max_model_len:,} tokens",
+        f"KV         {bytes_text(budget)}, {config.cache.kv_dtype}: holds {held}",
+        f"pages      {formats}, {PAGE_TOKENS} tokens each",
+        f"threads    {config.threads or default_threads()}",
+    ]
