@@ -1,1 +1,44 @@
-"""kvloom: KV-cache memory, managed span by span, by policy."""
+"""kvloom: KV-cache memory, managed span by span, by policy.
+
+>>> from kvloom import LLM, SamplingParams  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvloom.engine.async_engine import AsyncEngine
+    from kvloom.engine.llm import LLM
+    from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+    from kvloom.engine.params import SamplingParams
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LLM": "kvloom.engine.llm",
+    "AsyncEngine": "kvloom.engine.async_engine",
+    "SamplingParams": "kvloom.engine.params",
+    "RequestOutput": "kvloom.engine.outputs",
+    "CompletionOutput": "kvloom.engine.outputs",
+    "RequestMetrics": "kvloom.engine.outputs",
+    "Logprob": "kvloom.engine.outputs",
+}
+
+__all__ = [
+    "LLM",
+    "AsyncEngine",
+    "CompletionOutput",
+    "Logprob",
+    "RequestMetrics",
+    "RequestOutput",
+    "SamplingParams",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load public names on first use: importing torch takes seconds, and not every use of the package needs it."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module `kvloom` has no attribute `{name}`")

@@ -35,7 +35,10 @@ class ReferenceAttend:
         layer_plan = plan.layers[layer]
         num_rows, num_heads, _ = q_THD.shape
         v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
-        result = q_THD.new_zeros(num_rows, num_heads, v_dim), q_THD.new_full((num_rows, num_heads), -torch.inf)
+        result = (
+            q_THD.new_zeros(num_rows, num_heads, v_dim),
+            q_THD.new_full((num_rows, num_heads), -torch.inf),
+        )
         for part_index, layer_slot in layer_plan.reads:
             part = plan.parts[part_index]
             partial = torch.zeros_like(result[0]), torch.full_like(result[1], -torch.inf)
@@ -46,7 +49,9 @@ class ReferenceAttend:
                 for head in range(kv_heads):
                     heads = slice(head * group, (head + 1) * group)
                     entries = self._entries(part, plan, layer_slot, b, head)
-                    out, lse = _softmax(q_THD[rows, heads], plan.positions_T[rows], entries, part.window, layer_plan.scale)
+                    out, lse = _softmax(
+                        q_THD[rows, heads], plan.positions_T[rows], entries, part.window, layer_plan.scale
+                    )
                     partial[0][rows, heads], partial[1][rows, heads] = out, lse
             result = merge(result, partial)
         return result
@@ -54,11 +59,17 @@ class ReferenceAttend:
     def _entries(self, part: DensePart | RaggedPart, plan: Plan, layer_slot: int, b: int, head: int) -> _Entries:
         """Gather (keys_SD, values_SD, positions_S, bias_S) of one sequence, layer and KV head, decoded to float32."""
         pieces: list[_Entries] = []
-        last = int(plan.positions_T[int(plan.seq_rows_B1[b + 1]) - 1]) if plan.seq_rows_B1[b + 1] > plan.seq_rows_B1[b] else -1
+        last = (
+            int(plan.positions_T[int(plan.seq_rows_B1[b + 1]) - 1])
+            if plan.seq_rows_B1[b + 1] > plan.seq_rows_B1[b]
+            else -1
+        )
         if isinstance(part, DensePart):
             for p in range(int(part.seq_pages_B1[b]), int(part.seq_pages_B1[b + 1])):
                 start = int(part.page_starts_P[p])
-                count = min(part.format.tokens, last + 1 - start)  # beyond the last row nothing is visible, or even written
+                count = min(
+                    part.format.tokens, last + 1 - start
+                )  # beyond the last row nothing is visible, or even written
                 if count > 0:
                     keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), layer_slot, head)
                     positions = torch.arange(start, start + count)
@@ -72,7 +83,12 @@ class ReferenceAttend:
                 pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
         if not pieces:
             empty = torch.zeros(0)
-            return empty.reshape(0, part.format.k_dim), empty.reshape(0, part.format.v_dim), empty.long(), empty
+            return (
+                empty.reshape(0, part.format.k_dim),
+                empty.reshape(0, part.format.v_dim),
+                empty.long(),
+                empty,
+            )
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
         return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
 

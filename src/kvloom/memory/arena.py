@@ -1,1 +1,177 @@
+"""Bytes -> slabs -> pages: the arena of one tier.
+
+    arena   [ slab 0 | slab 1 | slab 2 | ... ]        reserved once, budget is hard
+    slab    [ page | page | page | ...  tail ]        one page format at a time
+    page    address = byte offset / GRAIN_BYTES       so that kernels need no per-format tables
+
+A slab returns to the arena when its last page is freed, so formats of different sizes share one budget.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from kvloom.errors import ConfigError, InternalError
+from kvloom.memory.format import PageFormat
+from kvloom.segment import PageId
+
 GRAIN_BYTES = 64
+"""Pages start at multiples of this (a cache line)."""
+
+PAGE_METADATA_BYTES = 1024
+"""Charged per page for its record, its index entry and its place in the retention order."""
+
+_SLAB_STEP_BYTES = 4096
+
+
+@dataclass(slots=True)
+class Slab:
+    """A run of equal pages. ``free`` is a stack of page ids."""
+
+    format: PageFormat
+    capacity: int
+    free: list[PageId]
+
+    @property
+    def used(self) -> int:
+        return self.capacity - len(self.free)
+
+
+def page_stride(fmt: PageFormat) -> int:
+    """Bytes from one page to the next: the page rounded up to whole grains."""
+    return -(-fmt.page_bytes // GRAIN_BYTES) * GRAIN_BYTES
+
+
+def fitting_slab_bytes(formats: Iterable[PageFormat], wanted_bytes: int) -> int:
+    """The slab size from ``wanted_bytes`` to twice that which wastes least behind its last page, over all formats.
+
+    A slab holds at least one page of every format, however large.
+    """
+    strides = [page_stride(fmt) for fmt in formats]
+    low = max(wanted_bytes, -(-max(strides) // _SLAB_STEP_BYTES) * _SLAB_STEP_BYTES)
+    sizes = range(low, 2 * low + 1, _SLAB_STEP_BYTES)
+    return min(sizes, key=lambda size: (round(sum(size % stride for stride in strides) / size, 2), size))
+
+
+@dataclass
+class Arena:
+    """Pages out of one anonymous mapping. Knows nothing of who uses them or why.
+
+    Parameters
+    ----------
+    budget_bytes:
+        Hard: slabs in use, with PAGE_METADATA_BYTES for each of their pages, never exceed it.
+    slab_bytes:
+        Size of every slab; no page may be larger.
+    """
+
+    budget_bytes: int
+    slab_bytes: int
+    memory: torch.Tensor = field(init=False, repr=False)
+    """All bytes, uint8. Untouched slabs cost no physical memory."""
+
+    def __post_init__(self) -> None:
+        count = self.budget_bytes // self.slab_bytes
+        if count < 1:
+            raise ConfigError(
+                f"kv_bytes of {self.budget_bytes} cannot hold one slab of {self.slab_bytes} bytes",
+                hint="raise kv_bytes or lower slab_bytes",
+            )
+        self._mapping = mmap.mmap(-1, count * self.slab_bytes)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._mapping.madvise(mmap.MADV_HUGEPAGE)
+        self.memory = torch.frombuffer(self._mapping, dtype=torch.uint8)
+        self._slabs: dict[int, Slab] = {}
+        self._free_slabs = list(range(count - 1, -1, -1))
+        self._partial: dict[PageFormat, dict[int, None]] = {}
+        self._used_bytes = 0
+
+    def pages_per_slab(self, fmt: PageFormat) -> int:
+        return self.slab_bytes // page_stride(fmt)
+
+    def slab_cost_bytes(self, fmt: PageFormat) -> int:
+        """What claiming one slab for ``fmt`` adds to ``used_bytes``."""
+        return self.slab_bytes + self.pages_per_slab(fmt) * PAGE_METADATA_BYTES
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+    @property
+    def metadata_bytes(self) -> int:
+        return sum(slab.capacity for slab in self._slabs.values()) * PAGE_METADATA_BYTES
+
+    def claimable_slabs(self, fmt: PageFormat) -> int:
+        """How many more slabs ``fmt`` could claim from the arena now."""
+        return min(len(self._free_slabs), (self.budget_bytes - self.used_bytes) // self.slab_cost_bytes(fmt))
+
+    def free_pages(self, fmt: PageFormat) -> int:
+        """Free pages in slabs that already serve ``fmt``."""
+        return sum(len(self._slabs[index].free) for index in self._partial.get(fmt, ()))
+
+    def allocate(self, fmt: PageFormat) -> PageId | None:
+        """Take a page; None when neither its slabs nor the budget has room. Contents are whatever was there."""
+        partial = self._partial.setdefault(fmt, {})
+        if not partial:
+            if self.claimable_slabs(fmt) < 1:
+                return None
+            partial[self._claim(fmt)] = None
+        index = next(iter(partial))
+        slab = self._slabs[index]
+        page = slab.free.pop()
+        if not slab.free:
+            del partial[index]
+        return page
+
+    def free(self, page: PageId) -> None:
+        """Give a page back; an empty slab returns to the arena."""
+        index = self.slab_of(page)
+        slab = self._slabs[index]
+        slab.free.append(page)
+        partial = self._partial[slab.format]
+        partial[index] = None
+        if len(slab.free) == slab.capacity:
+            del partial[index], self._slabs[index]
+            self._free_slabs.append(index)
+            self._used_bytes -= self.slab_cost_bytes(slab.format)
+
+    def trim(self) -> None:
+        """Return the physical memory of free slabs to the operating system."""
+        for index in self._free_slabs:
+            self._mapping.madvise(mmap.MADV_DONTNEED, index * self.slab_bytes, self.slab_bytes)
+
+    def slab_of(self, page: PageId) -> int:
+        return page * GRAIN_BYTES // self.slab_bytes
+
+    def slabs(self) -> Iterator[tuple[int, Slab]]:
+        return iter(self._slabs.items())
+
+    def slab(self, index: int) -> Slab:
+        return self._slabs[index]
+
+    def check(self) -> None:
+        """Audit: every slab is free or in use, free pages are distinct, the budget holds. Raises InternalError."""
+        total = len(self.memory) // self.slab_bytes
+        if len(self._free_slabs) + len(self._slabs) != total or set(self._free_slabs) & set(self._slabs):
+            raise InternalError(f"{len(self._free_slabs)} free + {len(self._slabs)} used slabs != {total}")
+        if self.used_bytes != sum(self.slab_cost_bytes(slab.format) for slab in self._slabs.values()):
+            raise InternalError(f"{self.used_bytes} bytes counted as used, but the slabs say otherwise")
+        if self.used_bytes > self.budget_bytes:
+            raise InternalError(f"{self.used_bytes} bytes used of a budget of {self.budget_bytes}")
+        for index, slab in self._slabs.items():
+            if len(set(slab.free)) != len(slab.free) or any(self.slab_of(page) != index for page in slab.free):
+                raise InternalError(f"slab {index} lists a free page twice, or one of another slab")
+            if bool(slab.free) != (index in self._partial[slab.format]):
+                raise InternalError(f"slab {index} has {len(slab.free)} free pages but is listed otherwise")
+
+    def _claim(self, fmt: PageFormat) -> int:
+        index = self._free_slabs.pop()
+        start, stride, capacity = index * self.slab_bytes, page_stride(fmt), self.pages_per_slab(fmt)
+        pages = [PageId((start + n * stride) // GRAIN_BYTES) for n in range(capacity - 1, -1, -1)]
+        self._slabs[index] = Slab(fmt, capacity, pages)
+        self._used_bytes += self.slab_cost_bytes(fmt)
+        return index

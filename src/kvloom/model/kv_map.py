@@ -1,7 +1,8 @@
 """Which layer owns which KV, and what each layer group keeps.
 
-Every layer names the layer whose KV it reads (``owner``). In an ordinary model that is the layer itself; architectures that
-share KV across layers (CLA, YOCO, Gemma 3n) point elsewhere, and nothing outside this file needs to know.
+Every layer names the layer whose KV it reads (``owner``). In an ordinary model that is the layer itself;
+architectures that share KV across layers (CLA, YOCO, Gemma 3n) point elsewhere, and nothing outside this file needs
+to know.
 """
 
 from __future__ import annotations
@@ -54,7 +55,14 @@ class KvMap:
                 shapes.setdefault((kv.window, kv.heads, kv.k_dim, kv.v_dim), []).append(index)
         order = sorted(shapes, key=lambda shape: (shape[0] is not None, -(shape[0] or 0), shape[1:]))
         return tuple(
-            LayerGroup("full" if window is None else f"window{window}", tuple(shapes[shape]), heads, k_dim, v_dim, window)
+            LayerGroup(
+                "full" if window is None else f"window{window}",
+                tuple(shapes[shape]),
+                heads,
+                k_dim,
+                v_dim,
+                window,
+            )
             for shape in order
             for window, heads, k_dim, v_dim in [shape]
         )

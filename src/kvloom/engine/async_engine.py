@@ -1,0 +1,217 @@
+"""An engine on a thread of its own, for servers: asyncio on one side, the step loop on the other.
+
+event loop                                   engine thread
+stream() -- command queue ---------------->  submit / abort / reset
+         <-- call_soon_threadsafe ---------  RequestUpdate, one per request and step
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from kvloom.config import EngineConfig
+from kvloom.engine.assemble import Assembly
+from kvloom.engine.build import build
+from kvloom.engine.engine import Engine
+from kvloom.engine.outputs import RequestOutput, RequestUpdate
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.stats import EngineStats
+from kvloom.errors import InternalError, KvloomError, RequestError
+from kvloom.model.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 0.5
+_Mail = RequestUpdate | KvloomError
+
+
+class _Inbox:
+    """Where one request's updates arrive, on the event loop that asked for them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._mail: asyncio.Queue[_Mail] = asyncio.Queue()
+
+    def put(self, mail: _Mail) -> None:
+        """Called from the engine thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._mail.put_nowait, mail)
+        except RuntimeError:  # the loop was closed: nobody is waiting any more
+            logger.debug("an update arrived after its event loop was closed")
+
+    async def get(self) -> _Mail:
+        return await self._mail.get()
+
+
+class AsyncEngine:
+    """Serves many requests at once. Loads the model and starts its thread on construction."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        loaded = build(config)
+        self._start(loaded.engine, loaded.tokenizer, loaded.manifest.name)
+
+    @classmethod
+    def over(cls, engine: Engine, tokenizer: Tokenizer, model_name: str) -> AsyncEngine:
+        """Drive an engine that is already built."""
+        self = cls.__new__(cls)
+        self._start(engine, tokenizer, model_name)
+        return self
+
+    def _start(self, engine: Engine, tokenizer: Tokenizer, model_name: str) -> None:
+        self.engine, self.tokenizer, self.model_name = engine, tokenizer, model_name
+        self.max_model_len = engine.max_len
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inboxes: dict[str, _Inbox] = {}
+        self._closing = False
+        self._stats = engine.stats()
+        self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
+        self._thread.start()
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closing
+
+    def stats(self) -> EngineStats:
+        """As of the end of the last step."""
+        return self._stats
+
+    async def stream(
+        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+    ) -> AsyncIterator[RequestUpdate]:
+        """Yield what each step adds. Closing the iterator aborts. Raises RequestError before the first update."""
+        text = prompt if isinstance(prompt, str) else None
+        ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
+        name, inbox = request_id or f"req-{uuid.uuid4().hex}", _Inbox()
+        self._command(lambda: self._submit(name, ids, params, text, inbox))
+        finished = False
+        try:
+            while not finished:
+                mail = await inbox.get()
+                finished = isinstance(mail, KvloomError) or mail.finished
+                if isinstance(mail, KvloomError):
+                    raise mail
+                yield mail
+        finally:
+            if not finished:
+                self._command(lambda: self._abort(name, inbox))
+
+    async def generate(
+        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+    ) -> AsyncIterator[RequestOutput]:
+        """Yield the whole output so far, after each step."""
+        name = request_id or f"req-{uuid.uuid4().hex}"
+        assembly = Assembly(name, prompt if isinstance(prompt, str) else None, params.n)
+        async with aclosing(self.stream(prompt, params, name)) as updates:  # type: ignore[type-var]
+            async for update in updates:
+                yield assembly.add(update)
+
+    async def abort(self, request_id: str) -> None:
+        """End a request at once; its stream gets a last update with finish_reason ``abort``."""
+        await self._call(lambda: self._abort(request_id, None))
+
+    async def reset_cache(self) -> None:
+        await self._call(self.engine.reset_cache)
+
+    async def check(self) -> None:
+        """Audit the ledger between two steps. Raises InternalError."""
+        await self._call(self.engine.check)
+
+    def close(self) -> None:
+        """Stop the thread; open requests end with an error."""
+        self._command(self._shut)
+        self._thread.join()
+
+    # -- on the event loop -----------------------------------------------------------------------------------------
+
+    def _command(self, command: Callable[[], None]) -> None:
+        if not self.alive:
+            raise InternalError("the engine is closed")
+        self._commands.put(command)
+
+    async def _call(self, work: Callable[[], None]) -> None:
+        """Run ``work`` on the engine thread and wait for it."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def command() -> None:
+            try:
+                work()
+            except Exception as error:
+                loop.call_soon_threadsafe(done.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(done.set_result, None)
+
+        self._command(command)
+        await done
+
+    # -- on the engine thread --------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._closing:
+            self._obey(wait=not self.engine.has_work)
+            if self.engine.has_work and not self._closing:
+                self._step()
+            self._stats = self.engine.stats()
+
+    def _obey(self, wait: bool) -> None:
+        """Carry out all commands there are; when idle, sleep until one comes."""
+        try:
+            command = self._commands.get(timeout=_IDLE_S) if wait else self._commands.get_nowait()
+            while True:
+                command()
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _step(self) -> None:
+        try:
+            updates = self.engine.step()
+        except Exception:
+            logger.exception("a step failed; the requests in flight end with an error")
+            for name in list(self.engine.requests):
+                self._fail(name, "internal error")
+            return
+        for update in updates:
+            self._deliver(update)
+
+    def _deliver(self, update: RequestUpdate) -> None:
+        inbox = self._inboxes.get(update.request_id)
+        if inbox is not None:
+            inbox.put(update)
+        if update.finished:
+            self._inboxes.pop(update.request_id, None)
+
+    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: _Inbox) -> None:
+        try:
+            self.engine.submit(name, ids, params, text)
+        except RequestError as error:
+            inbox.put(error)
+            return
+        self._inboxes[name] = inbox
+
+    def _abort(self, name: str, inbox: _Inbox | None) -> None:
+        """``inbox``: abort only if the request is still the one that this inbox belongs to."""
+        if inbox is not None and self._inboxes.get(name) is not inbox:
+            return
+        update = self.engine.abort(name)
+        if update is not None:
+            self._deliver(update)
+
+    def _fail(self, name: str, message: str) -> None:
+        self.engine.abort(name)
+        inbox = self._inboxes.pop(name, None)
+        if inbox is not None:
+            inbox.put(InternalError(message))
+
+    def _shut(self) -> None:
+        for name in list(self.engine.requests):
+            self._fail(name, "the engine was closed")
+        self._closing = True

@@ -1,0 +1,33 @@
+"""Put an engine together from its settings: the one place where the parts are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvloom.attend.cpu import CpuAttend
+from kvloom.config import EngineConfig, default_threads
+from kvloom.engine.engine import Engine
+from kvloom.model.loading import load_model
+from kvloom.model.manifest import Manifest
+from kvloom.model.store import resolve
+from kvloom.model.tokenizer import Tokenizer, load_tokenizer
+from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to serve."""
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+    engine: Engine
+
+
+def build(config: EngineConfig) -> Loaded:
+    """Resolve, load and wire. Raises ModelError or ConfigError."""
+    manifest = resolve(config.model)
+    threads = config.threads or default_threads()
+    tokenizer = load_tokenizer(manifest)
+    model = load_model(manifest, threads)
+    engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed())
+    return Loaded(manifest, tokenizer, engine)

@@ -1,0 +1,245 @@
+"""The engine: ``schedule -> forward -> commit``. Not thread-safe; ``LLM`` and ``AsyncEngine`` each drive one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kvloom.attend.base import Attend
+from kvloom.config import EngineConfig
+from kvloom.engine.commit import Commit
+from kvloom.engine.layout import KvLayout
+from kvloom.engine.outputs import RequestUpdate
+from kvloom.engine.pages import Pages
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Request, Sequence
+from kvloom.engine.sampling import Sampler
+from kvloom.engine.scheduler import Scheduler
+from kvloom.engine.scheduler.admit import Admit
+from kvloom.engine.scheduler.batch import form_batch
+from kvloom.engine.scheduler.chunk import ChunkRunning
+from kvloom.engine.scheduler.fit import Fit
+from kvloom.engine.scheduler.grow import GrowOrPreempt
+from kvloom.engine.stats import CacheStats, EngineStats
+from kvloom.engine.step import Forward
+from kvloom.engine.text import TextState, TokenStream
+from kvloom.errors import ParamsError, PromptTooLong, RequestError
+from kvloom.memory.arena import Arena
+from kvloom.memory.index import Index
+from kvloom.memory.keys import root_key
+from kvloom.memory.ledger import Ledger
+from kvloom.model.base import Model
+from kvloom.policy.retention.base import Retention
+from kvloom.segment import PageId
+
+
+class Tokenizer(Protocol):
+    """What the engine needs of a tokenizer."""
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    def token_text(self, token_id: int) -> str: ...
+    def stream(self, skip_special_tokens: bool) -> TokenStream: ...
+
+
+AttendFactory = Callable[[Arena], Attend]
+
+_NO_ROOM = "KV memory is exhausted: this request does not fit although it is alone"
+
+
+@dataclass
+class Engine:
+    """Serves requests out of one KV arena.
+
+    Parameters
+    ----------
+    attend_factory:
+        Makes the attend backend over the engine's arena.
+    retention:
+        Which cached pages go first.
+    clock:
+        Monotonic seconds.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    config: EngineConfig
+    attend_factory: AttendFactory
+    retention: Retention
+    clock: Callable[[], float] = time.monotonic
+    requests: dict[str, Request] = field(default_factory=dict)
+    steps: int = 0
+    prompt_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        scheduling = self.config.scheduler
+        self.layout = KvLayout(self.model.kv_map, self.config.cache, scheduling.step_tokens)
+        self.context_limit = min(self.model.context_length, self.config.max_model_len or self.model.context_length)
+        self.budget_bytes = self.layout.budget_bytes(self.context_limit)
+        self.max_len = self.layout.capacity_tokens(self.budget_bytes, self.context_limit)
+        arena = Arena(self.budget_bytes, self.layout.slab_bytes)
+        self.ledger = Ledger(arena, Index(len(self.layout.formats)), self.retention)
+        self.pages = Pages(self.ledger)
+        self.admit = Admit(self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock)
+        self.grow = GrowOrPreempt(self.pages)
+        stages = (ChunkRunning(), self.grow, self.admit)
+        self.scheduler = Scheduler(stages, scheduling.step_tokens)
+        self.forward = Forward(self.model, self.attend_factory(arena))
+        self.commit = Commit(
+            self.pages,
+            self.scheduler.queues,
+            self.tokenizer.eos_token_ids,
+            self.max_len,
+            self.tokenizer.token_text,
+            self.clock,
+            self._new_sequence,
+        )
+        self._arrivals = 0
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None) -> None:
+        """Queue a request. Raises RequestError when it can never be served; then nothing has changed."""
+        self._validate(request_id, prompt_ids, params)
+        root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=params.cache_salt)
+        room = self.max_len - len(prompt_ids)
+        request = Request(
+            id=request_id,
+            prompt=prompt,
+            prompt_token_ids=prompt_ids,
+            params=params,
+            root=root,
+            arrival=self._arrivals,
+            submitted_s=self.clock(),
+            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+        )
+        self._arrivals += 1
+        self.prompt_tokens += len(prompt_ids)
+        self.requests[request_id] = request
+        request.sequences.append(self._new_sequence(request, 0))
+        self.scheduler.queues.enqueue(request.sequences[0])
+
+    def abort(self, request_id: str) -> RequestUpdate | None:
+        """End a request at once; None when there is no such request (any more)."""
+        request = self.requests.pop(request_id, None)
+        return None if request is None else self.commit.end(request)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.requests)
+
+    # -- the step --------------------------------------------------------------------------------------------------
+
+    def step(self) -> list[RequestUpdate]:
+        """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
+        draft = self.scheduler.schedule()
+        failed = [self.commit.end(sequence.request, _NO_ROOM) for sequence in draft.failed]
+        if draft.chunks:
+            batch = form_batch(draft.chunks, self.layout.layers)
+            hidden_TC = self.forward.hidden(batch)
+            logits = self.forward.next_logits(batch, hidden_TC)
+            for n, chunk in enumerate(batch.chunks):
+                if chunk.sequence.wants_prompt_scores:
+                    self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_TC, n))
+                self.commit.written(chunk)
+            for chunk, logits_V in logits:
+                self.commit.sampled(chunk.sequence, logits_V)
+        self.steps += 1
+        updates = failed + self.commit.updates()
+        for update in updates:
+            if update.finished:
+                del self.requests[update.request_id]
+        return updates
+
+    # -- the cache -------------------------------------------------------------------------------------------------
+
+    def reset_cache(self) -> None:
+        """Forget all reusable KV. Running requests go on with what they hold."""
+        self.ledger.reset()
+
+    def check(self) -> None:
+        """Audit the ledger against all page tables. Raises InternalError."""
+        self.ledger.check(self._holdings())
+
+    def stats(self) -> EngineStats:
+        queues, ledger = self.scheduler.queues, self.ledger
+        cache = CacheStats(
+            budget_bytes=ledger.arena.budget_bytes,
+            used_bytes=ledger.arena.used_bytes,
+            held_bytes=ledger.held_bytes,
+            cached_bytes=ledger.cached_bytes,
+            metadata_bytes=ledger.arena.metadata_bytes,
+            held_pages=ledger.held_pages,
+            cached_pages=ledger.cached_pages,
+            hit_tokens=self.admit.hit_tokens,
+            miss_tokens=self.admit.miss_tokens,
+            evicted_pages=ledger.evicted_pages,
+            misses_by_why=dict(self.admit.misses_by_why),
+        )
+        return EngineStats(
+            running=len(queues.running),
+            waiting=len(queues.waiting),
+            steps=self.steps,
+            prompt_tokens=self.prompt_tokens,
+            generated_tokens=self.commit.generated_tokens,
+            computed_tokens=self.commit.computed_tokens,
+            preemptions=self.grow.preemptions,
+            finished=dict(self.commit.finished),
+            cache=cache,
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _validate(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
+        if request_id in self.requests:
+            raise RequestError(f"request id `{request_id}` is in use", param="request_id")
+        if not prompt_ids:
+            raise RequestError("the prompt is empty: at least one token is needed", param="prompt")
+        vocab = self.model.vocab_size
+        bad = next((t for t in prompt_ids if not 0 <= t < vocab), None)
+        if bad is not None:
+            raise RequestError(f"token id {bad} is outside the vocabulary of {vocab}", param="prompt")
+        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            bad = next((t for t in tokens if t >= vocab), None)
+            if bad is not None:
+                raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
+        if len(prompt_ids) >= self.context_limit:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
+                "them for the answer",
+                hint="shorten the prompt",
+                param="prompt",
+            )
+        if len(prompt_ids) >= self.max_len:
+            needed = self.layout.bytes_for(len(prompt_ids) + 1)
+            raise PromptTooLong(
+                f"the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget of "
+                f"{self.budget_bytes} bytes holds {self.max_len} tokens",
+                hint="raise kv_bytes or shorten the prompt",
+                param="prompt",
+            )
+
+    def _new_sequence(self, request: Request, index: int) -> Sequence:
+        params = request.params
+        seed = self.config.seed * 1_000_003 + request.arrival if params.seed is None else params.seed
+        return Sequence(
+            request=request,
+            index=index,
+            tokens=list(request.prompt_token_ids),
+            tables=self.layout.new_tables(),
+            sampler=Sampler.start(params, request.prompt_token_ids, seed + index),
+            text=TextState(
+                self.tokenizer.stream(params.skip_special_tokens),
+                params.stop_strings,
+                params.include_stop_str_in_output,
+            ),
+        )
+
+    def _holdings(self) -> Iterator[tuple[PageId, str]]:
+        for request in self.requests.values():
+            for sequence in request.sequences:
+                for table in sequence.tables:
+                    for _, page in table.pages():
+                        yield page, sequence.owner

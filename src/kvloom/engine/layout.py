@@ -1,0 +1,98 @@
+"""From a model's KV map to page formats, plans and capacities: derived once, printed at start-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from kvloom.attend.plan import LayerPlan
+from kvloom.config import CacheConfig, available_memory_bytes, parse_bytes
+from kvloom.errors import ConfigError
+from kvloom.memory.arena import PAGE_METADATA_BYTES, fitting_slab_bytes, page_stride
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.table import PageTable
+from kvloom.model.kv_map import KvMap
+
+_CONTEXTS_WANTED = 8
+_MEMORY_SHARE = 4
+
+
+@dataclass(frozen=True)
+class KvLayout:
+    """How one model's KV lies in memory: a dense page format per layer group, in the order of ``kv_map.groups``."""
+
+    kv_map: KvMap
+    config: CacheConfig
+    step_tokens: int
+
+    @cached_property
+    def formats(self) -> tuple[PageFormat, ...]:
+        return tuple(
+            PageFormat(group.name, group.layers, group.heads, group.k_dim, group.v_dim, self.config.kv_dtype)
+            for group in self.kv_map.groups
+        )
+
+    @cached_property
+    def windows(self) -> tuple[int | None, ...]:
+        return tuple(group.window for group in self.kv_map.groups)
+
+    @cached_property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        """What every step's plan says of each layer."""
+        plans = []
+        for index, kv in enumerate(self.kv_map.layers):
+            place = self.kv_map.place(index)
+            plans.append(LayerPlan((place,), place if kv.owner == index else None, kv.scale))
+        return tuple(plans)
+
+    @cached_property
+    def slab_bytes(self) -> int:
+        return fitting_slab_bytes(self.formats, self.config.slab_bytes)
+
+    @property
+    def identity(self) -> str:
+        """Names everything about the layout that KV bytes depend on: part of every key."""
+        groups = [f"{f.name}:{f.layers}:{f.heads}x{f.k_dim}/{f.v_dim}:{f.codec}" for f in self.formats]
+        return f"dense-kT-{PAGE_TOKENS}:" + ";".join(groups)
+
+    def new_tables(self) -> tuple[PageTable, ...]:
+        return tuple(PageTable(fmt, window) for fmt, window in zip(self.formats, self.windows, strict=True))
+
+    def pages_for(self, group: int, tokens: int) -> int:
+        """Pages that one sequence of ``tokens`` needs in a layer group at most at any moment."""
+        window = self.windows[group]
+        if window is not None:
+            tokens = min(tokens, window + self.step_tokens + PAGE_TOKENS)
+        return -(-tokens // PAGE_TOKENS)
+
+    def bytes_for(self, tokens: int) -> int:
+        """Slabs and metadata, in bytes, that one sequence of ``tokens`` needs when it is alone."""
+        total = 0
+        for group, fmt in enumerate(self.formats):
+            per_slab = self.slab_bytes // page_stride(fmt)
+            slabs = -(-(self.pages_for(group, tokens) + 1) // per_slab)  # one more: the copy in a copy-on-write
+            total += slabs * (self.slab_bytes + per_slab * PAGE_METADATA_BYTES)
+        return total
+
+    def capacity_tokens(self, budget_bytes: int, limit: int) -> int:
+        """The longest single sequence, at most ``limit``, that the budget holds. 0 when not even one token fits."""
+        low, high = 0, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.bytes_for(middle) <= budget_bytes else (low, middle - 1)
+        return low
+
+    def budget_bytes(self, context_length: int) -> int:
+        """``kv_bytes`` as a number. Raises ConfigError when it cannot hold a single token."""
+        least = self.bytes_for(1)
+        if self.config.kv_bytes == "auto":
+            wanted = _CONTEXTS_WANTED * self.bytes_for(context_length)
+            return max(min(wanted, available_memory_bytes() // _MEMORY_SHARE), least)
+        budget = parse_bytes(self.config.kv_bytes)
+        if budget < least:
+            raise ConfigError(
+                f"kv_bytes of {budget} is too small: one token needs {least} bytes ({len(self.formats)} page formats, "
+                f"slabs of {self.slab_bytes} bytes)",
+                hint="raise kv_bytes",
+            )
+        return budget

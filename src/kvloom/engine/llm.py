@@ -1,0 +1,178 @@
+"""The library's front door: a model, in this process, driven by the calling thread."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvloom.config import CacheConfig, EngineConfig, KvDtype, SchedulerConfig
+from kvloom.engine.assemble import Assembly
+from kvloom.engine.build import build
+from kvloom.engine.engine import Engine
+from kvloom.engine.outputs import RequestOutput
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.stats import CacheStats
+from kvloom.errors import InternalError, RequestError
+from kvloom.model.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}``."""
+
+Message = Mapping[str, Any]
+
+
+class CacheView:
+    """The KV cache of an LLM, for looking and for resetting."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def stats(self) -> CacheStats:
+        """Bytes, pages and hit counts right now."""
+        return self._engine.stats().cache
+
+    def reset(self) -> None:
+        """Forget all reusable KV."""
+        self._engine.reset_cache()
+
+    def check(self) -> None:
+        """Audit every byte. Raises InternalError when something does not add up."""
+        self._engine.check()
+
+
+class LLM:
+    """Generates text with one model. Names and arguments follow vLLM's where it has them.
+
+    Parameters
+    ----------
+    model:
+        A pulled name, a GGUF file or a directory with safetensors.
+    kv_bytes:
+        The hard budget of all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
+    max_model_len:
+        Longest prompt plus answer in tokens; None takes the model's context, as far as the budget holds it.
+    threads:
+        Cores to use; None takes all that this process may run on.
+
+    Examples
+    --------
+    >>> from kvloom import LLM, SamplingParams  # doctest: +SKIP
+    >>> llm = LLM("smollm2-135m-instruct", kv_bytes="256MiB")  # doctest: +SKIP
+    >>> params = SamplingParams(temperature=0, max_tokens=3)  # doctest: +SKIP
+    >>> llm.generate("The capital of France is", params)[0].outputs[0].text  # doctest: +SKIP
+    ' Paris.'
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        kv_bytes: int | str = "auto",
+        kv_dtype: KvDtype = "float16",
+        max_model_len: int | None = None,
+        threads: int | None = None,
+        seed: int = 0,
+        step_tokens: int = 512,
+        max_seqs: int = 64,
+    ) -> None:
+        config = EngineConfig(
+            model=model,
+            max_model_len=max_model_len,
+            threads=threads,
+            seed=seed,
+            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype),
+            scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
+        )
+        loaded = build(config)
+        self._tokenizer = loaded.tokenizer
+        self.engine = loaded.engine
+        self.cache = CacheView(loaded.engine)
+        self._ids = itertools.count()
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that one sequence may have, prompt and answer together."""
+        return self.engine.max_len
+
+    def get_tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete prompts; results are in their order. Raises RequestError before anything runs.
+
+        Prompts are independent: what else is in the list never changes an answer.
+        """
+        items = _as_list(prompts)
+        params = _as_params(sampling_params, len(items))
+        prepared = [self._encode(item) for item in items]
+        return self._run(prepared, params)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or several, through the model's own chat template."""
+        if not messages:
+            raise RequestError("a conversation needs at least one message", param="messages")
+        several = not isinstance(messages[0], Mapping)
+        conversations: Any = messages if several else [messages]
+        texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
+        prepared = [(text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+        return self._run(prepared, _as_params(sampling_params, len(texts)))
+
+    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, Mapping):
+            if "prompt_token_ids" in prompt:
+                return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
+            if "prompt" not in prompt:
+                raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
+            prompt = prompt["prompt"]
+        if isinstance(prompt, str):
+            return prompt, self._tokenizer.encode(prompt)
+        return None, _token_ids(prompt)
+
+    def _run(self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[RequestOutput]:
+        names = [f"req-{next(self._ids)}" for _ in prompts]
+        assemblies: dict[str, Assembly] = {}
+        outputs: dict[str, RequestOutput] = {}
+        try:
+            for name, (text, ids), wanted in zip(names, prompts, params, strict=True):
+                self.engine.submit(name, ids, wanted, text)
+                assemblies[name] = Assembly(name, text, wanted.n)
+            while self.engine.has_work:
+                for update in self.engine.step():
+                    outputs[update.request_id] = assemblies[update.request_id].add(update)
+        finally:  # an error or Ctrl-C: leave nothing behind
+            for name in assemblies:
+                self.engine.abort(name)
+        failed = next((output for output in outputs.values() if output.error is not None), None)
+        if failed is not None:
+            raise InternalError(f"{failed.request_id}: {failed.error}")
+        return [outputs[name] for name in names]
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str | Mapping) or (prompts and all(isinstance(item, int) for item in prompts)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]
+
+
+def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise RequestError(f"{count} prompts but {len(params)} sampling_params", param="sampling_params")
+    return list(params)
+
+
+def _token_ids(ids: Any) -> list[int]:
+    tokens = list(ids)
+    if any(isinstance(token, bool) or not isinstance(token, int) for token in tokens):
+        raise RequestError("token ids must be whole numbers", param="prompt_token_ids")
+    return tokens

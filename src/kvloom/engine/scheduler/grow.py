@@ -1,0 +1,40 @@
+"""Grow: find a page for every row of the step; if there is none, the latest arrival gives its memory up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvloom.engine.pages import Pages
+from kvloom.engine.request import Sequence
+from kvloom.engine.scheduler.state import Draft, Queues
+
+
+@dataclass
+class GrowOrPreempt:
+    """Earlier arrivals win: a sequence is only ever preempted for one that came before it."""
+
+    pages: Pages
+    preemptions: int = 0
+
+    def run(self, queues: Queues, draft: Draft) -> None:
+        for chunk in list(draft.chunks):
+            if chunk not in draft.chunks:  # preempted meanwhile
+                continue
+            groups = range(len(chunk.sequence.tables))
+            while not self.pages.secure(chunk.sequence, chunk.spans, groups):
+                victim = queues.running[-1]
+                alone = len(queues.running) == 1
+                self.preempt(victim, queues, draft)
+                if alone:
+                    draft.failed.append(victim)
+                if victim is chunk.sequence:
+                    break
+
+    def preempt(self, victim: Sequence, queues: Queues, draft: Draft) -> None:
+        """Drop to absent: its published pages stay cached while there is room, the rest is computed again."""
+        draft.discard(victim)
+        queues.remove(victim)
+        self.pages.retire(victim)
+        victim.request.metrics.preemptions += 1
+        self.preemptions += 1
+        queues.enqueue(victim)

@@ -1,0 +1,67 @@
+"""What the stages share: the queues, and the draft of the step they are filling."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+
+from kvloom.engine.request import Sequence, Status
+from kvloom.segment import SpanSet
+
+
+@dataclass
+class Queues:
+    """``waiting`` and ``running``, both in order of arrival."""
+
+    waiting: list[Sequence] = field(default_factory=list)
+    running: list[Sequence] = field(default_factory=list)
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """To the queue of those that hold nothing and want everything."""
+        sequence.status = Status.WAITING
+        sequence.gaps = SpanSet.full(len(sequence.tokens))
+        bisect.insort(self.waiting, sequence, key=_order)
+
+    def start(self, sequence: Sequence) -> None:
+        sequence.status = Status.RUNNING
+        bisect.insort(self.running, sequence, key=_order)
+
+    def remove(self, sequence: Sequence) -> None:
+        queue = self.waiting if sequence.status is Status.WAITING else self.running
+        queue.remove(sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Positions of one sequence to compute in this step."""
+
+    sequence: Sequence
+    spans: SpanSet
+
+    @property
+    def closes(self) -> bool:
+        """True when nothing is left to compute afterwards: the last row's logits are wanted."""
+        return len(self.spans) == len(self.sequence.gaps)
+
+
+@dataclass
+class Draft:
+    """The step in the making. ``rows_left``: rows that may be added. ``failed``: sequences that can never go on."""
+
+    rows_left: int
+    chunks: list[Chunk] = field(default_factory=list)
+    failed: list[Sequence] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.rows_left -= len(chunk.spans)
+
+    def discard(self, sequence: Sequence) -> None:
+        for chunk in self.chunks:
+            if chunk.sequence is sequence:
+                self.rows_left += len(chunk.spans)
+        self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
+
+
+def _order(sequence: Sequence) -> tuple[int, int]:
+    return sequence.request.arrival, sequence.index

@@ -1,0 +1,44 @@
+"""Forward: run a batch through the model and fetch the logits that somebody wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kvloom.attend.base import Attend
+from kvloom.engine.scheduler.batch import Batch
+from kvloom.engine.scheduler.state import Chunk
+from kvloom.model.base import Model
+
+_LOGIT_ROWS = 128
+"""Prompt logits are fetched so many rows at a time: a row of a large vocabulary is a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The model and the memory that it reads and writes."""
+
+    model: Model
+    attend: Attend
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Hidden states of all rows, (T, width); KV of all rows is written when this returns."""
+        return self.model.forward(batch.tokens_T, batch.plan, self.attend)
+
+    def next_logits(self, batch: Batch, hidden_TC: torch.Tensor) -> list[tuple[Chunk, torch.Tensor]]:
+        """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row."""
+        closing = [(c, batch.row_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
+        if not closing:
+            return []
+        logits_RV = self.model.logits(hidden_TC[[row for _, row in closing]])
+        return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
+
+    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> list[tuple[int, torch.Tensor]]:
+        """(position, logits) of every row of chunk ``n``."""
+        first, last = batch.row_starts[n], batch.row_starts[n + 1]
+        positions = [p for span in batch.chunks[n].spans for p in span.positions()]
+        rows: list[torch.Tensor] = []
+        for start in range(first, last, _LOGIT_ROWS):
+            rows += self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)])
+        return list(zip(positions, rows, strict=True))

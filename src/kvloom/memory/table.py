@@ -1,0 +1,90 @@
+"""The page table of one (sequence, layer group): which page holds which positions, and which entries are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.segment import PageId, Span, SpanSet
+
+FULL_MASK = (1 << PAGE_TOKENS) - 1
+_NO_PAGE = -1
+
+
+@dataclass(slots=True)
+class PageTable:
+    """Grows as positions are reached. Page n holds positions ``[n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS)``.
+
+    Arrays are read by the plan builder as they are: ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is
+    written), ``writable`` bool (this sequence alone holds the page, and it is not sealed).
+    """
+
+    format: PageFormat
+    window: int | None
+    ids: npt.NDArray[np.int32] = field(default_factory=lambda: np.full(8, _NO_PAGE, np.int32))
+    filled: npt.NDArray[np.uint16] = field(default_factory=lambda: np.zeros(8, np.uint16))
+    writable: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(8, np.bool_))
+
+    def get(self, index: int) -> PageId | None:
+        page = int(self.ids[index]) if index < len(self.ids) else _NO_PAGE
+        return None if page == _NO_PAGE else PageId(page)
+
+    def put(self, index: int, page: PageId, *, filled: int, writable: bool) -> None:
+        self._reach(index)
+        self.ids[index], self.filled[index], self.writable[index] = page, filled, writable
+
+    def seal(self, index: int) -> None:
+        """The page is full and published: from now on nobody writes to it."""
+        self.writable[index] = False
+
+    def take(self, index: int) -> PageId:
+        """Remove and return the page at ``index``."""
+        page = PageId(int(self.ids[index]))
+        self.ids[index], self.filled[index], self.writable[index] = _NO_PAGE, 0, False
+        return page
+
+    def mark(self, span: Span) -> list[int]:
+        """Note that ``span`` was written where writable; return the pages that became full by it."""
+        full: list[int] = []
+        for index in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
+            if not self.writable[index] or self.filled[index] == FULL_MASK:
+                continue
+            first = max(span.start - index * PAGE_TOKENS, 0)
+            count = min(span.stop - index * PAGE_TOKENS, PAGE_TOKENS) - first
+            self.filled[index] |= ((1 << count) - 1) << first
+            if self.filled[index] == FULL_MASK:
+                full.append(index)
+        return full
+
+    def pages(self) -> Iterator[tuple[int, PageId]]:
+        """(index, page) of every page there is, ascending."""
+        for index in np.flatnonzero(self.ids != _NO_PAGE):
+            yield int(index), PageId(int(self.ids[index]))
+
+    def is_full(self, index: int) -> bool:
+        """True when all entries of page ``index`` are written."""
+        return index < len(self.filled) and int(self.filled[index]) == FULL_MASK
+
+    def count(self) -> int:
+        return int(np.count_nonzero(self.ids != _NO_PAGE))
+
+    def resident(self) -> SpanSet:
+        """Positions whose KV is written."""
+        spans = []
+        for index, _ in self.pages():
+            mask, base = int(self.filled[index]), index * PAGE_TOKENS
+            spans += [Span(base + s, base + s + 1) for s in range(PAGE_TOKENS) if mask >> s & 1]
+        return SpanSet.of(spans)
+
+    def _reach(self, index: int) -> None:
+        size = len(self.ids)
+        if index < size:
+            return
+        extra = max(size, index + 1 - size)
+        self.ids = np.concatenate([self.ids, np.full(extra, _NO_PAGE, np.int32)])
+        self.filled = np.concatenate([self.filled, np.zeros(extra, np.uint16)])
+        self.writable = np.concatenate([self.writable, np.zeros(extra, np.bool_)])

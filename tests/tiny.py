@@ -1,0 +1,160 @@
+"""A small random transformer, a character tokenizer and an engine around them: real attention, no files, milliseconds.
+
+Every row is computed on its own, so a row's bits cannot depend on its neighbours: what differs between two runs is
+then the engine's doing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from kvloom.attend.base import Attend
+from kvloom.attend.plan import Plan
+from kvloom.attend.reference import ReferenceAttend
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.engine.engine import Engine
+from kvloom.engine.params import SamplingParams
+from kvloom.model.kv_map import KvMap, LayerKv
+from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+WIDTH, HEADS, KV_HEADS, DIM, VOCAB = 32, 4, 2, 16, 97
+
+
+@dataclass
+class TinyModel:
+    """``windows``: one entry per layer, None for full attention."""
+
+    windows: tuple[int | None, ...] = (None, None)
+    vocab_size: int = VOCAB
+    context_length: int = 512
+    seed: int = 7
+    rows: list[int] = field(default_factory=list)  # rows of every forward call, for assertions
+
+    def __post_init__(self) -> None:
+        g = torch.Generator().manual_seed(self.seed)
+
+        def weight(rows: int, cols: int) -> torch.Tensor:
+            return torch.randn(rows, cols, generator=g) / math.sqrt(cols)
+
+        self.embedding = torch.randn(VOCAB, WIDTH, generator=g)
+        self.head = weight(VOCAB, WIDTH) * 3
+        kv = KV_HEADS * DIM
+        self.blocks = [
+            (
+                weight(HEADS * DIM, WIDTH) * 2,
+                weight(kv, WIDTH) * 2,
+                weight(kv, WIDTH),
+                weight(WIDTH, HEADS * DIM),
+            )
+            for _ in self.windows
+        ]
+        self.kv_map = KvMap(
+            tuple(LayerKv(n, KV_HEADS, DIM, DIM, DIM**-0.5, window) for n, window in enumerate(self.windows))
+        )
+        self.weights_id = f"tiny-{self.windows}-{self.seed}"
+
+    def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:
+        self.rows.append(len(tokens_T))
+        angles = plan.positions_T[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
+        h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
+        for layer, (wq, wk, wv, wo) in enumerate(self.blocks):
+            x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
+            attend.write(_rows(wk, x).view(-1, KV_HEADS, DIM), _rows(wv, x).view(-1, KV_HEADS, DIM), plan, layer)
+            out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM), plan, layer)
+            h = h + _rows(wo, out.reshape(len(h), -1))
+        return h
+
+    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        return _rows(self.head, hidden_RC / hidden_RC.norm(dim=1, keepdim=True) * math.sqrt(WIDTH))
+
+
+def _rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([weight @ row for row in x])
+
+
+class CharStream:
+    def push(self, token_id: int) -> str:
+        return CharTokenizer.token_text(token_id)
+
+    def flush(self) -> str:
+        return ""
+
+
+class CharTokenizer:
+    """Token t is the character chr(32 + t); token 0 ends a text."""
+
+    eos_token_ids = frozenset({0})
+    vocab_size = VOCAB
+
+    @staticmethod
+    def token_text(token_id: int) -> str:
+        return chr(32 + token_id)
+
+    def stream(self, skip_special_tokens: bool) -> CharStream:
+        return CharStream()
+
+
+def make_engine(
+    windows: tuple[int | None, ...] = (None, None),
+    *,
+    kv_bytes: int | str = "4MiB",
+    step_tokens: int = 64,
+    max_seqs: int = 64,
+    kv_dtype: str = "float32",
+    seed: int = 0,
+) -> Engine:
+    """An engine over TinyModel with small slabs."""
+    config = EngineConfig(
+        model="tiny",
+        seed=seed,
+        cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
+        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
+    )
+    return Engine(
+        TinyModel(windows),
+        CharTokenizer(),
+        config,
+        lambda arena: ReferenceAttend(arena.memory),
+        LeastRecentlyUsed(),
+    )
+
+
+@dataclass
+class Done:
+    """A finished request, gathered from its updates."""
+
+    tokens: dict[int, list[int]]
+    text: dict[int, str]
+    reasons: dict[int, str | None]
+    updates: list
+
+
+def run(
+    engine: Engine, prompts: dict[str, list[int]], params: SamplingParams | None = None, check: bool = True
+) -> dict[str, Done]:
+    """Submit all prompts together and step to the end, auditing the ledger after every step."""
+    greedy = params or SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+    for name, prompt in prompts.items():
+        engine.submit(name, list(prompt), greedy)
+    return drain(engine, list(prompts), check)
+
+
+def drain(engine: Engine, names: list[str], check: bool = True) -> dict[str, Done]:
+    done = {name: Done({}, {}, {}, []) for name in names}
+    steps = 0
+    while engine.has_work:
+        for update in engine.step():
+            into = done[update.request_id]
+            into.updates.append(update)
+            for delta in update.deltas:
+                into.tokens.setdefault(delta.index, []).extend(delta.token_ids)
+                into.text[delta.index] = into.text.get(delta.index, "") + delta.text
+                into.reasons[delta.index] = delta.finish_reason
+        if check:
+            engine.check()
+        steps += 1
+        assert steps < 5000, "the engine does not come to an end"
+    return done
