@@ -42,9 +42,7 @@ class Exchange:
     async def until_frames(self, count: int) -> None:
         while len(self.frames) < count and not self.task.done():
             self.sent.clear()
-            await asyncio.wait(
-                (self.task, asyncio.ensure_future(self.sent.wait())), return_when="FIRST_COMPLETED"
-            )
+            await asyncio.wait((self.task, asyncio.ensure_future(self.sent.wait())), return_when="FIRST_COMPLETED")
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:

@@ -148,9 +148,7 @@ class MockEngine:
         if any(token >= self.tokenizer.vocab_size for token in ids):
             raise ParamsError(f"token ids must be below {self.tokenizer.vocab_size}", param="prompt")
 
-    async def _run(
-        self, name: str, ids: list[int], params: SamplingParams
-    ) -> AsyncGenerator[RequestUpdate, None]:
+    async def _run(self, name: str, ids: list[int], params: SamplingParams) -> AsyncGenerator[RequestUpdate, None]:
         started = time.perf_counter()
         metrics = RequestMetrics(cached_tokens=self._look_up(ids, params.cache_salt), queue_s=0.0)
         limit = min(params.max_tokens or self.max_model_len, self.max_model_len - len(ids))

@@ -179,18 +179,14 @@ async def test_prompt_too_long_has_openais_code(client: openai.AsyncOpenAI, engi
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_unknown_model(http: httpx2.AsyncClient, engine: MockEngine, path: str) -> None:
     asked = CHAT | TEXT | {"model": "gpt-9"}
-    error = assert_error(
-        await http.post(path, json=asked), 404, "no model `gpt-9` here, only `mock`", "model"
-    )
+    error = assert_error(await http.post(path, json=asked), 404, "no model `gpt-9` here, only `mock`", "model")
     assert error["code"] == "model_not_found"
     await assert_healthy(http, engine)
 
 
 async def test_chat_without_a_template(http: httpx2.AsyncClient, engine: MockEngine) -> None:
     engine.tokenizer.has_template = False
-    assert_error(
-        await http.post("/v1/chat/completions", json=CHAT), 400, "no chat template (hint: use", "model"
-    )
+    assert_error(await http.post("/v1/chat/completions", json=CHAT), 400, "no chat template (hint: use", "model")
     await assert_healthy(http, engine)
 
 

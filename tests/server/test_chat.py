@@ -49,9 +49,7 @@ async def test_without_a_limit_the_answer_fills_the_context(client: AsyncOpenAI,
 
 
 async def test_max_completion_tokens_wins(client: AsyncOpenAI) -> None:
-    reply = await client.chat.completions.create(
-        model="mock", messages=ASK, max_tokens=9, max_completion_tokens=2
-    )
+    reply = await client.chat.completions.create(model="mock", messages=ASK, max_tokens=9, max_completion_tokens=2)
     assert reply.usage.completion_tokens == 2
 
 
@@ -105,9 +103,7 @@ async def test_logprobs(client: AsyncOpenAI) -> None:
     assert content[0].bytes == list(b" <user>")
     assert [[top.logprob for top in entry.top_logprobs] for entry in content] == [[-1.0, -1.5, -3.0]] * 2
     chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
-    streamed = [
-        entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content
-    ]
+    streamed = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
     assert streamed == content
 
 
@@ -157,9 +153,7 @@ async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) 
 
 async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: MockEngine) -> None:
     nulls = dict.fromkeys(("temperature", "top_p", "stop", "seed", "n", "logit_bias", "tools", "stream"))
-    response = await client.post(
-        "/chat/completions", body={"model": "mock", "messages": ASK, **nulls}, cast_to=object
-    )
+    response = await client.post("/chat/completions", body={"model": "mock", "messages": ASK, **nulls}, cast_to=object)
     assert response["choices"][0]["finish_reason"] == "length"
     assert engine.params[-1].temperature == 1.0
 

@@ -72,9 +72,7 @@ async def test_echo_of_token_ids(client: AsyncOpenAI, engine: MockEngine) -> Non
 
 
 async def test_prompt_logprobs_in_vllms_form(client: AsyncOpenAI) -> None:
-    reply = await client.completions.create(
-        model="mock", prompt="a b", max_tokens=1, extra_body={"prompt_logprobs": 0}
-    )
+    reply = await client.completions.create(model="mock", prompt="a b", max_tokens=1, extra_body={"prompt_logprobs": 0})
     told = reply.choices[0].prompt_logprobs
     assert told[0] is None
     assert [list(entry.values()) for entry in told[1:]] == [

@@ -106,9 +106,7 @@ async def test_storm() -> None:
         tokens = rng.randrange(12, 20)
         chat = rng.random() < 0.5
         body = (
-            {"messages": [{"role": "user", "content": f"word{number} x y"}]}
-            if chat
-            else {"prompt": f"word{number} x"}
+            {"messages": [{"role": "user", "content": f"word{number} x y"}]} if chat else {"prompt": f"word{number} x"}
         )
         path = "/v1/chat/completions" if chat else "/v1/completions"
         usage = {"stream_options": {"include_usage": True}}

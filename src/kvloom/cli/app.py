@@ -19,19 +19,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)
-]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
 MaxTokens = Annotated[
     int | None,
     typer.Option(help="Tokens to generate at most", show_default="what fits", rich_help_panel="Sampling"),
 ]
-Temperature = Annotated[
-    float, typer.Option(help="0 always takes the likeliest token", rich_help_panel="Sampling")
-]
-TopP = Annotated[
-    float, typer.Option(help="Keep the likeliest tokens of this total", rich_help_panel="Sampling")
-]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token", rich_help_panel="Sampling")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens of this total", rich_help_panel="Sampling")]
 TopK = Annotated[int, typer.Option(help="Keep this many tokens; 0 keeps all", rich_help_panel="Sampling")]
 
 
@@ -57,14 +51,12 @@ def pull(
 
 
 @app.command()
-@with_settings("engine")
+@with_settings("engine", "cache", "scheduler")
 def run(
     model: Model,
     prompt: Annotated[str, typer.Argument(help="What to ask; - reads standard input", show_default=False)],
     settings: Settings,
-    raw: Annotated[
-        bool, typer.Option(help="Continue the prompt as it is, without the chat template")
-    ] = False,
+    raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template")] = False,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -77,7 +69,7 @@ def run(
 
 
 @app.command()
-@with_settings("engine")
+@with_settings("engine", "cache", "scheduler")
 def chat(
     model: Model,
     settings: Settings,
@@ -94,7 +86,7 @@ def chat(
 
 
 @app.command()
-@with_settings("engine", "server")
+@with_settings("engine", "cache", "scheduler", "server")
 def serve(model: Model, settings: Settings) -> None:
     """Serve a model over HTTP, as OpenAI's API does. If KVLOOM_API_KEY is set, clients must send it."""
     from kvloom.cli.serving import serve_model
@@ -103,16 +95,16 @@ def serve(model: Model, settings: Settings) -> None:
 
 
 @app.command()
+@with_settings("cache")
 def inspect(
     model: Model,
-    budget: Annotated[str, typer.Option(help="Memory for KV to reckon with")] = "1GiB",
-    kv_dtype: Annotated[str, typer.Option(help="Number format of stored KV")] = "float16",
+    settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Say what a model is and what its KV costs."""
     from kvloom.cli.inspecting import inspect_model
 
-    inspect_model(model, budget, kv_dtype, json)
+    inspect_model(model, settings, json)
 
 
 def _sampling(max_tokens: int | None, temperature: float, top_p: float, top_k: int) -> SamplingParams:

@@ -54,9 +54,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, KvloomError) and not isinstance(error, InternalError):
         return _say(str(error), error.hint, _code(error))
     if isinstance(error, OSError):
-        return _say(
-            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None, FAILED
-        )
+        return _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None, FAILED)
     hint = "this is a bug in kvloom: set KVLOOM_DEBUG=1 to see where, and please report it"
     return _say(f"{type(error).__name__}: {error}", hint, FAILED)
 

@@ -7,8 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 from kvloom.cli import backend
-from kvloom.cli.kv_fit import bytes_text
-from kvloom.cli.say import say
+from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.cli.talk import Spoken, speak
 from kvloom.engine.params import SamplingParams

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from kvloom.cli import backend
-from kvloom.cli.kv_fit import bytes_text
-from kvloom.cli.say import say
+from kvloom.cli.say import bytes_text, say
 
 
 class Bars:

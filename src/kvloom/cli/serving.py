@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
-from kvloom.cli.kv_fit import KvFit, bytes_text
-from kvloom.cli.say import say
+from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, default_threads
+from kvloom.engine.layout import KvLayout
 from kvloom.memory.format import PAGE_TOKENS
+from kvloom.model.decoder import kv_map_of
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
 
@@ -36,20 +37,16 @@ def serve_model(model: str, settings: Settings) -> None:
 
 def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:
     """Say what was derived from the settings."""
-    from kvloom.model.decoder import kv_map_of
-
-    fit = KvFit.of(kv_map_of(manifest.spec), config.cache.kv_dtype)
-    budget = engine.stats().cache.budget_bytes
-    longest = fit.longest_context(budget)
-    held = "any length of context" if longest is None else f"about {longest:,} tokens of one context"
-    formats = "; ".join(
-        f"{each.name} ({len(each.layers)} layers x {each.heads} heads x {each.k_dim}) {bytes_text(each.page_bytes)}"
-        for each in fit.formats
+    layout = KvLayout(kv_map_of(manifest.spec), config.cache, config.scheduler.step_tokens)
+    budget, length = engine.stats().cache.budget_bytes, engine.max_model_len
+    full = budget // layout.bytes_for(length)
+    pages = ", ".join(
+        f"{each.name} {bytes_text(each.page_bytes)} ({len(each.layers)} layers x {each.heads} heads x {each.k_dim})"
+        for each in layout.formats
     )
     return [
         f"model      {engine.model_name} ({manifest.family}, {bytes_text(manifest.size_bytes)})",
-        f"context    {engine.max_model_len:,} tokens",
-        f"KV         {bytes_text(budget)}, {config.cache.kv_dtype}: holds {held}",
-        f"pages      {formats}, {PAGE_TOKENS} tokens each",
+        f"KV         {bytes_text(budget)} of {config.cache.kv_dtype}: {full:,} contexts of {length:,} tokens",
+        f"pages      of {PAGE_TOKENS} tokens: {pages}",
         f"threads    {config.threads or default_threads()}",
     ]

@@ -71,10 +71,8 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return tuple(dict.fromkeys(part if isinstance(part, type) else type(part) for part in parts))
 
 
-_OWNERS = {"engine": (EngineConfig, CacheConfig, SchedulerConfig), "server": (ServerConfig,)}
-SETTINGS = {
-    each.name: each for owners in _OWNERS.values() for owner in owners for each in _settings_of(owner)
-}
+_OWNERS = {"engine": EngineConfig, "cache": CacheConfig, "scheduler": SchedulerConfig, "server": ServerConfig}
+SETTINGS = {each.name: each for owner in _OWNERS.values() for each in _settings_of(owner)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def with_settings(*parts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the flags of ``parts`` ("engine", "server") and ``--config``; it receives ``settings``."""
-    owners = [owner for part in parts for owner in _OWNERS[part]]
+    """Give a verb the flags of ``parts`` (names in ``_OWNERS``) and ``--config``; it receives ``settings``."""
+    owners = [_OWNERS[part] for part in parts]
     flags = [setting for setting in SETTINGS.values() if setting.owner in owners and setting.name in HELP]
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -143,9 +141,7 @@ def _option(setting: Setting) -> inspect.Parameter:
     kind = str if str in setting.kinds else setting.kinds[0]
     default = _UNSAID.get(setting.name, setting.default)
     panel = "Server" if setting.owner is ServerConfig else "Engine"
-    option = typer.Option(
-        setting.flag, help=HELP[setting.name], show_default=str(default), rich_help_panel=panel
-    )
+    option = typer.Option(setting.flag, help=HELP[setting.name], show_default=str(default), rich_help_panel=panel)
     return _parameter(setting.name, Annotated[kind | None, option])
 
 
@@ -157,8 +153,6 @@ _CONFIG = _parameter(
     "config",
     Annotated[
         Path | None,
-        typer.Option(
-            "--config", help="TOML file of settings, named like the flags", rich_help_panel="Engine"
-        ),
+        typer.Option("--config", help="TOML file of settings, named like the flags", rich_help_panel="Engine"),
     ],
 )

@@ -60,9 +60,7 @@ UNAUTHORIZED = ErrorReply(
     code="invalid_api_key",
     headers={"WWW-Authenticate": "Bearer"},
 )
-INTERNAL = ErrorReply(
-    500, "internal error: the server's log says more", "server_error", code="internal_error"
-)
+INTERNAL = ErrorReply(500, "internal error: the server's log says more", "server_error", code="internal_error")
 NOT_ALIVE = ErrorReply(503, "the engine has stopped", "server_error", code="engine_stopped")
 
 

@@ -52,9 +52,7 @@ async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
     body.check()
     params = body.params()
     wanted = _split(body.prompt)
-    prompts = await asyncio.to_thread(
-        lambda: tuple(_prompt(one, tokenizer, bool(body.echo)) for one in wanted)
-    )
+    prompts = await asyncio.to_thread(lambda: tuple(_prompt(one, tokenizer, bool(body.echo)) for one in wanted))
     return Job(prompts, params, bool(body.echo), body.prompt_logprobs is not None)
 
 
@@ -68,9 +66,7 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | 
     else:
         many = [one for one in prompt if not isinstance(one, int)]
     if len(many) > MAX_PROMPTS:
-        raise RequestError(
-            f"prompt has {len(many)} entries, at most {MAX_PROMPTS} are allowed", param="prompt"
-        )
+        raise RequestError(f"prompt has {len(many)} entries, at most {MAX_PROMPTS} are allowed", param="prompt")
     if not many or any(len(one) == 0 for one in many):
         raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
     return many

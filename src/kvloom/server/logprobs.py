@@ -15,9 +15,7 @@ def chat_logprobs(tokens: Iterable[TokenLogprobs], top: int) -> Json:
     return {"content": [_chat_entry(token, top) for token in tokens], "refusal": None}
 
 
-def text_logprobs(
-    tokens: Sequence[TokenLogprobs | None], texts: Sequence[str], top: int, offset: int
-) -> Json:
+def text_logprobs(tokens: Sequence[TokenLogprobs | None], texts: Sequence[str], top: int, offset: int) -> Json:
     """``choices[].logprobs`` of a text completion.
 
     An entry of ``tokens`` is None where nothing precedes the token; ``texts`` gives every token's own text.
@@ -37,10 +35,7 @@ def text_logprobs(
 
 def prompt_logprobs(tokens: Sequence[TokenLogprobs | None]) -> list[Json | None]:
     """vLLM's ``prompt_logprobs``: by token id, null for the first token."""
-    return [
-        None if token is None else {str(key): _full(value) for key, value in token.items()}
-        for token in tokens
-    ]
+    return [None if token is None else {str(key): _full(value) for key, value in token.items()} for token in tokens]
 
 
 def _chosen(token: TokenLogprobs) -> Logprob:

@@ -125,9 +125,7 @@ class _EngineCollector(Collector):
             counter.add_metric((label,), value)
             yield counter
         yield _by_label("vllm:request_success", "Finished requests", "finished_reason", label, stats.finished)
-        yield _by_label(
-            "kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, stats.cache.misses_by_why
-        )
+        yield _by_label("kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, stats.cache.misses_by_why)
 
 
 def _by_label(name: str, help_text: str, by: str, model: str, values: dict[str, int]) -> Metric:

@@ -62,9 +62,7 @@ class Reply(ABC):
 
     def chunks(self, prompt: int, update: RequestUpdate) -> list[Json]:
         """The choices to stream for an update, one chunk each."""
-        return [
-            chunk for index, delta in self._note(prompt, update) for chunk in self.delta(index, prompt, delta)
-        ]
+        return [chunk for index, delta in self._note(prompt, update) for chunk in self.delta(index, prompt, delta)]
 
     def head(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

@@ -24,9 +24,7 @@ def bind(config: ServerConfig) -> socket.socket:
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError):
-        raise ConfigError(
-            f"cannot resolve host `{config.host}`", hint="for this machine only: 127.0.0.1"
-        ) from None
+        raise ConfigError(f"cannot resolve host `{config.host}`", hint="for this machine only: 127.0.0.1") from None
     taken = socket.socket(family, kind, protocol)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,9 +33,7 @@ def bind(config: ServerConfig) -> socket.socket:
         taken.close()
         where = f"port {config.port} of {config.host}"
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"{where} is in use", hint="choose another with --port, or 0 for any free one"
-            ) from None
+            raise ConfigError(f"{where} is in use", hint="choose another with --port, or 0 for any free one") from None
         raise ConfigError(f"cannot listen on {where}: {error.strerror}") from None
     return taken
 

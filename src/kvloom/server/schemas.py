@@ -110,9 +110,7 @@ class Message(BaseModel):
         for part in content:
             if part.get("type") != "text":
                 said = {"kind": str(part.get("type"))}
-                raise PydanticCustomError(
-                    "wrong_part", "a part of type `{kind}` is not supported, only `text`", said
-                )
+                raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
             if not isinstance(part.get("text"), str):
                 raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
         return "\n".join(part["text"] for part in content)

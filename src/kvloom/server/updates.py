@@ -30,8 +30,7 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
     Raises RequestError before any update of the prompt at fault, RequestAborted or InternalError later.
     """
     streams = [
-        engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}")
-        for index, prompt in enumerate(job.prompts)
+        engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}") for index, prompt in enumerate(job.prompts)
     ]
     merged = _alone(streams[0]) if len(streams) == 1 else _merged(streams)
     async with aclosing(merged) as pairs:
