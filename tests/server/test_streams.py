@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import openai
@@ -84,15 +85,20 @@ async def test_one_bad_prompt_aborts_its_siblings() -> None:
     assert len(engine.aborted) == len(engine.seen) <= 2
 
 
-async def test_cancelling_the_server_task_aborts() -> None:
-    """What uvicorn does to requests that outlive the drain time."""
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_outlives_the_server_is_told(stream: bool) -> None:
+    """Uvicorn cancels the tasks of requests that are not over when the drain time is."""
     engine = MockEngine(delay_s=0.005, max_model_len=10_000)
-    async with exchange(create_app(engine), "/v1/completions", **ASK, stream=True, max_tokens=5000) as talk:
-        await talk.until_frames(2)
+    async with exchange(create_app(engine), "/v1/completions", **ASK, stream=stream, max_tokens=5000) as talk:
+        while not engine.live or (stream and len(talk.frames) < 2):
+            await asyncio.sleep(0.001)
         talk.task.cancel()
-        await asyncio.wait((talk.task,))
+        await talk.task
         assert engine.live == set()
-        talk.task = asyncio.ensure_future(asyncio.sleep(0))
+        assert engine.aborted == engine.seen
+    said = events(talk.frames)[-1] if stream else json.loads(b"".join(talk.frames))
+    assert said["error"]["code"] == "server_stopping"
+    assert talk.status == (200 if stream else 503)
 
 
 async def test_storm() -> None:

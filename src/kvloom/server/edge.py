@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import uuid
@@ -10,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kvloom.server.errors import UNAUTHORIZED, reply_to
+from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
 _GUARDED = ("/v1/", "/cache")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -47,6 +48,10 @@ class Edge:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             pass  # it left while we were reading its body: nobody to answer
+        except asyncio.CancelledError:
+            # The server has waited long enough for this request. Its work is undone: this is where the task ends.
+            if not started:
+                await STOPPING.response()(scope, receive, send_with_id)
         except Exception as error:
             answer = reply_to(error)
             if not started:

@@ -61,6 +61,7 @@ UNAUTHORIZED = ErrorReply(
     headers={"WWW-Authenticate": "Bearer"},
 )
 INTERNAL = ErrorReply(500, "internal error: the server's log says more", "server_error", code="internal_error")
+STOPPING = ErrorReply(503, "the server is stopping", "server_error", code="server_stopping")
 NOT_ALIVE = ErrorReply(503, "the engine has stopped", "server_error", code="engine_stopped")
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from kvloom.errors import InternalError
 from kvloom.server.disconnect import ClientGone, unless_gone
-from kvloom.server.errors import reply_to
-from kvloom.server.fields import Json
+from kvloom.server.errors import STOPPING, ErrorReply, reply_to
 from kvloom.server.reply import Reply
 from kvloom.server.updates import Updates
 
@@ -42,24 +42,33 @@ class EventStream(StreamingResponse):
     def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
         super().__init__(frames, media_type="text/event-stream", headers=_HEADERS)
         self._frames = frames
+        self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGone):
+        try:
             await unless_gone(self._send(send), receive)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:  # the server stops
+            if not self._started:
+                raise
+            await _body(send, _event(STOPPING))
+            await _end(send)
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._frames) as frames:
             frame = await anext(frames, None)
             if frame is None:
                 raise InternalError("the stream ended before it began")
+            self._started = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _body(send, frame)
             try:
                 async for frame in frames:
                     await _body(send, frame)
             except Exception as error:
-                await _body(send, _last_words(error))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await _body(send, _event(reply_to(error)))
+        await _end(send)
 
 
 async def _body(send: Send, frame: bytes) -> None:
@@ -67,6 +76,9 @@ async def _body(send: Send, frame: bytes) -> None:
         await send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
-def _last_words(error: Exception) -> bytes:
-    told: Json = reply_to(error).body()
-    return f"data: {_dumps(told)}\n\n".encode()
+async def _end(send: Send) -> None:
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _event(reply: ErrorReply) -> bytes:
+    return f"data: {_dumps(reply.body())}\n\n".encode()
