@@ -42,7 +42,9 @@ def root(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="Known name, Hugging Face id, or path", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Known name, Hugging Face id, or path", show_default=False)
+    ],
 ) -> None:
     """Fetch a model, or register one that is on disk."""
     from kvloom.cli.pulling import pull_model
@@ -54,7 +56,9 @@ def pull(
 @with_settings("engine", "cache", "scheduler")
 def run(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="What to ask; - reads standard input", show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What to ask; - reads standard input", show_default=False)
+    ],
     settings: Settings,
     raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template")] = False,
     max_tokens: MaxTokens = 256,

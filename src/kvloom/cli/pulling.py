@@ -21,7 +21,6 @@ class Bars:
         self._step: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -30,6 +29,7 @@ class Bars:
         self._bars.stop()
 
     def start(self, what: str, total_bytes: int | None) -> None:
+        self._bars.start()  # only now: a pull that fails at once draws nothing
         self._step = self._bars.add_task(what, total=total_bytes)
 
     def advance(self, num_bytes: int) -> None:
