@@ -26,7 +26,8 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._step is not None:
+            self._bars.stop()
 
     def start(self, what: str, total_bytes: int | None) -> None:
         self._bars.start()  # only now: a pull that fails at once draws nothing

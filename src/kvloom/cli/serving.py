@@ -9,9 +9,6 @@ from kvloom.cli import backend
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, default_threads
-from kvloom.engine.layout import KvLayout
-from kvloom.memory.format import PAGE_TOKENS
-from kvloom.model.decoder import kv_map_of
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
 
@@ -37,6 +34,11 @@ def serve_model(model: str, settings: Settings) -> None:
 
 def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:
     """Say what was derived from the settings."""
+    # Here, not above: these bring in torch, and a taken port should be told at once.
+    from kvloom.engine.layout import KvLayout
+    from kvloom.memory.format import PAGE_TOKENS
+    from kvloom.model.decoder import kv_map_of
+
     layout = KvLayout(kv_map_of(manifest.spec), config.cache, config.scheduler.step_tokens)
     budget, length = engine.stats().cache.budget_bytes, engine.max_model_len
     full = budget // layout.bytes_for(length)
