@@ -18,9 +18,7 @@ class FullCache:
     def __init__(self, kv_map: KvMap, capacity: int) -> None:
         self.kv_map = kv_map
         pages = -(-capacity // PAGE_TOKENS)
-        self.formats = [
-            PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups
-        ]
+        self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups]
         self.page_ids: list[torch.Tensor] = []
         grain = 0
         for fmt in self.formats:

@@ -53,7 +53,9 @@ CASES = [
     Case("llama-untied-mha", transformers.LlamaConfig, {"num_key_value_heads": 4}, {None}),
     Case("llama-biased", transformers.LlamaConfig, {"attention_bias": True}, {None}),
     Case("llama3-rope", transformers.LlamaConfig, {"rope_scaling": LLAMA3, "rope_theta": 500.0}, {None}),
-    Case("llama-linear-rope", transformers.LlamaConfig, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {None}),
+    Case(
+        "llama-linear-rope", transformers.LlamaConfig, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {None}
+    ),
     Case("mistral", transformers.MistralConfig, {"sliding_window": 24, "head_dim": 32}, {24}),
     Case("mistral-no-window", transformers.MistralConfig, {"sliding_window": None}, {None}),
     Case("qwen2", transformers.Qwen2Config, {}, {None}),
