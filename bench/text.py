@@ -1,0 +1,19 @@
+"""Texts to measure with: written for the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def long_text() -> str:
+    """The document that the demo reads, several thousand tokens of prose."""
+    return (_ROOT / "examples" / "data" / "observatory.md").read_text(encoding="utf-8")
+
+
+def prompts() -> list[str]:
+    """Twenty short prompts of many kinds."""
+    loaded: list[str] = json.loads((_ROOT / "bench" / "data" / "prompts.json").read_text(encoding="utf-8"))
+    return loaded
