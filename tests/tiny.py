@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import torch
 
 from kvloom.attend.base import Attend
+from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
+from kvloom.memory.arena import Arena
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -108,21 +110,20 @@ def make_engine(
     max_seqs: int = 64,
     kv_dtype: str = "float32",
     seed: int = 0,
+    reference: bool = False,
 ) -> Engine:
-    """An engine over TinyModel with small slabs."""
+    """An engine over TinyModel with small slabs. ``reference``: attend in plain torch instead of the kernels."""
     config = EngineConfig(
         model="tiny",
         seed=seed,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
         scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
     )
-    return Engine(
-        TinyModel(windows),
-        CharTokenizer(),
-        config,
-        lambda arena: ReferenceAttend(arena.memory),
-        LeastRecentlyUsed(),
-    )
+
+    def attend(arena: Arena) -> Attend:
+        return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
+
+    return Engine(TinyModel(windows), CharTokenizer(), config, attend, LeastRecentlyUsed())
 
 
 @dataclass

@@ -90,9 +90,7 @@ def test_a_stack_gives_the_bits_of_its_parts(isa: str, rows: int) -> None:
     biases = bias_O[:40], bias_O[40:73], bias_O[73:]
     expected = [ops.linear(x_RC, part, bias, 1, isa=isa) for part, bias in zip(parts, biases, strict=True)]
     for threads in (1, 2):
-        assert torch.equal(
-            ops.linear(x_RC, Weight.concat(parts), bias_O, threads, isa=isa), torch.cat(expected, 1)
-        )
+        assert torch.equal(ops.linear(x_RC, Weight.concat(parts), bias_O, threads, isa=isa), torch.cat(expected, 1))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -122,9 +122,7 @@ def test_bits_depend_on_the_row_only(isa: str, threads: int) -> None:
         part = x_RC[:rows].clone()
         full, summed = x_RC.clone(), x_RC[:rows].clone()
         expected = ops.add_rms_norm(full, delta_RC, weight_C, EPS, 1, isa=wide)[:rows]
-        assert torch.equal(
-            ops.add_rms_norm(summed, delta_RC[:rows], weight_C, EPS, threads, isa=isa), expected
-        )
+        assert torch.equal(ops.add_rms_norm(summed, delta_RC[:rows], weight_C, EPS, threads, isa=isa), expected)
         for gated in (ops.silu_mul, ops.gelu_tanh_mul):
             assert torch.equal(gated(part, threads, isa=isa), gated(x_RC, 1, isa=wide)[:rows])
 

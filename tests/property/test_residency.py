@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
 
@@ -26,9 +26,10 @@ def cold(windows: tuple[int | None, ...], prompt: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("step_tokens", [1, 7, 16, 64])
-def test_engine_equals_the_oracle_for_any_chunk_size(windows: tuple[int | None, ...], step_tokens: int) -> None:
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "kernels"])
+def test_engine_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: int, reference: bool) -> None:
     prompt = tiny.random_prompt(45, seed=step_tokens)
-    engine = tiny.make_engine(windows, step_tokens=step_tokens)
+    engine = tiny.make_engine(windows, step_tokens=step_tokens, reference=reference)
     assert tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0] == tiny.oracle(windows, prompt, 6)
 
 

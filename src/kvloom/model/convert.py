@@ -138,9 +138,7 @@ def _hf_table(
             raise UnsupportedModel(
                 f"`{directory}` has tensor `{tensor.name}`, which family {family.name} does not know"
             )
-        table[name] = TensorEntry(
-            numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes
-        )
+        table[name] = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
     return table
 
 
@@ -148,9 +146,7 @@ def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str
     """Every tensor that the family needs, none that it does not know, each of the right shape."""
     shapes = {name: top_shape(spec, name) for name in ("embed", "norm")}
     shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name)
-        for i in range(spec.num_layers)
-        for name in family.required
+        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.required
     }
     missing = sorted(shapes.keys() - table.keys())
     if missing:
@@ -160,9 +156,7 @@ def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str
         )
     shapes["head"] = top_shape(spec, "head")
     shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name)
-        for i in range(spec.num_layers)
-        for name in family.optional
+        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.optional
     }
     for name, entry in table.items():
         if name not in shapes:

@@ -45,9 +45,7 @@ def gguf_spec(family: str, keys: Keys, vocab_size: int) -> ModelSpec:
 
 def hf_spec(family: str, keys: Keys) -> ModelSpec:
     """What a config.json says in every family: full attention, scale 1/sqrt(head_dim)."""
-    width, heads, layers = (
-        keys.size(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-    )
+    width, heads, layers = (keys.size(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     head_dim = keys.size("head_dim", width // heads)
     keys.refuse("quantization_config")
     keys.refuse("mlp_bias")
@@ -75,12 +73,8 @@ def hf_spec(family: str, keys: Keys) -> ModelSpec:
 def with_windows(spec: ModelSpec, keys: Keys, layer_types: list[str]) -> ModelSpec:
     """Give the layers of type ``sliding_attention`` the window that a config.json names."""
     if len(layer_types) != spec.num_layers:
-        raise ModelFileError(
-            f"`{keys.origin}` has {len(layer_types)} layer types for {spec.num_layers} layers"
-        )
-    windows = tuple(
-        keys.size("sliding_window") if kind == "sliding_attention" else None for kind in layer_types
-    )
+        raise ModelFileError(f"`{keys.origin}` has {len(layer_types)} layer types for {spec.num_layers} layers")
+    windows = tuple(keys.size("sliding_window") if kind == "sliding_attention" else None for kind in layer_types)
     return replace(spec, windows=windows)
 
 

@@ -89,9 +89,7 @@ class Tokenizer:
 
     def stream(self, skip_special_tokens: bool = True) -> TokenStream:
         """Decode tokens one by one."""
-        return TokenStream(
-            self, self._special if skip_special_tokens else frozenset(), self._strip_first_space
-        )
+        return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
 
     def chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
