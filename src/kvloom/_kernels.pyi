@@ -29,9 +29,7 @@ def bind_part(
     num_pages: int,
     num_lists: int,
 ) -> Part: ...
-def write(
-    rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = ""
-) -> None: ...
+def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
 def attend(
     rows: Rows,
     part: Part,
