@@ -41,15 +41,6 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
         if name != engine.model_name:
             raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
 
-    async def answer(request: Request, body: ChatRequest | CompletionRequest, reply: Reply) -> Response:
-        updates = run_job(engine, metrics, reply.job, reply.id)
-        if body.stream:
-            return EventStream(events(reply, updates, body.include_usage))
-        try:
-            return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
-        except ClientGone:
-            return Response(status_code=_CLIENT_CLOSED_REQUEST)
-
     @router.get("/models")
     async def models() -> JSONResponse:
         return JSONResponse({"object": "list", "data": [card]})
@@ -64,16 +55,28 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
         job = await chat_job(body, engine.tokenizer)
-        return await answer(request, body, ChatReply(engine.model_name, job))
+        return await _answer(engine, metrics, request, body, ChatReply(engine.model_name, job))
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes)
         check_model(body.model)
         job = await completion_job(body, engine.tokenizer)
-        return await answer(request, body, CompletionReply(engine.model_name, job, engine.tokenizer))
+        return await _answer(engine, metrics, request, body, CompletionReply(engine.model_name, job, engine.tokenizer))
 
     return router
+
+
+async def _answer(
+    engine: ServedEngine, metrics: Metrics, request: Request, body: ChatRequest | CompletionRequest, reply: Reply
+) -> Response:
+    updates = run_job(engine, metrics, reply.job, reply.id)
+    if body.stream:
+        return EventStream(events(reply, updates, body.include_usage))
+    try:
+        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
+    except ClientGone:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 async def _whole(reply: Reply, updates: Updates) -> Json:
