@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import DensePart, LayerPlan, Plan
-from kvloom.attend.reference import ReferenceAttend
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.model.base import Model
@@ -18,9 +18,7 @@ class FullCache:
     def __init__(self, kv_map: KvMap, capacity: int) -> None:
         self.kv_map = kv_map
         pages = -(-capacity // PAGE_TOKENS)
-        self.formats = [
-            PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups
-        ]
+        self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups]
         self.page_ids: list[torch.Tensor] = []
         grain = 0
         for fmt in self.formats:
@@ -56,7 +54,7 @@ def full_logits(model: Model, tokens: list[int], chunks: list[int]) -> torch.Ten
     """Logits at every position, computed in chunks of the given sizes. float32 (T, vocab)."""
     assert sum(chunks) == len(tokens)
     cache = FullCache(model.kv_map, len(tokens))
-    attend, out, start = ReferenceAttend(cache.memory), [], 0
+    attend, out, start = CpuAttend(cache.memory, threads=2), [], 0
     for size in chunks:
         rows = torch.tensor(tokens[start : start + size])
         out.append(model.logits(model.forward(rows, cache.plan(start, start + size), attend)))

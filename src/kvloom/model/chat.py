@@ -29,15 +29,11 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables:
     try:
         compiled = _compile(template)
     except jinja2.TemplateSyntaxError as error:
-        raise ModelFileError(
-            f"the model's chat template is broken in line {error.lineno}: {error.message}"
-        ) from error
+        raise ModelFileError(f"the model's chat template is broken in line {error.lineno}: {error.message}") from error
     try:
         return compiled.render(messages=[dict(message) for message in messages], **variables)
     except Exception as error:  # templates do arithmetic on what they are given: anything may come out
-        raise RequestError(
-            f"the model's chat template refuses these messages: {error}", param="messages"
-        ) from error
+        raise RequestError(f"the model's chat template refuses these messages: {error}", param="messages") from error
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -90,9 +86,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Plain JSON: Jinja's own filter would escape HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> str:

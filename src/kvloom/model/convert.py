@@ -37,7 +37,8 @@ class Origin:
 def convert(model: Path, target: Path, origin: Origin) -> Manifest:
     """Write ``manifest.json`` and ``tokenizer.json`` for a .gguf file or a safetensors directory into ``target``.
 
-    Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and UnsupportedModel.
+    Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and
+    UnsupportedModel.
     """
     if model.is_dir():
         return _convert_safetensors(model, target, origin)
@@ -138,9 +139,7 @@ def _hf_table(
             raise UnsupportedModel(
                 f"`{directory}` has tensor `{tensor.name}`, which family {family.name} does not know"
             )
-        table[name] = TensorEntry(
-            numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes
-        )
+        table[name] = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
     return table
 
 
@@ -148,9 +147,7 @@ def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str
     """Every tensor that the family needs, none that it does not know, each of the right shape."""
     shapes = {name: top_shape(spec, name) for name in ("embed", "norm")}
     shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name)
-        for i in range(spec.num_layers)
-        for name in family.required
+        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.required
     }
     missing = sorted(shapes.keys() - table.keys())
     if missing:
@@ -160,9 +157,7 @@ def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str
         )
     shapes["head"] = top_shape(spec, "head")
     shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name)
-        for i in range(spec.num_layers)
-        for name in family.optional
+        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.optional
     }
     for name, entry in table.items():
         if name not in shapes:

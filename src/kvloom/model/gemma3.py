@@ -58,9 +58,7 @@ def _from_hf(keys: Keys) -> ModelSpec:
     spec = hf_spec("gemma3", keys)
     for feature in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
         keys.refuse(feature)
-    kinds = keys.get(
-        "layer_types", _layer_types(spec.num_layers, keys.size("sliding_window_pattern", _PATTERN))
-    )
+    kinds = keys.get("layer_types", _layer_types(spec.num_layers, keys.size("sliding_window_pattern", _PATTERN)))
     return replace(
         with_windows(spec, keys, kinds),
         rope=hf_rope(keys, spec.head_dim, _GLOBAL_BASE, "full_attention"),

@@ -68,9 +68,7 @@ class _Cursor:
             raise ModelFileError(f"`{self.path}` is not a GGUF file: it starts with {magic!r}, not b'GGUF'")
         version = self.scalar("I")
         if version not in (2, 3):
-            raise UnsupportedModel(
-                f"`{self.path}` has GGUF version {version}; kvloom reads 2 and 3 (little endian)"
-            )
+            raise UnsupportedModel(f"`{self.path}` has GGUF version {version}; kvloom reads 2 and 3 (little endian)")
         num_tensors, num_keys = self.scalar("Q"), self.scalar("Q")
         if max(num_tensors, num_keys) > len(self.data):
             raise self.broken(f"it claims {num_tensors} tensors and {num_keys} keys")
@@ -136,7 +134,8 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.data):
             raise ModelFileError(
-                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, the file has {len(self.data)}",
+                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, "
+                f"the file has {len(self.data)}",
                 hint="fetch the file again",
             )
         self.at += count

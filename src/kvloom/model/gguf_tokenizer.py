@@ -68,9 +68,7 @@ def gguf_tokenizer_json(metadata: Mapping[str, Any], origin: str) -> str:
             f"`{origin}` has tokenizer `{kind}`; kvloom reads gpt2 (byte-level BPE) and llama (SentencePiece)"
         )
     common = {"version": "1.0", "truncation": None, "padding": None}
-    return json.dumps(
-        common | parts | {"post_processor": _post_processor(vocab, metadata, parts)}, ensure_ascii=False
-    )
+    return json.dumps(common | parts | {"post_processor": _post_processor(vocab, metadata, parts)}, ensure_ascii=False)
 
 
 def gguf_text_rules(metadata: Mapping[str, Any], origin: str) -> TextRules:
@@ -142,9 +140,7 @@ def _byte_level(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> dict
     if rules.digits:
         steps.append({"type": "Digits", "individual_digits": True})
     if rules.split is not None:
-        steps.append(
-            {"type": "Split", "pattern": {"Regex": rules.split}, "behavior": "Isolated", "invert": False}
-        )
+        steps.append({"type": "Split", "pattern": {"Regex": rules.split}, "behavior": "Isolated", "invert": False})
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     steps.append(byte_level | {"use_regex": rules.split is None})
     return {
@@ -161,9 +157,7 @@ def _sentence_piece(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> 
     if scores is None or len(scores) != len(vocab.tokens):
         raise ModelFileError(f"`{origin}` has {len(vocab.tokens)} tokens but no score for each")
     # GGUF writes runs of spaces among the user-defined tokens as spaces; pieces spell a space as ▁.
-    rename = {
-        t: t.replace(" ", _SPACE) for t, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == _USER
-    }
+    rename = {t: t.replace(" ", _SPACE) for t, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == _USER}
     ids = {rename.get(text, text): index for text, index in vocab.ids.items()}
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
@@ -224,9 +218,7 @@ def _bpe_model(ids: Mapping[str, int], merges: list[list[str]], **options: Any) 
     return defaults | options | {"vocab": dict(ids), "merges": merges}
 
 
-def _post_processor(
-    vocab: _Vocab, metadata: Mapping[str, Any], parts: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def _post_processor(vocab: _Vocab, metadata: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any] | None:
     """Put the start and end tokens around a text, where the file says so."""
     sentence_piece = parts["model"]["byte_fallback"]
     wanted = {
@@ -243,7 +235,5 @@ def _post_processor(
         "type": "TemplateProcessing",
         "single": single,
         "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {
-            text: {"id": text, "ids": [vocab.ids[text]], "tokens": [text]} for text in used.values()
-        },
+        "special_tokens": {text: {"id": text, "ids": [vocab.ids[text]], "tokens": [text]} for text in used.values()},
     }

@@ -41,27 +41,21 @@ class Keys:
         """A number > 0."""
         value = self.need(key) if default is None else self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ModelFileError(
-                f"`{self.origin}`: `{self.prefix}{key}` should be a positive number, not {value!r}"
-            )
+            raise ModelFileError(f"`{self.origin}`: `{self.prefix}{key}` should be a positive number, not {value!r}")
         return float(value)
 
     def refuse(self, key: str, harmless: tuple[Any, ...] = (None, False)) -> None:
         """Raise UnsupportedModel when a feature that kvloom lacks is switched on."""
         value = self.get(key)
         if value not in harmless:
-            raise UnsupportedModel(
-                f"`{self.origin}` sets `{self.prefix}{key}` to {value!r}, which kvloom does not run"
-            )
+            raise UnsupportedModel(f"`{self.origin}` sets `{self.prefix}{key}` to {value!r}, which kvloom does not run")
 
 
 def gguf_rope(keys: Keys, head_dim: int, base: float) -> RopeSpec:
     """RoPE of a GGUF model, Llama 3's divisors excepted: they are a tensor."""
     kind = keys.get("rope.scaling.type", "none")
     if kind not in ("none", "linear"):
-        raise UnsupportedModel(
-            f"`{keys.origin}` uses RoPE scaling `{kind}`; kvloom runs none, linear and llama3"
-        )
+        raise UnsupportedModel(f"`{keys.origin}` uses RoPE scaling `{kind}`; kvloom runs none, linear and llama3")
     scaling = LinearScaling(keys.number("rope.scaling.factor")) if kind == "linear" else None
     return RopeSpec(keys.size("rope.dimension_count", head_dim), keys.number("rope.freq_base", base), scaling)
 

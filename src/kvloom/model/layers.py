@@ -18,7 +18,6 @@ from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
 
-
 class GatedMul(Protocol):
     """(T, 2 F) as [gate | up] to act(gate) * up, (T, F)."""
 

@@ -82,9 +82,7 @@ class FileTensors:
         entry = self._entry(name)
         dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
         if entry.kind not in dtypes:
-            raise UnsupportedModel(
-                f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16"
-            )
+            raise UnsupportedModel(f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16")
         raw = torch.from_numpy(self._rows(name).reshape(-1).copy())
         return raw.view(dtypes[entry.kind]).float()
 
@@ -112,9 +110,7 @@ class FileTensors:
             except (OSError, ValueError) as error:
                 raise ModelFileError(f"cannot read the weights `{path}`: {error}") from error
             if len(mapped) != expected:
-                raise ModelFileError(
-                    f"`{path}` has {len(mapped)} bytes, it had {expected} when it was registered"
-                )
+                raise ModelFileError(f"`{path}` has {len(mapped)} bytes, it had {expected} when it was registered")
             self._maps[index] = mapped
         return self._maps[index]
 

@@ -106,8 +106,7 @@ def _from_json(value: dict[str, Any], directory: Path) -> Manifest:
     value["files"] = tuple(WeightFile(**file) for file in value["files"])
     value["spec"] = spec_from_json(value["spec"])
     value["tensors"] = {
-        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])})
-        for name, entry in value["tensors"].items()
+        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])}) for name, entry in value["tensors"].items()
     }
     value["text"] = TextRules(**value["text"] | {"eos_token_ids": tuple(value["text"]["eos_token_ids"])})
     return Manifest(directory=directory, **value)

@@ -33,11 +33,7 @@ class HubName:
             return None
         if len(parts) == 2:
             return HubName(name)
-        return (
-            HubName("/".join(parts[:2]), "/".join(parts[2:]))
-            if name.endswith(".gguf") and len(parts) > 2
-            else None
-        )
+        return HubName("/".join(parts[:2]), "/".join(parts[2:])) if name.endswith(".gguf") and len(parts) > 2 else None
 
 
 def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
@@ -99,9 +95,7 @@ def _explain(name: HubName, error: Exception) -> Exception:
         return error  # a full disk is told by the store
     kind = type(error).__name__
     if kind == "GatedRepoError":
-        return PullError(
-            f"`{name.repo}` needs permission", hint="accept its terms on its page, then `hf auth login`"
-        )
+        return PullError(f"`{name.repo}` needs permission", hint="accept its terms on its page, then `hf auth login`")
     if kind in (
         "RepositoryNotFoundError",
         "EntryNotFoundError",

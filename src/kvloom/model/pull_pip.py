@@ -104,9 +104,7 @@ def _download(wheel: Wheel, staging: Path, progress: Progress) -> Path:
 @contextmanager
 def _process(command: list[str], env: dict[str, str], output: int) -> Iterator[subprocess.Popen[bytes]]:
     """A child that never outlives this block, Ctrl-C included."""
-    child = subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-    )
+    child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield child
     finally:

@@ -14,16 +14,12 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, QWEN2, 
 
 def family_of_gguf(architecture: str, origin: str) -> Family:
     """The family of a GGUF's ``general.architecture``. Raises UnsupportedModel."""
-    return _find(
-        architecture, origin, {name: family for family in FAMILIES.values() for name in family.gguf_names}
-    )
+    return _find(architecture, origin, {name: family for family in FAMILIES.values() for name in family.gguf_names})
 
 
 def family_of_hf(model_type: str, origin: str) -> Family:
     """The family of a config.json's ``model_type``. Raises UnsupportedModel."""
-    return _find(
-        model_type, origin, {name: family for family in FAMILIES.values() for name in family.hf_names}
-    )
+    return _find(model_type, origin, {name: family for family in FAMILIES.values() for name in family.hf_names})
 
 
 def _find(name: str, origin: str, known: dict[str, Family]) -> Family:

@@ -40,15 +40,11 @@ def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (directory / shard).exists()]
     if missing:
-        raise ModelFileError(
-            f"`{directory}` lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}"
-        )
+        raise ModelFileError(f"`{directory}` lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}")
     found = {tensor.name: tensor for shard in shards for tensor in _read_shard(directory / shard)}
     lost = sorted(set(weight_map) - set(found))
     if lost:
-        raise ModelFileError(
-            f"{index} names {len(lost)} tensors that no shard holds, the first is `{lost[0]}`"
-        )
+        raise ModelFileError(f"{index} names {len(lost)} tensors that no shard holds, the first is `{lost[0]}`")
     return tuple(found.values())
 
 

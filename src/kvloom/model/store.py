@@ -156,9 +156,7 @@ def _current(final: Path) -> Manifest:
 
 def _complete(manifest: Manifest) -> bool:
     paths = [(manifest.weight_path(index), file.nbytes) for index, file in enumerate(manifest.files)]
-    return manifest.tokenizer_path.exists() and all(
-        p.exists() and p.stat().st_size == size for p, size in paths
-    )
+    return manifest.tokenizer_path.exists() and all(p.exists() and p.stat().st_size == size for p, size in paths)
 
 
 def _readable(final: Path) -> Manifest | None:
@@ -200,9 +198,7 @@ def _name_of(final: Path) -> str:
 
 def _stamp(path: Path) -> str:
     """Changes when a file of the model does."""
-    files = (
-        [path] if path.is_file() else sorted({file for pattern in _STAMPED for file in path.glob(pattern)})
-    )
+    files = [path] if path.is_file() else sorted({file for pattern in _STAMPED for file in path.glob(pattern)})
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
@@ -210,6 +206,4 @@ def _stamp(path: Path) -> str:
 def _not_found(name: str, hint: str) -> ModelNotFound:
     here = [manifest.name for manifest in list_models()]
     there = f"here are {', '.join(here)}" if here else "no model has been pulled yet"
-    return ModelNotFound(
-        f"no model `{name}`: {there}; by name there are {', '.join(NAMED_MODELS)}", hint=hint
-    )
+    return ModelNotFound(f"no model `{name}`: {there}; by name there are {', '.join(NAMED_MODELS)}", hint=hint)
