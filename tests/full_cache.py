@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import DensePart, LayerPlan, Plan
-from kvloom.attend.reference import ReferenceAttend
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.model.base import Model
@@ -50,13 +50,13 @@ class FullCache:
         return Plan(rows, torch.tensor([0, stop - start], dtype=torch.int32), parts, layers)
 
 
-def full_logits(model: Model, tokens: list[int], chunks: list[int]) -> torch.Tensor:
-    """Logits at every position, computed in chunks of the given sizes. float32 (T, vocab)."""
+def full_logits(model: Model, tokens: list[int], chunks: list[int], keep: int | None = None) -> torch.Tensor:
+    """Logits of the last ``keep`` positions (None: all), computed in chunks of the given sizes. float32 (T, vocab)."""
     assert sum(chunks) == len(tokens)
     cache = FullCache(model.kv_map, len(tokens))
-    attend, out, start = ReferenceAttend(cache.memory), [], 0
+    attend, out, start = CpuAttend(cache.memory, threads=2), [], 0
     for size in chunks:
         rows = torch.tensor(tokens[start : start + size])
-        out.append(model.logits(model.forward(rows, cache.plan(start, start + size), attend)))
+        out.append(model.forward(rows, cache.plan(start, start + size), attend))
         start += size
-    return torch.cat(out)
+    return model.logits(torch.cat(out)[-(keep or len(tokens)) :])

@@ -9,11 +9,11 @@ import gguf
 import pytest
 import torch
 import transformers
-from full_cache import full_logits
-from tiny_gguf import write_gguf
 
+from full_cache import full_logits
 from kvloom.model.convert import Origin, convert
 from kvloom.model.loading import load_model
+from tiny_gguf import write_gguf
 
 TOLERANCE = 1e-4
 WIDE: dict[str, Any] = {  # K types need rows of whole 256-value blocks
@@ -115,7 +115,8 @@ def test_llama3_divisors_as_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model = tiny(transformers.LlamaConfig(**WIDE, rope_theta=500.0, rope_scaling=scaling))
     plain = tiny(transformers.LlamaConfig(**WIDE, rope_theta=500.0))
     divisors = (plain.model.rotary_emb.inv_freq / model.model.rotary_emb.inv_freq).numpy()
-    assert divisors.max() > 7 and divisors.min() == 1
+    assert divisors.max() > 7
+    assert divisors.min() == 1
     write_header = gguf.GGUFWriter.write_header_to_file
 
     def with_divisors(writer: gguf.GGUFWriter) -> None:

@@ -16,7 +16,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A GGUF: the members of ``wheels``, joined in order. ``sha256`` and ``size_bytes`` are those of the joined file."""
+    """A GGUF: the members of ``wheels``, joined in order. ``sha256`` and ``size_bytes`` are the joined file's."""
 
     name: str
     wheels: tuple[Wheel, ...]

@@ -37,7 +37,8 @@ class Origin:
 def convert(model: Path, target: Path, origin: Origin) -> Manifest:
     """Write ``manifest.json`` and ``tokenizer.json`` for a .gguf file or a safetensors directory into ``target``.
 
-    Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and UnsupportedModel.
+    Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and
+    UnsupportedModel.
     """
     if model.is_dir():
         return _convert_safetensors(model, target, origin)

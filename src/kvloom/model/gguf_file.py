@@ -134,7 +134,8 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.data):
             raise ModelFileError(
-                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, the file has {len(self.data)}",
+                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, "
+                f"the file has {len(self.data)}",
                 hint="fetch the file again",
             )
         self.at += count

@@ -1,4 +1,4 @@
-"""Tokenizer files of a Hugging Face style directory: copied when ready, converted once when only older forms are there."""
+"""Tokenizer files of a Hugging Face style directory: copied, or converted once from older forms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def copy_tokenizer(directory: Path, target: Path) -> None:
 
 
 def hf_text_rules(directory: Path, config: dict[str, Any]) -> TextRules:
-    """Stop tokens from generation_config.json and config.json; template and special tokens from tokenizer_config.json."""
+    """Stop tokens, chat template and special tokens, from the directory's JSON files."""
     optional = {name: _optional(directory / name) for name in ("generation_config.json", "tokenizer_config.json")}
     generation, tokenizer = optional["generation_config.json"], optional["tokenizer_config.json"]
     bos = config.get("bos_token_id")

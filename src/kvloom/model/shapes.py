@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvloom.errors import ModelFileError
+from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.keys import Keys, gguf_rope, hf_rope
 from kvloom.model.spec import ModelSpec
+
+HEAD_DIM_STEP = 16
+"""Attention works on this many components at a time."""
 
 BASE_TENSORS = frozenset({"attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down"})
 QKV_BIASES = frozenset({"q_bias", "k_bias", "v_bias"})
@@ -79,9 +82,11 @@ def with_windows(spec: ModelSpec, keys: Keys, layer_types: list[str]) -> ModelSp
 
 
 def checked(spec: ModelSpec, origin: str) -> ModelSpec:
-    """Raise ModelFileError for sizes that cannot belong together."""
+    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads that attention cannot run."""
     if spec.heads % spec.kv_heads:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
+    if spec.head_dim % HEAD_DIM_STEP:
+        raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom runs multiples of {HEAD_DIM_STEP}")
     if spec.rope.dim % 2 or spec.rope.dim > spec.head_dim:
         raise ModelFileError(f"`{origin}`: RoPE over {spec.rope.dim} of {spec.head_dim} head components")
     return spec

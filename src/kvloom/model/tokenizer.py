@@ -96,8 +96,8 @@ class Tokenizer:
     ) -> str:
         """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
 
-        ``extra`` reaches the template as variables (``tools``, ``enable_thinking`` ...). Raises ModelError when the model
-        has no template, RequestError when the messages do not suit it.
+        ``extra`` reaches the template as variables (``tools``, ``enable_thinking`` ...). Raises ModelError when the
+        model has no template, RequestError when the messages do not suit it.
         """
         if self._rules.chat_template is None:
             raise ModelError(
@@ -145,7 +145,7 @@ Speller = Callable[[str], bytes]
 
 
 def _speller(backend: tokenizers.Tokenizer, model_name: str) -> tuple[Speller, Speller, bool]:
-    """Read from the tokenizer's decoder how pieces and added tokens spell bytes, and whether a text's first space goes."""
+    """How pieces and added tokens spell bytes, and whether a text's first space goes: the decoder says."""
     decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {}
     steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
     if "ByteLevel" in steps:
