@@ -1,6 +1,7 @@
 """hit-equals-miss: an answer from cached KV has the same tokens as one computed afresh, and the cache was really used.
 
-Two models x six situations. A cell holds when the tokens are identical cold and warm, reuse happened, and the ledger adds up.
+Two models x six situations. A cell holds when the tokens are identical cold and warm and reuse happened; the ledger is
+audited in each.
 """
 
 from __future__ import annotations

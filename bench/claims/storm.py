@@ -1,7 +1,7 @@
 """storm: many concurrent streams with random aborts, in a KV budget far too small for all, and nothing is left behind.
 
-A real HTTP server on the loopback. Holds when every request ends properly (finished, or cut off by us), the ledger's audit
-passes, no page is held, and the process's memory is back where it was.
+A real HTTP server on the loopback. Holds when every request ends properly (finished, or cut off by us), the ledger's
+audit passes, no page is held, and the memory of the process is back where it was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kvloom.server.app import create_app
 MODEL = "smollm2-135m-instruct"
 KV_BYTES = "24MiB"
 SLACK_BYTES = 64 * 2**20
-"""Growth of resident memory after the storm that we put down to allocators and the client, which lives in this process too."""
+"""Growth of resident memory that we put down to allocators and to the clients, who live in this process too."""
 
 Ending = Literal["finished", "aborted", "broken"]
 

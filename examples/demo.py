@@ -1,0 +1,224 @@
+"""``make demo``: one long document, three questions, asked of a real server over HTTP; first cold, then warm.
+
+Pulls the model if it is not here, starts ``kvloom serve`` on a free port, prints a table, and stops the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+MODEL = "smollm2-135m-instruct"
+KV_BYTES = "256MiB"
+START_SECONDS = 120
+DOCUMENT = Path(__file__).parent / "data" / "observatory.md"
+SYSTEM = "Answer the question in one short sentence, from this handbook.\n\n"
+QUESTIONS = (
+    "What is the name of the spectrograph?",
+    "In which year was the observatory founded?",
+    "What is the name of the cat?",
+)
+KVLOOM = str(Path(sys.executable).with_name("kvloom"))
+console = Console()
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One streamed answer: seconds to its first token, tokens per second after it, and what was reused."""
+
+    text: str
+    ttft_s: float
+    tokens_per_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    kv_bytes: int
+
+
+def main() -> int:
+    try:
+        run([KVLOOM, "pull", MODEL])
+        with server() as url, httpx.Client(base_url=url, timeout=600) as client:
+            show(*ask_all(client))
+    except DemoError as error:
+        console.print(f"error: {error}", style="bold red", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    console.print(f"\nTo keep it serving:  {KVLOOM} serve {MODEL}", highlight=False)
+    console.print("then point any OpenAI client at http://127.0.0.1:8000/v1", highlight=False)
+    return 0
+
+
+def run(command: list[str]) -> None:
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise DemoError(f"cannot run `{command[0]}`: {error.strerror}; `make venv` installs it") from None
+    if status:
+        raise DemoError(f"`kvloom {' '.join(command[1:])}` failed with status {status}")
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """``kvloom serve`` on a free port, stopped at the end; yields its URL."""
+    port = free_port()
+    command = [KVLOOM, "serve", MODEL, "--port", str(port), "--kv-bytes", KV_BYTES]
+    console.print(f"$ kvloom {' '.join(command[1:])}", style="dim", highlight=False)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_up(url, process)
+            yield url
+        except (httpx.HTTPError, DemoError) as error:
+            log.seek(0)
+            raise DemoError(f"{error}\nthe server said:\n{log.read().strip()}") from None
+        finally:
+            stop(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
+    started = time.monotonic()
+    while time.monotonic() - started < START_SECONDS:
+        if process.poll() is not None:
+            raise DemoError(f"the server ended with status {process.returncode} before it was up")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK:
+                console.print(
+                    f"the server was up after {time.monotonic() - started:.1f} s", style="dim", highlight=False
+                )
+                return
+        time.sleep(0.1)
+    raise DemoError(f"the server was not up after {START_SECONDS} s")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def ask_all(client: httpx.Client) -> tuple[list[Answer], list[Answer]]:
+    """Every question with an empty cache, then every question again: the document is cached by then."""
+    cold = []
+    with console.status("asking") as status:
+        for number, question in enumerate(QUESTIONS, start=1):
+            status.update(f"cold {number} of {len(QUESTIONS)}: {question}")
+            client.post("/cache/reset").raise_for_status()
+            cold.append(ask(client, question))
+        client.post("/cache/reset").raise_for_status()
+        ask(client, "Where is the observatory?")  # another question altogether: what is shared is the document
+        warm = []
+        for number, question in enumerate(QUESTIONS, start=1):
+            status.update(f"warm {number} of {len(QUESTIONS)}: {question}")
+            warm.append(ask(client, question))
+    return cold, warm
+
+
+def ask(client: httpx.Client, question: str) -> Answer:
+    """Stream one answer through the chat endpoint."""
+    body = {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": SYSTEM + DOCUMENT.read_text(encoding="utf-8")},
+            {"role": "user", "content": question},
+        ],
+        "temperature": 0,
+        "max_tokens": 32,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    started, times, text, usage = time.monotonic(), [], "", {}
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        if response.is_error:
+            raise DemoError(f"the server answered {response.status_code}: {response.read().decode()}")
+        for event in events(response):
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                if choice["delta"].get("content"):
+                    times.append(time.monotonic() - started)
+                    text += choice["delta"]["content"]
+    if not times or not usage:
+        raise DemoError("the answer was empty")
+    cache = client.get("/cache").raise_for_status().json()["cache"]
+    after_first = usage["completion_tokens"] - 1
+    return Answer(
+        text=" ".join(text.split()),
+        ttft_s=times[0],
+        tokens_per_s=after_first / (times[-1] - times[0]) if len(times) > 1 else 0.0,
+        prompt_tokens=usage["prompt_tokens"],
+        cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
+        kv_bytes=cache["held_bytes"] + cache["cached_bytes"],
+    )
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise DemoError(f"the stream broke: {event['error']['message']}")
+            yield event
+
+
+def show(cold: list[Answer], warm: list[Answer]) -> None:
+    """The table, and what it means in one sentence."""
+    table = Table(title=f"{MODEL}, a document of about {cold[0].prompt_tokens} tokens", title_justify="left")
+    columns = (
+        "question and answer",
+        "first token\ncold",
+        "first token\nwarm",
+        "cached\ntokens",
+        "KV in use",
+        "tokens/s",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name == columns[0] else "right")
+    for question, first, second in zip(QUESTIONS, cold, warm, strict=True):
+        table.add_row(
+            f"{question}\n[dim]{second.text}[/dim]",
+            f"{first.ttft_s:.2f} s",
+            f"{second.ttft_s:.2f} s",
+            f"{second.cached_tokens} of {second.prompt_tokens}",
+            f"{second.kv_bytes / 2**20:.0f} MiB",
+            f"{second.tokens_per_s:.1f}",
+        )
+    console.print(table)
+    same = sum(first.text == second.text for first, second in zip(cold, warm, strict=True))
+    speedup = sum(first.ttft_s for first in cold) / sum(second.ttft_s for second in warm)
+    console.print(
+        f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f}x sooner."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
