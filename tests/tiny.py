@@ -1,7 +1,7 @@
 """A small random transformer, a character tokenizer and an engine around them: real attention, no files, milliseconds.
 
-Every row is computed on its own, so a row's bits cannot depend on its neighbours: what differs between two runs is then the
-engine's doing.
+Every row is computed on its own, so a row's bits cannot depend on its neighbours: what differs between two runs is
+then the engine's doing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 import torch
 
 from kvloom.attend.base import Attend
+from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
+from kvloom.memory.arena import Arena
 from kvloom.model.kv_map import KvMap, LayerKv
+from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+__all__ = ["Drop", "Engine"]
 
 WIDTH, HEADS, KV_HEADS, DIM, VOCAB = 32, 4, 2, 16, 97
 
@@ -105,21 +110,20 @@ def make_engine(
     max_seqs: int = 64,
     kv_dtype: str = "float32",
     seed: int = 0,
+    reference: bool = False,
 ) -> Engine:
-    """An engine over TinyModel with small slabs."""
+    """An engine over TinyModel with small slabs. ``reference``: attend in plain torch instead of the kernels."""
     config = EngineConfig(
         model="tiny",
         seed=seed,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
         scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
     )
-    return Engine(
-        TinyModel(windows),
-        CharTokenizer(),
-        config,
-        lambda arena: ReferenceAttend(arena.memory),
-        LeastRecentlyUsed(),
-    )
+
+    def attend(arena: Arena) -> Attend:
+        return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
+
+    return Engine(TinyModel(windows), CharTokenizer(), config, attend, LeastRecentlyUsed())
 
 
 @dataclass
@@ -158,3 +162,47 @@ def drain(engine: Engine, names: list[str], check: bool = True) -> dict[str, Don
         steps += 1
         assert steps < 5000, "the engine does not come to an end"
     return done
+
+
+class DenseAttend:
+    """Keeps all KV of one sequence in plain lists: the oracle, sharing no code with pages or kernels."""
+
+    def __init__(self) -> None:
+        self.kv: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+        self.kv[layer] = k_TKD, v_TKD
+
+    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        k, v = (x.repeat_interleave(q_THD.shape[1] // x.shape[1], dim=1) for x in self.kv[layer])
+        window = self.windows[layer]
+        rows = torch.arange(len(q_THD))
+        hidden = rows[None, :] > rows[:, None]
+        if window is not None:
+            hidden |= rows[None, :] <= rows[:, None] - window
+        scores = torch.einsum("thd,shd->hts", q_THD, k) * DIM**-0.5
+        scores = scores.masked_fill(hidden, -torch.inf)
+        return torch.einsum("hts,shd->thd", scores.softmax(-1), v), torch.logsumexp(scores, -1).T
+
+    windows: tuple[int | None, ...] = ()
+
+
+@dataclass
+class _Positions:
+    positions_T: torch.Tensor
+
+
+def oracle(windows: tuple[int | None, ...], prompt: list[int], count: int) -> list[int]:
+    """Greedy continuation with everything recomputed for every token."""
+    model, tokens = TinyModel(windows), list(prompt)
+    for _ in range(count):
+        attend = DenseAttend()
+        attend.windows = windows
+        hidden = model.forward(torch.tensor(tokens), _Positions(torch.arange(len(tokens))), attend)
+        tokens.append(int(model.logits(hidden[-1:])[0].argmax()))
+    return tokens[len(prompt) :]
+
+
+def random_prompt(length: int, seed: int) -> list[int]:
+    """Tokens 1 to 96: never end-of-text."""
+    return torch.randint(1, VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -10,14 +10,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kvloom.model.store import pull
-
 from bench.drive import EngineFactory, load, run_all, run_one
 from bench.harness import Outcome, note
 from bench.text import long_text
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.format import PAGE_TOKENS
+from kvloom.model.store import pull
 from kvloom.policy.actions import Drop
 
 

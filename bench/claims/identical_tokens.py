@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from kvloom.model.store import pull
-from kvloom.model.tokenizer import load_tokenizer
 
 from bench.drive import load, run_one
 from bench.harness import Outcome, note
@@ -21,6 +19,8 @@ from bench.peers.dequantized import llama_from_gguf
 from bench.text import prompts
 from kvloom.config import KvDtype
 from kvloom.engine.params import SamplingParams
+from kvloom.model.store import pull
+from kvloom.model.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 TIE = 1e-3

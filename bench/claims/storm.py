@@ -20,14 +20,14 @@ from typing import Literal
 
 import httpx
 import uvicorn
-from kvloom.model.store import pull
-from kvloom.server.app import create_app
 
 from bench.harness import Outcome, note
 from bench.text import long_text
 from kvloom.config import CacheConfig, EngineConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.stats import EngineStats
+from kvloom.model.store import pull
+from kvloom.server.app import create_app
 
 MODEL = "smollm2-135m-instruct"
 KV_BYTES = "24MiB"

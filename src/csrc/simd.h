@@ -1,7 +1,16 @@
-// Sixteen float lanes, whatever the machine: GCC and clang lower the vector type to the width at hand.
+// Sixteen float lanes, whatever the machine.
 //
-// Every kernel source is compiled once per instruction set with KV_ISA naming its namespace. The order of arithmetic never
-// depends on the lane width, and every multiply-add is fused (scalar fallback: std::fma), so all variants give equal bits.
+// Every kernel source is compiled once per instruction set with KV_ISA naming its namespace. The order of
+// arithmetic never depends on the lane width, and every multiply-add is fused (scalar fallback: std::fma), so
+// all variants give equal bits.
+//
+//     AVX-512   v16 is one native vector
+//     AVX2      v16 = Pair<v8>                    a compiler keeps native vectors in registers, but puts a
+//     wider others    v16 = Pair<Pair<v4>>              vector type on the stack: hence the pairs
+//
+// Everything here has internal linkage or lives in the namespace KV_ISA: a function compiled for one
+// instruction set must never be the one that the linker keeps for all. For the same reason kernel sources use
+// no standard containers.
 #pragma once
 
 #include <cmath>
@@ -18,69 +27,194 @@
 #define KV_ISA portable
 #endif
 
+// Before a loop over an array of v16 that must stay in registers: only fully unrolled loops do.
+#if defined(__clang__)
+#define KV_UNROLL _Pragma("unroll")
+#else
+#define KV_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 namespace kvloom {
 namespace KV_ISA {
 
-typedef float v16 __attribute__((vector_size(64)));
-typedef int32_t v16i __attribute__((vector_size(64)));
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v8 __attribute__((vector_size(32)));
 
-static inline v16 splat(float x) {
-  return v16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
-}
+template <class Half>
+struct Pair {
+  Half lo, hi;
+};
 
-static inline v16 load(const float* p) {
-  v16 v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-static inline void store(float* p, v16 v) { std::memcpy(p, &v, sizeof v); }
-
-static inline v16 fma(v16 a, v16 b, v16 c) {
 #if defined(__AVX512F__)
-  return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-  struct Halves {
-    __m256 lo, hi;
-  };
-  Halves x, y, z;
-  std::memcpy(&x, &a, 64), std::memcpy(&y, &b, 64), std::memcpy(&z, &c, 64);
-  z.lo = _mm256_fmadd_ps(x.lo, y.lo, z.lo), z.hi = _mm256_fmadd_ps(x.hi, y.hi, z.hi);
-  v16 r;
-  std::memcpy(&r, &z, 64);
-  return r;
-#elif defined(__aarch64__)
-  float32x4_t x[4], y[4], z[4];
-  std::memcpy(x, &a, 64), std::memcpy(y, &b, 64), std::memcpy(z, &c, 64);
-  for (int i = 0; i < 4; i++) z[i] = vfmaq_f32(z[i], x[i], y[i]);
-  v16 r;
-  std::memcpy(&r, z, 64);
-  return r;
+typedef float v16 __attribute__((vector_size(64)));
+#elif defined(__AVX2__)
+typedef Pair<v8> v16;
 #else
-  for (int i = 0; i < 16; i++) c[i] = std::fma(a[i], b[i], c[i]);
+typedef Pair<Pair<v4>> v16;
+#endif
+
+template <class V>
+constexpr bool is_pair = false;
+template <class H>
+constexpr bool is_pair<Pair<H>> = true;
+
+// --- Element by element
+// -------------------------------------------------------------------------------------------
+
+template <class H>
+static inline Pair<H> operator+(Pair<H> a, Pair<H> b) {
+  return {a.lo + b.lo, a.hi + b.hi};
+}
+template <class H>
+static inline Pair<H> operator-(Pair<H> a, Pair<H> b) {
+  return {a.lo - b.lo, a.hi - b.hi};
+}
+template <class H>
+static inline Pair<H> operator*(Pair<H> a, Pair<H> b) {
+  return {a.lo * b.lo, a.hi * b.hi};
+}
+template <class H>
+static inline Pair<H> operator/(Pair<H> a, Pair<H> b) {
+  return {a.lo / b.lo, a.hi / b.hi};
+}
+
+template <class V = v16>
+static inline V splat(float x) {
+  if constexpr (is_pair<V>)
+    return {splat<decltype(V::lo)>(x), splat<decltype(V::lo)>(x)};
+  else
+    return x - V{};  // not V{} + x: that would lose the sign of -0
+}
+
+template <class V = v16>
+static inline V load(const float* p) {
+  if constexpr (is_pair<V>) {
+    typedef decltype(V::lo) Half;
+    return {load<Half>(p), load<Half>(p + sizeof(Half) / 4)};
+  } else {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+}
+
+template <class V>
+static inline void store(float* p, V v) {
+  if constexpr (is_pair<V>)
+    store(p, v.lo), store(p + sizeof(v.lo) / 4, v.hi);
+  else
+    std::memcpy(p, &v, sizeof v);
+}
+
+static inline v4 fma(v4 a, v4 b, v4 c) {
+#if defined(__FMA__)
+  return (v4)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif defined(__aarch64__)
+  return (v4)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  for (int i = 0; i < 4; i++) c[i] = std::fma(a[i], b[i], c[i]);
   return c;
 #endif
 }
+#if defined(__FMA__)
+static inline v8 fma(v8 a, v8 b, v8 c) {
+  return (v8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+#endif
+#if defined(__AVX512F__)
+static inline v16 fma(v16 a, v16 b, v16 c) {
+  return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#endif
+template <class H>
+static inline Pair<H> fma(Pair<H> a, Pair<H> b, Pair<H> c) {
+  return {fma(a.lo, b.lo, c.lo), fma(a.hi, b.hi, c.hi)};
+}
 
-static inline v16 vmax(v16 a, v16 b) { return a > b ? a : b; }
+// The greater one; b when either is NaN.
+template <class V>
+static inline V vmax(V a, V b) {
+  if constexpr (is_pair<V>)
+    return {vmax(a.lo, b.lo), vmax(a.hi, b.hi)};
+  else
+    return a > b ? a : b;
+}
 
-// Lanes are folded in halves: a fixed order.
+// e^x to about 1 ulp for x in [-87, 88]; below that exactly 0 (so masked scores weigh nothing), above it
+// e^88. NaN stays.
+template <class V>
+static inline V vexp(V x) {
+  if constexpr (is_pair<V>) {
+    return {vexp(x.lo), vexp(x.hi)};
+  } else {
+    const V low = splat<V>(-87.0f), high = splat<V>(88.0f), round = splat<V>(12582912.0f);
+    V c = x < low ? low : x;
+    c = c > high ? high : c;
+    V n = fma(c, splat<V>(1.44269504088896341f), round) - round;
+    V r = fma(n, splat<V>(-0.693359375f), c);
+    r = fma(n, splat<V>(2.12194440e-4f), r);
+    V p = splat<V>(1.9875691500e-4f);
+    p = fma(p, r, splat<V>(1.3981999507e-3f));
+    p = fma(p, r, splat<V>(8.3334519073e-3f));
+    p = fma(p, r, splat<V>(4.1665795894e-2f));
+    p = fma(p, r, splat<V>(1.6666665459e-1f));
+    p = fma(p, r, splat<V>(5.0000001201e-1f));
+    p = fma(p, r * r, r) + splat<V>(1.0f);
+    typedef decltype(x < x) Bits;  // the integer vector of the same width
+    // A NaN converts to any integer: p is NaN by then and stays so.
+    Bits e = (__builtin_convertvector(n, Bits) + 127) << 23;
+    return x < low ? V{} : p * (V)e;
+  }
+}
+
+// --- Across lanes: folded in halves, a fixed order
+// ----------------------------------------------------------------
+
+static inline v4 low_half(v8 v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3);
+}
+static inline v4 high_half(v8 v) {
+  return __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+#if defined(__AVX512F__)
+static inline v8 low_half(v16 v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+static inline v8 high_half(v16 v) {
+  return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+#endif
+template <class H>
+static inline H low_half(Pair<H> v) {
+  return v.lo;
+}
+template <class H>
+static inline H high_half(Pair<H> v) {
+  return v.hi;
+}
+
 static inline float fold_sum(v16 v) {
-  for (int half = 8; half; half /= 2)
-    for (int i = 0; i < half; i++) v[i] += v[i + half];
-  return v[0];
+  auto eight = low_half(v) + high_half(v);
+  v4 four = low_half(eight) + high_half(eight);
+  v4 two = four + __builtin_shufflevector(four, four, 2, 3, 0, 1);
+  return two[0] + two[1];
 }
 
 static inline float fold_max(v16 v) {
-  for (int half = 8; half; half /= 2)
-    for (int i = 0; i < half; i++) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
-  return v[0];
+  auto eight = vmax(low_half(v), high_half(v));
+  v4 four = vmax(low_half(eight), high_half(eight));
+  v4 two = vmax(four, __builtin_shufflevector(four, four, 2, 3, 0, 1));
+  return two[0] > two[1] ? two[0] : two[1];
 }
+
+// --- Other number formats
+// -----------------------------------------------------------------------------------------
 
 static inline float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000u) << 16, body = h & 0x7fffu, bits;
   if (body >= 0x7c00u) {
     bits = sign | 0x7f800000u | (body & 0x3ffu) << 13;
+    if (body > 0x7c00u) bits |= 0x400000u;  // NaN becomes quiet, as in hardware
   } else if (body >= 0x0400u) {
     bits = sign | ((body << 13) + 0x38000000u);
   } else {  // zero and subnormals: exact in float
@@ -93,32 +227,48 @@ static inline float half_to_float(uint16_t h) {
   return out;
 }
 
-static inline v16 load_f16(const uint16_t* p) {
+template <class V = v16>
+static inline V load_f16(const uint16_t* p) {
+  if constexpr (is_pair<V>) {
+    typedef decltype(V::lo) Half;
+    return {load_f16<Half>(p), load_f16<Half>(p + sizeof(Half) / 4)};
+  } else {
 #if defined(__AVX512F__)
-  return (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+    static_assert(sizeof(V) == 64, "v16 is native");
+    return (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
 #elif defined(__F16C__)
-  __m256 h[2] = {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
-                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + 1))};
-  v16 v;
-  std::memcpy(&v, h, 64);
-  return v;
+    static_assert(sizeof(V) == 32, "v16 is a pair of v8");
+    return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
 #elif defined(__aarch64__)
-  float32x4_t q[4];
-  for (int i = 0; i < 4; i++) q[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
-  v16 v;
-  std::memcpy(&v, q, 64);
-  return v;
+    return (V)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 #else
-  v16 v;
-  for (int i = 0; i < 16; i++) v[i] = half_to_float(p[i]);
-  return v;
+    V v;
+    for (size_t i = 0; i < sizeof(V) / 4; i++) v[i] = half_to_float(p[i]);
+    return v;
 #endif
+  }
 }
 
-static inline v16 load_bf16(const uint16_t* p) {
-  v16i bits;
-  for (int i = 0; i < 16; i++) bits[i] = (int32_t)((uint32_t)p[i] << 16);
-  return (v16)bits;
+template <class V = v16>
+static inline V load_bf16(const uint16_t* p) {
+  if constexpr (is_pair<V>) {
+    typedef decltype(V::lo) Half;
+    return {load_bf16<Half>(p), load_bf16<Half>(p + sizeof(Half) / 4)};
+  } else {
+#if defined(__AVX512F__)
+    // The maskz forms say the same; gcc 12 warns about the plain ones.
+    __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i*)p));
+    return (V)_mm512_maskz_slli_epi32(0xffff, wide, 16);
+#elif defined(__AVX2__)
+    return (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
+#else
+    uint32_t bits[sizeof(V) / 4];
+    for (size_t i = 0; i < sizeof(V) / 4; i++) bits[i] = (uint32_t)p[i] << 16;
+    V v;
+    std::memcpy(&v, bits, sizeof v);
+    return v;
+#endif
+  }
 }
 
 // Round to nearest even, as torch does; overflow goes to infinity, NaN stays NaN.
@@ -130,7 +280,7 @@ static inline uint16_t float_to_half(float f) {
   std::memcpy(&x, &f, 4);
   uint32_t sign = (x >> 16) & 0x8000u;
   x &= 0x7fffffffu;
-  if (x > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+  if (x > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((x >> 13) & 0x3ffu));
   if (x >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
   if (x < 0x38800000u) {  // subnormal: let float addition round
     float magic = 0.5f, v;
@@ -150,26 +300,6 @@ static inline uint16_t float_to_bf16(float f) {
   std::memcpy(&x, &f, 4);
   if ((x & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((x >> 16) | 0x40u);
   return (uint16_t)((x + 0x7fffu + ((x >> 16) & 1u)) >> 16);
-}
-
-// e^x to about 1 ulp for x in [-87, 88]; below that exactly 0 (so masked scores weigh nothing).
-static inline v16 vexp(v16 x) {
-  const v16 low = splat(-87.0f);
-  v16 c = x > low ? x : low;
-  c = c < splat(88.0f) ? c : splat(88.0f);
-  v16 n = fma(c, splat(1.44269504088896341f), splat(12582912.0f)) - splat(12582912.0f);
-  v16 r = fma(n, splat(-0.693359375f), c);
-  r = fma(n, splat(2.12194440e-4f), r);
-  v16 p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r) + splat(1.0f);
-  v16i e = (__builtin_convertvector(n, v16i) + 127) << 23;
-  v16 y = p * (v16)e;
-  return x > low ? y : splat(0.0f);
 }
 
 }  // namespace KV_ISA

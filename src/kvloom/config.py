@@ -104,6 +104,30 @@ class EngineConfig:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How the HTTP face listens. ``port`` 0 takes a free one; without ``api_key`` it serves all who connect.
+
+    ``drain_seconds``: how long requests in flight may run on after a signal to stop.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body_bytes: int = 16 * 2**20
+    drain_seconds: int = 30
+    api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
+        if self.max_body_bytes < 1024:
+            raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
+        if self.drain_seconds < 0:
+            raise ConfigError(f"drain_seconds must not be negative, got {self.drain_seconds}")
+        if self.api_key == "":
+            raise ConfigError("the api key is empty", hint="unset KVLOOM_API_KEY to serve without a key")
+
+
 def default_threads() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

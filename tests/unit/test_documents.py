@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from bench.claims import CLAIMS, measure_of
@@ -50,14 +51,11 @@ def test_paths_named_in_the_documents_exist() -> None:
 
 
 def test_dependencies_are_explained() -> None:
-    import tomllib
-
     project = tomllib.loads(read("pyproject.toml"))
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     wanted += project["project"]["optional-dependencies"]["dev"]
     names = {re.split(r"[=<>~!\[; ]", requirement)[0] for requirement in wanted}
     assert names - set(re.findall(r"^\| `([^`]+)` \|", read("docs/dependencies.md"), re.MULTILINE)) == set()
-    pinned = {
-        line.split("==")[0].lower().replace("_", "-") for line in read("constraints.txt").splitlines() if "==" in line
-    }
+    lines = read("constraints.txt").lower().replace("_", "-").splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
     assert {name for name in names if name not in ("scikit-build-core", "nanobind")} <= pinned

@@ -20,9 +20,9 @@ NO_PAGE = -1
 class DensePart:
     """Pages of one layer group, for every sequence of the step.
 
-    Sequence b reads pages ``seq_pages_B1[b] : seq_pages_B1[b + 1]``, sorted by start. Page p holds the absolute positions
-    ``page_starts_P[p] : page_starts_P[p] + format.tokens``; those above a row's own position are not visible to it, so a
-    page's unwritten tail is never read as data.
+    Sequence b reads pages ``seq_pages_B1[b] : seq_pages_B1[b + 1]``, sorted by start. Page p holds the absolute
+    positions ``page_starts_P[p] : page_starts_P[p] + format.tokens``; those above a row's own position are not
+    visible to it, so a page's unwritten tail is never read as data.
 
     Row t writes its new KV to entry ``row_slots_T[t]`` of page ``row_pages_T[t]``, or nowhere when that is NO_PAGE.
     All arrays are int32 and contiguous.
@@ -73,9 +73,9 @@ class LayerPlan:
 class Plan:
     """Everything attend needs to know about a step.
 
-    Row t asks at absolute position ``positions_T[t]``; rows of sequence b are ``seq_rows_B1[b] : seq_rows_B1[b + 1]``, in
-    ascending order of position, not necessarily contiguous. A row sees entries at positions ``<= its own``, and with a
-    window W only those ``> its own - W``. int32.
+    Row t asks at absolute position ``positions_T[t]``; rows of sequence b are ``seq_rows_B1[b] : seq_rows_B1[b +
+    1]``, in ascending order of position, not necessarily contiguous. A row sees entries at positions ``<= its own``,
+    and with a window W only those ``> its own - W``. int32.
     """
 
     positions_T: torch.Tensor

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from kvloom.config import EngineConfig
@@ -73,7 +73,7 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
         self._thread.start()
 
-    # -- asking ----------------------------------------------------------------------------------------------------------
+    # -- asking ----------------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
@@ -85,8 +85,8 @@ class AsyncEngine:
 
     async def stream(
         self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
-    ) -> AsyncIterator[RequestUpdate]:
-        """Yield what each step adds. Raises RequestError before the first update. Closing the iterator aborts at once."""
+    ) -> AsyncGenerator[RequestUpdate, None]:
+        """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
         ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", _Inbox()
@@ -109,7 +109,7 @@ class AsyncEngine:
         """Yield the whole output so far, after each step."""
         name = request_id or f"req-{uuid.uuid4().hex}"
         assembly = Assembly(name, prompt if isinstance(prompt, str) else None, params.n)
-        async with aclosing(self.stream(prompt, params, name)) as updates:  # type: ignore[type-var]
+        async with aclosing(self.stream(prompt, params, name)) as updates:
             async for update in updates:
                 yield assembly.add(update)
 
@@ -129,7 +129,7 @@ class AsyncEngine:
         self._command(self._shut)
         self._thread.join()
 
-    # -- on the event loop -----------------------------------------------------------------------------------------------
+    # -- on the event loop -----------------------------------------------------------------------------------------
 
     def _command(self, command: Callable[[], None]) -> None:
         if not self.alive:
@@ -152,7 +152,7 @@ class AsyncEngine:
         self._command(command)
         await done
 
-    # -- on the engine thread --------------------------------------------------------------------------------------------
+    # -- on the engine thread --------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while not self._closing:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import torch
-
 from kvloom.engine.outputs import CompletionDelta, RequestUpdate, TokenLogprobs
 from kvloom.engine.pages import Pages
 from kvloom.engine.request import Request, Sequence, Status
-from kvloom.engine.sampling import token_logprobs
+from kvloom.engine.sampling import Logits, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.segment import Span, SpanSet
 
@@ -41,7 +39,7 @@ class Commit:
         first = sequence.gaps.spans[0].start if sequence.gaps else len(sequence.tokens)
         self.pages.trim_windows(sequence, first)
 
-    def prompt_scored(self, sequence: Sequence, scored: Iterable[tuple[int, torch.Tensor]]) -> None:
+    def prompt_scored(self, sequence: Sequence, scored: Iterable[tuple[int, Logits]]) -> None:
         """Record log probabilities of the prompt: logits at position p speak of the token at p + 1."""
         request = sequence.request
         top = request.params.prompt_logprobs
@@ -53,7 +51,7 @@ class Commit:
                 token = request.prompt_token_ids[position + 1]
                 request.prompt_logprobs[position + 1] = token_logprobs(logits_V, token, top, self.token_text)
 
-    def sampled(self, sequence: Sequence, logits_V: torch.Tensor) -> None:
+    def sampled(self, sequence: Sequence, logits_V: Logits) -> None:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
         for index in range(len(request.sequences), request.params.n):
@@ -80,9 +78,9 @@ class Commit:
         requests = [request for request, _ in self._deltas.values()]
         return [self._update(request) for request in requests]
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _extend(self, sequence: Sequence, logits_V: torch.Tensor) -> None:
+    def _extend(self, sequence: Sequence, logits_V: Logits) -> None:
         params = sequence.request.params
         token = sequence.sampler.draw(logits_V)
         sequence.tokens.append(token)

@@ -98,7 +98,7 @@ class Engine:
         )
         self._arrivals = 0
 
-    # -- requests --------------------------------------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------------------------
 
     def submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None) -> None:
         """Queue a request. Raises RequestError when it can never be served; then nothing has changed."""
@@ -130,7 +130,7 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self.requests)
 
-    # -- the step --------------------------------------------------------------------------------------------------------
+    # -- the step --------------------------------------------------------------------------------------------------
 
     def step(self) -> list[RequestUpdate]:
         """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
@@ -153,7 +153,7 @@ class Engine:
                 del self.requests[update.request_id]
         return updates
 
-    # -- the cache -------------------------------------------------------------------------------------------------------
+    # -- the cache -------------------------------------------------------------------------------------------------
 
     def reset_cache(self) -> None:
         """Forget all reusable KV. Running requests go on with what they hold."""
@@ -190,7 +190,7 @@ class Engine:
             cache=cache,
         )
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------
 
     def _validate(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
         if request_id in self.requests:
@@ -207,8 +207,8 @@ class Engine:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
         if len(prompt_ids) >= self.context_limit:
             raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, of which at least one is "
-                "for the answer",
+                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
+                "them for the answer",
                 hint="shorten the prompt",
                 param="prompt",
             )

@@ -59,7 +59,8 @@ class LLM:
     --------
     >>> from kvloom import LLM, SamplingParams  # doctest: +SKIP
     >>> llm = LLM("smollm2-135m-instruct", kv_bytes="256MiB")  # doctest: +SKIP
-    >>> llm.generate("The capital of France is", SamplingParams(temperature=0, max_tokens=3))[0].outputs[0].text  # doctest: +SKIP
+    >>> params = SamplingParams(temperature=0, max_tokens=3)  # doctest: +SKIP
+    >>> llm.generate("The capital of France is", params)[0].outputs[0].text  # doctest: +SKIP
     ' Paris.'
     """
 

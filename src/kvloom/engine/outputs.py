@@ -28,7 +28,7 @@ TokenLogprobs = dict[int, Logprob]
 
 @dataclass(slots=True)
 class CompletionOutput:
-    """One of the ``n`` continuations. ``stop_reason``: the stop string or token id that ended it, None for end-of-text."""
+    """One of the ``n`` continuations. ``stop_reason``: the stop string or token that ended it, None for end-of-text."""
 
     index: int
     text: str = ""
@@ -42,10 +42,10 @@ class CompletionOutput:
 class RequestMetrics:
     """Where the time and the memory of one request went.
 
-    cached_tokens: prompt tokens whose KV was reused. computed_tokens: positions run through the model (more than the rest of
-    the prompt plus the output when the request was preempted). misses: prompt spans that had to be computed, with the
-    reason. Times are seconds since the request was submitted: ttft_s to its first token, token_times_s to every token of
-    continuation 0, total_s to the end.
+    cached_tokens: prompt tokens whose KV was reused. computed_tokens: positions run through the model (more than the
+    rest of the prompt plus the output when the request was preempted). misses: prompt spans that had to be computed,
+    with the reason. Times are seconds since the request was submitted: ttft_s to its first token, token_times_s to
+    every token of continuation 0, total_s to the end.
     """
 
     cached_tokens: int = 0

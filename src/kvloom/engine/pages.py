@@ -20,7 +20,7 @@ class Pages:
     ledger: Ledger
 
     def secure(self, sequence: Sequence, spans: SpanSet, groups: Iterable[int]) -> bool:
-        """Give every position in ``spans`` a place to be written, in these layer groups. False: no room (what was got stays)."""
+        """Give all of ``spans`` a place to be written, in these layer groups. False: no room (what was got stays)."""
         for group in groups:
             table = sequence.tables[group]
             for index in page_indices(spans):
@@ -56,10 +56,8 @@ class Pages:
                     self._publish(sequence, group, index, PAGE_TOKENS)
                     table.seal(index)
         for index in page_indices(spans):
-            if index < len(sequence.keys) and sequence.keys[index] in sequence.announced:
-                if all(table.get(index) is None or table.is_full(index) for table in sequence.tables):
-                    sequence.announced.discard(sequence.keys[index])
-                    self.ledger.index.withdraw(sequence.keys[index], sequence.owner)
+            if all(table.get(index) is None or table.is_full(index) for table in sequence.tables):
+                self._keep_promise(sequence, index)
 
     def trim_windows(self, sequence: Sequence, next_position: int) -> None:
         """Give back the pages that no row from ``next_position`` on can see through a window."""
@@ -79,7 +77,7 @@ class Pages:
         pages = [table.take(index) for table in sequence.tables for index, _ in reversed(list(table.pages()))]
         self.ledger.release(pages, sequence.owner)
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------
 
     def _secure_page(self, owner: str, table: PageTable, index: int, spans: SpanSet) -> bool:
         old = table.get(index)
@@ -101,6 +99,11 @@ class Pages:
         table.put(index, page, filled=int(table.filled[index]), writable=True)
         self.ledger.release([old], owner)
         return True
+
+    def _keep_promise(self, sequence: Sequence, index: int) -> None:
+        if index < len(sequence.keys) and sequence.keys[index] in sequence.announced:
+            sequence.announced.discard(sequence.keys[index])
+            self.ledger.index.withdraw(sequence.keys[index], sequence.owner)
 
     def _publish(self, sequence: Sequence, group: int, index: int, size: int) -> None:
         """Publish one page; if its twin was there first, share that one and free ours."""

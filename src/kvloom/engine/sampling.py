@@ -1,6 +1,7 @@
 """Picking the next token from one row of logits. A row's result depends on that row and its own generator only.
 
-Order, as in vLLM: bias, penalties, temperature, top-k, top-p, min-p, draw. Log probabilities are those of the raw logits.
+Order, as in vLLM: bias, penalties, temperature, top-k, top-p, min-p, draw. Log probabilities are those of the raw
+logits. numpy throughout: these are small arrays, and waking a team of threads for each costs more than the work.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 
 _QUICK_TOP = 1024
+
+Logits = npt.NDArray[np.float32]
+_Tokens = npt.NDArray[np.intp]
 
 
 @dataclass(slots=True)
@@ -23,94 +28,91 @@ class Sampler:
 
     params: SamplingParams
     prompt: Sequence[int]
-    generator: torch.Generator | None
+    generator: np.random.Generator | None
     generated: Counter[int] = field(default_factory=Counter)
 
     @staticmethod
     def start(params: SamplingParams, prompt: Sequence[int], seed: int) -> Sampler:
-        generator = None if params.greedy else torch.Generator().manual_seed(seed % 2**63)
-        return Sampler(params, prompt, generator)
+        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(seed % 2**64))
 
-    def draw(self, logits_V: torch.Tensor) -> int:
-        """Choose a token; ``logits_V`` is float32 and is not modified."""
+    def draw(self, logits_V: Logits) -> int:
+        """Choose a token; ``logits_V`` is not modified."""
         adjusted = self._penalised(logits_V)
         if self.generator is None:
-            token = int(torch.argmax(adjusted))
+            token = int(np.argmax(adjusted))
         else:
-            token = self._random(adjusted / self.params.temperature)
+            token = self._random(adjusted / np.float32(self.params.temperature), self.generator)
         self.generated[token] += 1
         return token
 
-    def _penalised(self, logits_V: torch.Tensor) -> torch.Tensor:
+    def _penalised(self, logits_V: Logits) -> Logits:
         p = self.params
         plain = p.repetition_penalty == 1.0 and not p.presence_penalty and not p.frequency_penalty
         if plain and not p.logit_bias:
             return logits_V
-        logits = logits_V.clone()
+        logits = logits_V.copy()
         for token, bias in p.logit_bias.items():
             logits[token] += bias
         if p.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(set(self.prompt) | set(self.generated)))
+            seen = np.array(sorted(set(self.prompt) | set(self.generated)), dtype=np.intp)
             values = logits[seen]
-            logits[seen] = torch.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
+            logits[seen] = np.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
         if self.generated and (p.presence_penalty or p.frequency_penalty):
-            tokens = torch.tensor(list(self.generated.keys()))
-            counts = torch.tensor(list(self.generated.values()), dtype=torch.float32)
+            tokens = np.array(list(self.generated.keys()), dtype=np.intp)
+            counts = np.array(list(self.generated.values()), dtype=np.float32)
             logits[tokens] -= p.frequency_penalty * counts + p.presence_penalty
         return logits
 
-    def _random(self, logits_V: torch.Tensor) -> int:
+    def _random(self, logits_V: Logits, generator: np.random.Generator) -> int:
         values, tokens = self._candidates(logits_V)
-        weights = torch.exp((values - values[0]).double())
-        keep = torch.ones_like(weights, dtype=torch.bool)
+        weights = _weights(values, values[0])
+        keep = np.ones(len(weights), dtype=bool)
         if self.params.min_p > 0.0:
             keep &= weights >= self.params.min_p
         if self.params.top_p < 1.0:
-            total = torch.exp((logits_V - values[0]).double()).sum() if self.params.top_k == 0 else weights.sum()
-            before = torch.cumsum(weights, 0) - weights
-            keep &= before < self.params.top_p * total
-        cumulative = torch.cumsum(torch.where(keep, weights, 0.0), 0)
-        point = torch.rand((), dtype=torch.float64, generator=self.generator) * cumulative[-1]
-        return int(tokens[torch.searchsorted(cumulative, point, right=True).clamp(max=len(tokens) - 1)])
+            total = weights.sum() if self.params.top_k else _weights(logits_V, values[0]).sum()
+            keep &= np.cumsum(weights) - weights < self.params.top_p * total
+        cumulative = np.cumsum(np.where(keep, weights, 0.0))
+        point = generator.random() * cumulative[-1]
+        return int(tokens[min(int(np.searchsorted(cumulative, point, side="right")), len(tokens) - 1)])
 
-    def _candidates(self, logits_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits in falling order with their tokens: all that the filters can let through."""
-        size = logits_V.numel()
+    def _candidates(self, logits_V: Logits) -> tuple[Logits, _Tokens]:
+        """Logits in falling order with their tokens: at least all that the filters can let through."""
+        size = len(logits_V)
         top_k, top_p, min_p = self.params.top_k, self.params.top_p, self.params.min_p
         if top_k:
             return _falling(logits_V, min(top_k, size))
         if top_p < 1.0 or min_p > 0.0:
             values, tokens = _falling(logits_V, min(_QUICK_TOP, size))
-            weights = torch.exp((values - values[0]).double())
-            enough = weights.sum() >= top_p * torch.exp((logits_V - values[0]).double()).sum()
-            if (top_p < 1.0 and enough) or weights[-1] < min_p:
+            weights = _weights(values, values[0])
+            enough = top_p < 1.0 and weights.sum() >= top_p * _weights(logits_V, values[0]).sum()
+            if enough or weights[-1] < min_p:
                 return values, tokens
         return _falling(logits_V, size)
 
 
-def _falling(logits_V: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _weights(logits: Logits, top: np.float32) -> npt.NDArray[np.float64]:
+    return np.exp((logits - top).astype(np.float64))
+
+
+def _falling(logits_V: Logits, count: int) -> tuple[Logits, _Tokens]:
     """The ``count`` largest in falling order; ties by token id, so that the order is one and the same everywhere."""
-    values, tokens = (
-        torch.sort(logits_V, descending=True, stable=True) if count == logits_V.numel() else _top(logits_V, count)
-    )
-    return values[:count], tokens[:count]
+    tokens: _Tokens = np.arange(len(logits_V))
+    if count < len(logits_V):
+        threshold = np.partition(logits_V, -count)[-count]
+        tokens = np.flatnonzero(logits_V >= threshold)
+    order = tokens[np.argsort(-logits_V[tokens], kind="stable")][:count]
+    return logits_V[order], order
 
 
-def _top(logits_V: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    threshold = torch.topk(logits_V, count).values[-1]
-    tokens = torch.nonzero(logits_V >= threshold).flatten()
-    values, order = torch.sort(logits_V[tokens], descending=True, stable=True)
-    return values, tokens[order]
-
-
-def token_logprobs(logits_V: torch.Tensor, token: int, top: int, text_of: Callable[[int], str]) -> TokenLogprobs:
+def token_logprobs(logits_V: Logits, token: int, top: int, text_of: Callable[[int], str]) -> TokenLogprobs:
     """The chosen token's raw log probability and rank, then those of the ``top`` likeliest."""
-    normaliser = torch.logsumexp(logits_V, dim=-1)
-    chosen = logits_V[token]
-    rank = int((logits_V > chosen).sum()) + 1
-    result = {token: Logprob(float(chosen - normaliser), rank, text_of(token))}
+    peak = logits_V.max()
+    normaliser = float(peak) + float(np.log(_weights(logits_V, peak).sum()))
+    rank = int((logits_V > logits_V[token]).sum()) + 1
+    result = {token: Logprob(float(logits_V[token]) - normaliser, rank, text_of(token))}
     if top:
-        values, tokens = _falling(logits_V, min(top, logits_V.numel()))
+        values, tokens = _falling(logits_V, min(top, len(logits_V)))
         for place, (value, other) in enumerate(zip(values.tolist(), tokens.tolist(), strict=True), start=1):
-            result.setdefault(other, Logprob(float(value - float(normaliser)), place, text_of(other)))
+            result.setdefault(other, Logprob(value - normaliser, place, text_of(other)))
     return result

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from kvloom.attend.base import Attend
+from kvloom.engine.sampling import Logits
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.model.base import Model
@@ -26,19 +27,19 @@ class Forward:
         """Hidden states of all rows, (T, width); KV of all rows is written when this returns."""
         return self.model.forward(batch.tokens_T, batch.plan, self.attend)
 
-    def next_logits(self, batch: Batch, hidden_TC: torch.Tensor) -> list[tuple[Chunk, torch.Tensor]]:
+    def next_logits(self, batch: Batch, hidden_TC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
         """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row."""
         closing = [(c, batch.row_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
         if not closing:
             return []
-        logits_RV = self.model.logits(hidden_TC[[row for _, row in closing]])
+        logits_RV = self.model.logits(hidden_TC[[row for _, row in closing]]).numpy()
         return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
 
-    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> list[tuple[int, torch.Tensor]]:
+    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> list[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``."""
         first, last = batch.row_starts[n], batch.row_starts[n + 1]
         positions = [p for span in batch.chunks[n].spans for p in span.positions()]
-        rows: list[torch.Tensor] = []
+        rows: list[Logits] = []
         for start in range(first, last, _LOGIT_ROWS):
-            rows += self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)])
+            rows += list(self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)]).numpy())
         return list(zip(positions, rows, strict=True))

@@ -1,4 +1,4 @@
-"""From token ids to text that is safe to send: whole characters only, and nothing that may turn out to be a stop string."""
+"""From token ids to text that is safe to send: whole characters, and nothing that may become a stop string."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Arena:
                 f"kv_bytes of {self.budget_bytes} cannot hold one slab of {self.slab_bytes} bytes",
                 hint="raise kv_bytes or lower slab_bytes",
             )
-        self._mapping = mmap.mmap(-1, count * self.slab_bytes)
+        self._mapping = mmap.mmap(-1, count * self.slab_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self.memory = torch.frombuffer(self._mapping, dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """Identity and look-up: which stored pages hold the KV of which tokens.
 
-An entry is one page's worth of tokens after one exact prefix; it may be stored for some layer groups and not for others. The
-index only remembers; who holds a page and when it goes is the ledger's business.
+An entry is one page's worth of tokens after one exact prefix; it may be stored for some layer groups and not for
+others. The index only remembers; who holds a page and when it goes is the ledger's business.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _MAX_GHOSTS = 65536
 class Entry:
     """``tokens`` (fewer than a page's worth when it was a tail) at ``position``, after the prefix ``parent``.
 
-    ``pages[g]`` is the page of layer group g, None when that group's is not stored. ``content`` identifies the tokens and
-    their prefix regardless of salt: only ever used to explain a miss.
+    ``pages[g]`` is the page of layer group g, None when that group's is not stored. ``content`` identifies the tokens
+    and their prefix regardless of salt: only ever used to explain a miss.
     """
 
     key: PageKey
@@ -47,7 +47,7 @@ class Index:
         self._contents: Counter[int] = Counter()
         self._coming: dict[PageKey, str] = {}
 
-    # -- look-up ---------------------------------------------------------------------------------------------------------
+    # -- look-up ---------------------------------------------------------------------------------------------------
 
     def find(self, key: PageKey, tokens: Sequence[int]) -> Entry | None:
         """The entry of ``key``, if its tokens are these."""
@@ -76,7 +76,7 @@ class Index:
         near = self.nearest(parent, tokens)
         return near is not None and near[1] < min(len(near[0].tokens), len(tokens))
 
-    # -- pages that are being computed -----------------------------------------------------------------------------------
+    # -- pages that are being computed -----------------------------------------------------------------------------
 
     def announce(self, key: PageKey, owner: str) -> None:
         """``owner`` is about to compute this page: others had better wait for it."""
@@ -89,12 +89,12 @@ class Index:
     def coming_from(self, key: PageKey) -> str | None:
         return self._coming.get(key)
 
-    # -- what is stored: called by the ledger ----------------------------------------------------------------------------
+    # -- what is stored: called by the ledger ----------------------------------------------------------------------
 
     def add(
         self, parent: PageKey, tokens: Sequence[int], position: int, content: int, group: int, page: PageId
     ) -> PageId:
-        """Store ``page`` for one layer group, unless that group already has one. Returns the page that is stored now."""
+        """Store ``page`` for one layer group, unless it has one already. Returns the page that is stored now."""
         key = page_key(parent, tokens)
         entry = self.entries.get(key)
         if entry is None:

@@ -62,7 +62,7 @@ class Ledger:
     _held: Counter[PageFormat] = field(default_factory=Counter)
     _held_in_slab: Counter[int] = field(default_factory=Counter)
 
-    # -- taking and giving back ------------------------------------------------------------------------------------------
+    # -- taking and giving back ------------------------------------------------------------------------------------
 
     def allocate(self, fmt: PageFormat, position: int, owner: str) -> PageId | None:
         """Take a page for ``owner``, dropping cached pages if need be; None when all that is left is held."""
@@ -102,7 +102,7 @@ class Ledger:
                 self._free(page)
 
     def publish(self, page: PageId, identity: Identity) -> PageId:
-        """Make a held, complete page findable. Returns the page that is findable now: another one if it was there first."""
+        """Make a held, complete page findable. Returns the findable page: another one if it was there first."""
         record = self._records[page]
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
@@ -130,7 +130,7 @@ class Ledger:
                 self.apply(Drop(page), Why.RESET)
         self.arena.trim()
 
-    # -- asking ----------------------------------------------------------------------------------------------------------
+    # -- asking ----------------------------------------------------------------------------------------------------
 
     def holders(self, page: PageId) -> int:
         return len(self._records[page].holders)
@@ -173,7 +173,7 @@ class Ledger:
         return sum(count * page_stride(fmt) for fmt, count in self._cached.items())
 
     def check(self, holdings: Iterable[tuple[PageId, str]] | None = None) -> None:
-        """Audit everything. ``holdings``: all (page, owner) pairs there should be, if the caller knows. Raises InternalError."""
+        """Audit everything. ``holdings``: all (page, owner) pairs, if the caller knows them. Raises InternalError."""
         self.arena.check()
         self.index.check()
         used = {index: slab.used for index, slab in self.arena.slabs()}
@@ -196,7 +196,7 @@ class Ledger:
             if known != Counter(holdings):
                 raise InternalError("the page tables and the ledger disagree about who holds what")
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------
 
     def _free(self, page: PageId) -> None:
         del self._records[page]

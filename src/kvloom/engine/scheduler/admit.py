@@ -17,7 +17,7 @@ from kvloom.segment import SpanSet
 
 @dataclass
 class Admit:
-    """First come, first served, with one exception: who would compute a page that another is computing now waits a step."""
+    """First come, first served; but who would compute a page that another is computing now waits a step."""
 
     ledger: Ledger
     fit: Fit

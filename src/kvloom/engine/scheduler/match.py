@@ -1,8 +1,8 @@
 """Look a sequence up in the index: what can be reused, what must be computed, and why.
 
-Look-up does not stop at the first miss: pages after a hole are hits too. A position counts as covered only if every layer
-group has what later rows will read; where a window layer gave its pages back, positions are computed again from far enough
-back that every row finds its window.
+Look-up does not stop at the first miss: pages after a hole are hits too. A position counts as covered only if every
+layer group has what later rows will read; where a window layer gave its pages back, positions are computed again from
+far enough back that every row finds its window.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class TailCopy:
-    """The first ``tokens`` entries of a stored page are ours; the rest differs: copy the page, then go on in the copy."""
+    """The first ``tokens`` entries of a stored page are ours, the rest is not: copy the page and go on in the copy."""
 
     index: int
     tokens: int

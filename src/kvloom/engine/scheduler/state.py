@@ -46,7 +46,7 @@ class Chunk:
 
 @dataclass
 class Draft:
-    """The step in the making. ``rows_left``: rows that may still be added. ``failed``: sequences that can never go on."""
+    """The step in the making. ``rows_left``: rows that may be added. ``failed``: sequences that can never go on."""
 
     rows_left: int
     chunks: list[Chunk] = field(default_factory=list)

@@ -14,8 +14,8 @@ from kvloom.segment import PageId
 class Candidate:
     """A page that no sequence holds and that could be dropped.
 
-    ``kind`` is the page format's name, ``position`` the first token position it holds, ``released_s`` when its last holder
-    let go (monotonic seconds; all pages of one request share one time stamp).
+    ``kind`` is the page format's name, ``position`` the first token position it holds, ``released_s`` when its last
+    holder let go (monotonic seconds; all pages of one request share one time stamp).
     """
 
     page: PageId

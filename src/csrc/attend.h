@@ -1,0 +1,100 @@
+// Attention over KV pages: the C++ side of kvloom/attend. Plain structs of raw pointers and sizes; nothing
+// here owns memory.
+//
+// The arrays are those of kvloom/attend/plan.py, and the layout of a page is told in kvloom/memory/format.py.
+#pragma once
+
+#include <cstdint>
+
+#include "dispatch.h"
+
+namespace kvloom {
+
+constexpr int page_tokens = 16;
+constexpr int64_t grain_bytes = 64;  // a page id counts these from the start of the memory
+constexpr int32_t no_page = -1;
+
+enum class Number : int32_t { float32, float16, bfloat16 };
+
+// Kernel sources of all instruction sets share these: inlined for sure, so that no one variant's code serves
+// another.
+#define KV_INLINE __attribute__((always_inline))
+
+KV_INLINE constexpr int64_t value_bytes(Number number) {
+  return number == Number::float32 ? 4 : 2;
+}
+
+// The rows of a step: sequence b asks with rows seq_rows[b] .. seq_rows[b + 1].
+struct Rows {
+  const int32_t* positions;  // [rows]
+  const int32_t* seq_rows;   // [seqs + 1]
+  int32_t rows, seqs;
+};
+
+// The pages of one part of a plan. Dense: page_marks are the pages' first positions and page_lists has one
+// list per sequence. Ragged: page_marks are counts of valid entries, and there is one list per (layer slot,
+// sequence, head).
+struct Part {
+  uint8_t* memory;
+  Number number;
+  bool ragged;
+  int32_t heads, k_dim, v_dim;
+  int64_t window;      // a row sees positions above its own minus this
+  int64_t cell_bytes;  // one (layer, head) of a page
+  const int32_t* page_ids;
+  const int32_t* page_marks;
+  const int32_t* page_lists;
+
+  KV_INLINE int64_t k_bytes() const { return page_tokens * k_dim * value_bytes(number); }
+  KV_INLINE int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
+  KV_INLINE uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
+    const int64_t index = ragged ? 0 : (int64_t)layer_slot * heads + head;
+    return memory + page * grain_bytes + index * cell_bytes;
+  }
+};
+
+// Stores row t, head h of k and v as entry row_slots[t] of page row_pages[t], or nowhere when that is
+// no_page.
+struct WriteCall {
+  Part part;
+  int32_t layer_slot, rows, threads;
+  const float* k;  // [rows][heads][k_dim]
+  const float* v;  // [rows][heads][v_dim]
+  const int32_t* row_pages;
+  const int32_t* row_slots;
+};
+
+// Attends every row over one part. With `merge`, out and lse already hold the result over other entries: the
+// new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
+struct AttendCall {
+  Rows rows;
+  Part part;
+  int32_t layer_slot, q_heads, threads;
+  float scale;
+  const float* q;  // [rows][q_heads][k_dim]
+  float* out;      // [rows][q_heads][v_dim]
+  float* lse;      // [rows][q_heads]
+  bool merge;
+};
+
+struct AttendKernels {
+  void (*write)(const WriteCall&);
+  void (*attend)(const AttendCall&);
+};
+KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
+
+// --- The same for every instruction set (pages.cpp)
+// -----------------------------------------------------------------
+
+// Copies pages sources[i] -> targets[i]; no target may be a source.
+void copy_pages(uint8_t* memory, const int32_t* sources, const int32_t* targets, int64_t count,
+                int64_t page_bytes, int threads);
+
+// What is wrong with the arrays of a plan, or null. Kernels trust what passed here.
+const char* find_fault(const Rows& rows);
+const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,
+                       int64_t memory_bytes);
+const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots, int64_t rows,
+                             int64_t page_bytes, int64_t memory_bytes);
+
+}  // namespace kvloom

@@ -1,0 +1,142 @@
+// The module, and what attend needs of it. Python passes addresses as integers: tensors are checked there,
+// once, and not known here.
+//
+// Each family of kernels has its own bind_ function. All release the GIL while they work.
+#include "bindings.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attend.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace kvloom;
+
+namespace {
+
+using Address = uintptr_t;
+using NoGil = nb::call_guard<nb::gil_scoped_release>;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+std::vector<std::string> list_isas() {
+  std::vector<std::string> names;
+  for (int i = 0; i < num_isas; i++)
+    if (machine_runs((Isa)i)) names.push_back(isa_names[i]);
+  return names;
+}
+
+}  // namespace
+
+Isa kvloom::choose_isa(const std::string& name) {
+  const Isa isa = name.empty() ? default_isa() : find_isa(name.c_str());
+  if (isa != num_isas) return isa;
+  std::string message =
+      name.empty() ? "KVLOOM_ISA names an instruction set" : "`" + name + "` is an instruction set";
+  message += " that cannot run here; possible:";
+  for (const std::string& possible : list_isas()) message += " " + possible;
+  throw nb::value_error(message.c_str());
+}
+
+namespace {
+
+void bind_dispatch(nb::module_& m) {
+  m.def("isas", &list_isas, "Instruction sets that this machine can run, best first.");
+  m.def(
+      "default_isa", [] { return std::string(isa_names[choose_isa("")]); },
+      "The one used when none is named: the best, or what the environment variable KVLOOM_ISA says.");
+}
+
+void raise_fault(const char* fault) {
+  if (fault) throw nb::value_error(fault);
+}
+
+// Descriptions of arrays, made once per plan and checked when made. They do not keep the arrays alive.
+struct BoundPart {
+  Part part;
+  const int32_t *row_pages = nullptr, *row_slots = nullptr;
+};
+
+Rows bind_rows(Address positions, Address seq_rows, int32_t rows, int32_t seqs) {
+  const Rows bound{pointer<const int32_t>(positions), pointer<const int32_t>(seq_rows), rows, seqs};
+  raise_fault(find_fault(bound));
+  return bound;
+}
+
+BoundPart bind_part(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads,
+                    int32_t k_dim, int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes,
+                    Address page_ids, Address page_marks, Address page_lists, int64_t num_pages,
+                    int64_t num_lists) {
+  const Part part{pointer<uint8_t>(memory),
+                  (Number)number,
+                  ragged,
+                  heads,
+                  k_dim,
+                  v_dim,
+                  window,
+                  cell_bytes,
+                  pointer<const int32_t>(page_ids),
+                  pointer<const int32_t>(page_marks),
+                  pointer<const int32_t>(page_lists)};
+  raise_fault(find_fault(part, num_pages, num_lists, page_bytes, memory_bytes));
+  return {part};
+}
+
+void bind_writes(BoundPart& bound, Address row_pages, Address row_slots, int64_t rows, int64_t page_bytes,
+                 int64_t memory_bytes) {
+  bound.row_pages = pointer<const int32_t>(row_pages), bound.row_slots = pointer<const int32_t>(row_slots);
+  raise_fault(find_write_fault(bound.row_pages, bound.row_slots, rows, page_bytes, memory_bytes));
+}
+
+void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v,
+               int32_t threads, const std::string& isa) {
+  KV_PICK(attend_kernels, choose_isa(isa))
+      .write({bound.part, layer_slot, rows.rows, threads, pointer<const float>(k), pointer<const float>(v),
+              bound.row_pages, bound.row_slots});
+}
+
+void run_attend(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, float scale,
+                Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
+  KV_PICK(attend_kernels, choose_isa(isa))
+      .attend({rows, bound.part, layer_slot, q_heads, threads, scale, pointer<const float>(q),
+               pointer<float>(out), pointer<float>(lse), merge});
+}
+
+void run_copy(Address memory, Address sources, Address targets, int64_t count, int64_t page_bytes,
+              int32_t threads) {
+  copy_pages(pointer<uint8_t>(memory), pointer<const int32_t>(sources), pointer<const int32_t>(targets),
+             count, page_bytes, threads);
+}
+
+void bind_attend(nb::module_& m) {
+  nb::class_<Rows>(m, "Rows");
+  nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "row_pages"_a, "row_slots"_a, "rows"_a,
+                                       "page_bytes"_a, "memory_bytes"_a);
+  m.def("bind_rows", &bind_rows, nb::kw_only(), "positions"_a, "seq_rows"_a, "rows"_a, "seqs"_a);
+  m.def("bind_part", &bind_part, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a,
+        "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a,
+        "page_marks"_a, "page_lists"_a, "num_pages"_a, "num_lists"_a);
+  m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a,
+        "isa"_a = "");
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "scale"_a, "q"_a,
+        "out"_a, "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
+  m.def("copy_pages", &run_copy, NoGil(), "memory"_a, "sources"_a, "targets"_a, "count"_a, "page_bytes"_a,
+        "threads"_a);
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.doc() = "kvloom's C++ kernels. Use them through kvloom.kernels and the classes above it.";
+  bind_dispatch(m);
+  bind_attend(m);
+  bind_linear(m);
+}

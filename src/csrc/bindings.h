@@ -1,0 +1,18 @@
+// What the binding files share.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <string>
+
+#include "dispatch.h"
+
+namespace kvloom {
+
+// "" stands for the default. Throws ValueError when this machine cannot run it.
+Isa choose_isa(const std::string& name);
+
+// Weights, matrix products, and the small operators.
+void bind_linear(nanobind::module_& m);
+
+}  // namespace kvloom

@@ -1,0 +1,78 @@
+// Run-time choice among the variants of a kernel.
+//
+// A family of kernels is a plain struct of function pointers. Its header declares one constant per
+// instruction set with KV_DECLARE_VARIANTS, its source defines the one of its own KV_ISA, and callers take
+// the best that this machine can run:
+//
+//     struct FooKernels { void (*foo)(const Foo&); };
+//     KV_DECLARE_VARIANTS(FooKernels, foo_kernels)      // in foo.h, namespace kvloom
+//     const FooKernels foo_kernels = {foo};             // in foo.cpp, namespace kvloom::KV_ISA
+//     KV_PICK(foo_kernels, isa).foo(...)                // in bindings.cpp
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#define KV_EACH_ISA(X, ...) X(avx512, __VA_ARGS__) X(avx2, __VA_ARGS__) X(portable, __VA_ARGS__)
+#elif defined(__aarch64__)
+#define KV_EACH_ISA(X, ...) X(neon, __VA_ARGS__) X(portable, __VA_ARGS__)
+#else
+#define KV_EACH_ISA(X, ...) X(portable, __VA_ARGS__)
+#endif
+
+#define KV_DECLARE_VARIANT(isa, Table, name) \
+  namespace isa {                            \
+  extern const Table name;                   \
+  }
+#define KV_DECLARE_VARIANTS(Table, name) KV_EACH_ISA(KV_DECLARE_VARIANT, Table, name)
+
+#define KV_VARIANT_ADDRESS(isa, name) &::kvloom::isa::name,
+#define KV_PICK(name, isa) (*::kvloom::pick_variant({KV_EACH_ISA(KV_VARIANT_ADDRESS, name)}, isa))
+
+namespace kvloom {
+
+// Best first.
+#define KV_ENUMERATOR(isa, unused) isa##_isa,
+enum Isa : int { KV_EACH_ISA(KV_ENUMERATOR, ) num_isas };
+#undef KV_ENUMERATOR
+
+#define KV_NAME(isa, unused) #isa,
+static const char* const isa_names[num_isas] = {KV_EACH_ISA(KV_NAME, )};
+#undef KV_NAME
+
+static inline bool machine_runs(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (isa == avx2_isa) return avx2;
+  if (isa == avx512_isa)
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return isa < num_isas;
+}
+
+// The instruction set of that name, or num_isas when the machine (or this build) has none such.
+static inline Isa find_isa(const char* name) {
+  for (int i = 0; i < num_isas; i++)
+    if (!std::strcmp(name, isa_names[i]) && machine_runs((Isa)i)) return (Isa)i;
+  return num_isas;
+}
+
+// The best that runs here, unless the environment variable KVLOOM_ISA names another. num_isas when that one
+// cannot run.
+static inline Isa default_isa() {
+  if (const char* wanted = std::getenv("KVLOOM_ISA"); wanted && *wanted) return find_isa(wanted);
+  int i = 0;
+  while (!machine_runs((Isa)i)) i++;
+  return (Isa)i;
+}
+
+template <class Table>
+static inline const Table* pick_variant(const Table* const (&variants)[num_isas], Isa isa) {
+  return variants[isa];
+}
+
+}  // namespace kvloom

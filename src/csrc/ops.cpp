@@ -1,0 +1,103 @@
+#include "ops.h"
+
+#include <cmath>
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace kvloom {
+namespace KV_ISA {
+namespace {
+
+// Rows are handed out by the block: single rows are too little work for that.
+constexpr int64_t kBlockFloats = 16384;
+
+template <class Body>
+inline void for_rows(int64_t rows, int64_t width, int threads, const Body& body) {
+  const int64_t size = width < kBlockFloats ? kBlockFloats / width : 1;
+  parallel_for((rows + size - 1) / size, threads, [&](int64_t block) {
+    for (int64_t r = block * size; r < rows && r < (block + 1) * size; r++) body(r);
+  });
+}
+
+inline v16 load_some(const float* p, int64_t n) {
+  v16 v = splat(0.0f);
+  std::memcpy(&v, p, (size_t)n * 4);
+  return v;
+}
+
+// Lane i sums the squares of the elements i, i + 16, ...; then the lanes are folded.
+inline float sum_of_squares(const float* x, int64_t n) {
+  v16 sum = splat(0.0f);
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) sum = fma(load(x + i), load(x + i), sum);
+  if (i < n) sum = fma(load_some(x + i, n - i), load_some(x + i, n - i), sum);
+  return fold_sum(sum);
+}
+
+inline v16 sigmoid_of_negative(v16 x) {
+  return splat(1.0f) / (splat(1.0f) + vexp(x));
+}
+
+inline v16 silu(v16 x) {
+  return x * sigmoid_of_negative(splat(-1.0f) * x);
+}
+
+// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): nothing cancels.
+inline v16 gelu_tanh(v16 x) {
+  const v16 cubic = fma(x * x * x, splat(0.044715f), x);
+  return x * sigmoid_of_negative(cubic * splat(-1.5957691216057308f));
+}
+
+template <class Gate>
+inline void gate_mul(const GateArgs& a, const Gate& gate) {
+  for_rows(a.rows, a.width, a.threads, [&](int64_t r) {
+    const float *g = a.x + 2 * r * a.width, *u = g + a.width;
+    float* out = a.out + r * a.width;
+    int64_t i = 0;
+    for (; i + 16 <= a.width; i += 16) store(out + i, gate(load(g + i)) * load(u + i));
+    if (i == a.width) return;
+    const v16 rest = gate(load_some(g + i, a.width - i)) * load_some(u + i, a.width - i);
+    std::memcpy(out + i, &rest, (size_t)(a.width - i) * 4);
+  });
+}
+
+void rms_norm(const NormArgs& a) {
+  for_rows(a.outer * a.inner, a.width, a.threads, [&](int64_t r) {
+    float* x = a.x + r / a.inner * a.outer_stride + r % a.inner * a.inner_stride;
+    if (a.add)
+      for (int64_t i = 0; i < a.width; i++) x[i] += a.add[r * a.width + i];
+    const float scale = 1.0f / std::sqrt(sum_of_squares(x, a.width) / (float)a.width + a.eps);
+    float* out = a.out + r * a.width;
+    for (int64_t i = 0; i < a.width; i++) out[i] = x[i] * scale * a.weight[i];
+  });
+}
+
+void rope(const RopeArgs& a) {
+  for_rows(a.tokens, a.heads * a.half, a.threads, [&](int64_t t) {
+    const float *c = a.cos + a.positions[t] * a.half, *s = a.sin + a.positions[t] * a.half;
+    for (int64_t h = 0; h < a.heads; h++) {
+      float *lo = a.x + t * a.token_stride + h * a.head_stride, *hi = lo + a.half;
+      for (int64_t i = 0; i < a.half; i++) {
+        const float x = lo[i], y = hi[i];
+        lo[i] = x * c[i] - y * s[i];
+        hi[i] = y * c[i] + x * s[i];
+      }
+    }
+  });
+}
+
+void silu_mul(const GateArgs& args) {
+  gate_mul(args, [](v16 x) { return silu(x); });
+}
+
+void gelu_tanh_mul(const GateArgs& args) {
+  gate_mul(args, [](v16 x) { return gelu_tanh(x); });
+}
+
+}  // namespace
+
+const OpsKernels ops_kernels = {rms_norm, rope, silu_mul, gelu_tanh_mul};
+
+}  // namespace KV_ISA
+}  // namespace kvloom

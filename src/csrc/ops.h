@@ -1,0 +1,49 @@
+// The small operators between matrix products, each in one pass. A row's bits depend on that row only, on
+// every instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "dispatch.h"
+
+namespace kvloom {
+
+// Vectors of `width` floats, `outer` x `inner` of them; strides in floats. `add` (same shape, contiguous) may
+// be null: then x is first increased by it, in place. out is contiguous.
+struct NormArgs {
+  float* x;
+  const float* add;
+  const float* weight;
+  float* out;
+  int64_t outer, inner, width, outer_stride, inner_stride;
+  float eps;
+  int threads;
+};
+
+// x [tokens, heads, >= 2 * half], rotated in place: (a, b) = (x[i], x[i + half]) -> (a cos - b sin, b cos + a
+// sin).
+struct RopeArgs {
+  float* x;
+  const int64_t* positions;
+  const float *cos, *sin;  // [positions, half]
+  int64_t tokens, heads, half, token_stride, head_stride;
+  int threads;
+};
+
+// x [rows, 2 * width] holds gate and up side by side; out [rows, width] = f(gate) * up.
+struct GateArgs {
+  const float* x;
+  float* out;
+  int64_t rows, width;
+  int threads;
+};
+
+struct OpsKernels {
+  void (*rms_norm)(const NormArgs&);
+  void (*rope)(const RopeArgs&);
+  void (*silu_mul)(const GateArgs&);
+  void (*gelu_tanh_mul)(const GateArgs&);
+};
+KV_DECLARE_VARIANTS(OpsKernels, ops_kernels)
+
+}  // namespace kvloom

@@ -1,0 +1,161 @@
+#include "pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ggml_blocks.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace kvloom {
+namespace {
+
+using portable::half_to_float;
+
+template <Kind K>
+void write_scales(const Block& b, int lane, uint8_t* out) {
+  constexpr Layout L = layout(K);
+  std::memcpy(out + 2 * lane, &b.d, 2);
+  if constexpr (L.minimum) std::memcpy(out + 2 * (kPanel + lane), &b.m, 2);
+  if constexpr (L.nested)
+    for (int g = 0; g < L.groups; g++) {
+      uint8_t* group = out + L.head_bytes + g * L.group_bytes;
+      group[lane] = b.scales[g];
+      if (L.minimum) group[kPanel + lane] = b.minima[g];
+    }
+}
+
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+// Four rounds of interleaving the halves.
+void transpose(bytes16 (&rows)[16]) {
+  for (int round = 0; round < 4; round++) {
+    bytes16 next[16];
+    for (int i = 0; i < 8; i++) {
+      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
+                                            22, 7, 23);
+      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                                13, 29, 14, 30, 15, 31);
+    }
+    std::memcpy(rows, next, sizeof rows);
+  }
+}
+
+// Sixteen columns of sixteen rows, to column stride L.column_bytes.
+template <Kind K>
+void write_columns(bytes16 (&rows)[16], uint8_t* out) {
+  transpose(rows);
+  for (int c = 0; c < 16; c++) std::memcpy(out + c * layout(K).column_bytes, &rows[c], 16);
+}
+
+template <Kind K>
+void write_codes(const Block* rows, uint8_t* out) {
+  constexpr Layout L = layout(K);
+  for (int at = 0; at < L.columns; at += 16) {
+    bytes16 low[16], high[16];
+    for (int i = 0; i < 16; i++) {
+      std::memcpy(&low[i], rows[i].codes + at, 16);
+      std::memcpy(&high[i], rows[i + 16].codes + at, 16);
+      if (L.bits == 4) low[i] |= high[i] << 4;
+    }
+    const int g = at / L.group, c = at % L.group;
+    uint8_t* columns = out + L.head_bytes + g * L.group_bytes + L.scale_bytes + c * L.column_bytes;
+    write_columns<K>(low, columns);
+    if (L.bits == 8) write_columns<K>(high, columns + 16);
+  }
+}
+
+template <class T>
+void pack_floats(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out) {
+  T* column = reinterpret_cast<T*>(out);
+  const int64_t stride = cols * (int64_t)sizeof(T);
+  for (int64_t c = 0; c < cols; c++, column += kPanel)
+    for (int lane = 0; lane < kPanel; lane++) {
+      T value = 0;
+      if (lane < rows) std::memcpy(&value, source + lane * stride + c * (int64_t)sizeof(T), sizeof(T));
+      column[lane] = value;
+    }
+}
+
+template <Kind K>
+void pack_panel(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out) {
+  constexpr Layout L = layout(K);
+  if constexpr (K == Kind::F32) return pack_floats<uint32_t>(source, rows, cols, out);
+  if constexpr (L.bits == 16) return pack_floats<uint16_t>(source, rows, cols, out);
+  if constexpr (L.quantized) {
+    const int64_t blocks = cols / L.columns, stride = blocks * L.source_bytes;
+    Block lanes[kPanel] = {};
+    for (int64_t block = 0; block < blocks; block++, out += L.bytes) {
+      for (int lane = 0; lane < rows; lane++)
+        read_block<K>(source + lane * stride + block * L.source_bytes, lanes[lane]);
+      for (int lane = 0; lane < kPanel; lane++) write_scales<K>(lanes[lane], lane, out);
+      write_codes<K>(lanes, out);
+    }
+  }
+}
+
+template <Kind K>
+float value_at(const uint8_t* block, int lane, int g, int c) {
+  constexpr Layout L = layout(K);
+  const uint8_t* group = block + L.head_bytes + g * L.group_bytes;
+  const uint8_t* column = group + L.scale_bytes + c * L.column_bytes;
+  if constexpr (K == Kind::F32) {
+    float x;
+    std::memcpy(&x, column + 4 * lane, 4);
+    return x;
+  }
+  uint16_t h;
+  if constexpr (!L.quantized) {
+    std::memcpy(&h, column + 2 * lane, 2);
+    if constexpr (K == Kind::F16) return half_to_float(h);
+    uint32_t bits = (uint32_t)h << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+  }
+  std::memcpy(&h, block + 2 * lane, 2);
+  float d = half_to_float(h), m = 0;
+  if constexpr (L.minimum) std::memcpy(&h, block + 2 * (kPanel + lane), 2), m = half_to_float(h);
+  if constexpr (K == Kind::Q6_K) d *= (float)(int8_t)group[lane];
+  if constexpr (L.nested && L.minimum) d *= (float)group[lane], m *= -(float)group[kPanel + lane];
+  if constexpr (K == Kind::Q4_0) m = -8.0f * d;
+  constexpr bool added = L.minimum || K == Kind::Q4_0;
+  const int code = L.bits == 4 ? (column[lane % 16] >> (lane / 16 * 4)) & 15 : (int8_t)column[lane];
+  return added ? (float)code * d + m : (float)code * d;
+}
+
+template <Kind K>
+void read_row(const uint8_t* panel, int lane, int64_t cols, float* out) {
+  constexpr Layout L = layout(K);
+  for (int64_t block = 0; block < cols / L.columns; block++, panel += L.bytes)
+    for (int g = 0; g < L.groups; g++)
+      for (int c = 0; c < L.group; c++) *out++ = value_at<K>(panel, lane, g, c);
+}
+
+}  // namespace
+
+void pack_weight(const uint8_t* source, Kind kind, int64_t rows, int64_t cols, uint8_t* packed, int threads) {
+  const Layout shape = layout(kind);
+  const int64_t stride = cols / shape.columns * shape.source_bytes, bytes = panel_bytes(kind, cols);
+  parallel_for(num_panels(rows), threads, [&](int64_t panel) {
+    const int64_t first = panel * kPanel, count = std::min<int64_t>(kPanel, rows - first);
+    with_kind(kind, [&](auto tag) {
+      pack_panel<decltype(tag)::kind>(source + first * stride, count, cols, packed + panel * bytes);
+    });
+  });
+}
+
+void gather_rows(const Matrix* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count,
+                 float* out, int threads) {
+  parallel_for(count, threads, [&](int64_t i) {
+    int64_t row = ids[i];
+    const Matrix* part = parts;
+    while (part < parts + num_parts - 1 && row >= part->rows) row -= part++->rows;
+    const uint8_t* panel = panel_at(*part, row / kPanel, cols);
+    with_kind((Kind)part->kind, [&](auto tag) {
+      read_row<decltype(tag)::kind>(panel, (int)(row % kPanel), cols, out + i * cols);
+    });
+  });
+}
+
+}  // namespace kvloom

@@ -1,0 +1,14 @@
+// Working memory of kernels: one block per thread and purpose, kept between calls, grown when needed.
+#pragma once
+
+#include <cstddef>
+
+namespace kvloom {
+
+enum class Scratch { items, partials, tile, count };
+
+// At least `bytes`, aligned to 64, contents undefined. Valid until the same thread asks for the same purpose
+// again.
+void* scratch(Scratch purpose, size_t bytes);
+
+}  // namespace kvloom

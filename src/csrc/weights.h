@@ -1,0 +1,140 @@
+// How a weight matrix lies in memory: panels of 32 output rows, interleaved so that one register holds many
+// rows at one column.
+//
+// A panel is a run of superblocks along the columns; a superblock is
+//   head     fp16 scale of the 32 rows, then (kinds with a minimum) fp16 minimum of the 32 rows; absent for
+//   plain floats groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the
+//   kind has one;
+//            then its columns, each: 32 values of 32, 16, 8 or 4 bits. Of 4-bit columns byte i holds row i
+//            (low) and 16 + i (high).
+// Value of a code: code * d (+ m). d and m are exact in float, and so is code * d, whatever the kind: the
+// only rounding is that of the last addition, which makes fused and separate arithmetic agree.
+//
+// Kernels include this: it has no function with external linkage (see simd.h).
+#pragma once
+
+#include <cstdint>
+
+namespace kvloom {
+
+constexpr int kPanel = 32;
+
+enum class Kind : int64_t { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
+constexpr int kKinds = 11;
+constexpr const char* kKindNames[kKinds] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_1", "Q5_0",
+                                            "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"};
+
+struct Layout {
+  int bits;          // of one value in memory here
+  int group;         // columns that share a scale
+  int groups;        // per superblock
+  bool quantized;    // has fp16 scales
+  bool minimum;      // has fp16 minima
+  bool nested;       // has byte scales per group (K kinds)
+  int source_bytes;  // of one superblock of one row in the file
+
+  // Of a superblock (of all 32 rows, where bytes are meant), following from the above.
+  int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
+};
+
+static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum,
+                                    bool nested, int source_bytes) {
+  const int head = quantized ? 2 * kPanel * (1 + minimum) : 0, scales = nested ? kPanel * (1 + minimum) : 0;
+  const int column = kPanel * bits / 8, whole = scales + group * column;
+  return {bits,
+          group,
+          groups,
+          quantized,
+          minimum,
+          nested,
+          source_bytes,
+          group * groups,
+          head,
+          scales,
+          column,
+          whole,
+          head + groups * whole};
+}
+
+static constexpr Layout layout(Kind kind) {
+  switch (kind) {
+    case Kind::F32:
+      return make_layout(32, 1, 1, false, false, false, 4);
+    case Kind::F16:
+    case Kind::BF16:
+      return make_layout(16, 1, 1, false, false, false, 2);
+    case Kind::Q4_0:
+      return make_layout(4, 32, 1, true, false, false, 18);
+    case Kind::Q4_1:
+      return make_layout(4, 32, 1, true, true, false, 20);
+    case Kind::Q5_0:
+      return make_layout(8, 32, 1, true, false, false, 22);
+    case Kind::Q5_1:
+      return make_layout(8, 32, 1, true, true, false, 24);
+    case Kind::Q8_0:
+      return make_layout(8, 32, 1, true, false, false, 34);
+    case Kind::Q4_K:
+      return make_layout(4, 32, 8, true, true, true, 144);
+    case Kind::Q5_K:
+      return make_layout(8, 32, 8, true, true, true, 176);
+    case Kind::Q6_K:
+      return make_layout(8, 16, 16, true, false, true, 210);
+  }
+  return {};
+}
+
+// One packed matrix. Plain integers, so that a table of them can be built outside.
+struct Matrix {
+  int64_t packed;  // address
+  int64_t kind;
+  int64_t rows;
+};
+
+static inline int64_t num_panels(int64_t rows) {
+  return (rows + kPanel - 1) / kPanel;
+}
+
+static inline int64_t panel_bytes(Kind kind, int64_t cols) {
+  const Layout shape = layout(kind);
+  return cols / shape.columns * shape.bytes;
+}
+
+static inline const uint8_t* panel_at(const Matrix& part, int64_t panel, int64_t cols) {
+  return reinterpret_cast<const uint8_t*>(part.packed) + panel * panel_bytes((Kind)part.kind, cols);
+}
+
+// Calls visit(KindTag<K>{}): the kind as a compile-time constant.
+template <Kind K>
+struct KindTag {
+  static constexpr Kind kind = K;
+};
+
+template <class Visit>
+static inline void with_kind(Kind kind, const Visit& visit) {
+  switch (kind) {
+    case Kind::F32:
+      return visit(KindTag<Kind::F32>{});
+    case Kind::F16:
+      return visit(KindTag<Kind::F16>{});
+    case Kind::BF16:
+      return visit(KindTag<Kind::BF16>{});
+    case Kind::Q4_0:
+      return visit(KindTag<Kind::Q4_0>{});
+    case Kind::Q4_1:
+      return visit(KindTag<Kind::Q4_1>{});
+    case Kind::Q5_0:
+      return visit(KindTag<Kind::Q5_0>{});
+    case Kind::Q5_1:
+      return visit(KindTag<Kind::Q5_1>{});
+    case Kind::Q8_0:
+      return visit(KindTag<Kind::Q8_0>{});
+    case Kind::Q4_K:
+      return visit(KindTag<Kind::Q4_K>{});
+    case Kind::Q5_K:
+      return visit(KindTag<Kind::Q5_K>{});
+    case Kind::Q6_K:
+      return visit(KindTag<Kind::Q6_K>{});
+  }
+}
+
+}  // namespace kvloom

@@ -1,0 +1,89 @@
+"""Types of the C++ extension. Addresses are integers: see src/csrc/bindings.cpp."""
+
+def isas() -> list[str]: ...
+def default_isa() -> str: ...
+
+class Rows: ...
+
+class Part:
+    def bind_writes(self, row_pages: int, row_slots: int, rows: int, page_bytes: int, memory_bytes: int) -> None: ...
+
+def bind_rows(*, positions: int, seq_rows: int, rows: int, seqs: int) -> Rows: ...
+def bind_part(
+    *,
+    memory: int,
+    memory_bytes: int,
+    number: int,
+    ragged: bool,
+    heads: int,
+    k_dim: int,
+    v_dim: int,
+    window: int,
+    cell_bytes: int,
+    page_bytes: int,
+    page_ids: int,
+    page_marks: int,
+    page_lists: int,
+    num_pages: int,
+    num_lists: int,
+) -> Part: ...
+def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
+def attend(
+    rows: Rows,
+    part: Part,
+    layer_slot: int,
+    q_heads: int,
+    scale: float,
+    q: int,
+    out: int,
+    lse: int,
+    merge: bool,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def copy_pages(memory: int, sources: int, targets: int, count: int, page_bytes: int, threads: int) -> None: ...
+def weight_kinds() -> list[tuple[str, int, int, int]]: ...
+def pack_weight(source: int, kind: int, rows: int, cols: int, packed: int, threads: int) -> None: ...
+def gather_rows(parts: int, num_parts: int, cols: int, ids: int, count: int, out: int, threads: int) -> bool: ...
+def linear(
+    x: int,
+    parts: int,
+    bias: int,
+    out: int,
+    rows: int,
+    cols: int,
+    outputs: int,
+    num_parts: int,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def rms_norm(
+    x: int,
+    add: int,
+    weight: int,
+    out: int,
+    outer: int,
+    inner: int,
+    width: int,
+    outer_stride: int,
+    inner_stride: int,
+    eps: float,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def rope(
+    x: int,
+    positions: int,
+    cos: int,
+    sin: int,
+    num_positions: int,
+    tokens: int,
+    heads: int,
+    half: int,
+    token_stride: int,
+    head_stride: int,
+    threads: int,
+    isa: str = "",
+) -> bool: ...
+def silu_mul(x: int, out: int, rows: int, width: int, threads: int, isa: str = "") -> None: ...
+def gelu_tanh_mul(x: int, out: int, rows: int, width: int, threads: int, isa: str = "") -> None: ...

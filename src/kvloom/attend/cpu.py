@@ -1,0 +1,180 @@
+"""attend on the CPU: binds a plan's arrays to the C++ kernels, which do the work.
+
+A plan is looked at once, when its first layer runs; further calls of the same plan pass a handful of numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kvloom import _kernels
+from kvloom.attend.plan import DensePart, Part, Plan, RaggedPart
+from kvloom.errors import ConfigError, InternalError
+from kvloom.kernels import choose_isa
+from kvloom.memory.arena import GRAIN_BYTES
+
+_NUMBERS = {"float32": 0, "float16": 1, "bfloat16": 2}
+"""Codec name -> enum class Number of attend.h."""
+
+_NO_WINDOW = 2**31
+"""Wider than any position is far."""
+
+LANES = 16
+"""Head dims must be multiples of this."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bound:
+    """A plan and what the kernels know of it. Holding the plan keeps its arrays alive."""
+
+    plan: Plan
+    rows: _kernels.Rows
+    parts: tuple[_kernels.Part, ...]
+
+
+class CpuAttend:
+    """Keeps the contract of ``attend.base.Attend``.
+
+    Parameters
+    ----------
+    memory:
+        The arena's bytes: one contiguous uint8 tensor on the CPU, aligned to the arena's grain.
+    threads:
+        Cores to use at most. The answer does not depend on it.
+    isa:
+        One of ``kernels.isas()``; None takes the best (or KVLOOM_ISA). The answer does not depend on it.
+    """
+
+    def __init__(self, memory: torch.Tensor, threads: int, isa: str | None = None) -> None:
+        _check(memory, "memory", torch.uint8, (memory.numel(),))
+        if memory.data_ptr() % GRAIN_BYTES:
+            raise InternalError(f"the arena must start at a multiple of {GRAIN_BYTES} bytes")
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}")
+        self.memory = memory
+        self.threads = threads
+        self.isa = choose_isa(isa)
+        self._last: _Bound | None = None
+
+    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+        """See ``Attend.write``."""
+        target = plan.layers[layer].writes
+        if target is None:
+            raise InternalError(f"layer {layer} does not own KV")
+        index, slot = target
+        fmt = plan.parts[index].format
+        _check(k_TKD, "k_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
+        _check(v_TKD, "v_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
+        bound = self._bind(plan)
+        keys, values = k_TKD.data_ptr(), v_TKD.data_ptr()
+        _kernels.write(bound.rows, bound.parts[index], slot, keys, values, self.threads, self.isa)
+
+    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``Attend.attend``."""
+        layer_plan = plan.layers[layer]
+        num_rows, num_heads, _ = q_THD.shape
+        v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
+        out_THD, lse_TH = torch.empty(num_rows, num_heads, v_dim), torch.empty(num_rows, num_heads)
+        bound = self._bind(plan)
+        for order, (index, slot) in enumerate(layer_plan.reads):
+            part = plan.parts[index]
+            _check(q_THD, "q_THD", torch.float32, (plan.num_rows, num_heads, part.format.k_dim))
+            if num_heads % _heads(part) or part.format.v_dim != v_dim:
+                raise InternalError(f"layer {layer}: {num_heads} query heads do not fit {part.format}")
+            _kernels.attend(
+                bound.rows,
+                bound.parts[index],
+                slot,
+                num_heads,
+                layer_plan.scale,
+                q_THD.data_ptr(),
+                out_THD.data_ptr(),
+                lse_TH.data_ptr(),
+                order > 0,
+                self.threads,
+                self.isa,
+            )
+        return out_THD, lse_TH
+
+    def _bind(self, plan: Plan) -> _Bound:
+        if self._last is None or self._last.plan is not plan:
+            _check_slots(plan)
+            try:
+                rows = _bind_rows(plan)
+                parts = tuple(self._bind_part(plan, part) for part in plan.parts)
+            except ConfigError:
+                raise
+            except ValueError as error:
+                raise InternalError(f"the plan is broken: {error}") from None
+            self._last = _Bound(plan, rows, parts)
+        return self._last
+
+    def _bind_part(self, plan: Plan, part: Part) -> _kernels.Part:
+        fmt = part.format
+        if fmt.k_dim % LANES or fmt.v_dim % LANES:
+            raise ConfigError(f"head dims must be multiples of {LANES}, got {fmt.k_dim} and {fmt.v_dim}")
+        ragged = isinstance(part, RaggedPart)
+        marks_P = part.page_counts_P if isinstance(part, RaggedPart) else part.page_starts_P
+        lists_L1 = part.cell_pages_C1 if isinstance(part, RaggedPart) else part.seq_pages_B1
+        _check(part.page_ids_P, "page_ids_P", torch.int32, marks_P.shape)
+        _check(marks_P, "page_starts_P or page_counts_P", torch.int32, marks_P.shape)
+        _check(lists_L1, "page lists", torch.int32, lists_L1.shape if ragged else (plan.num_seqs + 1,))
+        bound = _kernels.bind_part(
+            memory=self.memory.data_ptr(),
+            memory_bytes=self.memory.numel(),
+            number=_NUMBERS[fmt.codec],
+            ragged=ragged,
+            heads=_heads(part),
+            k_dim=fmt.k_dim,
+            v_dim=fmt.v_dim,
+            window=_NO_WINDOW if part.window is None else part.window,
+            cell_bytes=fmt.cell_bytes,
+            page_bytes=fmt.page_bytes,
+            page_ids=part.page_ids_P.data_ptr(),
+            page_marks=marks_P.data_ptr(),
+            page_lists=lists_L1.data_ptr(),
+            num_pages=marks_P.numel(),
+            num_lists=lists_L1.numel() - 1,
+        )
+        if isinstance(part, DensePart):
+            pages_T, slots_T = part.row_pages_T, part.row_slots_T
+            _check(pages_T, "row_pages_T", torch.int32, (plan.num_rows,))
+            _check(slots_T, "row_slots_T", torch.int32, (plan.num_rows,))
+            size = (plan.num_rows, fmt.page_bytes, self.memory.numel())
+            bound.bind_writes(pages_T.data_ptr(), slots_T.data_ptr(), *size)
+        return bound
+
+
+def _bind_rows(plan: Plan) -> _kernels.Rows:
+    _check(plan.positions_T, "positions_T", torch.int32, (plan.num_rows,))
+    _check(plan.seq_rows_B1, "seq_rows_B1", torch.int32, (plan.num_seqs + 1,))
+    positions, seq_rows = plan.positions_T.data_ptr(), plan.seq_rows_B1.data_ptr()
+    return _kernels.bind_rows(positions=positions, seq_rows=seq_rows, rows=plan.num_rows, seqs=plan.num_seqs)
+
+
+def _heads(part: Part) -> int:
+    return part.heads if isinstance(part, RaggedPart) else part.format.heads
+
+
+def _check_slots(plan: Plan) -> None:
+    for number, layer in enumerate(plan.layers):
+        for index, slot in (*layer.reads, *([layer.writes] if layer.writes else [])):
+            part = plan.parts[index]
+            slots = len(part.format.layers)
+            if isinstance(part, RaggedPart):
+                slots = (part.cell_pages_C1.numel() - 1) // max(1, plan.num_seqs * part.heads)
+            if not 0 <= slot < slots:
+                raise InternalError(f"layer {number}: slot {slot} of part {index}, which has {slots}")
+        if layer.writes is not None and not isinstance(plan.parts[layer.writes[0]], DensePart):
+            raise InternalError(f"layer {number} writes to a part that is read only")
+
+
+def _check(tensor: torch.Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.is_cpu:
+        return
+    raise InternalError(
+        f"{name} must be contiguous {dtype} of shape {tuple(shape)} on the CPU, got {tensor.dtype} of shape "
+        f"{tuple(tensor.shape)}, strides {tensor.stride()}, on {tensor.device}"
+    )

@@ -1,0 +1,117 @@
+"""The verbs and their flags. Each imports what it needs when it runs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvloom.cli.settings import Settings, with_settings
+
+if TYPE_CHECKING:
+    from kvloom.engine.params import SamplingParams
+
+app = typer.Typer(
+    name="kvloom",
+    help="Run language models with KV-cache memory under your control.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens to generate at most", show_default="what fits", rich_help_panel="Sampling"),
+]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token", rich_help_panel="Sampling")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens of this total", rich_help_panel="Sampling")]
+TopK = Annotated[int, typer.Option(help="Keep this many tokens; 0 keeps all", rich_help_panel="Sampling")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("kvloom"))
+        raise typer.Exit
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Known name, Hugging Face id, or path", show_default=False)
+    ],
+) -> None:
+    """Fetch a model, or register one that is on disk."""
+    from kvloom.cli.pulling import pull_model
+
+    pull_model(name)
+
+
+@app.command()
+@with_settings("engine", "cache", "scheduler")
+def run(
+    model: Model,
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What to ask; - reads standard input", show_default=False)
+    ],
+    settings: Settings,
+    raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template")] = False,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+) -> None:
+    """Answer one prompt."""
+    from kvloom.cli.generating import run_once
+
+    run_once(model, prompt, raw, _sampling(max_tokens, temperature, top_p, top_k), settings)
+
+
+@app.command()
+@with_settings("engine", "cache", "scheduler")
+def chat(
+    model: Model,
+    settings: Settings,
+    system: Annotated[str | None, typer.Option(help="System message", show_default="none")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    top_k: TopK = 0,
+) -> None:
+    """Talk with a model."""
+    from kvloom.cli.generating import chat as converse
+
+    converse(model, system, _sampling(max_tokens, temperature, top_p, top_k), settings)
+
+
+@app.command()
+@with_settings("engine", "cache", "scheduler", "server")
+def serve(model: Model, settings: Settings) -> None:
+    """Serve a model over HTTP, as OpenAI's API does. If KVLOOM_API_KEY is set, clients must send it."""
+    from kvloom.cli.serving import serve_model
+
+    serve_model(model, settings)
+
+
+@app.command()
+@with_settings("cache")
+def inspect(
+    model: Model,
+    settings: Settings,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Say what a model is and what its KV costs."""
+    from kvloom.cli.inspecting import inspect_model
+
+    inspect_model(model, settings, json)
+
+
+def _sampling(max_tokens: int | None, temperature: float, top_p: float, top_k: int) -> SamplingParams:
+    from kvloom.engine.params import SamplingParams
+
+    return SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)

@@ -1,0 +1,39 @@
+"""The one file of the command line that reaches the model store and the engine: both are slow to import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from kvloom.config import EngineConfig
+
+if TYPE_CHECKING:
+    from kvloom.model.manifest import Manifest
+    from kvloom.model.progress import Progress
+    from kvloom.server.engine_protocol import ServedEngine
+
+    class Engine(ServedEngine, Protocol):
+        """An engine that this process owns."""
+
+        def close(self) -> None: ...
+
+
+def pull(name: str, progress: Progress) -> Manifest:
+    """Fetch a model, or register a path. Raises ModelError."""
+    from kvloom.model import store
+
+    return store.pull(name, progress)
+
+
+def resolve(name: str) -> Manifest:
+    """Find a model that is here. Raises ModelError."""
+    from kvloom.model import store
+
+    return store.resolve(name)
+
+
+def open_engine(config: EngineConfig) -> Engine:
+    """Load a model. Raises ConfigError and ModelError."""
+    from kvloom.engine.async_engine import AsyncEngine
+
+    engine: Engine = AsyncEngine(config)
+    return engine

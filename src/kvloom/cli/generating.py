@@ -1,0 +1,143 @@
+"""``kvloom run`` and ``kvloom chat``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass, field
+
+from kvloom.cli import backend
+from kvloom.cli.say import bytes_text, say
+from kvloom.cli.settings import Settings
+from kvloom.cli.talk import Spoken, speak
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import RequestError
+from kvloom.server.engine_protocol import ServedEngine, Tokenizer
+
+HELP = "/reset forgets the conversation, /stats shows the cache, /exit leaves; Ctrl-C stops an answer"
+
+Turn = dict[str, str]
+
+
+def run_once(model: str, prompt: str, raw: bool, params: SamplingParams, settings: Settings) -> None:
+    """Answer one prompt (``-`` reads standard input), then say where the time went."""
+    text = _clean(sys.stdin.buffer.read() if prompt == "-" else prompt)
+    engine = backend.open_engine(settings.engine(model))
+    spoken = Spoken()
+    try:
+        asyncio.run(speak(engine, _prompt_ids(engine.tokenizer, text, raw), params, spoken))
+    finally:
+        engine.close()
+        if spoken.texts:
+            print(flush=True)
+    say(spoken.line())
+
+
+def chat(model: str, system: str | None, params: SamplingParams, settings: Settings) -> None:
+    """Talk until ``/exit`` or the end of input."""
+    engine = backend.open_engine(settings.engine(model))
+    try:
+        with asyncio.Runner() as runner:
+            say(f"{engine.model_name}: {HELP}")
+            Conversation(engine, params, runner, system).talk()
+    finally:
+        engine.close()
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Turns so far, and how to take the next."""
+
+    engine: ServedEngine
+    params: SamplingParams
+    runner: asyncio.Runner
+    system: str | None = None
+    turns: list[Turn] = field(default_factory=list)
+
+    def talk(self) -> None:
+        while True:
+            try:
+                line = _ask()
+            except KeyboardInterrupt:
+                say("\n(/exit or Ctrl-D leaves)")
+                continue
+            except EOFError:
+                return
+            except UnicodeDecodeError as error:
+                say(f"error: the input is not valid UTF-8 at byte {error.start}")
+                continue
+            match line.strip():
+                case "":
+                    continue
+                case "/exit":
+                    return
+                case "/reset":
+                    self.turns.clear()
+                    say("(forgotten)")
+                case "/stats":
+                    say(_stats(self.engine))
+                case command if command.startswith("/"):
+                    say(HELP)
+                case question:
+                    self._turn(question)
+
+    def _turn(self, question: str) -> None:
+        spoken = Spoken()
+        self.turns.append({"role": "user", "content": question})
+        try:
+            self.runner.run(self._answer(spoken))
+        except KeyboardInterrupt:
+            print(flush=True)
+            say("(stopped)")
+        except RequestError as error:
+            self.turns.pop()
+            say(f"error: {error}\nhint: {error.hint or '/reset starts over'}")
+            return
+        else:
+            print(flush=True)
+        # A stopped answer stays, as far as it was said: the model should know what the reader read.
+        self.turns.append({"role": "assistant", "content": spoken.text})
+        say(spoken.line())
+
+    async def _answer(self, spoken: Spoken) -> None:
+        system: list[Turn] = [{"role": "system", "content": self.system}] if self.system else []
+        text = self.engine.tokenizer.chat_prompt([*system, *self.turns])
+        prompt = self.engine.tokenizer.encode(text, add_special_tokens=False)
+        await speak(self.engine, prompt, self.params, spoken)
+
+
+def _ask() -> str:
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        import readline  # noqa: F401  (line editing and history for input())
+
+        return input("> ")
+    sys.stderr.write("> ")
+    sys.stderr.flush()
+    return input()
+
+
+def _prompt_ids(tokenizer: Tokenizer, text: str, raw: bool) -> list[int]:
+    if raw:
+        return tokenizer.encode(text)
+    prompt = tokenizer.chat_prompt([{"role": "user", "content": text}])
+    return tokenizer.encode(prompt, add_special_tokens=False)
+
+
+def _clean(text: str | bytes) -> str:
+    """Refuse an empty prompt, and bytes that are no UTF-8 (an argument brings those as lone surrogates)."""
+    try:
+        clean = text.decode() if isinstance(text, bytes) else text.encode().decode()
+    except UnicodeError:
+        raise RequestError("the prompt is not valid UTF-8") from None
+    if not clean.strip():
+        raise RequestError("the prompt is empty", hint="give some text, or `-` to read standard input")
+    return clean
+
+
+def _stats(engine: ServedEngine) -> str:
+    cache = engine.stats().cache
+    asked = cache.hit_tokens + cache.miss_tokens
+    return (
+        f"KV {bytes_text(cache.used_bytes)} of {bytes_text(cache.budget_bytes)} used, "
+        f"{bytes_text(cache.cached_bytes)} kept for reuse; {cache.hit_tokens} of {asked} prompt tokens reused"
+    )

@@ -1,0 +1,54 @@
+"""``kvloom serve``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kvloom.cli import backend
+from kvloom.cli.say import bytes_text, say
+from kvloom.cli.settings import Settings
+from kvloom.config import EngineConfig, default_threads
+from kvloom.server.app import create_app
+from kvloom.server.run import bind, serve, url_of
+
+if TYPE_CHECKING:
+    from kvloom.model.manifest import Manifest
+
+
+def serve_model(model: str, settings: Settings) -> None:
+    """Serve until a signal. What can be wrong without the model is found before it is loaded."""
+    config, server = settings.engine(model), settings.server(os.environ.get("KVLOOM_API_KEY"))
+    manifest = backend.resolve(model)
+    with bind(server) as bound:
+        engine = backend.open_engine(config)
+        try:
+            for line in banner(manifest, engine, config):
+                say(line)
+            say(f"serving    {url_of(bound)}/v1{' (API key required)' if server.api_key else ''}")
+            serve(create_app(engine, server), bound, server)
+        finally:
+            engine.close()
+    say("stopped")
+
+
+def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:
+    """Say what was derived from the settings."""
+    # Here, not above: these bring in torch, and a taken port should be told at once.
+    from kvloom.engine.layout import KvLayout
+    from kvloom.memory.format import PAGE_TOKENS
+    from kvloom.model.decoder import kv_map_of
+
+    layout = KvLayout(kv_map_of(manifest.spec), config.cache, config.scheduler.step_tokens)
+    budget, length = engine.stats().cache.budget_bytes, engine.max_model_len
+    full = budget // layout.bytes_for(length)
+    pages = ", ".join(
+        f"{each.name} {bytes_text(each.page_bytes)} ({len(each.layers)} layers x {each.heads} heads x {each.k_dim})"
+        for each in layout.formats
+    )
+    return [
+        f"model      {engine.model_name} ({manifest.family}, {bytes_text(manifest.size_bytes)})",
+        f"KV         {bytes_text(budget)} of {config.cache.kv_dtype}: {full:,} contexts of {length:,} tokens",
+        f"pages      of {PAGE_TOKENS} tokens: {pages}",
+        f"threads    {config.threads or default_threads()}",
+    ]

@@ -1,0 +1,158 @@
+"""Settings as flags and as a file: both made from the config dataclasses, so that a setting is named once.
+
+A flag wins over the file, the file over the default. Secrets come from the environment only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig
+from kvloom.errors import ConfigError
+
+HELP = {
+    "kv_bytes": "Memory for KV, metadata included: a hard limit, such as 2GiB",
+    "kv_dtype": "Number format of stored KV",
+    "max_model_len": "Longest context, prompt and answer together",
+    "threads": "Threads to compute with",
+    "seed": "Seed of the requests that bring none",
+    "step_tokens": "Tokens computed per step at most",
+    "max_seqs": "Sequences that run at once at most",
+    "host": "Address to listen on",
+    "port": "Port to listen on; 0 takes a free one",
+}
+"""The settings that have a flag. The others are for the file."""
+
+_UNSAID = {"max_model_len": "the model's", "threads": "all cores"}
+_ELSEWHERE = {"model", "cache", "scheduler", "api_key"}  # an argument, the parts, and a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of a config dataclass. ``kinds``: the types a value may have."""
+
+    owner: type
+    name: str
+    kinds: tuple[type, ...]
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> None:
+        """Raises ConfigError when ``value``, from a file, has the wrong type."""
+        if not isinstance(value, self.kinds) or isinstance(value, bool):
+            kinds = " or ".join({int: "a whole number", str: "a string"}[kind] for kind in self.kinds)
+            raise ConfigError(f"setting `{self.name}` must be {kinds}, got {value!r}")
+
+
+def _settings_of(owner: Any) -> list[Setting]:
+    hints = get_type_hints(owner)
+    fields = [field for field in dataclasses.fields(owner) if field.name not in _ELSEWHERE]
+    return [Setting(owner, field.name, _kinds(hints[field.name]), field.default) for field in fields]
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """Plain types in a field's type; a choice of literals is a string."""
+    if get_origin(hint) is None:
+        return (hint,)
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    return tuple(dict.fromkeys(part if isinstance(part, type) else type(part) for part in parts))
+
+
+_OWNERS = {"engine": EngineConfig, "cache": CacheConfig, "scheduler": SchedulerConfig, "server": ServerConfig}
+SETTINGS = {each.name: each for owner in _OWNERS.values() for each in _settings_of(owner)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Values by setting name; what is absent keeps its default."""
+
+    values: Mapping[str, Any]
+
+    def engine(self, model: str) -> EngineConfig:
+        """Raises ConfigError."""
+        return EngineConfig(
+            model=model,
+            cache=CacheConfig(**self._of(CacheConfig)),
+            scheduler=SchedulerConfig(**self._of(SchedulerConfig)),
+            **self._of(EngineConfig),
+        )
+
+    def server(self, api_key: str | None) -> ServerConfig:
+        """Raises ConfigError."""
+        return ServerConfig(api_key=api_key, **self._of(ServerConfig))
+
+    def _of(self, owner: type) -> dict[str, Any]:
+        return {name: value for name, value in self.values.items() if SETTINGS[name].owner is owner}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings, named as the flags are. Raises ConfigError."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{path}` is not valid TOML: {error}") from None
+    values = {name.replace("-", "_"): value for name, value in raw.items()}
+    for name, value in values.items():
+        if name not in SETTINGS:
+            known = ", ".join(SETTINGS)
+            raise ConfigError(f"`{path}` has an unknown setting `{name}`", hint=f"known are {known}")
+        SETTINGS[name].check(value)
+    return values
+
+
+def with_settings(*parts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the flags of ``parts`` (names in ``_OWNERS``) and ``--config``; it receives ``settings``."""
+    owners = [_OWNERS[part] for part in parts]
+    flags = [setting for setting in SETTINGS.values() if setting.owner in owners and setting.name in HELP]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def run(*args: Any, config: Path | None, **options: Any) -> None:
+            given = {setting.name: options.pop(setting.name) for setting in flags}
+            chosen = {name: value for name, value in given.items() if value is not None}
+            verb(*args, settings=Settings((read_settings(config) if config else {}) | chosen), **options)
+
+        signature = inspect.signature(verb, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.name != "settings"]
+        added = [*map(_option, flags), _CONFIG]
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in [*own, *added]}
+        return run
+
+    return decorate
+
+
+def _option(setting: Setting) -> inspect.Parameter:
+    kind = str if str in setting.kinds else setting.kinds[0]
+    default = _UNSAID.get(setting.name, setting.default)
+    panel = "Server" if setting.owner is ServerConfig else "Engine"
+    option = typer.Option(setting.flag, help=HELP[setting.name], show_default=str(default), rich_help_panel=panel)
+    return _parameter(setting.name, Annotated[kind | None, option])
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_CONFIG = _parameter(
+    "config",
+    Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of settings, named like the flags", rich_help_panel="Engine"),
+    ],
+)

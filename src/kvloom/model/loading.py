@@ -1,0 +1,130 @@
+"""From a manifest to a model: map the files, pack tensor by tensor, let go of the pages of each once packed."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from kvloom.errors import ModelFileError, UnsupportedModel
+from kvloom.model.base import Model
+from kvloom.model.decoder import Decoder, kv_map_of
+from kvloom.model.layers import Norm, Projection
+from kvloom.model.manifest import Manifest, TensorEntry
+from kvloom.model.registry import FAMILIES
+from kvloom.model.rope import RopeTable
+from kvloom.model.spec import ModelSpec
+from kvloom.model.weight import Weight
+
+_HALF_SPLIT = ("q", "k", "q_bias", "k_bias")
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def load_model(manifest: Manifest, threads: int) -> Model:
+    """Build the model a manifest describes. Raises ModelFileError when a weight file changed or is gone.
+
+    At no time is there a second full copy of the weights: each tensor is packed straight from the mapped file.
+    """
+    spec = manifest.spec
+    tensors = FileTensors(manifest, threads)
+    full = RopeTable(spec.rope, spec.context_length)
+    local = full if spec.rope_local is None else RopeTable(spec.rope_local, spec.context_length)
+    family = FAMILIES[manifest.family]
+    embed = tensors.weight("embed")
+    return Decoder(
+        spec=spec,
+        weights_id=manifest.weights_id,
+        kv_map=kv_map_of(spec),
+        embed=embed,
+        blocks=tuple(
+            family.block(spec, tensors, layer, full if window is None else local)
+            for layer, window in enumerate(spec.windows)
+        ),
+        ropes=(full,) if local is full else (full, local),
+        norm=tensors.norm("norm"),
+        head=tensors.weight("head") if "head" in tensors else embed,
+        threads=threads,
+    )
+
+
+@dataclass(slots=True)
+class FileTensors:
+    """Takes tensors out of mapped files; keeps the promise of ``layers.Tensors``."""
+
+    manifest: Manifest
+    threads: int
+    _maps: dict[int, mmap.mmap] = field(default_factory=dict)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.manifest.tensors
+
+    def projection(self, names: tuple[str, ...], bias_names: tuple[str, ...] = ()) -> Projection:
+        bias = torch.cat([self.vector(name) for name in bias_names]) if bias_names else None
+        return Projection(Weight.concat([self.weight(name) for name in names]), bias, self.threads)
+
+    def norm(self, name: str) -> Norm:
+        spec = self.manifest.spec
+        return Norm(self.vector(name) + spec.norm_offset, spec.norm_eps, self.threads)
+
+    def weight(self, name: str) -> Weight:
+        """Pack one matrix."""
+        entry = self._entry(name)
+        rows, cols = entry.shape
+        packed = Weight.pack(self._rows(name), entry.kind, (rows, cols), threads=self.threads)
+        self._let_go(entry)
+        return packed
+
+    def vector(self, name: str) -> torch.Tensor:
+        """A float32 copy of a small tensor stored as plain floats."""
+        entry = self._entry(name)
+        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+        if entry.kind not in dtypes:
+            raise UnsupportedModel(f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16")
+        raw = torch.from_numpy(self._rows(name).reshape(-1).copy())
+        return raw.view(dtypes[entry.kind]).float()
+
+    def _rows(self, name: str) -> _Bytes:
+        """The stored bytes, one row of the matrix per row (a vector: one value per row)."""
+        entry = self._entry(name)
+        flat = np.frombuffer(self._map(entry.file), dtype=np.uint8, count=entry.nbytes, offset=entry.offset)
+        rows = flat.reshape(entry.shape[0], -1)
+        part = name.rpartition(".")[2]
+        if self.manifest.spec.interleaved_qk and part in _HALF_SPLIT:
+            return half_split_rows(rows, self.manifest.spec)
+        return rows
+
+    def _entry(self, name: str) -> TensorEntry:
+        if name not in self.manifest.tensors:
+            raise ModelFileError(f"model `{self.manifest.name}` lacks tensor `{name}`")
+        return self.manifest.tensors[name]
+
+    def _map(self, index: int) -> mmap.mmap:
+        if index not in self._maps:
+            path, expected = self.manifest.weight_path(index), self.manifest.files[index].nbytes
+            try:
+                with path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise ModelFileError(f"cannot read the weights `{path}`: {error}") from error
+            if len(mapped) != expected:
+                raise ModelFileError(f"`{path}` has {len(mapped)} bytes, it had {expected} when it was registered")
+            self._maps[index] = mapped
+        return self._maps[index]
+
+    def _let_go(self, entry: TensorEntry) -> None:
+        """Drop the file's pages from this process; they stay in the system's cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map(entry.file).madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.nbytes - start)
+
+
+def half_split_rows(rows: _Bytes, spec: ModelSpec) -> _Bytes:
+    """Undo the pairing of GGUF's Llama: rows (0, 1), (2, 3), ... of a head become halves (0, 2, ...), (1, 3, ...).
+
+    A quantized row is a whole number of blocks, so rows move as bytes and nothing is quantized again.
+    """
+    half = spec.head_dim // 2
+    return rows.reshape(-1, half, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)

@@ -1,0 +1,112 @@
+"""The manifest: everything about a model that is slow to find out, found out once and written beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvloom.errors import ModelFileError
+from kvloom.model.spec import ModelSpec, spec_from_json
+
+MANIFEST_VERSION = 1
+MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file that holds weights: relative to the manifest's directory, or absolute."""
+
+    path: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where a tensor lies. ``file`` counts in ``Manifest.files``; ``shape`` is row-major; ``kind`` a name in KINDS."""
+
+    file: int
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text."""
+
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    special_tokens: dict[str, str]
+    chat_template: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A model that is ready to load. ``tensors`` is keyed by canonical names, see ``model.names``.
+
+    ``stamp`` changes when a registered path's files do; a pulled model's files never change.
+    """
+
+    name: str
+    source: str
+    directory: Path
+    files: tuple[WeightFile, ...]
+    weights_id: str
+    spec: ModelSpec
+    tensors: dict[str, TensorEntry]
+    text: TextRules
+    stamp: str | None = None
+
+    @property
+    def context_length(self) -> int:
+        return self.spec.context_length
+
+    @property
+    def family(self) -> str:
+        return self.spec.family
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.nbytes for file in self.files)
+
+    def weight_path(self, index: int) -> Path:
+        return self.directory / self.files[index].path
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.directory / TOKENIZER_FILE
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Write ``manifest.json`` into the manifest's directory."""
+    value = dataclasses.asdict(manifest) | {"version": MANIFEST_VERSION}
+    del value["directory"]
+    fresh = manifest.directory / f"{MANIFEST_FILE}.new"
+    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    fresh.replace(manifest.directory / MANIFEST_FILE)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read a manifest. Raises ModelFileError when it is missing, damaged or written by another version."""
+    path = directory / MANIFEST_FILE
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("version") != MANIFEST_VERSION:
+            raise ModelFileError(f"`{path}` was written by another version of kvloom")
+        return _from_json(value, directory)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"cannot read `{path}`: {error!r}") from error
+
+
+def _from_json(value: dict[str, Any], directory: Path) -> Manifest:
+    value["files"] = tuple(WeightFile(**file) for file in value["files"])
+    value["spec"] = spec_from_json(value["spec"])
+    value["tensors"] = {
+        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])}) for name, entry in value["tensors"].items()
+    }
+    value["text"] = TextRules(**value["text"] | {"eos_token_ids": tuple(value["text"]["eos_token_ids"])})
+    return Manifest(directory=directory, **value)

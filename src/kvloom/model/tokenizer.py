@@ -1,0 +1,185 @@
+"""Text to tokens and back, whole or as a stream, over the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import tokenizers
+
+from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
+from kvloom.model.chat import render_chat
+from kvloom.model.manifest import Manifest, TextRules
+
+_SPACE = "▁"
+
+
+def load_tokenizer(manifest: Manifest) -> Tokenizer:
+    """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
+    path = manifest.tokenizer_path
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+    return Tokenizer(backend, manifest.text, manifest.name)
+
+
+class Tokenizer:
+    """Encodes and decodes. Safe to share between threads."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str) -> None:
+        self._backend = backend
+        self._rules = rules
+        self._model_name = model_name
+        added = backend.get_added_tokens_decoder()
+        self._added = {token: entry.content for token, entry in added.items()}
+        self._special = frozenset(token for token, entry in added.items() if entry.special)
+        self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
+        self._bytes: dict[int, bytes] = {}
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return frozenset(self._rules.eos_token_ids)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._rules.bos_token_id
+
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Tokens that ``skip_special_tokens`` leaves out."""
+        return self._special
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._rules.chat_template is not None
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of ``text``. Raises RequestError when the text is not valid Unicode (a lone surrogate)."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the text is not valid Unicode: a lone surrogate {text[error.start]!r} at character {error.start}"
+            ) from error
+        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of whole tokens; bytes that form no character become U+FFFD. Raises RequestError for an unknown id."""
+        stream = self.stream(skip_special_tokens)
+        return "".join([*(stream.push(token) for token in ids), stream.flush()])
+
+    def token_text(self, token_id: int) -> str:
+        """One token's text, its leading space included; a part of a character shows as U+FFFD."""
+        return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for. Raises RequestError for an id outside the vocabulary."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._find_bytes(token_id)
+        return known
+
+    def stream(self, skip_special_tokens: bool = True) -> TokenStream:
+        """Decode tokens one by one."""
+        return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
+    ) -> str:
+        """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
+
+        ``extra`` reaches the template as variables (``tools``, ``enable_thinking`` ...). Raises ModelError when the
+        model has no template, RequestError when the messages do not suit it.
+        """
+        if self._rules.chat_template is None:
+            raise ModelError(
+                f"model `{self._model_name}` has no chat template",
+                hint="it is a base model: send a plain prompt, or choose an instruct model",
+            )
+        variables = {**self._rules.special_tokens, "tools": None, "documents": None, **extra}
+        variables["add_generation_prompt"] = add_generation_prompt
+        return render_chat(self._rules.chat_template, messages, variables)
+
+    def _find_bytes(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._spell_added(self._added[token_id])
+        piece = self._backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
+        if piece is None:
+            raise RequestError(f"token {token_id} is not in the vocabulary of {self.vocab_size}")
+        return self._spell(piece)
+
+
+class TokenStream:
+    """Turns tokens into text as they come. Bytes of a character that is not complete yet wait."""
+
+    def __init__(self, tokenizer: Tokenizer, skipped: frozenset[int], strip_first_space: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = skipped
+        self._strip = strip_first_space
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """Take one token; return the text that is certain now, possibly empty."""
+        if token_id in self._skipped:
+            return ""
+        data = self._tokenizer.token_bytes(token_id)
+        if self._strip and data:
+            data, self._strip = data.removeprefix(b" "), False
+        return self._decoder.decode(data)
+
+    def flush(self) -> str:
+        """End the stream: what still waits is incomplete, and becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
+
+
+Speller = Callable[[str], bytes]
+"""From a vocabulary piece to the bytes it stands for."""
+
+
+def _speller(backend: tokenizers.Tokenizer, model_name: str) -> tuple[Speller, Speller, bool]:
+    """How pieces and added tokens spell bytes, and whether a text's first space goes: the decoder says."""
+    decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {}
+    steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
+    if "ByteLevel" in steps:
+        return _spell_byte_level, str.encode, False
+    if "ByteFallback" in steps or "Metaspace" in steps:
+        prefixed = steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
+        return _spell_sentence_piece, _spell_spaces, prefixed or steps.get("Strip", {}).get("start", 0) > 0
+    raise UnsupportedModel(
+        f"model `{model_name}` has a tokenizer with decoder `{', '.join(steps) or 'none'}`",
+        hint="kvloom runs byte-level BPE and SentencePiece BPE with byte fallback",
+    )
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
+
+
+def _spell_byte_level(piece: str) -> bytes:
+    if all(letter in _BYTE_OF for letter in piece):
+        return bytes(_BYTE_OF[letter] for letter in piece)
+    return piece.encode("utf-8")
+
+
+def _spell_sentence_piece(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return _spell_spaces(piece)
+
+
+def _spell_spaces(text: str) -> bytes:
+    return text.replace(_SPACE, " ").encode("utf-8")

@@ -1,0 +1,36 @@
+"""Reading a request's body: bounded, then straight from bytes to a checked model."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from kvloom.errors import RequestError
+from kvloom.server.errors import BodyTooLarge
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Body], max_bytes: int) -> Body:
+    """Read and check a JSON body. Raises BodyTooLarge, RequestError or pydantic's ValidationError."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise _too_large(int(length), max_bytes)
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > max_bytes:
+            raise _too_large(len(data), max_bytes)
+    if not data:
+        raise RequestError("the body is empty", hint="send a JSON object")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not valid UTF-8 at byte {error.start}") from None
+    return model.model_validate_json(text)
+
+
+def _too_large(size: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has {size} bytes or more, at most {limit} are read")

@@ -1,0 +1,55 @@
+"""Chat completions: what they look like."""
+
+from __future__ import annotations
+
+from kvloom.engine.outputs import CompletionDelta
+from kvloom.server.fields import Json
+from kvloom.server.job import Job
+from kvloom.server.logprobs import chat_logprobs, prompt_logprobs
+from kvloom.server.reply import Answer, Reply
+
+
+class ChatReply(Reply):
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, model: str, job: Job) -> None:
+        super().__init__(model, job)
+        self._top = job.params.logprobs
+        self._begun: set[int] = set()
+
+    def whole(self) -> Json:
+        document = super().whole()
+        if self.job.show_prompt_logprobs:
+            document["prompt_logprobs"] = prompt_logprobs(self._prompt_logprobs.get(0, []))
+        return document
+
+    def choice(self, index: int, answer: Answer) -> Json:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": "".join(answer.texts), "refusal": None},
+            "logprobs": None if self._top is None else chat_logprobs(answer.logprobs, self._top),
+            "finish_reason": answer.finish_reason,
+            "stop_reason": answer.stop_reason,
+        }
+
+    def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
+        chunks: list[Json] = []
+        if index not in self._begun:
+            self._begun.add(index)
+            chunks.append(_chunk(index, {"role": "assistant", "content": ""}))
+        scored = self._top is not None and delta.logprobs
+        if not delta.text and not scored and delta.finish_reason is None:
+            return chunks  # the token's text is held back until it is certain
+        chunk = _chunk(index, {"content": delta.text} if delta.text or scored else {})
+        if self._top is not None and delta.logprobs:
+            chunk["logprobs"] = chat_logprobs(delta.logprobs, self._top)
+        if delta.finish_reason is not None:
+            chunk["finish_reason"] = delta.finish_reason
+            chunk["stop_reason"] = delta.stop_reason
+        return [*chunks, chunk]
+
+
+def _chunk(index: int, delta: Json) -> Json:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}

@@ -1,0 +1,48 @@
+"""What the server needs from an engine: ``kvloom.engine.async_engine.AsyncEngine``, or a test's mock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from kvloom.engine.outputs import RequestUpdate
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.stats import EngineStats
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. Called from worker threads."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
+    def token_text(self, token_id: int, /) -> str: ...
+    def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Render a conversation. Raises RequestError, or ModelError when the model has no chat template."""
+        ...
+
+
+class ServedEngine(Protocol):
+    """A running engine."""
+
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def max_model_len(self) -> int: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def alive(self) -> bool:
+        """Whether requests make progress: False once the engine's thread has ended."""
+        ...
+
+    def stream(
+        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+    ) -> AsyncGenerator[RequestUpdate, None]:
+        """Yield what each step adds. Raises RequestError before the first update.
+
+        Closing the generator, or cancelling the task that waits on it, aborts the request at once.
+        """
+        ...
+
+    def stats(self) -> EngineStats: ...
+    async def reset_cache(self) -> None: ...

@@ -1,0 +1,124 @@
+"""The one place where what went wrong becomes a status code and OpenAI's error body.
+
+    {"error": {"message": str, "type": str, "param": str | null, "code": str | null}}
+
+A caller's mistake is answered with what was wrong; a fault of ours with nothing but the fact.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from kvloom.errors import KvloomError, ModelError, ModelNotFound, PromptTooLong, RequestError
+
+log = logging.getLogger("kvloom.server")
+
+_MAX_DETAILS = 3
+
+
+class BodyTooLarge(RequestError):
+    """The request's body exceeds ``max_body_bytes``."""
+
+
+class RequestAborted(KvloomError):
+    """The engine ended the request before its answer was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """A status code and the fields of OpenAI's error object."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": fields}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, headers=dict(self.headers))
+
+
+UNAUTHORIZED = ErrorReply(
+    401,
+    "the API key is missing or wrong (hint: send it as `Authorization: Bearer KEY`)",
+    "authentication_error",
+    code="invalid_api_key",
+    headers={"WWW-Authenticate": "Bearer"},
+)
+INTERNAL = ErrorReply(500, "internal error: the server's log says more", "server_error", code="internal_error")
+STOPPING = ErrorReply(503, "the server is stopping", "server_error", code="server_stopping")
+NOT_ALIVE = ErrorReply(503, "the engine has stopped", "server_error", code="engine_stopped")
+
+
+def reply_to(error: Exception) -> ErrorReply:
+    """Say to the caller what ``error`` means. What is no mistake of theirs is logged and not told."""
+    match error:
+        case PromptTooLong():
+            return ErrorReply(400, _words(error), param=error.param, code="context_length_exceeded")
+        case BodyTooLarge():
+            return ErrorReply(413, _words(error), code="request_too_large")
+        case RequestError():
+            return ErrorReply(400, _words(error), param=error.param)
+        case ModelNotFound():
+            return ErrorReply(404, _words(error), param="model", code="model_not_found")
+        case ModelError():
+            return ErrorReply(400, _words(error), param="model")
+        case RequestAborted():
+            return ErrorReply(503, str(error), "server_error", code="request_aborted")
+        case ValidationError():
+            return _invalid(error)
+        case HTTPException():
+            return _http(error)
+        case _:
+            log.error("unexpected %s", type(error).__name__, exc_info=error)
+            return INTERNAL
+
+
+def install(app: FastAPI) -> None:
+    """Make every expected exception of a route an ``ErrorReply``. The rest is caught by ``edge.Edge``."""
+
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        return reply_to(error).response()
+
+    for kind in (KvloomError, ValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
+
+
+def _words(error: KvloomError) -> str:
+    return f"{error} (hint: {error.hint})" if error.hint else str(error)
+
+
+def _invalid(error: ValidationError) -> ErrorReply:
+    """Name each field at fault. Bad JSON arrives here too: pydantic parses the body."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return ErrorReply(400, f"the body is not valid JSON: {problems[0]['msg']}", code="invalid_json")
+    said = []
+    for problem in problems[:_MAX_DETAILS]:
+        place = ".".join(str(part) for part in problem["loc"])
+        said.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+    if len(problems) > _MAX_DETAILS:
+        said.append(f"and {len(problems) - _MAX_DETAILS} more")
+    param = ".".join(str(part) for part in problems[0]["loc"]) or None
+    return ErrorReply(400, "; ".join(said), param=param)
+
+
+def _http(error: HTTPException) -> ErrorReply:
+    message = error.detail or HTTPStatus(error.status_code).phrase
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    return ErrorReply(error.status_code, message, code=code, headers=error.headers or {})

@@ -1,0 +1,78 @@
+"""From a checked body to what the engine is asked: prompts as token ids, and parameters."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import RequestError
+from kvloom.server.engine_protocol import Tokenizer
+from kvloom.server.fields import MAX_PROMPTS
+from kvloom.server.schemas import ChatRequest, CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """``text`` is what ``echo`` repeats."""
+
+    token_ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Continue each of ``prompts`` in ``params.n`` ways. Choice ``p * n + i`` is continuation i of prompt p.
+
+    ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
+    """
+
+    prompts: tuple[Prompt, ...]
+    params: SamplingParams
+    echo: bool
+    show_prompt_logprobs: bool
+
+
+async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
+    """Raises RequestError, or ModelError when the model has no chat template."""
+    body.check()
+    params = body.params()
+    turns = [message.for_template() for message in body.messages]
+
+    def render() -> Prompt:
+        text = tokenizer.chat_prompt(turns)
+        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+
+    # In a thread: a long conversation takes a while to tokenize, and others are streaming.
+    return Job((await asyncio.to_thread(render),), params, False, body.prompt_logprobs is not None)
+
+
+async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
+    """Raises RequestError."""
+    body.check()
+    params = body.params()
+    wanted = _split(body.prompt)
+    prompts = await asyncio.to_thread(lambda: tuple(_prompt(one, tokenizer, bool(body.echo)) for one in wanted))
+    return Job(prompts, params, bool(body.echo), body.prompt_logprobs is not None)
+
+
+def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """One entry per prompt. Raises RequestError when there is none, too many, or one is empty."""
+    many: list[str | list[int]] = []
+    if isinstance(prompt, str):
+        many = [prompt]
+    elif prompt and isinstance(prompt[0], int):
+        many = [[token for token in prompt if isinstance(token, int)]]
+    else:
+        many = [one for one in prompt if not isinstance(one, int)]
+    if len(many) > MAX_PROMPTS:
+        raise RequestError(f"prompt has {len(many)} entries, at most {MAX_PROMPTS} are allowed", param="prompt")
+    if not many or any(len(one) == 0 for one in many):
+        raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
+    return many
+
+
+def _prompt(prompt: str | list[int], tokenizer: Tokenizer, echo: bool) -> Prompt:
+    if isinstance(prompt, str):
+        return Prompt(tokenizer.encode(prompt), prompt)
+    return Prompt(prompt, tokenizer.decode(prompt) if echo else "")

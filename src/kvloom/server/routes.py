@@ -1,0 +1,86 @@
+"""The OpenAI endpoints."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kvloom.config import ServerConfig
+from kvloom.errors import ModelNotFound
+from kvloom.server.body import read_body
+from kvloom.server.chat import ChatReply
+from kvloom.server.completion import CompletionReply
+from kvloom.server.disconnect import ClientGone, unless_gone
+from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.fields import Json
+from kvloom.server.job import chat_job, completion_job
+from kvloom.server.metrics import Metrics
+from kvloom.server.reply import Reply
+from kvloom.server.schemas import ChatRequest, CompletionRequest
+from kvloom.server.stream import EventStream, events
+from kvloom.server.updates import Updates, run_job
+
+_CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
+
+
+def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, started: int) -> APIRouter:
+    """``/v1``. ``started``: Unix time told as the model's creation."""
+    router = APIRouter(prefix="/v1")
+    card: Json = {
+        "id": engine.model_name,
+        "object": "model",
+        "created": started,
+        "owned_by": "kvloom",
+        "max_model_len": engine.max_model_len,
+    }
+
+    def check_model(name: str) -> None:
+        if name != engine.model_name:
+            raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
+
+    @router.get("/models")
+    async def models() -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [card]})
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> JSONResponse:
+        check_model(name)
+        return JSONResponse(card)
+
+    @router.post("/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        body = await read_body(request, ChatRequest, config.max_body_bytes)
+        check_model(body.model)
+        job = await chat_job(body, engine.tokenizer)
+        return await _answer(engine, metrics, request, body, ChatReply(engine.model_name, job))
+
+    @router.post("/completions")
+    async def completions(request: Request) -> Response:
+        body = await read_body(request, CompletionRequest, config.max_body_bytes)
+        check_model(body.model)
+        job = await completion_job(body, engine.tokenizer)
+        return await _answer(engine, metrics, request, body, CompletionReply(engine.model_name, job, engine.tokenizer))
+
+    return router
+
+
+async def _answer(
+    engine: ServedEngine, metrics: Metrics, request: Request, body: ChatRequest | CompletionRequest, reply: Reply
+) -> Response:
+    updates = run_job(engine, metrics, reply.job, reply.id)
+    if body.stream:
+        return EventStream(events(reply, updates, body.include_usage))
+    try:
+        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
+    except ClientGone:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+async def _whole(reply: Reply, updates: Updates) -> Json:
+    async with aclosing(updates) as pairs:
+        async for prompt, update in pairs:
+            reply.add(prompt, update)
+    return reply.whole()

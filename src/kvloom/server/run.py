@@ -1,0 +1,81 @@
+"""Listening: take the port early, serve, and end gracefully on a signal."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from kvloom.config import ServerConfig
+from kvloom.errors import ConfigError
+
+_KEEP_ALIVE_S = 60
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """Take the address, so that a taken port is known before a model is loaded. Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError):
+        raise ConfigError(f"cannot resolve host `{config.host}`", hint="for this machine only: 127.0.0.1") from None
+    taken = socket.socket(family, kind, protocol)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+    except OSError as error:
+        taken.close()
+        where = f"port {config.port} of {config.host}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"{where} is in use", hint="choose another with --port, or 0 for any free one") from None
+        raise ConfigError(f"cannot listen on {where}: {error.strerror}") from None
+    return taken
+
+
+def url_of(bound: socket.socket) -> str:
+    """Where clients find a bound socket, for example ``http://127.0.0.1:8000``."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
+    """Make a uvicorn server that is silent unless something is wrong."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=config.drain_seconds,
+        )
+    )
+
+
+def serve(app: FastAPI, bound: socket.socket, config: ServerConfig) -> None:
+    """Serve until SIGINT or SIGTERM; then let requests in flight end, ``drain_seconds`` at most, and return."""
+    with _signals_return():
+        make_server(app, config).run(sockets=[bound])
+
+
+@contextmanager
+def _signals_return() -> Iterator[None]:
+    """Uvicorn raises the signal that ended it once more, but we have an engine to close first."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, lambda *_: None) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)

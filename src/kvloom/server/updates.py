@@ -1,0 +1,80 @@
+"""Running a job: one engine request per prompt, their updates merged as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from kvloom.engine.outputs import RequestUpdate
+from kvloom.errors import InternalError
+from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.errors import RequestAborted
+from kvloom.server.job import Job
+from kvloom.server.metrics import Metrics
+
+Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A prompt's updates are over; ``error`` says why when it was not the end of the answer."""
+
+    error: BaseException | None
+
+
+async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str) -> Updates:
+    """Yield (prompt index, update). Closing this generator aborts whatever still runs.
+
+    Raises RequestError before any update of the prompt at fault, RequestAborted or InternalError later.
+    """
+    streams = [
+        engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}") for index, prompt in enumerate(job.prompts)
+    ]
+    merged = _alone(streams[0]) if len(streams) == 1 else _merged(streams)
+    async with aclosing(merged) as pairs:
+        async for index, update in pairs:
+            if update.error is not None:
+                raise InternalError(update.error)
+            if any(delta.finish_reason == "abort" for delta in update.deltas):
+                raise RequestAborted("the request was aborted")
+            if update.finished:
+                metrics.observe(update)
+            yield index, update
+
+
+async def _alone(stream: AsyncGenerator[RequestUpdate, None]) -> Updates:
+    async with aclosing(stream) as updates:
+        async for update in updates:
+            yield 0, update
+
+
+async def _merged(streams: list[AsyncGenerator[RequestUpdate, None]]) -> Updates:
+    queue: asyncio.Queue[tuple[int, RequestUpdate | _Ended]] = asyncio.Queue()
+
+    async def pump(index: int, stream: AsyncGenerator[RequestUpdate, None]) -> None:
+        error: BaseException | None = None
+        try:
+            async with aclosing(stream) as updates:
+                async for update in updates:
+                    queue.put_nowait((index, update))
+        except Exception as raised:
+            error = raised
+        queue.put_nowait((index, _Ended(error)))
+
+    pumps = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        left = len(pumps)
+        while left:
+            index, item = await queue.get()
+            if not isinstance(item, _Ended):
+                yield index, item
+            elif item.error is not None:
+                raise item.error
+            else:
+                left -= 1
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

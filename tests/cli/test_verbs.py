@@ -1,0 +1,136 @@
+"""What the verbs print, and where."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from kvloom.cli.app import app
+
+from .conftest import Backend
+
+
+def invoke(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+
+
+def test_run_streams_the_answer_to_stdout_only(fake: Backend) -> None:
+    result = invoke("run", "mock", "one two", "--max-tokens", "4")
+    assert result.exit_code == 0
+    assert result.stdout == " <user> one two <assistant>\n"
+    assert result.stderr.startswith("4 prompt tokens (0 cached), first token ")
+    assert result.stderr.strip().endswith(", cut by the limit")
+    assert fake.engine.params[-1].greedy
+    assert fake.engine.closed
+
+
+def test_run_raw_skips_the_template(fake: Backend) -> None:
+    assert invoke("run", "mock", "one two", "--raw", "--max-tokens", "3").stdout == " one two\n"
+
+
+def test_run_reads_standard_input(fake: Backend) -> None:
+    assert invoke("run", "mock", "-", "--raw", "--max-tokens", "2", stdin="word\n").stdout == " word\n"
+
+
+def test_sampling_flags_arrive(fake: Backend) -> None:
+    invoke("run", "mock", "x", "--temperature", "0.5", "--top-p", "0.25", "--top-k", "3", "--max-tokens", "2")
+    params = fake.engine.params[-1]
+    assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.5, 0.25, 3, 2)
+
+
+def test_chat_remembers_forgets_and_leaves(fake: Backend) -> None:
+    lines = ["alpha", "", "beta", "/stats", "/what", "/reset", "gamma", "/exit", "never"]
+    result = invoke("chat", "mock", "--max-tokens", "2", "--system", "be kind", stdin="\n".join(lines) + "\n")
+    assert result.exit_code == 0
+    said = [fake.engine.tokenizer.decode(prompt) for prompt in fake.engine.prompts]
+    first = " <system> be kind <user> alpha"
+    assert said == [
+        f"{first} <assistant>",
+        f"{first} <assistant> <system> be <user> beta <assistant>",
+        " <system> be kind <user> gamma <assistant>",
+    ]
+    assert result.stdout == " <system> be\n" * 3
+    assert "(6 cached)" in result.stderr.splitlines()[2]
+    assert "KV 300 B of 1000 B used, 40 B kept for reuse; 6 of 17 prompt tokens reused" in result.stderr
+    assert result.stderr.count("/reset forgets") == 2
+
+
+def test_chat_ends_with_the_input(fake: Backend) -> None:
+    assert invoke("chat", "mock", stdin="").exit_code == 0
+    assert fake.engine.closed
+
+
+def test_chat_survives_a_prompt_too_long(fake: Backend) -> None:
+    result = invoke("chat", "mock", "--max-tokens", "1", stdin="word " * 600 + "\nshort\n")
+    assert "error: the prompt has 602 tokens, the context holds 512\nhint: shorten the prompt" in result.stderr
+    assert fake.engine.tokenizer.decode(fake.engine.prompts[-1]) == " <user> short <assistant>"
+
+
+def test_chat_survives_invalid_utf8(fake: Backend) -> None:
+    result = invoke("chat", "mock", "--max-tokens", "1", stdin=b"\xff\xfe\nfine\n")
+    assert result.exit_code == 0
+    assert "not valid UTF-8" in result.stderr
+
+
+def test_inspect_json(fake: Backend) -> None:
+    result = invoke("inspect", "mock", "--json", "--kv-bytes", "64MiB")
+    facts = json.loads(result.stdout)
+    assert result.stderr == ""
+    # 2 (K and V) x 2 heads x 64 wide x 2 bytes, for one full layer and two window layers
+    assert [(group["name"], group["window"], group["token_bytes"]) for group in facts["layer_groups"]] == [
+        ("full", None, 512),
+        ("window512", 512, 1024),
+    ]
+    assert facts["kv_token_bytes"] == 1536
+    assert facts["config"]["context_length"] == 8192
+    assert facts["tensors"] == {"Q8_0": {"count": 1, "bytes": 68_000}, "F32": {"count": 2, "bytes": 512}}
+    budget = facts["budget"]
+    assert budget["bytes"] == 64 * 2**20
+    assert budget["full_contexts"] == budget["bytes"] // facts["full_context_bytes"]
+    assert 8192 < budget["longest_context"] < 64 * 2**20 / 512
+    smaller = json.loads(invoke("inspect", "mock", "--json", "--kv-bytes", "32MiB").stdout)
+    assert smaller["budget"]["longest_context"] < budget["longest_context"]
+    wide = json.loads(invoke("inspect", "mock", "--json", "--kv-bytes", "64MiB", "--kv-dtype", "float32").stdout)
+    assert wide["kv_token_bytes"] == 3072
+
+
+def test_inspect_for_people(fake: Backend) -> None:
+    lines = invoke("inspect", "mock", "--kv-bytes", "64MiB").stdout.splitlines()
+    assert lines[0] == "model      mock (gemma3, 4 KiB)"
+    assert any("2 layers keep the last 512 positions: 1,024 bytes per token" in line for line in lines)
+    assert any(line.startswith("budget     64 MiB holds one context of ") for line in lines)
+
+
+def test_pull_prints_where_the_model_is(fake: Backend) -> None:
+    result = invoke("pull", "mock")
+    assert result.stdout == f"{fake.directory}\n"
+    assert "mock is ready (gemma3, 4 KiB)" in result.stderr
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize("verb", ["pull", "run", "chat", "serve", "inspect"])
+def test_every_verb_has_help(verb: str) -> None:
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = (
+        "import sys\n"
+        "from kvloom.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'fastapi', 'uvicorn', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "serve" in done.stdout

@@ -1,0 +1,62 @@
+"""A plan over one flat memory with every page of every layer group: what a cache without any policy would hold."""
+
+from __future__ import annotations
+
+import torch
+
+from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.plan import DensePart, LayerPlan, Plan
+from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.model.base import Model
+from kvloom.model.kv_map import KvMap
+
+
+class FullCache:
+    """Memory and pages for one sequence of up to ``capacity`` tokens. KV in float32."""
+
+    def __init__(self, kv_map: KvMap, capacity: int) -> None:
+        self.kv_map = kv_map
+        pages = -(-capacity // PAGE_TOKENS)
+        self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups]
+        self.page_ids: list[torch.Tensor] = []
+        grain = 0
+        for fmt in self.formats:
+            step = -(-fmt.page_bytes // GRAIN_BYTES)
+            self.page_ids.append(torch.arange(grain, grain + pages * step, step, dtype=torch.int32))
+            grain += pages * step
+        self.memory = torch.zeros(grain * GRAIN_BYTES, dtype=torch.uint8)
+
+    def plan(self, start: int, stop: int) -> Plan:
+        """Rows ``start : stop``, all earlier ones being in the cache."""
+        rows = torch.arange(start, stop, dtype=torch.int32)
+        pages = -(-stop // PAGE_TOKENS)
+        parts = tuple(
+            DensePart(
+                format=fmt,
+                window=group.window,
+                page_ids_P=ids[:pages].contiguous(),
+                page_starts_P=torch.arange(pages, dtype=torch.int32) * PAGE_TOKENS,
+                seq_pages_B1=torch.tensor([0, pages], dtype=torch.int32),
+                row_pages_T=ids[(rows // PAGE_TOKENS).long()].contiguous(),
+                row_slots_T=rows % PAGE_TOKENS,
+            )
+            for group, fmt, ids in zip(self.kv_map.groups, self.formats, self.page_ids, strict=True)
+        )
+        places = [self.kv_map.place(layer) for layer in range(len(self.kv_map.layers))]
+        layers = tuple(
+            LayerPlan((place,), place, kv.scale) for place, kv in zip(places, self.kv_map.layers, strict=True)
+        )
+        return Plan(rows, torch.tensor([0, stop - start], dtype=torch.int32), parts, layers)
+
+
+def full_logits(model: Model, tokens: list[int], chunks: list[int], keep: int | None = None) -> torch.Tensor:
+    """Logits of the last ``keep`` positions (None: all), computed in chunks of the given sizes. float32 (T, vocab)."""
+    assert sum(chunks) == len(tokens)
+    cache = FullCache(model.kv_map, len(tokens))
+    attend, out, start = CpuAttend(cache.memory, threads=2), [], 0
+    for size in chunks:
+        rows = torch.tensor(tokens[start : start + size])
+        out.append(model.forward(rows, cache.plan(start, start + size), attend))
+        start += size
+    return model.logits(torch.cat(out)[-(keep or len(tokens)) :])

@@ -1,0 +1,170 @@
+"""The lossless core: whatever is cached, dropped, shared, preempted or aborted, the tokens are those of a cold run."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvloom.engine.params import SamplingParams
+from kvloom.policy.actions import Drop
+
+DENSE = (None, None)
+HYBRID = (24, None, 24)
+MODELS = {"dense": DENSE, "hybrid": HYBRID, "windows-only": (20, 20), "two-windows": (12, None, 40)}
+TIGHT = {DENSE: 300_000, HYBRID: 240_000}
+"""Budgets, in bytes, that hold one request but not six."""
+GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+
+
+def cold(windows: tuple[int | None, ...], prompt: list[int]) -> list[int]:
+    return tiny.run(tiny.make_engine(windows), {"cold": prompt}, GREEDY)["cold"].tokens[0]
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("step_tokens", [1, 7, 16, 64])
+@pytest.mark.parametrize("reference", [True, False], ids=["reference", "kernels"])
+def test_engine_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: int, reference: bool) -> None:
+    prompt = tiny.random_prompt(45, seed=step_tokens)
+    engine = tiny.make_engine(windows, step_tokens=step_tokens, reference=reference)
+    assert tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0] == tiny.oracle(windows, prompt, 6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=st.sampled_from(sorted(MODELS)), length=st.integers(20, 110), seed=st.integers(0, 10**6))
+def test_dropping_any_pages_between_requests_changes_nothing(name: str, length: int, seed: int) -> None:
+    windows, chance = MODELS[name], random.Random(seed)
+    prompt = tiny.random_prompt(length, seed)
+    engine = tiny.make_engine(windows)
+    first = tiny.run(engine, {"first": prompt}, GREEDY)["first"].tokens[0]
+    for page in engine.ledger.droppable():
+        if chance.random() < 0.4:
+            engine.ledger.apply(Drop(page))
+    computed = engine.stats().computed_tokens
+    again = tiny.run(engine, {"again": prompt}, GREEDY)["again"]
+    assert again.tokens[0] == first
+    metrics = again.updates[-1].metrics
+    uncached = len(prompt) - metrics.cached_tokens
+    assert uncached >= 1
+    assert sum(len(miss.span) for miss in metrics.misses) == uncached
+    assert metrics.computed_tokens == uncached + len(first) - 1, (
+        "computed tokens = uncached tokens, and one per answer token"
+    )
+    assert engine.stats().computed_tokens - computed == metrics.computed_tokens
+
+
+@pytest.mark.parametrize("windows", [DENSE, HYBRID], ids=["dense", "hybrid"])
+class TestHitEqualsMiss:
+    """{dense, window hybrid} x {aligned, ragged tail, hole, fork, after preemption, after abort storm}."""
+
+    def test_page_aligned(self, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(96, 1), tiny.make_engine(windows)
+        tiny.run(engine, {"warm-up": prompt}, GREEDY)
+        warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
+        assert warm.tokens[0] == cold(windows, prompt)
+        assert warm.updates[-1].metrics.cached_tokens == 95
+
+    def test_ragged_tail(self, windows: tuple[int | None, ...]) -> None:
+        shared, engine = tiny.random_prompt(71, 2), tiny.make_engine(windows)
+        tiny.run(engine, {"warm-up": [*shared, 1, 2, 3]}, GREEDY)
+        prompt = [*shared, 9, 9, 9, 9]
+        warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
+        assert warm.tokens[0] == cold(windows, prompt)
+        assert warm.updates[-1].metrics.cached_tokens == 71, "the match goes on inside the last page"
+
+    def test_hole_in_the_middle(self, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(100, 3), tiny.make_engine(windows)
+        tiny.run(engine, {"warm-up": prompt}, GREEDY)
+        for entry in list(engine.ledger.index.entries.values()):
+            if 32 <= entry.position < 64:
+                for page in [page for page in entry.pages if page is not None]:
+                    engine.ledger.apply(Drop(page))
+        warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
+        assert warm.tokens[0] == cold(windows, prompt)
+        metrics = warm.updates[-1].metrics
+        assert metrics.cached_tokens >= (67 if windows == DENSE else 1)
+        assert any(miss.why == "evicted" and 32 <= miss.span.start < 64 for miss in metrics.misses)
+
+    def test_fork(self, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(53, 4), tiny.make_engine(windows)
+        params = SamplingParams(n=4, seed=5, temperature=1.0, max_tokens=12, ignore_eos=True)
+        together = tiny.run(engine, {"fork": prompt}, params)["fork"]
+        assert together.updates[-1].metrics.computed_tokens == 53 + 4 * 11, "the prompt is computed once for all four"
+        for index in range(4):
+            alone = SamplingParams(seed=5 + index, temperature=1.0, max_tokens=12, ignore_eos=True)
+            single = tiny.run(tiny.make_engine(windows), {"alone": prompt}, alone)["alone"]
+            assert together.tokens[index] == single.tokens[0]
+
+    def test_after_preemption(self, windows: tuple[int | None, ...]) -> None:
+        prompts = {f"p{n}": tiny.random_prompt(60, 10 + n) for n in range(6)}
+        longer = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
+        engine = tiny.make_engine(windows, kv_bytes=TIGHT[windows])
+        done = tiny.run(engine, prompts, longer)
+        assert engine.stats().preemptions > 0
+        assert any(d.updates[-1].metrics.preemptions for d in done.values())
+        for name, prompt in prompts.items():
+            assert done[name].tokens[0] == tiny.run(tiny.make_engine(windows), {"x": prompt}, longer)["x"].tokens[0]
+        warm = tiny.run(engine, {"warm": prompts["p5"]}, GREEDY)["warm"]
+        assert warm.tokens[0] == cold(windows, prompts["p5"])
+        assert warm.updates[-1].metrics.cached_tokens > 0
+
+    def test_after_an_abort_storm(self, windows: tuple[int | None, ...]) -> None:
+        chance, engine = random.Random(0), tiny.make_engine(windows, kv_bytes=360_000, step_tokens=32)
+        base = tiny.random_prompt(64, 20)
+        for n in range(40):
+            engine.submit(f"s{n}", base[: chance.randrange(20, 64)] + tiny.random_prompt(20, n), GREEDY)
+            for _ in range(chance.randrange(3)):
+                engine.step()
+            if live := sorted(engine.requests):
+                engine.abort(chance.choice(live))
+            engine.check()
+        for name in sorted(engine.requests):
+            engine.abort(name)
+        engine.check()
+        assert engine.stats().cache.held_pages == 0
+        tiny.run(engine, {"warm-up": base}, GREEDY)
+        warm = tiny.run(engine, {"warm": base}, GREEDY)["warm"]
+        assert warm.tokens[0] == cold(windows, base)
+        assert warm.updates[-1].metrics.cached_tokens == 63
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(["dense", "hybrid", "two-windows"]), tight=st.booleans())
+def test_random_life(seed: int, name: str, tight: bool) -> None:
+    """Random requests, forks, aborts, resets and drops; the ledger adds up after every step, and answers are right."""
+    windows, chance = MODELS[name], random.Random(seed)
+    engine = tiny.make_engine(windows, kv_bytes=360_000 if tight else "2MiB", step_tokens=chance.choice([8, 24, 64]))
+    base, expected, got = tiny.random_prompt(90, seed), {}, {}
+    for n in range(14):
+        prompt = base[: chance.randrange(1, 90)] + tiny.random_prompt(chance.randrange(0, 12), n)
+        salt = chance.choice([None, None, "tenant"])
+        engine.submit(f"r{n}", prompt, SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, cache_salt=salt))
+        expected[f"r{n}"] = prompt
+        for _ in range(chance.randrange(4)):
+            _collect(engine, got)
+        if chance.random() < 0.2 and engine.requests:
+            victim = chance.choice(sorted(engine.requests))
+            engine.abort(victim)
+            expected.pop(victim, None)
+        if chance.random() < 0.1:
+            engine.reset_cache()
+        for page in engine.ledger.droppable():
+            if chance.random() < 0.1:
+                engine.ledger.apply(Drop(page))
+        engine.check()
+    while engine.has_work:
+        _collect(engine, got)
+        engine.check()
+    assert engine.stats().cache.held_pages == 0
+    for request_id in chance.sample(sorted(expected), min(4, len(expected))):
+        assert got[request_id] == tiny.oracle(windows, expected[request_id], 5)
+
+
+def _collect(engine: tiny.Engine, into: dict[str, list[int]]) -> None:
+    for update in engine.step():
+        assert update.error is None
+        for delta in update.deltas:
+            into.setdefault(update.request_id, []).extend(delta.token_ids)

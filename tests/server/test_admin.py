@@ -1,0 +1,102 @@
+"""Health, metrics, the cache, models, request ids."""
+
+from __future__ import annotations
+
+import httpx2
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+from .mock_engine import MockEngine
+
+TEXT = {"model": "mock", "prompt": "a b c", "max_tokens": 3}
+
+
+async def samples(http: httpx2.AsyncClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    reply = await http.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(reply.text)
+    found = [sample for family in families for sample in family.samples]
+    assert all(sample.labels.pop("model_name") == "mock" for sample in found)
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
+
+
+async def test_metrics_have_vllms_names(http: httpx2.AsyncClient) -> None:
+    for _ in range(2):
+        await http.post("/v1/completions", json=TEXT)
+    told = await samples(http)
+    plain = {name: value for (name, labels), value in told.items() if not labels}
+    assert plain["vllm:num_requests_running"] == 0
+    assert plain["vllm:num_requests_waiting"] == 0
+    assert plain["vllm:kv_cache_usage_perc"] == 0.25
+    assert plain["vllm:prompt_tokens_total"] == 8
+    assert plain["vllm:generation_tokens_total"] == 6
+    assert plain["vllm:prefix_cache_queries_total"] == 8
+    assert plain["vllm:prefix_cache_hits_total"] == 3
+    assert plain["vllm:num_preemptions_total"] == 0
+    assert plain["vllm:time_to_first_token_seconds_count"] == 2
+    assert plain["vllm:inter_token_latency_seconds_count"] == 4
+    assert plain["vllm:request_time_per_output_token_seconds_count"] == 2
+    assert plain["vllm:e2e_request_latency_seconds_count"] == 2
+    assert 0 < plain["vllm:e2e_request_latency_seconds_sum"] < 10
+    assert plain["kvloom:kv_budget_bytes"] == 1000
+    assert plain["kvloom:kv_held_bytes"] == 250
+    assert plain["kvloom:kv_cached_bytes"] == 40
+    assert told["vllm:request_success_total", frozenset({("finished_reason", "length")})] == 2
+    assert told["kvloom:cache_miss_tokens_total", frozenset({("why", "new")})] == 5
+
+
+async def test_two_servers_do_not_share_a_registry(http: httpx2.AsyncClient) -> None:
+    from kvloom.server.app import create_app
+
+    other = create_app(MockEngine())
+    await http.post("/v1/completions", json=TEXT)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(other), base_url="http://kvloom") as beside:
+        told = await samples(beside)
+    assert told["vllm:e2e_request_latency_seconds_count", frozenset()] == 0
+
+
+async def test_health_follows_the_engine(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+    assert (await http.get("/health")).json() == {"status": "ok"}
+    engine.alive = False
+    reply = await http.get("/health")
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "engine_stopped"
+
+
+async def test_cache(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+    await http.post("/v1/completions", json=TEXT)
+    told = (await http.get("/cache")).json()
+    assert told["cache"]["budget_bytes"] == 1000
+    assert told["prompt_tokens"] == 4
+    assert (await http.post("/cache/reset")).json() == {"status": "ok"}
+    assert engine.resets == 1
+    reply = await http.post("/v1/completions", json=TEXT)
+    assert reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+async def test_models(client: openai.AsyncOpenAI) -> None:
+    models = [model async for model in client.models.list()]
+    assert [model.id for model in models] == ["mock"]
+    assert models[0].max_model_len == 64
+    assert (await client.models.retrieve("mock")).owned_by == "kvloom"
+
+
+async def test_version(http: httpx2.AsyncClient) -> None:
+    assert (await http.get("/version")).json()["version"][0].isdigit()
+
+
+async def test_request_ids(http: httpx2.AsyncClient) -> None:
+    for path in ("/health", "/nothing", "/v1/models"):
+        reply = await http.get(path, headers={"x-request-id": "mine-1"})
+        assert reply.headers["x-request-id"] == "mine-1"
+        first, second = [(await http.get(path)).headers["x-request-id"] for _ in range(2)]
+        assert first != second
+    reply = await http.get("/health", headers={"x-request-id": "x" * 200})
+    assert len(reply.headers["x-request-id"]) == 32
+
+
+async def test_equal_request_ids_do_not_collide(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+    for _ in range(2):
+        reply = await http.post("/v1/completions", json=TEXT, headers={"x-request-id": "same"})
+        assert reply.status_code == 200
+    assert len(set(engine.seen)) == 2

@@ -1,0 +1,197 @@
+"""Chat completions through the official client."""
+
+from __future__ import annotations
+
+import pytest
+from openai import AsyncOpenAI
+
+from .mock_engine import MockEngine
+
+ASK = [{"role": "user", "content": "one two"}]
+# The mock sees `<user> one two <assistant>` and says it again.
+ANSWER = " <user> one two <assistant>"
+
+
+async def test_answers_whole(client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK, max_tokens=4)
+    choice = reply.choices[0]
+    assert choice.message.role == "assistant"
+    assert choice.message.content == ANSWER
+    assert choice.finish_reason == "length"
+    assert choice.logprobs is None
+    assert reply.object == "chat.completion"
+    assert reply.id.startswith("chatcmpl-")
+    assert reply.usage.prompt_tokens == 4
+    assert reply.usage.completion_tokens == 4
+    assert reply.usage.total_tokens == 8
+
+
+async def test_streams_what_the_whole_answer_says(client: AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="mock", messages=ASK, max_tokens=4, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == ANSWER
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * 4 + ["length"]
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.completion_tokens == 4
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == 0
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+
+
+async def test_without_a_limit_the_answer_fills_the_context(client: AsyncOpenAI, engine: MockEngine) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK)
+    assert engine.params[-1].max_tokens is None
+    assert reply.usage.total_tokens == engine.max_model_len
+
+
+async def test_max_completion_tokens_wins(client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK, max_tokens=9, max_completion_tokens=2)
+    assert reply.usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_cached_tokens_are_told(client: AsyncOpenAI, stream: bool) -> None:
+    async def cached(**more: object) -> int:
+        if not stream:
+            reply = await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, **more)
+            return reply.usage.prompt_tokens_details.cached_tokens
+        chunks = await client.chat.completions.create(
+            model="mock",
+            messages=ASK,
+            max_tokens=1,
+            stream=True,
+            stream_options={"include_usage": True},
+            **more,
+        )
+        return [chunk async for chunk in chunks][-1].usage.prompt_tokens_details.cached_tokens
+
+    assert await cached() == 0
+    assert await cached() == 3
+    assert await cached(extra_body={"cache_salt": "mine"}) == 0
+
+
+async def test_n_choices(client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK, n=3, max_tokens=2)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in reply.choices] == [
+        " <user> one",
+        " one two",
+        " two <assistant>",
+    ]
+    assert reply.usage.completion_tokens == 6
+    assert reply.usage.prompt_tokens == 4
+    stream = await client.chat.completions.create(model="mock", messages=ASK, n=3, max_tokens=2, stream=True)
+    texts, roles = ["", "", ""], [0, 0, 0]
+    async for chunk in stream:
+        choice = chunk.choices[0]
+        texts[choice.index] += choice.delta.content or ""
+        roles[choice.index] += choice.delta.role == "assistant"
+    assert texts == [choice.message.content for choice in reply.choices]
+    assert roles == [1, 1, 1]
+
+
+async def test_logprobs(client: AsyncOpenAI) -> None:
+    asked = {"model": "mock", "messages": ASK, "max_tokens": 2, "logprobs": True, "top_logprobs": 3}
+    reply = await client.chat.completions.create(**asked)
+    content = reply.choices[0].logprobs.content
+    assert [entry.token for entry in content] == [" <user>", " one"]
+    assert [entry.logprob for entry in content] == [-1.5, -1.5]
+    assert content[0].bytes == list(b" <user>")
+    assert [[top.logprob for top in entry.top_logprobs] for entry in content] == [[-1.0, -1.5, -3.0]] * 2
+    chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+    streamed = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
+    assert streamed == content
+
+
+async def test_logprobs_without_alternatives(client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, logprobs=True)
+    assert reply.choices[0].logprobs.content[0].top_logprobs == []
+
+
+async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) -> None:
+    await client.chat.completions.create(
+        model="mock",
+        messages=ASK,
+        max_tokens=1,
+        temperature=0.5,
+        top_p=0.25,
+        seed=7,
+        stop=["x", "y"],
+        presence_penalty=0.5,
+        frequency_penalty=-0.5,
+        logit_bias={"3": -100},
+        user="somebody",
+        extra_body={
+            "top_k": 5,
+            "min_p": 0.125,
+            "repetition_penalty": 1.5,
+            "ignore_eos": True,
+            "cache_salt": "s",
+            "stop_token_ids": [4],
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "prompt_logprobs": 2,
+            "never_heard_of": {"it": 1},
+        },
+    )
+    params = engine.params[-1]
+    assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.5, 0.25, 5, 0.125)
+    assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (0.5, -0.5, 1.5)
+    assert (params.seed, params.stop, params.stop_token_ids) == (7, ("x", "y"), (4,))
+    assert params.logit_bias == {3: -100.0}
+    assert (params.ignore_eos, params.include_stop_str_in_output, params.skip_special_tokens) == (
+        True,
+        True,
+        False,
+    )
+    assert (params.cache_salt, params.prompt_logprobs, params.logprobs) == ("s", 2, None)
+
+
+async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: MockEngine) -> None:
+    nulls = dict.fromkeys(("temperature", "top_p", "stop", "seed", "n", "logit_bias", "tools", "stream"))
+    response = await client.post("/chat/completions", body={"model": "mock", "messages": ASK, **nulls}, cast_to=object)
+    assert response["choices"][0]["finish_reason"] == "length"
+    assert engine.params[-1].temperature == 1.0
+
+
+async def test_content_parts_roles_and_template(client: AsyncOpenAI, engine: MockEngine) -> None:
+    await client.chat.completions.create(
+        model="mock",
+        max_tokens=1,
+        messages=[
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "1", "type": "function", "function": {}}],
+            },
+            {"role": "tool", "content": "42", "tool_call_id": "1"},
+        ],
+    )
+    said = engine.tokenizer.decode(engine.prompts[-1])
+    assert said == " <system> be brief <user> a b <assistant> <tool> 42 <assistant>"
+
+
+async def test_stop_string(client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model="mock", messages=ASK, stop="two")
+    assert reply.choices[0].message.content == " <user> one "
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.choices[0].stop_reason == "two"
+
+
+async def test_tools_are_fine_when_not_to_be_used(client: AsyncOpenAI) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    reply = await client.chat.completions.create(
+        model="mock",
+        messages=ASK,
+        max_tokens=1,
+        tools=[tool],
+        tool_choice="none",
+        response_format={"type": "text"},
+    )
+    assert reply.choices[0].message.content == " <user>"

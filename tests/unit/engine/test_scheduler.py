@@ -1,0 +1,111 @@
+"""Each stage by itself: what it adds to the draft, and what it leaves alone."""
+
+from __future__ import annotations
+
+import tiny
+
+from kvloom.engine.pages import page_indices
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.scheduler.batch import form_batch
+from kvloom.engine.scheduler.chunk import ChunkRunning
+from kvloom.engine.scheduler.fit import Fit
+from kvloom.engine.scheduler.match import match
+from kvloom.engine.scheduler.state import Draft
+from kvloom.memory.ledger import NoFit
+from kvloom.segment import Span, SpanSet
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+
+
+def waiting(engine: tiny.Engine, name: str, length: int, seed: int = 1):
+    engine.submit(name, tiny.random_prompt(length, seed), GREEDY)
+    return engine.requests[name].sequences[0]
+
+
+class TestChunk:
+    def test_single_rows_go_before_long_ones_and_the_budget_holds(self) -> None:
+        engine = tiny.make_engine(step_tokens=10)
+        long, short = waiting(engine, "long", 50), waiting(engine, "short", 50, seed=2)
+        for sequence in (long, short):
+            engine.scheduler.queues.remove(sequence)
+            engine.scheduler.queues.start(sequence)
+        short.gaps = SpanSet((Span(49, 50),))
+        draft = Draft(10)
+        ChunkRunning().run(engine.scheduler.queues, draft)
+        assert [(c.sequence, len(c.spans)) for c in draft.chunks] == [(short, 1), (long, 9)]
+        assert draft.rows_left == 0
+        assert [c.closes for c in draft.chunks] == [True, False]
+
+    def test_a_chunk_crosses_holes(self) -> None:
+        gaps = SpanSet.of([Span(0, 3), Span(10, 14), Span(40, 50)])
+        assert gaps.first(9).spans == (Span(0, 3), Span(10, 14), Span(40, 42))
+
+
+class TestFit:
+    def test_takes_all_or_nothing(self) -> None:
+        engine = tiny.make_engine(kv_bytes=160_000)
+        first, second = waiting(engine, "a", engine.max_len - 8), waiting(engine, "b", 60, seed=2)
+        fit = Fit(engine.pages, engine.layout)
+        assert fit.try_start(first, match(first, engine.ledger.index), 0) is None
+        held = engine.ledger.held_pages
+        assert isinstance(fit.try_start(second, match(second, engine.ledger.index), 0), NoFit)
+        assert engine.ledger.held_pages == held
+        engine.check()
+
+    def test_headroom_is_left(self) -> None:
+        engine = tiny.make_engine(kv_bytes=160_000)
+        sequence = waiting(engine, "a", 32)
+        fit, found = Fit(engine.pages, engine.layout), match(sequence, engine.ledger.index)
+        assert isinstance(fit.try_start(sequence, found, 10_000), NoFit)
+        assert fit.try_start(sequence, found, 0) is None
+        assert sequence.tables[0].count() == 2
+
+
+class TestAdmit:
+    def test_order_of_arrival_and_the_limit_on_sequences(self) -> None:
+        engine = tiny.make_engine(max_seqs=2)
+        names = [waiting(engine, f"r{n}", 20, seed=n).owner for n in range(4)]
+        engine.scheduler.schedule()
+        assert [s.owner for s in engine.scheduler.queues.running] == names[:2]
+        assert [s.owner for s in engine.scheduler.queues.waiting] == names[2:]
+
+    def test_a_request_that_does_not_fit_blocks_later_ones(self) -> None:
+        engine = tiny.make_engine(kv_bytes=160_000)
+        waiting(engine, "running", 64)
+        engine.step()
+        waiting(engine, "large", engine.max_len - 4, seed=2)
+        waiting(engine, "small", 4, seed=3)
+        engine.step()
+        assert [s.owner for s in engine.scheduler.queues.waiting] == ["large/0", "small/0"]
+
+
+class TestGrow:
+    def test_the_latest_arrival_is_preempted_and_comes_back_in_order(self) -> None:
+        engine = tiny.make_engine(kv_bytes=160_000)
+        sequences = [waiting(engine, f"r{n}", 40, seed=n) for n in range(3)]
+        while not engine.grow.preemptions and engine.has_work:
+            engine.step()
+            engine.check()
+            for s in sequences:
+                s.request.max_tokens = 1000
+        assert engine.scheduler.queues.waiting[0] is sequences[2]
+        assert sequences[2].request.metrics.preemptions == 1
+        assert sequences[2].gaps == SpanSet.full(len(sequences[2].tokens))
+
+
+def test_form_batch_flattens_in_order() -> None:
+    engine = tiny.make_engine(step_tokens=24)
+    a, b = waiting(engine, "a", 20), waiting(engine, "b", 20, seed=2)
+    draft = engine.scheduler.schedule()
+    batch = form_batch(draft.chunks, engine.layout.layers)
+    assert batch.tokens_T.tolist() == a.tokens + b.tokens[:4]
+    assert batch.row_starts == (0, 20, 24)
+    assert batch.plan.positions_T.tolist() == [*range(20), *range(4)]
+    part = batch.plan.parts[0]
+    assert part.page_starts_P.tolist() == [0, 16, 0]
+    assert part.row_slots_T.tolist() == [p % 16 for p in [*range(20), *range(4)]]
+
+
+def test_page_indices_name_each_page_once() -> None:
+    spans = SpanSet.of([Span(0, 5), Span(7, 40), Span(47, 49), Span(100, 101)])
+    assert page_indices(spans) == [0, 1, 2, 3, 6]

@@ -1,0 +1,91 @@
+"""Bytes to slabs to pages, within a hard budget."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from kvloom.errors import ConfigError
+from kvloom.memory.arena import (
+    GRAIN_BYTES,
+    PAGE_METADATA_BYTES,
+    Arena,
+    fitting_slab_bytes,
+    page_stride,
+)
+from kvloom.memory.format import PageFormat
+
+FULL = PageFormat("full", (0, 1, 2), 2, 16, 16, "float16")
+RAGGED = PageFormat("ragged", (), 1, 80, 80, "float32", ragged=True)
+
+
+def take_all(arena: Arena, fmt: PageFormat) -> list:
+    pages = []
+    while (page := arena.allocate(fmt)) is not None:
+        pages.append(page)
+    return pages
+
+
+def test_page_bytes_follow_from_the_format() -> None:
+    assert FULL.page_bytes == 3 * 2 * 16 * (16 + 16) * 2
+    assert RAGGED.page_bytes == 16 * (80 + 80) * 4 + 16 * 4 + 16 * 4
+    assert FULL.cell_offset(2, 1) == 5 * FULL.cell_bytes
+
+
+@pytest.mark.parametrize("fmt", [FULL, RAGGED])
+def test_pages_are_aligned_disjoint_and_inside(fmt: PageFormat) -> None:
+    arena = Arena(1_000_000, 65_536)
+    starts = sorted(page * GRAIN_BYTES for page in take_all(arena, fmt))
+    assert all(b - a >= fmt.page_bytes for a, b in itertools.pairwise(starts))
+    assert starts[-1] + fmt.page_bytes <= arena.memory.numel()
+    arena.check()
+
+
+def test_the_budget_counts_metadata_and_is_never_exceeded() -> None:
+    arena = Arena(1_000_000, 65_536)
+    pages = take_all(arena, FULL)
+    assert arena.used_bytes <= 1_000_000 < arena.used_bytes + arena.slab_cost_bytes(FULL)
+    assert arena.metadata_bytes == len(pages) * PAGE_METADATA_BYTES
+
+
+def test_a_slab_changes_format_when_it_is_empty() -> None:
+    arena = Arena(2 * 65_536 + 100_000, 65_536)
+    pages = take_all(arena, FULL)
+    assert arena.allocate(RAGGED) is None
+    for page in pages[: arena.pages_per_slab(FULL)]:
+        arena.free(page)
+    assert len(take_all(arena, RAGGED)) == arena.pages_per_slab(RAGGED)
+    arena.check()
+
+
+def test_trim_returns_memory_and_the_arena_still_works() -> None:
+    arena = Arena(1_000_000, 65_536)
+    pages = take_all(arena, FULL)
+    arena.memory.fill_(7)
+    for page in pages:
+        arena.free(page)
+    arena.trim()
+    assert int(arena.memory[:65_536].sum()) == 0
+    assert len(take_all(arena, FULL)) == len(pages)
+
+
+def test_slab_size_wastes_little_and_holds_any_page() -> None:
+    smollm = PageFormat("full", tuple(range(30)), 3, 64, 64, "float16")
+    size = fitting_slab_bytes([smollm], 2 * 2**20)
+    assert size % page_stride(smollm) / size < 0.02
+    large = PageFormat("full", tuple(range(80)), 8, 128, 128, "float32")
+    assert fitting_slab_bytes([large], 2 * 2**20) >= large.page_bytes
+
+
+def test_a_budget_below_one_slab_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot hold one slab"):
+        Arena(1000, 65_536)
+
+
+@pytest.mark.parametrize(
+    "change", [{"codec": "int3"}, {"tokens": 32}, {"ragged": True}], ids=["codec", "page size", "ragged with layers"]
+)
+def test_impossible_formats_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError):
+        PageFormat(**{"name": "x", "layers": (0,), "heads": 2, "k_dim": 16, "v_dim": 16, "codec": "float16"} | change)

@@ -1,0 +1,32 @@
+"""Keys are part of the on-disk and on-wire contract: these vectors must never change for KEY_VERSION 1."""
+
+from __future__ import annotations
+
+from kvloom.memory.keys import extend_keys, page_key, root_key
+
+ROOT = root_key(weights="w" * 64, formats="dense-kT-16:full", salt=None)
+
+
+def test_golden_vectors() -> None:
+    assert ROOT.hex() == "aab925dc529a64184ef03d2c6ffa7d619bef5f5c743e886b8de8e07da37fff80"
+    assert page_key(ROOT, range(16)).hex() == "51cc20cb56319875b019f858df00136d2e1fde3e4b5bcc9821476b8ec88a320c"
+    salted = root_key(weights="w" * 64, formats="dense-kT-16:full", salt="tenant", adapter="lora", media=["m"])
+    assert salted.hex() == "0e5f063cb615f24f39d06e609099bc18017afa54431177dbda8f798904ad03f6"
+
+
+def test_every_field_matters() -> None:
+    base = {"weights": "w", "formats": "f", "adapter": None, "salt": None, "media": ()}
+    changed = [{"weights": "x"}, {"formats": "g"}, {"adapter": "a"}, {"salt": ""}, {"salt": "s"}, {"media": ("m",)}]
+    keys = {root_key(**base), *(root_key(**base | change) for change in changed)}
+    assert len(keys) == len(changed) + 1
+
+
+def test_keys_chain_over_whole_pages_only() -> None:
+    keys: list = []
+    extend_keys(keys, ROOT, list(range(40)))
+    assert len(keys) == 2
+    assert keys[1] == page_key(keys[0], range(16, 32))
+    grown = list(keys)
+    extend_keys(grown, ROOT, list(range(48)))
+    assert grown[:2] == keys
+    assert len(grown) == 3
