@@ -19,9 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _pulled(name: str) -> ModelEngines:
-    from kvloom.model.store import pull
-
     from bench.drive import load
+    from kvloom.model.store import pull
 
     pull(name)
     return load(name)

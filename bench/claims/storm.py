@@ -30,7 +30,7 @@ from kvloom.model.store import pull
 from kvloom.server.app import create_app
 
 MODEL = "smollm2-135m-instruct"
-KV_BYTES = "24MiB"
+KV_BYTES = "16MiB"
 SLACK_BYTES = 64 * 2**20
 """Growth of resident memory that we put down to allocators and to the clients, who live in this process too."""
 
@@ -70,10 +70,10 @@ def shots(text: Sequence[int], count: int, seed: int) -> list[Shot]:
         family = rng.randrange(4) * 50
         tail = rng.randrange(len(text) - 64)
         prompt = [*text[family : family + 48], *text[tail : tail + rng.randrange(4, 64)]]
-        shot = Shot(prompt, rng.randrange(4, 17), seed=n)
+        shot = Shot(prompt, rng.randrange(4, 49), seed=n)
         how = rng.randrange(4)
         if how == 0:
-            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 6))
+            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 12))
         elif how == 1:
             shot = Shot(prompt, shot.max_tokens, n, patience_s=rng.uniform(0.0, 0.1 * count))
         made.append(shot)

@@ -6,13 +6,13 @@ import random
 
 import pytest
 import torch
-from tiny import VOCAB, make_engine
 
 from bench.claims import hit_equals_miss
 from bench.claims.hit_equals_miss import SITUATIONS, Setting
 from bench.drive import Answer, run_one
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
+from tiny import VOCAB, make_engine
 
 WINDOWS = {"dense": (None, None), "hybrid": (None, 24)}
 

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from kvloom.model.spec import ModelSpec, RopeSpec
 
 from bench.limits import measure_limits, prefill_flop
 from bench.report import Run, Table, to_json, to_markdown
 from bench.workloads import QUICK, Figure, run
+from kvloom.model.spec import ModelSpec, RopeSpec
 
 GIB = 2**30
 

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import replace
 
 import httpx
-from tiny import VOCAB, CharTokenizer, make_engine
 
 from bench.claims.storm import Aftermath, fire, served, shots, storm
 from kvloom.engine.async_engine import AsyncEngine
+from tiny import VOCAB, CharTokenizer, make_engine
 
 TEXT = random.Random(9).choices(range(1, VOCAB), k=600)
 
