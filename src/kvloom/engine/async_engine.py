@@ -100,7 +100,7 @@ class AsyncEngine:
                     raise mail
                 yield mail
         finally:
-            if not finished:
+            if not finished and self.alive:
                 self._command(lambda: self._abort(name, inbox))
 
     async def generate(

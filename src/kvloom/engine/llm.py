@@ -123,7 +123,9 @@ class LLM:
         several = not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
         texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
-        prepared = [(text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+        prepared: list[tuple[str | None, list[int]]] = [
+            (text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts
+        ]
         return self._run(prepared, _as_params(sampling_params, len(texts)))
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
