@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-import httpx
+import httpx2
 
 from bench.claims.storm import Aftermath, fire, served, shots, storm
 from kvloom.engine.async_engine import AsyncEngine
@@ -31,7 +31,7 @@ async def test_a_storm_leaves_nothing_behind() -> None:
 async def test_a_refused_request_counts_as_broken() -> None:
     engine = AsyncEngine.over(make_engine(kv_bytes="256KiB"), CharTokenizer(), "tiny")
     try:
-        async with served(engine) as url, httpx.AsyncClient(base_url=url) as client:
+        async with served(engine) as url, httpx2.AsyncClient(base_url=url) as client:
             whole = replace(shots(TEXT, 1, seed=4)[0], events=None, patience_s=None)
             assert await fire(client, "tiny", whole) == "finished"
             assert await fire(client, "tiny", replace(whole, prompt=[])) == "broken"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from bench.drive import ModelEngines
@@ -45,23 +45,23 @@ def demo(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_demo_says_what_the_server_said(demo) -> None:
-    def refuse(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(400, json={"error": {"message": "too long"}})
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(400, json={"error": {"message": "too long"}})
 
-    client = httpx.Client(base_url="http://demo", transport=httpx.MockTransport(refuse))
+    client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(refuse))
     with pytest.raises(demo.DemoError, match=r"400.*too long"):
         demo.ask(client, "?")
 
 
 def test_the_demo_reads_a_stream(demo) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/cache":
-            return httpx.Response(200, json={"cache": {"held_bytes": 1, "cached_bytes": 9}})
+            return httpx2.Response(200, json={"cache": {"held_bytes": 1, "cached_bytes": 9}})
         usage = {"prompt_tokens": 40, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 32}}
         events = [{"choices": [{"delta": {"content": text}}]} for text in ("A", " cat", ".")]
         body = "".join(f"data: {json.dumps(event)}\n\n" for event in [*events, {"choices": [], "usage": usage}])
-        return httpx.Response(200, text=body + "data: [DONE]\n\n")
+        return httpx2.Response(200, text=body + "data: [DONE]\n\n")
 
-    client = httpx.Client(base_url="http://demo", transport=httpx.MockTransport(answer))
+    client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(answer))
     got = demo.ask(client, "?")
     assert (got.text, got.prompt_tokens, got.cached_tokens, got.kv_bytes) == ("A cat.", 40, 32, 10)
