@@ -30,7 +30,7 @@ SYSTEM = "Answer the question in one short sentence, from this handbook.\n\n"
 QUESTIONS = (
     "What is the name of the spectrograph?",
     "In which year was the observatory founded?",
-    "What is the name of the cat?",
+    "What is the altitude of the observatory?",
 )
 KVLOOM = str(Path(sys.executable).with_name("kvloom"))
 console = Console()
@@ -191,24 +191,17 @@ def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
 
 
 def show(cold: list[Answer], warm: list[Answer]) -> None:
-    """The table, and what it means in one sentence."""
-    table = Table(title=f"{MODEL}, a document of about {cold[0].prompt_tokens} tokens", title_justify="left")
-    columns = (
-        "question and answer",
-        "first token\ncold",
-        "first token\nwarm",
-        "cached\ntokens",
-        "KV in use",
-        "tokens/s",
-    )
-    for name in columns:
-        table.add_column(name, justify="left" if name == columns[0] else "right")
-    for question, first, second in zip(QUESTIONS, cold, warm, strict=True):
+    """The answers, the table, and what it means in one sentence."""
+    table = Table(title=f"{MODEL}, one document, prompts of {cold[0].prompt_tokens} tokens", title_justify="left")
+    for name in ("", "first token\ncold", "first token\nwarm", "cached\ntokens", "KV in use", "tokens/s"):
+        table.add_column(name, justify="right")
+    for number, (question, first, second) in enumerate(zip(QUESTIONS, cold, warm, strict=True), start=1):
+        console.print(f"{number}. {question}\n   {second.text}", highlight=False)
         table.add_row(
-            f"{question}\n[dim]{second.text}[/dim]",
+            f"{number}",
             f"{first.ttft_s:.2f} s",
             f"{second.ttft_s:.2f} s",
-            f"{second.cached_tokens} of {second.prompt_tokens}",
+            f"{second.cached_tokens}",
             f"{second.kv_bytes / 2**20:.0f} MiB",
             f"{second.tokens_per_s:.1f}",
         )
@@ -216,7 +209,7 @@ def show(cold: list[Answer], warm: list[Answer]) -> None:
     same = sum(first.text == second.text for first, second in zip(cold, warm, strict=True))
     speedup = sum(first.ttft_s for first in cold) / sum(second.ttft_s for second in warm)
     console.print(
-        f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f}x sooner."
+        f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f} times sooner."
     )
 
 
