@@ -70,10 +70,10 @@ def shots(text: Sequence[int], count: int, seed: int) -> list[Shot]:
         family = rng.randrange(4) * 50
         tail = rng.randrange(len(text) - 64)
         prompt = [*text[family : family + 48], *text[tail : tail + rng.randrange(4, 64)]]
-        shot = Shot(prompt, rng.randrange(4, 49), seed=n)
+        shot = Shot(prompt, rng.randrange(4, 81), seed=n)
         how = rng.randrange(4)
         if how == 0:
-            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 12))
+            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 24))
         elif how == 1:
             shot = Shot(prompt, shot.max_tokens, n, patience_s=rng.uniform(0.0, 0.1 * count))
         made.append(shot)

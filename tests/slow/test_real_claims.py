@@ -12,7 +12,8 @@ from bench.text import long_text, prompts
 from kvloom.engine.params import SamplingParams
 
 
-@pytest.mark.parametrize("name", SITUATIONS)
+# Preemption needs long answers; the tiny models and the claim itself cover it.
+@pytest.mark.parametrize("name", [name for name in SITUATIONS if name != "after-preemption"])
 def test_hit_equals_miss_on_a_dense_model(name: str, smollm2: ModelEngines) -> None:
     setting = Setting(smollm2.make, smollm2.encode(long_text()), 64, new_tokens=4, roomy="128MiB")
     assert SITUATIONS[name](setting).holds
