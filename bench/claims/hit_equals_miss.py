@@ -25,12 +25,14 @@ class Setting:
     """A model to try, and a text in its tokens of which prompts are cut.
 
     ``length``: prompt tokens, a multiple of the page size; past the window of a hybrid, so that pages are given back.
-    ``roomy``: a KV budget in which nothing needs to be dropped.
+    ``growing_from``: prompt tokens where answers are to outgrow the memory; below the window, so that they grow in every
+    layer group. ``roomy``: a KV budget in which nothing needs to be dropped.
     """
 
     make: EngineFactory
     text: Sequence[int]
     length: int
+    growing_from: int
     new_tokens: int = 24
     roomy: str = "512MiB"
 
@@ -100,7 +102,7 @@ def fork(setting: Setting) -> Cell:
 
 def after_preemption(setting: Setting) -> Cell:
     """Several requests in a budget that cannot hold them all; each must answer as it does alone."""
-    prompts = [setting.prompt(start=n * 7) for n in range(4)]
+    prompts = [list(setting.text[n * 7 : n * 7 + setting.growing_from]) for n in range(4)]
     num_new = max(setting.new_tokens, 5 * PAGE_TOKENS)
     growing = SamplingParams(temperature=0.0, max_tokens=num_new, ignore_eos=True)
     roomy = setting.make(setting.roomy)
@@ -108,11 +110,8 @@ def after_preemption(setting: Setting) -> Cell:
     for prompt in prompts:
         roomy.reset_cache()
         alone.append(run_one(roomy, prompt, growing).tokens)
-    one_bytes = roomy.layout.bytes_for(setting.length + num_new)
-    prompts_only = (setting.length + 2 * PAGE_TOKENS) / (
-        setting.length + num_new
-    )  # room for them to start, not to grow
-    for share in (prompts_only, 0.8, 0.7, 0.6, 0.5, 0.4):
+    one_bytes = roomy.layout.bytes_for(setting.growing_from + num_new)
+    for share in (0.65, 0.6, 0.7, 0.5, 0.75, 0.4, 0.8):  # which one forces a preemption depends on how slabs round
         tight = setting.make(int(one_bytes * len(prompts) * share))
         together = [answer.tokens for answer in run_all(tight, prompts, growing)]
         tight.check()
@@ -121,7 +120,7 @@ def after_preemption(setting: Setting) -> Cell:
     warm = run_one(tight, prompts[-1], growing)
     tight.check()
     identical = together == alone and warm.tokens == alone[-1] and tight.grow.preemptions > 0
-    return Cell(identical, warm.metrics.cached_tokens, setting.length, f"{tight.grow.preemptions} preemptions")
+    return Cell(identical, warm.metrics.cached_tokens, setting.growing_from, f"{tight.grow.preemptions} preemptions")
 
 
 def after_abort_storm(setting: Setting) -> Cell:
@@ -158,12 +157,13 @@ SITUATIONS: dict[str, Callable[[Setting], Cell]] = {
 
 def measure(quick: bool) -> Outcome:
     """Full: the dense model and the window hybrid, 12 cells. Quick: shorter prompts on the dense model, 6 cells."""
-    models = {"smollm2-135m-instruct": 160} if quick else {"smollm2-135m-instruct": 480, "gemma-3-270m": 640}
+    dense = {"smollm2-135m-instruct": (160, 96) if quick else (480, 160)}
+    models = dense if quick else dense | {"gemma-3-270m": (640, 448)}
     cells: dict[str, Cell] = {}
-    for model, length in models.items():
+    for model, (length, growing_from) in models.items():
         pull(model)
         engines = load(model)
-        setting = Setting(engines.make, engines.encode(long_text()), length, new_tokens=12 if quick else 24)
+        setting = Setting(engines.make, engines.encode(long_text()), length, growing_from, 12 if quick else 24)
         for name, situation in SITUATIONS.items():
             cell = cells[f"{model}/{name}"] = situation(setting)
             note(f"{model} {name}: {'holds' if cell.holds else 'FAILS'}, {cell.cached_tokens} cached, {cell.note}")

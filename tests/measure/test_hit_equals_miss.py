@@ -19,7 +19,7 @@ WINDOWS = {"dense": (None, None), "hybrid": (None, 24)}
 
 def setting(windows: tuple[int | None, ...]) -> Setting:
     text = random.Random(3).choices(range(1, VOCAB), k=400)
-    return Setting(lambda kv_bytes: make_engine(windows, kv_bytes=kv_bytes), text, 96, new_tokens=8, roomy="4MiB")
+    return Setting(lambda kv_bytes: make_engine(windows, kv_bytes=kv_bytes), text, 96, 96, new_tokens=8, roomy="4MiB")
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)

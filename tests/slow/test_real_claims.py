@@ -15,13 +15,13 @@ from kvloom.engine.params import SamplingParams
 # Preemption needs long answers; the tiny models and the claim itself cover it.
 @pytest.mark.parametrize("name", [name for name in SITUATIONS if name != "after-preemption"])
 def test_hit_equals_miss_on_a_dense_model(name: str, smollm2: ModelEngines) -> None:
-    setting = Setting(smollm2.make, smollm2.encode(long_text()), 64, new_tokens=4, roomy="128MiB")
+    setting = Setting(smollm2.make, smollm2.encode(long_text()), 64, 64, new_tokens=4, roomy="128MiB")
     assert SITUATIONS[name](setting).holds
 
 
 @pytest.mark.parametrize("name", ["page-aligned", "hole-in-the-middle"])
 def test_hit_equals_miss_past_the_window_of_a_hybrid(name: str, gemma3: ModelEngines) -> None:
-    setting = Setting(gemma3.make, gemma3.encode(long_text()), 544, new_tokens=4, roomy="128MiB")
+    setting = Setting(gemma3.make, gemma3.encode(long_text()), 544, 448, new_tokens=4, roomy="128MiB")
     assert SITUATIONS[name](setting).holds
 
 
