@@ -25,7 +25,7 @@ class Setting:
     """A model to try, and a text in its tokens of which prompts are cut.
 
     ``length``: prompt tokens, a multiple of the page size; past the window of a hybrid, so that pages are given back.
-    ``growing_from``: prompt tokens where answers are to outgrow the memory; below the window, so that they grow in every
+    ``growing_from``: prompt tokens where answers shall outgrow the memory; below the window, so that they grow in every
     layer group. ``roomy``: a KV budget in which nothing needs to be dropped.
     """
 
