@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from kvloom.model.spec import ModelSpec
 
 _READ_BYTES = 512 * 2**20

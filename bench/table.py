@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvloom.model.store import pull
-
 from bench.harness import note
 from bench.limits import processor, slug
 from bench.peers.base import PEERS
 from bench.report import Run, Table, to_json, to_markdown
 from kvloom.config import default_threads
+from kvloom.model.store import pull
 
 RESULTS = Path(__file__).parent / "results"
 

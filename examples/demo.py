@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +30,7 @@ SYSTEM = "Answer the question in one short sentence, from this handbook.\n\n"
 QUESTIONS = (
     "What is the name of the spectrograph?",
     "In which year was the observatory founded?",
-    "What is the name of the cat?",
+    "What is the altitude of the observatory?",
 )
 KVLOOM = str(Path(sys.executable).with_name("kvloom"))
 console = Console()
@@ -55,7 +55,7 @@ class Answer:
 def main() -> int:
     try:
         run([KVLOOM, "pull", MODEL])
-        with server() as url, httpx.Client(base_url=url, timeout=600) as client:
+        with server() as url, httpx2.Client(base_url=url, timeout=600) as client:
             show(*ask_all(client))
     except DemoError as error:
         console.print(f"error: {error}", style="bold red", highlight=False)
@@ -88,7 +88,7 @@ def server() -> Iterator[str]:
             url = f"http://127.0.0.1:{port}"
             wait_until_up(url, process)
             yield url
-        except (httpx.HTTPError, DemoError) as error:
+        except (httpx2.HTTPError, DemoError) as error:
             log.seek(0)
             raise DemoError(f"{error}\nthe server said:\n{log.read().strip()}") from None
         finally:
@@ -107,8 +107,8 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() - started < START_SECONDS:
         if process.poll() is not None:
             raise DemoError(f"the server ended with status {process.returncode} before it was up")
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK:
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/health", timeout=5).status_code == httpx2.codes.OK:
                 console.print(
                     f"the server was up after {time.monotonic() - started:.1f} s", style="dim", highlight=False
                 )
@@ -127,7 +127,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def ask_all(client: httpx.Client) -> tuple[list[Answer], list[Answer]]:
+def ask_all(client: httpx2.Client) -> tuple[list[Answer], list[Answer]]:
     """Every question with an empty cache, then every question again: the document is cached by then."""
     cold = []
     with console.status("asking") as status:
@@ -144,7 +144,7 @@ def ask_all(client: httpx.Client) -> tuple[list[Answer], list[Answer]]:
     return cold, warm
 
 
-def ask(client: httpx.Client, question: str) -> Answer:
+def ask(client: httpx2.Client, question: str) -> Answer:
     """Stream one answer through the chat endpoint."""
     body = {
         "model": MODEL,
@@ -181,7 +181,7 @@ def ask(client: httpx.Client, question: str) -> Answer:
     )
 
 
-def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
     for line in response.iter_lines():
         if line.startswith("data: ") and line != "data: [DONE]":
             event = json.loads(line.removeprefix("data: "))
@@ -191,24 +191,17 @@ def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def show(cold: list[Answer], warm: list[Answer]) -> None:
-    """The table, and what it means in one sentence."""
-    table = Table(title=f"{MODEL}, a document of about {cold[0].prompt_tokens} tokens", title_justify="left")
-    columns = (
-        "question and answer",
-        "first token\ncold",
-        "first token\nwarm",
-        "cached\ntokens",
-        "KV in use",
-        "tokens/s",
-    )
-    for name in columns:
-        table.add_column(name, justify="left" if name == columns[0] else "right")
-    for question, first, second in zip(QUESTIONS, cold, warm, strict=True):
+    """The answers, the table, and what it means in one sentence."""
+    table = Table(title=f"{MODEL}, one document, prompts of {cold[0].prompt_tokens} tokens", title_justify="left")
+    for name in ("", "first token\ncold", "first token\nwarm", "cached\ntokens", "KV in use", "tokens/s"):
+        table.add_column(name, justify="right")
+    for number, (question, first, second) in enumerate(zip(QUESTIONS, cold, warm, strict=True), start=1):
+        console.print(f"{number}. {question}\n   {second.text}", highlight=False)
         table.add_row(
-            f"{question}\n[dim]{second.text}[/dim]",
+            f"{number}",
             f"{first.ttft_s:.2f} s",
             f"{second.ttft_s:.2f} s",
-            f"{second.cached_tokens} of {second.prompt_tokens}",
+            f"{second.cached_tokens}",
             f"{second.kv_bytes / 2**20:.0f} MiB",
             f"{second.tokens_per_s:.1f}",
         )
@@ -216,7 +209,7 @@ def show(cold: list[Answer], warm: list[Answer]) -> None:
     same = sum(first.text == second.text for first, second in zip(cold, warm, strict=True))
     speedup = sum(first.ttft_s for first in cold) / sum(second.ttft_s for second in warm)
     console.print(
-        f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f}x sooner."
+        f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f} times sooner."
     )
 
 

@@ -1,8 +1,38 @@
-"""Fixtures shared by all tests."""
+"""Fixtures for all tests. Real models are pulled when a test first asks for one; such tests are marked ``real``."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+if TYPE_CHECKING:
+    from bench.drive import ModelEngines
+
+REAL_MODELS = ("smollm2", "gemma3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if set(REAL_MODELS) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.real)
+
+
+def _pulled(name: str) -> ModelEngines:
+    from bench.drive import load
+    from kvloom.model.store import pull
+
+    pull(name)
+    return load(name)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> ModelEngines:
+    """SmolLM2 135M Instruct: a dense model. KV in float16."""
+    return _pulled("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> ModelEngines:
+    """Gemma 3 270M: windows of 512 on 15 of 18 layers. KV in float16."""
+    return _pulled("gemma-3-270m")

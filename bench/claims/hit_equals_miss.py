@@ -139,9 +139,8 @@ def after_abort_storm(setting: Setting) -> Cell:
         engine.check()
     warm = run_one(engine, prompt, setting.greedy)
     engine.check()
-    return Cell(
-        cold.tokens == warm.tokens, warm.metrics.cached_tokens, len(prompt), f"{aborted} of {len(names)} aborted"
-    )
+    identical = cold.tokens == warm.tokens and aborted > 0
+    return Cell(identical, warm.metrics.cached_tokens, len(prompt), f"{aborted} of {len(names)} aborted")
 
 
 SITUATIONS: dict[str, Callable[[Setting], Cell]] = {

@@ -1,7 +1,8 @@
 """identical-tokens: greedy decoding gives the tokens that transformers gives on the same weights.
 
 Both run the weights of one GGUF file in float32; kvloom keeps its KV in float32 for the claim (float16 is
-reported beside it). A divergence is excused, and listed, only where transformers itself sees a tie: its two best logits within 1e-3.
+reported beside it). A divergence is excused, and listed, only where transformers itself sees a tie: its two best logits
+within 1e-3.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import httpx
+import httpx2
 import uvicorn
 
 from bench.harness import Outcome, note
@@ -30,7 +30,7 @@ from kvloom.model.store import pull
 from kvloom.server.app import create_app
 
 MODEL = "smollm2-135m-instruct"
-KV_BYTES = "24MiB"
+KV_BYTES = "16MiB"
 SLACK_BYTES = 64 * 2**20
 """Growth of resident memory that we put down to allocators and to the clients, who live in this process too."""
 
@@ -70,10 +70,10 @@ def shots(text: Sequence[int], count: int, seed: int) -> list[Shot]:
         family = rng.randrange(4) * 50
         tail = rng.randrange(len(text) - 64)
         prompt = [*text[family : family + 48], *text[tail : tail + rng.randrange(4, 64)]]
-        shot = Shot(prompt, rng.randrange(4, 17), seed=n)
+        shot = Shot(prompt, rng.randrange(4, 49), seed=n)
         how = rng.randrange(4)
         if how == 0:
-            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 6))
+            shot = Shot(prompt, shot.max_tokens, n, events=rng.randrange(1, 12))
         elif how == 1:
             shot = Shot(prompt, shot.max_tokens, n, patience_s=rng.uniform(0.0, 0.1 * count))
         made.append(shot)
@@ -98,7 +98,7 @@ async def served(engine: AsyncEngine) -> AsyncIterator[str]:
         await task
 
 
-async def fire(client: httpx.AsyncClient, model: str, shot: Shot) -> Ending:
+async def fire(client: httpx2.AsyncClient, model: str, shot: Shot) -> Ending:
     """Send one request and read its stream, up to the moment at which it is cut off."""
     try:
         async with asyncio.timeout(shot.patience_s):
@@ -107,11 +107,11 @@ async def fire(client: httpx.AsyncClient, model: str, shot: Shot) -> Ending:
         return "aborted"
 
 
-async def _read(client: httpx.AsyncClient, model: str, shot: Shot) -> Ending:
+async def _read(client: httpx2.AsyncClient, model: str, shot: Shot) -> Ending:
     body = {"model": model, "prompt": shot.prompt, "max_tokens": shot.max_tokens, "seed": shot.seed, "stream": True}
     reason, events = None, 0
     async with client.stream("POST", "/v1/completions", json=body | {"ignore_eos": True}) as response:
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             note(f"status {response.status_code}: {(await response.aread())[:200]!r}")
             return "broken"
         async for line in response.aiter_lines():
@@ -132,8 +132,8 @@ async def _read(client: httpx.AsyncClient, model: str, shot: Shot) -> Ending:
 
 async def storm(engine: AsyncEngine, fired: Sequence[Shot], settle_s: float = 60.0) -> Aftermath:
     """Fire everything at once; wait until the engine has noticed who left; audit."""
-    limits = httpx.Limits(max_connections=None)
-    async with served(engine) as url, httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=None)
+    async with served(engine) as url, httpx2.AsyncClient(base_url=url, timeout=None, limits=limits) as client:
         endings = Counter(await asyncio.gather(*(fire(client, engine.model_name, shot) for shot in fired)))
         deadline = time.monotonic() + settle_s
         while engine.engine.has_work and time.monotonic() < deadline:

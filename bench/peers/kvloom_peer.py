@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvloom.model.store import resolve
-
 import kvloom
 from bench.peers.base import Stream
 from kvloom import LLM, SamplingParams
+from kvloom.model.store import resolve
 
 KV_BYTES = "768MiB"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
 

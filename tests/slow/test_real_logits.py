@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from full_cache import full_logits
-from real_models import dequantized, manifest_of
 
+from full_cache import full_logits
 from kvloom.model.loading import load_model
 from kvloom.model.manifest import Manifest
 from kvloom.model.tokenizer import load_tokenizer
+from real_models import dequantized, manifest_of
 
 pytestmark = pytest.mark.real
 

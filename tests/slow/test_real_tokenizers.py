@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 import transformers
-from real_models import manifest_of
-from sentencepiece_oracle import oracle
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-from varied_texts import TEXTS
 
 from kvloom.model.gguf_file import read_gguf
 from kvloom.model.tokenizer import load_tokenizer
+from real_models import manifest_of
+from sentencepiece_oracle import oracle
+from varied_texts import TEXTS
 
 pytestmark = pytest.mark.real
 

@@ -10,12 +10,12 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from sentencepiece_oracle import oracle
-from varied_texts import TEXTS
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
 from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
 from kvloom.model.tokenizer import Tokenizer
+from sentencepiece_oracle import oracle
+from varied_texts import TEXTS
 
 BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
 TEMPLATE = (

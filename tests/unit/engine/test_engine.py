@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError, ParamsError, PromptTooLong, RequestError
 from kvloom.segment import Miss, Resident, Span, Why

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-import pytest
 import numpy as np
+import pytest
 
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler, token_logprobs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tiny
-
 from kvloom.engine.pages import page_indices
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler.batch import form_batch

@@ -1,0 +1,54 @@
+"""The claim's situations on a tiny random model, and that they would notice wrong KV."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from bench.claims import hit_equals_miss
+from bench.claims.hit_equals_miss import SITUATIONS, Setting
+from bench.drive import Answer, run_one
+from kvloom.engine.engine import Engine
+from kvloom.engine.params import SamplingParams
+from tiny import VOCAB, make_engine
+
+WINDOWS = {"dense": (None, None), "hybrid": (None, 24)}
+
+
+def setting(windows: tuple[int | None, ...]) -> Setting:
+    text = random.Random(3).choices(range(1, VOCAB), k=400)
+    return Setting(lambda kv_bytes: make_engine(windows, kv_bytes=kv_bytes), text, 96, new_tokens=8, roomy="4MiB")
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+def test_every_situation_holds(situation, windows) -> None:
+    cell = situation(setting(windows))
+    assert cell.identical
+    assert 0 < cell.cached_tokens < cell.prompt_tokens
+
+
+@pytest.mark.parametrize("name", ["page-aligned", "ragged-tail", "hole-in-the-middle", "fork", "after-preemption"])
+def test_wrong_bytes_in_the_cache_are_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scribbling(engine: Engine, prompt: list[int], params: SamplingParams) -> Answer:
+        answer = run_one(engine, prompt, params)
+        floats = engine.ledger.arena.memory.view(torch.float32)
+        floats.copy_(torch.randn(floats.shape, generator=torch.Generator().manual_seed(1)))
+        return answer
+
+    monkeypatch.setattr(hit_equals_miss, "run_one", scribbling)
+    run_all = hit_equals_miss.run_all
+
+    def scribbling_all(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> list[Answer]:
+        answers = run_all(engine, prompts, params)
+        engine.ledger.arena.memory.zero_()
+        return answers
+
+    monkeypatch.setattr(hit_equals_miss, "run_all", scribbling_all)
+    assert not SITUATIONS[name](setting((None, None))).holds
+
+
+def test_a_cell_without_a_hit_does_not_hold() -> None:
+    assert not hit_equals_miss.Cell(identical=True, cached_tokens=0, prompt_tokens=9).holds

@@ -1,0 +1,67 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from bench.drive import ModelEngines
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str) -> str:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, check=True, timeout=300
+    ).stdout
+
+
+def test_quickstart(smollm2: ModelEngines) -> None:
+    lines = run("quickstart.py").splitlines()
+    assert "Paris" in lines[0]
+    assert lines[2] == "5 of 7 prompt tokens came from the cache"
+    assert int(lines[3].split()[0]) > 0
+
+
+def test_shared_prefix(smollm2: ModelEngines) -> None:
+    printed = run("shared_prefix.py")
+    reused = [int(line.split()[0]) for line in printed.splitlines() if "prompt tokens reused" in line]
+    assert reused[0] == 0
+    assert reused[1] > 400
+    assert ": new" in printed
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import demo
+
+    return demo
+
+
+def test_the_demo_says_what_the_server_said(demo) -> None:
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(400, json={"error": {"message": "too long"}})
+
+    client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(refuse))
+    with pytest.raises(demo.DemoError, match=r"400.*too long"):
+        demo.ask(client, "?")
+
+
+def test_the_demo_reads_a_stream(demo) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/cache":
+            return httpx2.Response(200, json={"cache": {"held_bytes": 1, "cached_bytes": 9}})
+        usage = {"prompt_tokens": 40, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 32}}
+        events = [{"choices": [{"delta": {"content": text}}]} for text in ("A", " cat", ".")]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in [*events, {"choices": [], "usage": usage}])
+        return httpx2.Response(200, text=body + "data: [DONE]\n\n")
+
+    client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(answer))
+    got = demo.ask(client, "?")
+    assert (got.text, got.prompt_tokens, got.cached_tokens, got.kv_bytes) == ("A cat.", 40, 32, 10)

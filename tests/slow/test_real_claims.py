@@ -1,0 +1,35 @@
+"""Small versions of the claims on real weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.claims.hit_equals_miss import SITUATIONS, Setting
+from bench.claims.identical_tokens import first_divergence, greedy
+from bench.drive import ModelEngines, load, run_one
+from bench.peers.dequantized import llama_from_gguf
+from bench.text import long_text, prompts
+from kvloom.engine.params import SamplingParams
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_hit_equals_miss_on_a_dense_model(name: str, smollm2: ModelEngines) -> None:
+    setting = Setting(smollm2.make, smollm2.encode(long_text()), 64, new_tokens=4, roomy="128MiB")
+    assert SITUATIONS[name](setting).holds
+
+
+@pytest.mark.parametrize("name", ["page-aligned", "hole-in-the-middle"])
+def test_hit_equals_miss_past_the_window_of_a_hybrid(name: str, gemma3: ModelEngines) -> None:
+    setting = Setting(gemma3.make, gemma3.encode(long_text()), 544, new_tokens=4, roomy="128MiB")
+    assert SITUATIONS[name](setting).holds
+
+
+def test_the_first_tokens_are_those_of_transformers(smollm2: ModelEngines) -> None:
+    count, manifest = 12, smollm2.loaded.manifest
+    model = llama_from_gguf(manifest.weight_path(0))
+    engine = load(manifest.name, "float32").make("64MiB")
+    params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
+    for index, text in enumerate(prompts()[:3]):
+        reference = greedy(model, smollm2.encode(text), count)
+        divergence = first_divergence(index, run_one(engine, reference.prompt, params).tokens[0], reference)
+        assert divergence is None or divergence.excused

@@ -1,0 +1,61 @@
+"""What the documents name exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from bench.claims import CLAIMS, measure_of
+from kvloom.codec import CODECS
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    found = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"no section `{heading}`"
+    return found[1]
+
+
+def first_column(table: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+
+
+def test_contributing_lists_the_claims() -> None:
+    assert first_column(section(read("CONTRIBUTING.md"), "Claims")) == list(CLAIMS)
+
+
+def test_every_claim_can_be_measured() -> None:
+    assert all(callable(measure_of(name)) for name in CLAIMS)
+
+
+def test_the_readme_lists_the_codecs() -> None:
+    assert first_column(section(read("README.md"), "Codecs")) == list(CODECS)
+
+
+def test_the_readme_names_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z]+)", read("README.md") + read("CONTRIBUTING.md"), re.MULTILINE))
+    assert {"demo", "test", "lint", "bench", "claim"} <= named <= targets
+
+
+def test_paths_named_in_the_documents_exist() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/dependencies.md", "dev/LOG.md"):
+        for path in re.findall(r"`((?:src|bench|docs|dev|examples|tests)/[\w./-]+)`", read(name)):
+            assert "/your_" in path or (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_dependencies_are_explained() -> None:
+    project = tomllib.loads(read("pyproject.toml"))
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted += project["project"]["optional-dependencies"]["dev"]
+    names = {re.split(r"[=<>~!\[; ]", requirement)[0] for requirement in wanted}
+    assert names - set(re.findall(r"^\| `([^`]+)` \|", read("docs/dependencies.md"), re.MULTILINE)) == set()
+    lines = read("constraints.txt").lower().replace("_", "-").splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
+    assert {name for name in names if name not in ("scikit-build-core", "nanobind")} <= pinned
