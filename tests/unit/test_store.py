@@ -155,7 +155,10 @@ class TestPullByName:
     @pytest.mark.parametrize(
         ("log", "reason"),
         [
-            ("WARNING: Retrying ... NewConnectionError(...)\nERROR: No matching distribution found for one", "not answer"),
+            (
+                "WARNING: Retrying ... NewConnectionError(...)\nERROR: No matching distribution found for one",
+                "not answer",
+            ),
             ("Temporary failure in name resolution", "does not answer"),
             ("ERROR: No matching distribution found for one==1", "has no one==1"),
             ("/usr/bin/python: No module named pip", "pip is not installed"),
