@@ -1,12 +1,16 @@
 """Random paged contexts for the attend tests, and the answers they must get.
 
-A ``Case`` says what is asked; a ``World`` lays its KV out in pages of a memory that starts as NaN everywhere, so that any
-byte read without having been written shows. Legend: S stored positions, T rows, H query heads, K KV heads, D head dim.
+A ``Case`` says what is asked; a ``World`` lays its KV out in pages of a memory that starts as NaN everywhere:
+a byte read without having been written shows.
+
+Legend: S stored positions, T rows, H query heads, K KV heads, D head dim.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,11 +21,12 @@ from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
 NUM_LAYERS = 2
+Rows = Sequence[tuple[int, ...]]  # the positions that each sequence asks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """``lengths``: positions of each sequence. ``rows``: those asked in this step, ascending; the others are cached."""
+    """``lengths``: positions of each sequence. ``rows``: those asked in this step; the others are cached."""
 
     lengths: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
@@ -35,7 +40,7 @@ class Case:
 
     @property
     def scale(self) -> float:
-        return float(self.k_dim) ** -0.5
+        return 1.0 / math.sqrt(self.k_dim)
 
 
 def int32(values: list[int]) -> torch.Tensor:
@@ -89,10 +94,13 @@ class World:
                 store.append(torch.randn(length, heads, dim, generator=generator))
         return world
 
-    def plan(self, rows: list[tuple[int, ...]], absent: list[set[int]] | None = None, write: bool = True) -> Plan:
+    def plan(self, rows: Rows, absent: Sequence[set[int]] | None = None, write: bool = True) -> Plan:
         """A step that asks ``rows`` of every sequence; pages in ``absent`` are not in its lists."""
         absent = absent or [set() for _ in rows]
-        listed = [[n for n in sorted(table) if n not in gone] for table, gone in zip(self.tables, absent, strict=True)]
+        listed = [
+            [n for n in sorted(table) if n not in gone]
+            for table, gone in zip(self.tables, absent, strict=True)
+        ]
         placed = [(b, position) for b, positions in enumerate(rows) for position in positions]
         homes = [self.tables[b][p // PAGE_TOKENS] if write else NO_PAGE for b, p in placed]
         part = DensePart(
@@ -105,13 +113,15 @@ class World:
             row_slots_T=int32([p % PAGE_TOKENS for _, p in placed]),
         )
         layers = tuple(LayerPlan(((0, slot),), (0, slot), self.case.scale) for slot in range(NUM_LAYERS))
-        return Plan(int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (part,), layers)
+        return Plan(
+            int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (part,), layers
+        )
 
-    def gather(self, store: list[torch.Tensor], rows: list[tuple[int, ...]]) -> torch.Tensor:
+    def gather(self, store: list[torch.Tensor], rows: Rows) -> torch.Tensor:
         """The values of the rows of a step, (T, heads, D). Rows are alike in all layers."""
         return torch.cat([values[list(positions)] for values, positions in zip(store, rows, strict=True)])
 
-    def store(self, backend: Attend, rows: list[tuple[int, ...]], layer: int = 1) -> None:
+    def store(self, backend: Attend, rows: Rows, layer: int = 1) -> None:
         backend.write(self.gather(self.k, rows), self.gather(self.v, rows), self.plan(rows), layer)
 
     def fill_cached(self, backend: Attend, layer: int = 1) -> None:
@@ -125,18 +135,18 @@ class World:
     def step(
         self,
         backend: Attend,
-        rows: list[tuple[int, ...]] | None = None,
+        rows: Rows | None = None,
         absent: list[set[int]] | None = None,
         layer: int = 1,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write and attend the rows, as a model layer does."""
-        rows = list(self.case.rows) if rows is None else rows
+        rows = self.case.rows if rows is None else rows
         plan = self.plan(rows, absent)
         backend.write(self.gather(self.k, rows), self.gather(self.v, rows), plan, layer)
         return backend.attend(self.gather(self.q, rows), plan, layer)
 
     def oracle(self, stored: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Dense causal attention in float64 over the full sequences; ``stored`` rounds KV to the codec first."""
+        """Dense causal attention in float64 over whole sequences; ``stored`` rounds KV to the codec first."""
         outs, lses = [], []
         for q, k, v, rows in zip(self.q, self.k, self.v, self.case.rows, strict=True):
             if stored:
@@ -147,7 +157,8 @@ class World:
             if self.case.window is not None:
                 visible &= positions > asked[:, None] - self.case.window
             out, lse = softmax_oracle(q[asked], k, v, visible, self.case.scale)
-            outs.append(out), lses.append(lse)
+            outs.append(out)
+            lses.append(lse)
         return torch.cat(outs), torch.cat(lses)
 
 
@@ -171,16 +182,29 @@ def softmax_oracle(
     return torch.einsum("ths,shd->thd", weights_THS, v_SHD), lse_TH
 
 
+def ragged_format(case: Case) -> PageFormat:
+    return PageFormat("ragged", (), 1, case.k_dim, case.v_dim, case.codec, ragged=True)
+
+
+def ragged_pool(case: Case) -> Pool:
+    """Room for one ragged part and, beside it, the dense pages."""
+    pages = sum(-(-length // PAGE_TOKENS) for length in case.lengths)
+    dense_bytes = PageFormat("full", (0, 1), case.kv_heads, case.k_dim, case.v_dim, case.codec).page_bytes
+    page_bytes = max(dense_bytes, ragged_format(case).page_bytes)
+    count = pages * (1 + NUM_LAYERS * case.kv_heads)
+    return Pool.of(count, page_bytes, torch.Generator().manual_seed(case.seed))
+
+
 def ragged_part(
     world: World, keep: float, pool: Pool, window: int | None = None, below: int | None = None
 ) -> tuple[RaggedPart, dict[tuple[int, int, int], torch.Tensor], torch.Tensor]:
-    """Hold a random share of every (layer, sequence, head)'s positions (those ``below``, if given) in ragged pages.
+    """Hold a random share of each (layer, sequence, head)'s positions (or of those ``below``) in pages.
 
     Returns (part, kept positions by cell, bias of every position).
     """
     case = world.case
     generator = torch.Generator().manual_seed(case.seed + 1)
-    fmt = PageFormat("ragged", (), 1, case.k_dim, case.v_dim, case.codec, ragged=True)
+    fmt = ragged_format(case)
     bias_S = torch.randn(max(case.lengths), generator=generator)
     kept, ids, counts, sizes = {}, [], [], []
     cells = itertools.product(range(NUM_LAYERS), range(len(case.lengths)), range(case.kv_heads))
@@ -188,12 +212,14 @@ def ragged_part(
         limit = case.lengths[b] if below is None else min(below, case.lengths[b])
         positions = torch.nonzero(torch.rand(limit, generator=generator) < keep).flatten()
         kept[layer, b, head] = positions
-        pieces = positions.split(PAGE_TOKENS) if positions.numel() else ()
+        pieces = [positions[i : i + PAGE_TOKENS] for i in range(0, len(positions), PAGE_TOKENS)]
         sizes.append(len(pieces))
         for piece in pieces:
             ids.append(pool.free.pop())
             counts.append(piece.numel())
-            _fill_ragged(pool.memory, fmt, ids[-1], world.k[b][piece, head], world.v[b][piece, head], piece, bias_S)
+            _fill_ragged(
+                pool.memory, fmt, ids[-1], world.k[b][piece, head], world.v[b][piece, head], piece, bias_S
+            )
     part = RaggedPart(fmt, window, case.kv_heads, int32(ids), int32(counts), bounds(sizes))
     return part, kept, bias_S
 
@@ -209,7 +235,9 @@ def _fill_ragged(
 ) -> None:
     start, count = page * GRAIN_BYTES, positions_S.numel()
     cell = memory[start : start + fmt.page_bytes]
-    cell[: fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = fmt.numbers.encode(k_SD).T
+    cell[: fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = fmt.numbers.encode(
+        k_SD
+    ).T
     values = cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
     values[:count] = fmt.numbers.encode(v_SD)
     labels = cell[fmt.k_bytes + fmt.v_bytes :]
@@ -219,6 +247,8 @@ def _fill_ragged(
 
 def joined(plan: Plan, parts: tuple[Part, ...]) -> Plan:
     """A plan like ``plan`` whose layers read all of ``parts``, in order."""
-    reads = lambda slot: tuple((index, slot) for index in range(len(parts)))  # noqa: E731
-    layers = tuple(LayerPlan(reads(slot), None, plan.layers[slot].scale) for slot in range(NUM_LAYERS))
+    layers = tuple(
+        LayerPlan(tuple((index, slot) for index in range(len(parts))), None, layer.scale)
+        for slot, layer in enumerate(plan.layers)
+    )
     return Plan(plan.positions_T, plan.seq_rows_B1, parts, layers)

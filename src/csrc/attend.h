@@ -16,7 +16,11 @@ constexpr int32_t no_page = -1;
 
 enum class Number : int32_t { float32, float16, bfloat16 };
 
-constexpr int64_t value_bytes(Number number) {
+// Kernel sources of all instruction sets share these: inlined for sure, so that no one variant's code serves
+// another.
+#define KV_INLINE __attribute__((always_inline))
+
+KV_INLINE constexpr int64_t value_bytes(Number number) {
   return number == Number::float32 ? 4 : 2;
 }
 
@@ -41,9 +45,9 @@ struct Part {
   const int32_t* page_marks;
   const int32_t* page_lists;
 
-  int64_t k_bytes() const { return page_tokens * k_dim * value_bytes(number); }
-  int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
-  uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
+  KV_INLINE int64_t k_bytes() const { return page_tokens * k_dim * value_bytes(number); }
+  KV_INLINE int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
+  KV_INLINE uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
     const int64_t index = ragged ? 0 : (int64_t)layer_slot * heads + head;
     return memory + page * grain_bytes + index * cell_bytes;
   }

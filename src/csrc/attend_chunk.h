@@ -226,16 +226,17 @@ class ChunkPass {
       }
       top = vmax(top, load(page));
     }
-    const float m = fold_max(top);
+    const float highest = fold_max(top);
+    const float m = highest == empty ? 0.0f : highest;  // nothing visible, or only NaN: the sum tells
     v16 sum = splat(0.0f);
     for (uint32_t left = sight.any; left; left &= left - 1) {
       float* page = s + __builtin_ctz(left) * page_tokens;
-      const v16 p = m == empty ? splat(0.0f) : vexp(load(page) - splat(m));
+      const v16 p = vexp(load(page) - splat(m));
       store(page, p);
       sum = sum + p;
     }
-    out.m[row] = m;
     out.l[row] = fold_sum(sum);
+    out.m[row] = highest == empty && out.l[row] == 0.0f ? empty : m;
   }
 
   // Adds weight x value. A page that not all rows of the group see whole goes row by row, over what each row

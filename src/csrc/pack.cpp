@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ggml_blocks.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -10,84 +11,6 @@ namespace kvloom {
 namespace {
 
 using portable::half_to_float;
-
-// One superblock of one row, taken apart. Codes are the integers that the scale multiplies, except that Q4_0
-// keeps its bias of 8.
-struct Block {
-  uint16_t d, m;
-  uint8_t scales[16], minima[16];
-  uint8_t codes[256];
-};
-
-void read_nibbles(const uint8_t* q, uint8_t* codes) {
-  for (int i = 0; i < 16; i++) codes[i] = q[i] & 15, codes[i + 16] = q[i] >> 4;
-}
-
-void read_fifth_bits(const uint8_t* q, int bias, uint8_t* codes) {
-  uint32_t high;
-  std::memcpy(&high, q, 4);
-  read_nibbles(q + 4, codes);
-  for (int i = 0; i < 32; i++) codes[i] = (uint8_t)((codes[i] | ((high >> i) & 1) << 4) - bias);
-}
-
-// Eight 6-bit scales and eight 6-bit minima in 12 bytes.
-void read_nested(const uint8_t* q, Block& b) {
-  for (int i = 0; i < 4; i++) {
-    b.scales[i] = q[i] & 63;
-    b.minima[i] = q[i + 4] & 63;
-    b.scales[i + 4] = (uint8_t)((q[i + 8] & 15) | (q[i] >> 6) << 4);
-    b.minima[i + 4] = (uint8_t)((q[i + 8] >> 4) | (q[i + 4] >> 6) << 4);
-  }
-}
-
-void read_q4_k(const uint8_t* p, Block& b) {
-  std::memcpy(&b.d, p, 2), std::memcpy(&b.m, p + 2, 2);
-  read_nested(p + 4, b);
-  const uint8_t* q = p + 16;
-  for (int i = 0; i < 128; i++) {
-    int at = i / 32 * 64 + i % 32;
-    b.codes[at] = q[i] & 15, b.codes[at + 32] = q[i] >> 4;
-  }
-}
-
-void read_q5_k(const uint8_t* p, Block& b) {
-  std::memcpy(&b.d, p, 2), std::memcpy(&b.m, p + 2, 2);
-  read_nested(p + 4, b);
-  const uint8_t *high = p + 16, *q = p + 48;
-  for (int i = 0; i < 128; i++) {
-    int pair = i / 32, at = pair * 64 + i % 32, bits = high[i % 32] >> (2 * pair);
-    b.codes[at] = (uint8_t)((q[i] & 15) | (bits & 1) << 4);
-    b.codes[at + 32] = (uint8_t)((q[i] >> 4) | (bits >> 1 & 1) << 4);
-  }
-}
-
-void read_q6_k(const uint8_t* p, Block& b) {
-  std::memcpy(b.scales, p + 192, 16), std::memcpy(&b.d, p + 208, 2);
-  for (int half = 0; half < 2; half++) {
-    const uint8_t *low = p + 64 * half, *high = p + 128 + 32 * half;
-    uint8_t* codes = b.codes + 128 * half;
-    for (int i = 0; i < 32; i++) {
-      codes[i] = (uint8_t)(((low[i] & 15) | (high[i] & 3) << 4) - 32);
-      codes[i + 32] = (uint8_t)(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
-      codes[i + 64] = (uint8_t)(((low[i] >> 4) | (high[i] >> 4 & 3) << 4) - 32);
-      codes[i + 96] = (uint8_t)(((low[i + 32] >> 4) | (high[i] >> 6) << 4) - 32);
-    }
-  }
-}
-
-template <Kind K>
-void read_block(const uint8_t* p, Block& b) {
-  if constexpr (K == Kind::Q4_K) return read_q4_k(p, b);
-  if constexpr (K == Kind::Q5_K) return read_q5_k(p, b);
-  if constexpr (K == Kind::Q6_K) return read_q6_k(p, b);
-  constexpr int head = layout(K).minimum ? 4 : 2;
-  std::memcpy(&b.d, p, 2);
-  if constexpr (head == 4) std::memcpy(&b.m, p + 2, 2);
-  if constexpr (K == Kind::Q4_0 || K == Kind::Q4_1) read_nibbles(p + head, b.codes);
-  if constexpr (K == Kind::Q5_0) read_fifth_bits(p + head, 16, b.codes);
-  if constexpr (K == Kind::Q5_1) read_fifth_bits(p + head, 0, b.codes);
-  if constexpr (K == Kind::Q8_0) std::memcpy(b.codes, p + head, 32);
-}
 
 template <Kind K>
 void write_scales(const Block& b, int lane, uint8_t* out) {
@@ -102,22 +25,43 @@ void write_scales(const Block& b, int lane, uint8_t* out) {
     }
 }
 
-// Lanes `lane` and `lane + 16` are written together, since they share the bytes of 4-bit columns.
-template <Kind K>
-void write_pair(const Block& a, const Block& b, int lane, uint8_t* out) {
-  constexpr Layout L = layout(K);
-  write_scales<K>(a, lane, out);
-  write_scales<K>(b, lane + 16, out);
-  for (int g = 0; g < L.groups; g++) {
-    uint8_t* column = out + L.head_bytes + g * L.group_bytes + L.scale_bytes + lane;
-    for (int c = 0; c < L.group; c++, column += L.column_bytes) {
-      int at = g * L.group + c;
-      if (L.bits == 4) {
-        column[0] = (uint8_t)(a.codes[at] | b.codes[at] << 4);
-      } else {
-        column[0] = a.codes[at], column[16] = b.codes[at];
-      }
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+// Four rounds of interleaving the halves.
+void transpose(bytes16 (&rows)[16]) {
+  for (int round = 0; round < 4; round++) {
+    bytes16 next[16];
+    for (int i = 0; i < 8; i++) {
+      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
+                                            22, 7, 23);
+      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                                13, 29, 14, 30, 15, 31);
     }
+    std::memcpy(rows, next, sizeof rows);
+  }
+}
+
+// Sixteen columns of sixteen rows, to column stride L.column_bytes.
+template <Kind K>
+void write_columns(bytes16 (&rows)[16], uint8_t* out) {
+  transpose(rows);
+  for (int c = 0; c < 16; c++) std::memcpy(out + c * layout(K).column_bytes, &rows[c], 16);
+}
+
+template <Kind K>
+void write_codes(const Block* rows, uint8_t* out) {
+  constexpr Layout L = layout(K);
+  for (int at = 0; at < L.columns; at += 16) {
+    bytes16 low[16], high[16];
+    for (int i = 0; i < 16; i++) {
+      std::memcpy(&low[i], rows[i].codes + at, 16);
+      std::memcpy(&high[i], rows[i + 16].codes + at, 16);
+      if (L.bits == 4) low[i] |= high[i] << 4;
+    }
+    const int g = at / L.group, c = at % L.group;
+    uint8_t* columns = out + L.head_bytes + g * L.group_bytes + L.scale_bytes + c * L.column_bytes;
+    write_columns<K>(low, columns);
+    if (L.bits == 8) write_columns<K>(high, columns + 16);
   }
 }
 
@@ -140,16 +84,13 @@ void pack_panel(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out)
   if constexpr (L.bits == 16) return pack_floats<uint16_t>(source, rows, cols, out);
   if constexpr (L.quantized) {
     const int64_t blocks = cols / L.columns, stride = blocks * L.source_bytes;
-    const Block nothing = {};
-    Block low, high;
-    const auto read = [&](int64_t lane, int64_t block, Block& b) -> const Block& {
-      if (lane >= rows) return nothing;
-      read_block<K>(source + lane * stride + block * L.source_bytes, b);
-      return b;
-    };
-    for (int64_t block = 0; block < blocks; block++, out += L.bytes)
-      for (int lane = 0; lane < 16; lane++)
-        write_pair<K>(read(lane, block, low), read(lane + 16, block, high), lane, out);
+    Block lanes[kPanel] = {};
+    for (int64_t block = 0; block < blocks; block++, out += L.bytes) {
+      for (int lane = 0; lane < rows; lane++)
+        read_block<K>(source + lane * stride + block * L.source_bytes, lanes[lane]);
+      for (int lane = 0; lane < kPanel; lane++) write_scales<K>(lanes[lane], lane, out);
+      write_codes<K>(lanes, out);
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 """The door to the C++ extension: loads it the right way and says what it can run.
 
-torch is imported first, on purpose: the extension then finds torch's OpenMP runtime already in the process (same soname)
-and uses it, so that there is one pool of threads and not two that fight for the cores.
+torch is imported first, on purpose: the extension then finds torch's OpenMP runtime already in the process
+(same soname) and uses it, so that there is one pool of threads and not two that fight for the cores.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ def copy_pages(
 ) -> None:
     """Copy whole pages inside ``memory`` (uint8): page ``sources_N[i]`` to ``targets_N[i]``. int32 page ids.
 
-    No target may overlap a source or another target. Raises InternalError when a page lies outside of the memory.
+    No target may overlap a source or another target. Raises InternalError for a page outside of the memory.
     """
-    assert memory.dtype == torch.uint8 and memory.is_contiguous()
+    assert memory.dtype == torch.uint8
+    assert memory.is_contiguous()
     for ids_N in (sources_N, targets_N):
-        assert ids_N.dtype == torch.int32 and ids_N.is_contiguous() and ids_N.shape == sources_N.shape
+        assert ids_N.dtype == torch.int32
+        assert ids_N.is_contiguous()
+        assert ids_N.shape == sources_N.shape
         if ids_N.numel() == 0:
             return
         low, high = (int(end) for end in ids_N.aminmax())

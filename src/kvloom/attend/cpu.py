@@ -1,6 +1,6 @@
 """attend on the CPU: binds a plan's arrays to the C++ kernels, which do the work.
 
-A plan is looked at once, when its first layer runs; every further call of the same plan passes a handful of numbers.
+A plan is looked at once, when its first layer runs; further calls of the same plan pass a handful of numbers.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class CpuAttend:
         if self._last is None or self._last.plan is not plan:
             _check_slots(plan)
             try:
-                rows, parts = _bind_rows(plan), tuple(self._bind_part(plan, i) for i in range(len(plan.parts)))
+                rows = _bind_rows(plan)
+                parts = tuple(self._bind_part(plan, part) for part in plan.parts)
             except ConfigError:
                 raise
             except ValueError as error:
@@ -110,8 +111,7 @@ class CpuAttend:
             self._last = _Bound(plan, rows, parts)
         return self._last
 
-    def _bind_part(self, plan: Plan, index: int) -> _kernels.Part:
-        part = plan.parts[index]
+    def _bind_part(self, plan: Plan, part: Part) -> _kernels.Part:
         fmt = part.format
         if fmt.k_dim % LANES or fmt.v_dim % LANES:
             raise ConfigError(f"head dims must be multiples of {LANES}, got {fmt.k_dim} and {fmt.v_dim}")
@@ -172,7 +172,7 @@ def _check_slots(plan: Plan) -> None:
 
 
 def _check(tensor: torch.Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.device.type == "cpu":
+    if tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.is_cpu:
         return
     raise InternalError(
         f"{name} must be contiguous {dtype} of shape {tuple(shape)} on the CPU, got {tensor.dtype} of shape "

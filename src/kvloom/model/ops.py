@@ -82,27 +82,29 @@ def rope(
     last dimension must be contiguous, so it may be a slice of a wider tensor.
     """
     tokens, heads, dim = x_THD.shape
-    half = cos_PD.shape[1]
-    assert cos_PD.shape == sin_PD.shape, f"tables differ: {tuple(cos_PD.shape)} and {tuple(sin_PD.shape)}"
+    num_positions, half = table = cos_PD.shape
+    strides = x_THD.stride()
+    assert strides[2] == 1, f"the last dimension must be contiguous: {strides}"
+    assert sin_PD.shape == table, f"tables differ: {tuple(table)} and {tuple(sin_PD.shape)}"
     assert 2 * half <= dim, f"{2 * half} features to rotate, but heads have {dim}"
     assert positions_T.dtype == torch.int64, f"positions must be int64, not {positions_T.dtype}"
     assert positions_T.shape == (tokens,), f"{tuple(positions_T.shape)} positions for {tokens} tokens"
     assert positions_T.is_contiguous(), "positions must be contiguous"
     in_range = _kernels.rope(
-        _vectors(x_THD),
+        _address(x_THD),
         positions_T.data_ptr(),
         _floats(cos_PD),
         _floats(sin_PD),
-        len(cos_PD),
+        num_positions,
         tokens,
         heads,
         half,
-        x_THD.stride(0),
-        x_THD.stride(1),
+        strides[0],
+        strides[1],
         threads,
         isa or "",
     )
-    assert in_range, f"positions outside of tables of {len(cos_PD)}: {positions_T.tolist()}"
+    assert in_range, f"positions outside of tables of {num_positions}: {positions_T.tolist()}"
 
 
 def silu_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
@@ -124,19 +126,20 @@ def gelu_tanh_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = N
 def _rms_norm(
     x: torch.Tensor, delta: int, weight_C: torch.Tensor, eps: float, threads: int, isa: str | None
 ) -> torch.Tensor:
-    outer, *middle, width = x.shape
-    inner = middle[0] if middle else 1
-    out = torch.empty(x.shape)
+    shape, strides = x.shape, x.stride()
+    assert strides[-1] == 1, f"the last dimension must be contiguous: {strides}"
+    (outer, width), heads = (shape[0], shape[-1]), len(shape) == 3
+    out = torch.empty(shape)
     _kernels.rms_norm(
-        _vectors(x),
+        _address(x),
         delta,
         _vector(weight_C, width),
         out.data_ptr(),
         outer,
-        inner,
+        shape[1] if heads else 1,
         width,
-        x.stride(0),
-        x.stride(1) if middle else 0,
+        strides[0],
+        strides[1] if heads else 0,
         eps,
         threads,
         isa or "",
@@ -153,13 +156,11 @@ def _gated(gate_up_RF: torch.Tensor) -> torch.Tensor:
 def _floats(x: torch.Tensor) -> int:
     """Address of a contiguous float32 tensor."""
     assert x.is_contiguous(), f"contiguous float32 wanted, but the strides are {x.stride()}"
-    return _vectors(x)
+    return _address(x)
 
 
-def _vectors(x: torch.Tensor) -> int:
-    """Address of a float32 tensor whose last dimension is contiguous."""
+def _address(x: torch.Tensor) -> int:
     assert x.dtype == torch.float32, f"float32 wanted, not {x.dtype}"
-    assert x.stride(-1) == 1 or x.shape[-1] == 1, f"the last dimension must be contiguous: {x.stride()}"
     return x.data_ptr()
 
 

@@ -1,0 +1,35 @@
+"""Page formats: cells tile a page exactly, and impossible formats are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvloom.codec import CODECS
+from kvloom.errors import ConfigError
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("k_dim", "v_dim"), [(64, 64), (96, 48)])
+def test_cells_tile_the_page(codec: str, k_dim: int, v_dim: int) -> None:
+    fmt = PageFormat("full", (0, 4, 5), 3, k_dim, v_dim, codec)
+    offsets = [fmt.cell_offset(slot, head) for slot in range(3) for head in range(3)]
+    assert offsets == [index * fmt.cell_bytes for index in range(9)]
+    assert fmt.page_bytes == offsets[-1] + fmt.cell_bytes
+    assert fmt.cell_bytes == PAGE_TOKENS * (k_dim + v_dim) * CODECS[codec].value_bytes
+    assert fmt.token_bytes * PAGE_TOKENS == fmt.page_bytes
+
+
+def test_a_ragged_page_also_holds_positions_and_biases() -> None:
+    dense = PageFormat("full", (0,), 1, 64, 64, "float16")
+    ragged = PageFormat("ragged", (), 1, 64, 64, "float16", ragged=True)
+    assert ragged.page_bytes == dense.page_bytes + PAGE_TOKENS * (4 + 4)
+
+
+def test_impossible_formats_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown KV dtype `int3`"):
+        PageFormat("full", (0,), 1, 64, 64, "int3")
+    with pytest.raises(ConfigError, match="16 tokens, not 8"):
+        PageFormat("full", (0,), 1, 64, 64, "float16", tokens=8)
+    with pytest.raises(ConfigError, match="ragged page serves one head"):
+        PageFormat("ragged", (0,), 1, 64, 64, "float16", ragged=True)
