@@ -9,7 +9,6 @@ from typing import Any
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.spec import LinearScaling, Llama3Scaling, RopeSpec, Scaling
 
-
 _MOST = 1 << 28
 
 
