@@ -60,15 +60,15 @@ class Table:
         return about
 
     def peak_bytes(self, peer: str) -> float:
-        return median(run.of("peak")[0]["rss_bytes"] for run in self.runs if run.who == peer)
+        return median(float(run.of("peak")[0]["rss_bytes"]) for run in self.runs if run.who == peer)
 
     @property
     def read_gb_s(self) -> float:
-        return max(limit["read_gb_s"] for run in self.runs for limit in run.of("limits"))
+        return max(float(limit["read_gb_s"]) for run in self.runs for limit in run.of("limits"))
 
     @property
     def sgemm_gflop_s(self) -> float:
-        return max(limit["sgemm_gflop_s"] for run in self.runs for limit in run.of("limits"))
+        return max(float(limit["sgemm_gflop_s"]) for run in self.runs for limit in run.of("limits"))
 
     def share_of_limit(self, peer: str, workload: str) -> float | None:
         """Decode: bytes read per second over the read bandwidth; prefill: FLOP/s over sgemm's. None for the others."""
@@ -77,8 +77,8 @@ class Table:
             return None
         about, rate, length = self.about(peer), median(self.values(peer, workload)), int(found[2])
         if found[1] == "prefill":
-            return rate * about["prefill_flop"][found[2]] / length / 1e9 / self.sgemm_gflop_s
-        token_bytes = about["weight_bytes"] + length * about["kv_token_bytes"]
+            return rate * float(about["prefill_flop"][found[2]]) / length / 1e9 / self.sgemm_gflop_s
+        token_bytes = float(about["weight_bytes"] + length * about["kv_token_bytes"])
         return rate * token_bytes / 1e9 / self.read_gb_s
 
 

@@ -157,7 +157,8 @@ def ask(client: httpx2.Client, question: str) -> Answer:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    started, times, text, usage = time.monotonic(), [], "", {}
+    usage: dict[str, Any] = {}
+    started, times, text = time.monotonic(), [], ""
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.is_error:
             raise DemoError(f"the server answered {response.status_code}: {response.read().decode()}")

@@ -109,7 +109,10 @@ def after_preemption(setting: Setting) -> Cell:
         roomy.reset_cache()
         alone.append(run_one(roomy, prompt, growing).tokens)
     one_bytes = roomy.layout.bytes_for(setting.length + num_new)
-    for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4):
+    prompts_only = (setting.length + 2 * PAGE_TOKENS) / (
+        setting.length + num_new
+    )  # room for them to start, not to grow
+    for share in (prompts_only, 0.8, 0.7, 0.6, 0.5, 0.4):
         tight = setting.make(int(one_bytes * len(prompts) * share))
         together = [answer.tokens for answer in run_all(tight, prompts, growing)]
         tight.check()

@@ -60,7 +60,8 @@ def llama_from_gguf(path: Path) -> Any:
     model.model.rotary_emb = type(model.model.rotary_emb)(
         config
     )  # its tables are no weights: the meta device left them out
-    return model.eval().requires_grad_(False)
+    model.train(False)
+    return model.requires_grad_(False)
 
 
 def _hf_name(name: str) -> str:

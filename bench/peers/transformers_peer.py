@@ -38,7 +38,7 @@ class Transformers:
     @property
     def kv_token_bytes(self) -> int:
         config = self.model.config
-        return 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        return int(2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim)
 
     def one(self, prompt: list[int], num_new: int) -> Stream:
         return Stream(self._decode(torch.tensor([prompt]), None, num_new))
