@@ -30,10 +30,7 @@ def engine() -> Iterator[AsyncEngine]:
 
 
 async def last(engine: AsyncEngine, prompt: list[int] | str, params: SamplingParams = GREEDY):
-    output = None
-    async for output in engine.generate(prompt, params):
-        pass
-    return output
+    return [output async for output in engine.generate(prompt, params)][-1]
 
 
 async def test_streams_what_the_oracle_says(engine: AsyncEngine) -> None:
@@ -98,8 +95,7 @@ async def test_closing_ends_open_streams_and_refuses_new_ones() -> None:
     await anext(stream)
     await asyncio.to_thread(engine.close)
     with pytest.raises(InternalError, match="closed"):
-        while True:
-            await anext(stream)
+        [update async for update in stream]
     with pytest.raises(InternalError, match="closed"):
         await last(engine, PROMPT)
 
