@@ -97,10 +97,7 @@ class World:
     def plan(self, rows: Rows, absent: Sequence[set[int]] | None = None, write: bool = True) -> Plan:
         """A step that asks ``rows`` of every sequence; pages in ``absent`` are not in its lists."""
         absent = absent or [set() for _ in rows]
-        listed = [
-            [n for n in sorted(table) if n not in gone]
-            for table, gone in zip(self.tables, absent, strict=True)
-        ]
+        listed = [[n for n in sorted(table) if n not in gone] for table, gone in zip(self.tables, absent, strict=True)]
         placed = [(b, position) for b, positions in enumerate(rows) for position in positions]
         homes = [self.tables[b][p // PAGE_TOKENS] if write else NO_PAGE for b, p in placed]
         part = DensePart(
@@ -113,9 +110,7 @@ class World:
             row_slots_T=int32([p % PAGE_TOKENS for _, p in placed]),
         )
         layers = tuple(LayerPlan(((0, slot),), (0, slot), self.case.scale) for slot in range(NUM_LAYERS))
-        return Plan(
-            int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (part,), layers
-        )
+        return Plan(int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (part,), layers)
 
     def gather(self, store: list[torch.Tensor], rows: Rows) -> torch.Tensor:
         """The values of the rows of a step, (T, heads, D). Rows are alike in all layers."""
@@ -217,9 +212,7 @@ def ragged_part(
         for piece in pieces:
             ids.append(pool.free.pop())
             counts.append(piece.numel())
-            _fill_ragged(
-                pool.memory, fmt, ids[-1], world.k[b][piece, head], world.v[b][piece, head], piece, bias_S
-            )
+            _fill_ragged(pool.memory, fmt, ids[-1], world.k[b][piece, head], world.v[b][piece, head], piece, bias_S)
     part = RaggedPart(fmt, window, case.kv_heads, int32(ids), int32(counts), bounds(sizes))
     return part, kept, bias_S
 
@@ -235,9 +228,7 @@ def _fill_ragged(
 ) -> None:
     start, count = page * GRAIN_BYTES, positions_S.numel()
     cell = memory[start : start + fmt.page_bytes]
-    cell[: fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = fmt.numbers.encode(
-        k_SD
-    ).T
+    cell[: fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = fmt.numbers.encode(k_SD).T
     values = cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
     values[:count] = fmt.numbers.encode(v_SD)
     labels = cell[fmt.k_bytes + fmt.v_bytes :]

@@ -98,6 +98,15 @@ class CharTokenizer:
     def token_text(token_id: int) -> str:
         return chr(32 + token_id)
 
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [ord(character) - 32 for character in text]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        return "".join(self.token_text(token) for token in ids)
+
+    def chat_prompt(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
+        return "".join(f"{message['role']}: {message['content']} " for message in messages)
+
     def stream(self, skip_special_tokens: bool) -> CharStream:
         return CharStream()
 

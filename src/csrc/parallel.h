@@ -1,19 +1,22 @@
-// One way to use the cores: OpenMP, in the runtime that torch has already loaded into the process.
+// One way to use the cores: a team of threads that claim items one by one.
 #pragma once
 
 #include <cstdint>
 
 namespace kvloom {
 
-// Calls body(i) for i in [0, count), in any order, on at most `threads` threads.
+// Calls body(context, i) for i in [0, count), in any order, on the caller and up to `threads` - 1 workers. Compiled once
+// (pool.cpp). Nobody waits for a worker that has not started: on a busy machine the caller does the work itself.
+void run_items(int64_t count, int threads, void (*body)(const void* context, int64_t item), const void* context);
+
+// The same for any callable.
 template <class Body>
 static inline void parallel_for(int64_t count, int threads, const Body& body) {
-  if (threads <= 1 || count <= 1) {  // an OpenMP team of one costs a microsecond
+  if (threads <= 1 || count <= 1) {
     for (int64_t i = 0; i < count; i++) body(i);
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int64_t i = 0; i < count; i++) body(i);
+  run_items(count, threads, [](const void* context, int64_t i) { (*(const Body*)context)(i); }, &body);
 }
 
 }  // namespace kvloom

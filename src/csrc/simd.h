@@ -235,7 +235,7 @@ static inline V load_f16(const uint16_t* p) {
   } else {
 #if defined(__AVX512F__)
     static_assert(sizeof(V) == 64, "v16 is native");
-    return (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+    return (V)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));  // see load_bf16
 #elif defined(__F16C__)
     static_assert(sizeof(V) == 32, "v16 is a pair of v8");
     return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));

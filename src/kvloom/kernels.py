@@ -1,7 +1,7 @@
-"""The door to the C++ extension: loads it the right way and says what it can run.
+"""The door to the C++ extension: says what it can run, and copies pages.
 
-torch is imported first, on purpose: the extension then finds torch's OpenMP runtime already in the process
-(same soname) and uses it, so that there is one pool of threads and not two that fight for the cores.
+The extension has its own team of threads (``src/csrc/pool.cpp``) and links no OpenMP: torch's is the only one in the
+process.
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ def backend(name: str, memory: torch.Tensor) -> Attend:
     return ReferenceAttend(memory) if name == "reference" else CpuAttend(memory, threads=2, isa=name)
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"), [("reference", "float32"), *((isas()[0], codec) for codec in CODECS)]
-)
+@pytest.mark.parametrize(("name", "codec"), [("reference", "float32"), *((isas()[0], codec) for codec in CODECS)])
 @pytest.mark.parametrize(("layout", "shape"), list(zip(LAYOUTS, SHAPES, strict=True)))
 def test_segmentations_equal_dense_attention(
     layout: str, shape: tuple[int, int, int, int], name: str, codec: str
@@ -72,9 +70,7 @@ def test_segmentations_equal_dense_attention(
     heads, kv_heads, k_dim, v_dim = shape
     rows = (tuple(LAYOUTS[layout]), (40,), (), (0, 1, 2))  # beside decodes, an idle sequence and a fresh one
     lengths = (LENGTH, 41, 17, 3)
-    case = Case(
-        lengths=lengths, rows=rows, heads=heads, kv_heads=kv_heads, k_dim=k_dim, v_dim=v_dim, codec=codec
-    )
+    case = Case(lengths=lengths, rows=rows, heads=heads, kv_heads=kv_heads, k_dim=k_dim, v_dim=v_dim, codec=codec)
     world = World.of(case)
     under_test = backend(name, world.pool.memory)
     world.fill_cached(under_test)
@@ -234,9 +230,7 @@ SPECIAL = [
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("codec", CODECS)
 def test_write_stores_what_the_codec_says(codec: str, isa: str) -> None:
-    case = Case(
-        lengths=(37, 20), rows=((*range(3, 20), 36), (0, 19)), heads=2, kv_heads=2, v_dim=32, codec=codec
-    )
+    case = Case(lengths=(37, 20), rows=((*range(3, 20), 36), (0, 19)), heads=2, kv_heads=2, v_dim=32, codec=codec)
     world, twin = World.of(case), World.of(case)
     ties = 1 + torch.arange(64) * 2.0**-12  # between neighbours in float16, some exactly
     for values in (world.k[0], world.v[0]):

@@ -34,9 +34,7 @@ def row(state: State, index: int) -> State:
     return state[0][index : index + 1], state[1][index : index + 1]
 
 
-def batch(
-    codec: str, window: int | None, threads: int = 2, isa: str | None = None
-) -> tuple[World, CpuAttend, State]:
+def batch(codec: str, window: int | None, threads: int = 2, isa: str | None = None) -> tuple[World, CpuAttend, State]:
     world = World.of(dataclasses.replace(BATCH, codec=codec, window=window))
     cpu = CpuAttend(world.pool.memory, threads, isa)
     world.fill_cached(cpu)
@@ -75,9 +73,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(codec: str, window: int | None) -
     seed=st.integers(0, 1000),
 )
 def test_chunking_does_not_show(cuts: set[int], codec: str, window: int | None, seed: int) -> None:
-    case = Case(
-        lengths=(600,), rows=(tuple(range(600)),), heads=3, kv_heads=1, codec=codec, window=window, seed=seed
-    )
+    case = Case(lengths=(600,), rows=(tuple(range(600)),), heads=3, kv_heads=1, codec=codec, window=window, seed=seed)
     whole, pieces = World.of(case), World.of(case)
     wanted = whole.step(CpuAttend(whole.pool.memory, threads=2))
     cpu = CpuAttend(pieces.pool.memory, threads=1)

@@ -70,8 +70,7 @@ def test_parts_of_a_plan_are_merged(owner_of_page: list[int], order: list[int]) 
     world.fill_cached(cpu)
     world.step(cpu)
     plans = [
-        world.plan(case.rows, [{page for page in world.tables[0] if owner_of_page[page] != owner}])
-        for owner in order
+        world.plan(case.rows, [{page for page in world.tables[0] if owner_of_page[page] != owner}]) for owner in order
     ]
     plan: Plan = joined(world.plan(case.rows), tuple(plan.parts[0] for plan in plans))
     q_THD = world.gather(world.q, case.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -37,23 +38,32 @@ def test_engine_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: 
 @given(name=st.sampled_from(sorted(MODELS)), length=st.integers(20, 110), seed=st.integers(0, 10**6))
 def test_dropping_any_pages_between_requests_changes_nothing(name: str, length: int, seed: int) -> None:
     windows, chance = MODELS[name], random.Random(seed)
-    prompt = tiny.random_prompt(length, seed)
+    prompt, scored = tiny.random_prompt(length, seed), dataclasses.replace(GREEDY, logprobs=3)
     engine = tiny.make_engine(windows)
-    first = tiny.run(engine, {"first": prompt}, GREEDY)["first"].tokens[0]
+    first = tiny.run(engine, {"first": prompt}, scored)["first"]
+    stored = [entry.key for entry in engine.ledger.index.entries.values() if len(entry.tokens) == 16]
     for page in engine.ledger.droppable():
         if chance.random() < 0.4:
             engine.ledger.apply(Drop(page))
     computed = engine.stats().computed_tokens
-    again = tiny.run(engine, {"again": prompt}, GREEDY)["again"]
-    assert again.tokens[0] == first
+    again = tiny.run(engine, {"again": prompt}, scored)["again"]
+    assert again.tokens == first.tokens
+    assert scores(again) == pytest.approx(scores(first), abs=1e-4)
     metrics = again.updates[-1].metrics
     uncached = len(prompt) - metrics.cached_tokens
     assert uncached >= 1
     assert sum(len(miss.span) for miss in metrics.misses) == uncached
-    assert metrics.computed_tokens == uncached + len(first) - 1, (
-        "computed tokens = uncached tokens, and one per answer token"
-    )
+    assert metrics.computed_tokens == uncached + 5, "computed tokens = uncached tokens, and one per further token"
     assert engine.stats().computed_tokens - computed == metrics.computed_tokens
+    if None in windows:
+        entries = engine.ledger.index.entries
+        assert all(key in entries and entries[key].pages[0] is not None for key in stored), "published as before"
+
+
+def scores(done: tiny.Done) -> list[float]:
+    """All reported log probabilities, in order."""
+    entries = [entry for update in done.updates for delta in update.deltas for entry in delta.logprobs]
+    return [score.logprob for entry in entries for score in entry.values()]
 
 
 @pytest.mark.parametrize("windows", [DENSE, HYBRID], ids=["dense", "hybrid"])

@@ -34,7 +34,14 @@ def test_smollm2_equals_transformers() -> None:
         assert ids == reference.encode(text), text
         for skip in (True, False):
             assert ours.decode(ids, skip) == reference.decode(ids, skip_special_tokens=skip), text
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "x"}]
+    chat = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "x"},
+    ]
+    reference.chat_template = read_gguf(manifest_of("smollm2-135m-instruct").weight_path(0)).metadata[
+        "tokenizer.chat_template"
+    ]
     for generation in (True, False):
         expected = reference.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
         assert ours.chat_prompt(chat, add_generation_prompt=generation) == expected

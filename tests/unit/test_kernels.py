@@ -35,7 +35,7 @@ def test_the_best_is_taken_unless_the_environment_names_another(monkeypatch: pyt
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
-def test_one_openmp_runtime_serves_torch_and_the_kernels() -> None:
+def test_torch_brings_the_only_openmp_runtime() -> None:
     code = """
 import kvloom.attend.cpu, torch
 torch.ones(1000, 1000) @ torch.ones(1000, 1000)

@@ -41,8 +41,8 @@ def byte_level(**extra: Any) -> dict[str, Any]:
 
 
 def sentence_piece(prefix: bool) -> dict[str, Any]:
-    """Runs of spaces as user-defined pieces come with models that add no space in front."""
-    controls, users = ["<unk>", "<s>", "</s>"], ["\n\n", "<b>", "[x]", "<i>"] if prefix else ["  ", "   ", "\n\n", "<b>"]
+    """Runs of white space as user-defined pieces come with models that add no space in front."""
+    controls, users = ["<unk>", "<s>", "</s>"], ["[x]", "[y]", "[z]", "<b>"] if prefix else ["  ", "   ", "\n\n", "<b>"]
     pieces = ["▁t", "he", "▁the", "re", "▁there", "er", "ab", "ba", "aba"]
     letters = sorted({*"abcdefghijklmnopqrstuvwxyz.,!ABC", "▁"})
     tokens = [*controls, *users, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *letters]
@@ -141,7 +141,7 @@ def test_token_text() -> None:
 
 
 def test_lone_surrogates_are_refused() -> None:
-    with pytest.raises(RequestError, match="lone surrogate .* at character 3"):
+    with pytest.raises(RequestError, match=r"lone surrogate .* at character 3"):
         BYTE_LEVEL.encode("abc\ud83d")
 
 

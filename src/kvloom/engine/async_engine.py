@@ -80,7 +80,7 @@ class AsyncEngine:
         return self._thread.is_alive() and not self._closing
 
     def stats(self) -> EngineStats:
-        """As of the end of the last step."""
+        """As of the end of the last step, or of the last awaited command."""
         return self._stats
 
     async def stream(
@@ -144,6 +144,7 @@ class AsyncEngine:
         def command() -> None:
             try:
                 work()
+                self._stats = self.engine.stats()
             except Exception as error:
                 loop.call_soon_threadsafe(done.set_exception, error)
             else:

@@ -18,12 +18,12 @@ from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.admit import Admit
-from kvloom.engine.scheduler.batch import form_batch
+from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
 from kvloom.engine.stats import CacheStats, EngineStats
-from kvloom.engine.step import Forward
+from kvloom.engine.step import Forward, torch_on_one_core
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError
 from kvloom.memory.arena import Arena
@@ -137,21 +137,25 @@ class Engine:
         draft = self.scheduler.schedule()
         failed = [self.commit.end(sequence.request, _NO_ROOM) for sequence in draft.failed]
         if draft.chunks:
-            batch = form_batch(draft.chunks, self.layout.layers)
-            hidden_TC = self.forward.hidden(batch)
-            logits = self.forward.next_logits(batch, hidden_TC)
-            for n, chunk in enumerate(batch.chunks):
-                if chunk.sequence.wants_prompt_scores:
-                    self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_TC, n))
-                self.commit.written(chunk)
-            for chunk, logits_V in logits:
-                self.commit.sampled(chunk.sequence, logits_V)
+            with torch_on_one_core():
+                self._run(form_batch(draft.chunks, self.layout.layers))
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
             if update.finished:
                 del self.requests[update.request_id]
         return updates
+
+    def _run(self, batch: Batch) -> None:
+        """Forward, then commit."""
+        hidden_TC = self.forward.hidden(batch)
+        logits = self.forward.next_logits(batch, hidden_TC)
+        for n, chunk in enumerate(batch.chunks):
+            if chunk.sequence.wants_prompt_scores:
+                self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_TC, n))
+            self.commit.written(chunk)
+        for chunk, logits_V in logits:
+            self.commit.sampled(chunk.sequence, logits_V)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 

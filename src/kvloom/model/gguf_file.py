@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
+from kvloom.model.keys import Keys
 from kvloom.model.kinds import GGML_NAMES, kind_of
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -79,9 +80,7 @@ class _Cursor:
     def tensors(
         self, infos: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]
     ) -> tuple[GgufTensor, ...]:
-        align = int(metadata.get("general.alignment", 32))
-        if align < 1:
-            raise self.broken(f"general.alignment is {align}")
+        align = Keys(metadata, str(self.path)).size("general.alignment", 32)
         start = -(-self.at // align) * align
         found = []
         for name, shape, type_id, offset in infos:
@@ -101,6 +100,8 @@ class _Cursor:
         if not 1 <= dims <= _MAX_DIMS:
             raise self.broken(f"tensor `{name}` has {dims} dimensions")
         shape = tuple(self.scalar("Q") for _ in range(dims))[::-1]
+        if 0 in shape:
+            raise self.broken(f"tensor `{name}` has shape {shape}")
         return name, shape, self.scalar("I"), self.scalar("Q")
 
     def value(self, type_id: int) -> Any:
@@ -119,7 +120,9 @@ class _Cursor:
         if type_id in _SCALARS:
             dtype = np.dtype("<" + _SCALARS[type_id])
             return np.frombuffer(self.take(count * dtype.itemsize), dtype=dtype)
-        return [self.value(type_id) for _ in range(count)]
+        if type_id != _STRING:
+            raise self.broken(f"an array holds entries of type number {type_id}")
+        return [self.string() for _ in range(count)]
 
     def string(self) -> str:
         raw = self.take(self.scalar("Q"))

@@ -170,7 +170,8 @@ def _sentence_piece(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> 
     if prefix:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {
-        "added_tokens": vocab.added(normalized=True, rename=rename),
+        # With a space put in front, the library would put one before the pieces to look for, too.
+        "added_tokens": vocab.added(normalized=not prefix, rename=rename),
         "normalizer": {
             "type": "Sequence",
             "normalizers": [*steps, {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}],

@@ -9,6 +9,8 @@ from typing import Any
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.spec import LinearScaling, Llama3Scaling, RopeSpec, Scaling
 
+_MOST = 1 << 28
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -28,12 +30,12 @@ class Keys:
             raise ModelFileError(f"`{self.origin}` does not say `{self.prefix}{key}`")
         return value
 
-    def size(self, key: str, default: int | None = None) -> int:
-        """A whole number >= 1."""
+    def size(self, key: str, default: int | None = None, most: int = _MOST) -> int:
+        """A whole number from 1 to ``most``: a corrupt file must not make us reserve the earth."""
         value = self.need(key) if default is None else self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise ModelFileError(
-                f"`{self.origin}`: `{self.prefix}{key}` should be a number of at least 1, not {value!r}"
+                f"`{self.origin}`: `{self.prefix}{key}` should be a number from 1 to {most}, not {value!r}"
             )
         return value
 

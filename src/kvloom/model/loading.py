@@ -30,8 +30,8 @@ def load_model(manifest: Manifest, threads: int) -> Model:
     """
     spec = manifest.spec
     tensors = FileTensors(manifest, threads)
-    full = RopeTable(spec.rope, spec.context_length)
-    local = full if spec.rope_local is None else RopeTable(spec.rope_local, spec.context_length)
+    full = RopeTable(spec.rope)
+    local = full if spec.rope_local is None else RopeTable(spec.rope_local)
     family = FAMILIES[manifest.family]
     embed = tensors.weight("embed")
     return Decoder(

@@ -62,7 +62,7 @@ def gguf_name(name: str) -> str | None:
 
 
 def hf_name(name: str, layer_names: dict[str, str]) -> str | None:
-    """Canonical name of a safetensors tensor, None for one that no family knows; ``layer_names`` goes before the usual."""
+    """Canonical name of a safetensors tensor, None for an unknown one; ``layer_names`` goes before the usual names."""
     rest = _HF_PREFIX.sub("", name)
     if rest in _HF_TOP:
         return _HF_TOP[rest]

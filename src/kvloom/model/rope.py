@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 
 import torch
 
@@ -35,28 +34,21 @@ def _llama3(frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
 
 
 class RopeTable:
-    """cos and sin per position, float32 (context, dim / 2), filled in blocks when first asked for.
+    """cos and sin per position, float32 (positions so far, dim / 2), grown in whole blocks when first asked for.
 
-    A block's values depend on nothing but its place, so a position's bits never depend on the batch. Memory that is not
-    filled is not resident.
+    A block's values depend on nothing but its place, so a position's bits never depend on the batch.
     """
 
-    def __init__(self, rope: RopeSpec, context_length: int) -> None:
+    def __init__(self, rope: RopeSpec) -> None:
         self._frequencies = inverse_frequencies(rope)
-        rows = -(-context_length // _BLOCK) * _BLOCK
-        self.cos = torch.empty(rows, rope.dim // 2)
-        self.sin = torch.empty(rows, rope.dim // 2)
-        self._filled = 0
-        self._lock = threading.Lock()
+        self.cos = torch.empty(0, rope.dim // 2)
+        self.sin = torch.empty(0, rope.dim // 2)
 
     def cover(self, position: int) -> None:
         """Make every row up to ``position`` valid."""
-        if position < self._filled:
+        if position < len(self.cos):
             return
-        with self._lock:
-            while self._filled <= position:
-                block = slice(self._filled, self._filled + _BLOCK)
-                angles = torch.arange(block.start, block.stop).float()[:, None] * self._frequencies
-                torch.cos(angles, out=self.cos[block])
-                torch.sin(angles, out=self.sin[block])
-                self._filled += _BLOCK
+        blocks = range(len(self.cos) // _BLOCK, max(position // _BLOCK + 1, 2 * len(self.cos) // _BLOCK))
+        angles = [torch.arange(n * _BLOCK, (n + 1) * _BLOCK).float()[:, None] * self._frequencies for n in blocks]
+        self.cos = torch.cat([self.cos, *(block.cos() for block in angles)])
+        self.sin = torch.cat([self.sin, *(block.sin() for block in angles)])

@@ -102,7 +102,7 @@ def _checked(
     nbytes = value_bytes
     for size in shape:
         nbytes *= size
-    if begin < 0 or end - begin != nbytes:
+    if begin < 0 or min(shape, default=1) < 1 or end - begin != nbytes:
         raise ModelFileError(
             f"`{path}` is corrupt: tensor `{name}` of shape {shape} takes {nbytes} bytes, not {end - begin}"
         )

@@ -8,6 +8,7 @@ from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.keys import Keys, gguf_rope, hf_rope
 from kvloom.model.spec import ModelSpec
 
+MOST_LAYERS = 1024
 HEAD_DIM_STEP = 16
 """Attention works on this many components at a time."""
 
@@ -18,11 +19,8 @@ QK_NORMS = frozenset({"q_norm", "k_norm"})
 
 def gguf_spec(family: str, keys: Keys, vocab_size: int) -> ModelSpec:
     """What a GGUF file says in every family: full attention, scale 1/sqrt(head_dim)."""
-    width, heads, layers = (
-        keys.size("embedding_length"),
-        keys.size("attention.head_count"),
-        keys.size("block_count"),
-    )
+    width, heads = keys.size("embedding_length"), keys.size("attention.head_count")
+    layers = keys.size("block_count", most=MOST_LAYERS)
     head_dim = keys.size("attention.key_length", width // heads)
     if keys.size("attention.value_length", head_dim) != head_dim:
         keys.refuse("attention.value_length")
@@ -48,7 +46,8 @@ def gguf_spec(family: str, keys: Keys, vocab_size: int) -> ModelSpec:
 
 def hf_spec(family: str, keys: Keys) -> ModelSpec:
     """What a config.json says in every family: full attention, scale 1/sqrt(head_dim)."""
-    width, heads, layers = (keys.size(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    width, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
+    layers = keys.size("num_hidden_layers", most=MOST_LAYERS)
     head_dim = keys.size("head_dim", width // heads)
     keys.refuse("quantization_config")
     keys.refuse("mlp_bias")
@@ -82,7 +81,7 @@ def with_windows(spec: ModelSpec, keys: Keys, layer_types: list[str]) -> ModelSp
 
 
 def checked(spec: ModelSpec, origin: str) -> ModelSpec:
-    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads that attention cannot run."""
+    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads we cannot attend with."""
     if spec.heads % spec.kv_heads:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
     if spec.head_dim % HEAD_DIM_STEP:
