@@ -33,8 +33,7 @@ int32_t tile_positions(const AttendCall& call) {
 // The pages that some row of the tile may see, and the chunks they fall into.
 Tile place_tile(const AttendCall& call, int32_t seq, int32_t head, int32_t first_row, int32_t count) {
   const Part& part = call.part;
-  const int64_t list =
-      part.ragged ? ((int64_t)call.layer_slot * call.rows.seqs + seq) * part.heads + head : seq;
+  const int64_t list = part.ragged ? ((int64_t)call.layer_slot * call.rows.seqs + seq) * part.heads + head : seq;
   Tile tile{seq, head, first_row, count, part.page_lists[list], part.page_lists[list + 1], 0, 0};
   if (part.ragged) {
     tile.chunk_end = (tile.page_end - tile.page_begin + chunk_pages - 1) / chunk_pages;
@@ -112,8 +111,7 @@ void finish_row(float m, float l, const float* o, float* out, float* lse, int32_
     keep = old_weight / (old_weight + new_weight);
     take *= new_weight / (old_weight + new_weight);
     total = top + __builtin_logf(old_weight + new_weight);
-    for (int32_t d = 0; d < v_dim; d += 16)
-      store(out + d, load(out + d) * splat(keep) + load(o + d) * splat(take));
+    for (int32_t d = 0; d < v_dim; d += 16) store(out + d, load(out + d) * splat(keep) + load(o + d) * splat(take));
   } else if (nothing) {
     std::memset(out, 0, sizeof(float) * v_dim);
   } else {
@@ -126,8 +124,8 @@ void finish(const AttendCall& call, const Tile& tile, State state) {
   const int32_t group = call.q_heads / call.part.heads, v_dim = call.part.v_dim;
   for (int32_t r = 0; r < tile.num_positions * group; r++) {
     const int64_t at = (int64_t)(tile.first_row + r / group) * call.q_heads + tile.head * group + r % group;
-    finish_row(state.m[r], state.l[r], state.o + (int64_t)r * v_dim, call.out + at * v_dim, call.lse + at,
-               v_dim, call.merge);
+    finish_row(state.m[r], state.l[r], state.o + (int64_t)r * v_dim, call.out + at * v_dim, call.lse + at, v_dim,
+               call.merge);
   }
 }
 
@@ -148,8 +146,7 @@ void run_item(const AttendCall& call, const Item& item, float* partials) {
   for (int32_t number = item.chunk_begin; number < item.chunk_end; number++) {
     Chunk chunk;
     gather(call, item.tile, number, chunk);
-    const int64_t offset =
-        item.partials + (number - item.tile.chunk_begin) * State::floats(rows, call.part.v_dim);
+    const int64_t offset = item.partials + (number - item.tile.chunk_begin) * State::floats(rows, call.part.v_dim);
     const State out = item.split ? State::at(partials + offset, rows) : partial;
     if (chunk.count == 0)
       clear(out, rows);
@@ -165,16 +162,14 @@ void merge_item(const AttendCall& call, const Item& item, float* partials) {
   const int32_t rows = item.tile.num_positions * (call.q_heads / call.part.heads);
   const State state = State::at(partials + item.partials, rows);
   for (int32_t c = 1; c < item.tile.chunk_end - item.tile.chunk_begin; c++)
-    merge_states(state, State::at(partials + item.partials + c * State::floats(rows, call.part.v_dim), rows),
-                 rows, call.part.v_dim);
+    merge_states(state, State::at(partials + item.partials + c * State::floats(rows, call.part.v_dim), rows), rows,
+                 call.part.v_dim);
   finish(call, item.tile, state);
 }
 
 void attend(const AttendCall& call) {
   int64_t total = 0, num_items = 0, num_floats = 0;
-  each_tile(call, [&](const Tile& tile) {
-    total += work(tile), num_items += tile.chunk_end - tile.chunk_begin + 1;
-  });
+  each_tile(call, [&](const Tile& tile) { total += work(tile), num_items += tile.chunk_end - tile.chunk_begin + 1; });
   Item* items = (Item*)scratch(Scratch::items, num_items * sizeof(Item));
   num_items = 0;
   each_tile(call, [&](const Tile& tile) {
@@ -184,16 +179,14 @@ void attend(const AttendCall& call) {
       items[num_items++] = {tile, 0, false, tile.chunk_begin, tile.chunk_end};
       return;
     }
-    for (int32_t c = tile.chunk_begin; c < tile.chunk_end; c++)
-      items[num_items++] = {tile, num_floats, true, c, c + 1};
+    for (int32_t c = tile.chunk_begin; c < tile.chunk_end; c++) items[num_items++] = {tile, num_floats, true, c, c + 1};
     const int32_t rows = tile.num_positions * (call.q_heads / call.part.heads);
     num_floats += chunks * State::floats(rows, call.part.v_dim);
   });
   float* partials = (float*)scratch(Scratch::partials, num_floats * sizeof(float));
   parallel_for(num_items, call.threads, [&](int64_t i) { run_item(call, items[i], partials); });
   for (int64_t i = 0; i < num_items; i++)
-    if (items[i].split && items[i].chunk_begin == items[i].tile.chunk_begin)
-      merge_item(call, items[i], partials);
+    if (items[i].split && items[i].chunk_begin == items[i].tile.chunk_begin) merge_item(call, items[i], partials);
 }
 
 void encode(Number number, float x, uint8_t* to) {

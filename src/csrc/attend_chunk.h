@@ -13,9 +13,8 @@ namespace KV_ISA {
 
 constexpr int chunk_pages = 32;
 constexpr int chunk_positions = chunk_pages * page_tokens;
-constexpr int block_pages = 4;  // decoded together
-constexpr int s_stride =
-    chunk_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
+constexpr int block_pages = 4;                   // decoded together
+constexpr int s_stride = chunk_positions + 16;   // scores of a row; padded so that rows fall in different cache sets
 constexpr float empty = -__builtin_huge_valf();  // the maximum over nothing
 
 // Query rows of one sequence that share a KV head: for each position all heads of the group, one after the
@@ -143,10 +142,7 @@ struct Group {
 class ChunkPass {
  public:
   ChunkPass(const AttendCall& call, const Tile& tile, const Desk& desk)
-      : part_(call.part),
-        desk_(desk),
-        heads_(call.q_heads / call.part.heads),
-        rows_(tile.num_positions * heads_) {
+      : part_(call.part), desk_(desk), heads_(call.q_heads / call.part.heads), rows_(tile.num_positions * heads_) {
     const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
@@ -160,8 +156,7 @@ class ChunkPass {
   void run(const Chunk& chunk, const int32_t* positions, State out) {
     chunk_ = &chunk;
     for (int32_t i = 0; i < rows_ / heads_; i++) see(part_, chunk, positions[i], desk_.sights[i]);
-    each_block(0, part_.k_dim,
-               [&](const Group& g, int b, int e, const void* decoded) { score(g, b, e, decoded); });
+    each_block(0, part_.k_dim, [&](const Group& g, int b, int e, const void* decoded) { score(g, b, e, decoded); });
     for (int32_t r = 0; r < rows_; r++) soften(desk_.sights[r / heads_], r, out);
     std::memset(out.o, 0, sizeof(float) * rows_ * part_.v_dim);
     each_block(part_.k_bytes(), part_.v_dim,
@@ -204,8 +199,8 @@ class ChunkPass {
     int32_t slots[chunk_pages], count = 0;
     for (int i = begin; i < end; i++) {
       if (!(group.any >> i & 1)) continue;
-      keys[count] = decoded ? (const float*)decoded + (i - begin) * page_tokens * part_.k_dim
-                            : (const void*)chunk_->cells[i];
+      keys[count] =
+          decoded ? (const float*)decoded + (i - begin) * page_tokens * part_.k_dim : (const void*)chunk_->cells[i];
       slots[count++] = i;
     }
     micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, slots, count},
@@ -253,8 +248,8 @@ class ChunkPass {
     };
     for (int i = begin; i < end; i++) {
       if (!(group.any >> i & 1)) continue;
-      const uint8_t* values = decoded ? (const uint8_t*)decoded + (i - begin) * page_tokens * entry
-                                      : chunk_->cells[i] + part_.k_bytes();
+      const uint8_t* values =
+          decoded ? (const uint8_t*)decoded + (i - begin) * page_tokens * entry : chunk_->cells[i] + part_.k_bytes();
       if (group.full >> i & 1) {
         runs[count++] = {values, i * page_tokens, page_tokens};
         continue;

@@ -90,8 +90,8 @@ struct Run {
 };
 
 template <class Numbers, int R, int C>
-static inline void mix_columns(const float* weights, int32_t stride, const Run* runs, int32_t num_runs,
-                               float* out, int32_t v_dim, int32_t column) {
+static inline void mix_columns(const float* weights, int32_t stride, const Run* runs, int32_t num_runs, float* out,
+                               int32_t v_dim, int32_t column) {
   v16 acc[R][C];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] =
       load(out + r * v_dim + column + 16 * c);
@@ -115,14 +115,12 @@ static inline void mix_columns(const float* weights, int32_t stride, const Run* 
 
 // out[r] += sum of weight x value over all runs, for R rows.
 template <class Numbers, int R>
-static void mix(const float* weights, int32_t stride, const Run* runs, int32_t num_runs, float* out,
-                int32_t v_dim) {
+static void mix(const float* weights, int32_t stride, const Run* runs, int32_t num_runs, float* out, int32_t v_dim) {
   constexpr int C = columns_for(R);
   int32_t column = 0;
   for (; column + 16 * C <= v_dim; column += 16 * C)
     mix_columns<Numbers, R, C>(weights, stride, runs, num_runs, out, v_dim, column);
-  for (; column < v_dim; column += 16)
-    mix_columns<Numbers, R, 1>(weights, stride, runs, num_runs, out, v_dim, column);
+  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1>(weights, stride, runs, num_runs, out, v_dim, column);
 }
 
 template <class Numbers>
@@ -138,10 +136,9 @@ struct Micro {
 };
 
 template <class N>
-static constexpr Micro micro_of = {
-    {score<N, 1>, score<N, 2>, score<N, 3>, score<N, 4>, score<N, 5>, score<N, 6>},
-    {mix<N, 1>, mix<N, 2>, mix<N, 3>, mix<N, 4>, mix<N, 5>, mix<N, 6>},
-    decode<N>};
+static constexpr Micro micro_of = {{score<N, 1>, score<N, 2>, score<N, 3>, score<N, 4>, score<N, 5>, score<N, 6>},
+                                   {mix<N, 1>, mix<N, 2>, mix<N, 3>, mix<N, 4>, mix<N, 5>, mix<N, 6>},
+                                   decode<N>};
 
 static inline const Micro& micro_for(Number number) {
   return number == Number::float32   ? micro_of<Float32>

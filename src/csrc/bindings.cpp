@@ -39,8 +39,7 @@ std::vector<std::string> list_isas() {
 Isa kvloom::choose_isa(const std::string& name) {
   const Isa isa = name.empty() ? default_isa() : find_isa(name.c_str());
   if (isa != num_isas) return isa;
-  std::string message =
-      name.empty() ? "KVLOOM_ISA names an instruction set" : "`" + name + "` is an instruction set";
+  std::string message = name.empty() ? "KVLOOM_ISA names an instruction set" : "`" + name + "` is an instruction set";
   message += " that cannot run here; possible:";
   for (const std::string& possible : list_isas()) message += " " + possible;
   throw nb::value_error(message.c_str());
@@ -71,10 +70,9 @@ Rows bind_rows(Address positions, Address seq_rows, int32_t rows, int32_t seqs) 
   return bound;
 }
 
-BoundPart bind_part(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads,
-                    int32_t k_dim, int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes,
-                    Address page_ids, Address page_marks, Address page_lists, int64_t num_pages,
-                    int64_t num_lists) {
+BoundPart bind_part(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads, int32_t k_dim,
+                    int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes, Address page_ids,
+                    Address page_marks, Address page_lists, int64_t num_pages, int64_t num_lists) {
   const Part part{pointer<uint8_t>(memory),
                   (Number)number,
                   ragged,
@@ -96,24 +94,23 @@ void bind_writes(BoundPart& bound, Address row_pages, Address row_slots, int64_t
   raise_fault(find_write_fault(bound.row_pages, bound.row_slots, rows, page_bytes, memory_bytes));
 }
 
-void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v,
-               int32_t threads, const std::string& isa) {
+void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v, int32_t threads,
+               const std::string& isa) {
   KV_PICK(attend_kernels, choose_isa(isa))
       .write({bound.part, layer_slot, rows.rows, threads, pointer<const float>(k), pointer<const float>(v),
               bound.row_pages, bound.row_slots});
 }
 
-void run_attend(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, float scale,
-                Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
+void run_attend(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, float scale, Address q,
+                Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
   KV_PICK(attend_kernels, choose_isa(isa))
-      .attend({rows, bound.part, layer_slot, q_heads, threads, scale, pointer<const float>(q),
-               pointer<float>(out), pointer<float>(lse), merge});
+      .attend({rows, bound.part, layer_slot, q_heads, threads, scale, pointer<const float>(q), pointer<float>(out),
+               pointer<float>(lse), merge});
 }
 
-void run_copy(Address memory, Address sources, Address targets, int64_t count, int64_t page_bytes,
-              int32_t threads) {
-  copy_pages(pointer<uint8_t>(memory), pointer<const int32_t>(sources), pointer<const int32_t>(targets),
-             count, page_bytes, threads);
+void run_copy(Address memory, Address sources, Address targets, int64_t count, int64_t page_bytes, int32_t threads) {
+  copy_pages(pointer<uint8_t>(memory), pointer<const int32_t>(sources), pointer<const int32_t>(targets), count,
+             page_bytes, threads);
 }
 
 void bind_attend(nb::module_& m) {
@@ -121,15 +118,13 @@ void bind_attend(nb::module_& m) {
   nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "row_pages"_a, "row_slots"_a, "rows"_a,
                                        "page_bytes"_a, "memory_bytes"_a);
   m.def("bind_rows", &bind_rows, nb::kw_only(), "positions"_a, "seq_rows"_a, "rows"_a, "seqs"_a);
-  m.def("bind_part", &bind_part, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a,
-        "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a,
-        "page_marks"_a, "page_lists"_a, "num_pages"_a, "num_lists"_a);
-  m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a,
-        "isa"_a = "");
-  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "scale"_a, "q"_a,
-        "out"_a, "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
-  m.def("copy_pages", &run_copy, NoGil(), "memory"_a, "sources"_a, "targets"_a, "count"_a, "page_bytes"_a,
-        "threads"_a);
+  m.def("bind_part", &bind_part, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a, "heads"_a,
+        "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a, "page_marks"_a, "page_lists"_a,
+        "num_pages"_a, "num_lists"_a);
+  m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "scale"_a, "q"_a, "out"_a,
+        "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
+  m.def("copy_pages", &run_copy, NoGil(), "memory"_a, "sources"_a, "targets"_a, "count"_a, "page_bytes"_a, "threads"_a);
 }
 
 }  // namespace

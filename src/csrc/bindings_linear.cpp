@@ -53,45 +53,41 @@ void bind_weights(nb::module_& m) {
       NoGil(), "source"_a, "kind"_a, "rows"_a, "cols"_a, "packed"_a, "threads"_a);
   m.def(
       "gather_rows",
-      [](uintptr_t parts, int64_t num_parts, int64_t cols, uintptr_t ids, int64_t count, uintptr_t out,
-         int threads) {
+      [](uintptr_t parts, int64_t num_parts, int64_t cols, uintptr_t ids, int64_t count, uintptr_t out, int threads) {
         int64_t rows = 0;
         for (int64_t i = 0; i < num_parts; i++) rows += at<Matrix>(parts)[i].rows;
         const bool fits = all_below(at<int64_t>(ids), count, rows);
-        if (fits)
-          gather_rows(at<Matrix>(parts), num_parts, cols, at<int64_t>(ids), count, at<float>(out), threads);
+        if (fits) gather_rows(at<Matrix>(parts), num_parts, cols, at<int64_t>(ids), count, at<float>(out), threads);
         return fits;
       },
       NoGil(), "parts"_a, "num_parts"_a, "cols"_a, "ids"_a, "count"_a, "out"_a, "threads"_a);
   m.def(
       "linear",
-      [](uintptr_t x, uintptr_t parts, uintptr_t bias, uintptr_t out, int64_t rows, int64_t cols,
-         int64_t outputs, int64_t num_parts, int threads, const std::string& isa) {
+      [](uintptr_t x, uintptr_t parts, uintptr_t bias, uintptr_t out, int64_t rows, int64_t cols, int64_t outputs,
+         int64_t num_parts, int threads, const std::string& isa) {
         KV_PICK(linear_kernels, choose_isa(isa))
-            .linear({at<float>(x), at<Matrix>(parts), at<float>(bias), at<float>(out), rows, cols, outputs,
-                     num_parts, threads});
+            .linear({at<float>(x), at<Matrix>(parts), at<float>(bias), at<float>(out), rows, cols, outputs, num_parts,
+                     threads});
       },
-      NoGil(), "x"_a, "parts"_a, "bias"_a, "out"_a, "rows"_a, "cols"_a, "outputs"_a, "num_parts"_a,
-      "threads"_a, "isa"_a = "");
+      NoGil(), "x"_a, "parts"_a, "bias"_a, "out"_a, "rows"_a, "cols"_a, "outputs"_a, "num_parts"_a, "threads"_a,
+      "isa"_a = "");
 }
 
 void bind_ops(nb::module_& m) {
   m.def(
       "rms_norm",
-      [](uintptr_t x, uintptr_t add, uintptr_t weight, uintptr_t out, int64_t outer, int64_t inner,
-         int64_t width, int64_t outer_stride, int64_t inner_stride, float eps, int threads,
-         const std::string& isa) {
+      [](uintptr_t x, uintptr_t add, uintptr_t weight, uintptr_t out, int64_t outer, int64_t inner, int64_t width,
+         int64_t outer_stride, int64_t inner_stride, float eps, int threads, const std::string& isa) {
         KV_PICK(ops_kernels, choose_isa(isa))
             .rms_norm({at<float>(x), at<float>(add), at<float>(weight), at<float>(out), outer, inner, width,
                        outer_stride, inner_stride, eps, threads});
       },
-      NoGil(), "x"_a, "add"_a, "weight"_a, "out"_a, "outer"_a, "inner"_a, "width"_a, "outer_stride"_a,
-      "inner_stride"_a, "eps"_a, "threads"_a, "isa"_a = "");
+      NoGil(), "x"_a, "add"_a, "weight"_a, "out"_a, "outer"_a, "inner"_a, "width"_a, "outer_stride"_a, "inner_stride"_a,
+      "eps"_a, "threads"_a, "isa"_a = "");
   m.def(
       "rope",
-      [](uintptr_t x, uintptr_t positions, uintptr_t cos, uintptr_t sin, int64_t num_positions,
-         int64_t tokens, int64_t heads, int64_t half, int64_t token_stride, int64_t head_stride, int threads,
-         const std::string& isa) {
+      [](uintptr_t x, uintptr_t positions, uintptr_t cos, uintptr_t sin, int64_t num_positions, int64_t tokens,
+         int64_t heads, int64_t half, int64_t token_stride, int64_t head_stride, int threads, const std::string& isa) {
         if (!all_below(at<int64_t>(positions), tokens, num_positions)) return false;
         KV_PICK(ops_kernels, choose_isa(isa))
             .rope({at<float>(x), at<int64_t>(positions), at<float>(cos), at<float>(sin), tokens, heads, half,
@@ -109,8 +105,7 @@ void bind_ops(nb::module_& m) {
   m.def(
       "gelu_tanh_mul",
       [](uintptr_t x, uintptr_t out, int64_t rows, int64_t width, int threads, const std::string& isa) {
-        KV_PICK(ops_kernels, choose_isa(isa))
-            .gelu_tanh_mul({at<float>(x), at<float>(out), rows, width, threads});
+        KV_PICK(ops_kernels, choose_isa(isa)).gelu_tanh_mul({at<float>(x), at<float>(out), rows, width, threads});
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
 }

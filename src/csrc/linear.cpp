@@ -72,8 +72,7 @@ void tile(const float* x, int64_t x_stride, const float* w, int64_t n, float* y,
 }
 
 template <int R = kTileRows>
-void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int64_t n, float* y,
-             int64_t y_stride) {
+void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
   if (rows >= R) {
     for (int at = 0; at < kPanel; at += kTileOutputs) tile<R>(x, x_stride, w + at, n, y + at, y_stride);
   } else if constexpr (R > 1) {
@@ -85,10 +84,9 @@ void unpack(const Matrix& part, int64_t panel, int64_t first, int64_t n, int64_t
   with_kind((Kind)part.kind, [&](auto tag) {
     constexpr Kind K = decltype(tag)::kind;
     constexpr Layout L = layout(K);
-    each_column<K>(panel_at(part, panel, cols) + first / L.columns * L.bytes, n,
-                   [&](int64_t c, const Column& column) {
-                     for (int j = 0; j < 2; j++) store(w + c * kPanel + 16 * j, column.v[j]);
-                   });
+    each_column<K>(panel_at(part, panel, cols) + first / L.columns * L.bytes, n, [&](int64_t c, const Column& column) {
+      for (int j = 0; j < 2; j++) store(w + c * kPanel + 16 * j, column.v[j]);
+    });
   });
 }
 
@@ -137,8 +135,7 @@ class Worker {
   void few() {
     for (int64_t p = b_.first; p < b_.last; p++) {
       const Target t = target(p);
-      few_rows_of<K>((int)b_.rows, a_.x + b_.row * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y,
-                     t.stride);
+      few_rows_of<K>((int)b_.rows, a_.x + b_.row * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y, t.stride);
     }
   }
 
@@ -149,8 +146,7 @@ class Worker {
         unpack(*b_.part, p, c, n, a_.cols, weights_);
         const Target t = target(p);
         for (int64_t r = 0; r < b_.rows; r += kTileRows)
-          tile_of(b_.rows - r, a_.x + (b_.row + r) * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride,
-                  t.stride);
+          tile_of(b_.rows - r, a_.x + (b_.row + r) * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride, t.stride);
       }
     }
   }
@@ -160,8 +156,7 @@ class Worker {
     const Target t = target(panel);
     if (t.width == kPanel) return;
     float* y = a_.out + b_.row * a_.outputs + b_.output + panel * kPanel;
-    for (int64_t r = 0; r < b_.rows; r++)
-      std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
+    for (int64_t r = 0; r < b_.rows; r++) std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
   }
 
   const LinearArgs& a_;
@@ -180,8 +175,7 @@ class Blocks {
     const int64_t share = panels * row_blocks_ / (4 * (int64_t)a_.threads);
     const int64_t most = a_.rows <= kFewRows ? 64 : kBlockPanels;
     size_ = a_.threads > 1 ? least(share > 1 ? share : 1, most) : most;
-    for (int64_t i = 0; i < a_.num_parts; i++)
-      per_row_block_ += (num_panels(a_.parts[i].rows) + size_ - 1) / size_;
+    for (int64_t i = 0; i < a_.num_parts; i++) per_row_block_ += (num_panels(a_.parts[i].rows) + size_ - 1) / size_;
   }
 
   int64_t count() const { return row_blocks_ * per_row_block_; }
@@ -193,9 +187,7 @@ class Blocks {
     for (int64_t groups; group >= (groups = (num_panels(part->rows) + size_ - 1) / size_); part++)
       group -= groups, output += part->rows;
     const int64_t first = group * size_;
-    return {part,  output,
-            first, least(first + size_, num_panels(part->rows)),
-            row,   least(kBlockRows, a_.rows - row)};
+    return {part, output, first, least(first + size_, num_panels(part->rows)), row, least(kBlockRows, a_.rows - row)};
   }
 
  private:

@@ -32,10 +32,10 @@ void transpose(bytes16 (&rows)[16]) {
   for (int round = 0; round < 4; round++) {
     bytes16 next[16];
     for (int i = 0; i < 8; i++) {
-      next[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
-                                            22, 7, 23);
-      next[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
-                                                13, 29, 14, 30, 15, 31);
+      next[2 * i] =
+          __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      next[2 * i + 1] =
+          __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     }
     std::memcpy(rows, next, sizeof rows);
   }
@@ -145,16 +145,15 @@ void pack_weight(const uint8_t* source, Kind kind, int64_t rows, int64_t cols, u
   });
 }
 
-void gather_rows(const Matrix* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count,
-                 float* out, int threads) {
+void gather_rows(const Matrix* parts, int64_t num_parts, int64_t cols, const int64_t* ids, int64_t count, float* out,
+                 int threads) {
   parallel_for(count, threads, [&](int64_t i) {
     int64_t row = ids[i];
     const Matrix* part = parts;
     while (part < parts + num_parts - 1 && row >= part->rows) row -= part++->rows;
     const uint8_t* panel = panel_at(*part, row / kPanel, cols);
-    with_kind((Kind)part->kind, [&](auto tag) {
-      read_row<decltype(tag)::kind>(panel, (int)(row % kPanel), cols, out + i * cols);
-    });
+    with_kind((Kind)part->kind,
+              [&](auto tag) { read_row<decltype(tag)::kind>(panel, (int)(row % kPanel), cols, out + i * cols); });
   });
 }
 

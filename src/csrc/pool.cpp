@@ -2,8 +2,8 @@
 //
 // A kernel call lasts tens of microseconds and there are hundreds per token, so workers watch for the next call for a
 // moment before they sleep. There is no barrier in which everybody must show up: items are claimed one by one, a late
-// worker finds nothing left, and a call is over when its last item is. (An OpenMP team does meet at a barrier, and spins
-// there: with a second busy process on the machine a 37 ms token took 290 ms.)
+// worker finds nothing left, and a call is over when its last item is. (An OpenMP team does meet at a barrier, and
+// spins there: with a second busy process on the machine a 37 ms token took 290 ms.)
 
 #include <pthread.h>
 
@@ -124,7 +124,9 @@ class Pool {
 // Never destroyed: workers may outlive main(). A forked child has no workers, so it starts a new team.
 Pool* team = nullptr;
 
-void forget_team() { team = nullptr; }
+void forget_team() {
+  team = nullptr;
+}
 
 Pool& the_team() {
   static std::mutex making;

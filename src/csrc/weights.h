@@ -37,8 +37,8 @@ struct Layout {
   int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
 };
 
-static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum,
-                                    bool nested, int source_bytes) {
+static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum, bool nested,
+                                    int source_bytes) {
   const int head = quantized ? 2 * kPanel * (1 + minimum) : 0, scales = nested ? kPanel * (1 + minimum) : 0;
   const int column = kPanel * bits / 8, whole = scales + group * column;
   return {bits,
