@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from kvloom.errors import ConfigError
@@ -43,7 +45,21 @@ def parse_bytes(text: int | str) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Physical memory that could be used now, in bytes."""
+    """Memory that this process could still use, in bytes: of the machine, or of its container when that has less."""
+    return int(min(_machine_bytes(), _container_bytes()))
+
+
+def _container_bytes() -> float:
+    """What the cgroup (v2) leaves; infinity where there is none or it sets no limit."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else max(0, int(limit) - used)
+
+
+def _machine_bytes() -> int:
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

@@ -120,7 +120,11 @@ class Why(StrEnum):
     WINDOW = "window"  # full-attention pages are there, but a window layer gave its pages back
     TOO_SHORT = "too-short"  # the tail after a reused prefix fills no page, and was not kept
     LAST_TOKEN = "last-token"  # wholly cached: the last token is computed again for its logits
-    NOT_ASKED = "not-asked"  # the request wants logits of every prompt position, or opted out
+    NOT_ASKED = "not-asked"  # the request wants logits of every prompt position
+
+
+RAM = "ram"
+"""Name of the tier in main memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,14 @@ class Segment:
 
 Context = tuple[Segment, ...]
 """Sorted, gapless segments from position 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A span of a prompt whose KV was there already, and the tier it came from."""
+
+    span: Span
+    tier: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
-from kvloom.errors import InternalError, KvloomError, RequestError
+from kvloom.errors import InternalError, KvloomError
 from kvloom.model.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.5
+_CLOSED = "the engine is closed"
 _Mail = RequestUpdate | KvloomError
 
 
@@ -40,10 +41,7 @@ class _Inbox:
 
     def put(self, mail: _Mail) -> None:
         """Called from the engine thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._mail.put_nowait, mail)
-        except RuntimeError:  # the loop was closed: nobody is waiting any more
-            logger.debug("an update arrived after its event loop was closed")
+        _tell(self._loop, self._mail.put_nowait, mail)
 
     async def get(self) -> _Mail:
         return await self._mail.get()
@@ -68,7 +66,7 @@ class AsyncEngine:
         self.max_model_len = engine.max_len
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._inboxes: dict[str, _Inbox] = {}
-        self._closing = False
+        self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
         self._thread.start()
@@ -77,7 +75,7 @@ class AsyncEngine:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and not self._closing
+        return self._thread.is_alive() and not self._closing.is_set()
 
     def stats(self) -> EngineStats:
         """As of the end of the last step, or of the last awaited command."""
@@ -125,16 +123,19 @@ class AsyncEngine:
         await self._call(self.engine.check)
 
     def close(self) -> None:
-        """Stop the thread; open requests end with an error."""
-        self._command(self._shut)
+        """Stop the thread after the step it is in; open requests end with an error. Closing again does nothing."""
+        with self._gate:  # whatever passed the gate before is answered, nothing passes after
+            self._closing.set()
+        self._commands.put(lambda: None)  # wakes the thread if it sleeps
         self._thread.join()
 
     # -- on the event loop -----------------------------------------------------------------------------------------
 
     def _command(self, command: Callable[[], None]) -> None:
-        if not self.alive:
-            raise InternalError("the engine is closed")
-        self._commands.put(command)
+        with self._gate:
+            if not self.alive:
+                raise InternalError(_CLOSED)
+            self._commands.put(command)
 
     async def _call(self, work: Callable[[], None]) -> None:
         """Run ``work`` on the engine thread and wait for it."""
@@ -143,12 +144,14 @@ class AsyncEngine:
 
         def command() -> None:
             try:
+                if self._closing.is_set():
+                    raise InternalError(_CLOSED)
                 work()
                 self._stats = self.engine.stats()
             except Exception as error:
-                loop.call_soon_threadsafe(done.set_exception, error)
+                _tell(loop, _settle, done, error)
             else:
-                loop.call_soon_threadsafe(done.set_result, None)
+                _tell(loop, _settle, done, None)
 
         self._command(command)
         await done
@@ -156,18 +159,24 @@ class AsyncEngine:
     # -- on the engine thread --------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             self._obey(wait=not self.engine.has_work)
-            if self.engine.has_work and not self._closing:
+            if self.engine.has_work and not self._closing.is_set():
                 self._step()
             self._stats = self.engine.stats()
+        self._obey(wait=False)  # what came in meanwhile is told that it is too late
+        for name in list(self._inboxes):
+            self._fail(name, _CLOSED)
 
     def _obey(self, wait: bool) -> None:
         """Carry out all commands there are; when idle, sleep until one comes."""
         try:
             command = self._commands.get(timeout=_IDLE_S) if wait else self._commands.get_nowait()
             while True:
-                command()
+                try:
+                    command()
+                except Exception:
+                    logger.exception("a command failed")
                 command = self._commands.get_nowait()
         except queue.Empty:
             return
@@ -192,11 +201,16 @@ class AsyncEngine:
 
     def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: _Inbox) -> None:
         try:
+            if self._closing.is_set():
+                raise InternalError(_CLOSED)
             self.engine.submit(name, ids, params, text)
-        except RequestError as error:
+        except KvloomError as error:
             inbox.put(error)
-            return
-        self._inboxes[name] = inbox
+        except Exception:
+            logger.exception("a request could not be submitted")
+            inbox.put(InternalError("internal error"))
+        else:
+            self._inboxes[name] = inbox
 
     def _abort(self, name: str, inbox: _Inbox | None) -> None:
         """``inbox``: abort only if the request is still the one that this inbox belongs to."""
@@ -207,12 +221,27 @@ class AsyncEngine:
             self._deliver(update)
 
     def _fail(self, name: str, message: str) -> None:
-        self.engine.abort(name)
+        try:
+            self.engine.abort(name)
+        except Exception:
+            logger.exception("request %s could not be aborted", name)
         inbox = self._inboxes.pop(name, None)
         if inbox is not None:
             inbox.put(InternalError(message))
 
-    def _shut(self) -> None:
-        for name in list(self.engine.requests):
-            self._fail(name, "the engine was closed")
-        self._closing = True
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """Run a callback on an event loop of another thread, if the loop is still there."""
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError:
+        logger.debug("news arrived after the event loop was closed")
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():  # cancelled meanwhile
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

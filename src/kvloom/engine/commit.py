@@ -24,6 +24,7 @@ class Commit:
     token_text: Callable[[int], str]
     clock: Callable[[], float]
     new_child: Callable[[Request, int], Sequence]
+    max_seqs: int
     generated_tokens: int = 0
     computed_tokens: int = 0
     finished: dict[str, int] = field(default_factory=dict)
@@ -55,12 +56,7 @@ class Commit:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
         for index in range(len(request.sequences), request.params.n):
-            child = self.new_child(request, index)
-            request.sequences.append(child)
-            child.started = True
-            self.pages.share(sequence, child)
-            self.queues.start(child)
-            self._extend(child, logits_V)
+            self._fork(sequence, index, logits_V)
         self._extend(sequence, logits_V)
 
     def end(self, request: Request, error: str | None = None) -> RequestUpdate:
@@ -70,6 +66,8 @@ class Commit:
                 sequence.finish_reason, sequence.stop_reason = "abort", None
                 self._finish(sequence)
                 self._note(sequence, CompletionDelta(sequence.index, sequence.text.flush(), (), None, "abort"))
+        for index in range(len(request.sequences), request.params.n):  # not forked yet
+            self._deltas_of(request).append(CompletionDelta(index, "", (), None, "abort"))
         request.ended = True
         return self._update(request, error)
 
@@ -79,6 +77,19 @@ class Commit:
         return [self._update(request) for request in requests]
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _fork(self, parent: Sequence, index: int, logits_V: Logits) -> None:
+        """Another continuation draws its first token. If no place is free it waits: the index knows the prompt."""
+        child = self.new_child(parent.request, index)
+        parent.request.sequences.append(child)
+        child.started, joins = True, len(self.queues.running) < self.max_seqs
+        if joins:
+            self.pages.share(parent, child)
+        self.queues.start(child)
+        self._extend(child, logits_V)
+        if not joins and child.status is Status.RUNNING:
+            self.queues.remove(child)
+            self.queues.enqueue(child)
 
     def _extend(self, sequence: Sequence, logits_V: Logits) -> None:
         params = sequence.request.params
@@ -102,7 +113,7 @@ class Commit:
         """Text that may go out now; sets ``finish_reason`` when ``token`` ends the sequence."""
         params = sequence.request.params
         by_eos = token in self.eos and not params.ignore_eos
-        if by_eos or token in params.stop_token_ids:
+        if by_eos or token in params.stop_tokens:
             sequence.finish_reason, sequence.stop_reason = "stop", None if by_eos else token
             return (sequence.text.push(token) if params.include_stop_str_in_output else "") + sequence.text.flush()
         text = sequence.text.push(token)
@@ -128,8 +139,10 @@ class Commit:
             metrics.token_times_s.append(elapsed)
 
     def _note(self, sequence: Sequence, delta: CompletionDelta) -> None:
-        request = sequence.request
-        self._deltas.setdefault(request.id, (request, []))[1].append(delta)
+        self._deltas_of(sequence.request).append(delta)
+
+    def _deltas_of(self, request: Request) -> list[CompletionDelta]:
+        return self._deltas.setdefault(request.id, (request, []))[1]
 
     def _update(self, request: Request, error: str | None = None) -> RequestUpdate:
         _, deltas = self._deltas.pop(request.id, (request, []))

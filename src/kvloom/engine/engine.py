@@ -80,7 +80,8 @@ class Engine:
         self.budget_bytes = self.layout.budget_bytes(self.context_limit)
         self.max_len = self.layout.capacity_tokens(self.budget_bytes, self.context_limit)
         arena = Arena(self.budget_bytes, self.layout.slab_bytes)
-        self.ledger = Ledger(arena, Index(len(self.layout.formats)), self.retention)
+        ghosts = sum(self.budget_bytes // fmt.page_bytes for fmt in self.layout.formats)
+        self.ledger = Ledger(arena, Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts)), self.retention)
         self.pages = Pages(self.ledger)
         self.admit = Admit(self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock)
         self.grow = GrowOrPreempt(self.pages)
@@ -95,6 +96,7 @@ class Engine:
             self.tokenizer.token_text,
             self.clock,
             self._new_sequence,
+            scheduling.max_seqs,
         )
         self._arrivals = 0
 
@@ -138,7 +140,7 @@ class Engine:
         failed = [self.commit.end(sequence.request, _NO_ROOM) for sequence in draft.failed]
         if draft.chunks:
             with torch_on_one_core():
-                self._run(form_batch(draft.chunks, self.layout.layers))
+                self._run(form_batch(list(draft.chunks.values()), self.layout.layers))
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
@@ -202,10 +204,12 @@ class Engine:
         if not prompt_ids:
             raise RequestError("the prompt is empty: at least one token is needed", param="prompt")
         vocab = self.model.vocab_size
+        if any(type(token) is not int for token in prompt_ids):
+            raise RequestError("token ids must be whole numbers", param="prompt")
         bad = next((t for t in prompt_ids if not 0 <= t < vocab), None)
         if bad is not None:
             raise RequestError(f"token id {bad} is outside the vocabulary of {vocab}", param="prompt")
-        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        for name, tokens in (("logit_bias", params.biases), ("stop_token_ids", params.stop_tokens)):
             bad = next((t for t in tokens if t >= vocab), None)
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
@@ -227,13 +231,13 @@ class Engine:
 
     def _new_sequence(self, request: Request, index: int) -> Sequence:
         params = request.params
-        seed = self.config.seed * 1_000_003 + request.arrival if params.seed is None else params.seed
+        seeds = (self.config.seed, request.arrival) if params.seed is None else (params.seed,)
         return Sequence(
             request=request,
             index=index,
             tokens=list(request.prompt_token_ids),
             tables=self.layout.new_tables(),
-            sampler=Sampler.start(params, request.prompt_token_ids, seed + index),
+            sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
                 self.tokenizer.stream(params.skip_special_tokens),
                 params.stop_strings,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kvloom.config import CacheConfig, EngineConfig, KvDtype, SchedulerConfig
@@ -102,20 +103,25 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
     ) -> list[RequestOutput]:
         """Complete prompts; results are in their order. Raises RequestError before anything runs.
 
-        Prompts are independent: what else is in the list never changes an answer.
+        Prompts are independent: what else is in the list never changes an answer (a request that samples without a
+        ``seed`` of its own draws one by its number since the engine started). ``use_tqdm`` shows progress on stderr.
         """
         items = _as_list(prompts)
         params = _as_params(sampling_params, len(items))
         prepared = [self._encode(item) for item in items]
-        return self._run(prepared, params)
+        return self._run(prepared, params, use_tqdm)
 
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
     ) -> list[RequestOutput]:
         """Answer one conversation or several, through the model's own chat template."""
         if not messages:
@@ -126,7 +132,7 @@ class LLM:
         prepared: list[tuple[str | None, list[int]]] = [
             (text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts
         ]
-        return self._run(prepared, _as_params(sampling_params, len(texts)))
+        return self._run(prepared, _as_params(sampling_params, len(texts)), use_tqdm)
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
@@ -139,7 +145,9 @@ class LLM:
             return prompt, self._tokenizer.encode(prompt)
         return None, _token_ids(prompt)
 
-    def _run(self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[RequestOutput]:
+    def _run(
+        self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams], show_progress: bool
+    ) -> list[RequestOutput]:
         names = [f"req-{next(self._ids)}" for _ in prompts]
         assemblies: dict[str, Assembly] = {}
         outputs: dict[str, RequestOutput] = {}
@@ -147,9 +155,11 @@ class LLM:
             for name, (text, ids), wanted in zip(names, prompts, params, strict=True):
                 self.engine.submit(name, ids, wanted, text)
                 assemblies[name] = Assembly(name, text, wanted.n)
-            while self.engine.has_work:
-                for update in self.engine.step():
-                    outputs[update.request_id] = assemblies[update.request_id].add(update)
+            with _progress(len(names), show_progress) as advance:
+                while self.engine.has_work:
+                    for update in self.engine.step():
+                        outputs[update.request_id] = assemblies[update.request_id].add(update)
+                        advance(int(update.finished))
         finally:  # an error or Ctrl-C: leave nothing behind
             for name in assemblies:
                 self.engine.abort(name)
@@ -157,6 +167,20 @@ class LLM:
         if failed is not None:
             raise InternalError(f"{failed.request_id}: {failed.error}")
         return [outputs[name] for name in names]
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, or nothing; yields what to call with the number of requests that ended."""
+    if not shown:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("requests", total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

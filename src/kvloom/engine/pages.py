@@ -29,18 +29,21 @@ class Pages:
         return True
 
     def copy_in(self, sequence: Sequence, group: int, index: int, source: PageId, tokens: int) -> bool:
-        """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room."""
-        owner, table = sequence.owner, sequence.tables[group]
-        self.ledger.hold(source, owner)
-        page = self.ledger.allocate(table.format, index * PAGE_TOKENS, owner)
-        if page is not None:
-            self._copy(source, page, table)
-            table.put(index, page, filled=(1 << tokens) - 1, writable=True)
-        self.ledger.release([source], owner)
-        return page is not None
+        """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room.
+
+        The caller holds ``source``: making room for the copy must not drop it.
+        """
+        table = sequence.tables[group]
+        page = self.ledger.allocate(table.format, index * PAGE_TOKENS, sequence.owner)
+        if page is None:
+            return False
+        self._copy(source, page, table)
+        table.put(index, page, filled=(1 << tokens) - 1, writable=True)
+        return True
 
     def share(self, parent: Sequence, child: Sequence) -> None:
         """Fork: the child holds all of the parent's pages; whoever writes to a shared one first copies it."""
+        child.keys, child.contents = list(parent.keys), list(parent.contents)
         for mine, theirs in zip(parent.tables, child.tables, strict=True):
             for index, page in mine.pages():
                 self.ledger.hold(page, child.owner)
@@ -126,7 +129,8 @@ class Pages:
             return
         sequence.extend_identity()
         for group, table in enumerate(sequence.tables):
-            if table.get(index) is not None and table.writable[index] and table.filled[index] == (1 << size) - 1:
+            page = table.get(index)
+            if page is not None and page not in self.ledger.index and table.filled[index] == (1 << size) - 1:
                 self._publish(sequence, group, index, size)
 
     def _copy(self, source: PageId, target: PageId, table: PageTable) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvloom.errors import ParamsError
 
 MAX_SAMPLES = 128
 MAX_LOGPROBS = 100
 MAX_STOPS = 64
+_GREEDY_BELOW = 1e-5  # dividing logits by less leaves one candidate anyway, or overflows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How to pick tokens and when to stop. Raises ParamsError on construction when a value is out of range.
 
-    temperature: 0 is greedy. top_k: 0 keeps all. top_p, min_p: probabilities. seed: None draws one from the engine's.
-    max_tokens: None means as many as fit. logprobs / prompt_logprobs: how many top alternatives to report (0 reports
-    only the chosen token; None reports nothing). cache_salt: KV is shared only between equal salts.
+    temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None draws one
+    from the engine's. max_tokens: None means as many as fit. logprobs / prompt_logprobs: how many top alternatives to
+    report (0 reports only the chosen token; None reports nothing). cache_salt: KV is shared only between equal salts.
     """
 
     n: int = 1
@@ -31,10 +33,10 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] | None = field(default_factory=dict)
     seed: int | None = None
-    stop: str | tuple[str, ...] | list[str] = ()
-    stop_token_ids: tuple[int, ...] | list[int] = ()
+    stop: str | tuple[str, ...] | list[str] | None = ()
+    stop_token_ids: tuple[int, ...] | list[int] | None = ()
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
@@ -43,9 +45,13 @@ class SamplingParams:
     cache_salt: str | None = None
 
     def __post_init__(self) -> None:
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stops = (self.stop,) if isinstance(self.stop, str) else _sequence("stop", self.stop)
         object.__setattr__(self, "stop", stops)
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        object.__setattr__(self, "stop_token_ids", _sequence("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias or {}))
+        object.__setattr__(self, "top_k", 0 if self.top_k == -1 else self.top_k)
+        if self.cache_salt is not None and not _is_text(self.cache_salt):
+            raise ParamsError(f"cache_salt must be a string, got {self.cache_salt!r}", param="cache_salt")
         _whole("n", self.n, 1, MAX_SAMPLES)
         if self.max_tokens is not None:
             _whole("max_tokens", self.max_tokens, 1, None)
@@ -56,7 +62,7 @@ class SamplingParams:
         _real("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
         _real("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        for token, bias in self.logit_bias.items():
+        for token, bias in self.biases.items():
             _whole("logit_bias key", token, 0, None)
             _real("logit_bias", bias, -100.0, 100.0)
         if self.seed is not None:
@@ -68,16 +74,38 @@ class SamplingParams:
             raise ParamsError(f"stop has {len(stops)} strings, at most {MAX_STOPS} are allowed", param="stop")
         if any(not isinstance(text, str) or not text for text in stops):
             raise ParamsError("every stop must be a non-empty string", param="stop")
-        for token in self.stop_token_ids:
+        for token in self.stop_tokens:
             _whole("stop_token_ids", token, 0, None)
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0.0
+        return self.temperature < _GREEDY_BELOW
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        return tuple(self.stop)
+        return tuple(self.stop or ())
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        return tuple(self.stop_token_ids or ())
+
+    @property
+    def biases(self) -> Mapping[int, float]:
+        """Token id to what is added to its logit."""
+        return self.logit_bias or {}
+
+
+def _sequence(name: str, value: object) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise ParamsError(f"{name} must be a list, got {value!r}", param=name)
+    return tuple(value)
+
+
+def _is_text(value: object) -> bool:
+    """A string that can be encoded (lone surrogates cannot)."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _whole(name: str, value: object, low: int, high: int | None) -> None:

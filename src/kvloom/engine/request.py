@@ -12,7 +12,7 @@ from kvloom.engine.text import TextState
 from kvloom.memory.index import content_hash
 from kvloom.memory.keys import extend_keys
 from kvloom.memory.table import PageTable
-from kvloom.segment import Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
+from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
 
 
 class Status(Enum):
@@ -54,6 +54,7 @@ class Sequence:
                                  ^ every step computes the lowest positions of ``gaps``
 
     ``keys`` and ``contents`` name the whole pages of ``tokens``; ``announced`` are those it has promised to compute.
+    ``started_over_at``: its length when it last had to begin again from an empty arena.
     """
 
     request: Request
@@ -68,6 +69,7 @@ class Sequence:
     contents: list[int] = field(default_factory=list)
     announced: set[PageKey] = field(default_factory=set)
     started: bool = False
+    started_over_at: int | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
@@ -110,7 +112,7 @@ class Sequence:
         size = self.tables[0].format.tokens
         return self.tokens[index * size : (index + 1) * size]
 
-    def context(self, tier: str = "ram") -> Context:
+    def context(self, tier: str = RAM) -> Context:
         """The sequence as segments, for people and policies."""
         resident = self.tables[0].resident() - self.gaps
         name = self.tables[0].format.name

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 
-_QUICK_TOP = 1024
+_TOPS = (256, 4096, 32768)
+"""Candidates to sort before all are: the filters seldom let more through."""
 
 Logits = npt.NDArray[np.float32]
 _Tokens = npt.NDArray[np.intp]
@@ -30,10 +31,13 @@ class Sampler:
     prompt: Sequence[int]
     generator: np.random.Generator | None
     generated: Counter[int] = field(default_factory=Counter)
+    _prompt_tokens: set[int] | None = None
 
     @staticmethod
-    def start(params: SamplingParams, prompt: Sequence[int], seed: int) -> Sampler:
-        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(seed % 2**64))
+    def start(params: SamplingParams, prompt: Sequence[int], seeds: Sequence[int]) -> Sampler:
+        """``seeds`` together name the random stream: streams that differ in any of them are independent."""
+        names = [seed % 2**64 for seed in seeds]
+        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
 
     def draw(self, logits_V: Logits) -> int:
         """Choose a token; ``logits_V`` is not modified."""
@@ -48,13 +52,15 @@ class Sampler:
     def _penalised(self, logits_V: Logits) -> Logits:
         p = self.params
         plain = p.repetition_penalty == 1.0 and not p.presence_penalty and not p.frequency_penalty
-        if plain and not p.logit_bias:
+        if plain and not p.biases:
             return logits_V
         logits = logits_V.copy()
-        for token, bias in p.logit_bias.items():
+        for token, bias in p.biases.items():
             logits[token] += bias
         if p.repetition_penalty != 1.0:
-            seen = np.array(sorted(set(self.prompt) | set(self.generated)), dtype=np.intp)
+            if self._prompt_tokens is None:
+                self._prompt_tokens = set(self.prompt)
+            seen = np.array(list(self._prompt_tokens | self.generated.keys()), dtype=np.intp)
             values = logits[seen]
             logits[seen] = np.where(values > 0, values / p.repetition_penalty, values * p.repetition_penalty)
         if self.generated and (p.presence_penalty or p.frequency_penalty):
@@ -64,6 +70,8 @@ class Sampler:
         return logits
 
     def _random(self, logits_V: Logits, generator: np.random.Generator) -> int:
+        if not self.params.top_k and self.params.top_p == 1.0 and self.params.min_p == 0.0:
+            return _pick(_weights(logits_V, logits_V.max()), generator)
         values, tokens = self._candidates(logits_V)
         weights = _weights(values, values[0])
         keep = np.ones(len(weights), dtype=bool)
@@ -72,9 +80,7 @@ class Sampler:
         if self.params.top_p < 1.0:
             total = weights.sum() if self.params.top_k else _weights(logits_V, values[0]).sum()
             keep &= np.cumsum(weights) - weights < self.params.top_p * total
-        cumulative = np.cumsum(np.where(keep, weights, 0.0))
-        point = generator.random() * cumulative[-1]
-        return int(tokens[min(int(np.searchsorted(cumulative, point, side="right")), len(tokens) - 1)])
+        return int(tokens[_pick(np.where(keep, weights, 0.0), generator)])
 
     def _candidates(self, logits_V: Logits) -> tuple[Logits, _Tokens]:
         """Logits in falling order with their tokens: at least all that the filters can let through."""
@@ -82,17 +88,24 @@ class Sampler:
         top_k, top_p, min_p = self.params.top_k, self.params.top_p, self.params.min_p
         if top_k:
             return _falling(logits_V, min(top_k, size))
-        if top_p < 1.0 or min_p > 0.0:
-            values, tokens = _falling(logits_V, min(_QUICK_TOP, size))
+        total = _weights(logits_V, logits_V.max()).sum()
+        for count in _TOPS:
+            values, tokens = _falling(logits_V, min(count, size))
             weights = _weights(values, values[0])
-            enough = top_p < 1.0 and weights.sum() >= top_p * _weights(logits_V, values[0]).sum()
-            if enough or weights[-1] < min_p:
+            if (top_p < 1.0 and weights.sum() >= top_p * total) or weights[-1] < min_p:
                 return values, tokens
         return _falling(logits_V, size)
 
 
 def _weights(logits: Logits, top: np.float32) -> npt.NDArray[np.float64]:
     return np.exp((logits - top).astype(np.float64))
+
+
+def _pick(weights: npt.NDArray[np.float64], generator: np.random.Generator) -> int:
+    """An index, drawn in proportion to the weights."""
+    cumulative = np.cumsum(weights)
+    point = generator.random() * cumulative[-1]
+    return min(int(np.searchsorted(cumulative, point, side="right")), len(weights) - 1)
 
 
 def _falling(logits_V: Logits, count: int) -> tuple[Logits, _Tokens]:

@@ -51,11 +51,10 @@ class Forward:
         logits_RV = self.model.logits(hidden_TC[[row for _, row in closing]]).numpy()
         return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
 
-    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> list[tuple[int, Logits]]:
-        """(position, logits) of every row of chunk ``n``."""
+    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:
+        """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""
         first, last = batch.row_starts[n], batch.row_starts[n + 1]
         positions = [p for span in batch.chunks[n].spans for p in span.positions()]
-        rows: list[Logits] = []
         for start in range(first, last, _LOGIT_ROWS):
-            rows += list(self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)]).numpy())
-        return list(zip(positions, rows, strict=True))
+            rows = self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)]).numpy()
+            yield from zip(positions[start - first :], rows, strict=False)

@@ -22,8 +22,8 @@ from kvloom.segment import PageId
 GRAIN_BYTES = 64
 """Pages start at multiples of this (a cache line)."""
 
-PAGE_METADATA_BYTES = 1024
-"""Charged per page for its record, its index entry and its place in the retention order."""
+PAGE_METADATA_BYTES = 2048
+"""Charged per page for its record, index entry, place in the retention order and ghost (measured: 1.5 KB)."""
 
 _SLAB_STEP_BYTES = 4096
 
@@ -104,6 +104,11 @@ class Arena:
     @property
     def metadata_bytes(self) -> int:
         return sum(slab.capacity for slab in self._slabs.values()) * PAGE_METADATA_BYTES
+
+    @property
+    def free_slabs(self) -> int:
+        """Slabs that serve no format."""
+        return len(self._free_slabs)
 
     def claimable_slabs(self, fmt: PageFormat) -> int:
         """How many more slabs ``fmt`` could claim from the arena now."""

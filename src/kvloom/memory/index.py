@@ -14,8 +14,6 @@ from kvloom.errors import InternalError
 from kvloom.memory.keys import page_key
 from kvloom.segment import PageId, PageKey, Why
 
-_MAX_GHOSTS = 65536
-
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -35,9 +33,13 @@ class Entry:
 
 @dataclass
 class Index:
-    """Look-up by key with the tokens compared, never by key alone. ``num_groups``: layer groups of the model."""
+    """Look-up by key with the tokens compared, never by key alone.
+
+    ``num_groups``: layer groups of the model. ``max_ghosts``: how many dropped pages are remembered, to explain misses.
+    """
 
     num_groups: int
+    max_ghosts: int = 4096
     entries: dict[PageKey, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,7 +118,7 @@ class Index:
         entry.pages[group] = None
         self._ghosts[entry.key] = why
         self._ghosts.move_to_end(entry.key)
-        if len(self._ghosts) > _MAX_GHOSTS:
+        if len(self._ghosts) > self.max_ghosts:
             self._ghosts.popitem(last=False)
         if any(other is not None for other in entry.pages):
             return

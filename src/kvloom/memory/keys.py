@@ -27,7 +27,11 @@ def root_key(
     salt: str | None = None,
     media: Sequence[str] = (),
 ) -> PageKey:
-    """Key of the empty prefix. ``formats`` names codecs, layout and RoPE settings: everything that changes KV bytes."""
+    """Key of the empty prefix: everything that changes KV bytes.
+
+    ``weights`` names the weights' content and the settings they run with (RoPE, windows), ``formats`` codecs and
+    layout.
+    """
     fields = {"adapter": adapter, "format": formats, "media": list(media), "salt": salt, "weights": weights}
     return _digest({"v": KEY_VERSION, **fields})
 

@@ -50,13 +50,18 @@ class NoFit:
 
 @dataclass
 class Ledger:
-    """Accounts for one arena. ``retention`` proposes what to drop when room is needed; ``clock`` gives seconds."""
+    """Accounts for one arena. ``retention`` proposes what to drop when room is needed; ``clock`` gives seconds.
+
+    ``changes`` counts what may have made room or made something findable: as long as it stands still, what did not fit
+    does not fit.
+    """
 
     arena: Arena
     index: Index
     retention: Retention
     clock: Callable[[], float] = time.monotonic
     evicted_pages: int = 0
+    changes: int = 0
     _records: dict[PageId, _Record] = field(default_factory=dict)
     _cached: Counter[PageFormat] = field(default_factory=Counter)
     _held: Counter[PageFormat] = field(default_factory=Counter)
@@ -86,7 +91,7 @@ class Ledger:
 
     def release(self, pages: Iterable[PageId], owner: str) -> None:
         """``owner`` lets go. Published pages stay cached, others are free at once. One time stamp for all."""
-        now = self.clock()
+        now, self.changes = self.clock(), self.changes + 1
         for page in pages:
             record = self._records[page]
             record.holders.remove(owner)
@@ -106,12 +111,12 @@ class Ledger:
         record = self._records[page]
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
-        it = identity
+        it, self.changes = identity, self.changes + 1
         return self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
 
     def apply(self, action: Drop, why: Why = Why.EVICTED) -> None:
         """Carry out a proposal. Raises InternalError when the page is held."""
-        record = self._records[action.page]
+        record, self.changes = self._records[action.page], self.changes + 1
         if record.holders:
             raise InternalError(f"page {action.page} is held by {record.holders} and cannot be dropped")
         self.retention.withdraw(action.page)
@@ -145,10 +150,11 @@ class Ledger:
         short = {
             fmt: count - self.arena.free_pages(fmt) - self._cached[fmt] + spared[fmt] for fmt, count in needs.items()
         }
-        slabs = min((self.arena.claimable_slabs(fmt) for fmt in needs), default=0)
-        slabs += sum(self._spare_slabs(short, {self.arena.slab_of(page) for page in sparing}).values())
-        slabs -= sum(-(-count // self.arena.pages_per_slab(fmt)) for fmt, count in short.items() if count > 0)
-        if slabs >= 0:
+        idle = self._spare_slabs(short, {self.arena.slab_of(page) for page in sparing})
+        wanted = {fmt: -(-count // self.arena.pages_per_slab(fmt)) for fmt, count in short.items() if count > 0}
+        slabs = self.arena.free_slabs + idle.total()
+        room = self.arena.budget_bytes - self.arena.used_bytes + self._cost_bytes(idle)
+        if sum(wanted.values()) <= slabs and self._cost_bytes(wanted) <= room:
             return None
         return NoFit(sum(count * page_stride(fmt) for fmt, count in short.items() if count > 0))
 
@@ -215,6 +221,9 @@ class Ledger:
                     self.apply(Drop(page))
                 return True
         return False
+
+    def _cost_bytes(self, slabs: Mapping[PageFormat, int]) -> int:
+        return sum(self.arena.slab_cost_bytes(fmt) * count for fmt, count in slabs.items())
 
     def _spare_slabs(self, short: Mapping[PageFormat, int], spared: set[int]) -> Counter[PageFormat]:
         """Slabs, by the format they serve now, that hold only cached pages and that their own format does not need."""

@@ -25,7 +25,7 @@ class Model(Protocol):
 
     @property
     def weights_id(self) -> str:
-        """Hex SHA-256 of the weights' content: equal ids may share KV."""
+        """Hex SHA-256 of the weights' content and of the settings they run with (RoPE too): equal ids may share KV."""
         ...
 
     def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:

@@ -35,6 +35,17 @@ class LayerGroup:
     window: int | None
 
 
+_Shape = tuple[int | None, int, int, int]
+"""(window, heads, k_dim, v_dim)"""
+
+
+def _group_name(shape: _Shape, windows: list[int | None]) -> str:
+    """By window; by shape too where several groups have that window: names are unique."""
+    window, heads, k_dim, v_dim = shape
+    name = "full" if window is None else f"window{window}"
+    return name if windows.count(window) == 1 else f"{name}-{heads}x{k_dim}+{v_dim}"
+
+
 @dataclass(frozen=True)
 class KvMap:
     """Per layer, in order. ``groups`` follows: full attention first, then windows from wide to narrow."""
@@ -49,20 +60,14 @@ class KvMap:
 
     @cached_property
     def groups(self) -> tuple[LayerGroup, ...]:
-        shapes: dict[tuple[int | None, int, int, int], list[int]] = {}
+        shapes: dict[_Shape, list[int]] = {}
         for index, kv in enumerate(self.layers):
             if kv.owner == index:
                 shapes.setdefault((kv.window, kv.heads, kv.k_dim, kv.v_dim), []).append(index)
         order = sorted(shapes, key=lambda shape: (shape[0] is not None, -(shape[0] or 0), shape[1:]))
+        windows = [shape[0] for shape in order]
         return tuple(
-            LayerGroup(
-                "full" if window is None else f"window{window}",
-                tuple(shapes[shape]),
-                heads,
-                k_dim,
-                v_dim,
-                window,
-            )
+            LayerGroup(_group_name(shape, windows), tuple(shapes[shape]), heads, k_dim, v_dim, window)
             for shape in order
             for window, heads, k_dim, v_dim in [shape]
         )

@@ -100,6 +100,39 @@ async def test_closing_ends_open_streams_and_refuses_new_ones() -> None:
         await last(engine, PROMPT)
 
 
+async def test_a_failing_submit_is_told_and_nothing_else_suffers(engine: AsyncEngine, monkeypatch) -> None:
+    monkeypatch.setattr(engine.engine, "submit", lambda *a: 1 / 0)
+    with pytest.raises(InternalError, match="internal error"):
+        await last(engine, PROMPT)
+    monkeypatch.undo()
+    with pytest.raises(RequestError, match="whole numbers"):
+        await last(engine, ["a"])
+    assert (await last(engine, PROMPT)).finished
+
+
+def test_an_event_loop_that_went_away_does_not_take_the_engine_along(engine: AsyncEngine) -> None:
+    async def leave() -> None:
+        task = asyncio.ensure_future(engine.check())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    for _ in range(20):
+        asyncio.run(leave())
+    assert asyncio.run(last(engine, PROMPT)).finished
+    assert engine.alive
+
+
+async def test_closing_twice_and_asking_meanwhile() -> None:
+    engine = start()
+    asking = [asyncio.ensure_future(last(engine, PROMPT)) for _ in range(20)]
+    await asyncio.sleep(0.02)
+    await asyncio.gather(asyncio.to_thread(engine.close), asyncio.to_thread(engine.close))
+    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), timeout=20)
+    assert all(isinstance(result, InternalError) or result.finished for result in results)
+    with pytest.raises(InternalError, match="closed"):
+        await engine.check()
+
+
 @pytest.mark.parametrize("windows", [(None, None), (24, None)], ids=["dense", "hybrid"])
 async def test_storm(windows: tuple[int | None, ...]) -> None:
     """80 streams, a third of them leaving at a random moment, in memory for about three."""

@@ -8,7 +8,7 @@ import torch
 import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError, ParamsError, PromptTooLong, RequestError
-from kvloom.segment import Miss, Resident, Span, Why
+from kvloom.segment import Miss, Resident, Reused, Span, Why
 
 
 def greedy(**changes: object) -> SamplingParams:
@@ -58,6 +58,10 @@ class TestRefusing:
             ([], {}, RequestError, "empty"),
             ([1, 97], {}, RequestError, "97"),
             ([-1], {}, RequestError, "-1"),
+            ([1.5], {}, RequestError, "whole numbers"),
+            (["a"], {}, RequestError, "whole numbers"),
+            ([1, None], {}, RequestError, "whole numbers"),
+            ([True], {}, RequestError, "whole numbers"),
             ([1] * 512, {}, PromptTooLong, "512"),
             ([1], {"logit_bias": {500: 1.0}}, ParamsError, "500"),
             ([1], {"stop_token_ids": (97,)}, ParamsError, "97"),
@@ -227,6 +231,34 @@ def test_the_engine_seed_decides_when_the_request_has_none() -> None:
     params = SamplingParams(max_tokens=12, ignore_eos=True)
     runs = [tiny.run(tiny.make_engine(seed=s), {"a": PROMPT}, params)["a"].tokens for s in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_forks_respect_the_limit_on_sequences() -> None:
+    engine = tiny.make_engine(max_seqs=2)
+    engine.submit("a", PROMPT, greedy(n=10, temperature=1.0, seed=1))
+    most = 0
+    while engine.has_work:
+        engine.step()
+        most = max(most, engine.stats().running)
+        engine.check()
+    assert most == 2
+    assert engine.stats().finished == {"length": 10}
+
+
+def test_every_continuation_of_an_aborted_request_ends() -> None:
+    engine = tiny.make_engine(step_tokens=8)
+    engine.submit("a", PROMPT, greedy(n=3))
+    engine.step()
+    update = engine.abort("a")
+    assert [(delta.index, delta.finish_reason) for delta in update.deltas] == [(n, "abort") for n in range(3)]
+
+
+def test_a_fork_leaves_the_tail_of_its_prompt_findable() -> None:
+    engine, prompt = tiny.make_engine(), tiny.random_prompt(28, 3)
+    tiny.run(engine, {"a": prompt}, greedy(n=2, max_tokens=1))
+    metrics = tiny.run(engine, {"b": prompt}, greedy(max_tokens=1))["b"].updates[-1].metrics
+    assert metrics.cached_tokens == 27
+    assert metrics.reused == [Reused(Span(0, 27), "ram")]
 
 
 def test_aborting_at_any_moment_leaves_nothing() -> None:

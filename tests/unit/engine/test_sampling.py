@@ -21,13 +21,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def draws(params: SamplingParams, count: int = 4000, logits: np.ndarray = LOGITS) -> Counter[int]:
-    sampler = Sampler.start(params, [], seed=1)
+    sampler = Sampler.start(params, [], (1,))
     return Counter(sampler.draw(logits) for _ in range(count))
 
 
 def test_greedy_takes_the_first_of_the_largest() -> None:
     logits = np.array([0.0, 5.0, 5.0], np.float32)
-    assert Sampler.start(SamplingParams(temperature=0.0), [], 0).draw(logits) == 1
+    assert Sampler.start(SamplingParams(temperature=0.0), [], (0,)).draw(logits) == 1
 
 
 def test_frequencies_follow_the_softmax() -> None:
@@ -59,27 +59,47 @@ def test_min_p_is_relative_to_the_likeliest() -> None:
 
 def test_same_seed_same_draws_and_another_seed_others() -> None:
     def sequence(seed: int) -> list[int]:
-        sampler = Sampler.start(SamplingParams(), [], seed)
+        sampler = Sampler.start(SamplingParams(), [], (seed,))
         return [sampler.draw(LOGITS) for _ in range(50)]
 
     assert sequence(3) == sequence(3)
     assert sequence(3) != sequence(4)
 
 
+def test_streams_that_share_a_sum_differ() -> None:
+    """Request 1, continuation 0 is not request 0, continuation 1."""
+
+    def sequence(*seeds: int) -> list[int]:
+        sampler = Sampler.start(SamplingParams(), [], seeds)
+        return [sampler.draw(LOGITS) for _ in range(50)]
+
+    assert sequence(0, 0, 1) != sequence(0, 1, 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-5, 1e-6, 1e-38, 1e-46])
+def test_tiny_temperatures_are_greedy(temperature: float) -> None:
+    assert set(draws(SamplingParams(temperature=temperature), 20)) == {1}
+
+
+def test_vllms_ways_of_saying_nothing() -> None:
+    params = SamplingParams(top_k=-1, stop=None, stop_token_ids=None, logit_bias=None)
+    assert (params.top_k, params.stop_strings, params.stop_tokens, params.biases) == (0, (), (), {})
+
+
 def test_logit_bias_moves_a_token() -> None:
     params = SamplingParams(temperature=0.0, logit_bias={3: 100.0})
-    assert Sampler.start(params, [], 0).draw(LOGITS) == 3
+    assert Sampler.start(params, [], (0,)).draw(LOGITS) == 3
 
 
 def test_frequency_and_presence_penalties_count_generated_tokens_only() -> None:
     params = SamplingParams(temperature=0.0, presence_penalty=0.3, frequency_penalty=0.3)
-    sampler = Sampler.start(params, [1, 1, 1], 0)
+    sampler = Sampler.start(params, [1, 1, 1], (0,))
     assert [sampler.draw(LOGITS) for _ in range(3)] == [1, 5, 1]  # 3.0 -> 2.4 < 2.5; then 2.5 -> 1.9 < 2.4
 
 
 def test_repetition_penalty_counts_the_prompt_too() -> None:
     params = SamplingParams(temperature=0.0, repetition_penalty=2.0)
-    assert Sampler.start(params, [1], 0).draw(LOGITS) == 5
+    assert Sampler.start(params, [1], (0,)).draw(LOGITS) == 5
 
 
 def test_drawing_does_not_change_the_logits() -> None:
@@ -102,11 +122,12 @@ def test_logprobs_are_raw_ranked_and_complete() -> None:
     ("field", "value"),
     [
         ("temperature", float("nan")), ("temperature", -0.1), ("temperature", "hot"), ("top_p", 0.0),
-        ("top_p", 1.1), ("top_k", -1), ("min_p", 2.0), ("n", 0), ("n", 10_000), ("max_tokens", 0),
+        ("top_p", 1.1), ("top_k", -2), ("min_p", 2.0), ("n", 0), ("n", 10_000), ("max_tokens", 0),
         ("max_tokens", -5), ("max_tokens", 1.5), ("repetition_penalty", 0.0), ("presence_penalty", 3.0),
         ("frequency_penalty", float("inf")), ("seed", 1.5), ("logprobs", -1), ("logprobs", 1000),
         ("stop", ["x"] * 65), ("stop", [""]), ("stop", [3]), ("stop_token_ids", [-2]), ("logit_bias", {-1: 0.0}),
-        ("logit_bias", {1: 1e9}), ("prompt_logprobs", True),
+        ("logit_bias", {1: 1e9}), ("stop", 5), ("stop_token_ids", 5), ("cache_salt", 5),
+        ("cache_salt", "\ud800"), ("prompt_logprobs", True),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
+
 import tiny
 from kvloom.engine.pages import page_indices
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.scheduler import admit
 from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
@@ -31,9 +35,9 @@ class TestChunk:
         short.gaps = SpanSet((Span(49, 50),))
         draft = Draft(10)
         ChunkRunning().run(engine.scheduler.queues, draft)
-        assert [(c.sequence, len(c.spans)) for c in draft.chunks] == [(short, 1), (long, 9)]
+        assert [(c.sequence, len(c.spans)) for c in draft.chunks.values()] == [(short, 1), (long, 9)]
         assert draft.rows_left == 0
-        assert [c.closes for c in draft.chunks] == [True, False]
+        assert [c.closes for c in draft.chunks.values()] == [True, False]
 
     def test_a_chunk_crosses_holes(self) -> None:
         gaps = SpanSet.of([Span(0, 3), Span(10, 14), Span(40, 50)])
@@ -59,6 +63,23 @@ class TestFit:
         assert fit.try_start(sequence, found, 0) is None
         assert sequence.tables[0].count() == 2
 
+    def test_a_copy_keeps_its_source_while_room_is_made_for_another(self) -> None:
+        """A hole and a tail, both to be copied, in an arena without a free page: one copy must not evict the other."""
+        engine = tiny.make_engine(kv_bytes="256KiB")
+        prompt, ledger = tiny.random_prompt(70, 1), engine.ledger
+        first = tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0]
+        tiny.run(engine, {"sibling": prompt[:24] + tiny.random_prompt(12, 2)}, GREEDY)
+        (second_page,) = [e for e in ledger.index.entries.values() if e.tokens == tuple(prompt[16:32])]
+        ledger.apply(tiny.Drop(second_page.pages[0]))
+        fmt, fillers = engine.layout.formats[0], 0
+        while free := ledger.arena.free_pages(fmt) + ledger.arena.claimable_slabs(fmt):
+            length = 17 if free > 1 else 9
+            tiny.run(engine, {f"filler{fillers}": tiny.random_prompt(length, 100 + fillers)}, GREEDY)
+            fillers += 1
+        again = tiny.run(engine, {"b": prompt}, GREEDY)["b"]
+        assert again.updates[-1].metrics.cached_tokens > 32
+        assert again.tokens[0] == first == tiny.oracle((None, None), prompt, 4)
+
 
 class TestAdmit:
     def test_order_of_arrival_and_the_limit_on_sequences(self) -> None:
@@ -77,10 +98,58 @@ class TestAdmit:
         engine.step()
         assert [s.owner for s in engine.scheduler.queues.waiting] == ["large/0", "small/0"]
 
+    def test_whatever_is_accepted_starts(self) -> None:
+        """Page formats of unlike size: room is reckoned at what each slab really costs."""
+        windows = (None, *[256] * 5)
+        for length in (200, 300, 400):
+            budget = tiny.make_engine(windows, kv_bytes="64MiB").layout.bytes_for(length + 9)
+            engine = tiny.make_engine(windows, kv_bytes=budget)
+            done = tiny.run(engine, {"a": tiny.random_prompt(engine.max_len - 9, 1)}, GREEDY)["a"]
+            assert done.updates[-1].error is None
+            assert len(done.tokens[0]) == 4
+
+    def test_a_head_without_room_is_not_looked_up_again_until_something_changes(self, monkeypatch) -> None:
+        engine = tiny.make_engine(kv_bytes=160_000)
+        waiting(engine, "running", 64)
+        engine.step()
+        waiting(engine, "large", engine.max_len - 4, seed=2)
+        looked = []
+        monkeypatch.setattr(admit, "match", lambda *a: looked.append(a) or match(*a))
+        engine.scheduler.schedule()
+        engine.scheduler.schedule()
+        assert len(looked) == 1
+
 
 class TestGrow:
+    def test_who_is_alone_and_out_of_room_starts_over_once_and_then_ends_with_an_error(self, monkeypatch) -> None:
+        engine = tiny.make_engine()
+        waiting(engine, "a", 40)
+        engine.step()
+        monkeypatch.setattr(type(engine.pages), "secure", lambda *a: False)
+        updates = []
+        while engine.has_work:
+            updates += engine.step()
+            engine.check()
+        assert "exhausted" in updates[-1].error
+        assert updates[-1].finished
+        assert engine.grow.preemptions <= 2
+        monkeypatch.undo()
+        assert tiny.run(engine, {"b": tiny.random_prompt(40, 2)}, GREEDY)["b"].reasons[0] == "length"
+
+    def test_a_scattered_survivor_is_not_killed(self) -> None:
+        """Finished neighbours leave their slabs half empty; the last one must still reach its full length."""
+        for seed in range(12):
+            engine, chance = tiny.make_engine((24, None), kv_bytes=240_000, step_tokens=16), random.Random(seed)
+            for n in range(5):
+                prompt = tiny.random_prompt(chance.randrange(10, 40), n)
+                params = dataclasses.replace(GREEDY, max_tokens=chance.randrange(1, 20) if n else 400)
+                engine.submit(f"r{n}", prompt, params)
+            done = tiny.drain(engine, [f"r{n}" for n in range(5)])
+            assert [d.updates[-1].error for d in done.values()] == [None] * 5
+            assert len(done["r0"].tokens[0]) == 400 or len(done["r0"].tokens[0]) > engine.max_len - 40
+
     def test_the_latest_arrival_is_preempted_and_comes_back_in_order(self) -> None:
-        engine = tiny.make_engine(kv_bytes=160_000)
+        engine = tiny.make_engine(kv_bytes=260_000)
         sequences = [waiting(engine, f"r{n}", 40, seed=n) for n in range(3)]
         while not engine.grow.preemptions and engine.has_work:
             engine.step()
@@ -96,7 +165,7 @@ def test_form_batch_flattens_in_order() -> None:
     engine = tiny.make_engine(step_tokens=24)
     a, b = waiting(engine, "a", 20), waiting(engine, "b", 20, seed=2)
     draft = engine.scheduler.schedule()
-    batch = form_batch(draft.chunks, engine.layout.layers)
+    batch = form_batch(list(draft.chunks.values()), engine.layout.layers)
     assert batch.tokens_T.tolist() == a.tokens + b.tokens[:4]
     assert batch.row_starts == (0, 20, 24)
     assert batch.plan.positions_T.tolist() == [*range(20), *range(4)]

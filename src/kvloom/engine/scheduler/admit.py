@@ -12,7 +12,7 @@ from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
-from kvloom.segment import SpanSet
+from kvloom.segment import RAM, Reused, SpanSet
 
 
 @dataclass
@@ -29,17 +29,24 @@ class Admit:
 
     def __post_init__(self) -> None:
         self.misses_by_why: dict[str, int] = {}
+        self._no_room: tuple[Sequence, int] | None = None
 
     def run(self, queues: Queues, draft: Draft) -> None:
         for sequence in list(queues.waiting):
-            if not draft.rows_left or len(queues.running) >= self.max_seqs:
+            if not draft.rows_left or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
+            if sequence in draft.failed:
+                continue
             found = match(sequence, self.ledger.index)
             if found.waits_for is not None:
                 continue
             started = self._start(sequence, found, queues)
             if started is None:
-                return
+                if queues.running:
+                    self._no_room = sequence, self.ledger.changes
+                    return
+                draft.failed.append(sequence)
+                continue
             queues.remove(sequence)
             queues.start(sequence)
             self._account(sequence, started)
@@ -47,6 +54,10 @@ class Admit:
             chunk = Chunk(sequence, sequence.gaps.first(draft.rows_left))
             if self.pages.secure(sequence, chunk.spans, range(len(sequence.tables))):
                 draft.add(chunk)
+
+    def _hopeless(self, sequence: Sequence) -> bool:
+        """True when it did not fit before and nothing has been given back since: not worth another look-up."""
+        return self._no_room is not None and self._no_room == (sequence, self.ledger.changes)
 
     def _start(self, sequence: Sequence, found: Match, queues: Queues) -> Match | None:
         """The match it started with; None when there is no room yet."""
@@ -74,6 +85,7 @@ class Admit:
         if sequence.index == 0:
             metrics.cached_tokens = num_prompt - prompt_gaps
             metrics.misses = list(found.misses)
+            metrics.reused = [Reused(span, RAM) for span in SpanSet.full(num_prompt) - sequence.gaps]
             metrics.queue_s = self.clock() - sequence.request.submitted_s
             self.hit_tokens += metrics.cached_tokens
             self.miss_tokens += prompt_gaps

@@ -35,7 +35,12 @@ class Fit:
         for hit in match.hits:
             self.pages.ledger.hold(hit.page, sequence.owner)
             sequence.tables[hit.group].put(hit.index, hit.page, filled=FULL_MASK, writable=False)
-        if self._copies(sequence, match) and self.pages.secure(sequence, match.gaps, self._unwindowed()):
+        sources = [page for copy in match.copies for _, page in copy.pages]
+        for page in sources:  # all of them before the first copy: making room for one must not drop another's source
+            self.pages.ledger.hold(page, sequence.owner)
+        fitted = self._copies(sequence, match) and self.pages.secure(sequence, match.gaps, self._unwindowed())
+        self.pages.ledger.release(sources, sequence.owner)
+        if fitted:
             sequence.gaps = match.gaps
             return None
         self.pages.retire(sequence)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kvloom.engine.pages import Pages
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.state import Draft, Queues
+from kvloom.policy.actions import Drop
 
 
 @dataclass
@@ -17,8 +18,8 @@ class GrowOrPreempt:
     preemptions: int = 0
 
     def run(self, queues: Queues, draft: Draft) -> None:
-        for chunk in list(draft.chunks):
-            if chunk not in draft.chunks:  # preempted meanwhile
+        for chunk in list(draft.chunks.values()):
+            if chunk.sequence not in draft.chunks:  # preempted meanwhile
                 continue
             groups = range(len(chunk.sequence.tables))
             while not self.pages.secure(chunk.sequence, chunk.spans, groups):
@@ -26,9 +27,20 @@ class GrowOrPreempt:
                 alone = len(queues.running) == 1
                 self.preempt(victim, queues, draft)
                 if alone:
-                    draft.failed.append(victim)
+                    self._start_over(victim, draft)
                 if victim is chunk.sequence:
                     break
+
+    def _start_over(self, sequence: Sequence, draft: Draft) -> None:
+        """Alone and out of room: its pages lie scattered over slabs that other formats need; in an empty arena it fits.
+
+        If it has not come further since it last started over, it never will.
+        """
+        for page in self.pages.ledger.droppable():
+            self.pages.ledger.apply(Drop(page))
+        if sequence.started_over_at == len(sequence.tokens):
+            draft.failed.append(sequence)
+        sequence.started_over_at = len(sequence.tokens)
 
     def preempt(self, victim: Sequence, queues: Queues, draft: Draft) -> None:
         """Drop to absent: its published pages stay cached while there is room, the rest is computed again."""

@@ -49,18 +49,17 @@ class Draft:
     """The step in the making. ``rows_left``: rows that may be added. ``failed``: sequences that can never go on."""
 
     rows_left: int
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: dict[Sequence, Chunk] = field(default_factory=dict)
     failed: list[Sequence] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
-        self.chunks.append(chunk)
+        self.chunks[chunk.sequence] = chunk
         self.rows_left -= len(chunk.spans)
 
     def discard(self, sequence: Sequence) -> None:
-        for chunk in self.chunks:
-            if chunk.sequence is sequence:
-                self.rows_left += len(chunk.spans)
-        self.chunks = [chunk for chunk in self.chunks if chunk.sequence is not sequence]
+        chunk = self.chunks.pop(sequence, None)
+        if chunk is not None:
+            self.rows_left += len(chunk.spans)
 
 
 def _order(sequence: Sequence) -> tuple[int, int]:
