@@ -1,4 +1,4 @@
-"""A picture of the table: ``python -m bench.chart FOLDER`` reads engines.json there and writes engines.png beside it."""
+"""A picture of the table: ``python -m bench.chart FOLDER`` reads engines.json and writes engines.png beside it."""
 
 from __future__ import annotations
 
