@@ -86,10 +86,6 @@ KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
 // --- The same for every instruction set (pages.cpp)
 // -----------------------------------------------------------------
 
-// Copies pages sources[i] -> targets[i]; no target may be a source.
-void copy_pages(uint8_t* memory, const int32_t* sources, const int32_t* targets, int64_t count, int64_t page_bytes,
-                int threads);
-
 // What is wrong with the arrays of a plan, or null. Kernels trust what passed here.
 const char* find_fault(const Rows& rows);
 const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,

@@ -108,11 +108,6 @@ void run_attend(const Rows& rows, const BoundPart& bound, int32_t layer_slot, in
                pointer<float>(lse), merge});
 }
 
-void run_copy(Address memory, Address sources, Address targets, int64_t count, int64_t page_bytes, int32_t threads) {
-  copy_pages(pointer<uint8_t>(memory), pointer<const int32_t>(sources), pointer<const int32_t>(targets), count,
-             page_bytes, threads);
-}
-
 void bind_attend(nb::module_& m) {
   nb::class_<Rows>(m, "Rows");
   nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "row_pages"_a, "row_slots"_a, "rows"_a,
@@ -124,7 +119,6 @@ void bind_attend(nb::module_& m) {
   m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
   m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "scale"_a, "q"_a, "out"_a,
         "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
-  m.def("copy_pages", &run_copy, NoGil(), "memory"_a, "sources"_a, "targets"_a, "count"_a, "page_bytes"_a, "threads"_a);
 }
 
 }  // namespace

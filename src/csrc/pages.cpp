@@ -1,9 +1,5 @@
-// Work on pages that is the same for every instruction set: copies, and the checks that make kernels safe to
-// trust.
-#include <cstring>
-
+// The checks that make kernels safe to trust: the same for every instruction set.
 #include "attend.h"
-#include "parallel.h"
 
 namespace kvloom {
 namespace {
@@ -20,13 +16,6 @@ bool ascends(const int32_t* bounds, int64_t count, int64_t total) {
 }
 
 }  // namespace
-
-void copy_pages(uint8_t* memory, const int32_t* sources, const int32_t* targets, int64_t count, int64_t page_bytes,
-                int threads) {
-  parallel_for(count, threads, [&](int64_t i) {
-    std::memcpy(memory + targets[i] * grain_bytes, memory + sources[i] * grain_bytes, page_bytes);
-  });
-}
 
 const char* find_fault(const Rows& rows) {
   if (!ascends(rows.seq_rows, rows.seqs, rows.rows)) return "seq_rows must ascend from 0 to the number of rows";

@@ -1,4 +1,4 @@
-"""Loading the extension: which instruction sets, which OpenMP runtime; and page copies."""
+"""Loading the extension: which instruction sets, and which OpenMP runtime is in the process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from kvloom import kernels
-from kvloom.errors import ConfigError, InternalError
+from kvloom.errors import ConfigError
 
 
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -51,18 +50,3 @@ print(*{path for path in mapped if any(name in path for name in ("libgomp", "lib
 def test_importing_the_package_stays_light() -> None:
     done = run("import sys, kvloom; assert not {'torch', 'kvloom._kernels'} & set(sys.modules)")
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_copy_pages(threads: int) -> None:
-    memory = torch.randint(0, 256, (64 * 40,), dtype=torch.uint8)
-    wanted = memory.clone()
-    sources, targets = (torch.tensor(ids, dtype=torch.int32) for ids in ([0, 4, 20], [30, 8, 36]))
-    for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
-        wanted[target * 64 : target * 64 + 200] = memory[source * 64 : source * 64 + 200]
-    kernels.copy_pages(memory, sources, targets, 200, threads)
-    assert torch.equal(memory, wanted)
-    kernels.copy_pages(memory, sources[:0], targets[:0], 200, threads)
-    for bad in (37, -1):
-        with pytest.raises(InternalError, match="do not all lie"):
-            kernels.copy_pages(memory, sources, torch.tensor([8, 12, bad], dtype=torch.int32), 200, threads)

@@ -125,7 +125,6 @@ def test_special_tokens() -> None:
     assert ids[0] == 0
     assert BYTE_LEVEL.decode(ids) == "the<tool>"
     assert BYTE_LEVEL.decode(ids, skip_special_tokens=False) == "<|im_start|>the<tool>"
-    assert BYTE_LEVEL.special_token_ids == {0, 1}
     assert PLAIN_SP.encode("b") == [1, *PLAIN_SP.encode("b", add_special_tokens=False)]
     assert BYTE_LEVEL.eos_token_ids == {1}
 

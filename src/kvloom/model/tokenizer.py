@@ -49,17 +49,8 @@ class Tokenizer:
         return self._rules.bos_token_id
 
     @property
-    def special_token_ids(self) -> frozenset[int]:
-        """Tokens that ``skip_special_tokens`` leaves out."""
-        return self._special
-
-    @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
-
-    @property
-    def has_chat_template(self) -> bool:
-        return self._rules.chat_template is not None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text``. Raises RequestError when the text is not valid Unicode (a lone surrogate)."""
