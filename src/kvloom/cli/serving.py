@@ -48,7 +48,7 @@ def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> 
     )
     return [
         f"model      {engine.model_name} ({manifest.family}, {bytes_text(manifest.size_bytes)})",
-        f"KV         {bytes_text(budget)} of {config.cache.kv_dtype}: {full:,} contexts of {length:,} tokens",
+        f"KV         {bytes_text(budget)} of {config.cache.kv_dtype}: room for {full:,} x {length:,} tokens",
         f"pages      of {PAGE_TOKENS} tokens: {pages}",
         f"threads    {config.threads or default_threads()}",
     ]
