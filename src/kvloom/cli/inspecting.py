@@ -78,7 +78,8 @@ def table(facts: Facts) -> list[str]:
 def _group_line(group: Facts) -> str:
     keep = "all positions" if group["window"] is None else f"the last {group['window']:,} positions"
     return (
-        f"  {group['name'] + ' ':<9}{len(group['layers'])} layers keep {keep}: {group['token_bytes']:,.0f} bytes per token, "
+        f"  {group['name'] + ' ':<9}{len(group['layers'])} layers keep {keep}: "
+        f"{group['token_bytes']:,.0f} bytes per token, "
         f"pages of {bytes_text(group['page_bytes'])}"
     )
 
