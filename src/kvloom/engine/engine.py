@@ -16,7 +16,7 @@ from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
-from kvloom.engine.scheduler import Scheduler
+from kvloom.engine.scheduler import Draft, Scheduler
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
@@ -137,7 +137,7 @@ class Engine:
     def step(self) -> list[RequestUpdate]:
         """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
         draft = self.scheduler.schedule()
-        failed = [self.commit.end(sequence.request, _NO_ROOM) for sequence in draft.failed]
+        failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
         if draft.chunks:
             with torch_on_one_core():
                 self._run(form_batch(list(draft.chunks.values()), self.layout.layers))
@@ -244,6 +244,12 @@ class Engine:
                 params.include_stop_str_in_output,
             ),
         )
+
+    def _give_up(self, request: Request, draft: Draft) -> RequestUpdate:
+        """End a request one of whose sequences has no room; none of the others runs in this step either."""
+        for sequence in request.sequences:
+            draft.discard(sequence)
+        return self.commit.end(request, _NO_ROOM)
 
     def _holdings(self) -> Iterator[tuple[PageId, str]]:
         for request in self.requests.values():

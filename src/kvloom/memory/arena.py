@@ -103,7 +103,7 @@ class Arena:
 
     @property
     def metadata_bytes(self) -> int:
-        return sum(slab.capacity for slab in self._slabs.values()) * PAGE_METADATA_BYTES
+        return self._used_bytes - len(self._slabs) * self.slab_bytes
 
     @property
     def free_slabs(self) -> int:

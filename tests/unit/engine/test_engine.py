@@ -245,6 +245,27 @@ def test_forks_respect_the_limit_on_sequences() -> None:
     assert engine.stats().finished == {"length": 10}
 
 
+def test_a_request_without_room_ends_once_whatever_its_other_continuations_were_given() -> None:
+    """Two of three continuations fail in a step in which the third got rows."""
+    engine = tiny.make_engine()
+    engine.submit("a", PROMPT, greedy(n=3, temperature=1.0, seed=1))
+    engine.submit("b", PROMPT, greedy())
+    engine.step()
+
+    class NoRoomForTwo:
+        def run(self, queues, draft) -> None:
+            draft.failed += [s for s in queues.running if s.request.id == "a"][:2]
+
+    stages = engine.scheduler.stages
+    engine.scheduler.stages = (*stages, NoRoomForTwo())
+    (update,) = [update for update in engine.step() if update.request_id == "a"]
+    engine.scheduler.stages = stages
+    assert (update.finished, "exhausted" in update.error) == (True, True)
+    assert sorted(delta.index for delta in update.deltas) == [0, 1, 2]
+    engine.check()
+    assert tiny.drain(engine, ["b"])["b"].tokens[0][-1] == tiny.oracle((None, None), PROMPT, 8)[-1]
+
+
 def test_every_continuation_of_an_aborted_request_ends() -> None:
     engine = tiny.make_engine(step_tokens=8)
     engine.submit("a", PROMPT, greedy(n=3))
