@@ -12,9 +12,11 @@ import torch
 
 from bench.peers.base import Stream
 from bench.peers.dequantized import llama_from_gguf
+from kvloom.torch_maths import settle_torch_maths
 
 
 def open_peer(model: str, weights: Path, threads: int) -> Transformers:
+    settle_torch_maths()
     torch.set_num_threads(threads)
     return Transformers(llama_from_gguf(weights))
 

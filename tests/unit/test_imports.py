@@ -14,6 +14,7 @@ ORDER = (
     "errors",
     "config",
     "segment",
+    "torch_maths",
     "codec",
     "policy",
     "memory",

@@ -18,6 +18,7 @@ from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
+from kvloom.torch_maths import settle_torch_maths
 
 _HALF_SPLIT = ("q", "k", "q_bias", "k_bias")
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -28,6 +29,7 @@ def load_model(manifest: Manifest, threads: int) -> Model:
 
     At no time is there a second full copy of the weights: each tensor is packed straight from the mapped file.
     """
+    settle_torch_maths()
     spec = manifest.spec
     tensors = FileTensors(manifest, threads)
     full = RopeTable(spec.rope)
