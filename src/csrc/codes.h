@@ -60,17 +60,54 @@ static inline V load_i8(const uint8_t* p) {
   }
 }
 
-// One byte per lane: its low and its high four bits.
+// Sixteen 32-bit integers, in the shape of v16.
+#if defined(__AVX512F__)
+typedef native_i ints;
+#elif defined(__AVX2__)
+typedef Pair<native_i> ints;
+#else
+typedef Pair<Pair<native_i>> ints;
+#endif
+
+template <class V = ints>
+static inline V load_ints(const uint8_t* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// (v >> shift) & mask, lane by lane; the shift brings in copies of the sign.
 template <class V>
-static inline void load_nibbles(const uint8_t* p, V& low, V& high) {
-  if constexpr (is_pair<V>) {
-    load_nibbles(p, low.lo, high.lo);
-    load_nibbles(p + sizeof(low.lo) / 4, low.hi, high.hi);
-  } else {
-    const native_i pair = widen_u8(p);
-    low = to_float(pair & 15);
-    high = to_float(pair >> 4);
-  }
+static inline V bits_of(V v, int shift, int32_t mask) {
+  if constexpr (is_pair<V>)
+    return {bits_of(v.lo, shift, mask), bits_of(v.hi, shift, mask)};
+  else
+    return (v >> shift) & mask;
+}
+
+template <class V>
+static inline V flip(V v, int32_t bits) {
+  if constexpr (is_pair<V>)
+    return {flip(v.lo, bits), flip(v.hi, bits)};
+  else
+    return v ^ bits;
+}
+
+// Byte `at` of every lane, as a signed number.
+template <class V>
+static inline V signed_byte(V v, int at) {
+  if constexpr (is_pair<V>)
+    return {signed_byte(v.lo, at), signed_byte(v.hi, at)};
+  else
+    return (v << (24 - 8 * at)) >> 24;
+}
+
+template <class V>
+static inline auto to_floats(V v) {
+  if constexpr (is_pair<V>)
+    return Pair<decltype(to_floats(v.lo))>{to_floats(v.lo), to_floats(v.hi)};
+  else
+    return to_float(v);
 }
 
 }  // namespace KV_ISA

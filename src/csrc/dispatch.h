@@ -14,7 +14,8 @@
 #include <cstring>
 
 #if defined(__x86_64__)
-#define KV_EACH_ISA(X, ...) X(avx512, __VA_ARGS__) X(avx2, __VA_ARGS__) X(portable, __VA_ARGS__)
+#define KV_EACH_ISA(X, ...) \
+  X(avx512vnni, __VA_ARGS__) X(avx512, __VA_ARGS__) X(avx2, __VA_ARGS__) X(portable, __VA_ARGS__)
 #elif defined(__aarch64__)
 #define KV_EACH_ISA(X, ...) X(neon, __VA_ARGS__) X(portable, __VA_ARGS__)
 #else
@@ -46,9 +47,10 @@ static inline bool machine_runs(Isa isa) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (isa == avx2_isa) return avx2;
-  if (isa == avx512_isa)
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (isa == avx512_isa) return avx512;
+  if (isa == avx512vnni_isa) return avx512 && __builtin_cpu_supports("avx512vnni");
 #endif
   return isa < num_isas;
 }

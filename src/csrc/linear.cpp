@@ -1,100 +1,33 @@
 #include "linear.h"
 
-#include "panels.h"
+#include "linear_float.h"
+#include "linear_int8.h"
 #include "parallel.h"
 
 namespace kvloom {
 namespace KV_ISA {
 namespace {
 
-// Register tile of the many-row path: rows x outputs; and how many rows the few-row path keeps in registers
-// at most.
-#if defined(__AVX512F__)
-constexpr int kTileRows = 12, kTileOutputs = 32, kFewRows = 8;
-#elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int kTileRows = 6, kTileOutputs = 16, kFewRows = 2;
-#else
-constexpr int kTileRows = 2, kTileOutputs = 16, kFewRows = 1;
-#endif
-
-// The many-row path works on blocks of rows x columns x panels that share a core's L2 cache: 240 KiB each of
-// x and of y.
-constexpr int kBlockRows = 240, kBlockCols = 256, kBlockPanels = 8;
-static_assert(kBlockRows % kTileRows == 0, "whole tiles");
+// The many-row paths work on blocks of rows x columns x panels that share a core's L2 cache: 240 KiB each of
+// x (a quarter of that in bytes) and of y.
+constexpr int kBlockRows = 240, kBlockPanels = 8;
 
 static inline int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-// Few rows: weights pass through registers once and serve all rows. y has room for whole panels and holds the
-// starting values.
-template <Kind K, int R>
-void few_rows(const float* x, int64_t cols, const uint8_t* panel, float* y, int64_t y_stride) {
-  Column sum[R];
-  for (int r = 0; r < R; r++)
-    for (int j = 0; j < 2; j++) sum[r].v[j] = load(y + r * y_stride + 16 * j);
-  each_column<K>(panel, cols, [&](int64_t c, const Column& w) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const v16 xs = splat(x[r * cols + c]);
-      for (int j = 0; j < 2; j++) sum[r].v[j] = fma(xs, w.v[j], sum[r].v[j]);
-    }
-  });
-  for (int r = 0; r < R; r++)
-    for (int j = 0; j < 2; j++) store(y + r * y_stride + 16 * j, sum[r].v[j]);
-}
+// Rows in tiles as even as they get: 13 rows are 7 and 6, not 12 and 1.
+struct Tiles {
+  int64_t rows, count;
+  Tiles(int64_t all, int64_t most) : rows(all), count((all + most - 1) / most) {}
+  int64_t first(int64_t tile) const { return tile * rows / count; }
+};
 
-template <Kind K, int R = 1>
-void few_rows_of(int rows, const float* x, int64_t cols, const uint8_t* panel, float* y, int64_t y_stride) {
-  if (rows == R) return few_rows<K, R>(x, cols, panel, y, y_stride);
-  if constexpr (R < kFewRows) few_rows_of<K, R + 1>(rows, x, cols, panel, y, y_stride);
-}
-
-// Many rows: y tile += x rows times `n` columns of one panel's float weights w [n, 32]. Sums carry on from
-// what y holds.
-template <int R>
-void tile(const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
-  constexpr int kVecs = kTileOutputs / 16;
-  v16 sum[R][kVecs];
-  for (int r = 0; r < R; r++)
-    for (int j = 0; j < kVecs; j++) sum[r][j] = load(y + r * y_stride + 16 * j);
-  for (int64_t c = 0; c < n; c++, w += kPanel) {
-    v16 ws[kVecs];
-    for (int j = 0; j < kVecs; j++) ws[j] = load(w + 16 * j);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; r++) {
-      const v16 xs = splat(x[r * x_stride + c]);
-      for (int j = 0; j < kVecs; j++) sum[r][j] = fma(xs, ws[j], sum[r][j]);
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int j = 0; j < kVecs; j++) store(y + r * y_stride + 16 * j, sum[r][j]);
-}
-
-template <int R = kTileRows>
-void tile_of(int64_t rows, const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
-  if (rows >= R) {
-    for (int at = 0; at < kPanel; at += kTileOutputs) tile<R>(x, x_stride, w + at, n, y + at, y_stride);
-  } else if constexpr (R > 1) {
-    tile_of<R - 1>(rows, x, x_stride, w, n, y, y_stride);
-  }
-}
-
-void unpack(const Matrix& part, int64_t panel, int64_t first, int64_t n, int64_t cols, float* w) {
-  with_kind((Kind)part.kind, [&](auto tag) {
-    constexpr Kind K = decltype(tag)::kind;
-    constexpr Layout L = layout(K);
-    each_column<K>(panel_at(part, panel, cols) + first / L.columns * L.bytes, n, [&](int64_t c, const Column& column) {
-      for (int j = 0; j < 2; j++) store(w + c * kPanel + 16 * j, column.v[j]);
-    });
-  });
-}
-
-// A block of work: rows [row, row + rows) times panels [first, last) of one part, whose first output is
+// A block of work: tiles [tile, end) of rows times panels [first, last) of one part, whose first output is
 // `output`.
 struct Block {
   const Matrix* part;
-  int64_t output, first, last, row, rows;
+  int64_t output, first, last, tile, end;
 };
 
 // Where a panel's results live while they grow: in the output, or beside it if the panel is not full.
@@ -103,17 +36,30 @@ struct Target {
   int64_t stride, width;
 };
 
+struct Call {
+  const LinearArgs& args;
+  Tiles tiles;
+  Activations8 x8;  // of no use to float activations
+
+  bool in_bytes(const Matrix& part) const {
+    return args.activations == Activations::int8 && args.cols % kGroup == 0 && is_quantized((Kind)part.kind);
+  }
+};
+
 class Worker {
  public:
-  Worker(const LinearArgs& args, const Block& block) : a_(args), b_(block) {}
+  Worker(const Call& call, const Block& block) : call_(call), a_(call.args), b_(block) {
+    row_ = call.tiles.first(block.tile), rows_ = call.tiles.first(block.end) - row_;
+  }
 
   void run() {
     for (int64_t p = b_.first; p < b_.last; p++) start(p);
-    if (b_.rows <= kFewRows) {
+    if (call_.in_bytes(*b_.part))
+      with_kind((Kind)b_.part->kind, [&](auto tag) { bytes<decltype(tag)::kind>(); });
+    else if (rows_ <= kFewRows)
       with_kind((Kind)b_.part->kind, [&](auto tag) { few<decltype(tag)::kind>(); });
-    } else {
+    else
       many();
-    }
     finish();
   }
 
@@ -121,21 +67,52 @@ class Worker {
   Target target(int64_t panel) {
     const int64_t width = least(kPanel, b_.part->rows - panel * kPanel);
     if (width < kPanel) return {rest_, kPanel, width};
-    return {a_.out + b_.row * a_.outputs + b_.output + panel * kPanel, a_.outputs, kPanel};
+    return {a_.out + row_ * a_.outputs + b_.output + panel * kPanel, a_.outputs, kPanel};
   }
 
   void start(int64_t panel) {
     const Target t = target(panel);
     float first[kPanel] = {};
     if (a_.bias) std::memcpy(first, a_.bias + b_.output + panel * kPanel, (size_t)t.width * 4);
-    for (int64_t r = 0; r < b_.rows; r++) std::memcpy(t.y + r * t.stride, first, sizeof first);
+    for (int64_t r = 0; r < rows_; r++) std::memcpy(t.y + r * t.stride, first, sizeof first);
+  }
+
+  template <Kind K>
+  void bytes() {
+    if constexpr (layout(K).quantized) {
+      if (rows_ <= kFewRows8) {
+        for (int64_t p = b_.first; p < b_.last; p++) {
+          const Target t = target(p);
+          packed_tile_of<K>(rows_, panel_at(*b_.part, p, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), t.y, t.stride);
+        }
+      } else {
+        many_bytes<K>();
+      }
+    }
+  }
+
+  template <Kind K>
+  void many_bytes() {
+    constexpr Layout L = layout(K);
+    for (int64_t c = 0; c < a_.cols; c += kBlockCols8) {
+      const int64_t n = least(kBlockCols8, a_.cols - c);
+      for (int64_t p = b_.first; p < b_.last; p++) {
+        unpack8<K>(panel_at(*b_.part, p, a_.cols) + c / L.columns * L.bytes, n, unpacked_);
+        const Target t = target(p);
+        for (int64_t i = b_.tile; i < b_.end; i++) {
+          const int64_t row = call_.tiles.first(i), rows = call_.tiles.first(i + 1) - row;
+          const Activations8 x = call_.x8.tile(row, a_.cols).after(c, rows);
+          unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, t.y + (row - row_) * t.stride, t.stride);
+        }
+      }
+    }
   }
 
   template <Kind K>
   void few() {
     for (int64_t p = b_.first; p < b_.last; p++) {
       const Target t = target(p);
-      few_rows_of<K>((int)b_.rows, a_.x + b_.row * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y, t.stride);
+      few_rows_of<K>((int)rows_, a_.x + row_ * a_.cols, a_.cols, panel_at(*b_.part, p, a_.cols), t.y, t.stride);
     }
   }
 
@@ -145,8 +122,11 @@ class Worker {
       for (int64_t p = b_.first; p < b_.last; p++) {
         unpack(*b_.part, p, c, n, a_.cols, weights_);
         const Target t = target(p);
-        for (int64_t r = 0; r < b_.rows; r += kTileRows)
-          tile_of(b_.rows - r, a_.x + (b_.row + r) * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride, t.stride);
+        for (int64_t i = b_.tile; i < b_.end; i++) {
+          const int64_t row = call_.tiles.first(i), r = row - row_;
+          tile_of(call_.tiles.first(i + 1) - row, a_.x + row * a_.cols + c, a_.cols, weights_, n, t.y + r * t.stride,
+                  t.stride);
+        }
       }
     }
   }
@@ -155,21 +135,26 @@ class Worker {
     const int64_t panel = b_.last - 1;
     const Target t = target(panel);
     if (t.width == kPanel) return;
-    float* y = a_.out + b_.row * a_.outputs + b_.output + panel * kPanel;
-    for (int64_t r = 0; r < b_.rows; r++) std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
+    float* y = a_.out + row_ * a_.outputs + b_.output + panel * kPanel;
+    for (int64_t r = 0; r < rows_; r++) std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
   }
 
+  const Call& call_;
   const LinearArgs& a_;
   const Block& b_;
-  alignas(64) float weights_[kBlockCols * kPanel];
+  int64_t row_, rows_;
+  union {
+    alignas(64) float weights_[kBlockCols * kPanel];
+    Unpacked unpacked_;
+  };
   alignas(64) float rest_[kBlockRows * kPanel];
 };
 
 // Cuts the product into blocks: as large as the caches like, but enough of them to keep all threads busy.
 class Blocks {
  public:
-  explicit Blocks(const LinearArgs& args) : a_(args) {
-    row_blocks_ = (a_.rows + kBlockRows - 1) / kBlockRows;
+  Blocks(const LinearArgs& args, const Tiles& tiles, int64_t most_tiles) : a_(args), tiles_(tiles) {
+    row_blocks_ = (tiles.count + most_tiles - 1) / most_tiles;
     int64_t panels = 0;
     for (int64_t i = 0; i < a_.num_parts; i++) panels += num_panels(a_.parts[i].rows);
     const int64_t share = panels * row_blocks_ / (4 * (int64_t)a_.threads);
@@ -181,25 +166,41 @@ class Blocks {
   int64_t count() const { return row_blocks_ * per_row_block_; }
 
   Block at(int64_t index) const {
-    const int64_t row = index / per_row_block_ * kBlockRows;
+    const int64_t row_block = index / per_row_block_;
     int64_t group = index % per_row_block_, output = 0;
     const Matrix* part = a_.parts;
     for (int64_t groups; group >= (groups = (num_panels(part->rows) + size_ - 1) / size_); part++)
       group -= groups, output += part->rows;
-    const int64_t first = group * size_;
-    return {part, output, first, least(first + size_, num_panels(part->rows)), row, least(kBlockRows, a_.rows - row)};
+    const int64_t first = group * size_, last = least(first + size_, num_panels(part->rows));
+    return {part, output, first, last, row_block * tiles_.count / row_blocks_, (row_block + 1) * tiles_.count / row_blocks_};
   }
 
  private:
   const LinearArgs& a_;
+  const Tiles& tiles_;
   int64_t row_blocks_, size_, per_row_block_ = 0;
 };
 
+Activations8 quantize(const LinearArgs& a, const Tiles& tiles) {
+  const Activations8 x8 = activations_scratch(a.rows, a.cols);
+  parallel_for(tiles.count, a.threads, [&](int64_t i) {
+    const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
+    for (int64_t r = 0; r < rows; r++)
+      quantize_row(a.x + (row + r) * a.cols, a.cols, x8.tile(row, a.cols), r, rows);
+  });
+  return x8;
+}
+
 void linear(const LinearArgs& args) {
-  const Blocks blocks(args);
+  if (args.rows == 0) return;
+  const bool int8 = args.activations == Activations::int8 && args.cols % kGroup == 0;
+  const int64_t tile_rows = int8 ? kTileRows8 : kTileRows;
+  const Tiles tiles(args.rows, tile_rows);
+  const Call call = {args, tiles, int8 ? quantize(args, tiles) : Activations8{}};
+  const Blocks blocks(args, tiles, kBlockRows / tile_rows);
   parallel_for(blocks.count(), args.threads, [&](int64_t i) {
     const Block block = blocks.at(i);
-    Worker(args, block).run();
+    Worker(call, block).run();
   });
 }
 

@@ -1,9 +1,17 @@
 // y = x W^T + b over packed weights (weights.h).
 //
-// The contract: y[r][o] starts at b[o] (or 0) and takes x[r][c] * w[o][c] for c = 0, 1, ... one after
-// another, by fused multiply-add in float: one chain per output. Nothing else enters: not the number of rows,
-// the threads, the tiling or the instruction set, so that a row's bits never depend on its company. w is the
-// float value of the weight (see weights.h).
+// The contract with float activations: y[r][o] starts at b[o] (or 0) and takes x[r][c] * w[o][c] for c = 0, 1, ...
+// one after another, by fused multiply-add in float: one chain per output. w is the float value of the weight (see
+// weights.h).
+//
+// With int8 activations, x is rounded as activations.h says, to codes q with a scale s per 32 columns. y[r][o] starts
+// as above and takes the weights' groups one after another: first, by fused multiply-add, the exact integer sum of
+// q * code times s * d rounded to float, then, by fused multiply-add too and if the kind has minima, s * (the sum of
+// q over the group) rounded to float times m. Parts of plain floats, and matrices whose columns are no multiple of
+// 32, are multiplied with float activations all the same.
+//
+// Nothing else enters: not the number of rows, the threads, the tiling or the instruction set, so that a row's bits
+// never depend on its company.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +21,8 @@
 
 namespace kvloom {
 
+enum class Activations : int { float32, int8 };
+
 struct LinearArgs {
   const float* x;       // [rows, cols]
   const Matrix* parts;  // stacked along the outputs; all have `cols` columns
@@ -20,6 +30,7 @@ struct LinearArgs {
   float* out;           // [rows, outputs]
   int64_t rows, cols, outputs, num_parts;
   int threads;
+  Activations activations = Activations::float32;
 };
 
 struct LinearKernels {

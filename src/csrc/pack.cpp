@@ -25,44 +25,14 @@ void write_scales(const Block& b, int lane, uint8_t* out) {
     }
 }
 
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-
-// Four rounds of interleaving the halves.
-void transpose(bytes16 (&rows)[16]) {
-  for (int round = 0; round < 4; round++) {
-    bytes16 next[16];
-    for (int i = 0; i < 8; i++) {
-      next[2 * i] =
-          __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      next[2 * i + 1] =
-          __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    }
-    std::memcpy(rows, next, sizeof rows);
-  }
-}
-
-// Sixteen columns of sixteen rows, to column stride L.column_bytes.
+// One row's share of a group: a word per run.
 template <Kind K>
-void write_columns(bytes16 (&rows)[16], uint8_t* out) {
-  transpose(rows);
-  for (int c = 0; c < 16; c++) std::memcpy(out + c * layout(K).column_bytes, &rows[c], 16);
-}
-
-template <Kind K>
-void write_codes(const Block* rows, uint8_t* out) {
+void write_codes(const uint8_t* codes, int lane, uint8_t* group) {
   constexpr Layout L = layout(K);
-  for (int at = 0; at < L.columns; at += 16) {
-    bytes16 low[16], high[16];
-    for (int i = 0; i < 16; i++) {
-      std::memcpy(&low[i], rows[i].codes + at, 16);
-      std::memcpy(&high[i], rows[i + 16].codes + at, 16);
-      if (L.bits == 4) low[i] |= high[i] << 4;
-    }
-    const int g = at / L.group, c = at % L.group;
-    uint8_t* columns = out + L.head_bytes + g * L.group_bytes + L.scale_bytes + c * L.column_bytes;
-    write_columns<K>(low, columns);
-    if (L.bits == 8) write_columns<K>(high, columns + 16);
-  }
+  uint8_t* word = group + L.scale_bytes + 4 * lane;
+  for (int at = 0; at < L.group; at += L.run(), word += kRunBytes)
+    for (int b = 0; b < 4; b++)
+      word[b] = L.bits == 4 ? (uint8_t)(codes[at + b] | codes[at + 4 + b] << 4) : codes[at + b];
 }
 
 template <class T>
@@ -84,13 +54,14 @@ void pack_panel(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out)
   if constexpr (L.bits == 16) return pack_floats<uint16_t>(source, rows, cols, out);
   if constexpr (L.quantized) {
     const int64_t blocks = cols / L.columns, stride = blocks * L.source_bytes;
-    Block lanes[kPanel] = {};
-    for (int64_t block = 0; block < blocks; block++, out += L.bytes) {
-      for (int lane = 0; lane < rows; lane++)
-        read_block<K>(source + lane * stride + block * L.source_bytes, lanes[lane]);
-      for (int lane = 0; lane < kPanel; lane++) write_scales<K>(lanes[lane], lane, out);
-      write_codes<K>(lanes, out);
-    }
+    for (int64_t block = 0; block < blocks; block++, out += L.bytes)
+      for (int lane = 0; lane < kPanel; lane++) {
+        Block b = {};
+        if (lane < rows) read_block<K>(source + lane * stride + block * L.source_bytes, b);
+        write_scales<K>(b, lane, out);
+        for (int g = 0; g < L.groups; g++)
+          write_codes<K>(b.codes + g * L.group, lane, out + L.head_bytes + g * L.group_bytes);
+      }
   }
 }
 
@@ -98,15 +69,14 @@ template <Kind K>
 float value_at(const uint8_t* block, int lane, int g, int c) {
   constexpr Layout L = layout(K);
   const uint8_t* group = block + L.head_bytes + g * L.group_bytes;
-  const uint8_t* column = group + L.scale_bytes + c * L.column_bytes;
   if constexpr (K == Kind::F32) {
     float x;
-    std::memcpy(&x, column + 4 * lane, 4);
+    std::memcpy(&x, block + 4 * lane, 4);
     return x;
   }
   uint16_t h;
   if constexpr (!L.quantized) {
-    std::memcpy(&h, column + 2 * lane, 2);
+    std::memcpy(&h, block + 2 * lane, 2);
     if constexpr (K == Kind::F16) return half_to_float(h);
     uint32_t bits = (uint32_t)h << 16;
     float x;
@@ -120,7 +90,8 @@ float value_at(const uint8_t* block, int lane, int g, int c) {
   if constexpr (L.nested && L.minimum) d *= (float)group[lane], m *= -(float)group[kPanel + lane];
   if constexpr (K == Kind::Q4_0) m = -8.0f * d;
   constexpr bool added = L.minimum || K == Kind::Q4_0;
-  const int code = L.bits == 4 ? (column[lane % 16] >> (lane / 16 * 4)) & 15 : (int8_t)column[lane];
+  const uint8_t byte = group[L.scale_bytes + c / L.run() * kRunBytes + 4 * lane + c % 4];
+  const int code = L.bits == 4 ? (byte >> (c % 8 / 4 * 4)) & 15 : (int8_t)byte;
   return added ? (float)code * d + m : (float)code * d;
 }
 

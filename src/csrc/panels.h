@@ -16,20 +16,21 @@ template <Kind K>
 static inline v16 load_values(const uint8_t* p) {
   if constexpr (K == Kind::F32) return load(reinterpret_cast<const float*>(p));
   if constexpr (K == Kind::F16) return load_f16(reinterpret_cast<const uint16_t*>(p));
-  if constexpr (K == Kind::BF16) return load_bf16(reinterpret_cast<const uint16_t*>(p));
-  return load_i8(p);
+  return load_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
-template <Kind K>
-static inline Column load_column(const uint8_t* p) {
+// Calls use(i, w) for the columns of one run, which are codes.
+template <Kind K, class Use>
+static inline void each_code(const uint8_t* run, const Use& use) {
   constexpr Layout L = layout(K);
-  Column w;
-  if constexpr (L.bits == 4) {
-    load_nibbles(p, w.v[0], w.v[1]);
-  } else {
-    w.v[0] = load_values<K>(p), w.v[1] = load_values<K>(p + L.column_bytes / 2);
+  const ints words[2] = {load_ints(run), load_ints(run + kRunBytes / 2)};
+  KV_UNROLL
+  for (int i = 0; i < L.run(); i++) {
+    Column w;
+    for (int j = 0; j < 2; j++)
+      w.v[j] = to_floats(L.bits == 4 ? bits_of(words[j], i % 4 * 8 + i / 4 * 4, 15) : signed_byte(words[j], i));
+    use(i, w);
   }
-  return w;
 }
 
 // d and m of one group of columns; `block` is its superblock.
@@ -49,30 +50,39 @@ static inline void load_scales(const uint8_t* block, const uint8_t* group, Colum
   }
 }
 
-// Calls use(c, w) for the first `cols` columns that follow `block`, in order. `cols` is a multiple of the
+// Calls use(block, group, g) for the groups that follow `block`, in order. `cols` is a multiple of the
 // superblock.
+template <Kind K, class Use>
+static inline void each_group(const uint8_t* block, int64_t cols, const Use& use) {
+  constexpr Layout L = layout(K);
+  int64_t g = 0;
+  for (int64_t c = 0; c < cols; c += L.columns, block += L.bytes)
+    for (int i = 0; i < L.groups; i++, g++) use(block, block + L.head_bytes + i * L.group_bytes, g);
+}
+
+// Calls use(c, w) for the first `cols` columns that follow `block`, in order.
 template <Kind K, class Use>
 static inline void each_column(const uint8_t* block, int64_t cols, const Use& use) {
   constexpr Layout L = layout(K);
-  int64_t c = 0;
-  for (; c < cols; block += L.bytes) {
-    for (int g = 0; g < L.groups; g++) {
-      const uint8_t* group = block + L.head_bytes + g * L.group_bytes;
+  if constexpr (L.quantized) {
+    each_group<K>(block, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
       Column d, m;
-      if constexpr (L.quantized) load_scales<K>(block, group, d, m);
-      const uint8_t* p = group + L.scale_bytes;
-      for (int i = 0; i < L.group; i++, c++, p += L.column_bytes) {
-        Column w = load_column<K>(p);
-        for (int j = 0; j < 2; j++) {
-          if constexpr (L.minimum || K == Kind::Q4_0) {
-            w.v[j] = fma(w.v[j], d.v[j], m.v[j]);
-          } else if constexpr (L.quantized) {
-            w.v[j] = w.v[j] * d.v[j];
+      load_scales<K>(head, group, d, m);
+      const uint8_t* run = group + L.scale_bytes;
+      for (int at = 0; at < L.group; at += L.run(), run += kRunBytes)
+        each_code<K>(run, [&](int i, Column& w) {
+          for (int j = 0; j < 2; j++) {
+            if constexpr (L.minimum || K == Kind::Q4_0)
+              w.v[j] = fma(w.v[j], d.v[j], m.v[j]);
+            else
+              w.v[j] = w.v[j] * d.v[j];
           }
-        }
-        use(c, w);
-      }
-    }
+          use(g * L.group + at + i, w);
+        });
+    });
+  } else {
+    for (int64_t c = 0; c < cols; c++, block += L.bytes)
+      use(c, Column{{load_values<K>(block), load_values<K>(block + L.bytes / 2)}});
   }
 }
 

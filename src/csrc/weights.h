@@ -1,14 +1,15 @@
 // How a weight matrix lies in memory: panels of 32 output rows, interleaved so that one register holds many
-// rows at one column.
+// rows at the same columns. One layout serves float and int8 activations.
 //
 // A panel is a run of superblocks along the columns; a superblock is
 //   head     fp16 scale of the 32 rows, then (kinds with a minimum) fp16 minimum of the 32 rows; absent for
-//   plain floats groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the
-//   kind has one;
-//            then its columns, each: 32 values of 32, 16, 8 or 4 bits. Of 4-bit columns byte i holds row i
-//            (low) and 16 + i (high).
+//            plain floats
+//   groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the kind has one;
+//            then its columns: plain floats one after another, each 32 values; codes in runs of one 32-bit
+//            word per row, which holds four columns of 8 bits (byte b is column b) or eight of 4 bits (byte b
+//            is column b in its low half and column 4 + b in its high half).
 // Value of a code: code * d (+ m). d and m are exact in float, and so is code * d, whatever the kind: the
-// only rounding is that of the last addition, which makes fused and separate arithmetic agree.
+// only rounding is that of the last addition, which makes fused and separate arithmetic agree. Bytes are signed.
 //
 // Kernels include this: it has no function with external linkage (see simd.h).
 #pragma once
@@ -18,6 +19,7 @@
 namespace kvloom {
 
 constexpr int kPanel = 32;
+constexpr int kRunBytes = 4 * kPanel;
 
 enum class Kind : int64_t { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
 constexpr int kKinds = 11;
@@ -35,6 +37,9 @@ struct Layout {
 
   // Of a superblock (of all 32 rows, where bytes are meant), following from the above.
   int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
+
+  // Columns that share a 32-bit word.
+  constexpr int run() const { return 32 / bits; }
 };
 
 static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum, bool nested,
@@ -89,6 +94,10 @@ struct Matrix {
   int64_t kind;
   int64_t rows;
 };
+
+static inline bool is_quantized(Kind kind) {
+  return layout(kind).quantized;
+}
 
 static inline int64_t num_panels(int64_t rows) {
   return (rows + kPanel - 1) / kPanel;

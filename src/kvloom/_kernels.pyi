@@ -54,6 +54,7 @@ def linear(
     outputs: int,
     num_parts: int,
     threads: int,
+    int8: bool,
     isa: str = "",
 ) -> None: ...
 def rms_norm(

@@ -12,6 +12,7 @@ from typing import Literal
 from kvloom.errors import ConfigError
 
 KvDtype = Literal["float32", "float16", "bfloat16"]
+Activations = Literal["float32", "int8"]
 
 _UNITS = {
     "": 1,

@@ -13,15 +13,24 @@ from __future__ import annotations
 import torch
 
 from kvloom import _kernels
+from kvloom.config import Activations
 from kvloom.model.weight import Weight
 
 
 def linear(
-    x_RC: torch.Tensor, weight: Weight, bias_O: torch.Tensor | None, threads: int, *, isa: str | None = None
+    x_RC: torch.Tensor,
+    weight: Weight,
+    bias_O: torch.Tensor | None,
+    threads: int,
+    activations: Activations = "float32",
+    *,
+    isa: str | None = None,
 ) -> torch.Tensor:
-    """x W^T + b, float32 (R, O). Each output is one chain of fused multiply-adds over ascending columns.
+    """x W^T + b, float32 (R, O).
 
-    ``x_RC`` and ``bias_O`` are float32 and contiguous.
+    ``x_RC`` and ``bias_O`` are float32 and contiguous. With float32 activations each output is one chain of fused
+    multiply-adds over ascending columns. With int8, x is rounded to 8 bits per group of 32 columns where it meets a
+    quantized matrix (``csrc/linear.h`` has the arithmetic).
     """
     rows, cols = x_RC.shape
     assert cols == weight.cols, f"{cols} features meet a matrix of {weight.cols} columns"
@@ -36,6 +45,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
+        activations == "int8",
         isa or "",
     )
     return out_RO
