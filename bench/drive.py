@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvloom.config import CacheConfig, EngineConfig, KvDtype
+from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype
 from kvloom.engine.build import Loaded, build
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
@@ -67,7 +67,7 @@ class ModelEngines:
         return Engine(first.model, first.tokenizer, config, first.attend_factory, LeastRecentlyUsed())
 
 
-def load(model: str, kv_dtype: KvDtype = "float16") -> ModelEngines:
+def load(model: str, kv_dtype: KvDtype = "float16", activations: Activations = "int8") -> ModelEngines:
     """Load a pulled model once."""
-    config = EngineConfig(model=model, cache=CacheConfig(kv_bytes="64MiB", kv_dtype=kv_dtype))
+    config = EngineConfig(model=model, activations=activations, cache=CacheConfig(kv_bytes="64MiB", kv_dtype=kv_dtype))
     return ModelEngines(build(config), kv_dtype)

@@ -1,6 +1,6 @@
 """identical-tokens: greedy decoding gives the tokens that transformers gives on the same weights.
 
-Both run the weights of one GGUF file in float32; kvloom keeps its KV in float32 for the claim (float16 is
+Both run the weights of one GGUF file with float32 activations; kvloom keeps its KV in float32 for the claim (float16 is
 reported beside it). A divergence is excused, and listed, only where transformers itself sees a tie: its two best logits
 within 1e-3.
 """
@@ -76,7 +76,7 @@ def greedy(model: Any, prompt: list[int], count: int) -> Reference:
 
 def compare(references: Sequence[Reference], kv_dtype: KvDtype) -> list[Divergence]:
     """Run kvloom on the same prompts, each with a fresh cache, and list where it differs."""
-    engine = load(MODEL, kv_dtype).make("256MiB")
+    engine = load(MODEL, kv_dtype, "float32").make("256MiB")
     found = []
     for index, reference in enumerate(references):
         engine.reset_cache()

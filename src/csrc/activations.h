@@ -1,4 +1,5 @@
-// Rows of activations as bytes: every 32 columns share a scale.
+// Rows of activations as bytes: every 32 columns share a scale. Or as two digits of that form, the second being what
+// the first left over, which is as good as 15 bits.
 //
 // scale = max|x| / 127, code = x * (127 / max|x|) rounded to the nearest, ties to even. Groups smaller than
 // 1e-30 throughout become zeros; a group that holds something not finite gets the scale NaN, so that every
@@ -16,30 +17,43 @@ namespace KV_ISA {
 
 constexpr int kGroup = 32;
 
-struct Activations8 {
+struct Digit {
   int8_t* codes;     // [cols / 4][rows][4]
   float* scale;      // [cols / 32][rows]
   float* total;      // [cols / 32][rows]: scale * sum of codes, which minima are multiplied with
   int32_t* less8;    // [cols / 16][rows]: -8 * sum of 16 codes, what 4-bit codes with an offset need
   int32_t* less128;  // [cols / 16][rows]
 
-  // Those of the tile that starts with row `row`.
-  Activations8 tile(int64_t row, int64_t cols) const {
+  Digit tile(int64_t row, int64_t cols) const {
     const int64_t groups = row * (cols / kGroup);
     return {codes + row * cols, scale + groups, total + groups, less8 + 2 * groups, less128 + 2 * groups};
+  }
+};
+
+struct Activations8 {
+  Digit digit[2];
+  int digits;
+
+  // Those of the tile that starts with row `row`.
+  Activations8 tile(int64_t row, int64_t cols) const {
+    return {{digit[0].tile(row, cols), digit[1].tile(row, cols)}, digits};
   }
 
   // Of a tile of `rows` rows, what follows column `col`, a multiple of 32.
   Activations8 after(int64_t col, int64_t rows) const { return tile(rows, col); }
 };
 
-static inline Activations8 activations_scratch(int64_t rows, int64_t cols) {
-  const int64_t groups = rows * (cols / kGroup);
-  char* at = (char*)scratch(Scratch::activations, (size_t)(rows * cols + groups * 24));
-  int8_t* codes = (int8_t*)at;
-  float* floats = (float*)(at + rows * cols);
-  int32_t* sums = (int32_t*)(floats + 2 * groups);
-  return {codes, floats, floats + groups, sums, sums + 2 * groups};
+static inline Activations8 activations_scratch(int64_t rows, int64_t cols, int digits) {
+  const int64_t groups = rows * (cols / kGroup), bytes = rows * cols + groups * 24;
+  char* at = (char*)scratch(Scratch::activations, (size_t)(digits * bytes));
+  Activations8 x = {};
+  x.digits = digits;
+  for (int i = 0; i < digits; i++, at += bytes) {
+    float* floats = (float*)(at + rows * cols);
+    int32_t* sums = (int32_t*)(floats + 2 * groups);
+    x.digit[i] = {(int8_t*)at, floats, floats + groups, sums, sums + 2 * groups};
+  }
+  return x;
 }
 
 template <class V>
@@ -79,20 +93,28 @@ static inline float quantize_group(const float* x, int8_t* codes, int32_t* sums)
   return (usable ? most : 0.0f) / 127.0f + poison;
 }
 
+// Group `g` of row `r` of a tile of `rows` rows. What is left of x goes to `rest`.
+static inline void quantize_into(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, float* rest) {
+  alignas(64) int8_t codes[kGroup];
+  int32_t sums[2];
+  const float scale = quantize_group(x, codes, sums);
+  for (int64_t q = 0; q < kGroup / 4; q++)
+    std::memcpy(out.codes + ((g * (kGroup / 4) + q) * rows + r) * 4, codes + 4 * q, 4);
+  out.scale[g * rows + r] = scale;
+  out.total[g * rows + r] = scale * (float)(sums[0] + sums[1]);
+  for (int64_t half = 0; half < 2; half++) {
+    out.less8[(2 * g + half) * rows + r] = -8 * sums[half];
+    out.less128[(2 * g + half) * rows + r] = -128 * sums[half];
+    store(rest + 16 * half, fma(splat(-scale), load_i8((const uint8_t*)codes + 16 * half), load(x + 16 * half)));
+  }
+}
+
 // Row `r` of a tile of `rows` rows. `cols` is a multiple of 32.
 static inline void quantize_row(const float* x, int64_t cols, const Activations8& out, int64_t r, int64_t rows) {
   for (int64_t g = 0; g < cols / kGroup; g++) {
-    alignas(64) int8_t codes[kGroup];
-    int32_t sums[2];
-    const float scale = quantize_group(x + g * kGroup, codes, sums);
-    for (int64_t q = 0; q < kGroup / 4; q++)
-      std::memcpy(out.codes + ((g * (kGroup / 4) + q) * rows + r) * 4, codes + 4 * q, 4);
-    out.scale[g * rows + r] = scale;
-    out.total[g * rows + r] = scale * (float)(sums[0] + sums[1]);
-    for (int64_t half = 0; half < 2; half++) {
-      out.less8[(2 * g + half) * rows + r] = -8 * sums[half];
-      out.less128[(2 * g + half) * rows + r] = -128 * sums[half];
-    }
+    alignas(64) float rest[kGroup];
+    quantize_into(out.digit[0], x + g * kGroup, g, r, rows, rest);
+    if (out.digits == 2) quantize_into(out.digit[1], rest, g, r, rows, rest);
   }
 }
 

@@ -39,10 +39,10 @@ struct Target {
 struct Call {
   const LinearArgs& args;
   Tiles tiles;
-  Activations8 x8;  // of no use to float activations
+  Activations8 x8;  // no digits: activations are floats
 
   bool in_bytes(const Matrix& part) const {
-    return args.activations == Activations::int8 && args.cols % kGroup == 0 && is_quantized((Kind)part.kind);
+    return x8.digits > 0 && is_quantized((Kind)part.kind);
   }
 };
 
@@ -181,8 +181,8 @@ class Blocks {
   int64_t row_blocks_, size_, per_row_block_ = 0;
 };
 
-Activations8 quantize(const LinearArgs& a, const Tiles& tiles) {
-  const Activations8 x8 = activations_scratch(a.rows, a.cols);
+Activations8 quantize(const LinearArgs& a, const Tiles& tiles, int digits) {
+  const Activations8 x8 = activations_scratch(a.rows, a.cols, digits);
   parallel_for(tiles.count, a.threads, [&](int64_t i) {
     const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
     for (int64_t r = 0; r < rows; r++)
@@ -193,10 +193,10 @@ Activations8 quantize(const LinearArgs& a, const Tiles& tiles) {
 
 void linear(const LinearArgs& args) {
   if (args.rows == 0) return;
-  const bool int8 = args.activations == Activations::int8 && args.cols % kGroup == 0;
-  const int64_t tile_rows = int8 ? kTileRows8 : kTileRows;
+  const int digits = args.cols % kGroup ? 0 : (int)args.activations;
+  const int64_t tile_rows = digits ? kTileRows8 : kTileRows;
   const Tiles tiles(args.rows, tile_rows);
-  const Call call = {args, tiles, int8 ? quantize(args, tiles) : Activations8{}};
+  const Call call = {args, tiles, digits ? quantize(args, tiles, digits) : Activations8{}};
   const Blocks blocks(args, tiles, kBlockRows / tile_rows);
   parallel_for(blocks.count(), args.threads, [&](int64_t i) {
     const Block block = blocks.at(i);

@@ -55,7 +55,7 @@ static inline ints word_of(ints run, int half) {
 
 // y tile += one group of columns. word(i, j) is the i-th word of outputs 16 j to 16 j + 15.
 template <class F, int R, class Word>
-static inline void add_group(const Word& word, const Column& d, const Column& m, const Activations8& x, int64_t g,
+static inline void add_group(const Word& word, const Column& d, const Column& m, const Digit& x, int64_t g,
                              float* y, int64_t y_stride) {
   const int8_t* codes = x.codes + g * F::cols * R;
   const int64_t shared = g * F::cols / kGroup * R;
@@ -98,7 +98,7 @@ void packed_tile(const uint8_t* panel, int64_t cols, const Activations8& x, floa
     };
     Column d, m;
     load_scales<K>(head, group, d, m);
-    add_group<FormatOf<K>, R>(word, d, m, x, g, y, y_stride);
+    for (int i = 0; i < x.digits; i++) add_group<FormatOf<K>, R>(word, d, m, x.digit[i], g, y, y_stride);
   });
 }
 
@@ -147,7 +147,7 @@ void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, float
       d.v[j] = load(w.d[g] + 16 * j);
       if constexpr (F::minimum) m.v[j] = load(w.m[g] + 16 * j);
     }
-    add_group<F, R>(word, d, m, x, g, y, y_stride);
+    for (int i = 0; i < x.digits; i++) add_group<F, R>(word, d, m, x.digit[i], g, y, y_stride);
   }
 }
 

@@ -54,7 +54,7 @@ def linear(
     outputs: int,
     num_parts: int,
     threads: int,
-    int8: bool,
+    digits: int,
     isa: str = "",
 ) -> None: ...
 def rms_norm(

@@ -105,12 +105,17 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Everything that makes an engine. ``threads``: None takes the cores this process may use."""
+    """Everything that makes an engine. ``threads``: None takes the cores this process may use.
+
+    ``activations``: with ``"int8"`` they are rounded to 8 bits, per group of 32, where they meet quantized weights;
+    ``"float32"`` is exact.
+    """
 
     model: str
     max_model_len: int | None = None
     threads: int | None = None
     seed: int = 0
+    activations: Activations = "int8"
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
@@ -119,6 +124,8 @@ class EngineConfig:
             raise ConfigError(f"max_model_len must be at least 1, got {self.max_model_len}")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
+        if self.activations not in ("float32", "int8"):
+            raise ConfigError(f"unknown activations `{self.activations}`", hint="one of float32, int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

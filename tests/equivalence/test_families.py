@@ -119,7 +119,7 @@ def their_logits(model: transformers.PreTrainedModel, tokens: list[int]) -> torc
 
 def our_model(model: Path, target: Path) -> Model:
     target.mkdir(exist_ok=True)
-    return load_model(convert(model, target, Origin("tiny", "test")), threads=2)
+    return load_model(convert(model, target, Origin("tiny", "test")), threads=2, activations="float32")
 
 
 def exact_logits(directory: Path, tokens: list[int]) -> torch.Tensor:
@@ -195,5 +195,5 @@ def test_a_wrong_switch_would_be_noticed(tokens: list[int], tmp_path: Path) -> N
         {"embed_scale": 1.0},
     ]
     for change in changes:
-        wrong = load_model(dataclasses.replace(manifest, spec=dataclasses.replace(spec, **change)), threads=1)
+        wrong = load_model(dataclasses.replace(manifest, spec=dataclasses.replace(spec, **change)), threads=1, activations="float32")
         assert (full_logits(wrong, tokens, [44]) - expected).abs().max() > 10 * TOLERANCE, change

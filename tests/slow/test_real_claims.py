@@ -28,7 +28,7 @@ def test_hit_equals_miss_past_the_window_of_a_hybrid(name: str, gemma3: ModelEng
 def test_the_first_tokens_are_those_of_transformers(smollm2: ModelEngines) -> None:
     count, manifest = 12, smollm2.loaded.manifest
     model = llama_from_gguf(manifest.weight_path(0))
-    engine = load(manifest.name, "float32").make("64MiB")
+    engine = load(manifest.name, "float32", "float32").make("64MiB")
     params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
     for index, text in enumerate(prompts()[:3]):
         reference = greedy(model, smollm2.encode(text), count)

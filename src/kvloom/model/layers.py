@@ -12,7 +12,7 @@ import torch
 
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
-from kvloom.model.ops import add_rms_norm, linear, rms_norm, rope, silu_mul
+from kvloom.model.ops import Precision, add_rms_norm, linear, rms_norm, rope, silu_mul
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
@@ -54,9 +54,10 @@ class Projection:
     weight: Weight
     bias: torch.Tensor | None
     threads: int
+    activations: Precision
 
     def __call__(self, x_TC: torch.Tensor) -> torch.Tensor:
-        return linear(x_TC, self.weight, self.bias, self.threads)
+        return linear(x_TC, self.weight, self.bias, self.threads, self.activations)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

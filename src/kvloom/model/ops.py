@@ -10,11 +10,18 @@ P positions.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from kvloom import _kernels
-from kvloom.config import Activations
 from kvloom.model.weight import Weight
+
+Precision = Literal["float32", "int8", "int16"]
+"""Of activations in a matrix product."""
+
+_DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
+"""Of 8 bits each."""
 
 
 def linear(
@@ -22,7 +29,7 @@ def linear(
     weight: Weight,
     bias_O: torch.Tensor | None,
     threads: int,
-    activations: Activations = "float32",
+    activations: Precision = "float32",
     *,
     isa: str | None = None,
 ) -> torch.Tensor:
@@ -30,7 +37,7 @@ def linear(
 
     ``x_RC`` and ``bias_O`` are float32 and contiguous. With float32 activations each output is one chain of fused
     multiply-adds over ascending columns. With int8, x is rounded to 8 bits per group of 32 columns where it meets a
-    quantized matrix (``csrc/linear.h`` has the arithmetic).
+    quantized matrix, with int16 to twice 8 bits (``csrc/linear.h`` has the arithmetic).
     """
     rows, cols = x_RC.shape
     assert cols == weight.cols, f"{cols} features meet a matrix of {weight.cols} columns"
@@ -45,7 +52,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
-        activations == "int8",
+        _DIGITS[activations],
         isa or "",
     )
     return out_RO
