@@ -10,6 +10,7 @@ CLAIMS = {
     "identical-tokens": "bench.claims.identical_tokens",
     "hit-equals-miss": "bench.claims.hit_equals_miss",
     "storm": "bench.claims.storm",
+    "int8-kl": "bench.claims.int8_kl",
 }
 
 

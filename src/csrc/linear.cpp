@@ -83,7 +83,9 @@ class Worker {
       if (rows_ <= kFewRows8) {
         for (int64_t p = b_.first; p < b_.last; p++) {
           const Target t = target(p);
-          packed_tile_of<K>(rows_, panel_at(*b_.part, p, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), t.y, t.stride);
+          sums_.load_from(t.y, t.stride, (int)rows_);
+          packed_tile_of<K>(rows_, panel_at(*b_.part, p, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), sums_);
+          sums_.store_to(t.y, t.stride, (int)rows_);
         }
       } else {
         many_bytes<K>();
@@ -102,7 +104,10 @@ class Worker {
         for (int64_t i = b_.tile; i < b_.end; i++) {
           const int64_t row = call_.tiles.first(i), rows = call_.tiles.first(i + 1) - row;
           const Activations8 x = call_.x8.tile(row, a_.cols).after(c, rows);
-          unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, t.y + (row - row_) * t.stride, t.stride);
+          float* y = t.y + (row - row_) * t.stride;
+          sums_.load_from(y, t.stride, (int)rows);
+          unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, sums_);
+          sums_.store_to(y, t.stride, (int)rows);
         }
       }
     }
@@ -147,6 +152,7 @@ class Worker {
     alignas(64) float weights_[kBlockCols * kPanel];
     Unpacked unpacked_;
   };
+  Sums sums_;
   alignas(64) float rest_[kBlockRows * kPanel];
 };
 

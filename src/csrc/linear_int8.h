@@ -10,7 +10,7 @@ namespace KV_ISA {
 // Rows of a register tile at most, and how many of those multiply weights as they are packed. More rows than that
 // read weights that were unpacked once for all of them.
 #if defined(__AVX512F__)
-constexpr int kTileRows8 = 12, kFewRows8 = 12;
+constexpr int kTileRows8 = 12, kFewRows8 = 6;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr int kTileRows8 = 4, kFewRows8 = 4;
 #else
@@ -26,7 +26,7 @@ template <int kCodeBits, int kCols, int kTakeOff, bool kHasMinimum>
 struct Format {
   static constexpr int bits = kCodeBits, cols = kCols, offset = kTakeOff;
   static constexpr bool minimum = kHasMinimum;
-  static constexpr int words = cols / 4;
+  static constexpr int words = cols / 4, run_words = 8 / bits;
   // Halves of a panel whose sums fit into registers together.
 #if defined(__AVX512VNNI__)
   static constexpr int halves = 2;
@@ -53,12 +53,29 @@ static inline ints word_of(ints run, int half) {
   return run;
 }
 
-// y tile += one group of columns. word(i, j) is the i-th word of outputs 16 j to 16 j + 15.
-template <class F, int R, class Word>
-static inline void add_group(const Word& word, const Column& d, const Column& m, const Digit& x, int64_t g,
-                             float* y, int64_t y_stride) {
+// d and m of one group.
+struct Scales {
+  Column d, m;
+};
+
+// The sums of a tile while they grow, side by side. Not a local of the kernels: they are too many for registers, and a
+// compiler that sees through them would keep them there instead of the sums of a group.
+struct alignas(64) Sums {
+  float at[kTileRows8][kPanel];
+
+  void load_from(const float* y, int64_t y_stride, int rows) {
+    for (int r = 0; r < rows; r++) std::memcpy(at[r], y + r * y_stride, sizeof at[r]);
+  }
+  void store_to(float* y, int64_t y_stride, int rows) const {
+    for (int r = 0; r < rows; r++) std::memcpy(y + r * y_stride, at[r], sizeof at[r]);
+  }
+};
+
+// y += one group of columns of one digit. word(run, i, j) is the i-th word in a run, of outputs 16 j to 16 j + 15.
+template <class F, int R, class Word, class Scale>
+static inline void add_group(const Word& word, const Scale& scales, const Digit& x, int64_t g, Sums& y) {
   const int8_t* codes = x.codes + g * F::cols * R;
-  const int64_t shared = g * F::cols / kGroup * R;
+  const float *scale = x.scale + g * F::cols / kGroup * R, *total = x.total + g * F::cols / kGroup * R;
   const int32_t* less = (F::offset == 8 ? x.less8 : x.less128) + g * (F::cols / 16) * R;
   const auto start = [&](int r) { return !F::offset ? 0 : F::cols == 16 ? less[r] : less[r] + less[R + r]; };
   for (int at = 0; at < 2; at += F::halves) {
@@ -66,21 +83,26 @@ static inline void add_group(const Word& word, const Column& d, const Column& m,
     KV_UNROLL
     for (int r = 0; r < R; r++)
       for (int j = 0; j < F::halves; j++) sum[r][j].begin(start(r));
-    for (int i = 0; i < F::words; i++) {
-      ints w[F::halves];
-      for (int j = 0; j < F::halves; j++) w[j] = word(i, at + j);
+    const int8_t* xs = codes;
+    for (int run = 0; run < F::words / F::run_words; run++) {
       KV_UNROLL
-      for (int r = 0; r < R; r++) {
-        const ints xs = splat_int(word_at(codes + (i * R + r) * 4));
-        for (int j = 0; j < F::halves; j++) sum[r][j].add(w[j], xs);
+      for (int i = 0; i < F::run_words; i++, xs += 4 * R) {
+        ints w[F::halves];
+        for (int j = 0; j < F::halves; j++) w[j] = word(run, i, at + j);
+        KV_UNROLL
+        for (int r = 0; r < R; r++) {
+          const ints four = splat_int(word_at(xs + 4 * r));
+          for (int j = 0; j < F::halves; j++) sum[r][j].add(w[j], four);
+        }
       }
     }
+    const Scales s = scales();  // only now: the registers were full
     KV_UNROLL
     for (int r = 0; r < R; r++)
       for (int j = 0; j < F::halves; j++) {
-        float* to = y + r * y_stride + 16 * (at + j);
-        v16 v = fma(to_floats(sum[r][j].total(start(r))), splat(x.scale[shared + r]) * d.v[at + j], load(to));
-        if constexpr (F::minimum) v = fma(splat(x.total[shared + r]), m.v[at + j], v);
+        float* to = y.at[r] + 16 * (at + j);
+        v16 v = fma(to_floats(sum[r][j].total(start(r))), splat(scale[r]) * s.d.v[at + j], load(to));
+        if constexpr (F::minimum) v = fma(splat(total[r]), s.m.v[at + j], v);
         store(to, v);
       }
   }
@@ -88,25 +110,25 @@ static inline void add_group(const Word& word, const Column& d, const Column& m,
 
 // Few rows: R rows times a panel as it is packed.
 template <Kind K, int R>
-void packed_tile(const uint8_t* panel, int64_t cols, const Activations8& x, float* y, int64_t y_stride) {
+[[gnu::noinline]] static void packed_tile(const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
   constexpr Layout L = layout(K);
   each_group<K>(panel, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
-    const uint8_t* runs = group + L.scale_bytes;
-    const auto word = [&](int i, int j) {
-      const int run = i * 4 / L.run(), half = i * 4 % L.run() / 4;
-      return word_of<K>(load_ints(runs + run * kRunBytes + j * (kRunBytes / 2)), half);
+    const auto word = [&](int run, int i, int j) {
+      return word_of<K>(load_ints(group + L.scale_bytes + run * kRunBytes + j * (kRunBytes / 2)), i);
     };
-    Column d, m;
-    load_scales<K>(head, group, d, m);
-    for (int i = 0; i < x.digits; i++) add_group<FormatOf<K>, R>(word, d, m, x.digit[i], g, y, y_stride);
+    const auto scales = [&] {
+      Scales s;
+      load_scales<K>(head, group, s.d, s.m);
+      return s;
+    };
+    for (int i = 0; i < x.digits; i++) add_group<FormatOf<K>, R>(word, scales, x.digit[i], g, y);
   });
 }
 
 template <Kind K, int R = 1>
-void packed_tile_of(int64_t rows, const uint8_t* panel, int64_t cols, const Activations8& x, float* y,
-                    int64_t y_stride) {
-  if (rows == R) return packed_tile<K, R>(panel, cols, x, y, y_stride);
-  if constexpr (R < kFewRows8) packed_tile_of<K, R + 1>(rows, panel, cols, x, y, y_stride);
+void packed_tile_of(int64_t rows, const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
+  if (rows == R) return packed_tile<K, R>(panel, cols, x, y);
+  if constexpr (R < kFewRows8) packed_tile_of<K, R + 1>(rows, panel, cols, x, y);
 }
 
 // Some columns of a panel, ready to multiply.
@@ -139,23 +161,24 @@ void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
 
 // Many rows: R of them times what was unpacked.
 template <class F, int R>
-void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, float* y, int64_t y_stride) {
+[[gnu::noinline]] static void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, Sums& y) {
   for (int64_t g = 0; g < cols / F::cols; g++) {
-    const auto word = [&](int i, int j) { return load_ints(w.words[g * F::words + i] + j * (kRunBytes / 2)); };
-    Column d, m;
-    for (int j = 0; j < 2; j++) {
-      d.v[j] = load(w.d[g] + 16 * j);
-      if constexpr (F::minimum) m.v[j] = load(w.m[g] + 16 * j);
-    }
-    for (int i = 0; i < x.digits; i++) add_group<F, R>(word, d, m, x.digit[i], g, y, y_stride);
+    const auto word = [&](int run, int i, int j) {
+      return load_ints(w.words[g * F::words + run * F::run_words + i] + j * (kRunBytes / 2));
+    };
+    const auto scales = [&] {
+      Scales s;
+      for (int j = 0; j < 2; j++) s.d.v[j] = load(w.d[g] + 16 * j), s.m.v[j] = load(w.m[g] + 16 * j);
+      return s;
+    };
+    for (int i = 0; i < x.digits; i++) add_group<F, R>(word, scales, x.digit[i], g, y);
   }
 }
 
 template <class F, int R = 1>
-void unpacked_tile_of(int64_t rows, const Unpacked& w, int64_t cols, const Activations8& x, float* y,
-                      int64_t y_stride) {
-  if (rows == R) return unpacked_tile<F, R>(w, cols, x, y, y_stride);
-  if constexpr (R < kTileRows8) unpacked_tile_of<F, R + 1>(rows, w, cols, x, y, y_stride);
+void unpacked_tile_of(int64_t rows, const Unpacked& w, int64_t cols, const Activations8& x, Sums& y) {
+  if (rows == R) return unpacked_tile<F, R>(w, cols, x, y);
+  if constexpr (R < kTileRows8) unpacked_tile_of<F, R + 1>(rows, w, cols, x, y);
 }
 
 }  // namespace KV_ISA

@@ -19,18 +19,24 @@ static inline v16 load_values(const uint8_t* p) {
   return load_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
+// Calls body(0) to body(N - 1), each with a constant.
+template <int N, class Body>
+[[gnu::always_inline]] static inline void unrolled(const Body& body) {
+  if constexpr (N > 1) unrolled<N - 1>(body);
+  body(N - 1);
+}
+
 // Calls use(i, w) for the columns of one run, which are codes.
 template <Kind K, class Use>
 static inline void each_code(const uint8_t* run, const Use& use) {
   constexpr Layout L = layout(K);
   const ints words[2] = {load_ints(run), load_ints(run + kRunBytes / 2)};
-  KV_UNROLL
-  for (int i = 0; i < L.run(); i++) {
+  unrolled<L.run()>([&](int i) {
     Column w;
     for (int j = 0; j < 2; j++)
       w.v[j] = to_floats(L.bits == 4 ? bits_of(words[j], i % 4 * 8 + i / 4 * 4, 15) : signed_byte(words[j], i));
     use(i, w);
-  }
+  });
 }
 
 // d and m of one group of columns; `block` is its superblock.

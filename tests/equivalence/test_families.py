@@ -13,7 +13,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 
-from full_cache import full_logits
+from bench.full_cache import full_logits
 from kvloom.model.base import Model
 from kvloom.model.convert import Origin, convert
 from kvloom.model.loading import load_model

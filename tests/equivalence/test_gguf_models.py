@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from full_cache import full_logits
+from bench.full_cache import full_logits
 from kvloom.model.convert import Origin, convert
 from kvloom.model.loading import load_model
 from tiny_gguf import write_gguf

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from full_cache import full_logits
+from bench.full_cache import full_logits
 from kvloom.model.loading import load_model
 from kvloom.model.manifest import Manifest
 from kvloom.model.tokenizer import load_tokenizer

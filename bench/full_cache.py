@@ -50,13 +50,18 @@ class FullCache:
         return Plan(rows, torch.tensor([0, stop - start], dtype=torch.int32), parts, layers)
 
 
-def full_logits(model: Model, tokens: list[int], chunks: list[int], keep: int | None = None) -> torch.Tensor:
-    """Logits of the last ``keep`` positions (None: all), computed in chunks of the given sizes. float32 (T, vocab)."""
+def hidden_states(model: Model, tokens: list[int], chunks: list[int], threads: int) -> torch.Tensor:
+    """Hidden states of all positions, computed in chunks of the given sizes. float32 (T, width)."""
     assert sum(chunks) == len(tokens)
     cache = FullCache(model.kv_map, len(tokens))
-    attend, out, start = CpuAttend(cache.memory, threads=2), [], 0
+    attend, out, start = CpuAttend(cache.memory, threads), [], 0
     for size in chunks:
         rows = torch.tensor(tokens[start : start + size])
         out.append(model.forward(rows, cache.plan(start, start + size), attend))
         start += size
-    return model.logits(torch.cat(out)[-(keep or len(tokens)) :])
+    return torch.cat(out)
+
+
+def full_logits(model: Model, tokens: list[int], chunks: list[int], keep: int | None = None) -> torch.Tensor:
+    """Logits of the last ``keep`` positions (None: all), computed in chunks of the given sizes. float32 (T, vocab)."""
+    return model.logits(hidden_states(model, tokens, chunks, threads=2)[-(keep or len(tokens)) :])
