@@ -12,6 +12,7 @@ import torch
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.base import Model
 from kvloom.model.decoder import Decoder, kv_map_of
+from kvloom.model.fused import fuse
 from kvloom.model.layers import Norm, Projection
 from kvloom.model.manifest import Manifest, TensorEntry
 from kvloom.model.registry import FAMILIES
@@ -35,20 +36,23 @@ def load_model(manifest: Manifest, threads: int) -> Model:
     full = RopeTable(spec.rope)
     local = full if spec.rope_local is None else RopeTable(spec.rope_local)
     family = FAMILIES[manifest.family]
-    embed = tensors.weight("embed")
+    embed, norm = tensors.weight("embed"), tensors.norm("norm")
+    ropes = (full,) if local is full else (full, local)
+    blocks = tuple(
+        family.block(spec, tensors, layer, full if window is None else local)
+        for layer, window in enumerate(spec.windows)
+    )
     return Decoder(
         spec=spec,
         weights_id=manifest.weights_id,
         kv_map=kv_map_of(spec),
         embed=embed,
-        blocks=tuple(
-            family.block(spec, tensors, layer, full if window is None else local)
-            for layer, window in enumerate(spec.windows)
-        ),
-        ropes=(full,) if local is full else (full, local),
-        norm=tensors.norm("norm"),
+        blocks=blocks,
+        ropes=ropes,
+        norm=norm,
         head=tensors.weight("head") if "head" in tensors else embed,
         threads=threads,
+        fused=fuse(embed, spec.embed_scale, blocks, norm, ropes, threads),
     )
 
 
