@@ -46,8 +46,9 @@ void add_kv(KvPlaces& kv, const Places& reads, const Places& writes, float scale
 
 class Decoder {
  public:
-  Decoder(const LinearMap& embed, float embed_scale, const NormWeight& norm, int threads, const std::string& isa)
-      : model_{embed, embed_scale, norm, {}, threads, choose_isa(isa)} {}
+  Decoder(const LinearMap& embed, const LinearMap& head, float embed_scale, const NormWeight& norm, int threads,
+          const std::string& isa)
+      : model_{embed, head, embed_scale, norm, {}, threads, choose_isa(isa)} {}
 
   void add_layer(const DecoderLayer& layer) { model_.layers.push_back(layer); }
 
@@ -62,6 +63,12 @@ class Decoder {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> only_one(running_);
     run_decoder(model_, step, state_);
+  }
+
+  void logits(Address hidden, int64_t rows, Address logits) {
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> only_one(running_);
+    run_head(model_, at<const float>(hidden), rows, at<float>(logits), state_);
   }
 
   std::map<std::string, double> seconds() const {
@@ -108,11 +115,12 @@ void bind_decoder(nb::module_& m) {
         "kv_heads"_a, "head_dim"_a);
   nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "reads"_a, "writes"_a, "scale"_a);
   nb::class_<Decoder>(m, "Decoder")
-      .def(nb::init<const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a, "embed_scale"_a,
-           "norm"_a, "threads"_a, "isa"_a = "")
+      .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
+           "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
       .def("add_layer", &Decoder::add_layer, "layer"_a)
       .def("run", &Decoder::run, "tokens"_a, "rows"_a, "parts"_a, "kv"_a, "ropes"_a, "wanted"_a, "num_wanted"_a,
            "hidden"_a)
+      .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("workspace_bytes", &Decoder::workspace_bytes);
 }

@@ -11,6 +11,10 @@
 namespace kvloom {
 namespace {
 
+LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const float* x, int64_t rows, float* out) {
+  return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads};
+}
+
 // One step under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
 class Pass {
  public:
@@ -76,9 +80,7 @@ class Pass {
   }
 
   void linear(const LinearMap& map, const float* x, float* out) {
-    clock_.measure(Operator::linear, [&] {
-      linear_.linear({x, map.parts, map.bias, out, rows_, map.cols, map.outputs, map.num_parts, model_.threads});
-    });
+    clock_.measure(Operator::linear, [&] { linear_.linear(linear_args(model_, map, x, rows_, out)); });
   }
 
   void split_heads(const DecoderLayer& layer) {
@@ -189,6 +191,12 @@ const char* find_fault(const DecoderModel& model, const DecoderStep& step) {
 
 void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state) {
   Pass(model, step, state).run();
+}
+
+void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state) {
+  state.clock.measure(Operator::head, [&] {
+    KV_PICK(linear_kernels, model.isa).linear(linear_args(model, model.head, hidden, rows, logits));
+  });
 }
 
 }  // namespace kvloom

@@ -43,7 +43,7 @@ struct DecoderLayer {
 };
 
 struct DecoderModel {
-  LinearMap embed;
+  LinearMap embed, head;
   float embed_scale;
   NormWeight norm;
   std::vector<DecoderLayer> layers;
@@ -97,5 +97,8 @@ const char* find_fault(const DecoderModel& model, const DecoderStep& step);
 
 // The step's KV is written, and hidden holds the wanted rows after the final norm.
 void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state);
+
+// logits [rows, vocabulary] of hidden [rows, width].
+void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state);
 
 }  // namespace kvloom

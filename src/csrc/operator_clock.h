@@ -6,9 +6,9 @@
 
 namespace kvloom {
 
-enum class Operator : int { embed, norm, linear, heads, write, attend, gate, count };
+enum class Operator : int { embed, norm, linear, heads, write, attend, gate, head, count };
 constexpr const char* kOperatorNames[(int)Operator::count] = {"embed", "norm",   "linear", "heads",
-                                                              "write", "attend", "gate"};
+                                                              "write", "attend", "gate",   "head"};
 
 class OperatorClock {
  public:

@@ -74,5 +74,11 @@ class Decoder:
             x_TC = block(x_TC, step, layer)
         return self.norm(x_TC if wanted_R is None else x_TC[wanted_R])
 
+    def operator_seconds(self) -> dict[str, float]:
+        """Seconds that fused layers have spent so far, by operator. Empty when they run op by op."""
+        return {} if self.fused is None else self.fused.kernel.seconds()
+
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        if self.fused is not None:
+            return self.fused.logits(hidden_RC)
         return linear(hidden_RC.contiguous(), self.head, None, self.threads)

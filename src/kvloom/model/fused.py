@@ -19,6 +19,7 @@ from kvloom.errors import InternalError
 from kvloom.model import ops
 from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
 from kvloom.model.rope import RopeTable
+from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
 _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
@@ -30,6 +31,7 @@ class FusedDecoder:
     """Runs what ``parts`` and the other weights describe. They are kept here, since the kernels know addresses only."""
 
     embed: Weight
+    head: Weight
     parts: tuple[BlockParts, ...]
     norm: Norm
     ropes: tuple[RopeTable, ...]
@@ -58,6 +60,16 @@ class FusedDecoder:
             raise InternalError(f"the step does not suit the model: {error}") from None
         return hidden_RC
 
+    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        """Vocabulary logits, float32 (R, vocabulary)."""
+        rows, width = hidden_RC.shape
+        assert width == self.head.cols, f"{width} features meet a matrix of {self.head.cols} columns"
+        assert hidden_RC.dtype == torch.float32, f"float32 wanted, not {hidden_RC.dtype}"
+        hidden_RC = hidden_RC.contiguous()
+        logits_RV = torch.empty(rows, self.head.rows)
+        self.kernel.logits(hidden_RC.data_ptr(), rows, logits_RV.data_ptr())
+        return logits_RV
+
     def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
         """An engine's plans all share one tuple of layers."""
         if layers is not self._layers:
@@ -69,16 +81,24 @@ class FusedDecoder:
 
 
 def fuse(
-    embed: Weight, embed_scale: float, blocks: Sequence[Block], norm: Norm, ropes: tuple[RopeTable, ...], threads: int
+    spec: ModelSpec,
+    embed: Weight,
+    head: Weight,
+    blocks: Sequence[Block],
+    norm: Norm,
+    ropes: tuple[RopeTable, ...],
+    threads: int,
 ) -> FusedDecoder | None:
     """None when some block cannot be described."""
     parts = [found for block in blocks if (found := block.parts()) is not None and found.mlp.gated in _GATES]
     if len(parts) < len(blocks):
         return None
-    kernel = _kernels.Decoder(_linear_map(embed, None), embed_scale, _norm_weight(norm), threads)
+    kernel = _kernels.Decoder(
+        _linear_map(embed, None), _linear_map(head, None), spec.embed_scale, _norm_weight(norm, embed.cols), threads
+    )
     for part in parts:
         kernel.add_layer(_layer(part, embed.cols, ropes))
-    return FusedDecoder(embed, tuple(parts), norm, ropes, kernel)
+    return FusedDecoder(embed, head, tuple(parts), norm, ropes, kernel)
 
 
 def _layer(parts: BlockParts, width: int, ropes: tuple[RopeTable, ...]) -> _kernels.DecoderLayer:
@@ -119,10 +139,10 @@ def _linear_map(weight: Weight, bias_O: torch.Tensor | None) -> _kernels.LinearM
     return _kernels.linear_map(parts=parts, num_parts=num_parts, bias=bias, cols=weight.cols, outputs=weight.rows)
 
 
-def _norm_weight(norm: Norm | None, width: int | None = None) -> _kernels.NormWeight:
+def _norm_weight(norm: Norm | None, width: int) -> _kernels.NormWeight:
     if norm is None:
         return _kernels.norm_weight(0, 0.0)
-    _check_vector(norm.weight, norm.weight.numel() if width is None else width)
+    _check_vector(norm.weight, width)
     return _kernels.norm_weight(norm.weight.data_ptr(), norm.eps)
 
 

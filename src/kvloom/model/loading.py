@@ -37,6 +37,7 @@ def load_model(manifest: Manifest, threads: int) -> Model:
     local = full if spec.rope_local is None else RopeTable(spec.rope_local)
     family = FAMILIES[manifest.family]
     embed, norm = tensors.weight("embed"), tensors.norm("norm")
+    head = tensors.weight("head") if "head" in tensors else embed
     ropes = (full,) if local is full else (full, local)
     blocks = tuple(
         family.block(spec, tensors, layer, full if window is None else local)
@@ -50,9 +51,9 @@ def load_model(manifest: Manifest, threads: int) -> Model:
         blocks=blocks,
         ropes=ropes,
         norm=norm,
-        head=tensors.weight("head") if "head" in tensors else embed,
+        head=head,
         threads=threads,
-        fused=fuse(embed, spec.embed_scale, blocks, norm, ropes, threads),
+        fused=fuse(spec, embed, head, blocks, norm, ropes, threads),
     )
 
 
