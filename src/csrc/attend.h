@@ -7,10 +7,10 @@
 #include <cstdint>
 
 #include "dispatch.h"
+#include "work.h"
 
 namespace kvloom {
 
-constexpr int page_tokens = 16;
 constexpr int64_t grain_bytes = 64;  // a page id counts these from the start of the memory
 constexpr int32_t no_page = -1;
 
@@ -64,11 +64,12 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
-// Attends every row over one part. With `merge`, out and lse already hold the result over other entries: the
-// new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
+// Attends every row over one part, as its schedule says. With `merge`, out and lse already hold the result over other
+// entries: the new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
 struct AttendCall {
   Rows rows;
   Part part;
+  Work work;
   int32_t layer_slot, q_heads, threads;
   float scale;
   const float* q;  // [rows][q_heads][k_dim]

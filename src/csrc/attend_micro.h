@@ -12,14 +12,17 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that they are
-// about to be read. The pages of a list lie far apart, where no hardware looks ahead.
+// How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that the 32 values from i on
+// are about to be read. The pages of a list lie far apart, where no hardware looks ahead.
 struct Decoded {  // float32, already near
   static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
   static inline void soon(const void*, int64_t) {}
 };
 struct Float32 : Decoded {
-  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const float*)base + i); }
+  static inline void soon(const void* base, int64_t i) {
+    __builtin_prefetch((const float*)base + i);
+    __builtin_prefetch((const float*)base + i + 16);
+  }
 };
 struct Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
@@ -29,15 +32,15 @@ struct BFloat16 : Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
 };
 
-constexpr int max_rows = 6;
+constexpr int s_stride = chunk_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
 
-// Accumulators that fit in registers, in v16.
+// Accumulators that fit in registers, in v16, and the rows that go together.
 #if defined(__AVX512F__)
-constexpr int accumulators = 24;
+constexpr int accumulators = 24, max_rows = 12;
 #elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int accumulators = 6;
+constexpr int accumulators = 6, max_rows = 6;
 #else
-constexpr int accumulators = 2;
+constexpr int accumulators = 2, max_rows = 6;
 #endif
 
 // Columns of B that go with R rows of A.
@@ -45,42 +48,41 @@ constexpr int columns_for(int rows) {
   return accumulators / rows >= 4 ? 4 : accumulators / rows >= 2 ? 2 : 1;
 }
 
-// Pages to score: keys[p] is a page's transposed K, whose scores go to s + slots[p] * page_tokens.
+// Pages to score: keys[p] is a page's transposed K, whose scores go to s + slots[p] * page_tokens. Behind the last one
+// come `ahead` pages that are wanted next, whatever they hold.
 struct KeyPages {
+  static constexpr int ahead = 4;
   const void* const* keys;
   const int32_t* slots;
   int32_t count;
 };
 
 template <class Numbers, int R, int P>
-static inline void score_some(const float* q, int32_t k_dim, const void* const* keys, const void* const* next,
-                              const int32_t* slots, float* s, int32_t s_stride) {
+static inline void score_some(const float* q, int32_t k_dim, const void* const* keys, const int32_t* slots, float* s) {
   v16 acc[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = splat(0.0f);
-  for (int32_t d = 0; d < k_dim; d++) {
-    v16 k[P];
-    KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::at(keys[p], d * page_tokens);
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(next[p], d * page_tokens);
-    KV_UNROLL for (int r = 0; r < R; r++) {
-      const v16 x = splat(q[r * k_dim + d]);
-      KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = fma(x, k[p], acc[r][p]);
+  for (int32_t d = 0; d < k_dim; d += 2) {
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], d * page_tokens);
+    KV_UNROLL for (int e = 0; e < 2; e++) {
+      v16 k[P];
+      KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::at(keys[p], (d + e) * page_tokens);
+      KV_UNROLL for (int r = 0; r < R; r++) {
+        const v16 x = splat(q[(d + e) * R + r]);
+        KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = fma(x, k[p], acc[r][p]);
+      }
     }
   }
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++)
       store(s + r * s_stride + slots[p] * page_tokens, acc[r][p]);
 }
 
-// s[r][slot] = q[r] . keys, for R rows of q and all pages.
+// s[r][slot] = q[r] . keys, for R rows and all pages; q holds one component of all R rows after the other.
 template <class Numbers, int R>
-static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s, int32_t s_stride) {
+static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s) {
   constexpr int P = columns_for(R);
   int32_t p = 0;
-  for (; p + P <= pages.count; p += P) {
-    const void* const* next = pages.keys + (p + 2 * P <= pages.count ? p + P : p);
-    score_some<Numbers, R, P>(q, k_dim, pages.keys + p, next, pages.slots + p, s, s_stride);
-  }
-  for (; p < pages.count; p++)
-    score_some<Numbers, R, 1>(q, k_dim, pages.keys + p, pages.keys + p, pages.slots + p, s, s_stride);
+  for (; p + P <= pages.count; p += P) score_some<Numbers, R, P>(q, k_dim, pages.keys + p, pages.slots + p, s);
+  for (; p < pages.count; p++) score_some<Numbers, R, 1>(q, k_dim, pages.keys + p, pages.slots + p, s);
 }
 
 // Consecutive entries of a page: their values, their place in the row of weights, and how many they are.
@@ -89,22 +91,28 @@ struct Run {
   int32_t weight, count;
 };
 
+// Runs to mix. `after` is wanted next.
+struct Runs {
+  const Run* runs;
+  int32_t count;
+  const void* after;
+};
+
 template <class Numbers, int R, int C>
-static inline void mix_columns(const float* weights, int32_t stride, const Run* runs, int32_t num_runs, float* out,
-                               int32_t v_dim, int32_t column) {
+static inline void mix_columns(const float* weights, const Runs& runs, float* out, int32_t v_dim, int32_t column) {
   v16 acc[R][C];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] =
       load(out + r * v_dim + column + 16 * c);
-  for (int32_t i = 0; i < num_runs; i++) {
-    const float* w = weights + runs[i].weight;
-    const void* values = runs[i].values;
-    const void* next = runs[i + 1 < num_runs ? i + 1 : i].values;
-    for (int32_t j = 0; j < runs[i].count; j++) {
+  for (int32_t i = 0; i < runs.count; i++) {
+    const float* w = weights + runs.runs[i].weight;
+    const void* values = runs.runs[i].values;
+    const void* next = i + 1 < runs.count ? runs.runs[i + 1].values : runs.after;
+    for (int32_t j = 0; j < runs.runs[i].count; j++) {
       v16 v[C];
       KV_UNROLL for (int c = 0; c < C; c++) v[c] = Numbers::at(values, j * v_dim + column + 16 * c);
-      KV_UNROLL for (int c = 0; c < C; c++) Numbers::soon(next, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int c = 0; c < C; c += 2) Numbers::soon(next, j * v_dim + column + 16 * c);
       KV_UNROLL for (int r = 0; r < R; r++) {
-        const v16 x = splat(w[r * stride + j]);
+        const v16 x = splat(w[r * s_stride + j]);
         KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] = fma(x, v[c], acc[r][c]);
       }
     }
@@ -115,30 +123,39 @@ static inline void mix_columns(const float* weights, int32_t stride, const Run* 
 
 // out[r] += sum of weight x value over all runs, for R rows.
 template <class Numbers, int R>
-static void mix(const float* weights, int32_t stride, const Run* runs, int32_t num_runs, float* out, int32_t v_dim) {
+static void mix(const float* weights, const Runs& runs, float* out, int32_t v_dim) {
   constexpr int C = columns_for(R);
   int32_t column = 0;
-  for (; column + 16 * C <= v_dim; column += 16 * C)
-    mix_columns<Numbers, R, C>(weights, stride, runs, num_runs, out, v_dim, column);
-  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1>(weights, stride, runs, num_runs, out, v_dim, column);
+  for (; column + 16 * C <= v_dim; column += 16 * C) mix_columns<Numbers, R, C>(weights, runs, out, v_dim, column);
+  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1>(weights, runs, out, v_dim, column);
 }
 
+// `next`: `count` numbers that are wanted after these.
 template <class Numbers>
-static void decode(const void* stored, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; i += 16) store(out + i, Numbers::at(stored, i));
+static void decode(const void* stored, const void* next, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += 32) {
+    Numbers::soon(next, i);
+    store(out + i, Numbers::at(stored, i)), store(out + i + 16, Numbers::at(stored, i + 16));
+  }
 }
 
 // One number format's inner loops; index r - 1 serves r rows.
 struct Micro {
-  void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*, int32_t);
-  void (*mix[max_rows])(const float*, int32_t, const Run*, int32_t, float*, int32_t);
-  void (*decode)(const void*, int64_t, float*);
+  void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
+  void (*mix[max_rows])(const float*, const Runs&, float*, int32_t);
+  void (*decode)(const void*, const void*, int64_t, float*);
 };
 
+#if defined(__AVX512F__)
+#define KV_EACH_COUNT(X) X(1), X(2), X(3), X(4), X(5), X(6), X(7), X(8), X(9), X(10), X(11), X(12)
+#else
+#define KV_EACH_COUNT(X) X(1), X(2), X(3), X(4), X(5), X(6)
+#endif
+#define KV_SCORE(R) score<N, R>
+#define KV_MIX(R) mix<N, R>
+
 template <class N>
-static constexpr Micro micro_of = {{score<N, 1>, score<N, 2>, score<N, 3>, score<N, 4>, score<N, 5>, score<N, 6>},
-                                   {mix<N, 1>, mix<N, 2>, mix<N, 3>, mix<N, 4>, mix<N, 5>, mix<N, 6>},
-                                   decode<N>};
+static constexpr Micro micro_of = {{KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, decode<N>};
 
 static inline const Micro& micro_for(Number number) {
   return number == Number::float32   ? micro_of<Float32>

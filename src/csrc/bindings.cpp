@@ -13,6 +13,7 @@
 
 #include "attend.h"
 #include "decoder.h"
+#include "schedule.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -97,11 +98,16 @@ void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Add
               bound.row_pages, bound.row_slots});
 }
 
-void run_attend(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, float scale, Address q,
-                Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
+Schedule make_schedule(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, int32_t threads) {
+  return Schedule(rows, bound.part, layer_slot, q_heads, threads);
+}
+
+void run_attend(const Rows& rows, const BoundPart& bound, const Schedule& schedule, int32_t layer_slot, float scale,
+                Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
+  if (!schedule.fits(rows, bound.part)) throw nb::value_error("the schedule is of another plan");
   KV_PICK(attend_kernels, choose_isa(isa))
-      .attend({rows, bound.part, layer_slot, q_heads, threads, scale, pointer<const float>(q), pointer<float>(out),
-               pointer<float>(lse), merge});
+      .attend({rows, bound.part, schedule.work(), layer_slot, schedule.q_heads(), threads, scale,
+               pointer<const float>(q), pointer<float>(out), pointer<float>(lse), merge});
 }
 
 void bind_attend(nb::module_& m) {
@@ -113,7 +119,9 @@ void bind_attend(nb::module_& m) {
         "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a, "page_marks"_a, "page_lists"_a,
         "num_pages"_a, "num_lists"_a);
   m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
-  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "scale"_a, "q"_a, "out"_a,
+  nb::class_<Schedule>(m, "Schedule").def_prop_ro("kv_bytes", &Schedule::kv_bytes);
+  m.def("make_schedule", &make_schedule, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "threads"_a);
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "schedule"_a, "layer_slot"_a, "scale"_a, "q"_a, "out"_a,
         "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
 }
 

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <vector>
 
 #include "decoder_buffers.h"
 #include "linear.h"
 #include "ops.h"
 #include "pack.h"
+#include "schedule.h"
 
 namespace kvloom {
 namespace {
@@ -14,6 +17,29 @@ namespace {
 LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const float* x, int64_t rows, float* out) {
   return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads};
 }
+
+// The step's cuts of attention: layers that read the same pages in the same way share one.
+class Schedules {
+ public:
+  explicit Schedules(int threads) : threads_(threads) {}
+
+  const Schedule& find(const Rows& rows, const Part& part, const LayerKv::Place& place, int32_t heads) {
+    const int32_t slot = part.ragged ? place.slot : 0;
+    for (const Entry& entry : entries_)
+      if (entry.part == place.part && entry.slot == slot && entry.schedule->q_heads() == heads) return *entry.schedule;
+    entries_.push_back({place.part, slot, std::make_unique<Schedule>(rows, part, slot, heads, threads_)});
+    return *entries_.back().schedule;
+  }
+
+ private:
+  struct Entry {
+    int32_t part, slot;
+    std::unique_ptr<Schedule> schedule;
+  };
+
+  int threads_;
+  std::vector<Entry> entries_;
+};
 
 // One step under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
 class Pass {
@@ -25,6 +51,7 @@ class Pass {
         linear_(KV_PICK(linear_kernels, model.isa)),
         ops_(KV_PICK(ops_kernels, model.isa)),
         attend_(KV_PICK(attend_kernels, model.isa)),
+        schedules_(model.threads),
         at_(model, step.rows.rows, state.workspace),
         rows_(step.rows.rows) {}
 
@@ -106,9 +133,11 @@ class Pass {
     const LayerKv& kv = (*step_.kv)[number];
     bool merge = false;
     for (const LayerKv::Place& place : kv.reads) {
+      const Part& part = step_.parts[place.part]->part;
       clock_.measure(Operator::attend, [&] {
-        attend_.attend({step_.rows, step_.parts[place.part]->part, place.slot, model_.layers[number].heads,
-                        model_.threads, kv.scale, at_.q, at_.attended, at_.lse, merge});
+        const Schedule& schedule = schedules_.find(step_.rows, part, place, model_.layers[number].heads);
+        attend_.attend({step_.rows, part, schedule.work(), place.slot, schedule.q_heads(), model_.threads, kv.scale,
+                        at_.q, at_.attended, at_.lse, merge});
       });
       merge = true;
     }
@@ -142,6 +171,7 @@ class Pass {
   const LinearKernels& linear_;
   const OpsKernels& ops_;
   const AttendKernels& attend_;
+  Schedules schedules_;
   const DecoderBuffers at_;
   int64_t rows_;
   const float* pending_ = nullptr;

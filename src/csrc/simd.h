@@ -134,8 +134,15 @@ static inline Pair<H> fma(Pair<H> a, Pair<H> b, Pair<H> c) {
 // The greater one; b when either is NaN.
 template <class V>
 static inline V vmax(V a, V b) {
-  if constexpr (is_pair<V>)
-    return {vmax(a.lo, b.lo), vmax(a.hi, b.hi)};
+  if constexpr (is_pair<V>) return {vmax(a.lo, b.lo), vmax(a.hi, b.hi)};
+#if defined(__AVX512F__)
+  else if constexpr (sizeof(V) == 64)
+    return (V)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#endif
+#if defined(__AVX2__)
+  else if constexpr (sizeof(V) == 32)
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
   else
     return a > b ? a : b;
 }
@@ -164,6 +171,29 @@ static inline V vexp(V x) {
     // A NaN converts to any integer: p is NaN by then and stays so.
     Bits e = (__builtin_convertvector(n, Bits) + 127) << 23;
     return x < low ? V{} : p * (V)e;
+  }
+}
+
+// 2^x for x <= 0, to about 1.5 ulp; exactly 1 at 0, and exactly 0 from -126 down (so masked scores weigh nothing). NaN
+// stays.
+template <class V>
+static inline V vexp2(V x) {
+  if constexpr (is_pair<V>) {
+    return {vexp2(x.lo), vexp2(x.hi)};
+  } else {
+    typedef decltype(x < x) Bits;  // the integer vector of the same width
+    // 1.5 * 2^23 + 126: rounds x to an integer n, and leaves n + 126 in the lowest bits, the exponent of 2^(n - 1).
+    const V round = splat<V>(12583038.0f);
+    const V c = vmax(splat<V>(-126.0f), x);
+    const V t = c + round;
+    const V r = c - (t - round);
+    V p = splat<V>(2.0f * 1.3264727e-3f);  // 2^(r + 1), least relative error on [-0.5, 0.5]
+    p = fma(p, r, splat<V>(2.0f * 9.6715127e-3f));
+    p = fma(p, r, splat<V>(2.0f * 5.5507337e-2f));
+    p = fma(p, r, splat<V>(2.0f * 2.4022242e-1f));
+    p = fma(p, r, splat<V>(2.0f * 6.9314698e-1f));
+    p = fma(p, r, splat<V>(2.0f));
+    return p * (V)((Bits)t << 23);
   }
 }
 

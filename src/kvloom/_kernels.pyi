@@ -8,6 +8,10 @@ class Rows: ...
 class Part:
     def bind_writes(self, row_pages: int, row_slots: int, rows: int, page_bytes: int, memory_bytes: int) -> None: ...
 
+class Schedule:
+    @property
+    def kv_bytes(self) -> int: ...
+
 def bind_rows(*, positions: int, seq_rows: int, rows: int, seqs: int) -> Rows: ...
 def bind_part(
     *,
@@ -28,11 +32,12 @@ def bind_part(
     num_lists: int,
 ) -> Part: ...
 def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
+def make_schedule(rows: Rows, part: Part, layer_slot: int, q_heads: int, threads: int) -> Schedule: ...
 def attend(
     rows: Rows,
     part: Part,
+    schedule: Schedule,
     layer_slot: int,
-    q_heads: int,
     scale: float,
     q: int,
     out: int,

@@ -32,6 +32,14 @@ class BoundPlan:
     plan: Plan
     rows: _kernels.Rows
     parts: tuple[_kernels.Part, ...]
+    schedules: dict[tuple[int, int, int], _kernels.Schedule]
+    """By part, layer slot (0 when all layers read the same pages) and query heads: made when first asked for."""
+
+    def schedule(self, index: int, slot: int, num_heads: int, threads: int) -> _kernels.Schedule:
+        key = (index, slot if isinstance(self.plan.parts[index], RaggedPart) else 0, num_heads)
+        if key not in self.schedules:
+            self.schedules[key] = _kernels.make_schedule(self.rows, self.parts[index], key[1], num_heads, threads)
+        return self.schedules[key]
 
 
 class CpuAttend:
@@ -86,8 +94,8 @@ class CpuAttend:
             _kernels.attend(
                 bound.rows,
                 bound.parts[index],
+                bound.schedule(index, slot, num_heads, self.threads),
                 slot,
-                num_heads,
                 layer_plan.scale,
                 q_THD.data_ptr(),
                 out_THD.data_ptr(),
@@ -97,6 +105,15 @@ class CpuAttend:
                 self.isa,
             )
         return out_THD, lse_TH
+
+    def kv_bytes(self, plan: Plan, layer: int, num_heads: int) -> int:
+        """Bytes of keys and values that ``attend`` reads for ``layer``, given its number of query heads.
+
+        Pages that several sequences share count once where their rows are served together.
+        """
+        bound = self.bind(plan)
+        reads = plan.layers[layer].reads
+        return sum(bound.schedule(index, slot, num_heads, self.threads).kv_bytes for index, slot in reads)
 
     def bind(self, plan: Plan) -> BoundPlan:
         """What the kernels know of ``plan``, for callers who run them without Python in between."""
@@ -109,7 +126,7 @@ class CpuAttend:
                 raise
             except ValueError as error:
                 raise InternalError(f"the plan is broken: {error}") from None
-            self._last = BoundPlan(plan, rows, parts)
+            self._last = BoundPlan(plan, rows, parts, {})
         return self._last
 
     def _bind_part(self, plan: Plan, part: Part) -> _kernels.Part:

@@ -1,0 +1,212 @@
+"""Time attention alone, without a model: decodes, short chunks, prefills and shared prefixes, beside the machine's limits.
+
+    python -m bench.micro_attend [--threads 2] [--repeats 5] [--only decode]
+
+Every step runs the layers of SmolLM2-135M (30 layers, 9 query heads on 3 KV heads of 64) or of Gemma 3 270M (18 layers,
+4 query heads on 1 KV head of 256, window 512 on 15 of them) over float16 pages of random numbers. GB/s counts the KV bytes
+that the rows have to read, shared pages once; GFLOP/s counts the products that the rows see, nothing masked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench.limits import Limits, measure_limits, processor
+from kvloom.attend.builder import Rows, build_plan
+from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.plan import LayerPlan, Plan
+from kvloom.memory.arena import Arena
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.table import PageTable
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The attention layers of a model. ``windows``: one entry per layer group, with how many layers it has."""
+
+    name: str
+    heads: int
+    kv_heads: int
+    dim: int
+    windows: tuple[tuple[int | None, int], ...]
+
+    def formats(self) -> list[PageFormat]:
+        groups, first = [], 0
+        for window, count in self.windows:
+            layers = tuple(range(first, first := first + count))
+            name = "full" if window is None else f"window{window}"
+            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, "float16"))
+        return groups
+
+    def layers(self) -> tuple[LayerPlan, ...]:
+        scale = self.dim**-0.5
+        targets = [(group, slot) for group, (_, count) in enumerate(self.windows) for slot in range(count)]
+        return tuple(LayerPlan((target,), target, scale) for target in targets)
+
+
+SMOLLM2 = Shape("SmolLM2-135M", 9, 3, 64, ((None, 30),))
+GEMMA3 = Shape("Gemma 3 270M", 4, 1, 256, ((None, 3), (512, 15)))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A step: ``batch`` sequences of ``context`` positions, of which the first ``shared`` are common, ask their last
+    ``rows``."""
+
+    kind: str
+    shape: Shape
+    context: int
+    batch: int = 1
+    rows: int = 1
+    shared: int = 0
+
+
+LOADS = (
+    *(Load("decode", SMOLLM2, context, batch) for batch in (1, 8) for context in (512, 1024, 2048, 4096, 8192)),
+    *(Load("decode", GEMMA3, context) for context in (512, 2048, 8192)),
+    *(Load("shared", SMOLLM2, 2112, 8, rows, 2048) for rows in (1, 64)),
+    *(Load("few rows", SMOLLM2, 4096, 1, rows) for rows in (2, 4, 8, 16, 32, 64)),
+    *(Load("prefill", SMOLLM2, context, 1, context) for context in (512, 2048, 4096)),
+    *(Load("prefill", GEMMA3, context, 1, context) for context in (512, 2048, 4096)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One measured step: milliseconds, spread, and the work it did."""
+
+    load: Load
+    plan_ms: float
+    times_ms: tuple[float, ...]
+    kv_bytes: int
+    flop: int
+
+    @property
+    def step_ms(self) -> float:
+        return statistics.median(self.times_ms)
+
+    def row(self, limits: Limits) -> str:
+        load, rate = self.load, 1e-6 / self.step_ms
+        gb_s, gflop_s = self.kv_bytes * rate, self.flop * rate
+        cells = (
+            load.kind,
+            load.shape.name,
+            f"{load.context} ({load.shared} shared)" if load.shared else load.context,
+            load.batch,
+            load.rows,
+            f"{self.plan_ms:.2f}",
+            f"{self.step_ms:.2f}",
+            f"{min(self.times_ms):.2f}",
+            f"{gb_s:.1f} ({gb_s / limits.read_gb_s:.0%})",
+            f"{gflop_s:.0f} ({gflop_s / limits.sgemm_gflop_s:.0%})",
+        )
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _tables(load: Load, arena: Arena) -> list[list[PageTable]]:
+    """Page tables of every sequence, by layer group; shared positions lie in the same pages."""
+    tables: list[list[PageTable]] = [[] for _ in range(load.batch)]
+    for fmt, (window, _) in zip(load.shape.formats(), load.shape.windows, strict=True):
+        for b in range(load.batch):
+            table = PageTable(fmt, window)
+            for index in range(-(-load.context // PAGE_TOKENS)):
+                shared = b > 0 and (index + 1) * PAGE_TOKENS <= load.shared
+                page = tables[0][len(tables[b])].get(index) if shared else arena.allocate(fmt)
+                assert page is not None, "the arena is too small"
+                table.put(index, page, filled=0xFFFF, writable=not shared)
+            tables[b].append(table)
+    return tables
+
+
+def _arena(load: Load) -> Arena:
+    formats = load.shape.formats()
+    pages = load.batch * -(-load.context // PAGE_TOKENS)
+    slab_bytes = max(2**21, *(fmt.page_bytes for fmt in formats)) if len(formats) > 1 else formats[0].page_bytes * 8
+    per_slab = min(slab_bytes // fmt.page_bytes for fmt in formats)
+    budget = sum(-(-pages // per_slab) + 1 for _ in formats) * (slab_bytes + 2048 * 64)
+    arena = Arena(budget, slab_bytes)
+    numbers = arena.memory[: arena.memory.numel() // 2**20 * 2**20].view(torch.float16)
+    numbers.view(-1, 2**19).copy_(torch.randn(2**19, dtype=torch.float16))
+    return arena
+
+
+def _seen(load: Load, window: int | None) -> int:
+    """Entries that all rows of the step see, in one layer."""
+    positions = range(load.context - load.rows, load.context)
+    return load.batch * sum(min(position + 1, window or position + 1) for position in positions)
+
+
+def _read(load: Load, window: int | None) -> int:
+    """Entries that the step has to read, in one layer and head: those that several rows see count once."""
+    first = 0 if window is None else max(0, load.context - load.rows - window + 1)
+    return load.batch * (load.context - first) - (load.batch - 1) * max(0, load.shared - first)
+
+
+def measure(load: Load, threads: int, repeats: int) -> Figures:
+    """Time ``repeats`` steps after one to warm up."""
+    shape = load.shape
+    arena = _arena(load)
+    tables, layers = _tables(load, arena), shape.layers()
+    backend = CpuAttend(arena.memory, threads)
+    positions = np.arange(load.context - load.rows, load.context, dtype=np.int32)
+    q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim)
+    plan_ms, times_ms = [], []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        plan: Plan = build_plan([Rows(positions, table) for table in tables], layers)
+        planned = time.perf_counter()
+        for layer in range(len(layers)):
+            backend.attend(q_THD, plan, layer)
+        times_ms.append(1e3 * (time.perf_counter() - planned))
+        plan_ms.append(1e3 * (planned - started))
+    entry_bytes = 2 * 2 * shape.dim * shape.kv_heads
+    kv_bytes = sum(count * entry_bytes * _read(load, window) for window, count in shape.windows)
+    flop = sum(count * 4 * shape.dim * shape.heads * _seen(load, window) for window, count in shape.windows)
+    return Figures(load, statistics.median(plan_ms[1:]), tuple(times_ms[1:]), kv_bytes, flop)
+
+
+def fit(figures: Iterable[Figures], limits: Limits) -> list[str]:
+    """For each batch of decodes: the line time = start + slope x context, beside the bytes that a token costs."""
+    lines = []
+    decodes = [f for f in figures if f.load.kind == "decode" and f.load.shape is SMOLLM2]
+    for batch in sorted({f.load.batch for f in decodes}):
+        points = [f for f in decodes if f.load.batch == batch]
+        if len(points) < 2:
+            continue
+        contexts = [f.load.context for f in points]
+        slope, start = np.polyfit(contexts, [f.step_ms for f in points], 1)
+        least = points[-1].kv_bytes / points[-1].load.context / limits.read_gb_s / 1e6
+        text = f"{start:.2f} ms + {1e3 * slope:.3f} us per position of context; bytes / read rate: {1e3 * least:.3f} us"
+        lines.append(f"- decode, batch {batch}: {text} ({least / slope:.0%})")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=sorted({load.kind for load in LOADS}), help="loads of one kind")
+    options = parser.parse_args()
+    limits = measure_limits(options.threads)
+    torch.set_num_threads(1)
+    print(f"{processor()}, {options.threads} threads: reads {limits.read_gb_s:.1f} GB/s,", end=" ")
+    print(f"sgemm {limits.sgemm_gflop_s:.0f} GFLOP/s; medians of {options.repeats}\n")
+    print("| step | model | context | batch | rows | plan ms | attend ms | best ms | KV GB/s | GFLOP/s |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    figures = []
+    for load in LOADS:
+        if options.only in (None, load.kind):
+            figures.append(measure(load, options.threads, options.repeats))
+            print(figures[-1].row(limits), flush=True)
+    print("", *fit(figures, limits), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+// Partial results: what a set of rows has gathered over some entries, and how such states are put together.
+//
+// Scores are in units of log 2: weights are then powers of 2, which cost less than powers of e.
+#pragma once
+
+#include "attend.h"
+#include "simd.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+constexpr float empty = -__builtin_huge_valf();  // the maximum over nothing
+constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
+
+// Of every row: its maximum score, sum of weights (0 over nothing), weighted sum of values (anything over nothing). Not
+// yet divided.
+struct State {
+  float *m, *l, *o;
+
+  static int64_t floats(int64_t rows, int64_t v_dim) { return rows * (2 + v_dim); }
+  static State at(float* base, int64_t rows) { return {base, base + rows, base + 2 * rows}; }
+  State from(int64_t row, int64_t v_dim) const { return {m + row, l + row, o + row * v_dim}; }
+};
+
+// into := into + from for up to 16 rows, over disjoint sets of entries. Lanes past `rows` may read what lies behind in
+// the same state, and are dropped.
+static inline void merge_some(State into, State from, int32_t rows, int32_t v_dim) {
+  float keep[16], take[16], m[16], l[16];
+  const v16 m_into = load(into.m), m_from = load(from.m);
+  const v16 top = vmax(m_into, m_from);
+  const v16 base = vmax(top, splat(-3.0e38f));  // not minus infinity: nothing plus nothing
+  const v16 a = vexp2(m_into - base), b = vexp2(m_from - base);
+  store(keep, a), store(take, b), store(m, top), store(l, fma(load(into.l), a, load(from.l) * b));
+  for (int32_t r = 0; r < rows; r++) {
+    if (from.m[r] == empty) continue;
+    float *o = into.o + (int64_t)r * v_dim, *more = from.o + (int64_t)r * v_dim;
+    if (into.m[r] == empty) {
+      into.m[r] = from.m[r], into.l[r] = from.l[r];
+      std::memcpy(o, more, sizeof(float) * v_dim);
+      continue;
+    }
+    into.m[r] = m[r], into.l[r] = l[r];
+    for (int32_t d = 0; d < v_dim; d += 16)
+      store(o + d, fma(load(o + d), splat(keep[r]), load(more + d) * splat(take[r])));
+  }
+}
+
+static inline void merge_states(State into, State from, int32_t rows, int32_t v_dim) {
+  for (int32_t r = 0; r < rows; r += 16)
+    merge_some(into.from(r, v_dim), from.from(r, v_dim), rows - r < 16 ? rows - r : 16, v_dim);
+}
+
+static inline float exp_of(float x) {
+  float lanes[16];
+  store(lanes, vexp(splat(x)));
+  return lanes[0];
+}
+
+// Divides one row's state and writes it, or merges it into what is there. `lse` is a natural logarithm.
+static inline void finish_row(float m, float l, const float* o, float* out, float* lse, int32_t v_dim, bool merge) {
+  const bool nothing = m == empty;
+  if (merge && nothing) return;
+  float keep = 0.0f, take = nothing ? 0.0f : 1.0f / l, total = nothing ? empty : m * ln_2 + __builtin_logf(l);
+  if (merge && *lse != empty) {
+    const float top = *lse > total ? *lse : total;
+    const float old_weight = exp_of(*lse - top), new_weight = exp_of(total - top);
+    keep = old_weight / (old_weight + new_weight);
+    take *= new_weight / (old_weight + new_weight);
+    total = top + __builtin_logf(old_weight + new_weight);
+    for (int32_t d = 0; d < v_dim; d += 16) store(out + d, load(out + d) * splat(keep) + load(o + d) * splat(take));
+  } else if (nothing) {
+    std::memset(out, 0, sizeof(float) * v_dim);
+  } else {
+    for (int32_t d = 0; d < v_dim; d += 16) store(out + d, load(o + d) * splat(take));
+  }
+  *lse = total;
+}
+
+}  // namespace KV_ISA
+}  // namespace kvloom

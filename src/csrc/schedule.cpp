@@ -1,0 +1,232 @@
+#include "schedule.h"
+
+#include <algorithm>
+
+namespace kvloom {
+namespace {
+
+constexpr int tile_rows = 120;   // scores of a tile then take 130 KB
+constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
+constexpr int share = 4;         // an item above 1 / (share * threads) of the work is split into its chunks
+
+int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
+  return (int32_t)(std::lower_bound(part.page_marks + begin, part.page_marks + end, start,
+                                    [](int32_t mark, int64_t wanted) { return mark < wanted; }) -
+                   part.page_marks);
+}
+
+// Rows row_begin .. row_end of the row ids, over chunks chunk_begin .. chunk_end.
+struct Tile {
+  int32_t row_begin, row_end, chunk_begin, chunk_end;
+  int32_t chunks() const { return chunk_end - chunk_begin; }
+};
+
+// A tile together with the heads it stands for, and whether its chunks are its rows' first, or even all.
+struct Unit {
+  Tile tile;
+  int32_t head_begin, head_end;
+  bool first, all;
+};
+
+}  // namespace
+
+class Cutter {
+ public:
+  Cutter(Schedule& out, const Rows& rows, const Part& part, int32_t group)
+      : out_(out), rows_(rows), part_(part), group_(group), tile_positions_(std::max(1, tile_rows / group)) {}
+
+  // Cuts what heads head_begin .. head_end ask of the lists `list_of(sequence)`.
+  template <class ListOf>
+  void cut(int32_t head_begin, int32_t head_end, const ListOf& list_of) {
+    head_begin_ = head_begin, head_end_ = head_end;
+    std::vector<Tile> few;
+    for (int32_t b = 0; b < rows_.seqs; b++) {
+      const int32_t begin = rows_.seq_rows[b], end = rows_.seq_rows[b + 1];
+      if (begin == end) continue;
+      if (end - begin <= shared_rows)
+        few.push_back(place(list_of(b), begin, end));
+      else
+        each_tile(begin, end, [&](int32_t first, int32_t last) { add(place(list_of(b), first, last), true, true); });
+    }
+    spread(few.data(), few.data() + few.size(), 0);
+  }
+
+  // Turns the units into items, the largest first, and notes where their partials go.
+  void settle(int32_t threads) {
+    int64_t total = 0;
+    for (const Unit& unit : units_) total += cost(unit.tile) * (unit.head_end - unit.head_begin);
+    for (const Unit& unit : units_) {
+      const bool split = threads > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * share * threads > total;
+      for (int32_t c = unit.tile.chunk_begin; c < unit.tile.chunk_end; c += split ? 1 : unit.tile.chunks())
+        for (int32_t head = unit.head_begin; head < unit.head_end; head++)
+          add_item(unit, head, c, split ? c + 1 : unit.tile.chunk_end, split);
+      if (unit.tile.chunks() == 0)
+        for (int32_t head = unit.head_begin; head < unit.head_end; head++) add_item(unit, head, 0, 0, false);
+    }
+    std::stable_sort(out_.items_.begin(), out_.items_.end(),
+                     [&](const Item& a, const Item& b) { return cost(tile_of(a)) > cost(tile_of(b)); });
+    join();
+  }
+
+ private:
+  // A tile over all pages of a list that some of the rows may see.
+  Tile place(int64_t list, int32_t row_begin, int32_t row_end) {
+    const int32_t first_id = (int32_t)out_.row_ids_.size(), first_chunk = (int32_t)out_.chunks_.size();
+    for (int32_t row = row_begin; row < row_end; row++) out_.row_ids_.push_back(row);
+    int32_t begin = part_.page_lists[list], end = part_.page_lists[list + 1];
+    if (!part_.ragged) {
+      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - part_.window + 2 - page_tokens);
+      end = first_page_from(part_, begin, end, (int64_t)rows_.positions[row_end - 1] + 1);
+    }
+    while (begin < end) {
+      const int32_t stop =
+          part_.ragged ? std::min(begin + chunk_pages, end)
+                       : first_page_from(part_, begin, std::min(begin + chunk_pages, end),
+                                         (part_.page_marks[begin] / chunk_positions + 1) * (int64_t)chunk_positions);
+      out_.chunks_.push_back({begin, stop});
+      begin = stop;
+    }
+    return {first_id, (int32_t)out_.row_ids_.size(), first_chunk, (int32_t)out_.chunks_.size()};
+  }
+
+  // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long.
+  template <class Body>
+  void each_tile(int32_t begin, int32_t end, const Body& body) const {
+    const int32_t pieces = (end - begin + tile_positions_ - 1) / tile_positions_;
+    const int32_t step = (end - begin + pieces - 1) / pieces;
+    for (int32_t first = begin; first < end; first += step) body(first, std::min(first + step, end));
+  }
+
+  void add(const Tile& tile, bool first, bool all) { units_.push_back({tile, head_begin_, head_end_, first, all}); }
+
+  void add_pieces(const Tile& tile, bool first, bool all) {
+    each_tile(tile.row_begin, tile.row_end,
+              [&](int32_t begin, int32_t end) { add({begin, end, tile.chunk_begin, tile.chunk_end}, first, all); });
+  }
+
+  // -1, 0 or 1: an order of the chunks number `depth` of two tiles; equal when they are the same pages.
+  int compare(const Tile& a, const Tile& b, int32_t depth) const {
+    if (a.chunks() <= depth || b.chunks() <= depth) return (a.chunks() > depth) - (b.chunks() > depth);
+    const Chunk &x = out_.chunks_[a.chunk_begin + depth], &y = out_.chunks_[b.chunk_begin + depth];
+    const int32_t count = x.page_end - x.page_begin, other = y.page_end - y.page_begin;
+    if (count != other) return count < other ? -1 : 1;
+    if (const int found = order(part_.page_ids + x.page_begin, part_.page_ids + y.page_begin, count)) return found;
+    return order(part_.page_marks + x.page_begin, part_.page_marks + y.page_begin, count);
+  }
+
+  static int order(const int32_t* a, const int32_t* b, int32_t count) {
+    const auto differ = std::mismatch(a, a + count, b);
+    return differ.first == a + count ? 0 : *differ.first < *differ.second ? -1 : 1;
+  }
+
+  // Tiles begin .. end agree in their first `depth` chunks, which are dealt with. Those that agree further go on
+  // together.
+  void spread(Tile* begin, Tile* end, int32_t depth) {
+    std::stable_sort(begin, end, [&](const Tile& a, const Tile& b) { return compare(a, b, depth) < 0; });
+    while (begin < end) {
+      Tile* stop = begin + 1;
+      while (stop < end && compare(*begin, *stop, depth) == 0) stop++;
+      if (begin->chunks() <= depth) {
+        for (; begin < stop; begin++)
+          if (depth == 0) add_pieces(*begin, true, true);
+      } else if (stop == begin + 1) {
+        const Tile rest{begin->row_begin, begin->row_end, begin->chunk_begin + depth, begin->chunk_end};
+        add_pieces(rest, depth == 0, depth == 0);
+      } else {
+        go_together(begin, stop, depth);
+      }
+      begin = stop;
+    }
+  }
+
+  void go_together(Tile* begin, Tile* end, int32_t depth) {
+    int32_t until = depth + 1;
+    const auto agrees = [&](const Tile& tile) { return compare(*begin, tile, until) == 0; };
+    while (until < begin->chunks() && std::all_of(begin + 1, end, agrees)) until++;
+    const int32_t first_id = (int32_t)out_.row_ids_.size();
+    bool all = depth == 0;
+    for (Tile* tile = begin; tile < end; tile++) {
+      for (int32_t id = tile->row_begin; id < tile->row_end; id++) out_.row_ids_.push_back(out_.row_ids_[id]);
+      all = all && tile->chunks() == until;
+    }
+    const Tile together{first_id, (int32_t)out_.row_ids_.size(), begin->chunk_begin + depth,
+                        begin->chunk_begin + until};
+    add_pieces(together, depth == 0, all);
+    spread(begin, end, until);
+  }
+
+  int64_t pages(int32_t chunk_begin, int32_t chunk_end) const {
+    int64_t count = 0;
+    for (int32_t c = chunk_begin; c < chunk_end; c++) count += out_.chunks_[c].page_end - out_.chunks_[c].page_begin;
+    return count;
+  }
+  int64_t cost(const Tile& tile) const {
+    return (pages(tile.chunk_begin, tile.chunk_end) + 1) * (tile.row_end - tile.row_begin);
+  }
+  static Tile tile_of(const Item& item) {
+    return {item.row_begin, item.row_begin + item.row_count, item.chunk_begin, item.chunk_end};
+  }
+
+  void add_item(const Unit& unit, int32_t head, int32_t chunk_begin, int32_t chunk_end, bool split) {
+    const int32_t row_count = unit.tile.row_end - unit.tile.row_begin, state_rows = row_count * group_;
+    const Outcome outcome = split        ? Outcome::apart
+                            : unit.all   ? Outcome::finish
+                            : unit.first ? Outcome::fold
+                                         : Outcome::apart;
+    out_.items_.push_back({outcome, head, unit.tile.row_begin, row_count, chunk_begin, chunk_end, out_.state_rows_});
+    out_.kv_bytes_ += pages(chunk_begin, chunk_end) * (part_.k_bytes() + part_.v_bytes());
+    if (outcome == Outcome::finish) return;
+    const int32_t states = outcome == Outcome::fold ? 1 : chunk_end - chunk_begin;
+    for (int32_t i = 0; i < row_count; i++) {
+      const int32_t join = out_.row_ids_[unit.tile.row_begin + i] * part_.heads + head;
+      out_.join_items_[join]++;
+      for (int32_t s = 0; s < states; s++)
+        deliveries_.push_back({join, {out_.state_rows_ + s * (int64_t)state_rows, state_rows, i * group_}});
+    }
+    out_.state_rows_ += states * (int64_t)state_rows;
+  }
+
+  // Sorts the sources by join; within one they are in the order of the chunks already.
+  void join() {
+    for (const Delivery& delivery : deliveries_) out_.join_sources_[delivery.join + 1]++;
+    for (size_t j = 1; j < out_.join_sources_.size(); j++) out_.join_sources_[j] += out_.join_sources_[j - 1];
+    std::vector<int32_t> next(out_.join_sources_.begin(), out_.join_sources_.end() - 1);
+    out_.sources_.resize(deliveries_.size());
+    for (const Delivery& delivery : deliveries_) out_.sources_[next[delivery.join]++] = delivery.source;
+  }
+
+  struct Delivery {
+    int32_t join;
+    Source source;
+  };
+
+  Schedule& out_;
+  const Rows& rows_;
+  const Part& part_;
+  const int32_t group_, tile_positions_;
+  int32_t head_begin_ = 0, head_end_ = 0;
+  std::vector<Unit> units_;
+  std::vector<Delivery> deliveries_;
+};
+
+Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
+    : q_heads_(q_heads), positions_(rows.positions), page_ids_(part.page_ids) {
+  join_sources_.resize((size_t)rows.rows * part.heads + 1);
+  join_items_.resize((size_t)rows.rows * part.heads);
+  Cutter cutter(*this, rows, part, q_heads / part.heads);
+  if (!part.ragged) {
+    cutter.cut(0, part.heads, [](int32_t b) { return b; });
+  } else {
+    for (int32_t head = 0; head < part.heads; head++)
+      cutter.cut(head, head + 1, [&](int32_t b) { return ((int64_t)layer_slot * rows.seqs + b) * part.heads + head; });
+  }
+  cutter.settle(threads);
+}
+
+Work Schedule::work() const {
+  return {items_.data(),        row_ids_.data(),    chunks_.data(),         sources_.data(),
+          join_sources_.data(), join_items_.data(), (int64_t)items_.size(), (int64_t)join_items_.size(),
+          state_rows_};
+}
+
+}  // namespace kvloom

@@ -1,0 +1,39 @@
+// How attention over one part of a plan is cut into work. Made once per step; every layer follows it.
+//
+// Rows of several sequences share a tile over chunks that lie in the same pages (a common prefix): those are read once.
+#pragma once
+
+#include <vector>
+
+#include "attend.h"
+
+namespace kvloom {
+
+class Schedule {
+ public:
+  // `layer_slot` matters for ragged parts only: their lists differ from layer to layer.
+  Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads);
+
+  Work work() const;
+  // Bytes of KV that a layer reads when it follows this; what several items read counts several times.
+  int64_t kv_bytes() const { return kv_bytes_; }
+  int32_t q_heads() const { return q_heads_; }
+  // Whether it was made of these arrays.
+  bool fits(const Rows& rows, const Part& part) const {
+    return rows.positions == positions_ && part.page_ids == page_ids_;
+  }
+
+ private:
+  friend class Cutter;
+
+  std::vector<Item> items_;
+  std::vector<int32_t> row_ids_;
+  std::vector<Chunk> chunks_;
+  std::vector<Source> sources_;
+  std::vector<int32_t> join_sources_, join_items_;
+  int64_t state_rows_ = 0, kv_bytes_ = 0;
+  int32_t q_heads_;
+  const int32_t *positions_, *page_ids_;
+};
+
+}  // namespace kvloom

@@ -1,0 +1,57 @@
+// The cut of attention into work, as kernels read it: plain arrays. Schedule (schedule.h) makes and owns them.
+//
+//     chunk    what one softmax partial covers: 256 positions counted from 0 (dense), or 16 pages of a list (ragged)
+//     tile     query rows that go over the same chunks together
+//     item     what one thread takes: (KV head, tile, some chunks)
+//     source   a stored partial of one row; a row that several items serve is put together from its sources
+//
+// A row's chunks are merged from the left, one by one, whoever computed them, so the cut does not show in the result.
+#pragma once
+
+#include <cstdint>
+
+namespace kvloom {
+
+constexpr int page_tokens = 16;
+constexpr int chunk_pages = 16;
+constexpr int chunk_positions = chunk_pages * page_tokens;
+
+// Pages page_begin .. page_end of Part::page_ids, chunk_pages at most.
+struct Chunk {
+  int32_t page_begin, page_end;
+};
+
+// What becomes of the partials of an item's chunks.
+enum class Outcome : int32_t {
+  finish,  // these are all chunks of the rows: the results are written
+  fold,    // the rows' first chunks: merged, and stored as one state
+  apart,   // later chunks: stored one by one
+};
+
+struct Item {
+  Outcome outcome;
+  int32_t head;
+  int32_t row_begin, row_count;    // into Work::row_ids
+  int32_t chunk_begin, chunk_end;  // into Work::chunks
+  int64_t state;                   // where states are stored, counted in rows of states
+};
+
+// Rows first_row .. (one per query head of the group) of a stored state of `rows` rows.
+struct Source {
+  int64_t state;
+  int32_t rows, first_row;
+};
+
+// The cut, as kernels read it. Row t, head h has join t * heads + h; unless its item finishes it, it is put together
+// from sources[join_sources[j]] .. in order, by whoever delivers the last of its join_items[j] items.
+struct Work {
+  const Item* items;
+  const int32_t* row_ids;
+  const Chunk* chunks;
+  const Source* sources;
+  const int32_t* join_sources;
+  const int32_t* join_items;
+  int64_t num_items, num_joins, state_rows;
+};
+
+}  // namespace kvloom
