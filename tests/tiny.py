@@ -61,7 +61,9 @@ class TinyModel:
         )
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
-    def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:
+    def forward(
+        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
         self.rows.append(len(tokens_T))
         angles = plan.positions_T[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
         h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -70,7 +72,7 @@ class TinyModel:
             attend.write(_rows(wk, x).view(-1, KV_HEADS, DIM), _rows(wv, x).view(-1, KV_HEADS, DIM), plan, layer)
             out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM), plan, layer)
             h = h + _rows(wo, out.reshape(len(h), -1))
-        return h
+        return h if wanted_R is None else h[wanted_R]
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
         return _rows(self.head, hidden_RC / hidden_RC.norm(dim=1, keepdim=True) * math.sqrt(WIDTH))

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attend.h"
+#include "decoder.h"
 #include "schedule.h"
 
 namespace nb = nanobind;
@@ -46,6 +47,10 @@ Isa kvloom::choose_isa(const std::string& name) {
   throw nb::value_error(message.c_str());
 }
 
+void kvloom::raise_fault(const char* fault) {
+  if (fault) throw nb::value_error(fault);
+}
+
 namespace {
 
 void bind_dispatch(nb::module_& m) {
@@ -55,16 +60,7 @@ void bind_dispatch(nb::module_& m) {
       "The one used when none is named: the best, or what the environment variable KVLOOM_ISA says.");
 }
 
-void raise_fault(const char* fault) {
-  if (fault) throw nb::value_error(fault);
-}
-
-// Descriptions of arrays, made once per plan and checked when made. They do not keep the arrays alive.
-struct BoundPart {
-  Part part;
-  const int32_t *row_pages = nullptr, *row_slots = nullptr;
-};
-
+// Descriptions of arrays are made once per plan and checked when made. They do not keep the arrays alive.
 Rows bind_rows(Address positions, Address seq_rows, int32_t rows, int32_t seqs) {
   const Rows bound{pointer<const int32_t>(positions), pointer<const int32_t>(seq_rows), rows, seqs};
   raise_fault(find_fault(bound));
@@ -136,4 +132,5 @@ NB_MODULE(_kernels, m) {
   bind_dispatch(m);
   bind_attend(m);
   bind_linear(m);
+  bind_decoder(m);
 }

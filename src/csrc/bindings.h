@@ -12,7 +12,13 @@ namespace kvloom {
 // "" stands for the default. Throws ValueError when this machine cannot run it.
 Isa choose_isa(const std::string& name);
 
+// Throws ValueError when there is a fault.
+void raise_fault(const char* fault);
+
 // Weights, matrix products, and the small operators.
 void bind_linear(nanobind::module_& m);
+
+// A whole step in one call.
+void bind_decoder(nanobind::module_& m);
 
 }  // namespace kvloom

@@ -28,8 +28,9 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-bool all_below(const int64_t* index, int64_t count, int64_t end) {
-  return std::all_of(index, index + count, [end](int64_t i) { return 0 <= i && i < end; });
+template <class Index>
+bool all_below(const Index* index, int64_t count, int64_t end) {
+  return std::all_of(index, index + count, [end](Index i) { return 0 <= i && i < end; });
 }
 
 void bind_weights(nb::module_& m) {
@@ -88,9 +89,9 @@ void bind_ops(nb::module_& m) {
       "rope",
       [](uintptr_t x, uintptr_t positions, uintptr_t cos, uintptr_t sin, int64_t num_positions, int64_t tokens,
          int64_t heads, int64_t half, int64_t token_stride, int64_t head_stride, int threads, const std::string& isa) {
-        if (!all_below(at<int64_t>(positions), tokens, num_positions)) return false;
+        if (!all_below(at<int32_t>(positions), tokens, num_positions)) return false;
         KV_PICK(ops_kernels, choose_isa(isa))
-            .rope({at<float>(x), at<int64_t>(positions), at<float>(cos), at<float>(sin), tokens, heads, half,
+            .rope({at<float>(x), at<int32_t>(positions), at<float>(cos), at<float>(sin), tokens, heads, half,
                    token_stride, head_stride, threads});
         return true;
       },

@@ -62,28 +62,54 @@ inline void gate_mul(const GateArgs& a, const Gate& gate) {
   });
 }
 
+// out may be x.
+inline void norm_row(const float* x, const float* weight, float eps, float* out, int64_t width) {
+  const float scale = 1.0f / std::sqrt(sum_of_squares(x, width) / (float)width + eps);
+  for (int64_t i = 0; i < width; i++) out[i] = x[i] * scale * weight[i];
+}
+
+inline void rotate(float* x, const float* cos, const float* sin, int64_t half) {
+  float *lo = x, *hi = x + half;
+  for (int64_t i = 0; i < half; i++) {
+    const float a = lo[i], b = hi[i];
+    lo[i] = a * cos[i] - b * sin[i];
+    hi[i] = b * cos[i] + a * sin[i];
+  }
+}
+
 void rms_norm(const NormArgs& a) {
   for_rows(a.outer * a.inner, a.width, a.threads, [&](int64_t r) {
     float* x = a.x + r / a.inner * a.outer_stride + r % a.inner * a.inner_stride;
     if (a.add)
       for (int64_t i = 0; i < a.width; i++) x[i] += a.add[r * a.width + i];
-    const float scale = 1.0f / std::sqrt(sum_of_squares(x, a.width) / (float)a.width + a.eps);
-    float* out = a.out + r * a.width;
-    for (int64_t i = 0; i < a.width; i++) out[i] = x[i] * scale * a.weight[i];
+    norm_row(x, a.weight, a.eps, a.out + r * a.width, a.width);
   });
 }
 
 void rope(const RopeArgs& a) {
   for_rows(a.tokens, a.heads * a.half, a.threads, [&](int64_t t) {
-    const float *c = a.cos + a.positions[t] * a.half, *s = a.sin + a.positions[t] * a.half;
-    for (int64_t h = 0; h < a.heads; h++) {
-      float *lo = a.x + t * a.token_stride + h * a.head_stride, *hi = lo + a.half;
-      for (int64_t i = 0; i < a.half; i++) {
-        const float x = lo[i], y = hi[i];
-        lo[i] = x * c[i] - y * s[i];
-        hi[i] = y * c[i] + x * s[i];
+    const int64_t angle = a.positions[t] * a.half;
+    for (int64_t h = 0; h < a.heads; h++)
+      rotate(a.x + t * a.token_stride + h * a.head_stride, a.cos + angle, a.sin + angle, a.half);
+  });
+}
+
+void split_heads(const SplitHeadsArgs& a) {
+  for_rows(a.rows, (a.heads + 2 * a.kv_heads) * a.dim, a.threads, [&](int64_t t) {
+    const float* from = a.qkv + t * (a.heads + 2 * a.kv_heads) * a.dim;
+    const float *cos = a.cos + a.positions[t] * a.half, *sin = a.sin + a.positions[t] * a.half;
+    const auto heads_to = [&](float* to, int64_t heads, const float* norm, float eps) {
+      for (int64_t h = 0; h < heads; h++, from += a.dim, to += a.dim) {
+        if (norm)
+          norm_row(from, norm, eps, to, a.dim);
+        else
+          std::memcpy(to, from, (size_t)a.dim * 4);
+        rotate(to, cos, sin, a.half);
       }
-    }
+    };
+    heads_to(a.q + t * a.heads * a.dim, a.heads, a.q_norm, a.q_eps);
+    heads_to(a.k + t * a.kv_heads * a.dim, a.kv_heads, a.k_norm, a.k_eps);
+    std::memcpy(a.v + t * a.kv_heads * a.dim, from, (size_t)(a.kv_heads * a.dim) * 4);
   });
 }
 
@@ -97,7 +123,7 @@ void gelu_tanh_mul(const GateArgs& args) {
 
 }  // namespace
 
-const OpsKernels ops_kernels = {rms_norm, rope, silu_mul, gelu_tanh_mul};
+const OpsKernels ops_kernels = {rms_norm, rope, split_heads, silu_mul, gelu_tanh_mul};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

@@ -24,9 +24,22 @@ struct NormArgs {
 // sin).
 struct RopeArgs {
   float* x;
-  const int64_t* positions;
+  const int32_t* positions;
   const float *cos, *sin;  // [positions, half]
   int64_t tokens, heads, half, token_stride, head_stride;
+  int threads;
+};
+
+// qkv [rows, heads + 2 * kv_heads, dim] to where attend wants it, each contiguous: q and k normed per head (by
+// rms_norm, where the weight is not null) and rotated (by rope), v as it is.
+struct SplitHeadsArgs {
+  const float* qkv;
+  const int32_t* positions;
+  const float *cos, *sin;        // [positions, half]
+  const float *q_norm, *k_norm;  // [dim] or null
+  float *q, *k, *v;
+  int64_t rows, heads, kv_heads, dim, half;
+  float q_eps, k_eps;
   int threads;
 };
 
@@ -41,6 +54,7 @@ struct GateArgs {
 struct OpsKernels {
   void (*rms_norm)(const NormArgs&);
   void (*rope)(const RopeArgs&);
+  void (*split_heads)(const SplitHeadsArgs&);
   void (*silu_mul)(const GateArgs&);
   void (*gelu_tanh_mul)(const GateArgs&);
 };

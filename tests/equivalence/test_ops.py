@@ -66,7 +66,7 @@ def test_add_rms_norm_adds_in_place_and_normalizes_the_sum(width: int, isa: str)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("dim", "half"), [(64, 32), (64, 16), (20, 10), (2, 1)])
 def test_rope_equals_torch_bit_for_bit(dim: int, half: int, isa: str) -> None:
-    qkv_TC, positions_T = random(40, 5 * dim), torch.randint(0, 500, (40,))
+    qkv_TC, positions_T = random(40, 5 * dim), torch.randint(0, 500, (40,), dtype=torch.int32)
     cos_PD, sin_PD = angles(500, half)
     expected = qkv_TC.clone()
     reference_ops.rope(expected.view(40, 5, dim)[:, 1:4], positions_T, cos_PD, sin_PD, 1)
@@ -81,7 +81,7 @@ def test_rope_keeps_lengths_and_only_relative_angles_matter(isa: str) -> None:
         random(1, 1, 64).expand(250, 1, 64).clone(),
         random(1, 2, 32).view(1, 1, 64).expand(250, 1, 64).clone(),
     )
-    lengths, at = a.square().sum(-1), torch.arange(250)
+    lengths, at = a.square().sum(-1), torch.arange(250, dtype=torch.int32)
     ops.rope(a, at, cos_PD, sin_PD, 1, isa=isa)
     ops.rope(b, at + 17, cos_PD, sin_PD, 1, isa=isa)
     torch.testing.assert_close(a.square().sum(-1), lengths)
@@ -130,7 +130,7 @@ def test_bits_depend_on_the_row_only(isa: str, threads: int) -> None:
 def test_operators_take_no_rows() -> None:
     assert ops.rms_norm(torch.empty(0, 64), torch.ones(64), EPS, 2).shape == (0, 64)
     assert ops.silu_mul(torch.empty(0, 64), 2).shape == (0, 32)
-    ops.rope(torch.empty(0, 2, 64), torch.empty(0, dtype=torch.int64), *angles(4, 32), 2)
+    ops.rope(torch.empty(0, 2, 64), torch.empty(0, dtype=torch.int32), *angles(4, 32), 2)
 
 
 def test_mistaken_shapes_are_caught() -> None:
@@ -139,10 +139,10 @@ def test_mistaken_shapes_are_caught() -> None:
     with pytest.raises(AssertionError, match="7 features"):
         ops.silu_mul(torch.zeros(2, 7), 1)
     with pytest.raises(AssertionError, match="128 features to rotate, but heads have 64"):
-        ops.rope(torch.zeros(1, 1, 64), torch.zeros(1, dtype=torch.int64), *angles(4, 64), 1)
+        ops.rope(torch.zeros(1, 1, 64), torch.zeros(1, dtype=torch.int32), *angles(4, 64), 1)
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
 def test_positions_outside_of_the_tables_are_caught(bad: int) -> None:
     with pytest.raises(AssertionError, match="outside of tables of 4"):
-        ops.rope(torch.zeros(2, 1, 64), torch.tensor([0, bad]), *angles(4, 32), 1)
+        ops.rope(torch.zeros(2, 1, 64), torch.tensor([0, bad], dtype=torch.int32), *angles(4, 32), 1)

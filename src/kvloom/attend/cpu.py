@@ -26,7 +26,7 @@ LANES = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bound:
+class BoundPlan:
     """A plan and what the kernels know of it. Holding the plan keeps its arrays alive."""
 
     plan: Plan
@@ -64,7 +64,7 @@ class CpuAttend:
         self.memory = memory
         self.threads = threads
         self.isa = choose_isa(isa)
-        self._last: _Bound | None = None
+        self._last: BoundPlan | None = None
 
     def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
@@ -75,7 +75,7 @@ class CpuAttend:
         fmt = plan.parts[index].format
         _check(k_TKD, "k_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
         _check(v_TKD, "v_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
-        bound = self._bind(plan)
+        bound = self.bind(plan)
         keys, values = k_TKD.data_ptr(), v_TKD.data_ptr()
         _kernels.write(bound.rows, bound.parts[index], slot, keys, values, self.threads, self.isa)
 
@@ -85,7 +85,7 @@ class CpuAttend:
         num_rows, num_heads, _ = q_THD.shape
         v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
         out_THD, lse_TH = torch.empty(num_rows, num_heads, v_dim), torch.empty(num_rows, num_heads)
-        bound = self._bind(plan)
+        bound = self.bind(plan)
         for order, (index, slot) in enumerate(layer_plan.reads):
             part = plan.parts[index]
             _check(q_THD, "q_THD", torch.float32, (plan.num_rows, num_heads, part.format.k_dim))
@@ -111,11 +111,12 @@ class CpuAttend:
 
         Pages that several sequences share count once where their rows are served together.
         """
-        bound = self._bind(plan)
+        bound = self.bind(plan)
         reads = plan.layers[layer].reads
         return sum(bound.schedule(index, slot, num_heads, self.threads).kv_bytes for index, slot in reads)
 
-    def _bind(self, plan: Plan) -> _Bound:
+    def bind(self, plan: Plan) -> BoundPlan:
+        """What the kernels know of ``plan``, for callers who run them without Python in between."""
         if self._last is None or self._last.plan is not plan:
             _check_slots(plan)
             try:
@@ -125,7 +126,7 @@ class CpuAttend:
                 raise
             except ValueError as error:
                 raise InternalError(f"the plan is broken: {error}") from None
-            self._last = _Bound(plan, rows, parts, {})
+            self._last = BoundPlan(plan, rows, parts, {})
         return self._last
 
     def _bind_part(self, plan: Plan, part: Part) -> _kernels.Part:

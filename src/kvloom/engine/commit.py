@@ -10,6 +10,7 @@ from kvloom.engine.pages import Pages
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
+from kvloom.engine.stats import StepWatch
 from kvloom.segment import Span, SpanSet
 
 
@@ -25,6 +26,7 @@ class Commit:
     clock: Callable[[], float]
     new_child: Callable[[Request, int], Sequence]
     max_seqs: int
+    watch: StepWatch
     generated_tokens: int = 0
     computed_tokens: int = 0
     finished: dict[str, int] = field(default_factory=dict)
@@ -93,7 +95,9 @@ class Commit:
 
     def _extend(self, sequence: Sequence, logits_V: Logits) -> None:
         params = sequence.request.params
+        self.watch.lap("commit")
         token = sequence.sampler.draw(logits_V)
+        self.watch.lap("sample")
         sequence.tokens.append(token)
         sequence.gaps = SpanSet((Span(len(sequence.tokens) - 1, len(sequence.tokens)),))
         self.generated_tokens += 1

@@ -22,7 +22,7 @@ from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
-from kvloom.engine.stats import CacheStats, EngineStats
+from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward, torch_on_one_core
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError
@@ -88,6 +88,7 @@ class Engine:
         stages = (ChunkRunning(), self.grow, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
+        self.watch = StepWatch()
         self.commit = Commit(
             self.pages,
             self.scheduler.queues,
@@ -97,6 +98,7 @@ class Engine:
             self.clock,
             self._new_sequence,
             scheduling.max_seqs,
+            self.watch,
         )
         self._arrivals = 0
 
@@ -136,25 +138,31 @@ class Engine:
 
     def step(self) -> list[RequestUpdate]:
         """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
+        self.watch.start()
         draft = self.scheduler.schedule()
         failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
+        self.watch.lap("schedule")
         if draft.chunks:
             with torch_on_one_core():
-                self._run(form_batch(list(draft.chunks.values()), self.layout.layers))
+                batch = form_batch(list(draft.chunks.values()), self.layout.layers)
+                self.watch.lap("plan")
+                self._run(batch)
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
             if update.finished:
                 del self.requests[update.request_id]
+        self.watch.lap("commit")
         return updates
 
     def _run(self, batch: Batch) -> None:
-        """Forward, then commit."""
-        hidden_TC = self.forward.hidden(batch)
-        logits = self.forward.next_logits(batch, hidden_TC)
+        """Forward, sample, commit."""
+        hidden_RC = self.forward.hidden(batch)
+        logits = self.forward.next_logits(batch, hidden_RC)
+        self.watch.lap("forward")
         for n, chunk in enumerate(batch.chunks):
             if chunk.sequence.wants_prompt_scores:
-                self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_TC, n))
+                self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_RC, n))
             self.commit.written(chunk)
         for chunk, logits_V in logits:
             self.commit.sampled(chunk.sequence, logits_V)
@@ -194,6 +202,7 @@ class Engine:
             preemptions=self.grow.preemptions,
             finished=dict(self.commit.finished),
             cache=cache,
+            seconds=self.watch.seconds(),
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------

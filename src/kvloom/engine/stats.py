@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,43 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Where the time of all steps went. ``forward``: inside the model, its logits included; the rest is overhead."""
+
+    schedule: float = 0.0
+    plan: float = 0.0
+    forward: float = 0.0
+    sample: float = 0.0
+    commit: float = 0.0
+
+    @property
+    def overhead(self) -> float:
+        return self.schedule + self.plan + self.sample + self.commit
+
+
+Phase = Literal["schedule", "plan", "forward", "sample", "commit"]
+
+
+class StepWatch:
+    """Adds up seconds per phase: every ``lap`` charges the time since the last one to a phase."""
+
+    def __init__(self) -> None:
+        self._spent: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
+        self._last = 0.0
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self, phase: Phase) -> None:
+        now = time.perf_counter()
+        self._spent[phase] += now - self._last
+        self._last = now
+
+    def seconds(self) -> StepSeconds:
+        return StepSeconds(**self._spent)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """State of the scheduler, and totals since the start."""
 
@@ -38,3 +77,4 @@ class EngineStats:
     preemptions: int
     finished: dict[str, int]
     cache: CacheStats
+    seconds: StepSeconds = field(default_factory=StepSeconds)

@@ -40,21 +40,23 @@ class Forward:
     attend: Attend
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """Hidden states of all rows, (T, width); KV of all rows is written when this returns."""
-        return self.model.forward(batch.tokens_T, batch.plan, self.attend)
+        """Hidden states of the wanted rows, (R, width); KV of all rows is written when this returns."""
+        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
 
-    def next_logits(self, batch: Batch, hidden_TC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
+    def next_logits(self, batch: Batch, hidden_RC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
         """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row."""
-        closing = [(c, batch.row_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
+        closing = [(c, batch.wanted_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
         if not closing:
             return []
-        logits_RV = self.model.logits(hidden_TC[[row for _, row in closing]]).numpy()
+        if len(closing) < len(hidden_RC):  # prompt scores are wanted too
+            hidden_RC = hidden_RC[[row for _, row in closing]]
+        logits_RV = self.model.logits(hidden_RC).numpy()
         return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
 
-    def prompt_logits(self, batch: Batch, hidden_TC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:
+    def prompt_logits(self, batch: Batch, hidden_RC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""
-        first, last = batch.row_starts[n], batch.row_starts[n + 1]
+        first, last = batch.wanted_starts[n], batch.wanted_starts[n + 1]
         positions = [p for span in batch.chunks[n].spans for p in span.positions()]
         for start in range(first, last, _LOGIT_ROWS):
-            rows = self.model.logits(hidden_TC[start : min(last, start + _LOGIT_ROWS)]).numpy()
+            rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)]).numpy()
             yield from zip(positions[start - first :], rows, strict=False)

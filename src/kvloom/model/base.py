@@ -28,10 +28,13 @@ class Model(Protocol):
         """Hex SHA-256 of the weights' content and of the settings they run with (RoPE too): equal ids may share KV."""
         ...
 
-    def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:
-        """Run the layers over the step's rows; return hidden states after the final norm, float32 (T, width).
+    def forward(
+        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the layers over the step's rows; return hidden states after the final norm, float32 (R, width).
 
-        ``tokens_T`` is int64. Positions are ``plan.positions_T``. New KV is written through ``attend.write``.
+        ``tokens_T`` is int64. Positions are ``plan.positions_T``. ``wanted_R``: the rows asked for, ascending, int64;
+        None asks for all. The KV of all rows is written, in the pages that ``attend`` holds.
         """
         ...
 

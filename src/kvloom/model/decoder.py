@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from kvloom.attend.base import Attend
+from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
+from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
 from kvloom.model.rope import RopeTable
@@ -27,7 +29,7 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoder:
-    """``embed`` and ``head`` hold one Weight when they are tied."""
+    """``embed`` and ``head`` hold one Weight when they are tied. ``fused``: all layers in one call, if possible."""
 
     spec: ModelSpec
     weights_id: str
@@ -38,6 +40,7 @@ class Decoder:
     norm: Norm
     head: Projection
     threads: int
+    fused: FusedDecoder | None
 
     @property
     def vocab_size(self) -> int:
@@ -47,17 +50,34 @@ class Decoder:
     def context_length(self) -> int:
         return self.spec.context_length
 
-    def forward(self, tokens_T: torch.Tensor, plan: Plan, attend: Attend) -> torch.Tensor:
+    def forward(
+        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
         last = int(plan.positions_T.max())
         for table in self.ropes:
             table.cover(last)
+        if self.fused is None or not isinstance(attend, CpuAttend):
+            return self.op_by_op(tokens_T, plan, attend, wanted_R)
+        rows_R = torch.arange(len(tokens_T)) if wanted_R is None else wanted_R
+        return self.fused.run(tokens_T, attend.bind(plan), rows_R)
+
+    def op_by_op(
+        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """``forward``, spelled out: what the fused layers must equal bit for bit. RoPE tables cover the positions."""
         x_TC = self.embed.gather(tokens_T, threads=self.threads)
         if self.spec.embed_scale != 1.0:
             x_TC = x_TC.mul_(self.spec.embed_scale)
-        step = Step(plan, attend, plan.positions_T.long())
+        step = Step(plan, attend)
         for layer, block in enumerate(self.blocks):
             x_TC = block(x_TC, step, layer)
-        return self.norm(x_TC)
+        return self.norm(x_TC if wanted_R is None else x_TC[wanted_R])
+
+    def operator_seconds(self) -> dict[str, float]:
+        """Seconds that fused layers have spent so far, by operator. Empty when they run op by op."""
+        return {} if self.fused is None else self.fused.kernel.seconds()
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        if self.fused is not None:
+            return self.fused.logits(hidden_RC)
         return self.head(hidden_RC.contiguous())

@@ -10,7 +10,7 @@ import torch
 
 from kvloom.model.family import Family
 from kvloom.model.keys import Keys, hf_rope
-from kvloom.model.layers import Attention, GatedMlp, Norm, Step, Tensors, attention, gated_mlp
+from kvloom.model.layers import Attention, BlockParts, GatedMlp, Norm, Step, Tensors, attention, gated_mlp
 from kvloom.model.names import SANDWICH_NORMS
 from kvloom.model.ops import gelu_tanh_mul
 from kvloom.model.rope import RopeTable
@@ -83,6 +83,11 @@ class SandwichBlock:
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
         delta_TC = self.post_attn_norm(self.attention(self.attn_norm(x_TC), step, layer))
         return x_TC.add_(self.post_mlp_norm(self.mlp(self.mlp_norm.add(x_TC, delta_TC))))
+
+    def parts(self) -> BlockParts:
+        return BlockParts(
+            self.attn_norm, self.attention, self.mlp_norm, self.mlp, self.post_attn_norm, self.post_mlp_norm
+        )
 
 
 def _block(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTable) -> SandwichBlock:

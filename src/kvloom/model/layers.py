@@ -36,15 +36,17 @@ class Block(Protocol):
     """One layer of the model. May change ``x_TC`` in place, and returns it."""
 
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor: ...
+    def parts(self) -> BlockParts | None:
+        """What it is made of, if that says everything about it: then ``fused`` can run it. None: op by op only."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights. ``positions_T``: the plan's, as int64."""
+    """What a layer needs beside its weights."""
 
     plan: Plan
     attend: Attend
-    positions_T: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +97,7 @@ class Attention:
         if self.qk_norms is not None:
             q_THD, k_TKD = self.qk_norms[0](q_THD), self.qk_norms[1](k_TKD)
         for part in (q_THD, k_TKD):
-            rope(part, step.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
+            rope(part, step.plan.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
         if step.plan.layers[layer].writes is not None:
             v_TKD = qkv_TXD[:, -self.kv_heads :]
             step.attend.write(k_TKD.contiguous(), v_TKD.contiguous(), step.plan, layer)
@@ -116,6 +118,18 @@ class GatedMlp:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BlockParts:
+    """x += post_attn_norm(attention(attn_norm(x))); x += post_mlp_norm(mlp(mlp_norm(x))). None: no norm there."""
+
+    attn_norm: Norm
+    attention: Attention
+    mlp_norm: Norm
+    mlp: GatedMlp
+    post_attn_norm: Norm | None = None
+    post_mlp_norm: Norm | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PreNormBlock:
     """x += attention(norm(x)); x += mlp(norm(x))."""
 
@@ -127,6 +141,9 @@ class PreNormBlock:
     def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
         delta_TC = self.attention(self.attn_norm(x_TC), step, layer)
         return x_TC.add_(self.mlp(self.mlp_norm.add(x_TC, delta_TC)))
+
+    def parts(self) -> BlockParts:
+        return BlockParts(self.attn_norm, self.attention, self.mlp_norm, self.mlp)
 
 
 def attention(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTable) -> Attention:

@@ -14,6 +14,7 @@ from kvloom.config import Activations
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.base import Model
 from kvloom.model.decoder import Decoder, kv_map_of
+from kvloom.model.fused import fuse
 from kvloom.model.layers import Norm, Projection
 from kvloom.model.manifest import Manifest, TensorEntry
 from kvloom.model.ops import Precision
@@ -41,22 +42,25 @@ def load_model(manifest: Manifest, threads: int, activations: Activations) -> Mo
     full = RopeTable(spec.rope)
     local = full if spec.rope_local is None else RopeTable(spec.rope_local)
     family = FAMILIES[manifest.family]
-    embed = tensors.weight("embed")
+    embed, norm = tensors.weight("embed"), tensors.norm("norm")
+    head_weight = tensors.weight("head") if "head" in tensors else embed
+    head = Projection(head_weight, None, threads, _HEAD_PRECISION[activations])
+    ropes = (full,) if local is full else (full, local)
+    blocks = tuple(
+        family.block(spec, tensors, layer, full if window is None else local)
+        for layer, window in enumerate(spec.windows)
+    )
     return Decoder(
         spec=spec,
         weights_id=_with_activations(manifest.weights_id, activations),
         kv_map=kv_map_of(spec),
         embed=embed,
-        blocks=tuple(
-            family.block(spec, tensors, layer, full if window is None else local)
-            for layer, window in enumerate(spec.windows)
-        ),
-        ropes=(full,) if local is full else (full, local),
-        norm=tensors.norm("norm"),
-        head=Projection(
-            tensors.weight("head") if "head" in tensors else embed, None, threads, _HEAD_PRECISION[activations]
-        ),
+        blocks=blocks,
+        ropes=ropes,
+        norm=norm,
+        head=head,
         threads=threads,
+        fused=fuse(spec, embed, head, blocks, norm, ropes, threads),
     )
 
 

@@ -20,8 +20,8 @@ from kvloom.model.weight import Weight
 Precision = Literal["float32", "int8", "int16"]
 """Of activations in a matrix product."""
 
-_DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
-"""Of 8 bits each."""
+DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
+"""Of 8 bits each; the kernels' ``enum class Activations``."""
 
 
 def linear(
@@ -52,7 +52,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
-        _DIGITS[activations],
+        DIGITS[activations],
         isa or "",
     )
     return out_RO
@@ -95,7 +95,7 @@ def rope(
     """Rotate in place: feature i with feature i + half, by the angle of the row's position.
 
     The tables are float32 (positions, half), contiguous, and hold everything about scaling; ``2 * half`` <=
-    D, and features beyond stay. ``positions_T`` is int64, each in [0, P). ``x_THD`` is float32 and only its
+    D, and features beyond stay. ``positions_T`` is int32, each in [0, P). ``x_THD`` is float32 and only its
     last dimension must be contiguous, so it may be a slice of a wider tensor.
     """
     tokens, heads, dim = x_THD.shape
@@ -104,7 +104,7 @@ def rope(
     assert strides[2] == 1, f"the last dimension must be contiguous: {strides}"
     assert sin_PD.shape == table, f"tables differ: {tuple(table)} and {tuple(sin_PD.shape)}"
     assert 2 * half <= dim, f"{2 * half} features to rotate, but heads have {dim}"
-    assert positions_T.dtype == torch.int64, f"positions must be int64, not {positions_T.dtype}"
+    assert positions_T.dtype == torch.int32, f"positions must be int32, not {positions_T.dtype}"
     assert positions_T.shape == (tokens,), f"{tuple(positions_T.shape)} positions for {tokens} tokens"
     assert positions_T.is_contiguous(), "positions must be contiguous"
     in_range = _kernels.rope(

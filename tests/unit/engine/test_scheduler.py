@@ -167,7 +167,8 @@ def test_form_batch_flattens_in_order() -> None:
     draft = engine.scheduler.schedule()
     batch = form_batch(list(draft.chunks.values()), engine.layout.layers)
     assert batch.tokens_T.tolist() == a.tokens + b.tokens[:4]
-    assert batch.row_starts == (0, 20, 24)
+    assert batch.wanted_R.tolist() == [19]
+    assert batch.wanted_starts == (0, 1, 1)
     assert batch.plan.positions_T.tolist() == [*range(20), *range(4)]
     part = batch.plan.parts[0]
     assert part.page_starts_P.tolist() == [0, 16, 0]

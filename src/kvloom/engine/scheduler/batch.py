@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from kvloom.attend.builder import Rows, build_plan
@@ -14,21 +15,42 @@ from kvloom.engine.scheduler.state import Chunk
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One step's work. Chunk c's rows are ``row_starts[c] : row_starts[c + 1]`` of ``tokens_T`` and ``plan``."""
+    """One step's work: rows of all chunks, one after another, in ``tokens_T`` and ``plan``.
+
+    Somebody wants the logits of rows ``wanted_R``; those of chunk c are ``wanted_starts[c] : wanted_starts[c + 1]`` of
+    them: its last row when it closes its sequence's gaps, all of its rows when the prompt's scores are asked for.
+    """
 
     chunks: tuple[Chunk, ...]
     tokens_T: torch.Tensor
     plan: Plan
-    row_starts: tuple[int, ...]
+    wanted_R: torch.Tensor
+    wanted_starts: tuple[int, ...]
 
 
 def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     """Flatten the chunks; ``layers`` says what each model layer reads."""
-    rows, tokens, starts = [], [], [0]
+    rows: list[Rows] = []
+    tokens: list[int] = []
+    wanted: list[int] = []
+    wanted_starts = [0]
     for chunk in chunks:
-        known = chunk.sequence.tokens
-        positions = np.concatenate([np.arange(span.start, span.stop, dtype=np.int32) for span in chunk.spans])
-        tokens.append(np.concatenate([np.array(known[span.start : span.stop], np.int64) for span in chunk.spans]))
-        rows.append(Rows(positions, chunk.sequence.tables))
-        starts.append(starts[-1] + len(positions))
-    return Batch(tuple(chunks), torch.from_numpy(np.concatenate(tokens)), build_plan(rows, layers), tuple(starts))
+        known, first = chunk.sequence.tokens, len(tokens)
+        for span in chunk.spans:
+            tokens += known[span.start : span.stop]
+        rows.append(Rows(_positions(chunk), chunk.sequence.tables))
+        if chunk.sequence.wants_prompt_scores:
+            wanted += range(first, len(tokens))
+        elif chunk.closes:
+            wanted.append(len(tokens) - 1)
+        wanted_starts.append(len(wanted))
+    return Batch(tuple(chunks), _int64(tokens), build_plan(rows, layers), _int64(wanted), tuple(wanted_starts))
+
+
+def _positions(chunk: Chunk) -> npt.NDArray[np.int32]:
+    spans = [np.arange(span.start, span.stop, dtype=np.int32) for span in chunk.spans]
+    return spans[0] if len(spans) == 1 else np.concatenate(spans)
+
+
+def _int64(values: list[int]) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))

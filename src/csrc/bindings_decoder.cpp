@@ -1,0 +1,129 @@
+// Python's door to a whole step. Callers have checked shapes and types of what they describe when a model is made;
+// what changes from step to step is checked here.
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "decoder.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace kvloom {
+namespace {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// The KV of all layers: the same for every step of a model.
+struct KvPlaces {
+  std::vector<LayerKv> layers;
+};
+
+typedef std::vector<std::pair<int32_t, int32_t>> Places;
+
+void add_kv(KvPlaces& kv, const Places& reads, const Places& writes, float scale) {
+  LayerKv layer;
+  for (const auto& [part, slot] : reads) layer.reads.push_back({part, slot});
+  for (const auto& [part, slot] : writes) layer.writes.push_back({part, slot});
+  layer.scale = scale;
+  kv.layers.push_back(layer);
+}
+
+class Decoder {
+ public:
+  Decoder(const LinearMap& embed, const LinearMap& head, float embed_scale, const NormWeight& norm, int threads,
+          const std::string& isa)
+      : model_{embed, head, embed_scale, norm, {}, threads, choose_isa(isa)} {}
+
+  void add_layer(const DecoderLayer& layer) { model_.layers.push_back(layer); }
+
+  void run(Address tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+           const std::vector<std::tuple<Address, Address, int64_t, int64_t>>& ropes, Address wanted, int64_t num_wanted,
+           Address hidden) {
+    DecoderStep step{at<const int64_t>(tokens), rows,       std::move(parts), &kv.layers, {},
+                     at<const int64_t>(wanted), num_wanted, at<float>(hidden)};
+    for (const auto& [cos, sin, positions, half] : ropes)
+      step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
+    raise_fault(find_fault(model_, step));
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> only_one(running_);
+    run_decoder(model_, step, state_);
+  }
+
+  void logits(Address hidden, int64_t rows, Address logits) {
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> only_one(running_);
+    run_head(model_, at<const float>(hidden), rows, at<float>(logits), state_);
+  }
+
+  std::map<std::string, double> seconds() const {
+    std::map<std::string, double> seconds;
+    for (int i = 0; i < (int)Operator::count; i++) seconds[kOperatorNames[i]] = state_.clock.seconds((Operator)i);
+    return seconds;
+  }
+
+  size_t workspace_bytes() const { return state_.workspace.bytes(); }
+
+ private:
+  DecoderModel model_;
+  DecoderState state_;
+  std::mutex running_;
+};
+
+LinearMap linear_map(Address parts, int64_t num_parts, Address bias, int64_t cols, int64_t outputs, int digits) {
+  return {at<const Matrix>(parts), num_parts, at<const float>(bias), cols, outputs, (Activations)digits};
+}
+
+NormWeight norm_weight(Address weight, float eps) {
+  return {at<const float>(weight), eps};
+}
+
+DecoderLayer decoder_layer(const NormWeight& attn_norm, const NormWeight& q_norm, const NormWeight& k_norm,
+                           const NormWeight& post_attn_norm, const NormWeight& mlp_norm,
+                           const NormWeight& post_mlp_norm, const LinearMap& qkv, const LinearMap& o,
+                           const LinearMap& gate_up, const LinearMap& down, int gate, int32_t rope, int32_t heads,
+                           int32_t kv_heads, int32_t head_dim) {
+  return {attn_norm, q_norm, k_norm,     post_attn_norm, mlp_norm, post_mlp_norm, qkv,     o,
+          gate_up,   down,   (Gate)gate, rope,           heads,    kv_heads,      head_dim};
+}
+
+}  // namespace
+
+void bind_decoder(nb::module_& m) {
+  nb::class_<LinearMap>(m, "LinearMap");
+  nb::class_<NormWeight>(m, "NormWeight");
+  nb::class_<DecoderLayer>(m, "DecoderLayer");
+  m.def("linear_map", &linear_map, nb::kw_only(), "parts"_a, "num_parts"_a, "bias"_a, "cols"_a, "outputs"_a,
+        "digits"_a);
+  m.def("norm_weight", &norm_weight, "weight"_a, "eps"_a);
+  m.def("decoder_layer", &decoder_layer, nb::kw_only(), "attn_norm"_a, "q_norm"_a, "k_norm"_a, "post_attn_norm"_a,
+        "mlp_norm"_a, "post_mlp_norm"_a, "qkv"_a, "o"_a, "gate_up"_a, "down"_a, "gate"_a, "rope"_a, "heads"_a,
+        "kv_heads"_a, "head_dim"_a);
+  nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "reads"_a, "writes"_a, "scale"_a);
+  nb::class_<Decoder>(m, "Decoder")
+      .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
+           "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
+      .def("add_layer", &Decoder::add_layer, "layer"_a)
+      .def("run", &Decoder::run, "tokens"_a, "rows"_a, "parts"_a, "kv"_a, "ropes"_a, "wanted"_a, "num_wanted"_a,
+           "hidden"_a)
+      .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
+      .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
+      .def("workspace_bytes", &Decoder::workspace_bytes);
+}
+
+}  // namespace kvloom

@@ -1,0 +1,233 @@
+#include "decoder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "decoder_buffers.h"
+#include "linear.h"
+#include "ops.h"
+#include "pack.h"
+#include "schedule.h"
+
+namespace kvloom {
+namespace {
+
+LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const float* x, int64_t rows, float* out) {
+  return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads,
+          map.activations};
+}
+
+// The step's cuts of attention: layers that read the same pages in the same way share one.
+class Schedules {
+ public:
+  explicit Schedules(int threads) : threads_(threads) {}
+
+  const Schedule& find(const Rows& rows, const Part& part, const LayerKv::Place& place, int32_t heads) {
+    const int32_t slot = part.ragged ? place.slot : 0;
+    for (const Entry& entry : entries_)
+      if (entry.part == place.part && entry.slot == slot && entry.schedule->q_heads() == heads) return *entry.schedule;
+    entries_.push_back({place.part, slot, std::make_unique<Schedule>(rows, part, slot, heads, threads_)});
+    return *entries_.back().schedule;
+  }
+
+ private:
+  struct Entry {
+    int32_t part, slot;
+    std::unique_ptr<Schedule> schedule;
+  };
+
+  int threads_;
+  std::vector<Entry> entries_;
+};
+
+// One step under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
+class Pass {
+ public:
+  Pass(const DecoderModel& model, const DecoderStep& step, DecoderState& state)
+      : model_(model),
+        step_(step),
+        clock_(state.clock),
+        linear_(KV_PICK(linear_kernels, model.isa)),
+        ops_(KV_PICK(ops_kernels, model.isa)),
+        attend_(KV_PICK(attend_kernels, model.isa)),
+        schedules_(model.threads),
+        at_(model, step.rows.rows, state.workspace),
+        rows_(step.rows.rows) {}
+
+  void run() {
+    clock_.measure(Operator::embed, [&] { embed(); });
+    for (size_t n = 0; n < model_.layers.size(); n++) layer(n);
+    if (step_.num_wanted > 0) norm(model_.norm, step_.hidden);
+  }
+
+ private:
+  void embed() {
+    gather_rows(model_.embed.parts, model_.embed.num_parts, model_.width(), step_.tokens, rows_, at_.x, model_.threads);
+    if (model_.embed_scale == 1.0f) return;
+    for (int64_t i = 0; i < rows_ * model_.width(); i++) at_.x[i] *= model_.embed_scale;
+  }
+
+  void layer(size_t number) {
+    const DecoderLayer& layer = model_.layers[number];
+    norm(layer.attn_norm, at_.normed);
+    linear(layer.qkv, at_.normed, at_.qkv);
+    split_heads(layer);
+    write(number);
+    const bool last = number + 1 == model_.layers.size();
+    if (last && step_.num_wanted == 0) return;
+    attend(number);
+    if (last) keep_wanted(layer);
+    linear(layer.o, at_.attended, at_.delta);
+    pending_ = after(layer.post_attn_norm);
+    norm(layer.mlp_norm, at_.normed);
+    linear(layer.gate_up, at_.normed, at_.gate_up);
+    gate(layer);
+    linear(layer.down, at_.gated, at_.delta);
+    pending_ = after(layer.post_mlp_norm);
+  }
+
+  // Adds what is pending to x, and writes the norm of the sum.
+  void norm(const NormWeight& norm, float* out) {
+    const int64_t width = model_.width();
+    clock_.measure(Operator::norm, [&] {
+      ops_.rms_norm({at_.x, pending_, norm.weight, out, rows_, 1, width, width, 0, norm.eps, model_.threads});
+    });
+    pending_ = nullptr;
+  }
+
+  // delta, normed in place where the family does that.
+  const float* after(const NormWeight& norm) {
+    const int64_t width = model_.width();
+    if (!norm.weight) return at_.delta;
+    clock_.measure(Operator::norm, [&] {
+      ops_.rms_norm({at_.delta, nullptr, norm.weight, at_.delta, rows_, 1, width, width, 0, norm.eps, model_.threads});
+    });
+    return at_.delta;
+  }
+
+  void linear(const LinearMap& map, const float* x, float* out) {
+    clock_.measure(Operator::linear, [&] { linear_.linear(linear_args(model_, map, x, rows_, out)); });
+  }
+
+  void split_heads(const DecoderLayer& layer) {
+    const RopeTable& table = step_.ropes[layer.rope];
+    clock_.measure(Operator::heads, [&] {
+      ops_.split_heads({at_.qkv, step_.rows.positions, table.cos, table.sin, layer.q_norm.weight, layer.k_norm.weight,
+                        at_.q, at_.k, at_.v, rows_, layer.heads, layer.kv_heads, layer.head_dim, table.half,
+                        layer.q_norm.eps, layer.k_norm.eps, model_.threads});
+    });
+  }
+
+  void write(size_t number) {
+    for (const LayerKv::Place& place : (*step_.kv)[number].writes) {
+      const BoundPart& bound = *step_.parts[place.part];
+      clock_.measure(Operator::write, [&] {
+        attend_.write(
+            {bound.part, place.slot, step_.rows.rows, model_.threads, at_.k, at_.v, bound.row_pages, bound.row_slots});
+      });
+    }
+  }
+
+  void attend(size_t number) {
+    const LayerKv& kv = (*step_.kv)[number];
+    bool merge = false;
+    for (const LayerKv::Place& place : kv.reads) {
+      const Part& part = step_.parts[place.part]->part;
+      clock_.measure(Operator::attend, [&] {
+        const Schedule& schedule = schedules_.find(step_.rows, part, place, model_.layers[number].heads);
+        attend_.attend({step_.rows, part, schedule.work(), place.slot, schedule.q_heads(), model_.threads, kv.scale,
+                        at_.q, at_.attended, at_.lse, merge});
+      });
+      merge = true;
+    }
+  }
+
+  // From here on nobody looks at the other rows. `wanted` ascends, so rows only move towards the front.
+  void keep_wanted(const DecoderLayer& layer) {
+    const int64_t width = model_.width(), heads_width = (int64_t)layer.heads * layer.head_dim;
+    for (int64_t i = 0; i < step_.num_wanted; i++) {
+      const int64_t row = step_.wanted[i];
+      std::memmove(at_.x + i * width, at_.x + row * width, (size_t)width * sizeof(float));
+      std::memmove(at_.attended + i * heads_width, at_.attended + row * heads_width,
+                   (size_t)heads_width * sizeof(float));
+    }
+    rows_ = step_.num_wanted;
+  }
+
+  void gate(const DecoderLayer& layer) {
+    const GateArgs args{at_.gate_up, at_.gated, rows_, layer.down.cols, model_.threads};
+    clock_.measure(Operator::gate, [&] {
+      if (layer.gate == Gate::silu)
+        ops_.silu_mul(args);
+      else
+        ops_.gelu_tanh_mul(args);
+    });
+  }
+
+  const DecoderModel& model_;
+  const DecoderStep& step_;
+  OperatorClock& clock_;
+  const LinearKernels& linear_;
+  const OpsKernels& ops_;
+  const AttendKernels& attend_;
+  Schedules schedules_;
+  const DecoderBuffers at_;
+  int64_t rows_;
+  const float* pending_ = nullptr;
+};
+
+bool all_below(const int64_t* index, int64_t count, int64_t end) {
+  return std::all_of(index, index + count, [end](int64_t i) { return 0 <= i && i < end; });
+}
+
+bool holds(const std::vector<const BoundPart*>& parts, const LayerKv::Place& place, const DecoderLayer& layer) {
+  if (place.part < 0 || place.part >= (int64_t)parts.size() || place.slot < 0) return false;
+  const Part& part = parts[place.part]->part;
+  const bool divides = part.heads > 0 && layer.heads % part.heads == 0;
+  return divides && part.k_dim == layer.head_dim && part.v_dim == layer.head_dim;
+}
+
+const char* find_kv_fault(const DecoderLayer& layer, const LayerKv& kv, const DecoderStep& step) {
+  if (kv.reads.empty()) return "a layer reads no KV";
+  for (const LayerKv::Place& place : kv.reads)
+    if (!holds(step.parts, place, layer)) return "a layer reads a part that does not suit its heads";
+  for (const LayerKv::Place& place : kv.writes) {
+    if (!holds(step.parts, place, layer)) return "a layer writes to a part that does not suit its heads";
+    const BoundPart& bound = *step.parts[place.part];
+    if (bound.part.heads != layer.kv_heads || !bound.row_pages) return "a layer writes to a part that it does not own";
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const char* find_fault(const DecoderModel& model, const DecoderStep& step) {
+  if (!all_below(step.tokens, step.rows.rows, model.embed.outputs)) return "a token is outside of the vocabulary";
+  if (!all_below(step.wanted, step.num_wanted, step.rows.rows)) return "a row is wanted that is not there";
+  if (!std::is_sorted(step.wanted, step.wanted + step.num_wanted)) return "wanted rows must ascend";
+  if (step.kv->size() != model.layers.size()) return "the plan is for another number of layers";
+  const int32_t* positions = step.rows.positions;
+  const int64_t end = step.rows.rows ? *std::max_element(positions, positions + step.rows.rows) + 1LL : 0;
+  for (size_t n = 0; n < model.layers.size(); n++) {
+    const DecoderLayer& layer = model.layers[n];
+    if (layer.rope < 0 || layer.rope >= (int64_t)step.ropes.size()) return "a layer's RoPE table is missing";
+    const RopeTable& table = step.ropes[layer.rope];
+    if (end > table.positions || 2 * table.half > layer.head_dim) return "a RoPE table is too short or too wide";
+    if (const char* fault = find_kv_fault(layer, (*step.kv)[n], step)) return fault;
+  }
+  return nullptr;
+}
+
+void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state) {
+  Pass(model, step, state).run();
+}
+
+void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state) {
+  state.clock.measure(Operator::head, [&] {
+    KV_PICK(linear_kernels, model.isa).linear(linear_args(model, model.head, hidden, rows, logits));
+  });
+}
+
+}  // namespace kvloom

@@ -1,0 +1,106 @@
+// A decoder as data, and one step through all of its layers in one call: what kvloom/model/decoder.py and layers.py
+// say operator by operator, with the same kernels in the same order, and therefore with the same bits.
+//
+//     x = embed(tokens)
+//     each layer   x += post_attn_norm(o(attend(heads(qkv(attn_norm(x))))))
+//                  x += post_mlp_norm(down(act(gate) * up)),  [gate | up] = gate_up(mlp_norm(x))
+//     hidden = norm(x)
+//
+// A norm whose weight is null is left out. An addition waits for the norm that reads its sum, which makes it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "attend.h"
+#include "dispatch.h"
+#include "linear.h"
+#include "operator_clock.h"
+#include "weights.h"
+#include "workspace.h"
+
+namespace kvloom {
+
+struct LinearMap {
+  const Matrix* parts;
+  int64_t num_parts;
+  const float* bias;  // [outputs] or null
+  int64_t cols, outputs;
+  Activations activations;
+};
+
+struct NormWeight {
+  const float* weight;  // null: no norm here
+  float eps;
+};
+
+enum class Gate : int32_t { silu, gelu_tanh };
+
+struct DecoderLayer {
+  NormWeight attn_norm, q_norm, k_norm, post_attn_norm, mlp_norm, post_mlp_norm;
+  LinearMap qkv, o, gate_up, down;
+  Gate gate;
+  int32_t rope;  // which of the step's tables
+  int32_t heads, kv_heads, head_dim;
+};
+
+struct DecoderModel {
+  LinearMap embed, head;
+  float embed_scale;
+  NormWeight norm;
+  std::vector<DecoderLayer> layers;
+  int threads;
+  Isa isa;
+
+  int64_t width() const { return embed.cols; }
+};
+
+// cos and sin, [positions, half] each.
+struct RopeTable {
+  const float *cos, *sin;
+  int64_t positions, half;
+};
+
+// Which pages a layer reads and writes: indices into the step's parts, and layer slots in them.
+struct LayerKv {
+  struct Place {
+    int32_t part, slot;
+  };
+  std::vector<Place> reads;   // never empty; merged in this order
+  std::vector<Place> writes;  // one, or none when another layer owns the KV
+  float scale;
+};
+
+// A part of the plan, and where each row writes in it.
+struct BoundPart {
+  Part part;
+  const int32_t *row_pages = nullptr, *row_slots = nullptr;
+};
+
+struct DecoderStep {
+  const int64_t* tokens;  // [rows]
+  Rows rows;
+  std::vector<const BoundPart*> parts;
+  const std::vector<LayerKv>* kv;  // one per layer
+  std::vector<RopeTable> ropes;
+  const int64_t* wanted;  // rows whose hidden state is asked for
+  int64_t num_wanted;
+  float* hidden;  // [num_wanted, width]
+};
+
+// Running memory of a decoder: one step at a time.
+struct DecoderState {
+  Workspace workspace;
+  OperatorClock clock;
+};
+
+// What does not fit in a step, or null. run_decoder trusts what passed here, and writes nothing before.
+const char* find_fault(const DecoderModel& model, const DecoderStep& step);
+
+// The step's KV is written, and hidden holds the wanted rows after the final norm.
+void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state);
+
+// logits [rows, vocabulary] of hidden [rows, width].
+void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state);
+
+}  // namespace kvloom

@@ -1,0 +1,169 @@
+"""All layers of a step in one call to C++: the same kernels in the same order as op by op, hence the same bits.
+
+A model whose blocks all say what they are made of (``Block.parts``) is described to the kernels once, when it is
+loaded; a step then passes a handful of addresses. Reasons: 300 calls from Python cost milliseconds per token, and
+values between two operators stay in memory that is reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from kvloom import _kernels
+from kvloom.attend.cpu import BoundPlan
+from kvloom.attend.plan import LayerPlan
+from kvloom.errors import InternalError
+from kvloom.model import ops
+from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
+from kvloom.model.rope import RopeTable
+from kvloom.model.spec import ModelSpec
+from kvloom.model.weight import Weight
+
+_GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
+"""As ``enum class Gate`` of decoder.h."""
+
+
+@dataclass(slots=True, eq=False)
+class FusedDecoder:
+    """Runs what ``parts`` and the other weights describe. They are kept here, since the kernels know addresses only."""
+
+    embed: Weight
+    head: Projection
+    parts: tuple[BlockParts, ...]
+    norm: Norm
+    ropes: tuple[RopeTable, ...]
+    kernel: _kernels.Decoder
+    _layers: tuple[LayerPlan, ...] = ()
+    _kv: _kernels.KvPlaces = field(default_factory=_kernels.KvPlaces)
+
+    def run(self, tokens_T: torch.Tensor, bound: BoundPlan, wanted_R: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the wanted rows, float32 (R, width). Tables must cover the plan's positions."""
+        assert tokens_T.numel() == bound.plan.num_rows, f"{tokens_T.numel()} tokens for {bound.plan.num_rows} rows"
+        hidden_RC = torch.empty(wanted_R.numel(), self.embed.cols)
+        ropes = [(t.cos.data_ptr(), t.sin.data_ptr(), *t.cos.shape) for t in self.ropes]
+        wanted, num_wanted = _indices(wanted_R), wanted_R.numel()
+        try:
+            self.kernel.run(
+                _indices(tokens_T),
+                bound.rows,
+                list(bound.parts),
+                self._places(bound.plan.layers),
+                ropes,
+                wanted,
+                num_wanted,
+                hidden_RC.data_ptr(),
+            )
+        except ValueError as error:
+            raise InternalError(f"the step does not suit the model: {error}") from None
+        return hidden_RC
+
+    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+        """Vocabulary logits, float32 (R, vocabulary)."""
+        rows, width = hidden_RC.shape
+        weight = self.head.weight
+        assert width == weight.cols, f"{width} features meet a matrix of {weight.cols} columns"
+        assert hidden_RC.dtype == torch.float32, f"float32 wanted, not {hidden_RC.dtype}"
+        hidden_RC = hidden_RC.contiguous()
+        logits_RV = torch.empty(rows, weight.rows)
+        self.kernel.logits(hidden_RC.data_ptr(), rows, logits_RV.data_ptr())
+        return logits_RV
+
+    def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
+        """An engine's plans all share one tuple of layers."""
+        if layers is not self._layers:
+            kv = _kernels.KvPlaces()
+            for layer in layers:
+                kv.add(list(layer.reads), [layer.writes] if layer.writes else [], layer.scale)
+            self._layers, self._kv = layers, kv
+        return self._kv
+
+
+def fuse(
+    spec: ModelSpec,
+    embed: Weight,
+    head: Projection,
+    blocks: Sequence[Block],
+    norm: Norm,
+    ropes: tuple[RopeTable, ...],
+    threads: int,
+) -> FusedDecoder | None:
+    """None when some block cannot be described."""
+    parts = [found for block in blocks if (found := block.parts()) is not None and found.mlp.gated in _GATES]
+    if len(parts) < len(blocks):
+        return None
+    kernel = _kernels.Decoder(
+        _matrix(embed, None, "float32"),
+        _projection(head, embed.cols, head.weight.rows),
+        spec.embed_scale,
+        _norm_weight(norm, embed.cols),
+        threads,
+    )
+    for part in parts:
+        kernel.add_layer(_layer(part, embed.cols, ropes))
+    return FusedDecoder(embed, head, tuple(parts), norm, ropes, kernel)
+
+
+def _layer(parts: BlockParts, width: int, ropes: tuple[RopeTable, ...]) -> _kernels.DecoderLayer:
+    attention, mlp = parts.attention, parts.mlp
+    q_norm, k_norm = attention.qk_norms or (None, None)
+    q_width, kv_width = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
+    hidden = mlp.down.weight.cols
+    return _kernels.decoder_layer(
+        attn_norm=_norm_weight(parts.attn_norm, width),
+        q_norm=_norm_weight(q_norm, attention.head_dim),
+        k_norm=_norm_weight(k_norm, attention.head_dim),
+        post_attn_norm=_norm_weight(parts.post_attn_norm, width),
+        mlp_norm=_norm_weight(parts.mlp_norm, width),
+        post_mlp_norm=_norm_weight(parts.post_mlp_norm, width),
+        qkv=_projection(attention.qkv, width, q_width + 2 * kv_width),
+        o=_projection(attention.o, q_width, width),
+        gate_up=_projection(mlp.gate_up, width, 2 * hidden),
+        down=_projection(mlp.down, hidden, width),
+        gate=_GATES[mlp.gated],
+        rope=next(index for index, table in enumerate(ropes) if table is attention.rope),
+        heads=attention.heads,
+        kv_heads=attention.kv_heads,
+        head_dim=attention.head_dim,
+    )
+
+
+def _projection(projection: Projection, cols: int, rows: int) -> _kernels.LinearMap:
+    weight = projection.weight
+    assert (weight.rows, weight.cols) == (rows, cols), f"{weight} where {rows} x {cols} is wanted"
+    return _matrix(weight, projection.bias, projection.activations)
+
+
+def _matrix(weight: Weight, bias_O: torch.Tensor | None, activations: ops.Precision) -> _kernels.LinearMap:
+    if bias_O is not None:
+        _check_vector(bias_O, weight.rows)
+    bias = 0 if bias_O is None else bias_O.data_ptr()
+    return _kernels.linear_map(
+        parts=weight.table.data_ptr(),
+        num_parts=len(weight.parts),
+        bias=bias,
+        cols=weight.cols,
+        outputs=weight.rows,
+        digits=ops.DIGITS[activations],
+    )
+
+
+def _norm_weight(norm: Norm | None, width: int) -> _kernels.NormWeight:
+    if norm is None:
+        return _kernels.norm_weight(0, 0.0)
+    _check_vector(norm.weight, width)
+    return _kernels.norm_weight(norm.weight.data_ptr(), norm.eps)
+
+
+def _indices(x: torch.Tensor) -> int:
+    assert x.dtype == torch.int64, f"int64 wanted, not {x.dtype}"
+    assert x.is_contiguous(), f"contiguous indices wanted, but the strides are {x.stride()}"
+    return x.data_ptr()
+
+
+def _check_vector(x: torch.Tensor, size: int) -> None:
+    assert x.dtype == torch.float32, f"float32 wanted, not {x.dtype}"
+    assert x.is_contiguous(), f"contiguous float32 wanted, but the strides are {x.stride()}"
+    assert x.shape == (size,), f"a vector of {size} wanted: {tuple(x.shape)}"

@@ -1,0 +1,196 @@
+"""All layers in one call equal the same layers operator by operator, bit for bit: hidden states, and the KV written."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from equivalence.test_families import CASES, Case, our_model, random_model, save_tokenizer
+from full_cache import FullCache
+from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.reference import ReferenceAttend
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.engine.engine import Engine
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import InternalError
+from kvloom.kernels import isas
+from kvloom.model.decoder import Decoder
+from kvloom.model.fused import FusedDecoder, fuse
+from kvloom.model.layers import Block, PreNormBlock
+from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+VOCAB, LENGTH = 96, 44
+CHUNKS = [31, 1, 1, 11]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    return load(request.param, tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Decoder:
+    return load(CASES[0], tmp_path)
+
+
+def load(case: Case, directory: Path) -> Decoder:
+    random_model(case).save_pretrained(directory / "hf")
+    save_tokenizer(directory / "hf")
+    model = our_model(directory / "hf", directory / "ours")
+    assert isinstance(model, Decoder)
+    assert model.fused is not None, "every family that is here now can be described"
+    return model
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(0, VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(7))
+
+
+def run(model: Decoder, chunks: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states of all rows, and the memory with all KV."""
+    cache, start, hidden = FullCache(model.kv_map, LENGTH), 0, []
+    attend = CpuAttend(cache.memory, threads=2)
+    for size in chunks:
+        hidden.append(model.forward(tokens()[start : start + size], cache.plan(start, start + size), attend))
+        start += size
+    return torch.cat(hidden), cache.memory
+
+
+def apart(model: Decoder) -> Decoder:
+    return dataclasses.replace(model, fused=None)
+
+
+def again(model: Decoder, blocks: tuple[Block, ...]) -> FusedDecoder | None:
+    return fuse(model.spec, model.embed, model.head, blocks, model.norm, model.ropes, threads=1)
+
+
+@pytest.mark.parametrize("chunks", [[LENGTH], CHUNKS], ids=["whole", "chunked"])
+def test_fused_equals_op_by_op(model: Decoder, chunks: list[int]) -> None:
+    hidden, memory = run(model, chunks)
+    expected, expected_memory = run(apart(model), chunks)
+    assert torch.equal(hidden, expected)
+    assert torch.equal(memory, expected_memory)
+    assert torch.equal(model.logits(hidden), apart(model).logits(hidden))
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_on_every_instruction_set(model: Decoder, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = run(model, [LENGTH])
+    monkeypatch.setenv("KVLOOM_ISA", isa)
+    fused = again(model, model.blocks)
+    assert torch.equal(run(dataclasses.replace(model, fused=fused), [LENGTH])[0], expected)
+
+
+@pytest.mark.parametrize("wanted", [[], [0], [43], [3, 17, 18, 40], list(range(LENGTH))], ids=str)
+def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted: list[int]) -> None:
+    expected, expected_memory = run(model, [LENGTH])
+    for runner in (model, apart(model)):
+        cache = FullCache(model.kv_map, LENGTH)
+        rows = torch.tensor(wanted, dtype=torch.int64)
+        hidden = runner.forward(tokens(), cache.plan(0, LENGTH), CpuAttend(cache.memory, threads=2), rows)
+        assert torch.equal(hidden, expected[wanted])
+        assert torch.equal(cache.memory, expected_memory)
+
+
+def test_many_requests_at_once(model: Decoder) -> None:
+    """Through the engine: prompts of many lengths in small steps, prefix hits among them, scores compared with ==."""
+    prompts = {f"r{n}": tokens()[: 5 + 4 * n].tolist() for n in range(9)}
+
+    def scores(runner: Decoder) -> dict[str, list]:
+        config = EngineConfig(
+            model="m",
+            cache=CacheConfig(kv_bytes="8MiB", slab_bytes=64 * 1024),
+            scheduler=SchedulerConfig(step_tokens=24),
+        )
+        attend = lambda arena: CpuAttend(arena.memory, threads=2)  # noqa: E731
+        engine = Engine(runner, tiny.CharTokenizer(), config, attend, LeastRecentlyUsed())
+        params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True, logprobs=2, prompt_logprobs=0)
+        done = tiny.run(engine, prompts, params)
+        return {
+            name: [(d.token_ids, d.logprobs) for u in request.updates for d in u.deltas]
+            + [request.updates[-1].prompt_logprobs]
+            for name, request in done.items()
+        }
+
+    assert scores(model) == scores(apart(model))
+
+
+def test_the_workspace_grows_and_is_given_back(small_model: Decoder) -> None:
+    assert small_model.fused is not None
+    kernel = small_model.fused.kernel
+    run(small_model, [LENGTH])
+    large = kernel.workspace_bytes()
+    run(small_model, [1] * LENGTH)
+    assert kernel.workspace_bytes() == large, "one small step is no reason to let go"
+    for _ in range(6):
+        run(small_model, [1] * LENGTH)
+    assert 0 < kernel.workspace_bytes() < large
+
+
+def test_seconds_are_counted_per_operator(small_model: Decoder) -> None:
+    assert small_model.fused is not None
+    before = small_model.fused.kernel.seconds()
+    small_model.logits(run(small_model, [LENGTH])[0])
+    after = small_model.fused.kernel.seconds()
+    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head"}
+    assert all(after[name] > before[name] for name in after)
+
+
+class Odd(PreNormBlock):
+    """A block that the table has no words for."""
+
+    def parts(self) -> None:
+        return None
+
+
+def test_a_block_that_cannot_be_described_runs_op_by_op(small_model: Decoder) -> None:
+    first, *others = small_model.blocks
+    assert isinstance(first, PreNormBlock)
+    odd = Odd(first.attn_norm, first.attention, first.mlp_norm, first.mlp)
+    blocks = (odd, *others)
+    assert again(small_model, blocks) is None
+    mixed = dataclasses.replace(small_model, blocks=blocks, fused=None)
+    assert torch.equal(run(mixed, [LENGTH])[0], run(small_model, [LENGTH])[0])
+
+
+def test_another_backend_runs_op_by_op(small_model: Decoder) -> None:
+    cache = FullCache(small_model.kv_map, LENGTH)
+    hidden = small_model.forward(tokens(), cache.plan(0, LENGTH), ReferenceAttend(cache.memory))
+    torch.testing.assert_close(hidden, run(small_model, [LENGTH])[0], atol=1e-4, rtol=0)
+
+
+def test_what_does_not_fit_is_refused(small_model: Decoder) -> None:
+    assert small_model.fused is not None
+    cache = FullCache(small_model.kv_map, LENGTH)
+    attend, plan = CpuAttend(cache.memory, threads=1), cache.plan(0, LENGTH)
+    with pytest.raises(InternalError, match="vocabulary"):
+        small_model.forward(torch.full((LENGTH,), VOCAB), plan, attend)
+    for rows in ([LENGTH], [-1]):
+        with pytest.raises(InternalError, match="wanted"):
+            small_model.forward(tokens(), plan, attend, torch.tensor(rows))
+    with pytest.raises(InternalError, match="ascend"):
+        small_model.forward(tokens(), plan, attend, torch.tensor([3, 2]))
+    fewer = dataclasses.replace(plan, layers=plan.layers[:-1])
+    with pytest.raises(InternalError, match="number of layers"):
+        small_model.forward(tokens(), fewer, attend)
+    with pytest.raises(AssertionError, match="int64"):
+        small_model.forward(tokens().int(), plan, attend)
+    with pytest.raises(AssertionError, match="43 tokens for 44 rows"):
+        small_model.forward(tokens()[1:], plan, attend)
+    first = small_model.blocks[0]
+    assert isinstance(first, PreNormBlock)
+    block = dataclasses.replace(first, attention=dataclasses.replace(first.attention, kv_heads=0, heads=2))
+    with pytest.raises(AssertionError, match="32 x 64 is wanted"):
+        again(small_model, (block,))
+
+
+def test_a_table_too_short_is_refused(small_model: Decoder) -> None:
+    assert small_model.fused is not None
+    cache = FullCache(small_model.kv_map, 2000)
+    bound = CpuAttend(cache.memory, threads=1).bind(cache.plan(1990, 2000))
+    with pytest.raises(InternalError, match="RoPE"):
+        small_model.fused.run(tokens()[:10], bound, torch.arange(10))
