@@ -253,9 +253,10 @@ class Engine:
     def _learn(self, draft: Draft, seconds: float) -> None:
         """Tell the prompts' share what the step took, if anybody streams."""
         if draft.streaming_since_s < math.inf:
-            rows = [len(chunk.spans) for chunk in draft.chunks.values()]
-            streams = rows.count(1)
-            self.share.took(streams, sum(rows) - streams, seconds)
+            prompts = [chunk for chunk in draft.chunks.values() if len(chunk.spans) > 1]
+            rows = sum(len(chunk.spans) for chunk in prompts)
+            first = prompts[0].sequence.owner if prompts else ""
+            self.share.took(len(draft.chunks) - len(prompts), rows, first, seconds)
 
     def _give_up(self, request: Request, draft: Draft) -> RequestUpdate:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""

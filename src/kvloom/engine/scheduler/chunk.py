@@ -1,8 +1,8 @@
 """Chunk: split the row budget. Sequences that need one row go first, then the others in order of arrival.
 
 A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
-Prompts that were there before the first of those answers began get all rows that are left: requests that arrive together
-start together, and meanwhile they stream in larger steps.
+Prompts that were there before the first of those answers began get all rows that are left: requests that arrive
+together start together, and meanwhile they stream in larger steps.
 """
 
 from __future__ import annotations
