@@ -119,6 +119,7 @@ def make_engine(
     kv_bytes: int | str = "4MiB",
     step_tokens: int = 64,
     max_seqs: int = 64,
+    stretch: float = 2.0,
     kv_dtype: str = "float32",
     seed: int = 0,
     reference: bool = False,
@@ -128,7 +129,7 @@ def make_engine(
         model="tiny",
         seed=seed,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
-        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
+        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, stretch=stretch),
     )
 
     def attend(arena: Arena) -> Attend:

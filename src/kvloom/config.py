@@ -93,14 +93,22 @@ class CacheConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
-    """``step_tokens``: rows computed per step at most. ``max_seqs``: sequences that run at once at most."""
+    """How much runs at once.
+
+    step_tokens: rows computed per step at most. max_seqs: sequences that run at once at most. stretch: how many times
+    longer than a step without prompts a step may take while answers stream; larger serves new prompts sooner and makes
+    the streams less smooth.
+    """
 
     step_tokens: int = 512
     max_seqs: int = 64
+    stretch: float = 2.0
 
     def __post_init__(self) -> None:
         if self.step_tokens < 1 or self.max_seqs < 1:
             raise ConfigError("step_tokens and max_seqs must be at least 1")
+        if not self.stretch >= 1:
+            raise ConfigError(f"stretch must be at least 1, got {self.stretch}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +140,15 @@ class EngineConfig:
 class ServerConfig:
     """How the HTTP face listens. ``port`` 0 takes a free one; without ``api_key`` it serves all who connect.
 
-    ``drain_seconds``: how long requests in flight may run on after a signal to stop.
+    ``drain_seconds``: how long requests in flight may run on after a signal to stop. ``heartbeat_seconds``: after so
+    much silence a stream gets a comment, so that proxies do not cut it.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
     drain_seconds: int = 30
+    heartbeat_seconds: float = 10.0
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +158,8 @@ class ServerConfig:
             raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
         if self.drain_seconds < 0:
             raise ConfigError(f"drain_seconds must not be negative, got {self.drain_seconds}")
+        if not self.heartbeat_seconds > 0:
+            raise ConfigError(f"heartbeat_seconds must be positive, got {self.heartbeat_seconds}")
         if self.api_key == "":
             raise ConfigError("the api key is empty", hint="unset KVLOOM_API_KEY to serve without a key")
 

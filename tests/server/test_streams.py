@@ -10,6 +10,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 
 from .exchange import events, exchange
@@ -35,6 +36,34 @@ async def test_the_client_raises_a_fault_in_a_stream(client: openai.AsyncOpenAI)
     with pytest.raises(openai.APIError, match="internal error"):
         async for _ in await client.completions.create(model="mock", prompt="!crash", stream=True):
             pass
+
+
+async def test_a_silent_stream_gets_comments() -> None:
+    """While a long prompt is computed; clients skip them, proxies see life."""
+    engine = MockEngine(delay_s=0.3)
+    app = create_app(engine, ServerConfig(heartbeat_seconds=0.02))
+    async with exchange(app, "/v1/completions", **ASK, stream=True, max_tokens=1) as talk:
+        await talk.until_frames(2)
+        assert talk.status == 200
+        assert talk.frames == [b": keep-alive\n\n"] * len(talk.frames)
+        await talk.task
+    assert [frame for frame in talk.frames if frame.startswith(b"data: ")][-1] == b"data: [DONE]\n\n"
+
+
+async def test_a_fault_after_a_silence_is_the_last_event() -> None:
+    engine = MockEngine(delay_s=0.3)
+    app = create_app(engine, ServerConfig(heartbeat_seconds=0.02))
+    async with exchange(app, "/v1/completions", prompt="!crash", stream=True) as talk:
+        await talk.task
+    *_, last = [frame for frame in talk.frames if frame.startswith(b"data: ")]
+    assert "error" in json.loads(last.removeprefix(b"data: "))
+    assert b": keep-alive\n\n" in talk.frames
+
+
+async def test_a_lively_stream_gets_no_comments(app: FastAPI) -> None:
+    async with exchange(app, "/v1/completions", **ASK, stream=True, max_tokens=3) as talk:
+        await talk.task
+    assert all(frame.startswith(b"data: ") for frame in talk.frames)
 
 
 async def test_done_ends_a_stream(app: FastAPI) -> None:

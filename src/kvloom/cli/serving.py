@@ -25,6 +25,7 @@ def serve_model(model: str, settings: Settings) -> None:
         try:
             for line in banner(manifest, engine, config):
                 say(line)
+            bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if server.api_key else ''}")
             serve(create_app(engine, server), bound, server)
         finally:

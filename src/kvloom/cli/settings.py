@@ -29,6 +29,7 @@ HELP = {
     "seed": "Seed of the requests that bring none",
     "step_tokens": "Tokens computed per step at most",
     "max_seqs": "Sequences that run at once at most",
+    "stretch": "How many times longer a step may take for new prompts while answers stream",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 takes a free one",
 }
@@ -53,9 +54,17 @@ class Setting:
 
     def check(self, value: Any) -> None:
         """Raises ConfigError when ``value``, from a file, has the wrong type."""
-        if not isinstance(value, self.kinds) or isinstance(value, bool):
-            kinds = " or ".join({int: "a whole number", str: "a string"}[kind] for kind in self.kinds)
+        if not isinstance(value, _accepted(self.kinds)) or isinstance(value, bool):
+            kinds = " or ".join(_WORDS[kind] for kind in self.kinds)
             raise ConfigError(f"setting `{self.name}` must be {kinds}, got {value!r}")
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a string"}
+
+
+def _accepted(kinds: tuple[type, ...]) -> tuple[type, ...]:
+    """A whole number is a number."""
+    return (*kinds, int) if float in kinds else kinds
 
 
 def _settings_of(owner: Any) -> list[Setting]:

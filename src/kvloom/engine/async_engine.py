@@ -2,7 +2,7 @@
 
 event loop                                   engine thread
 stream() -- command queue ---------------->  submit / abort / reset
-         <-- call_soon_threadsafe ---------  RequestUpdate, one per request and step
+         <-- call_soon_threadsafe ---------  RequestUpdates, all of a step at once
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import uuid
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -36,15 +37,37 @@ class _Inbox:
     """Where one request's updates arrive, on the event loop that asked for them."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._mail: asyncio.Queue[_Mail] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self._mail: deque[_Mail] = deque()
+        self._waiter: asyncio.Future[None] | None = None
 
     def put(self, mail: _Mail) -> None:
-        """Called from the engine thread."""
-        _tell(self._loop, self._mail.put_nowait, mail)
+        """Called on the event loop."""
+        self._mail.append(mail)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def get(self) -> _Mail:
-        return await self._mail.get()
+        """The next piece of mail. One caller at a time."""
+        while not self._mail:
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        return self._mail.popleft()
+
+
+class _Postbag:
+    """Mail of the engine thread on its way: one wake-up of an event loop brings all that a step has for it."""
+
+    def __init__(self) -> None:
+        self._bags: dict[asyncio.AbstractEventLoop, list[tuple[_Inbox, _Mail]]] = {}
+
+    def add(self, inbox: _Inbox, mail: _Mail) -> None:
+        self._bags.setdefault(inbox.loop, []).append((inbox, mail))
+
+    def send(self) -> None:
+        bags, self._bags = self._bags, {}
+        for loop, bag in bags.items():
+            _tell(loop, _put_all, bag)
 
 
 class AsyncEngine:
@@ -66,6 +89,7 @@ class AsyncEngine:
         self.max_model_len = engine.max_len
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._inboxes: dict[str, _Inbox] = {}
+        self._post = _Postbag()
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
@@ -163,10 +187,12 @@ class AsyncEngine:
             self._obey(wait=not self.engine.has_work)
             if self.engine.has_work and not self._closing.is_set():
                 self._step()
+            self._post.send()
             self._stats = self.engine.stats()
         self._obey(wait=False)  # what came in meanwhile is told that it is too late
         for name in list(self._inboxes):
             self._fail(name, _CLOSED)
+        self._post.send()
 
     def _obey(self, wait: bool) -> None:
         """Carry out all commands there are; when idle, sleep until one comes."""
@@ -195,7 +221,7 @@ class AsyncEngine:
     def _deliver(self, update: RequestUpdate) -> None:
         inbox = self._inboxes.get(update.request_id)
         if inbox is not None:
-            inbox.put(update)
+            self._post.add(inbox, update)
         if update.finished:
             self._inboxes.pop(update.request_id, None)
 
@@ -205,10 +231,10 @@ class AsyncEngine:
                 raise InternalError(_CLOSED)
             self.engine.submit(name, ids, params, text)
         except KvloomError as error:
-            inbox.put(error)
+            self._post.add(inbox, error)
         except Exception:
             logger.exception("a request could not be submitted")
-            inbox.put(InternalError("internal error"))
+            self._post.add(inbox, InternalError("internal error"))
         else:
             self._inboxes[name] = inbox
 
@@ -227,7 +253,7 @@ class AsyncEngine:
             logger.exception("request %s could not be aborted", name)
         inbox = self._inboxes.pop(name, None)
         if inbox is not None:
-            inbox.put(InternalError(message))
+            self._post.add(inbox, InternalError(message))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
@@ -236,6 +262,11 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arg
         loop.call_soon_threadsafe(callback, *arguments)
     except RuntimeError:
         logger.debug("news arrived after the event loop was closed")
+
+
+def _put_all(bag: list[tuple[_Inbox, _Mail]]) -> None:
+    for inbox, mail in bag:
+        inbox.put(mail)
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
+from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward, torch_on_one_core
 from kvloom.engine.text import TextState, TokenStream
@@ -85,7 +87,8 @@ class Engine:
         self.pages = Pages(self.ledger)
         self.admit = Admit(self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock)
         self.grow = GrowOrPreempt(self.pages)
-        stages = (ChunkRunning(), self.grow, self.admit)
+        self.share = PromptShare(scheduling.stretch)
+        stages = (ChunkRunning(self.share), self.grow, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
         self.watch = StepWatch()
@@ -139,6 +142,7 @@ class Engine:
     def step(self) -> list[RequestUpdate]:
         """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
         self.watch.start()
+        began_s = self.clock()
         draft = self.scheduler.schedule()
         failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
         self.watch.lap("schedule")
@@ -147,6 +151,7 @@ class Engine:
                 batch = form_batch(list(draft.chunks.values()), self.layout.layers)
                 self.watch.lap("plan")
                 self._run(batch)
+            self._learn(draft, self.clock() - began_s)
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
@@ -253,6 +258,14 @@ class Engine:
                 params.include_stop_str_in_output,
             ),
         )
+
+    def _learn(self, draft: Draft, seconds: float) -> None:
+        """Tell the prompts' share what the step took, if anybody streams."""
+        if draft.streaming_since_s < math.inf:
+            prompts = [chunk for chunk in draft.chunks.values() if len(chunk.spans) > 1]
+            rows = sum(len(chunk.spans) for chunk in prompts)
+            first = prompts[0].sequence.owner if prompts else ""
+            self.share.took(len(draft.chunks) - len(prompts), rows, first, seconds)
 
     def _give_up(self, request: Request, draft: Draft) -> RequestUpdate:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""

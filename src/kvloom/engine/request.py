@@ -39,6 +39,11 @@ class Request:
     ended: bool = False
 
     @property
+    def streaming_since_s(self) -> float | None:
+        """When its first token was drawn, on the engine's clock."""
+        return None if self.metrics.ttft_s is None else self.submitted_s + self.metrics.ttft_s
+
+    @property
     def finished(self) -> bool:
         """All continuations are there and over, or the request was ended from outside."""
         whole = len(self.sequences) == self.params.n

@@ -55,24 +55,30 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
         job = await chat_job(body, engine.tokenizer)
-        return await _answer(engine, metrics, request, body, ChatReply(engine.model_name, job))
+        return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes)
         check_model(body.model)
         job = await completion_job(body, engine.tokenizer)
-        return await _answer(engine, metrics, request, body, CompletionReply(engine.model_name, job, engine.tokenizer))
+        reply = CompletionReply(engine.model_name, job, engine.tokenizer)
+        return await _answer(engine, metrics, config, request, body, reply)
 
     return router
 
 
 async def _answer(
-    engine: ServedEngine, metrics: Metrics, request: Request, body: ChatRequest | CompletionRequest, reply: Reply
+    engine: ServedEngine,
+    metrics: Metrics,
+    config: ServerConfig,
+    request: Request,
+    body: ChatRequest | CompletionRequest,
+    reply: Reply,
 ) -> Response:
     updates = run_job(engine, metrics, reply.job, reply.id)
     if body.stream:
-        return EventStream(events(reply, updates, body.include_usage))
+        return EventStream(events(reply, updates, body.include_usage), config.heartbeat_seconds)
     try:
         return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
     except ClientGone:

@@ -49,8 +49,8 @@ def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            loop="asyncio",
-            http="h11",
+            loop="auto",
+            http="auto",
             ws="none",
             lifespan="off",
             log_config=None,

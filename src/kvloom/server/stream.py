@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -16,37 +16,41 @@ from kvloom.server.errors import STOPPING, ErrorReply, reply_to
 from kvloom.server.reply import Reply
 from kvloom.server.updates import Updates
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HEARTBEAT = b": keep-alive\n\n"
 
 
 async def events(reply: Reply, updates: Updates, include_usage: bool) -> AsyncGenerator[bytes, None]:
     """Yield the event stream: a piece per update, at the end the usage if asked for and ``[DONE]``."""
-    head = "data: " + _dumps(reply.head(reply.chunk_object))[:-1] + ',"choices":['
-    tail = '],"usage":null}\n\n' if include_usage else "]}\n\n"
+    head = b"data: " + to_json(reply.head(reply.chunk_object))[:-1] + b',"choices":['
+    tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
     async with aclosing(updates) as pairs:
         async for prompt, update in pairs:
             chunks = reply.chunks(prompt, update)
-            yield "".join([head + _dumps(chunk) + tail for chunk in chunks]).encode()
-    usage = head + '],"usage":' + _dumps(reply.usage()) + "}\n\n" if include_usage else ""
-    yield (usage + "data: [DONE]\n\n").encode()
+            yield b"".join([head + to_json(chunk) + tail for chunk in chunks])
+    usage = head + b'],"usage":' + to_json(reply.usage()) + b"}\n\n" if include_usage else b""
+    yield usage + b"data: [DONE]\n\n"
 
 
 class EventStream(StreamingResponse):
     """Sends ``frames`` as they come. Stops, and closes them, at once when the client leaves.
 
     Headers go out with the first frame, so that a request the engine refuses still gets its status code.
-    What goes wrong later is told in a last event.
+    What goes wrong later is told in a last event. In a silence, such as the wait for a long prompt, a comment goes out
+    every ``heartbeat_s`` seconds: proxies cut connections on which nothing moves.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], heartbeat_s: float) -> None:
         super().__init__(frames, media_type="text/event-stream", headers=_HEADERS)
         self._frames = frames
+        self._heartbeat_s = heartbeat_s
+        self._starting = asyncio.Lock()
         self._started = False
+        self._silent = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await unless_gone(self._send(send), receive)
+            await unless_gone(self._send_all(send), receive)
         except ClientGone:
             pass
         except asyncio.CancelledError:  # the server stops
@@ -55,20 +59,43 @@ class EventStream(StreamingResponse):
             await _body(send, _event(STOPPING))
             await _end(send)
 
-    async def _send(self, send: Send) -> None:
+    async def _send_all(self, send: Send) -> None:
+        beat = asyncio.create_task(self._beat(send))
+        try:
+            await self._send_frames(send)
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+        await _end(send)
+
+    async def _send_frames(self, send: Send) -> None:
         async with aclosing(self._frames) as frames:
-            frame = await anext(frames, None)
-            if frame is None:
-                raise InternalError("the stream ended before it began")
-            self._started = True
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _body(send, frame)
             try:
                 async for frame in frames:
+                    self._silent = False
+                    if not self._started:
+                        await self._start(send)
                     await _body(send, frame)
             except Exception as error:
+                if not self._started:
+                    raise
                 await _body(send, _event(reply_to(error)))
-        await _end(send)
+        if not self._started:
+            raise InternalError("the stream ended before it began")
+
+    async def _start(self, send: Send) -> None:
+        async with self._starting:
+            if not self._started:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                self._started = True
+
+    async def _beat(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            if self._silent:
+                await self._start(send)
+                await _body(send, _HEARTBEAT)
+            self._silent = True
 
 
 async def _body(send: Send, frame: bytes) -> None:
@@ -81,4 +108,4 @@ async def _end(send: Send) -> None:
 
 
 def _event(reply: ErrorReply) -> bytes:
-    return f"data: {_dumps(reply.body())}\n\n".encode()
+    return b"data: " + to_json(reply.body()) + b"\n\n"

@@ -33,7 +33,7 @@ class Admit:
 
     def run(self, queues: Queues, draft: Draft) -> None:
         for sequence in list(queues.waiting):
-            if not draft.rows_left or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
+            if not draft.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
             if sequence in draft.failed:
                 continue
@@ -51,7 +51,7 @@ class Admit:
             queues.start(sequence)
             self._account(sequence, started)
             self._announce(sequence)
-            chunk = Chunk(sequence, sequence.gaps.first(draft.rows_left))
+            chunk = Chunk(sequence, sequence.gaps.first(draft.room(sequence)))
             if self.pages.secure(sequence, chunk.spans, range(len(sequence.tables))):
                 draft.add(chunk)
 

@@ -1,9 +1,15 @@
-"""Chunk: split the row budget. Sequences that need one row go first, then the others in order of arrival."""
+"""Chunk: split the row budget. Sequences that need one row go first, then the others in order of arrival.
+
+A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
+Prompts that were there before the first of those answers began get all rows that are left: requests that arrive
+together start together, and meanwhile they stream in larger steps.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 
 
@@ -11,7 +17,15 @@ from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 class ChunkRunning:
     """Gives every running sequence the lowest positions of its gaps, as far as rows are left."""
 
+    share: PromptShare
+
     def run(self, queues: Queues, draft: Draft) -> None:
-        for sequence in sorted(queues.running, key=lambda running: len(running.gaps) > 1):
-            if draft.rows_left and sequence.gaps:
-                draft.add(Chunk(sequence, sequence.gaps.first(draft.rows_left)))
+        single = [sequence for sequence in queues.running if len(sequence.gaps) == 1]
+        others = [sequence for sequence in queues.running if len(sequence.gaps) > 1]
+        streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
+        if streaming:
+            draft.streaming_since_s = min(streaming)
+            draft.late_rows_left = self.share.rows(len(streaming), len(others) + len(queues.waiting))
+        for sequence in (*single, *others):
+            if room := draft.room(sequence):
+                draft.add(Chunk(sequence, sequence.gaps.first(room)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from dataclasses import dataclass, field
 
 from kvloom.engine.request import Sequence, Status
@@ -46,20 +47,38 @@ class Chunk:
 
 @dataclass
 class Draft:
-    """The step in the making. ``rows_left``: rows that may be added. ``failed``: sequences that can never go on."""
+    """The step in the making.
+
+    rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
+    ``streaming_since_s``, when the oldest answer that is streaming began. failed: sequences that can never go on.
+    """
 
     rows_left: int
+    late_rows_left: int = 0
+    streaming_since_s: float = math.inf
     chunks: dict[Sequence, Chunk] = field(default_factory=dict)
     failed: list[Sequence] = field(default_factory=list)
 
+    def room(self, sequence: Sequence) -> int:
+        """Rows that a sequence may still have."""
+        return min(self.rows_left, self.late_rows_left) if self._late(sequence) else self.rows_left
+
     def add(self, chunk: Chunk) -> None:
         self.chunks[chunk.sequence] = chunk
-        self.rows_left -= len(chunk.spans)
+        self._use(chunk, len(chunk.spans))
 
     def discard(self, sequence: Sequence) -> None:
         chunk = self.chunks.pop(sequence, None)
         if chunk is not None:
-            self.rows_left += len(chunk.spans)
+            self._use(chunk, -len(chunk.spans))
+
+    def _use(self, chunk: Chunk, rows: int) -> None:
+        self.rows_left -= rows
+        if self._late(chunk.sequence):
+            self.late_rows_left -= rows
+
+    def _late(self, sequence: Sequence) -> bool:
+        return len(sequence.gaps) > 1 and sequence.request.submitted_s > self.streaming_since_s
 
 
 def _order(sequence: Sequence) -> tuple[int, int]:
