@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import kvloom
-from bench.peers.base import Stream
-from kvloom import LLM, SamplingParams
+from bench.peers.base import Facts, Setup
+from kvloom import LLM
+from kvloom.bench.engine_target import EngineTarget
+from kvloom.bench.target import Answer
+from kvloom.config import CacheConfig, SchedulerConfig
+from kvloom.engine.layout import KvLayout
+from kvloom.model.decoder import kv_map_of
 from kvloom.model.store import resolve
 
-KV_BYTES = "768MiB"
 
-
-def open_peer(model: str, weights: Path, threads: int) -> Kvloom:
-    return Kvloom(LLM(model, kv_bytes=KV_BYTES, threads=threads), resolve(model).size_bytes)
+def open_peer(setup: Setup) -> Kvloom:
+    manifest = resolve(setup.model)
+    layout = KvLayout(kv_map_of(manifest.spec), CacheConfig(), SchedulerConfig().step_tokens)
+    llm = LLM(setup.model, kv_bytes=layout.bytes_for(setup.kv_tokens), threads=setup.threads)
+    cache = llm.engine.config.cache
+    facts = Facts(
+        version=kvloom.__version__,
+        settings=f"weights as in the file, KV in {cache.kv_dtype}, prefix reuse on, "
+        f"{llm.engine.config.scheduler.step_tokens} rows per step",
+        weight_bytes=manifest.size_bytes,
+        kv_token_bytes=int(sum(fmt.token_bytes for fmt in llm.engine.layout.formats)),
+    )
+    return Kvloom(EngineTarget(llm.engine), facts)
 
 
 @dataclass(slots=True)
 class Kvloom:
-    """Weights as in the file, KV in float16."""
+    """The engine of an ``LLM``."""
 
-    llm: LLM
-    weight_bytes: int
-    version: str = kvloom.__version__
+    target: EngineTarget
+    facts: Facts
 
-    @property
-    def kv_token_bytes(self) -> int:
-        return int(sum(fmt.token_bytes for fmt in self.llm.engine.layout.formats))
+    def reset(self) -> None:
+        self.target.reset()
 
-    def one(self, prompt: list[int], num_new: int) -> Stream:
-        self.llm.cache.reset()
-        output = self.llm.generate({"prompt_token_ids": prompt}, _greedy(num_new))[0]
-        assert output.metrics.cached_tokens == 0
-        return Stream(list(output.metrics.token_times_s))
+    def run(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[Answer]:
+        return self.target.run(prompts, num_new)
 
-    def batch(self, prompts: list[list[int]], num_new: int) -> float:
-        self.llm.cache.reset()
-        return self._timed(prompts, num_new)
-
-    def shared(self, prefix: list[int], tails: list[list[int]], num_new: int) -> float:
-        self.llm.cache.reset()
-        self.llm.generate({"prompt_token_ids": prefix}, _greedy(1))
-        return self._timed([prefix + tail for tail in tails], num_new)
-
-    def _timed(self, prompts: list[list[int]], num_new: int) -> float:
-        started = time.perf_counter()
-        self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], _greedy(num_new))
-        return time.perf_counter() - started
-
-
-def _greedy(num_new: int) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=num_new, ignore_eos=True)
+    def counters(self) -> dict[str, object]:
+        """The engine's own totals since its start."""
+        return dataclasses.asdict(self.target.engine.stats())
