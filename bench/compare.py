@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from bench.cells import Cell, cells
 from bench.comparison import OURS, About, Comparison, Counted, Peak, Sample
 from bench.harness import note
-from bench.peers.base import PEERS, Setup
-from bench.remote import ROOT, PeerFailed, RemotePeer, dequantize, interpreter, peers_directory
+from bench.peers.base import PEERS
+from bench.remote import ROOT, PeerFailed, RemotePeer, dequantize, interpreter, setup_of
 from bench.text import long_text
 from kvloom.bench.limits import Limits
 from kvloom.bench.workloads import Tokens, random_tokens, text_tokens
@@ -72,8 +72,7 @@ def _compare_on(model: str, chosen: list[Cell], peers: Sequence[str], result: Co
 
 @contextmanager
 def _loaded(manifest: Manifest, peers: Sequence[str], result: Comparison) -> Iterator[list[RemotePeer]]:
-    directory = peers_directory() / "models" / manifest.name
-    setup = Setup(manifest.name, manifest.weight_path(0), directory, result.threads, result.kv_tokens)
+    setup = setup_of(manifest, result.threads, result.kv_tokens)
     running: list[RemotePeer] = []
     try:
         for name in [OURS, *(name for name in peers if name != OURS)]:

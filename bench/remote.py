@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.peers.base import PEERS, Facts, Setup
 from kvloom.bench.target import Answer
+from kvloom.model.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600.0
@@ -123,6 +124,12 @@ class RemotePeer:
             pass
 
 
+def setup_of(manifest: Manifest, threads: int, kv_tokens: int) -> Setup:
+    """What every engine gets of a pulled model."""
+    directory = peers_directory() / "models" / manifest.name
+    return Setup(manifest.name, manifest.weight_path(0), directory, threads, kv_tokens)
+
+
 def dequantize(gguf: Path, directory: Path) -> None:
     """Save a GGUF file's weights in float32 as transformers does, unless that was done before."""
     if (directory / "config.json").exists():
@@ -133,10 +140,15 @@ def dequantize(gguf: Path, directory: Path) -> None:
 
 
 def _environment(python: Path) -> dict[str, str]:
-    """Another environment finds this repository, and the light part of kvloom, on its path."""
+    """Another environment finds this repository, and the light part of kvloom, on its path.
+
+    Intel's OpenMP is preloaded where the environment has it: vLLM's documentation asks for that on a CPU.
+    """
     if python == Path(sys.executable):
         return dict(os.environ)
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+    openmp = python.parent.parent / "lib" / "libiomp5.so"
+    preload = {"LD_PRELOAD": str(openmp)} if openmp.exists() else {}
+    return os.environ | preload | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
 
 
 def _fields(setup: Setup) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from bench.peers.base import Facts, Setup
 from kvloom.bench.target import Answer
 
 
+_BLOCK_TOKENS = 128
+
+
 def open_peer(setup: Setup) -> Vllm:
     os.environ |= {
         "VLLM_CPU_OMP_THREADS_BIND": "auto" if setup.threads == (os.cpu_count() or 1) else f"0-{setup.threads - 1}",
@@ -32,7 +35,7 @@ def open_peer(setup: Setup) -> Vllm:
         dtype="float32",
         skip_tokenizer_init=True,
         max_model_len=min(config["max_position_embeddings"], setup.kv_tokens),
-        kv_cache_memory_bytes=setup.kv_tokens * token_bytes,
+        kv_cache_memory_bytes=(-(-setup.kv_tokens // _BLOCK_TOKENS) + 2) * _BLOCK_TOKENS * token_bytes,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         max_num_batched_tokens=2048,
@@ -74,8 +77,8 @@ class Vllm:
         started = time.perf_counter()
         for prompt in prompts:
             name = str(next(self._ids))
-            added = engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
-            answers[added if isinstance(added, str) else name] = Answer([], [])
+            engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
+            answers[name] = Answer([], [])
         while engine.has_unfinished_requests():
             for output in engine.step():
                 now = time.perf_counter() - started
