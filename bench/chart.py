@@ -58,10 +58,7 @@ def comparison_bars(comparison: Comparison) -> dict[str, Bars]:
         bars = panels.setdefault(f"{sample.model}, {kind}, {sample.unit}", {})
         bars.setdefault(
             sample.figure,
-            {
-                peer: comparison.median(sample.group, sample.figure, peer)
-                for peer in comparison.peers(sample.model)
-            },
+            {peer: comparison.median(sample.group, sample.figure, peer) for peer in comparison.peers(sample.model)},
         )
     return dict(panels)
 

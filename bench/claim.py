@@ -1,4 +1,4 @@
-"""Reproduce published figures: ``python -m bench.claim NAME... [--quick]``; ``speed`` stands for all that compare speed.
+"""Reproduce published figures: ``python -m bench.claim NAME... [--quick]``; ``speed``: all about speed.
 
 Claims that need the same workloads share one sitting. Each prints its report and then one JSON object on one line; a
 full run is filed under ``bench/results/<hardware>/<year-month>/``. Exit status: 0 all hold, 1 one does not, 2 there is

@@ -113,9 +113,7 @@ def _measure(peer: RemotePeer, cell: Cell, tokens: Tokens, number: int, result: 
     peer.peak_bytes()
     for figure in cell.workload.measure(peer, tokens):
         note(f"round {number + 1}: {peer.name}, {figure.name}: {figure.value:.1f} {figure.unit}")
-        result.samples.append(
-            Sample(cell.group, cell.model, peer.name, number, figure.name, figure.value, figure.unit)
-        )
+        result.samples.append(Sample(cell.group, cell.model, peer.name, number, figure.name, figure.value, figure.unit))
     result.peaks.append(Peak(cell.group, cell.model, peer.name, number, name, peer.peak_bytes()))
     if peer.name == OURS:
         result.counted.append(Counted(cell.group, name, before, peer.counters()))

@@ -169,5 +169,3 @@ def _about(comparison: Comparison, model: str) -> list[str]:
         for about in comparison.about
         if about.model == model
     ]
-
-

@@ -57,9 +57,7 @@ class Outcome:
         return json.dumps(head | self.details, ensure_ascii=False)
 
 
-def worst_of(
-    claim: str, checks: list[Check], details: dict[str, Any], comparison: Comparison | None = None
-) -> Outcome:
+def worst_of(claim: str, checks: list[Check], details: dict[str, Any], comparison: Comparison | None = None) -> Outcome:
     """The claim's value is its lowest score: 1 means that every check is met. Without a check nothing holds."""
     worst = min((check.score for check in checks), default=0.0)
     listed = {

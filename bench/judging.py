@@ -8,6 +8,9 @@ from typing import Any
 
 from bench.comparison import OURS, Comparison
 from bench.harness import Check, at_least
+from kvloom.bench.bounds import Bound, Demand, best_rates
+from kvloom.bench.workloads import Single
+from kvloom.config import CacheConfig
 from kvloom.model.store import resolve
 
 
@@ -48,14 +51,13 @@ def goal_at(goals: Mapping[int, float], length: int) -> float:
 
 
 def share_of_limit(comparison: Comparison, model: str, figure: str, group: str = "streams") -> float:
-    """Of kvloom's prefill or decode rate in the limit that was measured in the same run."""
-    rate, length = comparison.median(group, figure, OURS), length_of(figure)
+    """Of kvloom's prefill or decode rate in the best that the limits of the same run allow."""
+    rate = comparison.median(group, figure, OURS)
     if rate is None:
         raise ValueError(f"kvloom was not measured on {figure!r}")
-    if figure.startswith("prefill"):
-        return comparison.limit.prefill_share(resolve(model).spec, length, rate)
-    facts = comparison.facts(model, OURS)
-    return comparison.limit.decode_share(facts.weight_bytes, length * facts.kv_token_bytes, rate)
+    bound = Bound(Demand.of(resolve(model), CacheConfig()), comparison.limit)
+    kind, length = "prefill" if figure.startswith("prefill") else "decode after", length_of(figure)
+    return rate / best_rates(Single(length), bound)[f"{kind} {length}"]
 
 
 def circumstances(comparison: Comparison) -> dict[str, Any]:

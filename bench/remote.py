@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -50,7 +51,7 @@ class RemotePeer:
         fields = {key: str(value) if isinstance(value, Path) else value for key, value in _fields(setup).items()}
         command = [str(python), "-m", "bench.worker", name, "--setup", json.dumps(fields)]
         self.name = name
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -118,10 +119,8 @@ class RemotePeer:
         return PeerFailed(f"{self.name} {what}: {words[-1] if words else 'without a word'}")
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def setup_of(manifest: Manifest, threads: int, kv_tokens: int) -> Setup:

@@ -6,8 +6,7 @@ follow: read once, eight requests cost little more of it than one; read eight ti
 
 from __future__ import annotations
 
-from typing import Any
-
+from bench.cells import cells
 from bench.comparison import OURS, Comparison, Counted
 from bench.harness import Check, Outcome, at_least, at_most, worst_of
 from bench.judging import against_peers, circumstances
@@ -16,7 +15,8 @@ from kvloom.bench.workloads import SharedPrefix
 GROUPS = frozenset({"shared-prefix"})
 GOAL = 1.8
 ROUNDING = 1.25
-"""Chunks of the prefix that are not full are read by each request for itself."""
+"""Pages at the end of a prefix and of an answer are read whole."""
+_COUNTER = "decode_kv_read_bytes"
 
 
 def judge(comparison: Comparison) -> Outcome:
@@ -27,34 +27,27 @@ def judge(comparison: Comparison) -> Outcome:
 
 
 def _read_once(counted: Counted, comparison: Comparison) -> Check:
-    """KV bytes read per decode step and request, over what a request must read that has the prefix to itself."""
+    """KV bytes read in decode steps, over what they must read when each reads the prefix once."""
     workload = next(cell for cell in _workloads(comparison.quick) if cell.name == counted.workload)
     facts = comparison.facts(comparison.about[0].model, OURS)
-    read = _counter(counted.after) - _counter(counted.before)
-    once, apart = _expected_bytes(workload, facts.kv_token_bytes)
+    once, apart = expected_bytes(workload, facts.kv_token_bytes)
+    read = int(counted.after[_COUNTER] - counted.before[_COUNTER])
     remark = f"{read / 1e6:.0f} MB read; {once / 1e6:.0f} MB if once per step, {apart / 1e6:.0f} MB if once per request"
-    name = "KV read, over that of a prefix read once per step"
+    name = "KV read in decode steps, over that of a prefix read once per step"
     return at_most(name, read / once, ROUNDING, "x", remark) if read else at_least(name, 0.0, 1.0, "x", "not counted")
 
 
-def _expected_bytes(workload: SharedPrefix, token_bytes: int) -> tuple[int, int]:
-    """KV bytes that attention reads from the reset on, with the prefix read once per step or once per request.
+def expected_bytes(workload: SharedPrefix, token_bytes: int) -> tuple[int, int]:
+    """KV bytes that decode steps read, with the prefix read once per step or once per request.
 
-    The untimed prefix reads its own triangle, in steps of the engine's choice: left out here, and a part of ROUNDING.
+    The first token comes out of the prefill: there is one decode step less than there are tokens.
     """
-    own = sum(workload.tail + n for n in range(workload.num_new)) * workload.requests
-    steps = workload.num_new
-    return (steps * workload.prefix + own) * token_bytes, (
-        steps * workload.requests * workload.prefix + own
-    ) * token_bytes
-
-
-def _counter(counters: dict[str, Any]) -> int:
-    return int(counters.get("kv_read_bytes", 0))
+    steps = range(1, workload.num_new)
+    own = sum(workload.tail + step for step in steps) * workload.requests
+    shared = len(steps) * workload.prefix
+    return (shared + own) * token_bytes, (workload.requests * shared + own) * token_bytes
 
 
 def _workloads(quick: bool) -> list[SharedPrefix]:
-    from bench.cells import cells
-
     found = [cell.workload for cell in cells(GROUPS, quick)]
     return [workload for workload in found if isinstance(workload, SharedPrefix)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 import kvloom
 from bench.peers.base import Facts, Setup
@@ -13,7 +16,10 @@ from kvloom.bench.engine_target import EngineTarget
 from kvloom.bench.target import Answer
 from kvloom.config import CacheConfig, SchedulerConfig
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.scheduler.batch import Batch
+from kvloom.engine.step import Forward
 from kvloom.model.decoder import kv_map_of
+from kvloom.model.kv_map import KvMap
 from kvloom.model.store import resolve
 
 
@@ -29,7 +35,33 @@ def open_peer(setup: Setup) -> Kvloom:
         weight_bytes=manifest.size_bytes,
         kv_token_bytes=int(sum(fmt.token_bytes for fmt in llm.engine.layout.formats)),
     )
-    return Kvloom(EngineTarget(llm.engine), facts)
+    reads = KvReads(llm.engine.forward, llm.engine.layout.kv_map, manifest.spec.heads)
+    llm.engine.forward = reads  # type: ignore[assignment]
+    return Kvloom(EngineTarget(llm.engine), facts, reads)
+
+
+@dataclass(slots=True)
+class KvReads:
+    """Stands before ``Forward`` and adds up the KV bytes that attention reads in steps of nothing but decoding.
+
+    The count is that of the schedule which the kernels follow, for one layer of every group, times its layers.
+    """
+
+    forward: Forward
+    kv_map: KvMap
+    heads: int
+    decode_bytes: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.forward, name)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        hidden_TC = self.forward.hidden(batch)
+        if len(batch.tokens_T) == len(batch.chunks):
+            count = getattr(self.forward.attend, "kv_bytes", None)
+            for group in self.kv_map.groups if count else ():
+                self.decode_bytes += len(group.layers) * count(batch.plan, group.layers[0], self.heads)
+        return hidden_TC
 
 
 @dataclass(slots=True)
@@ -38,6 +70,7 @@ class Kvloom:
 
     target: EngineTarget
     facts: Facts
+    reads: KvReads
 
     def reset(self) -> None:
         self.target.reset()
@@ -47,4 +80,4 @@ class Kvloom:
 
     def counters(self) -> dict[str, object]:
         """The engine's own totals since its start."""
-        return dataclasses.asdict(self.target.engine.stats())
+        return dataclasses.asdict(self.target.engine.stats()) | {"decode_kv_read_bytes": self.reads.decode_bytes}

@@ -13,7 +13,6 @@ from typing import Any
 from bench.peers.base import Facts, Setup
 from kvloom.bench.target import Answer
 
-
 _BLOCK_TOKENS = 128
 
 

@@ -27,14 +27,6 @@ class Limits:
     read_gb_s: float
     sgemm_gflop_s: float
 
-    def prefill_share(self, spec: ModelSpec, length: int, tokens_per_s: float) -> float:
-        """FLOP/s of a prompt of ``length`` over those of sgemm. Integer arithmetic can pass 1."""
-        return tokens_per_s * prefill_flop(spec, length) / length / 1e9 / self.sgemm_gflop_s
-
-    def decode_share(self, weight_bytes: int, kv_bytes: float, tokens_per_s: float) -> float:
-        """Bytes that a token must read, of the weights and of the KV before it, over the read bandwidth."""
-        return tokens_per_s * (weight_bytes + kv_bytes) / 1e9 / self.read_gb_s
-
 
 def measure_limits(threads: int, repeats: int = 5) -> Limits:
     """The best of ``repeats``: a limit is what was possible once. Leaves torch's thread count as it was."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Tokens of one greedy answer, and the seconds, since all prompts of its run were handed over, at which each came."""
+    """Tokens of one greedy answer, and the seconds, since the prompts of its run were handed over, when each came."""
 
     tokens: list[int]
     times_s: list[float]

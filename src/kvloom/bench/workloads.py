@@ -30,12 +30,16 @@ class Figure:
 
 
 class Workload(Protocol):
-    """``kv_tokens``: positions whose KV an engine holds at most."""
+    """longest: positions of its longest sequence; kv_tokens: positions whose KV an engine holds at most."""
 
     @property
     def name(self) -> str: ...
     @property
+    def longest(self) -> int: ...
+    @property
     def kv_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]: ...
 
 
@@ -70,8 +74,16 @@ class Single:
         return f"{self.context}{self.label and ' ' + self.label}"
 
     @property
-    def kv_tokens(self) -> int:
+    def longest(self) -> int:
         return self.context + self.num_new
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.longest
+
+    @property
+    def output_tokens(self) -> int:
+        return self.num_new
 
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]:
         target.reset()
@@ -95,8 +107,16 @@ class Together:
         return f"{self.requests} x ({self.prompt} in + {self.num_new} out)"
 
     @property
+    def longest(self) -> int:
+        return self.prompt + self.num_new
+
+    @property
     def kv_tokens(self) -> int:
-        return self.requests * (self.prompt + self.num_new)
+        return self.requests * self.longest
+
+    @property
+    def output_tokens(self) -> int:
+        return self.requests * self.num_new
 
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]:
         target.reset()
@@ -118,8 +138,16 @@ class SharedPrefix:
         return f"{self.requests} x ({self.tail} new + {self.num_new} out) on a shared {self.prefix}"
 
     @property
+    def longest(self) -> int:
+        return self.prefix + self.tail + self.num_new
+
+    @property
     def kv_tokens(self) -> int:
         return self.prefix + self.requests * (self.tail + self.num_new)
+
+    @property
+    def output_tokens(self) -> int:
+        return 1 + self.requests * self.num_new
 
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]:
         target.reset()
@@ -139,17 +167,20 @@ class MultiTurn:
     num_new: int = 32
 
     @property
-    def length(self) -> int:
-        """Tokens of a conversation at its end."""
+    def longest(self) -> int:
         return self.turns * (self.question + self.num_new)
 
     @property
     def name(self) -> str:
-        return f"{self.chats} chats x {self.turns} turns, each to {self.length}"
+        return f"{self.chats} chats x {self.turns} turns, each to {self.longest}"
 
     @property
     def kv_tokens(self) -> int:
-        return self.chats * self.length
+        return self.chats * self.longest
+
+    @property
+    def output_tokens(self) -> int:
+        return self.chats * self.turns * self.num_new
 
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]:
         target.reset()
