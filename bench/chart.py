@@ -1,73 +1,98 @@
-"""A picture of the table: ``python -m bench.chart FOLDER`` reads engines.json and writes engines.png beside it."""
+"""Charts of results. Needs matplotlib, which the extra ``reports`` brings."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.report import Run, Table
+from bench.comparison import Comparison
+from bench.harness import Check, Outcome
 
-_COLOURS = ("#1b6ca8", "#c9c9c9", "#e0a458", "#7a9e7e")
-_PANELS = (("prefill", "tokens per second"), ("decode after", "tokens per second"))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+COLOURS = ("#1b6ca8", "#c9c9c9", "#e0a458", "#7a9e7e", "#b5838d", "#6d6875")
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) != 1 or not (Path(given[0]) / "engines.json").is_file():
-        print("error: name one folder that has an engines.json\nhint: make bench writes one", file=sys.stderr)
-        return 2
-    try:
-        import matplotlib
-    except ImportError:
-        print("error: charts need matplotlib\nhint: pip install 'kvloom[reports]'", file=sys.stderr)
-        return 1
-    matplotlib.use("Agg")
-    folder = Path(given[0])
-    table = read(folder / "engines.json")
-    draw(table, folder / "engines.png")
-    print(folder / "engines.png")
-    return 0
+Bars = Mapping[str, Mapping[str, float | None]]
+"""Label of a group of bars to the height of each engine's."""
 
 
-def read(path: Path) -> Table:
-    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Table(**fields | {"runs": [Run(**run) for run in fields["runs"]]})
-
-
-def medians(table: Table, peer: str, prefix: str) -> dict[str, float]:
-    """Context length to the median over the rounds, of the workloads whose name begins so."""
-    values: dict[str, list[float]] = {}
-    for run in table.runs:
-        for figure in run.of("figure") if run.who == peer else []:
-            if figure["workload"].startswith(prefix + " "):
-                values.setdefault(figure["workload"].rsplit(" ", 1)[-1], []).append(figure["value"])
-    return {length: median(each) for length, each in values.items()}
-
-
-def draw(table: Table, target: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(_PANELS), figsize=(9, 3.2), layout="constrained")
-    width = 0.8 / len(table.peers)
-    for panel, (prefix, label) in zip(panels, _PANELS, strict=True):
-        for n, peer in enumerate(table.peers):
-            bars = medians(table, peer, prefix)
-            places = [i + n * width for i in range(len(bars))]
-            drawn = panel.bar(places, list(bars.values()), width, label=peer, color=_COLOURS[n % len(_COLOURS)])
-            panel.bar_label(drawn, fmt="%.0f", fontsize=8)
-            panel.set_xticks([i + width * (len(table.peers) - 1) / 2 for i in range(len(bars))], list(bars))
-        panel.set_title(f"{prefix} … tokens")
-        panel.set_ylabel(label)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].legend(frameon=False)
-    figure.suptitle(f"{table.model}, batch 1, {table.hardware}, {table.threads} threads", fontsize=10)
-    figure.savefig(target, dpi=120)
+def draw_outcome(outcome: Outcome, target: Path) -> None:
+    """Every check beside its goal and, where engines were compared, their rates by unit. Raises ImportError."""
+    plt = _pyplot()
+    panels = comparison_bars(outcome.comparison) if outcome.comparison else {}
+    figure, axes = plt.subplots(
+        1 + len(panels), 1, figsize=(9, 1.2 + 0.3 * len(outcome.checks) + 2.6 * len(panels)), layout="constrained"
+    )
+    rows = axes if panels else [axes]
+    _scores(rows[0], outcome.checks)
+    for axis, (title, bars) in zip(rows[1:], panels.items(), strict=True):
+        _bars(axis, title, bars)
+    figure.suptitle(outcome.claim, fontsize=11)
+    figure.savefig(target, dpi=110)
     plt.close(figure)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def draw_lines(
+    title: str, xlabel: str, ylabel: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], target: Path
+) -> None:
+    """Lines by name: (x, y). Raises ImportError."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (name, (xs, ys)), colour in zip(lines.items(), COLOURS, strict=False):
+        axis.plot(xs, ys, marker="o", label=name, color=colour)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def comparison_bars(comparison: Comparison) -> dict[str, Bars]:
+    """Medians, in one panel per model and first word of the figures: rates of one kind share an axis."""
+    panels: dict[str, dict[str, dict[str, float | None]]] = {}
+    for sample in comparison.samples:
+        word = sample.figure.split(" ", 1)[0]
+        kind = word if word in ("prefill", "decode") else "output"
+        bars = panels.setdefault(f"{sample.model}, {kind}, {sample.unit}", {})
+        bars.setdefault(
+            sample.figure,
+            {peer: comparison.median(sample.group, sample.figure, peer) for peer in comparison.peers(sample.model)},
+        )
+    return dict(panels)
+
+
+def _scores(axis: Axes, checks: Sequence[Check]) -> None:
+    names = [check.name for check in checks]
+    scores = [min(check.score, 3.0) for check in checks]
+    colours = [COLOURS[0] if check.holds else COLOURS[2] for check in checks]
+    axis.barh(names, scores, color=colours)
+    axis.axvline(1.0, color="black", linewidth=0.8)
+    axis.invert_yaxis()
+    axis.set_xlabel("share of the goal (cut at 3)")
+    axis.tick_params(axis="y", labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _bars(axis: Axes, title: str, bars: Bars) -> None:
+    peers = list(dict.fromkeys(peer for by_peer in bars.values() for peer in by_peer))
+    width = 0.8 / len(peers)
+    for n, peer in enumerate(peers):
+        places = [i + n * width for i in range(len(bars))]
+        heights = [by_peer.get(peer) or 0.0 for by_peer in bars.values()]
+        drawn = axis.bar(places, heights, width, label=peer, color=COLOURS[n % len(COLOURS)])
+        axis.bar_label(drawn, fmt="%.0f", fontsize=6)
+    axis.set_xticks([i + width * (len(peers) - 1) / 2 for i in range(len(bars))], list(bars), fontsize=7)
+    axis.set_title(title, fontsize=9)
+    axis.legend(frameon=False, fontsize=6)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -1,31 +1,69 @@
-"""Reproduce one published figure: ``python -m bench.claim NAME [--quick]``.
+"""Reproduce published figures: ``python -m bench.claim NAME... [--quick]``; ``speed``: all about speed.
 
-The last line on stdout is one JSON object. Exit status: 0 the claim holds, 1 it does not, 2 there is no such claim.
+Claims that need the same workloads share one sitting. Each prints its report and then one JSON object on one line; a
+full run is filed under ``bench/results/<hardware>/<year-month>/``. Exit status: 0 all hold, 1 one does not, 2 there is
+no such claim.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from bench.claims import CLAIMS, measure_of
-from bench.harness import note
+from bench.claims import CLAIMS, SPEED, Compared, claim_of
+from bench.compare import compare
+from bench.filing import Report, folder_for, write
+from bench.harness import Outcome, note
+from bench.peers.base import PEERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.claim", description="Reproduce one published figure.")
-    parser.add_argument("name", nargs="?", help=f"one of: {', '.join(CLAIMS)}")
-    parser.add_argument("--quick", action="store_true", help="a smaller version, about a minute")
-    options = parser.parse_args(arguments)
-    if options.name not in CLAIMS:
-        asked = f"no claim `{options.name}`" if options.name else "which claim?"
-        print(f"error: {asked}\nhint: there are {', '.join(CLAIMS)}", file=sys.stderr)
-        return 2
-    note(f"{options.name}{' (quick)' if options.quick else ''}")
-    outcome = measure_of(options.name)(options.quick)
-    print(outcome.line(), flush=True)
-    return 0 if outcome.holds else 1
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    names = list(dict.fromkeys(each for name in options.names for each in (SPEED if name == "speed" else (name,))))
+    peers = options.peers.split(",")
+    for kind, asked, known in (("claim", names or [""], CLAIMS), ("peer", peers, PEERS)):
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            said = f"no {kind} `{unknown[0]}`" if unknown[0] else f"which {kind}?"
+            print(f"error: {said}\nhint: there are {', '.join(known)}", file=sys.stderr)
+            return 2
+    note(f"{', '.join(names)}{' (quick)' if options.quick else ''}")
+    holds = True
+    for outcome in outcomes(names, options.quick, peers):
+        report = Report.now(f"python -m bench.claim {' '.join(given)}", outcome)
+        folder = options.out or (None if options.quick else folder_for(report))
+        if folder is not None:
+            note(f"filed: {write(report, folder)}")
+        if outcome.checks:
+            print(report.markdown())
+        print(outcome.line(), flush=True)
+        holds = holds and outcome.holds
+    return 0 if holds else 1
+
+
+def outcomes(names: Sequence[str], quick: bool, peers: Sequence[str]) -> Iterator[Outcome]:
+    """In the order asked for, but one comparison feeds all that compare; it runs when the first of them is due."""
+    claims = {name: claim_of(name) for name in names}
+    groups = frozenset().union(*(claim.groups for claim in claims.values() if isinstance(claim, Compared)))
+    comparison = None
+    for claim in claims.values():
+        if isinstance(claim, Compared):
+            comparison = comparison or compare(groups, quick, peers)
+            yield claim.judge(comparison.of(claim.groups))
+        else:
+            yield claim(quick)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.claim", description="Reproduce published figures.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"speed, or of: {', '.join(CLAIMS)}")
+    parser.add_argument("--quick", action="store_true", help="a smaller version, about a minute; filed only with --out")
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated, from: " + ", ".join(PEERS))
+    parser.add_argument("--out", type=Path, help="folder; by default one under bench/results")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,49 +1,82 @@
-"""One run of one peer in a process of its own: ``python -m bench.worker PEER``. One JSON object per line on stdout."""
+"""One peer in a process of its own: ``python -m bench.worker PEER ...``, in the peer's environment.
+
+One JSON object per line. The first line out says what was loaded (``bench.peers.base.Facts``); then every line in is a
+command and every line out its result:
+
+    {"do": "reset"}                                    -> {}
+    {"do": "run", "prompts": [[..], ..], "num_new": n} -> {"answers": [{"tokens": [..], "times_s": [..]}, ..]}
+    {"do": "peak"}                                     -> {"peak_bytes": n}     resident, since the last such command
+    {"do": "counters"}                                 -> {..}                  the engine's own, where it has any
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
 import resource
 import sys
+from pathlib import Path
+from typing import Any, TextIO
 
-from bench.limits import measure_limits, prefill_flop
-from bench.peers.base import PEERS, open_peer
-from bench.workloads import FULL, QUICK, run
+from bench.peers.base import PEERS, Peer, Setup, open_peer
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.worker")
-    parser.add_argument("peer", choices=[*PEERS, "limits"])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("peer", choices=list(PEERS))
+    parser.add_argument("--setup", type=json.loads, required=True, help="fields of bench.peers.base.Setup, as JSON")
     options = parser.parse_args()
-    if options.peer == "limits":
-        _say("limits", dataclasses.asdict(measure_limits(options.threads)))
-        return 0
-    from kvloom.model.store import resolve
-
-    manifest, sizes = resolve(options.model), QUICK if options.quick else FULL
-    peer = open_peer(options.peer, options.model, manifest.weight_path(0), options.threads)
-    about = {"version": peer.version, "weight_bytes": peer.weight_bytes, "kv_token_bytes": peer.kv_token_bytes}
-    flop = {str(length): prefill_flop(manifest.spec, length) for length in sizes.contexts}
-    _say("peer", about | {"prefill_flop": flop, "loaded_rss_bytes": _peak_rss_bytes()})
-    for figure in run(peer, sizes, options.seed):
-        _say("figure", dataclasses.asdict(figure))
-    _say("peak", {"rss_bytes": _peak_rss_bytes()})
+    out = _own_stdout()
+    fields = options.setup
+    paths = {name: Path(fields[name]) for name in ("gguf", "directory")}
+    peer = open_peer(options.peer, Setup(**fields | paths))
+    _say(out, dataclasses.asdict(peer.facts))
+    for line in sys.stdin:
+        _say(out, obey(peer, json.loads(line)))
     return 0
 
 
-def _say(kind: str, value: dict[str, object]) -> None:
-    print(json.dumps({"kind": kind} | value), flush=True)
+def obey(peer: Peer, command: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one command."""
+    match command["do"]:
+        case "reset":
+            peer.reset()
+            return {}
+        case "run":
+            answers = peer.run(command["prompts"], command["num_new"])
+            return {"answers": [dataclasses.asdict(answer) for answer in answers]}
+        case "peak":
+            return {"peak_bytes": take_peak_bytes()}
+        case "counters":
+            counters: dict[str, Any] = getattr(peer, "counters", dict)()
+            return counters
+    raise ValueError(f"no command {command['do']!r}")
 
 
-def _peak_rss_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def take_peak_bytes() -> int:
+    """Peak resident memory since the last call, where the system can start the count anew; else since the start."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        status = Path("/proc/self/status").read_text()
+        peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, StopIteration):
+        pass
+    return peak
+
+
+def _own_stdout() -> TextIO:
+    """Engines print to stdout as they please: that goes to stderr, and the protocol keeps the pipe."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _say(out: TextIO, value: dict[str, Any]) -> None:
+    out.write(json.dumps(value) + "\n")
+    out.flush()
 
 
 if __name__ == "__main__":

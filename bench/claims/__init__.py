@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 
-from bench.harness import Measure
+from bench.harness import Judge, Measure
 
 CLAIMS = {
     "identical-tokens": "bench.claims.identical_tokens",
     "hit-equals-miss": "bench.claims.hit_equals_miss",
     "storm": "bench.claims.storm",
     "int8-kl": "bench.claims.int8_kl",
+    "prefill": "bench.claims.prefill",
+    "decode": "bench.claims.decode",
+    "throughput": "bench.claims.throughput",
+    "shared-prefix": "bench.claims.shared_prefix",
+    "multi-turn": "bench.claims.multi_turn",
+    "gemma": "bench.claims.gemma",
+    "server-overhead": "bench.claims.server_overhead",
+    "first-token": "bench.claims.first_token",
+    "peak-memory": "bench.claims.peak_memory",
 }
+SPEED = tuple(CLAIMS)[4:]
+"""What ``make bench`` measures in one sitting."""
 
 
-def measure_of(name: str) -> Measure:
-    """The ``measure`` function of a claim. Imports its file only now: each needs heavy libraries. Raises KeyError."""
-    measure: Measure = importlib.import_module(CLAIMS[name]).measure
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A claim about a comparison. ``groups``: the cells of ``bench.cells`` that it needs."""
+
+    groups: frozenset[str]
+    judge: Judge
+
+
+def claim_of(name: str) -> Measure | Compared:
+    """How a claim is measured. Imports its file only now: each needs heavy libraries. Raises KeyError."""
+    module = importlib.import_module(CLAIMS[name])
+    if hasattr(module, "judge"):
+        return Compared(module.GROUPS, module.judge)
+    measure: Measure = module.measure
     return measure

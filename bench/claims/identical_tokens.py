@@ -15,7 +15,7 @@ import torch
 
 from bench.drive import load, run_one
 from bench.harness import Outcome, note
-from bench.peers.dequantized import llama_from_gguf
+from bench.peers.dequantized import model_from_gguf
 from bench.text import prompts
 from kvloom.config import KvDtype
 from kvloom.engine.params import SamplingParams
@@ -93,7 +93,7 @@ def measure(quick: bool) -> Outcome:
     texts, count = (prompts()[::4], 32) if quick else (prompts(), 64)
     manifest = pull(MODEL)
     encode = load_tokenizer(manifest).encode
-    model = llama_from_gguf(manifest.weight_path(0))
+    model = model_from_gguf(manifest.weight_path(0))
     references = []
     for text in texts:
         references.append(greedy(model, encode(text), count))

@@ -1,4 +1,4 @@
-"""What the table asks of an engine. One file per peer; each runs in a process of its own."""
+"""An engine beside others: what its file gives, and where it runs. Imported in every engine's own environment."""
 
 from __future__ import annotations
 
@@ -7,56 +7,62 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kvloom.bench.target import Target
+
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """Seconds, since the prompt was handed over, at which each token of an answer came."""
+class Setup:
+    """What every engine gets alike.
 
-    token_times_s: list[float]
-
-    @property
-    def ttft_s(self) -> float:
-        return self.token_times_s[0]
-
-    @property
-    def decode_tokens_per_s(self) -> float:
-        """After the first token: prefill noise stays out."""
-        return (len(self.token_times_s) - 1) / (self.token_times_s[-1] - self.token_times_s[0])
-
-
-class Peer(Protocol):
-    """An engine that is loaded. All decoding is greedy and runs to ``num_new`` tokens whatever they are.
-
-    ``weight_bytes``: what one decode step must read of the weights. ``kv_token_bytes``: KV of one position.
+    gguf: the weights; directory: the same dequantized to float32, as transformers stores models (present where
+    ``Entry.wants_directory``); kv_tokens: positions whose KV the engine must be able to hold.
     """
 
-    @property
-    def version(self) -> str: ...
-    @property
-    def weight_bytes(self) -> int: ...
-    @property
-    def kv_token_bytes(self) -> int: ...
+    model: str
+    gguf: Path
+    directory: Path
+    threads: int
+    kv_tokens: int
 
-    def one(self, prompt: list[int], num_new: int) -> Stream:
-        """One prompt alone, nothing of it cached."""
-        ...
 
-    def batch(self, prompts: list[list[int]], num_new: int) -> float:
-        """Prompts of equal length together, nothing of them cached; seconds until all are done."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """weight_bytes: what one decode step must read of the weights; kv_token_bytes: KV of one position."""
 
-    def shared(self, prefix: list[int], tails: list[list[int]], num_new: int) -> float:
-        """Requests that begin with ``prefix``, which was seen once before, untimed. Seconds until all are done."""
-        ...
+    version: str
+    settings: str
+    weight_bytes: int
+    kv_token_bytes: int
+
+
+class Peer(Target, Protocol):
+    """A loaded engine. Answers are greedy and run to their full length, whatever the tokens are."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a peer lives: its file (with ``open_peer(setup)``) and its environment, as ``bench/peers.sh`` names it."""
+
+    module: str
+    environment: str | None
+    wants_directory: bool = False
 
 
 PEERS = {
-    "kvloom": "bench.peers.kvloom_peer",
-    "transformers": "bench.peers.transformers_peer",
+    "kvloom": Entry("bench.peers.kvloom_peer", None),
+    "transformers": Entry("bench.peers.transformers_peer", "transformers", wants_directory=True),
+    "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
+    "openvino": Entry("bench.peers.openvino_peer", "openvino"),
+    "llama.cpp": Entry("bench.peers.llama_cpp_peer", "llama-cpp"),
+    "llama.cpp-flash": Entry("bench.peers.llama_cpp_flash_peer", "llama-cpp"),
 }
+"""llama.cpp is two peers: with and without its flash attention, which is better now here, now there."""
 
 
-def open_peer(name: str, model: str, weights: Path, threads: int) -> Peer:
-    """Load ``model`` (the GGUF file ``weights``): each peer's file has an ``open_peer`` like this, less the name."""
-    peer: Peer = importlib.import_module(PEERS[name]).open_peer(model, weights, threads)
+def open_peer(name: str, setup: Setup) -> Peer:
+    """Load the model. Call it in the peer's environment."""
+    peer: Peer = importlib.import_module(PEERS[name].module).open_peer(setup)
     return peer

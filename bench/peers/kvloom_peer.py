@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+import torch
 
 import kvloom
-from bench.peers.base import Stream
-from kvloom import LLM, SamplingParams
+from bench.peers.base import Facts, Setup
+from kvloom import LLM
+from kvloom.bench.engine_target import EngineTarget
+from kvloom.bench.target import Answer
+from kvloom.config import CacheConfig, SchedulerConfig
+from kvloom.engine.layout import KvLayout
+from kvloom.engine.scheduler.batch import Batch
+from kvloom.engine.step import Forward
+from kvloom.model.decoder import kv_map_of
+from kvloom.model.kv_map import KvMap
 from kvloom.model.store import resolve
 
-KV_BYTES = "768MiB"
+
+def open_peer(setup: Setup) -> Kvloom:
+    manifest = resolve(setup.model)
+    layout = KvLayout(kv_map_of(manifest.spec), CacheConfig(), SchedulerConfig().step_tokens)
+    llm = LLM(setup.model, kv_bytes=layout.bytes_for(setup.kv_tokens), threads=setup.threads)
+    cache = llm.engine.config.cache
+    facts = Facts(
+        version=kvloom.__version__,
+        settings=f"weights as in the file, KV in {cache.kv_dtype}, prefix reuse on, "
+        f"{llm.engine.config.scheduler.step_tokens} rows per step",
+        weight_bytes=manifest.size_bytes,
+        kv_token_bytes=int(sum(fmt.token_bytes for fmt in llm.engine.layout.formats)),
+    )
+    reads = KvReads(llm.engine.forward, llm.engine.layout.kv_map, manifest.spec.heads)
+    llm.engine.forward = reads  # type: ignore[assignment]
+    return Kvloom(EngineTarget(llm.engine), facts, reads)
 
 
-def open_peer(model: str, weights: Path, threads: int) -> Kvloom:
-    return Kvloom(LLM(model, kv_bytes=KV_BYTES, threads=threads), resolve(model).size_bytes)
+@dataclass(slots=True)
+class KvReads:
+    """Stands before ``Forward`` and adds up the KV bytes that attention reads in steps of nothing but decoding.
+
+    The count is that of the schedule which the kernels follow, for one layer of every group, times its layers.
+    """
+
+    forward: Forward
+    kv_map: KvMap
+    heads: int
+    decode_bytes: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.forward, name)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        hidden_TC = self.forward.hidden(batch)
+        if len(batch.tokens_T) == len(batch.chunks):
+            count = getattr(self.forward.attend, "kv_bytes", None)
+            for group in self.kv_map.groups if count else ():
+                self.decode_bytes += len(group.layers) * count(batch.plan, group.layers[0], self.heads)
+        return hidden_TC
 
 
 @dataclass(slots=True)
 class Kvloom:
-    """Weights as in the file, KV in float16."""
+    """The engine of an ``LLM``."""
 
-    llm: LLM
-    weight_bytes: int
-    version: str = kvloom.__version__
+    target: EngineTarget
+    facts: Facts
+    reads: KvReads
 
-    @property
-    def kv_token_bytes(self) -> int:
-        return int(sum(fmt.token_bytes for fmt in self.llm.engine.layout.formats))
+    def reset(self) -> None:
+        self.target.reset()
 
-    def one(self, prompt: list[int], num_new: int) -> Stream:
-        self.llm.cache.reset()
-        output = self.llm.generate({"prompt_token_ids": prompt}, _greedy(num_new))[0]
-        assert output.metrics.cached_tokens == 0
-        return Stream(list(output.metrics.token_times_s))
+    def run(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[Answer]:
+        return self.target.run(prompts, num_new)
 
-    def batch(self, prompts: list[list[int]], num_new: int) -> float:
-        self.llm.cache.reset()
-        return self._timed(prompts, num_new)
-
-    def shared(self, prefix: list[int], tails: list[list[int]], num_new: int) -> float:
-        self.llm.cache.reset()
-        self.llm.generate({"prompt_token_ids": prefix}, _greedy(1))
-        return self._timed([prefix + tail for tail in tails], num_new)
-
-    def _timed(self, prompts: list[list[int]], num_new: int) -> float:
-        started = time.perf_counter()
-        self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], _greedy(num_new))
-        return time.perf_counter() - started
-
-
-def _greedy(num_new: int) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=num_new, ignore_eos=True)
+    def counters(self) -> dict[str, object]:
+        """The engine's own totals since its start."""
+        return dataclasses.asdict(self.target.engine.stats()) | {"decode_kv_read_bytes": self.reads.decode_bytes}

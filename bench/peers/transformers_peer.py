@@ -1,74 +1,83 @@
-"""transformers, eager PyTorch in float32 on the dequantized weights, as a plain script would use it."""
+"""transformers: eager PyTorch in float32 on the dequantized weights, as a careful script would use it."""
 
 from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from bench.peers.base import Stream
-from bench.peers.dequantized import llama_from_gguf
-from kvloom.torch_maths import settle_torch_maths
+from bench.peers.base import Facts, Setup
+from kvloom.bench.target import Answer
 
 
-def open_peer(model: str, weights: Path, threads: int) -> Transformers:
-    settle_torch_maths()
-    torch.set_num_threads(threads)
-    return Transformers(llama_from_gguf(weights))
+def open_peer(setup: Setup) -> Transformers:
+    import transformers
+
+    torch.set_num_threads(setup.threads)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = load(setup.directory, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model.requires_grad_(False)
+    config = model.config
+    facts = Facts(
+        version=f"{transformers.__version__}, torch {torch.__version__}",
+        settings="float32 weights and KV, sdpa, DynamicCache kept by hand for prompts that go on",
+        weight_bytes=sum(each.numel() * each.element_size() for each in model.parameters()),
+        kv_token_bytes=int(2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim),
+    )
+    return Transformers(model, facts)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A cache, and the tokens whose KV it holds."""
+
+    tokens: list[int]
+    cache: Any
 
 
 @dataclass(slots=True)
 class Transformers:
-    """``forward`` with a dynamic KV cache, one call per step: what ``generate`` does, without its bookkeeping."""
+    """``forward`` with a KV cache, one call per step: what ``generate`` does, without its bookkeeping."""
 
     model: Any
+    facts: Facts
+    kept: list[Kept] = field(default_factory=list)
 
-    @property
-    def version(self) -> str:
-        import transformers
-
-        return f"{transformers.__version__}, torch {torch.__version__}"
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-
-    @property
-    def kv_token_bytes(self) -> int:
-        config = self.model.config
-        return int(2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim)
-
-    def one(self, prompt: list[int], num_new: int) -> Stream:
-        return Stream(self._decode(torch.tensor([prompt]), None, num_new))
-
-    def batch(self, prompts: list[list[int]], num_new: int) -> float:
-        return self._decode(torch.tensor(prompts), None, num_new)[-1]
-
-    def shared(self, prefix: list[int], tails: list[list[int]], num_new: int) -> float:
-        """The cache of the prefix is kept by hand, as transformers' documentation shows, and repeated for the batch."""
-        from transformers import DynamicCache
-
-        with torch.inference_mode():
-            cache = DynamicCache(config=self.model.config)
-            self.model(torch.tensor([prefix]), past_key_values=cache, logits_to_keep=1)
-            started = time.perf_counter()
-            repeated = copy.deepcopy(cache)
-            repeated.batch_repeat_interleave(len(tails))
-        copying = time.perf_counter() - started
-        return copying + self._decode(torch.tensor(tails), repeated, num_new)[-1]
+    def reset(self) -> None:
+        self.kept.clear()
 
     @torch.inference_mode()
-    def _decode(self, ids_BT: torch.Tensor, cache: Any, num_new: int) -> list[float]:
+    def run(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[Answer]:
+        """Prompts of one run have one length, and go on from one kept cache or from none."""
+        started = time.perf_counter()
+        cache, known = self._cache_for(prompts)
+        ids_BT = torch.tensor([list(prompt[known:]) for prompt in prompts])
+        tokens_NB, times = [], []
+        for _ in range(num_new):
+            logits = self.model(ids_BT, past_key_values=cache, logits_to_keep=1).logits
+            ids_BT = logits[:, -1].argmax(dim=-1, keepdim=True)
+            tokens_NB.append(ids_BT[:, 0].tolist())
+            times.append(time.perf_counter() - started)
+        answers = [Answer(list(tokens), times) for tokens in zip(*tokens_NB, strict=True)]
+        if len(prompts) == 1:
+            self.kept.append(Kept([*prompts[0], *answers[0].tokens[:-1]], cache))
+        return answers
+
+    def _cache_for(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, int]:
+        """A cache to go on with, and the number of tokens in it: repeated for a batch, as the documentation shows."""
         from transformers import DynamicCache
 
-        started, times = time.perf_counter(), []
-        past = DynamicCache(config=self.model.config) if cache is None else cache
-        for _ in range(num_new):
-            logits = self.model(ids_BT, past_key_values=past, logits_to_keep=1).logits
-            ids_BT = logits[:, -1].argmax(dim=-1, keepdim=True)
-            times.append(time.perf_counter() - started)
-        return times
+        for kept in self.kept:
+            count = len(kept.tokens)
+            if all(len(prompt) > count and list(prompt[:count]) == kept.tokens for prompt in prompts):
+                if len(prompts) == 1:
+                    self.kept.remove(kept)
+                    return kept.cache, count
+                repeated = copy.deepcopy(kept.cache)
+                repeated.batch_repeat_interleave(len(prompts))
+                return repeated, count
+        return DynamicCache(config=self.model.config), 0

@@ -4,6 +4,7 @@
     ├── RequestError(ValueError)        the caller asked for something impossible
     │   ├── PromptTooLong               prompt against the context or the KV budget
     │   └── ParamsError                 a sampling parameter is out of its range
+    ├── TraceError(ValueError)          a file of recorded requests cannot be read
     ├── ConfigError(ValueError)         a setting is out of range or contradicts another
     ├── ModelError                      a model cannot be used
     │   ├── ModelNotFound               no such name, path or id
@@ -41,6 +42,10 @@ class PromptTooLong(RequestError):
 
 class ParamsError(RequestError):
     """A sampling parameter is out of range."""
+
+
+class TraceError(KvloomError, ValueError):
+    """A file of recorded requests is not in the format that we read; the message names the line."""
 
 
 class ConfigError(KvloomError, ValueError):

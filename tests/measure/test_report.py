@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-
-from bench.limits import measure_limits, prefill_flop
 from bench.report import Run, Table, to_json, to_markdown
 from bench.workloads import QUICK, Figure, run
+
+from kvloom.bench.limits import measure_limits, prefill_flop
 from kvloom.model.spec import ModelSpec, RopeSpec
 
 GIB = 2**30

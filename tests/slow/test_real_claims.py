@@ -7,7 +7,7 @@ import pytest
 from bench.claims.hit_equals_miss import SITUATIONS, Setting
 from bench.claims.identical_tokens import first_divergence, greedy
 from bench.drive import ModelEngines, load, run_one
-from bench.peers.dequantized import llama_from_gguf
+from bench.peers.dequantized import model_from_gguf
 from bench.text import long_text, prompts
 from kvloom.engine.params import SamplingParams
 
@@ -27,7 +27,7 @@ def test_hit_equals_miss_past_the_window_of_a_hybrid(name: str, gemma3: ModelEng
 
 def test_the_first_tokens_are_those_of_transformers(smollm2: ModelEngines) -> None:
     count, manifest = 12, smollm2.loaded.manifest
-    model = llama_from_gguf(manifest.weight_path(0))
+    model = model_from_gguf(manifest.weight_path(0))
     engine = load(manifest.name, "float32", "float32").make("64MiB")
     params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
     for index, text in enumerate(prompts()[:3]):

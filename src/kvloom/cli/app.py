@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvloom.cli.bench_app import bench_app
 from kvloom.cli.settings import Settings, with_settings
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def inspect(
     from kvloom.cli.inspecting import inspect_model
 
     inspect_model(model, settings, json)
+
+
+app.add_typer(bench_app)
 
 
 def _sampling(max_tokens: int | None, temperature: float, top_p: float, top_k: int) -> SamplingParams:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from kvloom.config import EngineConfig
 
 if TYPE_CHECKING:
+    from kvloom.engine.build import Loaded
     from kvloom.model.manifest import Manifest
     from kvloom.model.progress import Progress
     from kvloom.server.engine_protocol import ServedEngine
@@ -29,6 +30,13 @@ def resolve(name: str) -> Manifest:
     from kvloom.model import store
 
     return store.resolve(name)
+
+
+def load_engine(config: EngineConfig) -> Loaded:
+    """Load a model and drive its engine on the calling thread. Raises ConfigError and ModelError."""
+    from kvloom.engine.build import build
+
+    return build(config)
 
 
 def open_engine(config: EngineConfig) -> Engine:

@@ -1,0 +1,133 @@
+"""What was measured of several engines in one sitting, and the ratios in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.cells import DENSE
+from bench.peers.base import Facts
+from kvloom.bench.limits import Limits
+
+OURS = "kvloom"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One figure of one run. ``figure``: as the workload names it."""
+
+    group: str
+    model: str
+    peer: str
+    round: int
+    figure: str
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Peak resident bytes of a peer during one run of a workload."""
+
+    group: str
+    model: str
+    peer: str
+    round: int
+    workload: str
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A peer that was measured. ``agreeing``: leading greedy tokens, of the probe, that are kvloom's."""
+
+    model: str
+    peer: str
+    facts: Facts
+    loaded_bytes: int
+    agreeing: int
+    probe_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """kvloom's own counters before and after one run of a workload."""
+
+    group: str
+    workload: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Ours over the best peer's: of the medians, and from the least to the most over the rounds."""
+
+    figure: str
+    ours: float
+    best: float
+    peer: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Everything that is filed. ``absent``: peers that were not measured, or not to the end, and why."""
+
+    threads: int
+    quick: bool
+    kv_tokens: int
+    limits: list[Limits] = field(default_factory=list)
+    about: list[About] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    peaks: list[Peak] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> Limits:
+        """The best of the rounds."""
+        return Limits(max(each.read_gb_s for each in self.limits), max(each.sgemm_gflop_s for each in self.limits))
+
+    def peers(self, model: str) -> list[str]:
+        return [each.peer for each in self.about if each.model == model]
+
+    def facts(self, model: str, peer: str) -> Facts:
+        return next(each.facts for each in self.about if (each.model, each.peer) == (model, peer))
+
+    def figures(self, group: str) -> list[str]:
+        return list(dict.fromkeys(sample.figure for sample in self.samples if sample.group == group))
+
+    def values(self, group: str, figure: str, peer: str) -> dict[int, float]:
+        """By round."""
+        return {s.round: s.value for s in self.samples if (s.group, s.figure, s.peer) == (group, figure, peer)}
+
+    def median(self, group: str, figure: str, peer: str) -> float | None:
+        values = self.values(group, figure, peer)
+        return median(values.values()) if values else None
+
+    def ratio(self, group: str, figure: str) -> Ratio | None:
+        """None when there is nobody to compare with. A peer counts only if it was there in all rounds."""
+        ours = self.values(group, figure, OURS)
+        names = dict.fromkeys(sample.peer for sample in self.samples if sample.peer != OURS)
+        others = {name: self.values(group, figure, name) for name in names}
+        complete = {name: median(values.values()) for name, values in others.items() if set(values) >= set(ours)}
+        if not ours or not complete:
+            return None
+        best = max(complete, key=lambda name: complete[name])
+        each = [value / others[best][number] for number, value in ours.items()]
+        mine = median(ours.values())
+        return Ratio(figure, mine, complete[best], best, mine / complete[best], min(each), max(each))
+
+    def of(self, groups: frozenset[str]) -> Comparison:
+        """Only some groups: what one claim files of a sitting that fed several."""
+        kept = Comparison(self.threads, self.quick, self.kv_tokens, self.limits, absent=self.absent)
+        kept.samples = [each for each in self.samples if each.group in groups]
+        kept.peaks = [each for each in self.peaks if each.group in groups]
+        kept.counted = [each for each in self.counted if each.group in groups]
+        models = {each.model for each in kept.samples} or {DENSE}
+        kept.about = [each for each in self.about if each.model in models]
+        return kept

@@ -1,0 +1,171 @@
+"""Results on disk: one Markdown, one JSON and one PNG per result, by hardware and month. Everything is filed here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from bench.comparison import Comparison
+from bench.harness import Check, Outcome, note
+from kvloom.bench.limits import processor
+from kvloom.config import default_threads
+
+RESULTS = Path(__file__).parent / "results"
+
+CAVEATS = (
+    "Ratios between engines of one sitting may be quoted; the absolute figures of a small, shared machine may not.",
+    "Engines take turns, cell by cell, the others stopped. Figures are medians of the rounds, with the least and the "
+    "most; a ratio is of two medians.",
+    "All engines run the weights of one GGUF file; those that cannot read it run them dequantized to float32. The "
+    "tables compare what a user gets from one file, not kernels.",
+    "Prompts are random tokens unless a row says `of text`; answers are greedy and run to their full length. Decode is "
+    "timed from streamed tokens.",
+    "The limit of decode is weights (the output layer included) and KV read once per token at the measured bandwidth; "
+    "that of prefill is the arithmetic of the layers and of attention at the measured sgemm rate.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An outcome and the circumstances that it was measured in."""
+
+    command: str
+    hardware: str
+    threads: int
+    taken: str
+    outcome: Outcome
+
+    @classmethod
+    def now(cls, command: str, outcome: Outcome) -> Report:
+        taken = datetime.now(UTC).isoformat(timespec="minutes")
+        return cls(command, processor(), default_threads(), taken, outcome)
+
+    def markdown(self) -> str:
+        outcome, comparison = self.outcome, self.outcome.comparison
+        quick = "**Quick run: it shows that the measurement works, and nothing else.**"
+        parts = [
+            f"# {outcome.claim}",
+            f"    {self.command}",
+            *([quick] if outcome.details.get("quick") else []),
+            f"**{'Holds' if outcome.holds else 'Does not hold'}**: {outcome.value:g} {outcome.unit} "
+            f"(goal {outcome.goal:g}).",
+            *(["\n".join(f"- {caveat}" for caveat in CAVEATS)] if comparison else []),
+            f"{self.hardware}, {self.threads} threads, {self.taken}.",
+            *([checks_table(outcome.checks)] if outcome.checks else []),
+            *(comparison_parts(comparison) if comparison else []),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def folder_for(report: Report) -> Path:
+    """``bench/results/<hardware>/<year-month>``."""
+    return RESULTS / slug(f"{report.hardware} {report.threads} threads") / report.taken[:7]
+
+
+def slug(text: str) -> str:
+    """For a folder name.
+
+    >>> slug("AMD EPYC 7B13 (2 cores)")
+    'amd-epyc-7b13-2-cores'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def write(report: Report, folder: Path) -> Path:
+    """Write ``claim-NAME.md``, ``.json`` and, with matplotlib, ``.png``; returns the first."""
+    from bench.chart import draw_outcome
+
+    stem = f"claim-{report.outcome.claim}"
+    drawing = (lambda path: draw_outcome(report.outcome, path)) if report.outcome.checks else None
+    return write_files(folder, stem, report.markdown(), report.json(), drawing)
+
+
+def write_files(folder: Path, stem: str, markdown: str, data: str, draw: Callable[[Path], None] | None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{stem}.md"
+    target.write_text(markdown, encoding="utf-8")
+    target.with_suffix(".json").write_text(data, encoding="utf-8")
+    try:
+        if draw is not None:
+            draw(target.with_suffix(".png"))
+    except ImportError:
+        note("no chart: pip install 'kvloom[reports]'")
+    return target
+
+
+def checks_table(checks: tuple[Check, ...]) -> str:
+    rows = [
+        f"| {check.name} | **{check.value:.3g}** | {check.goal:g} | {check.unit} | {'yes' if check.holds else 'no'} "
+        f"| {check.remark} |"
+        for check in checks
+    ]
+    return "\n".join(["| what | value | goal | unit | holds | |", "|---|---|---|---|---|---|", *rows])
+
+
+def comparison_parts(comparison: Comparison) -> list[str]:
+    """Rates, peaks, who took part and with which settings."""
+    limit = comparison.limit
+    models = list(dict.fromkeys(about.model for about in comparison.about))
+    parts = [
+        f"{comparison.threads} threads for each engine, room for the KV of {comparison.kv_tokens:,} tokens. Limits in "
+        f"the same sitting: memory read {limit.read_gb_s:.1f} GB/s, sgemm {limit.sgemm_gflop_s:.0f} GFLOP/s."
+    ]
+    for model in models:
+        peers = comparison.peers(model)
+        parts += [f"## {model}", _rates(comparison, model, peers), _peaks(comparison, model, peers)]
+        parts.append("\n".join(_about(comparison, model)))
+    if comparison.absent:
+        parts.append("\n".join(f"- Not measured: {peer}, {why}" for peer, why in comparison.absent.items()))
+    return parts
+
+
+def _rates(comparison: Comparison, model: str, peers: list[str]) -> str:
+    units = {(s.group, s.figure): s.unit for s in comparison.samples if s.model == model}
+    rows = {
+        f"{figure} | {unit}": {peer: list(comparison.values(group, figure, peer).values()) for peer in peers}
+        for (group, figure), unit in units.items()
+    }
+    return _table("workload | unit", peers, rows, ".1f")
+
+
+def _peaks(comparison: Comparison, model: str, peers: list[str]) -> str:
+    found = [peak for peak in comparison.peaks if peak.model == model]
+    rows = {
+        f"{name} | MiB": {
+            peer: [p.peak_bytes / 2**20 for p in found if (p.peer, p.workload) == (peer, name)] for peer in peers
+        }
+        for name in dict.fromkeys(peak.workload for peak in found)
+    }
+    return _table("peak resident memory | unit", peers, rows, ".0f")
+
+
+def _table(head: str, peers: list[str], rows: Mapping[str, Mapping[str, list[float]]], style: str) -> str:
+    lines = [f"| {head} | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
+    for name, by_peer in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(by_peer[peer], style) for peer in peers) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float], style: str) -> str:
+    if not values:
+        return "-"
+    spread = f" ({min(values):{style}} to {max(values):{style}})" if len(values) > 1 else ""
+    return f"**{median(values):{style}}**{spread}"
+
+
+def _about(comparison: Comparison, model: str) -> list[str]:
+    return [
+        f"- {about.peer} {about.facts.version}: {about.facts.settings}. First {about.agreeing} of "
+        f"{about.probe_tokens} greedy tokens as kvloom's; {about.loaded_bytes / 2**20:.0f} MiB at most while loading."
+        for about in comparison.about
+        if about.model == model
+    ]

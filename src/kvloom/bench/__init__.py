@@ -1,0 +1,1 @@
+"""What can be measured of an engine: workloads, a machine's limits, and how to run one against the other."""

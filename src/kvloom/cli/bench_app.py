@@ -1,0 +1,124 @@
+"""The verbs of ``kvloom bench`` and their flags. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvloom.cli.settings import Settings, with_settings
+from kvloom.errors import ConfigError
+
+bench_app = typer.Typer(
+    name="bench", help="Measure a model on this machine, beside the machine's limits.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
+Rounds = Annotated[int, typer.Option(min=1, help="Times that each workload is run; the median counts")]
+New = Annotated[int, typer.Option("--new", min=2, help="Tokens of each answer")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+
+
+@bench_app.command()
+@with_settings("engine", "cache", "scheduler")
+def latency(
+    model: Model,
+    settings: Settings,
+    contexts: Annotated[str, typer.Option(help="Prompt lengths in tokens, comma-separated")] = "512,2048,4096",
+    new: New = 64,
+    rounds: Rounds = 3,
+    json: Json = False,
+) -> None:
+    """One request alone: prefill, and decoding after it, by length of the prompt."""
+    from kvloom.bench.workloads import Single
+    from kvloom.cli.benching import bench
+
+    bench(model, [Single(length, new) for length in _lengths(contexts)], rounds, settings, json)
+
+
+@bench_app.command()
+@with_settings("engine", "cache", "scheduler")
+def throughput(
+    model: Model,
+    settings: Settings,
+    requests: Annotated[int, typer.Option(min=1, help="Requests that arrive together")] = 16,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt")] = 512,
+    new: New = 64,
+    rounds: Rounds = 3,
+    json: Json = False,
+) -> None:
+    """Requests that arrive together and have nothing in common."""
+    from kvloom.bench.workloads import Together
+    from kvloom.cli.benching import bench
+
+    bench(model, [Together(requests, prompt, new)], rounds, settings, json)
+
+
+@bench_app.command("shared-prefix")
+@with_settings("engine", "cache", "scheduler")
+def shared_prefix(
+    model: Model,
+    settings: Settings,
+    requests: Annotated[int, typer.Option(min=1, help="Requests on the prefix")] = 8,
+    prefix: Annotated[int, typer.Option(min=1, help="Tokens of the prefix, which is cached")] = 2048,
+    tail: Annotated[int, typer.Option(min=1, help="New tokens of each prompt")] = 64,
+    new: New = 32,
+    rounds: Rounds = 3,
+    json: Json = False,
+) -> None:
+    """Requests that begin with one prefix, which is cached."""
+    from kvloom.bench.workloads import SharedPrefix
+    from kvloom.cli.benching import bench
+
+    bench(model, [SharedPrefix(requests, prefix, tail, new)], rounds, settings, json)
+
+
+@bench_app.command("multi-turn")
+@with_settings("engine", "cache", "scheduler")
+def multi_turn(
+    model: Model,
+    settings: Settings,
+    chats: Annotated[int, typer.Option(min=1, help="Conversations that take turns")] = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of each")] = 8,
+    question: Annotated[int, typer.Option(min=1, help="New tokens of each turn")] = 256,
+    new: New = 32,
+    rounds: Rounds = 2,
+    json: Json = False,
+) -> None:
+    """Conversations that grow, one request at a time."""
+    from kvloom.bench.workloads import MultiTurn
+    from kvloom.cli.benching import bench
+
+    bench(model, [MultiTurn(chats, turns, question, new)], rounds, settings, json)
+
+
+@bench_app.command()
+@with_settings("engine", "cache", "scheduler")
+def trace(
+    model: Model,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Requests in the Mooncake format, JSON lines", show_default=False)
+    ],
+    settings: Settings,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Requests to replay, the first of the file", show_default="all")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.001, help="How many times faster than recorded they arrive")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Replay recorded requests, their texts made up: timestamp (ms), input_length, output_length, hash_ids."""
+    from kvloom.cli.benching import bench_trace
+
+    bench_trace(model, file, limit, speed, settings, json)
+
+
+def _lengths(text: str) -> list[int]:
+    """Raises ConfigError."""
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1:
+        raise ConfigError(f"--contexts must be whole numbers of at least 1, got `{text}`", hint="such as 512,2048")
+    return list(dict.fromkeys(lengths))
