@@ -23,6 +23,7 @@ TOKENS = torch.randint(2, 64, (90,), generator=torch.Generator().manual_seed(1))
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("int8")
+    (folder / "out").mkdir()
     config = transformers.LlamaConfig(
         hidden_size=64,
         intermediate_size=96,
