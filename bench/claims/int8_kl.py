@@ -1,8 +1,8 @@
 """int8-kl: int8 activations barely change what a model says.
 
 Teacher-forced over real text, the divergence KL(exact || int8) of the next token's distribution, in nats per token,
-between a model with float32 activations and one with int8 activations, both with KV in float32. Reported beside it: how often the most likely token is the
-same, and the perplexity of both.
+between a model with float32 activations and one with int8 activations, both with KV in float32. Reported beside it: how
+often the most likely token is the same, and the perplexity of both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 GOAL = 0.002
 TOKENS, QUICK_TOKENS = 4096, 768
 _CHUNK, _ROWS = 512, 64
-"""Positions computed together, and those whose logits are held at once: a vocabulary of 262,144 takes a megabyte each."""
+"""Positions computed together, and those whose logits are held at once: each takes a megabyte at 262,144 tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,57 +64,57 @@ static inline V vabs(V x) {
     return vmax(x, V{} - x);
 }
 
-// The integer in x + 1.5 * 2^23: x rounded to the nearest even, for |x| < 2^22.
+// x to the nearest whole number, ties to even, for |x| < 2^22.
 template <class V>
-static inline auto rounded(V x) {
-  if constexpr (is_pair<V>) {
-    return Pair<decltype(rounded(x.lo))>{rounded(x.lo), rounded(x.hi)};
-  } else {
-    typedef decltype(x < x) Bits;
-    return (Bits)(x + splat<V>(12582912.0f)) - 0x4b400000;
-  }
+static inline V rounded(V x) {
+  const V magic = splat<V>(12582912.0f);
+  return x + magic - magic;
 }
 
-// One row's group to bytes. Returns its scale; sums[i] = sum of codes 16 i to 16 i + 15.
-static inline float quantize_group(const float* x, int8_t* codes, int32_t* sums) {
-  const v16 a = load(x), b = load(x + 16);
-  const float most = fold_max(vmax(vabs(a), vabs(b)));
-  const float poison = fold_sum(a * splat(0.0f)) + fold_sum(b * splat(0.0f));  // 0, or NaN
-  const bool usable = most > 1e-30f && poison == 0.0f;
-  const float inverse = usable ? 127.0f / most : 0.0f;
-  alignas(64) int32_t wide[32];
-  const ints r[2] = {rounded((usable ? a : v16{}) * splat(inverse)), rounded((usable ? b : v16{}) * splat(inverse))};
-  std::memcpy(wide, r, sizeof wide);
-  for (int half = 0; half < 2; half++) {
-    int32_t sum = 0;
-    for (int i = 16 * half; i < 16 * half + 16; i++) codes[i] = (int8_t)wide[i], sum += wide[i];
-    sums[half] = sum;
+// Whole numbers that fit, as bytes.
+template <class V>
+static inline void store_i8(int8_t* p, V v) {
+  if constexpr (is_pair<V>) {
+    store_i8(p, v.lo), store_i8(p + sizeof(v.lo) / 4, v.hi);
+  } else {
+    typedef decltype(v < v) Wide;
+    typedef int8_t Bytes __attribute__((vector_size(sizeof(V) / 4)));
+    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v, Wide), Bytes);
+    std::memcpy(p, &bytes, sizeof bytes);
   }
-  return (usable ? most : 0.0f) / 127.0f + poison;
 }
 
 // Group `g` of row `r` of a tile of `rows` rows. What is left of x goes to `rest`.
-static inline void quantize_into(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, float* rest) {
+static inline void quantize_group(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, float* rest) {
+  const v16 zero = splat(0.0f);
+  v16 v[2] = {load(x), load(x + 16)};
+  const float most = fold_max(vmax(vabs(v[0]), vabs(v[1])));
+  const float poison = fold_sum(v[0] * zero + v[1] * zero);  // 0, or NaN
+  const bool usable = most > 1e-30f && poison == 0.0f;
+  const float scale = (usable ? most / 127.0f : 0.0f) + poison;
+  const v16 inverse = splat(usable ? 127.0f / most : 0.0f);
   alignas(64) int8_t codes[kGroup];
-  int32_t sums[2];
-  const float scale = quantize_group(x, codes, sums);
+  float sums[2];  // exact
+  for (int half = 0; half < 2; half++) {
+    const v16 q = usable ? rounded(v[half] * inverse) : zero;
+    store_i8(codes + 16 * half, q);
+    sums[half] = fold_sum(q);
+    store(rest + 16 * half, fma(splat(-scale), q, v[half]));
+    out.less8[(2 * g + half) * rows + r] = -8 * (int32_t)sums[half];
+    out.less128[(2 * g + half) * rows + r] = -128 * (int32_t)sums[half];
+  }
   for (int64_t q = 0; q < kGroup / 4; q++)
     std::memcpy(out.codes + ((g * (kGroup / 4) + q) * rows + r) * 4, codes + 4 * q, 4);
   out.scale[g * rows + r] = scale;
-  out.total[g * rows + r] = scale * (float)(sums[0] + sums[1]);
-  for (int64_t half = 0; half < 2; half++) {
-    out.less8[(2 * g + half) * rows + r] = -8 * sums[half];
-    out.less128[(2 * g + half) * rows + r] = -128 * sums[half];
-    store(rest + 16 * half, fma(splat(-scale), load_i8((const uint8_t*)codes + 16 * half), load(x + 16 * half)));
-  }
+  out.total[g * rows + r] = scale * (sums[0] + sums[1]);
 }
 
 // Row `r` of a tile of `rows` rows. `cols` is a multiple of 32.
 static inline void quantize_row(const float* x, int64_t cols, const Activations8& out, int64_t r, int64_t rows) {
   for (int64_t g = 0; g < cols / kGroup; g++) {
     alignas(64) float rest[kGroup];
-    quantize_into(out.digit[0], x + g * kGroup, g, r, rows, rest);
-    if (out.digits == 2) quantize_into(out.digit[1], rest, g, r, rows, rest);
+    quantize_group(out.digit[0], x + g * kGroup, g, r, rows, rest);
+    if (out.digits == 2) quantize_group(out.digit[1], rest, g, r, rows, rest);
   }
 }
 

@@ -66,7 +66,7 @@ typedef native_i ints;
 #elif defined(__AVX2__)
 typedef Pair<native_i> ints;
 #else
-typedef Pair<Pair<native_i>> ints;
+typedef Pair<Pair<native_i> > ints;
 #endif
 
 template <class V = ints>

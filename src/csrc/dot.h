@@ -108,9 +108,7 @@ template <int kBits>
 struct NativeDot {
   native_i sum;
   void begin(int32_t start) { sum = splat_int<native_i>(start); }
-  void add(native_i codes, native_i x) {
-    sum = (native_i)vdotq_s32((int32x4_t)sum, (int8x16_t)codes, (int8x16_t)x);
-  }
+  void add(native_i codes, native_i x) { sum = (native_i)vdotq_s32((int32x4_t)sum, (int8x16_t)codes, (int8x16_t)x); }
   native_i total(int32_t) const { return sum; }
 };
 

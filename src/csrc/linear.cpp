@@ -41,9 +41,7 @@ struct Call {
   Tiles tiles;
   Activations8 x8;  // no digits: activations are floats
 
-  bool in_bytes(const Matrix& part) const {
-    return x8.digits > 0 && is_quantized((Kind)part.kind);
-  }
+  bool in_bytes(const Matrix& part) const { return x8.digits > 0 && is_quantized((Kind)part.kind); }
 };
 
 class Worker {
@@ -178,7 +176,12 @@ class Blocks {
     for (int64_t groups; group >= (groups = (num_panels(part->rows) + size_ - 1) / size_); part++)
       group -= groups, output += part->rows;
     const int64_t first = group * size_, last = least(first + size_, num_panels(part->rows));
-    return {part, output, first, last, row_block * tiles_.count / row_blocks_, (row_block + 1) * tiles_.count / row_blocks_};
+    return {part,
+            output,
+            first,
+            last,
+            row_block * tiles_.count / row_blocks_,
+            (row_block + 1) * tiles_.count / row_blocks_};
   }
 
  private:
@@ -191,8 +194,7 @@ Activations8 quantize(const LinearArgs& a, const Tiles& tiles, int digits) {
   const Activations8 x8 = activations_scratch(a.rows, a.cols, digits);
   parallel_for(tiles.count, a.threads, [&](int64_t i) {
     const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
-    for (int64_t r = 0; r < rows; r++)
-      quantize_row(a.x + (row + r) * a.cols, a.cols, x8.tile(row, a.cols), r, rows);
+    for (int64_t r = 0; r < rows; r++) quantize_row(a.x + (row + r) * a.cols, a.cols, x8.tile(row, a.cols), r, rows);
   });
   return x8;
 }

@@ -42,8 +42,8 @@ constexpr bool is_signed(Kind kind) {
 }
 
 template <Kind K>
-using FormatOf = Format<layout(K).bits, layout(K).group, K == Kind::Q4_0 ? 8 : (is_signed(K) ? kByteOffset : 0),
-                        layout(K).minimum>;
+using FormatOf =
+    Format<layout(K).bits, layout(K).group, K == Kind::Q4_0 ? 8 : (is_signed(K) ? kByteOffset : 0), layout(K).minimum>;
 
 // One word per output as the dot product wants it: the `half`-th four columns of a run.
 template <Kind K>

@@ -36,12 +36,16 @@ def test_defaults(fake: Backend) -> None:
 
 
 def test_flags(fake: Backend) -> None:
-    flags = "--kv-bytes 1GiB --kv-dtype bfloat16 --max-model-len 99 --threads 3 --seed 5 --step-tokens 7 --max-seqs 2"
+    flags = (
+        "--kv-bytes 1GiB --kv-dtype bfloat16 --max-model-len 99 --threads 3 --seed 5 --activations float32 "
+        "--step-tokens 7 --max-seqs 2"
+    )
     assert opened(fake, *flags.split()) == EngineConfig(
         model="mock",
         max_model_len=99,
         threads=3,
         seed=5,
+        activations="float32",
         cache=CacheConfig(kv_bytes="1GiB", kv_dtype="bfloat16"),
         scheduler=SchedulerConfig(step_tokens=7, max_seqs=2),
     )

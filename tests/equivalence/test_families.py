@@ -195,5 +195,7 @@ def test_a_wrong_switch_would_be_noticed(tokens: list[int], tmp_path: Path) -> N
         {"embed_scale": 1.0},
     ]
     for change in changes:
-        wrong = load_model(dataclasses.replace(manifest, spec=dataclasses.replace(spec, **change)), threads=1, activations="float32")
+        wrong = load_model(
+            dataclasses.replace(manifest, spec=dataclasses.replace(spec, **change)), threads=1, activations="float32"
+        )
         assert (full_logits(wrong, tokens, [44]) - expected).abs().max() > 10 * TOLERANCE, change

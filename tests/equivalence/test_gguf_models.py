@@ -44,7 +44,9 @@ def assert_same_logits(path: Path, model: transformers.PreTrainedModel) -> None:
     """Within 1e-4 of the largest logit: random K blocks give logits far from 1."""
     target = path.parent / "ours"
     target.mkdir()
-    ours = full_logits(load_model(convert(path, target, Origin("tiny", "test")), threads=2, activations="float32"), TOKENS, [40])
+    ours = full_logits(
+        load_model(convert(path, target, Origin("tiny", "test")), threads=2, activations="float32"), TOKENS, [40]
+    )
     with torch.no_grad():
         expected = model(torch.tensor([TOKENS])).logits[0]
     scale = float(expected.abs().max())

@@ -111,7 +111,9 @@ def _hf_name(name: str, names: dict[str, str]) -> str:
 def _largest_error(manifest: Manifest, theirs: transformers.PreTrainedModel, tokens: list[int]) -> float:
     with torch.no_grad():
         expected = theirs(torch.tensor([tokens]), logits_to_keep=KEEP).logits[0]
-    ours = full_logits(load_model(manifest, threads=2, activations="float32"), tokens, [len(tokens) - 40, 1, 39], keep=KEEP)
+    ours = full_logits(
+        load_model(manifest, threads=2, activations="float32"), tokens, [len(tokens) - 40, 1, 39], keep=KEEP
+    )
     assert ours.shape == expected.shape
     assert torch.equal(ours.argmax(-1), expected.argmax(-1))
     return float((ours - expected).abs().max() / expected.abs().max())

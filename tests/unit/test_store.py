@@ -297,7 +297,10 @@ class TestPaths:
         manifest = store.pull(str(tiny_gguf))
         assert manifest.weight_path(0) == tiny_gguf.resolve()
         assert not list(home.rglob("*.gguf"))
-        assert load_model(store.resolve(str(tiny_gguf)), threads=1, activations="float32").weights_id == manifest.weights_id
+        assert (
+            load_model(store.resolve(str(tiny_gguf)), threads=1, activations="float32").weights_id
+            == manifest.weights_id
+        )
 
     def test_directory_is_registered_and_noticed_when_it_changes(self, tmp_path: Path, tiny_gguf: Path) -> None:
         directory = tmp_path / "hf"

@@ -5,13 +5,38 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
 
 
 def linear(
-    x_RC: torch.Tensor, weight: Weight, bias_O: torch.Tensor | None, threads: int, *, isa: str | None = None
+    x_RC: torch.Tensor,
+    weight: Weight,
+    bias_O: torch.Tensor | None,
+    threads: int,
+    activations: Precision = "float32",
+    *,
+    isa: str | None = None,
 ) -> torch.Tensor:
-    return functional.linear(x_RC, weight.dequantize(), bias_O)
+    parts = [Weight([part], weight.cols) for part in weight.parts]
+    y_RO = torch.cat([_as_met(x_RC, part, activations) @ part.dequantize().T for part in parts], dim=1)
+    return y_RO if bias_O is None else y_RO + bias_O
+
+
+def _as_met(x_RC: torch.Tensor, part: Weight, activations: Precision) -> torch.Tensor:
+    """Activations as a matrix of that kind meets them."""
+    if activations == "float32" or part.kind in ("F32", "F16", "BF16"):
+        return x_RC
+    first_RC = rounded(x_RC)
+    return first_RC if activations == "int8" else first_RC + rounded(x_RC - first_RC)
+
+
+def rounded(x_RC: torch.Tensor) -> torch.Tensor:
+    """What is left of x when every 32 columns share a scale and each value keeps 8 bits."""
+    x_RGC = x_RC.view(len(x_RC), -1, 32)
+    most_RG1 = x_RGC.abs().amax(-1, keepdim=True)
+    inverse_RG1 = torch.where(most_RG1 > 1e-30, torch.full_like(most_RG1, 127.0) / most_RG1, torch.zeros(()))
+    return ((x_RGC * inverse_RG1).round() * (most_RG1 / 127.0)).view(x_RC.shape)
 
 
 def rms_norm(
