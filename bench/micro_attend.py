@@ -228,7 +228,7 @@ def main() -> None:
     print(
         "| step | model | context | batch | rows | plan ms | attend ms | best ms | KV GB/s of limit | GFLOP/s of sgemm |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|" + "---|" * 10)
     figures = []
     for load in LOADS:
         if options.only in (None, load.kind):

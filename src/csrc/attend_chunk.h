@@ -37,7 +37,7 @@ static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, i
   return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
 }
 
-// Chunk number c of the work; `last`: nothing is known of what comes after.
+// Chunk number c of the work.
 static inline void gather(const AttendCall& call, const Item& item, int32_t c, Cells& chunk) {
   const Chunk& pages = call.work.chunks[c];
   chunk.count = pages.page_end - pages.page_begin;

@@ -72,7 +72,7 @@ def families(draw: st.DrawFn) -> tuple[Case, list[int], list[int]]:
     return case, parents, pages
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(family=families(), threads=st.sampled_from([1, 2, 3]))
 def test_sharing_does_not_show(family: tuple[Case, list[int], list[int]], threads: int) -> None:
     world = filled(*family)
