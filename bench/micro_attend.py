@@ -225,9 +225,8 @@ def main() -> None:
     options = parser.parse_args()
     probe = Probe(options.threads)
     print(f"{processor()}, {options.threads} threads; medians of {options.repeats}\n")
-    print(
-        "| step | model | context | batch | rows | plan ms | attend ms | best ms | KV GB/s of limit | GFLOP/s of sgemm |"
-    )
+    columns = "step, model, context, batch, rows, plan ms, attend ms, best ms, GB/s of limit, GFLOP/s of sgemm"
+    print("| " + columns.replace(", ", " | ") + " |")
     print("|" + "---|" * 10)
     figures = []
     for load in LOADS:
