@@ -81,7 +81,7 @@ LOADS = (
 
 
 class Probe:
-    """Measures the machine's limits in 30 ms, over and over; much shorter than ``measure_limits``."""
+    """Measures the machine's limits in 100 ms, over and over; much shorter than ``measure_limits``."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -96,6 +96,7 @@ class Probe:
         torch.mm(self._left, self._right)
         times.append(time.perf_counter())
         torch.set_num_threads(1)
+        time.sleep(0.05)  # torch's workers spin for a while, on cores that the step needs
         return Limits(4 * 2**26 / (times[1] - times[0]) / 1e9, 2 * 1024**3 / (times[2] - times[1]) / 1e9)
 
 
