@@ -1,10 +1,12 @@
-"""Time attention alone, without a model: decodes, short chunks, prefills and shared prefixes, beside the machine's limits.
+"""Time attention alone, without a model: decodes, short chunks, prefills and shared prefixes.
 
     python -m bench.micro_attend [--threads 2] [--repeats 5] [--only decode]
 
 Every step runs the layers of SmolLM2-135M (30 layers, 9 query heads on 3 KV heads of 64) or of Gemma 3 270M (18 layers,
-4 query heads on 1 KV head of 256, window 512 on 15 of them) over float16 pages of random numbers. GB/s counts the KV bytes
-that the rows have to read, shared pages once; GFLOP/s counts the products that the rows see, nothing masked.
+4 query heads on 1 KV head of 256, window 512 on 15 of them) over float16 pages of random numbers. GB/s counts the KV
+bytes that the rows have to read, shared pages once; GFLOP/s counts the products that the rows see, nothing masked. The
+limits are measured before every step, since a shared machine is not the same one a second later: percentages are of the
+best of those.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench.limits import Limits, measure_limits, processor
+from bench.limits import Limits, processor
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import LayerPlan, Plan
@@ -79,11 +81,36 @@ LOADS = (
 )
 
 
+class Probe:
+    """Measures the machine's limits in 30 ms, over and over; much shorter than ``measure_limits``."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._block = torch.ones(2**26)
+        self._left, self._right = torch.rand(1024, 1024), torch.rand(1024, 1024)
+
+    def measure(self) -> Limits:
+        torch.set_num_threads(self.threads)
+        times = [time.perf_counter()]
+        self._block.sum()
+        times.append(time.perf_counter())
+        torch.mm(self._left, self._right)
+        times.append(time.perf_counter())
+        torch.set_num_threads(1)
+        return Limits(4 * 2**26 / (times[1] - times[0]) / 1e9, 2 * 1024**3 / (times[2] - times[1]) / 1e9)
+
+
+def _best(limits: Iterable[Limits]) -> Limits:
+    limits = list(limits)
+    return Limits(max(x.read_gb_s for x in limits), max(x.sgemm_gflop_s for x in limits))
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One measured step: milliseconds, spread, and the work it did."""
+    """One measured step: milliseconds, the work it did, and what the machine could do at that time."""
 
     load: Load
+    limits: Limits
     plan_ms: float
     times_ms: tuple[float, ...]
     kv_bytes: int
@@ -93,8 +120,8 @@ class Figures:
     def step_ms(self) -> float:
         return statistics.median(self.times_ms)
 
-    def row(self, limits: Limits) -> str:
-        load, rate = self.load, 1e-6 / self.step_ms
+    def row(self) -> str:
+        load, limits, rate = self.load, self.limits, 1e-6 / self.step_ms
         gb_s, gflop_s = self.kv_bytes * rate, self.flop * rate
         cells = (
             load.kind,
@@ -105,8 +132,8 @@ class Figures:
             f"{self.plan_ms:.2f}",
             f"{self.step_ms:.2f}",
             f"{min(self.times_ms):.2f}",
-            f"{gb_s:.1f} ({gb_s / limits.read_gb_s:.0%})",
-            f"{gflop_s:.0f} ({gflop_s / limits.sgemm_gflop_s:.0%})",
+            f"{gb_s:.1f} of {limits.read_gb_s:.1f} ({gb_s / limits.read_gb_s:.0%})",
+            f"{gflop_s:.0f} of {limits.sgemm_gflop_s:.0f} ({gflop_s / limits.sgemm_gflop_s:.0%})",
         )
         return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -150,16 +177,17 @@ def _read(load: Load, window: int | None) -> int:
     return load.batch * (load.context - first) - (load.batch - 1) * max(0, load.shared - first)
 
 
-def measure(load: Load, threads: int, repeats: int) -> Figures:
+def measure(load: Load, probe: Probe, repeats: int) -> Figures:
     """Time ``repeats`` steps after one to warm up."""
     shape = load.shape
     arena = _arena(load)
     tables, layers = _tables(load, arena), shape.layers()
-    backend = CpuAttend(arena.memory, threads)
+    backend = CpuAttend(arena.memory, probe.threads)
     asked = SpanSet((Span(load.context - load.rows, load.context),))
     q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim)
-    plan_ms, times_ms = [], []
+    limits, plan_ms, times_ms = [], [], []
     for _ in range(repeats + 1):
+        limits.append(probe.measure())
         started = time.perf_counter()
         plan: Plan = build_plan([Rows(asked, table) for table in tables], layers)
         planned = time.perf_counter()
@@ -170,10 +198,10 @@ def measure(load: Load, threads: int, repeats: int) -> Figures:
     entry_bytes = 2 * 2 * shape.dim * shape.kv_heads
     kv_bytes = sum(count * entry_bytes * _read(load, window) for window, count in shape.windows)
     flop = sum(count * 4 * shape.dim * shape.heads * _seen(load, window) for window, count in shape.windows)
-    return Figures(load, statistics.median(plan_ms[1:]), tuple(times_ms[1:]), kv_bytes, flop)
+    return Figures(load, _best(limits[1:]), statistics.median(plan_ms[1:]), tuple(times_ms[1:]), kv_bytes, flop)
 
 
-def fit(figures: Iterable[Figures], limits: Limits) -> list[str]:
+def fit(figures: Iterable[Figures]) -> list[str]:
     """For each batch of decodes: the line time = start + slope x context, beside the bytes that a token costs."""
     lines = []
     decodes = [f for f in figures if f.load.kind == "decode" and f.load.shape is SMOLLM2]
@@ -183,7 +211,8 @@ def fit(figures: Iterable[Figures], limits: Limits) -> list[str]:
             continue
         contexts = [f.load.context for f in points]
         slope, start = np.polyfit(contexts, [f.step_ms for f in points], 1)
-        least = points[-1].kv_bytes / points[-1].load.context / limits.read_gb_s / 1e6
+        read_gb_s = statistics.median(f.limits.read_gb_s for f in points)
+        least = points[-1].kv_bytes / points[-1].load.context / read_gb_s / 1e6
         text = f"{start:.2f} ms + {1e3 * slope:.3f} us per position of context; bytes / read rate: {1e3 * least:.3f} us"
         lines.append(f"- decode, batch {batch}: {text} ({least / slope:.0%})")
     return lines
@@ -195,18 +224,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=sorted({load.kind for load in LOADS}), help="loads of one kind")
     options = parser.parse_args()
-    limits = measure_limits(options.threads)
-    torch.set_num_threads(1)
-    print(f"{processor()}, {options.threads} threads: reads {limits.read_gb_s:.1f} GB/s,", end=" ")
-    print(f"sgemm {limits.sgemm_gflop_s:.0f} GFLOP/s; medians of {options.repeats}\n")
-    print("| step | model | context | batch | rows | plan ms | attend ms | best ms | KV GB/s | GFLOP/s |")
+    probe = Probe(options.threads)
+    print(f"{processor()}, {options.threads} threads; medians of {options.repeats}\n")
+    print(
+        "| step | model | context | batch | rows | plan ms | attend ms | best ms "
+        "| KV GB/s of limit | GFLOP/s of sgemm |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     figures = []
     for load in LOADS:
         if options.only in (None, load.kind):
-            figures.append(measure(load, options.threads, options.repeats))
-            print(figures[-1].row(limits), flush=True)
-    print("", *fit(figures, limits), sep="\n")
+            figures.append(measure(load, probe, options.repeats))
+            print(figures[-1].row(), flush=True)
+    print("", *fit(figures), sep="\n")
 
 
 if __name__ == "__main__":

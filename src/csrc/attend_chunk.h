@@ -11,7 +11,8 @@
 namespace kvloom {
 namespace KV_ISA {
 
-constexpr int block_pages = 4;  // decoded together
+constexpr int block_pages = 4;      // decoded together
+constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
 
 // What one position sees of a chunk, a bit per page; `lo` and `hi` bound the entries of pages that it sees in
 // part.
@@ -59,8 +60,14 @@ static inline int clamp_slot(int64_t x) {
 }
 
 static inline void see(const Part& part, const Cells& chunk, int32_t position, Sight& sight) {
-  sight.any = sight.full = 0;
   const int64_t oldest = position - part.window + 1;
+  if (!part.ragged && oldest <= chunk.marks[0] && chunk.marks[chunk.count - 1] + page_tokens - 1 <= position) {
+    sight.any = sight.full = bits_below(chunk.count);
+    std::memset(sight.lo, 0, sizeof sight.lo);
+    std::memset(sight.hi, page_tokens, sizeof sight.hi);
+    return;
+  }
+  sight.any = sight.full = 0;
   for (int32_t i = 0; i < chunk.count; i++) {
     int lo = 0, hi = 0;
     if (part.ragged) {
@@ -120,7 +127,7 @@ class ChunkPass {
     const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
-    in_place_ = part_.number == Number::float32 || num_groups == 1;
+    in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
     micro_ = in_place_ ? stored_ : &micro_of<Decoded>;
     for (int32_t r = 0; r < rows_; r++) pack_query(call, item, r);
   }
@@ -172,20 +179,29 @@ class ChunkPass {
       const int end = begin + step < chunk_->count ? begin + step : chunk_->count;
       if (!(seen_ & bits_below(end) & ~bits_below(begin))) continue;
       if (!in_place_) decode(offset, dim, begin, end);
-      for (int32_t first = 0; first < rows_; first += group_rows_)
+      for (int32_t first = 0; first < rows_; first += group_rows_) {
+        if (!in_place_) fetch_slice(offset, dim, end, first);
         body(group_at(first), begin, end, in_place_ ? nullptr : desk_.decoded);
+      }
     }
   }
 
   void decode(int64_t offset, int32_t dim, int begin, int end) const {
-    for (int i = begin; i < end; i++) {
-      if (!(seen_ >> i & 1)) continue;
-      const uint8_t* next = i + block_pages < chunk_->count ? chunk_->cells[i + block_pages] + offset
-                            : offset == 0                   ? chunk_->cells[i % block_pages] + part_.k_bytes()
-                                                            : chunk_->after;
-      stored_->decode(chunk_->cells[i] + offset, next, page_tokens * dim,
-                      desk_.decoded + (i - begin) * page_tokens * dim);
+    for (int i = begin; i < end; i++)
+      if (seen_ >> i & 1)
+        stored_->decode(chunk_->cells[i] + offset, page_tokens * dim, desk_.decoded + (i - begin) * page_tokens * dim);
+  }
+
+  // Asks for this group's share of the block that starts at page `begin`, so that it arrives while the groups compute.
+  void fetch_slice(int64_t offset, int32_t dim, int begin, int32_t first) const {
+    if (begin >= chunk_->count) {  // keys are followed by values
+      if (offset) return;
+      begin = 0, offset = part_.k_bytes(), dim = part_.v_dim;
     }
+    const int64_t bytes = page_tokens * dim * value_bytes(part_.number);
+    const int64_t from = bytes * first / rows_ / 64 * 64, to = bytes * (first + group_rows_) / rows_;
+    for (int i = begin; i < begin + block_pages && i < chunk_->count; i++)
+      for (int64_t b = from; b < to && b < bytes; b += 64) __builtin_prefetch(chunk_->cells[i] + offset + b);
   }
 
   void score(const Group& group, int begin, int end, const float* decoded) const {

@@ -130,20 +130,16 @@ static void mix(const float* weights, const Runs& runs, float* out, int32_t v_di
   for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1>(weights, runs, out, v_dim, column);
 }
 
-// `next`: `count` numbers that are wanted after these.
 template <class Numbers>
-static void decode(const void* stored, const void* next, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; i += 32) {
-    Numbers::soon(next, i);
-    store(out + i, Numbers::at(stored, i)), store(out + i + 16, Numbers::at(stored, i + 16));
-  }
+static void decode(const void* stored, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += 16) store(out + i, Numbers::at(stored, i));
 }
 
 // One number format's inner loops; index r - 1 serves r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
   void (*mix[max_rows])(const float*, const Runs&, float*, int32_t);
-  void (*decode)(const void*, const void*, int64_t, float*);
+  void (*decode)(const void*, int64_t, float*);
 };
 
 #if defined(__AVX512F__)
