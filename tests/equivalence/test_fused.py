@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 import tiny
 from equivalence.test_families import CASES, Case, our_model, random_model, save_tokenizer
+from equivalence.test_gguf_models import WIDE
+from equivalence.test_gguf_models import tiny as tiny_llama
 from full_cache import FullCache
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.reference import ReferenceAttend
@@ -18,10 +21,13 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
 from kvloom.kernels import isas
+from kvloom.model.convert import Origin, convert
 from kvloom.model.decoder import Decoder
 from kvloom.model.fused import FusedDecoder, fuse
 from kvloom.model.layers import Block, PreNormBlock
+from kvloom.model.loading import load_model
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+from tiny_gguf import write_gguf
 
 VOCAB, LENGTH = 96, 44
 CHUNKS = [31, 1, 1, 11]
@@ -47,7 +53,7 @@ def load(case: Case, directory: Path) -> Decoder:
 
 
 def tokens() -> torch.Tensor:
-    return torch.randint(0, VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(7))
+    return torch.randint(0, 80, (LENGTH,), generator=torch.Generator().manual_seed(7))
 
 
 def run(model: Decoder, chunks: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,3 +195,16 @@ def test_what_does_not_fit_is_refused(small_model: Decoder) -> None:
     block = dataclasses.replace(first, attention=dataclasses.replace(first.attention, kv_heads=0, heads=2))
     with pytest.raises(AssertionError, match="32 x 64 is wanted"):
         again(small_model, (block,))
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K", "Q8_0"])
+def test_quantized_weights(kind: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tiny_llama(transformers.LlamaConfig(**WIDE)), "llama", kind)
+    (tmp_path / "ours").mkdir()
+    model = load_model(convert(tmp_path / "tiny.gguf", tmp_path / "ours", Origin("tiny", "test")), threads=2)
+    assert isinstance(model, Decoder)
+    hidden, memory = run(model, CHUNKS)
+    expected, expected_memory = run(apart(model), CHUNKS)
+    assert torch.equal(hidden, expected)
+    assert torch.equal(memory, expected_memory)
+    assert torch.equal(model.logits(hidden), apart(model).logits(hidden))
