@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from kvloom.attend.cpu import CpuAttend
-from kvloom.attend.plan import DensePart, LayerPlan, Plan
+from kvloom.attend.plan import DensePart, Ints, LayerPlan, Plan
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.model.base import Model
@@ -19,26 +20,26 @@ class FullCache:
         self.kv_map = kv_map
         pages = -(-capacity // PAGE_TOKENS)
         self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups]
-        self.page_ids: list[torch.Tensor] = []
+        self.page_ids: list[Ints] = []
         grain = 0
         for fmt in self.formats:
             step = -(-fmt.page_bytes // GRAIN_BYTES)
-            self.page_ids.append(torch.arange(grain, grain + pages * step, step, dtype=torch.int32))
+            self.page_ids.append(np.arange(grain, grain + pages * step, step, dtype=np.int32))
             grain += pages * step
         self.memory = torch.zeros(grain * GRAIN_BYTES, dtype=torch.uint8)
 
     def plan(self, start: int, stop: int) -> Plan:
         """Rows ``start : stop``, all earlier ones being in the cache."""
-        rows = torch.arange(start, stop, dtype=torch.int32)
+        rows = np.arange(start, stop, dtype=np.int32)
         pages = -(-stop // PAGE_TOKENS)
         parts = tuple(
             DensePart(
                 format=fmt,
                 window=group.window,
-                page_ids_P=ids[:pages].contiguous(),
-                page_starts_P=torch.arange(pages, dtype=torch.int32) * PAGE_TOKENS,
-                seq_pages_B1=torch.tensor([0, pages], dtype=torch.int32),
-                row_pages_T=ids[(rows // PAGE_TOKENS).long()].contiguous(),
+                page_ids_P=ids[:pages],
+                page_starts_P=np.arange(pages, dtype=np.int32) * PAGE_TOKENS,
+                seq_pages_B1=np.array([0, pages], np.int32),
+                row_pages_T=ids[rows // PAGE_TOKENS],
                 row_slots_T=rows % PAGE_TOKENS,
             )
             for group, fmt, ids in zip(self.kv_map.groups, self.formats, self.page_ids, strict=True)
@@ -47,7 +48,7 @@ class FullCache:
         layers = tuple(
             LayerPlan((place,), place, kv.scale) for place, kv in zip(places, self.kv_map.layers, strict=True)
         )
-        return Plan(rows, torch.tensor([0, stop - start], dtype=torch.int32), parts, layers)
+        return Plan(rows, np.array([0, stop - start], np.int32), parts, layers)
 
 
 def hidden_states(model: Model, tokens: list[int], chunks: list[int], threads: int) -> torch.Tensor:

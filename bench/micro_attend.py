@@ -27,6 +27,7 @@ from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.memory.arena import Arena
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
+from kvloom.segment import Span, SpanSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +184,13 @@ def measure(load: Load, probe: Probe, repeats: int) -> Figures:
     arena = _arena(load)
     tables, layers = _tables(load, arena), shape.layers()
     backend = CpuAttend(arena.memory, probe.threads)
-    positions = np.arange(load.context - load.rows, load.context, dtype=np.int32)
+    asked = SpanSet((Span(load.context - load.rows, load.context),))
     q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim)
     limits, plan_ms, times_ms = [], [], []
     for _ in range(repeats + 1):
         limits.append(probe.measure())
         started = time.perf_counter()
-        plan: Plan = build_plan([Rows(positions, table) for table in tables], layers)
+        plan: Plan = build_plan([Rows(asked, table) for table in tables], layers)
         planned = time.perf_counter()
         for layer in range(len(layers)):
             backend.attend(q_THD, plan, layer)

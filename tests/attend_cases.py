@@ -13,10 +13,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from kvloom.attend.base import Attend
-from kvloom.attend.plan import NO_PAGE, DensePart, LayerPlan, Part, Plan, RaggedPart
+from kvloom.attend.plan import NO_PAGE, DensePart, Ints, LayerPlan, Part, Plan, RaggedPart
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
@@ -43,11 +44,11 @@ class Case:
         return 1.0 / math.sqrt(self.k_dim)
 
 
-def int32(values: list[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int32)
+def int32(values: list[int]) -> Ints:
+    return np.array(values, dtype=np.int32)
 
 
-def bounds(lengths: list[int]) -> torch.Tensor:
+def bounds(lengths: list[int]) -> Ints:
     return int32([0, *itertools.accumulate(lengths)])
 
 

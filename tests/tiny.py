@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from kvloom.attend.base import Attend
@@ -19,6 +20,7 @@ from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
+from kvloom.model.base import Indices, Logits
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -65,7 +67,7 @@ class TinyModel:
         self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         self.rows.append(len(tokens_T))
-        angles = plan.positions_T[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
+        angles = torch.from_numpy(plan.positions_T)[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
         h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
         for layer, (wq, wk, wv, wo) in enumerate(self.blocks):
             x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
@@ -74,12 +76,16 @@ class TinyModel:
             h = h + _rows(wo, out.reshape(len(h), -1))
         return h if wanted_R is None else h[wanted_R]
 
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+        hidden = self.forward(torch.from_numpy(tokens_T), plan, attend, torch.from_numpy(wanted_R))
+        return self.logits(hidden).numpy()
+
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
         return _rows(self.head, hidden_RC / hidden_RC.norm(dim=1, keepdim=True) * math.sqrt(WIDTH))
 
 
 def _rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.stack([weight @ row for row in x])
+    return torch.stack([weight @ row for row in x]) if len(x) else x.new_empty(0, len(weight))
 
 
 class CharStream:
@@ -201,7 +207,7 @@ class DenseAttend:
 
 @dataclass
 class _Positions:
-    positions_T: torch.Tensor
+    positions_T: np.ndarray
 
 
 def oracle(windows: tuple[int | None, ...], prompt: list[int], count: int) -> list[int]:
@@ -210,7 +216,7 @@ def oracle(windows: tuple[int | None, ...], prompt: list[int], count: int) -> li
     for _ in range(count):
         attend = DenseAttend()
         attend.windows = windows
-        hidden = model.forward(torch.tensor(tokens), _Positions(torch.arange(len(tokens))), attend)
+        hidden = model.forward(torch.tensor(tokens), _Positions(np.arange(len(tokens))), attend)
         tokens.append(int(model.logits(hidden[-1:])[0].argmax()))
     return tokens[len(prompt) :]
 

@@ -4,6 +4,7 @@
 // Each family of kernels has its own bind_ function. All release the GIL while they work.
 #include "bindings.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -60,35 +61,37 @@ void bind_dispatch(nb::module_& m) {
       "The one used when none is named: the best, or what the environment variable KVLOOM_ISA says.");
 }
 
+// Arrays of a plan as they are: never a converted copy, which would be gone after the call (see noconvert below).
+typedef nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Ints;
+
 // Descriptions of arrays are made once per plan and checked when made. They do not keep the arrays alive.
-Rows bind_rows(Address positions, Address seq_rows, int32_t rows, int32_t seqs) {
-  const Rows bound{pointer<const int32_t>(positions), pointer<const int32_t>(seq_rows), rows, seqs};
+Rows bind_rows(const Ints& positions, const Ints& seq_rows) {
+  if (seq_rows.size() < 1) throw nb::value_error("seq_rows is empty");
+  const Rows bound{positions.data(), seq_rows.data(), (int32_t)positions.size(), (int32_t)seq_rows.size() - 1};
   raise_fault(find_fault(bound));
   return bound;
 }
 
-BoundPart bind_part(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads, int32_t k_dim,
-                    int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes, Address page_ids,
-                    Address page_marks, Address page_lists, int64_t num_pages, int64_t num_lists) {
-  const Part part{pointer<uint8_t>(memory),
-                  (Number)number,
-                  ragged,
-                  heads,
-                  k_dim,
-                  v_dim,
-                  window,
-                  cell_bytes,
-                  pointer<const int32_t>(page_ids),
-                  pointer<const int32_t>(page_marks),
-                  pointer<const int32_t>(page_lists)};
+BoundPart bind_part(const Rows& rows, Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads,
+                    int32_t k_dim, int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes,
+                    const Ints& page_ids, const Ints& page_marks, const Ints& page_lists) {
+  const int64_t num_pages = (int64_t)page_ids.size(), num_lists = (int64_t)page_lists.size() - 1;
+  if ((int64_t)page_marks.size() != num_pages) throw nb::value_error("there must be one mark per page");
+  if (num_lists < 0 || (!ragged && num_lists != rows.seqs))
+    throw nb::value_error("there must be one list per sequence");
+  const Part part{
+      pointer<uint8_t>(memory), (Number)number,    ragged,           heads, k_dim, v_dim, window, cell_bytes,
+      page_ids.data(),          page_marks.data(), page_lists.data()};
   raise_fault(find_fault(part, num_pages, num_lists, page_bytes, memory_bytes));
   return {part};
 }
 
-void bind_writes(BoundPart& bound, Address row_pages, Address row_slots, int64_t rows, int64_t page_bytes,
+void bind_writes(BoundPart& bound, const Rows& rows, const Ints& row_pages, const Ints& row_slots, int64_t page_bytes,
                  int64_t memory_bytes) {
-  bound.row_pages = pointer<const int32_t>(row_pages), bound.row_slots = pointer<const int32_t>(row_slots);
-  raise_fault(find_write_fault(bound.row_pages, bound.row_slots, rows, page_bytes, memory_bytes));
+  if ((int64_t)row_pages.size() != rows.rows || (int64_t)row_slots.size() != rows.rows)
+    throw nb::value_error("there must be one page and one slot per row");
+  raise_fault(find_write_fault(row_pages.data(), row_slots.data(), rows.rows, page_bytes, memory_bytes));
+  bound.row_pages = row_pages.data(), bound.row_slots = row_slots.data();
 }
 
 void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v, int32_t threads,
@@ -112,12 +115,12 @@ void run_attend(const Rows& rows, const BoundPart& bound, const Schedule& schedu
 
 void bind_attend(nb::module_& m) {
   nb::class_<Rows>(m, "Rows");
-  nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "row_pages"_a, "row_slots"_a, "rows"_a,
-                                       "page_bytes"_a, "memory_bytes"_a);
-  m.def("bind_rows", &bind_rows, nb::kw_only(), "positions"_a, "seq_rows"_a, "rows"_a, "seqs"_a);
-  m.def("bind_part", &bind_part, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a, "heads"_a,
-        "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a, "page_marks"_a, "page_lists"_a,
-        "num_pages"_a, "num_lists"_a);
+  nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "rows"_a, "row_pages"_a.noconvert(),
+                                       "row_slots"_a.noconvert(), "page_bytes"_a, "memory_bytes"_a);
+  m.def("bind_rows", &bind_rows, "positions"_a.noconvert(), "seq_rows"_a.noconvert());
+  m.def("bind_part", &bind_part, "rows"_a, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a,
+        "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a.noconvert(),
+        "page_marks"_a.noconvert(), "page_lists"_a.noconvert());
   m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
   nb::class_<Schedule>(m, "Schedule").def_prop_ro("kv_bytes", &Schedule::kv_bytes);
   m.def("make_schedule", &make_schedule, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "threads"_a);

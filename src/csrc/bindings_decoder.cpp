@@ -1,11 +1,13 @@
 // Python's door to a whole step. Callers have checked shapes and types of what they describe when a model is made;
 // what changes from step to step is checked here.
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
@@ -28,6 +30,10 @@ template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
+
+typedef nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Indices;
+typedef nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> Floats;
+typedef std::vector<std::tuple<Address, Address, int64_t, int64_t>> Ropes;  // cos, sin, positions, half
 
 // The KV of all layers: the same for every step of a model.
 struct KvPlaces {
@@ -52,17 +58,16 @@ class Decoder {
 
   void add_layer(const DecoderLayer& layer) { model_.layers.push_back(layer); }
 
-  void run(Address tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-           const std::vector<std::tuple<Address, Address, int64_t, int64_t>>& ropes, Address wanted, int64_t num_wanted,
-           Address hidden) {
-    DecoderStep step{at<const int64_t>(tokens), rows,       std::move(parts), &kv.layers, {},
-                     at<const int64_t>(wanted), num_wanted, at<float>(hidden)};
-    for (const auto& [cos, sin, positions, half] : ropes)
-      step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
-    raise_fault(find_fault(model_, step));
-    const nb::gil_scoped_release unlocked;
-    const std::lock_guard<std::mutex> only_one(running_);
-    run_decoder(model_, step, state_);
+  void hidden(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+              const Ropes& ropes, const Indices& wanted, const Floats& out) {
+    if (out.shape(1) != (size_t)model_.width()) throw nb::value_error("hidden states are as wide as the model");
+    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr);
+  }
+
+  void scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+              const Ropes& ropes, const Indices& wanted, const Floats& out) {
+    if (out.shape(1) != (size_t)model_.head.outputs) throw nb::value_error("logits are as wide as the vocabulary");
+    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data());
   }
 
   void logits(Address hidden, int64_t rows, Address logits) {
@@ -80,10 +85,28 @@ class Decoder {
   size_t workspace_bytes() const { return state_.workspace.bytes(); }
 
  private:
+  void run(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+           const Ropes& ropes, const Indices& wanted, const Floats& out, float* hidden, float* logits) {
+    if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
+    if (out.shape(0) != wanted.size()) throw nb::value_error("there must be one result per wanted row");
+    DecoderStep step{tokens.data(), rows,  std::move(parts), &kv.layers, {}, wanted.data(), (int64_t)wanted.size(),
+                     hidden,        logits};
+    for (const auto& [cos, sin, positions, half] : ropes)
+      step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
+    raise_fault(find_fault(model_, step));
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard<std::mutex> only_one(running_);
+    run_decoder(model_, step, state_);
+  }
+
   DecoderModel model_;
   DecoderState state_;
   std::mutex running_;
 };
+
+int64_t last_position(const Rows& rows) {
+  return rows.rows ? *std::max_element(rows.positions, rows.positions + rows.rows) : -1;
+}
 
 LinearMap linear_map(Address parts, int64_t num_parts, Address bias, int64_t cols, int64_t outputs, int digits) {
   return {at<const Matrix>(parts), num_parts, at<const float>(bias), cols, outputs, (Activations)digits};
@@ -108,6 +131,7 @@ void bind_decoder(nb::module_& m) {
   nb::class_<LinearMap>(m, "LinearMap");
   nb::class_<NormWeight>(m, "NormWeight");
   nb::class_<DecoderLayer>(m, "DecoderLayer");
+  m.def("last_position", &last_position, "rows"_a, "The highest position of a step's rows; -1 when there are none.");
   m.def("linear_map", &linear_map, nb::kw_only(), "parts"_a, "num_parts"_a, "bias"_a, "cols"_a, "outputs"_a,
         "digits"_a);
   m.def("norm_weight", &norm_weight, "weight"_a, "eps"_a);
@@ -119,8 +143,10 @@ void bind_decoder(nb::module_& m) {
       .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
            "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
       .def("add_layer", &Decoder::add_layer, "layer"_a)
-      .def("run", &Decoder::run, "tokens"_a, "rows"_a, "parts"_a, "kv"_a, "ropes"_a, "wanted"_a, "num_wanted"_a,
-           "hidden"_a)
+      .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+           "wanted"_a.noconvert(), "out"_a.noconvert())
+      .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+           "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("workspace_bytes", &Decoder::workspace_bytes);

@@ -48,6 +48,7 @@ class Pass {
   Pass(const DecoderModel& model, const DecoderStep& step, DecoderState& state)
       : model_(model),
         step_(step),
+        state_(state),
         clock_(state.clock),
         linear_(KV_PICK(linear_kernels, model.isa)),
         ops_(KV_PICK(ops_kernels, model.isa)),
@@ -59,7 +60,10 @@ class Pass {
   void run() {
     clock_.measure(Operator::embed, [&] { embed(); });
     for (size_t n = 0; n < model_.layers.size(); n++) layer(n);
-    if (step_.num_wanted > 0) norm(model_.norm, step_.hidden);
+    if (step_.num_wanted == 0) return;
+    float* hidden = step_.hidden ? step_.hidden : at_.normed;
+    norm(model_.norm, hidden);
+    if (step_.logits) run_head(model_, hidden, rows_, step_.logits, state_);
   }
 
  private:
@@ -168,6 +172,7 @@ class Pass {
 
   const DecoderModel& model_;
   const DecoderStep& step_;
+  DecoderState& state_;
   OperatorClock& clock_;
   const LinearKernels& linear_;
   const OpsKernels& ops_;

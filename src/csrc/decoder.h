@@ -85,7 +85,8 @@ struct DecoderStep {
   std::vector<RopeTable> ropes;
   const int64_t* wanted;  // rows whose hidden state is asked for
   int64_t num_wanted;
-  float* hidden;  // [num_wanted, width]
+  float* hidden;  // [num_wanted, width], or null
+  float* logits;  // [num_wanted, vocabulary], or null
 };
 
 // Running memory of a decoder: one step at a time.
@@ -97,7 +98,7 @@ struct DecoderState {
 // What does not fit in a step, or null. run_decoder trusts what passed here, and writes nothing before.
 const char* find_fault(const DecoderModel& model, const DecoderStep& step);
 
-// The step's KV is written, and hidden holds the wanted rows after the final norm.
+// The step's KV is written; the wanted rows after the final norm are in hidden, their logits in logits.
 void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state);
 
 // logits [rows, vocabulary] of hidden [rows, width].

@@ -1,19 +1,29 @@
 """Types of the C++ extension. Addresses are integers: see src/csrc/bindings.cpp."""
 
+import numpy as np
+import numpy.typing as npt
+
+_Ints = npt.NDArray[np.int32]
+_Indices = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float32]
+
 def isas() -> list[str]: ...
 def default_isa() -> str: ...
 
 class Rows: ...
 
 class Part:
-    def bind_writes(self, row_pages: int, row_slots: int, rows: int, page_bytes: int, memory_bytes: int) -> None: ...
+    def bind_writes(
+        self, rows: Rows, row_pages: _Ints, row_slots: _Ints, page_bytes: int, memory_bytes: int
+    ) -> None: ...
 
 class Schedule:
     @property
     def kv_bytes(self) -> int: ...
 
-def bind_rows(*, positions: int, seq_rows: int, rows: int, seqs: int) -> Rows: ...
+def bind_rows(positions: _Ints, seq_rows: _Ints) -> Rows: ...
 def bind_part(
+    rows: Rows,
     *,
     memory: int,
     memory_bytes: int,
@@ -25,11 +35,9 @@ def bind_part(
     window: int,
     cell_bytes: int,
     page_bytes: int,
-    page_ids: int,
-    page_marks: int,
-    page_lists: int,
-    num_pages: int,
-    num_lists: int,
+    page_ids: _Ints,
+    page_marks: _Ints,
+    page_lists: _Ints,
 ) -> Part: ...
 def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
 def make_schedule(rows: Rows, part: Part, layer_slot: int, q_heads: int, threads: int) -> Schedule: ...
@@ -106,21 +114,31 @@ class Decoder:
         self, embed: LinearMap, head: LinearMap, embed_scale: float, norm: NormWeight, threads: int, isa: str = ""
     ) -> None: ...
     def add_layer(self, layer: DecoderLayer) -> None: ...
-    def run(
+    def hidden(
         self,
-        tokens: int,
+        tokens: _Indices,
         rows: Rows,
         parts: list[Part],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
-        wanted: int,
-        num_wanted: int,
-        hidden: int,
+        wanted: _Indices,
+        out: _Floats,
+    ) -> None: ...
+    def scores(
+        self,
+        tokens: _Indices,
+        rows: Rows,
+        parts: list[Part],
+        kv: KvPlaces,
+        ropes: list[tuple[int, int, int, int]],
+        wanted: _Indices,
+        out: _Floats,
     ) -> None: ...
     def logits(self, hidden: int, rows: int, logits: int) -> None: ...
     def seconds(self) -> dict[str, float]: ...
     def workspace_bytes(self) -> int: ...
 
+def last_position(rows: Rows) -> int: ...
 def linear_map(*, parts: int, num_parts: int, bias: int, cols: int, outputs: int, digits: int) -> LinearMap: ...
 def norm_weight(weight: int, eps: float) -> NormWeight: ...
 def decoder_layer(

@@ -70,7 +70,7 @@ class SpanSet:
         return SpanSet((Span(0, length),)) if length > 0 else SpanSet()
 
     def __len__(self) -> int:
-        return sum(len(span) for span in self.spans)
+        return sum([span.stop - span.start for span in self.spans])
 
     def __iter__(self) -> Iterator[Span]:
         return iter(self.spans)

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -269,11 +270,11 @@ def test_a_broken_plan_is_refused() -> None:
     part = dense_part(good)
     broken = [
         dataclasses.replace(part, page_ids_P=part.page_ids_P + 10**6),
-        dataclasses.replace(part, page_starts_P=part.page_starts_P.flip(0)),
+        dataclasses.replace(part, page_starts_P=part.page_starts_P[::-1].copy()),
         dataclasses.replace(part, seq_pages_B1=int32([0, 2])),
         dataclasses.replace(part, row_slots_T=int32([0, 16])),
         dataclasses.replace(part, row_pages_T=int32([-2, 0])),
-        dataclasses.replace(part, page_ids_P=part.page_ids_P.long()),
+        dataclasses.replace(part, page_ids_P=part.page_ids_P.astype(np.int64)),
     ]
     for bad in broken:
         with pytest.raises(InternalError):

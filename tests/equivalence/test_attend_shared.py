@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import Case, World, joined, ragged_part, ragged_pool
+from attend_cases import Case, World, int32, joined, ragged_part, ragged_pool
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan, RaggedPart
 from kvloom.attend.reference import ReferenceAttend
@@ -133,7 +133,7 @@ def test_ragged_lists_that_are_the_same_are_shared() -> None:
         ids += part.page_ids_P[first[source] : first[source + 1]].tolist()
         counts += part.page_counts_P[first[source] : first[source + 1]].tolist()
         bounds.append(len(ids))
-    twins = RaggedPart(part.format, None, 2, *(torch.tensor(x, dtype=torch.int32) for x in (ids, counts, bounds)))
+    twins = RaggedPart(part.format, None, 2, *map(int32, (ids, counts, bounds)))
     plan = joined(world.plan(case.rows), (twins,))
     cpu = CpuAttend(pool.memory, threads=2)
     q_THD = world.gather(world.q, case.rows)

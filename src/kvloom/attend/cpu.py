@@ -64,7 +64,9 @@ class CpuAttend:
         self.memory = memory
         self.threads = threads
         self.isa = choose_isa(isa)
+        self._address, self._bytes = memory.data_ptr(), memory.numel()
         self._last: BoundPlan | None = None
+        self._seen: tuple[object, ...] = ()
 
     def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
@@ -118,30 +120,26 @@ class CpuAttend:
     def bind(self, plan: Plan) -> BoundPlan:
         """What the kernels know of ``plan``, for callers who run them without Python in between."""
         if self._last is None or self._last.plan is not plan:
-            _check_slots(plan)
+            self._check_slots(plan)
             try:
-                rows = _bind_rows(plan)
-                parts = tuple(self._bind_part(plan, part) for part in plan.parts)
+                rows = _kernels.bind_rows(plan.positions_T, plan.seq_rows_B1)
+                parts = tuple(self._bind_part(rows, part) for part in plan.parts)
             except ConfigError:
                 raise
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise InternalError(f"the plan is broken: {error}") from None
             self._last = BoundPlan(plan, rows, parts, {})
         return self._last
 
-    def _bind_part(self, plan: Plan, part: Part) -> _kernels.Part:
+    def _bind_part(self, rows: _kernels.Rows, part: Part) -> _kernels.Part:
         fmt = part.format
         if fmt.k_dim % LANES or fmt.v_dim % LANES:
             raise ConfigError(f"head dims must be multiples of {LANES}, got {fmt.k_dim} and {fmt.v_dim}")
         ragged = isinstance(part, RaggedPart)
-        marks_P = part.page_counts_P if isinstance(part, RaggedPart) else part.page_starts_P
-        lists_L1 = part.cell_pages_C1 if isinstance(part, RaggedPart) else part.seq_pages_B1
-        _check(part.page_ids_P, "page_ids_P", torch.int32, marks_P.shape)
-        _check(marks_P, "page_starts_P or page_counts_P", torch.int32, marks_P.shape)
-        _check(lists_L1, "page lists", torch.int32, lists_L1.shape if ragged else (plan.num_seqs + 1,))
         bound = _kernels.bind_part(
-            memory=self.memory.data_ptr(),
-            memory_bytes=self.memory.numel(),
+            rows,
+            memory=self._address,
+            memory_bytes=self._bytes,
             number=_NUMBERS[fmt.codec],
             ragged=ragged,
             heads=_heads(part),
@@ -150,26 +148,24 @@ class CpuAttend:
             window=_NO_WINDOW if part.window is None else part.window,
             cell_bytes=fmt.cell_bytes,
             page_bytes=fmt.page_bytes,
-            page_ids=part.page_ids_P.data_ptr(),
-            page_marks=marks_P.data_ptr(),
-            page_lists=lists_L1.data_ptr(),
-            num_pages=marks_P.numel(),
-            num_lists=lists_L1.numel() - 1,
+            page_ids=part.page_ids_P,
+            page_marks=part.page_counts_P if isinstance(part, RaggedPart) else part.page_starts_P,
+            page_lists=part.cell_pages_C1 if isinstance(part, RaggedPart) else part.seq_pages_B1,
         )
         if isinstance(part, DensePart):
-            pages_T, slots_T = part.row_pages_T, part.row_slots_T
-            _check(pages_T, "row_pages_T", torch.int32, (plan.num_rows,))
-            _check(slots_T, "row_slots_T", torch.int32, (plan.num_rows,))
-            size = (plan.num_rows, fmt.page_bytes, self.memory.numel())
-            bound.bind_writes(pages_T.data_ptr(), slots_T.data_ptr(), *size)
+            bound.bind_writes(rows, part.row_pages_T, part.row_slots_T, fmt.page_bytes, self._bytes)
         return bound
 
+    def _check_slots(self, plan: Plan) -> None:
+        """Once for all plans of an engine: their layers and page formats are the same."""
+        seen = (plan.layers, *(part.format for part in plan.parts if isinstance(part, DensePart)))
+        if len(seen) <= len(plan.parts) or not _same(seen, self._seen):
+            _check_slots(plan)
+            self._seen = seen
 
-def _bind_rows(plan: Plan) -> _kernels.Rows:
-    _check(plan.positions_T, "positions_T", torch.int32, (plan.num_rows,))
-    _check(plan.seq_rows_B1, "seq_rows_B1", torch.int32, (plan.num_seqs + 1,))
-    positions, seq_rows = plan.positions_T.data_ptr(), plan.seq_rows_B1.data_ptr()
-    return _kernels.bind_rows(positions=positions, seq_rows=seq_rows, rows=plan.num_rows, seqs=plan.num_seqs)
+
+def _same(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _heads(part: Part) -> int:
@@ -182,7 +178,7 @@ def _check_slots(plan: Plan) -> None:
             part = plan.parts[index]
             slots = len(part.format.layers)
             if isinstance(part, RaggedPart):
-                slots = (part.cell_pages_C1.numel() - 1) // max(1, plan.num_seqs * part.heads)
+                slots = (part.cell_pages_C1.size - 1) // max(1, plan.num_seqs * part.heads)
             if not 0 <= slot < slots:
                 raise InternalError(f"layer {number}: slot {slot} of part {index}, which has {slots}")
         if layer.writes is not None and not isinstance(plan.parts[layer.writes[0]], DensePart):

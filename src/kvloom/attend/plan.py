@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from kvloom.memory.format import PageFormat
+
+Ints = npt.NDArray[np.int32]
+"""Arrays of a plan live on the host; numpy's cost a step less than torch's, which are slow to touch when small."""
 
 NO_PAGE = -1
 """Marks, in the int32 arrays that kernels read, a row whose KV is not written or a page that is not there."""
@@ -30,11 +34,11 @@ class DensePart:
 
     format: PageFormat
     window: int | None
-    page_ids_P: torch.Tensor
-    page_starts_P: torch.Tensor
-    seq_pages_B1: torch.Tensor
-    row_pages_T: torch.Tensor
-    row_slots_T: torch.Tensor
+    page_ids_P: Ints
+    page_starts_P: Ints
+    seq_pages_B1: Ints
+    row_pages_T: Ints
+    row_slots_T: Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +52,9 @@ class RaggedPart:
     format: PageFormat
     window: int | None
     heads: int
-    page_ids_P: torch.Tensor
-    page_counts_P: torch.Tensor
-    cell_pages_C1: torch.Tensor
+    page_ids_P: Ints
+    page_counts_P: Ints
+    cell_pages_C1: Ints
 
 
 Part = DensePart | RaggedPart
@@ -78,15 +82,15 @@ class Plan:
     and with a window W only those ``> its own - W``. int32.
     """
 
-    positions_T: torch.Tensor
-    seq_rows_B1: torch.Tensor
+    positions_T: Ints
+    seq_rows_B1: Ints
     parts: tuple[Part, ...]
     layers: tuple[LayerPlan, ...]
 
     @property
     def num_rows(self) -> int:
-        return self.positions_T.numel()
+        return self.positions_T.size
 
     @property
     def num_seqs(self) -> int:
-        return self.seq_rows_B1.numel() - 1
+        return self.seq_rows_B1.size - 1

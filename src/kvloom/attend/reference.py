@@ -50,7 +50,11 @@ class ReferenceAttend:
                     heads = slice(head * group, (head + 1) * group)
                     entries = self._entries(part, plan, layer_slot, b, head)
                     out, lse = _softmax(
-                        q_THD[rows, heads], plan.positions_T[rows], entries, part.window, layer_plan.scale
+                        q_THD[rows, heads],
+                        torch.from_numpy(plan.positions_T[rows]),
+                        entries,
+                        part.window,
+                        layer_plan.scale,
                     )
                     partial[0][rows, heads], partial[1][rows, heads] = out, lse
             result = merge(result, partial)

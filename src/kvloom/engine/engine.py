@@ -162,12 +162,16 @@ class Engine:
 
     def _run(self, batch: Batch) -> None:
         """Forward, sample, commit."""
-        hidden_RC = self.forward.hidden(batch)
-        logits = self.forward.next_logits(batch, hidden_RC)
+        scored = [n for n, chunk in enumerate(batch.chunks) if chunk.sequence.wants_prompt_scores]
+        if scored:
+            hidden_RC = self.forward.hidden(batch)
+            logits = self.forward.logits_after(batch, hidden_RC)
+        else:
+            logits = self.forward.next_logits(batch)
         self.watch.lap("forward")
-        for n, chunk in enumerate(batch.chunks):
-            if chunk.sequence.wants_prompt_scores:
-                self.commit.prompt_scored(chunk.sequence, self.forward.prompt_logits(batch, hidden_RC, n))
+        for n in scored:
+            self.commit.prompt_scored(batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n))
+        for chunk in batch.chunks:
             self.commit.written(chunk)
         for chunk, logits_V in logits:
             self.commit.sampled(chunk.sequence, logits_V)

@@ -39,18 +39,25 @@ class Forward:
     model: Model
     attend: Attend
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """Hidden states of the wanted rows, (R, width); KV of all rows is written when this returns."""
-        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
+    def next_logits(self, batch: Batch) -> list[tuple[Chunk, Logits]]:
+        """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row.
 
-    def next_logits(self, batch: Batch, hidden_RC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
-        """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row."""
+        The KV of all rows is written when this returns.
+        """
+        logits_RV = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
+        return [(chunk, logits_RV[r]) for r, chunk in enumerate(chunk for chunk in batch.chunks if chunk.closes)]
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """The same for a batch in which prompt scores are wanted: hidden states of the wanted rows, (R, width)."""
+        tokens, wanted = torch.from_numpy(batch.tokens_T), torch.from_numpy(batch.wanted_R)
+        return self.model.forward(tokens, batch.plan, self.attend, wanted)
+
+    def logits_after(self, batch: Batch, hidden_RC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
+        """``next_logits`` from hidden states."""
         closing = [(c, batch.wanted_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
         if not closing:
             return []
-        if len(closing) < len(hidden_RC):  # prompt scores are wanted too
-            hidden_RC = hidden_RC[[row for _, row in closing]]
-        logits_RV = self.model.logits(hidden_RC).numpy()
+        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]]).numpy()
         return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
 
     def prompt_logits(self, batch: Batch, hidden_RC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
 from kvloom.model.kv_map import KvMap
+
+Indices = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
 
 
 class Model(Protocol):
@@ -36,6 +41,10 @@ class Model(Protocol):
         ``tokens_T`` is int64. Positions are ``plan.positions_T``. ``wanted_R``: the rows asked for, ascending, int64;
         None asks for all. The KV of all rows is written, in the pages that ``attend`` holds.
         """
+        ...
+
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+        """``logits`` of ``forward``, in one go: what a step needs unless somebody asks for hidden states."""
         ...
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
+from kvloom.model.base import Indices, Logits
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
@@ -53,22 +55,28 @@ class Decoder:
     def forward(
         self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:
-        last = int(plan.positions_T.max())
-        for table in self.ropes:
-            table.cover(last)
         if self.fused is None or not isinstance(attend, CpuAttend):
             return self.op_by_op(tokens_T, plan, attend, wanted_R)
-        rows_R = torch.arange(len(tokens_T)) if wanted_R is None else wanted_R
-        return self.fused.run(tokens_T, attend.bind(plan), rows_R)
+        rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R.numpy()
+        return torch.from_numpy(self.fused.hidden(tokens_T.numpy(), attend.bind(plan), rows_R))
+
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+        if self.fused is not None and isinstance(attend, CpuAttend):
+            return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
+        tokens, wanted = torch.from_numpy(tokens_T), torch.from_numpy(wanted_R)
+        return self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy()
 
     def op_by_op(
         self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """``forward``, spelled out: what the fused layers must equal bit for bit. RoPE tables cover the positions."""
+        """``forward``, spelled out: what the fused layers must equal bit for bit."""
+        positions_T = torch.from_numpy(plan.positions_T)
+        for table in self.ropes:
+            table.cover(int(positions_T.max()))
         x_TC = self.embed.gather(tokens_T, threads=self.threads)
         if self.spec.embed_scale != 1.0:
             x_TC = x_TC.mul_(self.spec.embed_scale)
-        step = Step(plan, attend)
+        step = Step(plan, attend, positions_T)
         for layer, block in enumerate(self.blocks):
             x_TC = block(x_TC, step, layer)
         return self.norm(x_TC if wanted_R is None else x_TC[wanted_R])

@@ -7,9 +7,11 @@ values between two operators stay in memory that is reused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from kvloom import _kernels
@@ -18,12 +20,19 @@ from kvloom.attend.plan import LayerPlan
 from kvloom.errors import InternalError
 from kvloom.model import ops
 from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
-from kvloom.model.rope import RopeTable
+from kvloom.model.rope import RopeAddresses, RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
 _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 """As ``enum class Gate`` of decoder.h."""
+
+
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+_Run = Callable[
+    [Indices, _kernels.Rows, list[_kernels.Part], _kernels.KvPlaces, list[RopeAddresses], Indices, Floats], None
+]
 
 
 @dataclass(slots=True, eq=False)
@@ -39,26 +48,17 @@ class FusedDecoder:
     _layers: tuple[LayerPlan, ...] = ()
     _kv: _kernels.KvPlaces = field(default_factory=_kernels.KvPlaces)
 
-    def run(self, tokens_T: torch.Tensor, bound: BoundPlan, wanted_R: torch.Tensor) -> torch.Tensor:
-        """Hidden states of the wanted rows, float32 (R, width). Tables must cover the plan's positions."""
-        assert tokens_T.numel() == bound.plan.num_rows, f"{tokens_T.numel()} tokens for {bound.plan.num_rows} rows"
-        hidden_RC = torch.empty(wanted_R.numel(), self.embed.cols)
-        ropes = [(t.cos.data_ptr(), t.sin.data_ptr(), *t.cos.shape) for t in self.ropes]
-        wanted, num_wanted = _indices(wanted_R), wanted_R.numel()
-        try:
-            self.kernel.run(
-                _indices(tokens_T),
-                bound.rows,
-                list(bound.parts),
-                self._places(bound.plan.layers),
-                ropes,
-                wanted,
-                num_wanted,
-                hidden_RC.data_ptr(),
-            )
-        except ValueError as error:
-            raise InternalError(f"the step does not suit the model: {error}") from None
+    def hidden(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
+        """Hidden states of the wanted rows, float32 (R, width)."""
+        hidden_RC = np.empty((wanted_R.size, self.embed.cols), np.float32)
+        self._run(self.kernel.hidden, tokens_T, bound, wanted_R, hidden_RC)
         return hidden_RC
+
+    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
+        """Vocabulary logits of the wanted rows, float32 (R, vocabulary)."""
+        logits_RV = np.empty((wanted_R.size, self.head.rows), np.float32)
+        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV)
+        return logits_RV
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
         """Vocabulary logits, float32 (R, vocabulary)."""
@@ -70,6 +70,16 @@ class FusedDecoder:
         logits_RV = torch.empty(rows, weight.rows)
         self.kernel.logits(hidden_RC.data_ptr(), rows, logits_RV.data_ptr())
         return logits_RV
+
+    def _run(self, kernel: _Run, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices, out: Floats) -> None:
+        last = _kernels.last_position(bound.rows)
+        for table in self.ropes:
+            table.cover(last)
+        ropes = [table.addresses for table in self.ropes]
+        try:
+            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, out)
+        except (TypeError, ValueError) as error:
+            raise InternalError(f"the step does not suit the model: {error}") from None
 
     def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
         """An engine's plans all share one tuple of layers."""
@@ -155,12 +165,6 @@ def _norm_weight(norm: Norm | None, width: int) -> _kernels.NormWeight:
         return _kernels.norm_weight(0, 0.0)
     _check_vector(norm.weight, width)
     return _kernels.norm_weight(norm.weight.data_ptr(), norm.eps)
-
-
-def _indices(x: torch.Tensor) -> int:
-    assert x.dtype == torch.int64, f"int64 wanted, not {x.dtype}"
-    assert x.is_contiguous(), f"contiguous indices wanted, but the strides are {x.stride()}"
-    return x.data_ptr()
 
 
 def _check_vector(x: torch.Tensor, size: int) -> None:

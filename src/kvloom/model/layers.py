@@ -43,10 +43,11 @@ class Block(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights."""
+    """What a layer needs beside its weights. ``positions_T``: the plan's, for torch."""
 
     plan: Plan
     attend: Attend
+    positions_T: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,7 @@ class Attention:
         if self.qk_norms is not None:
             q_THD, k_TKD = self.qk_norms[0](q_THD), self.qk_norms[1](k_TKD)
         for part in (q_THD, k_TKD):
-            rope(part, step.plan.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
+            rope(part, step.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
         if step.plan.layers[layer].writes is not None:
             v_TKD = qkv_TXD[:, -self.kv_heads :]
             step.attend.write(k_TKD.contiguous(), v_TKD.contiguous(), step.plan, layer)

@@ -33,6 +33,10 @@ def _llama3(frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
     return (1 - keep) * frequencies / scaling.factor + keep * frequencies
 
 
+RopeAddresses = tuple[int, int, int, int]
+"""Of cos and of sin, then how many positions they hold, and how many values for each."""
+
+
 class RopeTable:
     """cos and sin per position, float32 (positions so far, dim / 2), grown in whole blocks when first asked for.
 
@@ -41,14 +45,20 @@ class RopeTable:
 
     def __init__(self, rope: RopeSpec) -> None:
         self._frequencies = inverse_frequencies(rope)
-        self.cos = torch.empty(0, rope.dim // 2)
-        self.sin = torch.empty(0, rope.dim // 2)
+        self._hold(torch.empty(0, rope.dim // 2), torch.empty(0, rope.dim // 2))
 
     def cover(self, position: int) -> None:
         """Make every row up to ``position`` valid."""
-        if position < len(self.cos):
+        if position < self.addresses[2]:
             return
         blocks = range(len(self.cos) // _BLOCK, max(position // _BLOCK + 1, 2 * len(self.cos) // _BLOCK))
         angles = [torch.arange(n * _BLOCK, (n + 1) * _BLOCK).float()[:, None] * self._frequencies for n in blocks]
-        self.cos = torch.cat([self.cos, *(block.cos() for block in angles)])
-        self.sin = torch.cat([self.sin, *(block.sin() for block in angles)])
+        self._hold(
+            torch.cat([self.cos, *(block.cos() for block in angles)]),
+            torch.cat([self.sin, *(block.sin() for block in angles)]),
+        )
+
+    def _hold(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
+        self.cos, self.sin = cos, sin
+        positions, half = cos.shape
+        self.addresses: RopeAddresses = cos.data_ptr(), sin.data_ptr(), positions, half

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,7 +115,7 @@ class TestScores:
         assert scores[0] is None
         model, attend = tiny.TinyModel(), tiny.DenseAttend()
         attend.windows = (None, None)
-        hidden = model.forward(torch.tensor(PROMPT), tiny._Positions(torch.arange(len(PROMPT))), attend)
+        hidden = model.forward(torch.tensor(PROMPT), tiny._Positions(np.arange(len(PROMPT))), attend)
         expected = torch.log_softmax(model.logits(hidden), -1)
         for position in range(1, len(PROMPT)):
             token = PROMPT[position]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.engine.scheduler.state import Chunk
+from kvloom.model.base import Indices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,9 +21,9 @@ class Batch:
     """
 
     chunks: tuple[Chunk, ...]
-    tokens_T: torch.Tensor
+    tokens_T: Indices
     plan: Plan
-    wanted_R: torch.Tensor
+    wanted_R: Indices
     wanted_starts: tuple[int, ...]
 
 
@@ -38,19 +37,11 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
         known, first = chunk.sequence.tokens, len(tokens)
         for span in chunk.spans:
             tokens += known[span.start : span.stop]
-        rows.append(Rows(_positions(chunk), chunk.sequence.tables))
+        rows.append(Rows(chunk.spans, chunk.sequence.tables))
         if chunk.sequence.wants_prompt_scores:
             wanted += range(first, len(tokens))
         elif chunk.closes:
             wanted.append(len(tokens) - 1)
         wanted_starts.append(len(wanted))
-    return Batch(tuple(chunks), _int64(tokens), build_plan(rows, layers), _int64(wanted), tuple(wanted_starts))
-
-
-def _positions(chunk: Chunk) -> npt.NDArray[np.int32]:
-    spans = [np.arange(span.start, span.stop, dtype=np.int32) for span in chunk.spans]
-    return spans[0] if len(spans) == 1 else np.concatenate(spans)
-
-
-def _int64(values: list[int]) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))
+    tokens_T, wanted_R = np.array(tokens, np.int64), np.array(wanted, np.int64)
+    return Batch(tuple(chunks), tokens_T, build_plan(rows, layers), wanted_R, tuple(wanted_starts))
