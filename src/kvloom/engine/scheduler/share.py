@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Rows to choose from. Finer steps would not help: kernels work on blocks of rows."""
 
-_AIM = 0.75
+_AIM = 0.6
 """Part of the permitted stretch that is aimed at: single steps scatter around what is aimed at."""
 
 _WEIGHT = 0.25
