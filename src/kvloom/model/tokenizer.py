@@ -11,6 +11,7 @@ import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
 from kvloom.model.chat import render_chat
+from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
 
 _SPACE = "▁"
@@ -23,6 +24,7 @@ def load_tokenizer(manifest: Manifest) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+    give_back_free_memory()
     return Tokenizer(backend, manifest.text, manifest.name)
 
 

@@ -1,7 +1,7 @@
 """Chunk: split the row budget. Sequences that need one row go first, then the others in order of arrival.
 
 A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
-Prompts that were there before the first of those answers began get all rows that are left: requests that arrive
+Prompts that were there when the oldest of those answers began get all rows that are left: requests that arrive
 together start together, and meanwhile they stream in larger steps.
 """
 
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+
+_TOGETHER_S = 0.25
+"""Requests that come within this time of an answer's first token count as having come with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class ChunkRunning:
         others = [sequence for sequence in queues.running if len(sequence.gaps) > 1]
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
-            draft.streaming_since_s = min(streaming)
+            draft.streaming_since_s = min(streaming) + _TOGETHER_S
             draft.late_rows_left = self.share.rows(len(streaming), len(others) + len(queues.waiting))
         for sequence in (*single, *others):
             if room := draft.room(sequence):

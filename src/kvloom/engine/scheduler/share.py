@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Rows to choose from. Finer steps would not help: kernels work on blocks of rows."""
 
-_AIM = 0.75
+_AIM = 0.6
 """Part of the permitted stretch that is aimed at: single steps scatter around what is aimed at."""
 
 _WEIGHT = 0.25
@@ -22,9 +22,9 @@ class PromptShare:
     """Keeps a step beside streams within ``stretch`` times a step without prompts, by what steps have taken so far.
 
     The trade: a reader sees the text flow on while somebody's long prompt is computed, and the prompt takes about
-    ``stretch / (stretch - 1)`` times as long as it would alone. Where prompts outnumber streams, their share of the
-    time grows in proportion: nobody waits for a first token so that a few others stay smooth, and under full load
-    steps are large. ``stretch`` of infinity gives prompts as many rows as there are.
+    ``stretch / (stretch - 1)`` times as long as it would alone. Where prompts outnumber streams, their share grows in
+    proportion: a crowd does not wait for its first tokens so that a few stay smooth, and under full load steps are
+    large. ``stretch`` of infinity keeps nothing back.
 
     Nothing is assumed of the machine: the share climbs through ``SIZES`` while the next one should fit, and steps back
     when a size took too long, as sizes do while a prompt grows. The smallest is given in any case. The schedule depends
@@ -40,8 +40,8 @@ class PromptShare:
     def rows(self, streams: int, prompts: int) -> int:
         """Prompt rows for the next step, beside ``streams`` rows, with ``prompts`` sequences in want of them."""
         if self._quiet_s:
-            self._move((self.stretch - 1) * _AIM * self._quiet(streams) * max(1.0, prompts / streams))
-        return SIZES[self._at]
+            self._move((self.stretch - 1) * _AIM * self._quiet(streams))
+        return SIZES[self._at] * max(1, prompts // streams)
 
     def took(self, streams: int, prompt_rows: int, prompt: str, seconds: float) -> None:
         """Learn from a step with at least one stream. ``prompt`` names the first prompt in it: costs are its own."""

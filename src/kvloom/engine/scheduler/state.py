@@ -50,7 +50,7 @@ class Draft:
     """The step in the making.
 
     rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
-    ``streaming_since_s``, when the oldest answer that is streaming began. failed: sequences that can never go on.
+    ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on.
     """
 
     rows_left: int
