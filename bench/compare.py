@@ -66,6 +66,8 @@ def _compare_on(model: str, chosen: list[Cell], peers: Sequence[str], result: Co
             for turn, cell in enumerate(cell for cell in chosen if cell.rounds > number):
                 start = (number + turn) % len(running)
                 for peer in [*running[start:], *running[:start]]:
+                    if not PEERS[peer.name].takes_part(cell.group, number):
+                        continue
                     with _noting_failure(peer, running, result):
                         _measure(peer, cell, prompts.tokens(cell, seed=1000 * number + turn), number, result)
 

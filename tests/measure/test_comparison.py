@@ -12,6 +12,7 @@ from bench.cells import DENSE, GROUPS, HYBRID, cells
 from bench.claims import SPEED, Compared, claim_of, decode, peak_memory, prefill, shared_prefix, throughput
 from bench.comparison import Comparison, Counted
 from bench.harness import at_least, at_most, worst_of
+from bench.peers.base import PEERS
 from kvloom.bench.workloads import SharedPrefix
 from tests.measure.fake_comparison import FACTS, comparison
 
@@ -26,11 +27,19 @@ def test_the_best_peer_is_the_one_with_the_highest_median() -> None:
     assert (ratio.low, ratio.high) == (45 / 40, 60 / 30)
 
 
-def test_a_peer_that_left_early_does_not_count() -> None:
-    found = comparison({BATCH: {"kvloom": [30.0, 30.0], "gone": [900.0], "slow": [10.0, 20.0]}}, "g")
+def test_a_peer_counts_with_the_rounds_that_it_has() -> None:
+    found = comparison({BATCH: {"kvloom": [30.0, 50.0], "once": [20.0], "slow": [10.0, 20.0]}}, "g")
     ratio = found.ratio("g", BATCH)
     assert ratio is not None
-    assert ratio.peer == "slow"
+    assert (ratio.peer, ratio.value, ratio.low, ratio.high) == ("once", 2.0, 1.5, 1.5)
+
+
+def test_a_variant_takes_part_where_it_may_win() -> None:
+    flash, plain = PEERS["llama.cpp-flash"], PEERS["llama.cpp"]
+    assert flash.takes_part("streams", 0)
+    assert not flash.takes_part("streams", 1)
+    assert not flash.takes_part("multi-turn", 0)
+    assert plain.takes_part("multi-turn", 5)
 
 
 def test_without_a_peer_no_speed_claim_holds() -> None:
