@@ -45,7 +45,7 @@ format: venv
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: venv
-	$(BIN)/python -m bench.table $(if $(QUICK),--quick)
+	$(BIN)/python -m bench.claim speed $(if $(QUICK),--quick)
 
 claim: venv
 	@$(BIN)/python -m bench.claim $(NAME) $(if $(QUICK),--quick)

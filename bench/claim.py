@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.claims import CLAIMS, SPEED, Compared, claim_of
 from bench.compare import compare
-from bench.filing import Report, folder_for, write
+from bench.filing import Report, Stamp, folder_for, write
 from bench.harness import Outcome, note
 from bench.peers.base import PEERS
 
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     note(f"{', '.join(names)}{' (quick)' if options.quick else ''}")
     holds = True
     for outcome in outcomes(names, options.quick, peers):
-        report = Report.now(f"python -m bench.claim {' '.join(given)}", outcome)
-        folder = options.out or (None if options.quick else folder_for(report))
+        report = Report(Stamp.now(f"python -m bench.claim {' '.join(given)}"), outcome)
+        folder = options.out or (None if options.quick else folder_for(report.stamp))
         if folder is not None:
             note(f"filed: {write(report, folder)}")
         if outcome.checks:

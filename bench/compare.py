@@ -62,10 +62,12 @@ def _compare_on(model: str, chosen: list[Cell], peers: Sequence[str], result: Co
     with _loaded(manifest, peers, result) as running:
         _meet(model, running, prompts, result)
         for number in range(max(cell.rounds for cell in chosen)):
-            result.limits.append(_limits(result.threads))
+            result.limits.append(measure_limits_apart(result.threads))
             for turn, cell in enumerate(cell for cell in chosen if cell.rounds > number):
                 start = (number + turn) % len(running)
                 for peer in [*running[start:], *running[:start]]:
+                    if not PEERS[peer.name].takes_part(cell.group, number):
+                        continue
                     with _noting_failure(peer, running, result):
                         _measure(peer, cell, prompts.tokens(cell, seed=1000 * number + turn), number, result)
 
@@ -137,7 +139,7 @@ def _leave_out(name: str, why: str, result: Comparison) -> None:
     result.absent[name] = why
 
 
-def _limits(threads: int) -> Limits:
+def measure_limits_apart(threads: int) -> Limits:
     """In a process of its own: it wakes torch's threads."""
     command = [sys.executable, "-m", "kvloom.bench.limits", str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)

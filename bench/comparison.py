@@ -110,17 +110,17 @@ class Comparison:
         return median(values.values()) if values else None
 
     def ratio(self, group: str, figure: str) -> Ratio | None:
-        """None when there is nobody to compare with. A peer counts only if it was there in all rounds."""
+        """None when there is nobody to compare with. A peer counts with the rounds that it was there for."""
         ours = self.values(group, figure, OURS)
         names = dict.fromkeys(sample.peer for sample in self.samples if sample.peer != OURS)
         others = {name: self.values(group, figure, name) for name in names}
-        complete = {name: median(values.values()) for name, values in others.items() if set(values) >= set(ours)}
-        if not ours or not complete:
+        medians = {name: median(values.values()) for name, values in others.items() if values}
+        if not ours or not medians:
             return None
-        best = max(complete, key=lambda name: complete[name])
-        each = [value / others[best][number] for number, value in ours.items()]
+        best = max(medians, key=lambda name: medians[name])
+        each = [value / others[best][number] for number, value in ours.items() if number in others[best]]
         mine = median(ours.values())
-        return Ratio(figure, mine, complete[best], best, mine / complete[best], min(each), max(each))
+        return Ratio(figure, mine, medians[best], best, mine / medians[best], min(each), max(each))
 
     def of(self, groups: frozenset[str]) -> Comparison:
         """Only some groups: what one claim files of a sitting that fed several."""

@@ -32,31 +32,37 @@ CAVEATS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """An outcome and the circumstances that it was measured in."""
+class Stamp:
+    """The circumstances of a result. ``taken``: the end of the measurement, UTC."""
 
     command: str
     hardware: str
     threads: int
     taken: str
-    outcome: Outcome
 
     @classmethod
-    def now(cls, command: str, outcome: Outcome) -> Report:
-        taken = datetime.now(UTC).isoformat(timespec="minutes")
-        return cls(command, processor(), default_threads(), taken, outcome)
+    def now(cls, command: str) -> Stamp:
+        return cls(command, processor(), default_threads(), datetime.now(UTC).isoformat(timespec="minutes"))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An outcome and the circumstances that it was measured in."""
+
+    stamp: Stamp
+    outcome: Outcome
 
     def markdown(self) -> str:
-        outcome, comparison = self.outcome, self.outcome.comparison
+        outcome, comparison, stamp = self.outcome, self.outcome.comparison, self.stamp
         quick = "**Quick run: it shows that the measurement works, and nothing else.**"
         parts = [
             f"# {outcome.claim}",
-            f"    {self.command}",
+            f"    {stamp.command}",
             *([quick] if outcome.details.get("quick") else []),
             f"**{'Holds' if outcome.holds else 'Does not hold'}**: {outcome.value:g} {outcome.unit} "
             f"(goal {outcome.goal:g}).",
             *(["\n".join(f"- {caveat}" for caveat in CAVEATS)] if comparison else []),
-            f"{self.hardware}, {self.threads} threads, {self.taken}.",
+            f"{stamp.hardware}, {stamp.threads} threads, {stamp.taken}.",
             *([checks_table(outcome.checks)] if outcome.checks else []),
             *(comparison_parts(comparison) if comparison else []),
         ]
@@ -66,9 +72,9 @@ class Report:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-def folder_for(report: Report) -> Path:
+def folder_for(stamp: Stamp) -> Path:
     """``bench/results/<hardware>/<year-month>``."""
-    return RESULTS / slug(f"{report.hardware} {report.threads} threads") / report.taken[:7]
+    return RESULTS / slug(f"{stamp.hardware} {stamp.threads} threads") / stamp.taken[:7]
 
 
 def slug(text: str) -> str:

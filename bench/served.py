@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Self
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 _SERVE = "from kvloom.cli import main; main()"
+_PATIENCE_S = 30.0
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Served:
             if found is not None:
                 self.host, self.port = found[1], int(found[2])
                 threading.Thread(target=_drain, args=(self._process.stderr,), daemon=True).start()
+                self._wait_until_it_answers()
                 return self
         raise RuntimeError(f"`kvloom serve` ended: {said[-1] if said else 'without a word'}")
 
@@ -59,6 +62,19 @@ class Served:
     ) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def _wait_until_it_answers(self) -> None:
+        """It says where it will listen a moment before it does."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                with urlopen(f"http://{self.host}:{self.port}/health") as response:
+                    response.read()
+                return
+            except URLError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def pause(self) -> None:
         """Let others have the machine."""

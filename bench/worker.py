@@ -12,10 +12,12 @@ command and every line out its result:
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +30,7 @@ def main() -> int:
     parser.add_argument("peer", choices=list(PEERS))
     parser.add_argument("--setup", type=json.loads, required=True, help="fields of bench.peers.base.Setup, as JSON")
     options = parser.parse_args()
+    _die_with_the_driver()
     out = _own_stdout()
     fields = options.setup
     paths = {name: Path(fields[name]) for name in ("gguf", "directory")}
@@ -65,6 +68,13 @@ def take_peak_bytes() -> int:
     except (OSError, StopIteration):
         pass
     return peak
+
+
+def _die_with_the_driver() -> None:
+    """A stopped process would outlive a driver that was killed. Linux only."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _own_stdout() -> TextIO:

@@ -44,11 +44,18 @@ class Peer(Target, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a peer lives: its file (with ``open_peer(setup)``) and its environment, as ``bench/peers.sh`` names it."""
+    """Where a peer lives: its file (with ``open_peer(setup)``) and its environment, as ``bench/peers.sh`` names it.
+
+    only: the groups of cells that it takes part in, in the first round of each; None: all, in all rounds.
+    """
 
     module: str
     environment: str | None
     wants_directory: bool = False
+    only: frozenset[str] | None = None
+
+    def takes_part(self, group: str, number: int) -> bool:
+        return self.only is None or (group in self.only and number == 0)
 
 
 PEERS = {
@@ -57,9 +64,12 @@ PEERS = {
     "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
     "openvino": Entry("bench.peers.openvino_peer", "openvino"),
     "llama.cpp": Entry("bench.peers.llama_cpp_peer", "llama-cpp"),
-    "llama.cpp-flash": Entry("bench.peers.llama_cpp_flash_peer", "llama-cpp"),
+    "llama.cpp-flash": Entry(
+        "bench.peers.llama_cpp_flash_peer", "llama-cpp", only=frozenset({"streams", "shared-prefix", "gemma"})
+    ),
 }
-"""llama.cpp is two peers: with and without its flash attention, which is better now here, now there."""
+"""llama.cpp is two peers: with and without its flash attention, which is better now here, now there. The second has one
+round, and only where the context makes a difference: it is slow, and a sitting must end."""
 
 
 def open_peer(name: str, setup: Setup) -> Peer:

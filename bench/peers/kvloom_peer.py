@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 import kvloom
 from bench.peers.base import Facts, Setup
 from kvloom import LLM
@@ -51,17 +49,28 @@ class KvReads:
     kv_map: KvMap
     heads: int
     decode_bytes: int = 0
+    last: Batch | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forward, name)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        hidden_TC = self.forward.hidden(batch)
-        if len(batch.tokens_T) == len(batch.chunks):
-            count = getattr(self.forward.attend, "kv_bytes", None)
-            for group in self.kv_map.groups if count else ():
+    def hidden(self, batch: Batch) -> Any:
+        self._count(batch)
+        return self.forward.hidden(batch)
+
+    def next_logits(self, batch: Batch, *rest: Any) -> Any:
+        self._count(batch)
+        return self.forward.next_logits(batch, *rest)
+
+    def _count(self, batch: Batch) -> None:
+        """Once per batch, whichever is called first."""
+        if batch is self.last:
+            return
+        self.last = batch
+        count = getattr(self.forward.attend, "kv_bytes", None)
+        if count is not None and len(batch.tokens_T) == len(batch.chunks):
+            for group in self.kv_map.groups:
                 self.decode_bytes += len(group.layers) * count(batch.plan, group.layers[0], self.heads)
-        return hidden_TC
 
 
 @dataclass(slots=True)
