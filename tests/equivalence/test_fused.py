@@ -10,13 +10,13 @@ import torch
 import transformers
 
 import tiny
+from bench.full_cache import FullCache
 from equivalence.test_families import CASES, Case, our_model, random_model, save_tokenizer
 from equivalence.test_gguf_models import WIDE
 from equivalence.test_gguf_models import tiny as tiny_llama
-from full_cache import FullCache
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.reference import ReferenceAttend
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.config import Activations, CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
@@ -197,11 +197,13 @@ def test_what_does_not_fit_is_refused(small_model: Decoder) -> None:
         again(small_model, (block,))
 
 
+@pytest.mark.parametrize("activations", ["float32", "int8"])
 @pytest.mark.parametrize("kind", ["Q4_1", "Q4_K", "Q8_0"])
-def test_quantized_weights(kind: str, tmp_path: Path) -> None:
+def test_quantized_weights(kind: str, activations: Activations, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", tiny_llama(transformers.LlamaConfig(**WIDE)), "llama", kind)
     (tmp_path / "ours").mkdir()
-    model = load_model(convert(tmp_path / "tiny.gguf", tmp_path / "ours", Origin("tiny", "test")), threads=2)
+    manifest = convert(tmp_path / "tiny.gguf", tmp_path / "ours", Origin("tiny", "test"))
+    model = load_model(manifest, threads=2, activations=activations)
     assert isinstance(model, Decoder)
     hidden, memory = run(model, CHUNKS)
     expected, expected_memory = run(apart(model), CHUNKS)

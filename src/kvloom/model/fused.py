@@ -56,7 +56,7 @@ class FusedDecoder:
 
     def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
         """Vocabulary logits of the wanted rows, float32 (R, vocabulary)."""
-        logits_RV = np.empty((wanted_R.size, self.head.rows), np.float32)
+        logits_RV = np.empty((wanted_R.size, self.head.weight.rows), np.float32)
         self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV)
         return logits_RV
 
