@@ -30,7 +30,7 @@ def cells(groups: frozenset[str], quick: bool) -> list[Cell]:
     return sorted(chosen, key=lambda cell: (cell.model != DENSE, cell.workload.kv_tokens))
 
 
-# Rounds are what fits: with five engines on two cores all of it takes about 25 minutes.
+# Rounds are chosen for about 25 minutes with five engines on two cores: an estimate, not yet measured.
 _FULL = [
     *_streams("streams", DENSE, {512: 3, 2048: 2, 4096: 2, 8000: 2}, 33),
     Cell("streams", DENSE, Single(2048, 33, "of text"), 1, text=True),

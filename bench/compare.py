@@ -21,6 +21,7 @@ from bench.remote import ROOT, PeerFailed, RemotePeer, dequantize, interpreter, 
 from bench.text import long_text
 from kvloom.bench.limits import Limits
 from kvloom.bench.workloads import Tokens, random_tokens, text_tokens
+from kvloom.config import default_threads
 from kvloom.model.manifest import Manifest
 from kvloom.model.store import pull
 from kvloom.model.tokenizer import load_tokenizer
@@ -46,11 +47,14 @@ class Prompts:
         return random_tokens(self.vocab_size, seed)
 
 
-def compare(groups: frozenset[str], quick: bool, peers: Sequence[str] = tuple(PEERS), threads: int = 2) -> Comparison:
-    """Measure kvloom and those of ``peers`` that are installed. A peer that fails is noted and left out from there."""
+def compare(groups: frozenset[str], quick: bool, peers: Sequence[str]) -> Comparison:
+    """Measure kvloom and those of ``peers`` that are installed, on all cores of this process.
+
+    A peer that fails is noted and left out from there.
+    """
     chosen = cells(groups, quick)
     capacity = max((cell.workload.kv_tokens for cell in chosen), default=0) + _SPARE_TOKENS
-    result = Comparison(threads, quick, capacity)
+    result = Comparison(default_threads(), quick, capacity)
     for model in dict.fromkeys(cell.model for cell in chosen):
         _compare_on(model, [cell for cell in chosen if cell.model == model], peers, result)
     return result

@@ -18,12 +18,12 @@ from bench.peers.base import Setup
 from bench.remote import RemotePeer, interpreter, setup_of
 from bench.served import Arrivals, Served
 from bench.text import long_text
+from kvloom.config import default_threads
 from kvloom.model.store import pull
 from kvloom.model.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 SHARE, STALL = 0.95, 2.0
-THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def rates(text: list[int], sizes: Sizes) -> list[tuple[float, float]]:
     prompts = [text[n * 7 : n * 7 + sizes.prompt] for n in range(sizes.streams)]
     capacity = sizes.streams * (sizes.prompt + sizes.num_new) + 1024
     found = []
-    with _library(setup_of(pull(MODEL), THREADS, capacity)) as library, _server() as served:
+    with _library(setup_of(pull(MODEL), default_threads(), capacity)) as library, _server() as served:
         for number in range(sizes.rounds + 1):
             library.reset()
             answers = library.run(prompts, sizes.num_new)
@@ -136,7 +136,7 @@ def measure(quick: bool) -> Outcome:
     sizes = Sizes(streams=8, num_new=24, rounds=1, running=4, long=1024) if quick else Sizes()
     text = load_tokenizer(pull(MODEL)).encode(long_text())
     found = rates(text, sizes)
-    with Served(MODEL, "--threads", str(THREADS)) as served:
+    with Served(MODEL, "--threads", str(default_threads())) as served:
         stalled = asyncio.run(stall(served, text, sizes))
     quiet = median(stalled.quiet)
     details = {
@@ -161,6 +161,6 @@ def _library(setup: Setup) -> Iterator[RemotePeer]:
 
 @contextmanager
 def _server() -> Iterator[Served]:
-    with Served(MODEL, "--threads", str(THREADS)) as served:
+    with Served(MODEL, "--threads", str(default_threads())) as served:
         served.pause()
         yield served

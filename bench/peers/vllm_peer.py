@@ -15,7 +15,7 @@ from kvloom.bench.target import Answer
 
 _BLOCK_TOKENS = 128
 _LONGEST = 8192
-"""The same for all workloads: what vLLM compiles, for a minute, it keeps for as long as this does not change."""
+"""The same for all workloads: what vLLM compiles, it keeps for as long as this does not change."""
 
 
 def open_peer(setup: Setup) -> Vllm:
