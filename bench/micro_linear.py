@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 import torch
 
-from bench.limits import measure_limits
+from kvloom.bench.limits import measure_limits
 from kvloom.config import default_threads
 from kvloom.model.ops import Precision, linear
 from kvloom.model.weight import Weight

@@ -14,10 +14,11 @@ from kvloom.bench.engine_target import EngineTarget
 from kvloom.bench.target import Answer
 from kvloom.config import CacheConfig, SchedulerConfig
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.sampling import Logits
 from kvloom.engine.scheduler.batch import Batch
+from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.step import Forward
-from kvloom.model.decoder import kv_map_of
-from kvloom.model.kv_map import KvMap
+from kvloom.model.decoder import Decoder, kv_map_of
 from kvloom.model.store import resolve
 
 
@@ -28,12 +29,12 @@ def open_peer(setup: Setup) -> Kvloom:
     cache = llm.engine.config.cache
     facts = Facts(
         version=kvloom.__version__,
-        settings=f"weights as in the file, KV in {cache.kv_dtype}, prefix reuse on, "
-        f"{llm.engine.config.scheduler.step_tokens} rows per step",
+        settings=f"weights as in the file, {llm.engine.config.activations} activations, KV in {cache.kv_dtype}, "
+        f"prefix reuse on, {llm.engine.config.scheduler.step_tokens} rows per step",
         weight_bytes=manifest.size_bytes,
         kv_token_bytes=int(sum(fmt.token_bytes for fmt in llm.engine.layout.formats)),
     )
-    reads = KvReads(llm.engine.forward, llm.engine.layout.kv_map, manifest.spec.heads)
+    reads = KvReads(llm.engine.forward)
     llm.engine.forward = reads  # type: ignore[assignment]
     return Kvloom(EngineTarget(llm.engine), facts, reads)
 
@@ -42,35 +43,23 @@ def open_peer(setup: Setup) -> Kvloom:
 class KvReads:
     """Stands before ``Forward`` and adds up the KV bytes that attention reads in steps of nothing but decoding.
 
-    The count is that of the schedule which the kernels follow, for one layer of every group, times its layers.
+    The figures are the kernels' own, from the schedule that they follow.
     """
 
     forward: Forward
-    kv_map: KvMap
-    heads: int
     decode_bytes: int = 0
-    last: Batch | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forward, name)
 
-    def hidden(self, batch: Batch) -> Any:
-        self._count(batch)
-        return self.forward.hidden(batch)
-
-    def next_logits(self, batch: Batch, *rest: Any) -> Any:
-        self._count(batch)
-        return self.forward.next_logits(batch, *rest)
-
-    def _count(self, batch: Batch) -> None:
-        """Once per batch, whichever is called first."""
-        if batch is self.last:
-            return
-        self.last = batch
-        count = getattr(self.forward.attend, "kv_bytes", None)
-        if count is not None and len(batch.tokens_T) == len(batch.chunks):
-            for group in self.kv_map.groups:
-                self.decode_bytes += len(group.layers) * count(batch.plan, group.layers[0], self.heads)
+    def next_logits(self, batch: Batch) -> list[tuple[Chunk, Logits]]:
+        model = self.forward.model
+        assert isinstance(model, Decoder)
+        before = model.kv_bytes_read()
+        found = self.forward.next_logits(batch)
+        if len(batch.tokens_T) == len(batch.chunks):
+            self.decode_bytes += model.kv_bytes_read() - before
+        return found
 
 
 @dataclass(slots=True)

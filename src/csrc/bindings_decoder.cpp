@@ -76,6 +76,8 @@ class Decoder {
     run_head(model_, at<const float>(hidden), rows, at<float>(logits), state_);
   }
 
+  int64_t kv_bytes_read() const { return state_.kv_bytes_read; }
+
   std::map<std::string, double> seconds() const {
     std::map<std::string, double> seconds;
     for (int i = 0; i < (int)Operator::count; i++) seconds[kOperatorNames[i]] = state_.clock.seconds((Operator)i);
@@ -149,6 +151,7 @@ void bind_decoder(nb::module_& m) {
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
+      .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")
       .def("workspace_bytes", &Decoder::workspace_bytes);
 }
 

@@ -15,8 +15,7 @@ namespace kvloom {
 namespace {
 
 LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const float* x, int64_t rows, float* out) {
-  return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads,
-          map.activations};
+  return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads, map.activations};
 }
 
 // The step's cuts of attention: layers that read the same pages in the same way share one.
@@ -141,6 +140,7 @@ class Pass {
       const Part& part = step_.parts[place.part]->part;
       clock_.measure(Operator::attend, [&] {
         const Schedule& schedule = schedules_.find(step_.rows, part, place, model_.layers[number].heads);
+        state_.kv_bytes_read += schedule.kv_bytes();
         attend_.attend({step_.rows, part, schedule.work(), place.slot, schedule.q_heads(), model_.threads, kv.scale,
                         at_.q, at_.attended, at_.lse, merge});
       });

@@ -93,6 +93,7 @@ struct DecoderStep {
 struct DecoderState {
   Workspace workspace;
   OperatorClock clock;
+  int64_t kv_bytes_read = 0;  // by attention, all steps together
 };
 
 // What does not fit in a step, or null. run_decoder trusts what passed here, and writes nothing before.

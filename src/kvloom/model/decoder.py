@@ -85,6 +85,10 @@ class Decoder:
         """Seconds that fused layers have spent so far, by operator. Empty when they run op by op."""
         return {} if self.fused is None else self.fused.kernel.seconds()
 
+    def kv_bytes_read(self) -> int:
+        """KV bytes that the attention of fused layers has read so far; what a step shares counts once. 0 op by op."""
+        return 0 if self.fused is None else self.fused.kernel.kv_bytes_read()
+
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
         if self.fused is not None:
             return self.fused.logits(hidden_RC)
