@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import in_torch as ops
 from kvloom.kernels import isas
-from kvloom.model import ops, reference_ops
+from kvloom.model import reference_ops
 
 ISAS = isas()
 WIDTHS = (1, 15, 16, 64, 100, 576)
