@@ -1,4 +1,4 @@
-"""torch is the language of the reference and of tests. Generating and serving do without: it takes 190 MiB and a second."""
+"""torch is the language of the reference and of tests. Generating and serving do without its 190 MiB and its second."""
 
 from __future__ import annotations
 
