@@ -82,6 +82,8 @@ class SpanSet:
         return SpanSet.of((*self.spans, *other.spans))
 
     def __sub__(self, other: SpanSet) -> SpanSet:
+        if other is self:
+            return SpanSet()
         left: list[Span] = []
         for span in self.spans:
             start = span.start
@@ -100,6 +102,8 @@ class SpanSet:
 
     def first(self, count: int) -> SpanSet:
         """The lowest ``count`` positions (all of them when there are fewer)."""
+        if count >= len(self):
+            return self
         taken: list[Span] = []
         for span in self.spans:
             if count <= 0:

@@ -150,7 +150,8 @@ class Commit:
 
     def _update(self, request: Request, error: str | None = None) -> RequestUpdate:
         _, deltas = self._deltas.pop(request.id, (request, []))
-        if request.finished or error is not None:
+        finished = request.finished or error is not None
+        if finished:
             request.metrics.total_s = self.clock() - request.submitted_s
         return RequestUpdate(
             request.id,
@@ -158,6 +159,6 @@ class Commit:
             tuple(deltas),
             request.metrics,
             request.prompt_logprobs,
-            finished=request.finished or error is not None,
+            finished=finished,
             error=error,
         )

@@ -25,7 +25,7 @@ from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
-from kvloom.engine.step import Forward, torch_on_one_core
+from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError
 from kvloom.memory.arena import Arena
@@ -147,10 +147,9 @@ class Engine:
         failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
         self.watch.lap("schedule")
         if draft.chunks:
-            with torch_on_one_core():
-                batch = form_batch(list(draft.chunks.values()), self.layout.layers)
-                self.watch.lap("plan")
-                self._run(batch)
+            batch = form_batch(list(draft.chunks.values()), self.layout.layers)
+            self.watch.lap("plan")
+            self._run(batch)
             self._learn(draft, self.clock() - began_s)
         self.steps += 1
         updates = failed + self.commit.updates()

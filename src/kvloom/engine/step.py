@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,20 +15,6 @@ from kvloom.model.base import Model
 
 _LOGIT_ROWS = 128
 """Prompt logits are fetched so many rows at a time: a row of a large vocabulary is a megabyte."""
-
-
-@contextmanager
-def torch_on_one_core() -> Iterator[None]:
-    """Keep torch's own threads asleep: they would spin for the cores that the kernels' team is using.
-
-    What torch does in a step is small copies; the setting is the calling thread's, and is put back.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,20 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
             for layer, window in enumerate(spec.windows)
         )
     )
+
+
+@contextmanager
+def torch_on_one_core() -> Iterator[None]:
+    """Keep torch's own threads asleep: they would spin for the cores that the kernels' team is using.
+
+    What torch does between kernels is small copies; the setting is the calling thread's, and is put back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +82,7 @@ class Decoder:
         tokens, wanted = torch.from_numpy(tokens_T), torch.from_numpy(wanted_R)
         return self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy()
 
+    @torch_on_one_core()
     def op_by_op(
         self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:
