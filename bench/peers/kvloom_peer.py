@@ -58,9 +58,9 @@ class KvReads:
         self._count(batch)
         return self.forward.hidden(batch)
 
-    def next_logits(self, batch: Batch, *rest: Any) -> Any:
+    def next_scores(self, batch: Batch, *rest: Any) -> Any:
         self._count(batch)
-        return self.forward.next_logits(batch, *rest)
+        return self.forward.next_scores(batch, *rest)
 
     def _count(self, batch: Batch) -> None:
         """Once per batch, whichever is called first."""

@@ -12,7 +12,7 @@ import torch
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Scores
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
@@ -76,11 +76,11 @@ class Decoder:
         rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R.numpy()
         return torch.from_numpy(self.fused.hidden(tokens_T.numpy(), attend.bind(plan), rows_R))
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         if self.fused is not None and isinstance(attend, CpuAttend):
             return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
         tokens, wanted = torch.from_numpy(tokens_T), torch.from_numpy(wanted_R)
-        return self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy()
+        return Scores.of(self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy())
 
     @torch_on_one_core()
     def op_by_op(
