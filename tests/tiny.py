@@ -20,7 +20,7 @@ from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -76,9 +76,9 @@ class TinyModel:
             h = h + _rows(wo, out.reshape(len(h), -1))
         return h if wanted_R is None else h[wanted_R]
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         hidden = self.forward(torch.from_numpy(tokens_T), plan, attend, torch.from_numpy(wanted_R))
-        return self.logits(hidden).numpy()
+        return Scores.of(self.logits(hidden).numpy())
 
     def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
         return _rows(self.head, hidden_RC / hidden_RC.norm(dim=1, keepdim=True) * math.sqrt(WIDTH))

@@ -101,7 +101,8 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         hidden = runner.forward(tokens(), cache.plan(0, LENGTH), attend, rows)
         assert torch.equal(hidden, expected[wanted])
         scores = runner.scores(tokens().numpy(), cache.plan(0, LENGTH), attend, rows.numpy())
-        assert torch.equal(torch.from_numpy(scores), model.logits(expected[wanted]))
+        assert torch.equal(torch.from_numpy(scores.logits_RV), model.logits(expected[wanted]))
+        assert scores.likeliest_R.tolist() == scores.logits_RV.argmax(axis=1).tolist()
         assert torch.equal(cache.memory, expected_memory)
 
 
@@ -145,8 +146,8 @@ def test_seconds_are_counted_per_operator(small_model: Decoder) -> None:
     before = small_model.fused.kernel.seconds()
     small_model.logits(run(small_model, [LENGTH])[0])
     after = small_model.fused.kernel.seconds()
-    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head"}
-    assert all(after[name] > before[name] for name in after)
+    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head", "largest"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"largest"}  # nobody wanted that
 
 
 class Odd(PreNormBlock):

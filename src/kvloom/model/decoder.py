@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Scores
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
@@ -27,6 +29,20 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
             for layer, window in enumerate(spec.windows)
         )
     )
+
+
+@contextmanager
+def torch_on_one_core() -> Iterator[None]:
+    """Keep torch's own threads asleep: they would spin for the cores that the kernels' team is using.
+
+    What torch does between kernels is small copies; the setting is the calling thread's, and is put back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +76,13 @@ class Decoder:
         rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R.numpy()
         return torch.from_numpy(self.fused.hidden(tokens_T.numpy(), attend.bind(plan), rows_R))
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         if self.fused is not None and isinstance(attend, CpuAttend):
             return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
         tokens, wanted = torch.from_numpy(tokens_T), torch.from_numpy(wanted_R)
-        return self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy()
+        return Scores.of(self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy())
 
+    @torch_on_one_core()
     def op_by_op(
         self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
     ) -> torch.Tensor:

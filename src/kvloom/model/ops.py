@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from kvloom import _kernels
@@ -162,6 +164,17 @@ def _rms_norm(
         isa or "",
     )
     return out
+
+
+def largest(x_RV: npt.NDArray[np.float32], threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
+    """``x_RV.argmax(axis=1)``: the first of the largest, or the first NaN. (R, V) contiguous -> (R,)."""
+    rows, width = x_RV.shape
+    assert x_RV.dtype == np.float32, f"float32 wanted, not {x_RV.dtype}"
+    assert x_RV.flags.c_contiguous, f"contiguous rows wanted, but the strides are {x_RV.strides}"
+    assert width, "rows are empty"
+    first_R = np.empty(rows, np.int64)
+    _kernels.largest(x_RV.ctypes.data, first_R.ctypes.data, rows, width, threads, isa or "")
+    return first_R
 
 
 def _gated(gate_up_RF: torch.Tensor) -> torch.Tensor:
