@@ -21,7 +21,7 @@ from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -76,8 +76,8 @@ class TinyModel:
             h = h + _rows(wo, torch.from_numpy(out).reshape(len(h), -1))
         return h.numpy() if wanted_R is None else h.numpy()[wanted_R]
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
-        return self.logits(self.forward(tokens_T, plan, attend, wanted_R))
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, wanted_R)))
 
     def logits(self, hidden_RC: Floats) -> Logits:
         hidden = torch.from_numpy(hidden_RC)

@@ -3,6 +3,7 @@
 #include "attend.h"
 
 #include "attend_chunk.h"
+#include "attend_write.h"
 #include "parallel.h"
 #include "scratch.h"
 
@@ -109,32 +110,17 @@ void attend(const AttendCall& call) {
   parallel_for(work.num_items, call.threads, [&](int64_t i) { run_item(call, work.items[i], delivered); });
 }
 
-void encode(Number number, float x, uint8_t* to) {
-  if (number == Number::float32) {
-    std::memcpy(to, &x, 4);
-  } else {
-    const uint16_t bits = number == Number::float16 ? float_to_half(x) : float_to_bf16(x);
-    std::memcpy(to, &bits, 2);
-  }
-}
-
 void write(const WriteCall& call) {
-  const Part& part = call.part;
-  const int64_t bytes = value_bytes(part.number);
-  constexpr int32_t step = 16;  // rows of a task: mostly one page, so that threads do not share cache lines
+  constexpr int64_t step = page_tokens;  // rows of a task: mostly one page, so that threads do not share cache lines
   parallel_for((call.rows + step - 1) / step, call.threads, [&](int64_t task) {
-    const int64_t end = (task + 1) * step < call.rows ? (task + 1) * step : call.rows;
-    for (int64_t t = task * step; t < end; t++) {
-      if (call.row_pages[t] == no_page) continue;
-      for (int32_t head = 0; head < part.heads; head++) {
-        uint8_t* keys = part.cell(call.row_pages[t], call.layer_slot, head) + call.row_slots[t] * bytes;
-        uint8_t* values = part.cell(call.row_pages[t], call.layer_slot, head) + part.k_bytes() +
-                          call.row_slots[t] * part.v_dim * bytes;
-        const float* k = call.k + (t * part.heads + head) * part.k_dim;
-        const float* v = call.v + (t * part.heads + head) * part.v_dim;
-        for (int32_t d = 0; d < part.k_dim; d++) encode(part.number, k[d], keys + d * page_tokens * bytes);
-        for (int32_t d = 0; d < part.v_dim; d++) encode(part.number, v[d], values + d * bytes);
-      }
+    const int64_t row = task * step, end = std::min(row + step, (int64_t)call.rows);
+    switch (call.part.number) {
+      case Number::float32:
+        return write_rows<Number::float32>(call, row, end);
+      case Number::float16:
+        return write_rows<Number::float16>(call, row, end);
+      case Number::bfloat16:
+        return write_rows<Number::bfloat16>(call, row, end);
     }
   });
 }

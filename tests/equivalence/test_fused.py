@@ -103,7 +103,8 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         hidden = runner.forward(tokens(), cache.plan(0, LENGTH), attend, rows)
         assert np.array_equal(hidden, expected[rows])
         scores = runner.scores(tokens(), cache.plan(0, LENGTH), attend, rows)
-        assert np.array_equal(scores, model.logits(expected[rows]))
+        assert np.array_equal(scores.logits_RV, model.logits(expected[rows]))
+        assert scores.likeliest_R.tolist() == scores.logits_RV.argmax(axis=1).tolist()
         assert np.array_equal(cache.memory, expected_memory)
 
 
@@ -147,8 +148,8 @@ def test_seconds_are_counted_per_operator(small_model: Decoder) -> None:
     before = small_model.fused.kernel.seconds()
     small_model.logits(run(small_model, [LENGTH])[0])
     after = small_model.fused.kernel.seconds()
-    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head"}
-    assert all(after[name] > before[name] for name in after)
+    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head", "largest"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"largest"}  # nobody wanted that
 
 
 class Odd(PreNormBlock):

@@ -164,16 +164,16 @@ class Engine:
         scored = [n for n, chunk in enumerate(batch.chunks) if chunk.sequence.wants_prompt_scores]
         if scored:
             hidden_RC = self.forward.hidden(batch)
-            logits = self.forward.logits_after(batch, hidden_RC)
+            scores = self.forward.scores_after(batch, hidden_RC)
         else:
-            logits = self.forward.next_logits(batch)
+            scores = self.forward.next_scores(batch)
         self.watch.lap("forward")
         for n in scored:
             self.commit.prompt_scored(batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n))
         for chunk in batch.chunks:
             self.commit.written(chunk)
-        for chunk, logits_V in logits:
-            self.commit.sampled(chunk.sequence, logits_V)
+        for chunk, next_scores in scores:
+            self.commit.sampled(chunk.sequence, next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 

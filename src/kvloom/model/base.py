@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,18 @@ from kvloom.model.kv_map import KvMap
 
 Indices = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Vocabulary logits of some rows, and the token of each row's largest one: the lowest id where several are."""
+
+    logits_RV: Logits
+    likeliest_R: Indices
+
+    @staticmethod
+    def of(logits_RV: Logits) -> Scores:
+        return Scores(logits_RV, logits_RV.argmax(axis=1))
 
 
 class Model(Protocol):
@@ -41,7 +54,7 @@ class Model(Protocol):
         """
         ...
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         """``logits`` of ``forward``, in one go: what a step needs unless somebody asks for hidden states."""
         ...
 

@@ -10,7 +10,7 @@ from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
@@ -58,10 +58,10 @@ class Decoder:
         rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R
         return self.fused.hidden(tokens_T, attend.bind(plan), rows_R)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         if self.fused is not None and isinstance(attend, CpuAttend):
             return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
-        return self.logits(self.op_by_op(tokens_T, plan, attend, wanted_R))
+        return Scores.of(self.logits(self.op_by_op(tokens_T, plan, attend, wanted_R)))
 
     def op_by_op(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
         """``forward``, spelled out: what the fused layers must equal bit for bit."""

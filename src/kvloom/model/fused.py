@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom import _kernels
 from kvloom.arrays import Floats, contiguous_address, vector_address
@@ -19,19 +18,14 @@ from kvloom.attend.cpu import BoundPlan
 from kvloom.attend.plan import LayerPlan
 from kvloom.errors import InternalError
 from kvloom.model import ops
+from kvloom.model.base import Indices, Scores
 from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
-from kvloom.model.rope import RopeAddresses, RopeTable
+from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
 _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 """As ``enum class Gate`` of decoder.h."""
-
-
-Indices = npt.NDArray[np.int64]
-_Run = Callable[
-    [Indices, _kernels.Rows, list[_kernels.Part], _kernels.KvPlaces, list[RopeAddresses], Indices, Floats], None
-]
 
 
 @dataclass(slots=True, eq=False)
@@ -53,11 +47,12 @@ class FusedDecoder:
         self._run(self.kernel.hidden, tokens_T, bound, wanted_R, hidden_RC)
         return hidden_RC
 
-    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
-        """Vocabulary logits of the wanted rows, float32 (R, vocabulary)."""
+    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Scores:
+        """Vocabulary logits of the wanted rows."""
         logits_RV = np.empty((wanted_R.size, self.head.weight.rows), np.float32)
-        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV)
-        return logits_RV
+        likeliest_R = np.empty(wanted_R.size, np.int64)
+        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV, likeliest_R)
+        return Scores(logits_RV, likeliest_R)
 
     def logits(self, hidden_RC: Floats) -> Floats:
         """Vocabulary logits, float32 (R, vocabulary)."""
@@ -69,13 +64,20 @@ class FusedDecoder:
         self.kernel.logits(contiguous_address(hidden_RC), rows, logits_RV.ctypes.data)
         return logits_RV
 
-    def _run(self, kernel: _Run, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices, out: Floats) -> None:
+    def _run(
+        self,
+        kernel: Callable[..., None],
+        tokens_T: Indices,
+        bound: BoundPlan,
+        wanted_R: Indices,
+        *out: Floats | Indices,
+    ) -> None:
         last = _kernels.last_position(bound.rows)
         for table in self.ropes:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         try:
-            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, out)
+            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, *out)
         except (TypeError, ValueError) as error:
             raise InternalError(f"the step does not suit the model: {error}") from None
 

@@ -160,6 +160,15 @@ def _rms_norm(x: Floats, delta: int, weight_C: Floats, eps: float, threads: int,
     return out
 
 
+def largest(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
+    """``x_RV.argmax(axis=1)``: the first of the largest, or the first NaN. (R, V) contiguous -> (R,)."""
+    rows, width = x_RV.shape
+    assert width, "rows are empty"
+    first_R = np.empty(rows, np.int64)
+    _kernels.largest(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
+    return first_R
+
+
 def _gated(gate_up_RF: Floats) -> Floats:
     rows, width = gate_up_RF.shape
     assert width % 2 == 0, f"gate and up cannot share {width} features"
