@@ -98,7 +98,7 @@ def test_bits_do_not_depend_on_the_share(length: int, stretch: float) -> None:
 def test_a_late_prompt_comes_in_small_steps_and_streams_go_on_in_every_one() -> None:
     engine, _ = run_with_late_prompt(200, 2.0)
     assert engine.model.rows[:6] == [18, 2, 2, 2, 2, 2]
-    assert engine.model.rows[6:37] == [2 + SIZES[0]] + [2 + SIZES[1]] * 30
+    assert engine.model.rows[6:31] == [2 + SIZES[0]] * 25
 
 
 def test_a_lone_prompt_gets_whole_steps() -> None:
