@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import in_torch as ops
 from kvloom.kernels import isas
-from kvloom.model import ops, reference_ops
+from kvloom.model import reference_ops
+from kvloom.model.ops import largest
 
 ISAS = isas()
 WIDTHS = (1, 15, 16, 64, 100, 576)
@@ -161,4 +163,4 @@ def test_largest_is_the_first_of_the_largest_as_numpy_finds_it(isa: str, data: s
     x_RV = np.random.default_rng(seed).integers(-3, 4, (5, width)).astype(np.float32)
     for value in data.draw(st.lists(st.sampled_from([math.inf, -math.inf, math.nan, 9.0, -0.0]), max_size=4)):
         x_RV[data.draw(st.integers(0, 4)), data.draw(st.integers(0, width - 1))] = value
-    assert ops.largest(x_RV, 2, isa=isa).tolist() == x_RV.argmax(axis=1).tolist()
+    assert largest(x_RV, 2, isa=isa).tolist() == x_RV.argmax(axis=1).tolist()

@@ -6,32 +6,47 @@ from dataclasses import dataclass
 
 import torch
 
+from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
 
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""By codec."""
+
+
+def stored_dtype(fmt: PageFormat) -> torch.dtype:
+    """What a page's keys and values are, as torch sees them. ``Tensor.to`` rounds as the codec promises."""
+    return _DTYPES[fmt.codec]
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAttend:
-    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes as one uint8 tensor."""
+    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes; inside, all is torch."""
 
-    memory: torch.Tensor
+    memory: Bytes
 
-    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         target = plan.layers[layer].writes
         assert target is not None, f"layer {layer} does not own KV"
         part = plan.parts[target[0]]
         assert isinstance(part, DensePart)
+        dtype = stored_dtype(part.format)
+        stored_k_TKD, stored_v_TKD = (torch.from_numpy(x).to(dtype) for x in (k_TKD, v_TKD))
         for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
             if page == NO_PAGE:
                 continue
             for head in range(part.format.heads):
                 keys_DS, values_SD = self._cell(part.format, page, target[1], head)
-                keys_DS[:, slot] = part.format.numbers.encode(k_TKD[row, head])
-                values_SD[slot] = part.format.numbers.encode(v_TKD[row, head])
+                keys_DS[:, slot] = stored_k_TKD[row, head]
+                values_SD[slot] = stored_v_TKD[row, head]
 
-    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
+    def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
+        out_THD, lse_TH = self._attend(torch.from_numpy(q_THD), plan, layer)
+        return out_THD.numpy(), lse_TH.numpy()
+
+    def _attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
         layer_plan = plan.layers[layer]
         num_rows, num_heads, _ = q_THD.shape
         v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
@@ -94,20 +109,22 @@ class ReferenceAttend:
                 empty,
             )
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
-        return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
+        return keys.float(), values.float(), positions, bias
 
     def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
         start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
-        keys = self.memory[start : start + fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)
-        values = self.memory[start + fmt.k_bytes : start + fmt.k_bytes + fmt.v_bytes]
-        return keys, values.view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
+        middle, stop = start + fmt.k_bytes, start + fmt.k_bytes + fmt.v_bytes
+        keys, values = (torch.from_numpy(self.memory[a:b]) for a, b in ((start, middle), (middle, stop)))
+        dtype = stored_dtype(fmt)
+        return keys.view(dtype).view(fmt.k_dim, fmt.tokens), values.view(dtype).view(fmt.tokens, fmt.v_dim)
 
     def _labels(self, fmt: PageFormat, page: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of a ragged page's positions_S (int32) and bias_S (float32)."""
         start = page * GRAIN_BYTES + fmt.k_bytes + fmt.v_bytes
         middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
-        return self.memory[start:middle].view(torch.int32), self.memory[middle:stop].view(torch.float32)
+        positions, bias = (torch.from_numpy(self.memory[a:b]) for a, b in ((start, middle), (middle, stop)))
+        return positions.view(torch.int32), bias.view(torch.float32)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

@@ -136,7 +136,7 @@ class Pages:
     def _copy(self, source: PageId, target: PageId, table: PageTable) -> None:
         memory, size = self.ledger.arena.memory, table.format.page_bytes
         start, stop = source * GRAIN_BYTES, target * GRAIN_BYTES
-        memory[stop : stop + size].copy_(memory[start : start + size])
+        memory[stop : stop + size] = memory[start : start + size]
 
 
 def page_indices(spans: SpanSet) -> list[int]:

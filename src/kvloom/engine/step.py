@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.engine.sampling import Logits, NextScores
 from kvloom.engine.scheduler.batch import Batch
@@ -32,25 +31,24 @@ class Forward:
         scores = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
         return _by_chunk([chunk for chunk in batch.chunks if chunk.closes], scores)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
+    def hidden(self, batch: Batch) -> Floats:
         """The same for a batch in which prompt scores are wanted: hidden states of the wanted rows, (R, width)."""
-        tokens, wanted = torch.from_numpy(batch.tokens_T), torch.from_numpy(batch.wanted_R)
-        return self.model.forward(tokens, batch.plan, self.attend, wanted)
+        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
 
-    def scores_after(self, batch: Batch, hidden_RC: torch.Tensor) -> list[tuple[Chunk, NextScores]]:
+    def scores_after(self, batch: Batch, hidden_RC: Floats) -> list[tuple[Chunk, NextScores]]:
         """``next_scores`` from hidden states."""
         closing = [(c, batch.wanted_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
         if not closing:
             return []
-        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]]).numpy()
+        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]])
         return _by_chunk([chunk for chunk, _ in closing], Scores.of(logits_RV))
 
-    def prompt_logits(self, batch: Batch, hidden_RC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:
+    def prompt_logits(self, batch: Batch, hidden_RC: Floats, n: int) -> Iterator[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""
         first, last = batch.wanted_starts[n], batch.wanted_starts[n + 1]
         positions = [p for span in batch.chunks[n].spans for p in span.positions()]
         for start in range(first, last, _LOGIT_ROWS):
-            rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)]).numpy()
+            rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)])
             yield from zip(positions[start - first :], rows, strict=False)
 
 

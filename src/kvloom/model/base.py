@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
 from kvloom.model.kv_map import KvMap
@@ -46,9 +46,7 @@ class Model(Protocol):
         """Hex SHA-256 of the weights' content and of the settings they run with (RoPE too): equal ids may share KV."""
         ...
 
-    def forward(
-        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
         """Run the layers over the step's rows; return hidden states after the final norm, float32 (R, width).
 
         ``tokens_T`` is int64. Positions are ``plan.positions_T``. ``wanted_R``: the rows asked for, ascending, int64;
@@ -60,6 +58,6 @@ class Model(Protocol):
         """``logits`` of ``forward``, in one go: what a step needs unless somebody asks for hidden states."""
         ...
 
-    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden_RC: Floats) -> Logits:
         """Vocabulary logits of chosen rows, float32 (R, vocab_size). Row r's bits depend on row r only."""
         ...
