@@ -64,7 +64,7 @@ PEERS = {
     "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
     "transformers": Entry("bench.peers.transformers_peer", "transformers", wants_directory=True),
     "llama.cpp": Entry("bench.peers.llama_cpp_peer", "llama-cpp"),
-    "llama.cpp-plain": Entry("bench.peers.llama_cpp_plain_peer", "llama-cpp", only=frozenset({"streams", "gemma"})),
+    "llama.cpp-plain": Entry("bench.peers.llama_cpp_plain_peer", "llama-cpp", only=frozenset({"streams"})),
 }
 """Those that are likely to be quick come first: the others are stopped when they fall far behind. llama.cpp is two
 peers: with its flash attention, as by default, and without it, which prefills more slowly and decodes sooner after long
