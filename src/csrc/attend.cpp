@@ -50,15 +50,16 @@ void join(const AttendCall& call, int64_t row, int32_t head, float* states) {
 }
 
 // Merges the partials of all chunks of an item into `state`.
-void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, State state, State partial) {
+void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, const State& state, const State& partial) {
   const int32_t* row_ids = call.work.row_ids + item.row_begin;
   for (int32_t r = 0; r < pass.rows(); r++) state.m[r] = empty, state.l[r] = 0.0f;
   for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
     Cells chunk;
     gather(call, item, c, chunk);
-    const bool first = c == item.chunk_begin;
-    pass.run(chunk, call.rows.positions, row_ids, first ? state : partial);
-    if (!first) merge_states(state, partial, pass.rows(), call.part.v_dim);
+    if (c == item.chunk_begin)
+      pass.run(chunk, call.rows.positions, row_ids, state);
+    else
+      pass.add(chunk, call.rows.positions, row_ids, state, partial);
   }
 }
 

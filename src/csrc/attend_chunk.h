@@ -5,6 +5,7 @@
 // by 0.
 #pragma once
 
+#include "attend_cells.h"
 #include "attend_micro.h"
 #include "attend_state.h"
 
@@ -12,77 +13,6 @@ namespace kvloom {
 namespace KV_ISA {
 
 constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
-
-// What one position sees of a chunk, a bit per page; `lo` and `hi` bound the entries of pages that it sees in
-// part.
-struct Sight {
-  uint32_t any, full;
-  uint8_t lo[chunk_pages], hi[chunk_pages];
-};
-
-// A chunk's pages in memory, and what is wanted after them.
-struct Cells {
-  const uint8_t* cells[chunk_pages];
-  int32_t marks[chunk_pages];
-  int32_t count;
-  const uint8_t* after;
-};
-
-static inline uint32_t bits_below(int n) {
-  return (1u << n) - 1;
-}
-
-static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int32_t page) {
-  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
-}
-
-// Chunk number c of the work.
-static inline void gather(const AttendCall& call, const Item& item, int32_t c, Cells& chunk) {
-  const Chunk& pages = call.work.chunks[c];
-  chunk.count = pages.page_end - pages.page_begin;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    chunk.cells[i] = cell_of(call, item, pages.page_begin + i);
-    chunk.marks[i] = call.part.page_marks[pages.page_begin + i];
-  }
-  chunk.after = c + 1 < item.chunk_end ? cell_of(call, item, call.work.chunks[c + 1].page_begin) : chunk.cells[0];
-}
-
-static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {
-  return (const int32_t*)(cell + part.k_bytes() + part.v_bytes());
-}
-static inline const float* stored_biases(const Part& part, const uint8_t* cell) {
-  return (const float*)(stored_positions(part, cell) + page_tokens);
-}
-
-static inline int clamp_slot(int64_t x) {
-  return x < 0 ? 0 : x > page_tokens ? page_tokens : (int)x;
-}
-
-static inline void see(const Part& part, const Cells& chunk, int32_t position, Sight& sight) {
-  const int64_t oldest = position - part.window + 1;
-  if (!part.ragged && oldest <= chunk.marks[0] && chunk.marks[chunk.count - 1] + page_tokens - 1 <= position) {
-    sight.any = sight.full = bits_below(chunk.count);
-    std::memset(sight.lo, 0, sizeof sight.lo);
-    std::memset(sight.hi, page_tokens, sizeof sight.hi);
-    return;
-  }
-  sight.any = sight.full = 0;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    int lo = 0, hi = 0;
-    if (part.ragged) {
-      const int32_t* positions = stored_positions(part, chunk.cells[i]);
-      while (hi < chunk.marks[i] && positions[hi] <= position) hi++;
-      while (lo < hi && positions[lo] < oldest) lo++;
-    } else {
-      lo = clamp_slot(oldest - chunk.marks[i]);
-      hi = clamp_slot((int64_t)position + 1 - chunk.marks[i]);
-    }
-    if (lo >= hi) continue;
-    sight.any |= 1u << i;
-    if (hi - lo == page_tokens) sight.full |= 1u << i;
-    sight.lo[i] = (uint8_t)lo, sight.hi[i] = (uint8_t)hi;
-  }
-}
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
@@ -134,23 +64,29 @@ class ChunkPass {
 
   // Fills `out` with the partial over `chunk` of rows at `positions[row_ids[...]]`; rows that see nothing get m =
   // empty.
-  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, State out) {
-    chunk_ = &chunk;
-    seen_ = 0;
-    for (int32_t i = 0; i < rows_ / heads_; i++) {
-      see(part_, chunk, positions[row_ids[i]], desk_.sights[i]);
-      seen_ |= desk_.sights[i].any;
-    }
-    if (!in_place_) {
-      decode(0, part_.k_dim, desk_.keys);
-      decode(part_.k_bytes(), part_.v_dim, desk_.values);
-    }
-    std::memset(out.o, 0, sizeof(float) * rows_ * part_.v_dim);
+  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& out) {
+    look(chunk, positions, row_ids);
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
-      score(group);
-      soften(group, out);
-      mix(group, out.o);
+      weigh(group, out);
+      mix(group, out);
+    }
+  }
+
+  // Merges that partial into `sum`; `partial` is a place for it.
+  void add(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& sum,
+           const State& partial) {
+    look(chunk, positions, row_ids);
+    for (int32_t first = 0; first < rows_; first += group_rows_) {
+      const Group group = group_at(first);
+      weigh(group, partial);
+      const State into = sum.from(first, part_.v_dim), from = partial.from(first, part_.v_dim);
+      if (group.any == group.full && all_gathered(into, group.count) && all_gathered(from, group.count)) {
+        blend(group, into, from);
+      } else {
+        mix(group, partial);
+        merge_states(into, from, group.count, part_.v_dim);
+      }
     }
   }
 
@@ -183,6 +119,24 @@ class ChunkPass {
     }
   }
 
+  void look(const Cells& chunk, const int32_t* positions, const int32_t* row_ids) {
+    chunk_ = &chunk;
+    seen_ = 0;
+    for (int32_t i = 0; i < rows_ / heads_; i++) {
+      see(part_, chunk, positions[row_ids[i]], desk_.sights[i]);
+      seen_ |= desk_.sights[i].any;
+    }
+    if (in_place_) return;
+    decode(0, part_.k_dim, desk_.keys);
+    decode(part_.k_bytes(), part_.v_dim, desk_.values);
+  }
+
+  static bool all_gathered(const State& state, int32_t rows) {
+    bool all = true;
+    for (int32_t r = 0; r < rows; r++) all &= state.m[r] != empty;
+    return all;
+  }
+
   Group group_at(int32_t first) const {
     Group g{first, rows_ - first < group_rows_ ? rows_ - first : group_rows_, 0, ~0u};
     for (int32_t i = first / heads_; i <= (first + g.count - 1) / heads_; i++)
@@ -209,8 +163,9 @@ class ChunkPass {
     micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, slots, count}, desk_.s);
   }
 
-  // Scores -> weights, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
-  void soften(const Group& group, State out) const {
+  // Weights of a group, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
+  void weigh(const Group& group, const State& out) const {
+    score(group);
     float* m = out.m + group.first;
     float* l = out.l + group.first;
     for (int32_t r = 0; r < group.count; r++) {
@@ -220,7 +175,7 @@ class ChunkPass {
     }
     for (int32_t r = 0; r < group.count; r++) {
       const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
-      l[r] = weigh(sight_of(group.first + r).any, desk_.s + r * s_stride, base);
+      l[r] = soften(sight_of(group.first + r).any, desk_.s + r * s_stride, base);
       if (l[r] != 0.0f) m[r] = base;
     }
   }
@@ -237,6 +192,7 @@ class ChunkPass {
     }
   }
 
+  // The maximum of one row's scores.
   static float highest(uint32_t pages, const float* s) {
     v16 top[2] = {splat(empty), splat(empty)};
     each_stretch(pages, [&](int begin, int end) {
@@ -248,7 +204,8 @@ class ChunkPass {
     return fold_max(vmax(top[0], top[1]));
   }
 
-  static float weigh(uint32_t pages, float* s, float m) {
+  // Scores of one row -> weights; their sum.
+  static float soften(uint32_t pages, float* s, float m) {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
@@ -277,21 +234,41 @@ class ChunkPass {
     }
   }
 
-  // Adds weight x value. Entries of a page that not all rows of the group see go row by row.
-  void mix(const Group& group, float* out) const {
+  int64_t entry_bytes() const { return part_.v_dim * (in_place_ ? value_bytes(part_.number) : 4); }
+
+  const uint8_t* values_of(int page) const {
+    return in_place_ ? chunk_->cells[page] + part_.k_bytes()
+                     : (const uint8_t*)desk_.values + page * page_tokens * entry_bytes();
+  }
+
+  // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
+  void blend(const Group& group, const State& into, const State& from) const {
     Run runs[chunk_pages];
     int32_t count = 0;
-    const int64_t entry = part_.v_dim * (in_place_ ? value_bytes(part_.number) : 4);
+    for (uint32_t left = group.any; left; left &= left - 1) {
+      const int i = __builtin_ctz(left);
+      runs[count++] = {values_of(i), i * page_tokens, page_tokens};
+    }
+    const Union both(into, from);
+    micro_->blend[group.count - 1](desk_.s, {runs, count, chunk_->after}, {both.keep, both.take}, into.o, part_.v_dim);
+    std::memcpy(into.m, both.m, sizeof(float) * group.count);
+    std::memcpy(into.l, both.l, sizeof(float) * group.count);
+  }
+
+  // The sums of weight x value. Entries of a page that not all rows of the group see go row by row.
+  void mix(const Group& group, const State& state) const {
+    Run runs[chunk_pages];
+    int32_t count = 0;
+    const int64_t entry = entry_bytes();
+    float* out = state.o + (int64_t)group.first * part_.v_dim;
+    std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
     const auto flush = [&] {
-      if (count)
-        micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->after}, out + group.first * part_.v_dim,
-                                     part_.v_dim);
+      if (count) micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->after}, out, part_.v_dim);
       count = 0;
     };
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      const uint8_t* values =
-          in_place_ ? chunk_->cells[i] + part_.k_bytes() : (const uint8_t*)desk_.values + i * page_tokens * entry;
+      const uint8_t* values = values_of(i);
       if (group.full >> i & 1) {
         runs[count++] = {values, i * page_tokens, page_tokens};
         continue;
@@ -321,7 +298,8 @@ class ChunkPass {
       const int lo = sight.lo[i] > begin ? sight.lo[i] : begin, hi = sight.hi[i] < end ? sight.hi[i] : end;
       if (lo >= hi) continue;
       const Run run{values + lo * entry, i * page_tokens + lo, hi - lo};
-      micro_->mix[0](desk_.s + (r - group.first) * s_stride, {&run, 1, run.values}, out + r * part_.v_dim, part_.v_dim);
+      const int64_t at = r - group.first;
+      micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
     }
   }
 
