@@ -10,7 +10,7 @@ namespace KV_ISA {
 // Rows of a register tile at most, and how many of those multiply weights as they are packed. More rows than that
 // read weights that were unpacked once for all of them.
 #if defined(__AVX512F__)
-constexpr int kTileRows8 = 12, kFewRows8 = 6;
+constexpr int kTileRows8 = 12, kFewRows8 = 1;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr int kTileRows8 = 4, kFewRows8 = 4;
 #else
