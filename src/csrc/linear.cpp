@@ -1,5 +1,6 @@
 #include "linear.h"
 
+#include "activations_tile.h"
 #include "linear_float.h"
 #include "linear_int8.h"
 #include "parallel.h"
@@ -206,7 +207,7 @@ Activations8 quantize(const LinearArgs& a, const Tiles& tiles, int digits) {
   const Activations8 x8 = activations_scratch(a.rows, a.cols, digits);
   parallel_for(tiles.count, a.threads, [&](int64_t i) {
     const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
-    for (int64_t r = 0; r < rows; r++) quantize_row(a.x + (row + r) * a.cols, a.cols, x8.tile(row, a.cols), r, rows);
+    quantize_tile(a.x + row * a.cols, a.cols, x8.tile(row, a.cols), rows);
   });
   return x8;
 }

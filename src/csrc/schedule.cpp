@@ -1,11 +1,12 @@
 #include "schedule.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kvloom {
 namespace {
 
-constexpr int tile_rows = 240;   // scores of a tile then take 130 KB
+constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded more often
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
 constexpr int share = 4;         // an item above 1 / (share * threads) of the work is split into its chunks
 
@@ -32,8 +33,13 @@ struct Unit {
 
 class Cutter {
  public:
-  Cutter(Schedule& out, const Rows& rows, const Part& part, int32_t group)
-      : out_(out), rows_(rows), part_(part), group_(group), tile_positions_(std::max(1, tile_rows / group)) {}
+  Cutter(Schedule& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
+      : out_(out),
+        rows_(rows),
+        part_(part),
+        group_(group),
+        tile_positions_(std::max(1, tile_rows / group)),
+        threads_(threads) {}
 
   // Cuts what heads head_begin .. head_end ask of the lists `list_of(sequence)`.
   template <class ListOf>
@@ -52,11 +58,11 @@ class Cutter {
   }
 
   // Turns the units into items, the largest first, and notes where their partials go.
-  void settle(int32_t threads) {
+  void settle() {
     int64_t total = 0;
     for (const Unit& unit : units_) total += cost(unit.tile) * (unit.head_end - unit.head_begin);
     for (const Unit& unit : units_) {
-      const bool split = threads > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * share * threads > total;
+      const bool split = threads_ > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * share * threads_ > total;
       for (int32_t c = unit.tile.chunk_begin; c < unit.tile.chunk_end; c += split ? 1 : unit.tile.chunks())
         for (int32_t head = unit.head_begin; head < unit.head_end; head++)
           add_item(unit, head, c, split ? c + 1 : unit.tile.chunk_end, split);
@@ -89,10 +95,13 @@ class Cutter {
     return {first_id, (int32_t)out_.row_ids_.size(), first_chunk, (int32_t)out_.chunks_.size()};
   }
 
-  // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long.
+  // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long, and as many
+  // for every thread.
   template <class Body>
   void each_tile(int32_t begin, int32_t end, const Body& body) const {
-    const int32_t pieces = (end - begin + tile_positions_ - 1) / tile_positions_;
+    int32_t pieces = (end - begin + tile_positions_ - 1) / tile_positions_;
+    const int32_t fair = threads_ / std::gcd(threads_, head_end_ - head_begin_);  // heads make items too
+    if (pieces > 1) pieces = (pieces + fair - 1) / fair * fair;
     const int32_t step = (end - begin + pieces - 1) / pieces;
     for (int32_t first = begin; first < end; first += step) body(first, std::min(first + step, end));
   }
@@ -203,7 +212,7 @@ class Cutter {
   Schedule& out_;
   const Rows& rows_;
   const Part& part_;
-  const int32_t group_, tile_positions_;
+  const int32_t group_, tile_positions_, threads_;
   int32_t head_begin_ = 0, head_end_ = 0;
   std::vector<Unit> units_;
   std::vector<Delivery> deliveries_;
@@ -213,14 +222,14 @@ Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32
     : q_heads_(q_heads), positions_(rows.positions), page_ids_(part.page_ids) {
   join_sources_.resize((size_t)rows.rows * part.heads + 1);
   join_items_.resize((size_t)rows.rows * part.heads);
-  Cutter cutter(*this, rows, part, q_heads / part.heads);
+  Cutter cutter(*this, rows, part, q_heads / part.heads, threads);
   if (!part.ragged) {
     cutter.cut(0, part.heads, [](int32_t b) { return b; });
   } else {
     for (int32_t head = 0; head < part.heads; head++)
       cutter.cut(head, head + 1, [&](int32_t b) { return ((int64_t)layer_slot * rows.seqs + b) * part.heads + head; });
   }
-  cutter.settle(threads);
+  cutter.settle();
 }
 
 Work Schedule::work() const {
