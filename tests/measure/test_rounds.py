@@ -57,7 +57,7 @@ def rounds_of(workload: Workload, peers: list[Fake], rounds: int = 3, group: str
 
 def test_contenders_alone_have_the_later_rounds_and_turns_rotate() -> None:
     log: list[str] = []
-    seconds = {"kvloom": 1.0, "openvino": 2.0, "vllm": 3.0, "llama.cpp": 3.1}
+    seconds = {"kvloom": 1.0, "openvino": 2.0, "vllm": 2.4, "llama.cpp": 3.1}
     result = rounds_of(Together(2, 4, 3), [Fake(name, taken, log) for name, taken in seconds.items()])
     assert log == [*seconds, "openvino", "vllm", "kvloom", "vllm", "kvloom", "openvino"]
     figure = Together(2, 4, 3).name
@@ -75,7 +75,7 @@ def test_the_best_peer_stays_however_far_ahead_kvloom_is() -> None:
 def test_a_peer_far_behind_is_stopped_between_turns_and_not_asked_again() -> None:
     log: list[str] = []
     workload = MultiTurn(chats=2, turns=6, question=3, num_new=2)
-    seconds = {"kvloom": 0.1, "openvino": 1.0, "vllm": 1.4, "llama.cpp": 1.6}
+    seconds = {"kvloom": 0.1, "openvino": 1.0, "vllm": 1.2, "llama.cpp": 1.6}
     peers = [Fake(name, taken, log) for name, taken in seconds.items()]
     result = rounds_of(workload, peers, rounds=2)
     (stopped,) = result.stopped
