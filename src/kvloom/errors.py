@@ -10,6 +10,9 @@
     │   ├── ModelFileError              truncated, corrupt or unreadable weights
     │   ├── UnsupportedModel            an architecture or tensor type that we do not run
     │   └── PullError                   fetching failed: network, disk, checksum
+    ├── EvalError(ValueError)           an evaluation cannot run as asked
+    │   ├── DatasetError                a data set is missing, or a row of it is malformed
+    │   └── RunMismatch                 stored rows were made with other settings
     ├── SpanError(ValueError)           a span is empty, negative or out of order
     └── InternalError                   an invariant broke: please report it
 
@@ -65,6 +68,18 @@ class UnsupportedModel(ModelError):
 
 class PullError(ModelError):
     """Fetching a model failed; nothing half-written is left behind."""
+
+
+class EvalError(KvloomError, ValueError):
+    """An evaluation cannot run as asked."""
+
+
+class DatasetError(EvalError):
+    """A data set is missing, or a row of it is malformed: the message names the file and the line."""
+
+
+class RunMismatch(EvalError):
+    """Stored rows were made with other settings: they are not mixed."""
 
 
 class SpanError(KvloomError, ValueError):
