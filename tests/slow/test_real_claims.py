@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bench.claims.hit_equals_miss import SITUATIONS, Setting
 from bench.claims.identical_tokens import first_divergence, greedy
-from bench.drive import ModelEngines, load, run_one
+from bench.drive import ModelEngines, load
 from bench.peers.dequantized import llama_from_gguf
 from bench.text import long_text, prompts
 from kvloom.engine.params import SamplingParams
+from kvloom.eval.drive import run_one
+from kvloom.eval.trust.situations import SITUATIONS, Setting
 
 
 # Preemption needs long answers; the tiny models and the claim itself cover it.

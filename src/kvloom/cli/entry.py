@@ -60,9 +60,9 @@ def _report(error: Exception) -> int:
 
 
 def _code(error: Exception) -> int:
-    from kvloom.errors import ConfigError, EvalError, ModelNotFound, RequestError, UnsupportedModel
+    from kvloom.errors import ConfigError, DataFileError, EvalError, ModelNotFound, RequestError, UnsupportedModel
 
-    mistakes = (ConfigError, EvalError, RequestError, ModelNotFound, UnsupportedModel)
+    mistakes = (ConfigError, DataFileError, EvalError, RequestError, ModelNotFound, UnsupportedModel)
     return CALLERS_MISTAKE if isinstance(error, mistakes) else FAILED
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import torch
 from kvloom.errors import EvalError
 
 Params = Mapping[str, int | float | str]
+QueryProtocol = Literal["query-agnostic", "query-aware"]
+"""Whether a policy acts on the context before the question is known (the default), or sees the question as well."""
+
 Kept = npt.NDArray[np.int64]
 
 
@@ -103,7 +106,10 @@ def parse_policy(text: str) -> Policy:
     make = POLICIES.get(name)
     if make is None:
         raise EvalError(f"unknown policy `{name}`", hint=f"one of {', '.join(POLICIES)}")
-    kinds = {field.name: type(field.default) for field in fields(make)}  # type: ignore[arg-type]
+    kinds: dict[str, Callable[[str], Any]] = {
+        field.name: type(field.default)
+        for field in fields(make)  # type: ignore[arg-type]
+    }
     values: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")

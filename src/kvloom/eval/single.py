@@ -74,9 +74,9 @@ class SingleSequence:
         """
         rows = max(1, _LOGIT_VALUES // self._model.vocab_size)
         for hidden_TC in self._forward(tokens):
-            for part_RC in hidden_TC.split(rows):
+            for first in range(0, len(hidden_TC), rows):
                 with torch_on_one_core():
-                    logits_RV = self._model.logits(part_RC)
+                    logits_RV = self._model.logits(hidden_TC[first : first + rows])
                 yield logits_RV
 
     def mark(self) -> None:

@@ -1,60 +1,68 @@
-"""What a benchmark is to the runner: seeded samples, a score, and an oracle that shows that they can be solved."""
+"""What a benchmark is: samples from a seed or a file, a score for every answer, and an oracle that can solve them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One question about a context.
-
-    ``question``: text after the context. ``answers``: what the task's metric compares with.
-    """
+    """One question about a context."""
 
     question: str
+    """Text that follows the context, with its own line breaks."""
     answers: tuple[str, ...]
+    """What the task's metric compares with."""
     max_new_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A context and its questions.
+    """One context and what is asked about it.
 
-    ``length``: target length in tokens, question and answer prefix included. ``context``: the part that can be
-    compressed, known before the questions. ``turns``: at least one, asked one after another. ``answer_prefix``: text
-    that the model's answer starts after. ``facts``: for the oracle and the reports (depth, needles, ...).
+    The prompt of a turn is ``context + question + answer_prefix``, joined as they are; ``context`` is known, and may be
+    compressed, before any question. Several turns ask about the same context, each on its own: no turn sees another.
     """
 
     task: str
     index: int
     length: int
+    """The target in tokens: the prompt of the longest turn and its ``max_new_tokens`` together, within 2% below."""
     context: str
     turns: tuple[Turn, ...]
     answer_prefix: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The first words of the answer, given. Ends without a space."""
+    facts: Mapping[str, Any]
+    """What the generator knows (depth, needles ...): for reports, never for the oracle."""
 
 
 class TextLength(Protocol):
-    """Tokens of a text, special tokens not counted."""
+    """Counts the tokens of a text, special tokens not included."""
 
     def __call__(self, text: str) -> int: ...
 
 
 class Task(Protocol):
-    """A benchmark. Deterministic by (length, seed); sample i does not depend on ``count``."""
+    """A kind of sample. The same (task, length, seed) and index give the same sample, whatever the count."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For example ``niah_single_1``."""
+
     @property
-    def group(self) -> str: ...
-    def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]: ...
+    def group(self) -> str:
+        """The benchmark it belongs to, for example ``ruler``."""
+
+    def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]:
+        """Make ``count`` samples. Raises ConfigError when the task does not fit into ``length`` tokens."""
+        ...
+
     def score(self, sample: Sample, turn: int, output: str) -> float:
-        """0 to 1."""
+        """0 to 1, by the metric of the benchmark's authors. ``output`` is what came after the answer prefix."""
         ...
 
     def solve(self, sample: Sample, turn: int) -> str:
-        """The oracle: finds the answer by reading context and question only."""
+        """The answer, found by reading the context and the question alone; empty when it is not there."""
         ...

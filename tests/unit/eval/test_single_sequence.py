@@ -58,18 +58,12 @@ def test_keeping_everything_changes_nothing_but_rounding(windows, kv_dtype: str)
 def test_a_dropped_entry_is_gone_and_the_others_are_not(reference: bool) -> None:
     """Attention over what was kept is attention over a context that never had the rest, at the same positions."""
 
-    class First:
-        name, params = "first", {}
-
-        def keep(self, context: LayerContext) -> list[np.ndarray]:
-            return [np.flatnonzero(context.positions_S < limit) for limit in limits]
-
     engine, tokens = make_engine((None,), reference=reference), random_prompt(100, 4)
     out = []
     for limits in ((64, 64), (64, 32), (32, 32)):
         sequence = SingleSequence(engine, 100)
         sequence.append(tokens[:64])
-        sequence.retain(First())
+        sequence.retain(First(limits))
         out.append(sequence.append(tokens[64:65]))
     assert not torch.allclose(out[0], out[1], atol=1e-3)
     assert not torch.allclose(out[1], out[2], atol=1e-3)
@@ -79,6 +73,16 @@ def test_a_dropped_entry_is_gone_and_the_others_are_not(reference: bool) -> None
     full.retain(Last())
     part.append(tokens[:64])
     assert torch.allclose(full.append(tokens[64:65]), part.append(tokens[64:65]), atol=1e-4)
+
+
+class First:
+    name, params = "first", {}
+
+    def __init__(self, limits: tuple[int, int]) -> None:
+        self.limits = limits
+
+    def keep(self, context: LayerContext) -> list[np.ndarray]:
+        return [np.flatnonzero(context.positions_S < limit) for limit in self.limits]
 
 
 class Last:
