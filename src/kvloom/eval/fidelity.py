@@ -28,7 +28,7 @@ _BLOCK = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenScores:
-    """Per scored token, in nats: negative log-likelihoods, KL(exact || other); and whether the top token is the same."""
+    """Per scored token: negative log-likelihoods and KL(exact || other) in nats, and whether the top token is one."""
 
     nll_exact: Floats
     nll_other: Floats
