@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvloom.engine.params import SamplingParams
+from kvloom.errors import ConfigError
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import RunStore
 from kvloom.eval.run import Work
@@ -63,9 +64,10 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
     """From the first sample of every cell; those that the store has cost nothing."""
     seconds, prompts, prompt_tokens, new_tokens = 0.0, 0, 0, 0
     for cell in work.cells():
-        first = next(
-            iter(cell.task.samples(length=cell.length, count=1, seed=work.seed, text_length=subject.text_length)), None
-        )
+        try:
+            first = work.first_sample(cell, subject.text_length)
+        except ConfigError:  # it will be skipped
+            continue
         if first is None:
             continue
         done = 0 if store is None else sum(key[:2] == (first.task, first.length) for key in store.rows)

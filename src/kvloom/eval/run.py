@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import Protocol
 import torch
 
 from kvloom.config import default_threads
-from kvloom.errors import EvalError
+from kvloom.errors import ConfigError, EvalError
 from kvloom.eval.answering import Answerer, Reply
 from kvloom.eval.policy import Policy, QueryProtocol
 from kvloom.eval.prompt import Judged, Prompt, prompts_of
@@ -30,6 +31,16 @@ class Watch(Protocol):
     """Is told how far a run is."""
 
     def answered(self, prompt: Prompt, row: Row) -> None: ...
+    def skipped(self, cell: Cell, why: str) -> None:
+        """The task cannot be made at this length."""
+        ...
+
+
+class Unwatched:
+    """A watch that looks away."""
+
+    def answered(self, prompt: Prompt, row: Row) -> None: ...
+    def skipped(self, cell: Cell, why: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,10 @@ class Work:
     def __post_init__(self) -> None:
         if not self.tasks or not self.lengths or self.count < 1:
             raise EvalError("there is nothing to run: name tasks, lengths and at least one sample")
+
+    def first_sample(self, cell: Cell, text_length: TextLength) -> Sample | None:
+        """What a cell looks like; None when there is nothing, as in an empty file."""
+        return next(cell.task.samples(length=cell.length, count=1, seed=self.seed, text_length=text_length), None)
 
     def cells(self) -> Iterator[Cell]:
         """Short lengths first: what goes wrong shows early."""
@@ -90,15 +105,13 @@ def settings_of(
 def run(work: Work, subject: Subject, answerer: Answerer, store: RunStore, watch: Watch | None = None) -> None:
     """Answer and score whatever is not in the store yet.
 
-    Nothing that is in the store is computed again. Raises EvalError when a length or a sample does not fit the model;
+    Nothing that is in the store is computed again. A task that cannot be made at a length is skipped. Raises EvalError when a length or a sample does not fit the model;
     what was answered before stays.
     """
     check_lengths(work.lengths, subject)
-    recorder = _Recorder(store)
-    for prompt, reply in answerer.answer(_missing(work, subject, store)):
-        row = recorder.record(prompt, reply)
-        if watch is not None:
-            watch.answered(prompt, row)
+    recorder, told = _Recorder(store), watch or Unwatched()
+    for prompt, reply in answerer.answer(_missing(work, subject, store, told)):
+        told.answered(prompt, recorder.record(prompt, reply))
 
 
 def check_lengths(lengths: Sequence[int], subject: Subject) -> None:
@@ -112,19 +125,23 @@ def check_lengths(lengths: Sequence[int], subject: Subject) -> None:
         )
 
 
-def _missing(work: Work, subject: Subject, store: RunStore) -> Iterator[Prompt]:
+def _missing(work: Work, subject: Subject, store: RunStore, watch: Watch) -> Iterator[Prompt]:
     """Prompts without a row, lazily; samples of one context stand together, so that its KV is found."""
     for cell in work.cells():
-        made = cell.task.samples(length=cell.length, count=cell.count, seed=work.seed, text_length=subject.text_length)
         by_context: dict[str, list[Sample]] = {}
-        for sample in made:
-            by_context.setdefault(sample.context, []).append(sample)
-        for samples in by_context.values():
-            for sample in samples:
-                turns = [turn for turn in range(len(sample.turns)) if _key(sample, turn) not in store]
-                if turns:
-                    prompts = prompts_of(cell.task, sample, subject)
-                    yield from (prompts[turn] for turn in turns)
+        try:
+            for sample in cell.task.samples(
+                length=cell.length, count=cell.count, seed=work.seed, text_length=subject.text_length
+            ):
+                by_context.setdefault(sample.context, []).append(sample)
+        except ConfigError as error:
+            watch.skipped(cell, str(error))
+            continue
+        for sample in itertools.chain.from_iterable(by_context.values()):
+            turns = [turn for turn in range(len(sample.turns)) if _key(sample, turn) not in store]
+            if turns:
+                prompts = prompts_of(cell.task, sample, subject)
+                yield from (prompts[turn] for turn in turns)
 
 
 def _key(sample: Sample, turn: int) -> tuple[str, int, int, int]:
