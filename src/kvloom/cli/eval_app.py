@@ -18,7 +18,9 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", help="A task, a group or a public set; may be repeated", show_default="all that need no file"),
+    typer.Option(
+        "--task", help="A task, a group or a public set; may be repeated", show_default="all that need no file"
+    ),
 ]
 Lengths = Annotated[list[int] | None, typer.Option("--length", help="Tokens per prompt; may be repeated")]
 Samples = Annotated[int, typer.Option("--samples", help="Samples per task and length", min=1)]
@@ -44,14 +46,15 @@ def run(
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,
-    estimate_only: Annotated[bool, typer.Option("--estimate-only", help="Say how long it would take, and stop")] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate-only", help="Say how long it would take, and stop")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run benchmarks. A run that was interrupted goes on where it stopped."""
     from kvloom.cli.eval_runs import RunRequest, run_benchmarks
 
-    protocol = "query-aware" if query_aware else "query-agnostic"
-    request = RunRequest(model, tuple(task or ()), tuple(length or (1024, 2048)), samples, policy, protocol)
+    request = RunRequest(model, tuple(task or ()), tuple(length or (1024, 2048)), samples, policy, query_aware)
     run_benchmarks(request, tuple(data or ()), in_flight, output, estimate_only, json, settings)
 
 

@@ -58,7 +58,9 @@ def check_trust(model: str, length: int | None, as_json: bool, settings: Setting
 
 def _trust_line(name: str, cell: Cell) -> str:
     tokens = "identical tokens" if cell.identical else "DIFFERENT TOKENS"
-    hits = f"{cell.cached_tokens} of {cell.prompt_tokens} prompt tokens from the cache" if cell.cached_tokens else "NO HIT"
+    hits = (
+        f"{cell.cached_tokens} of {cell.prompt_tokens} prompt tokens from the cache" if cell.cached_tokens else "NO HIT"
+    )
     return f"{name:<20} {tokens}, {hits}" + (f" ({cell.note})" if cell.note else "")
 
 

@@ -39,12 +39,16 @@ class RunRequest:
     lengths: tuple[int, ...]
     samples: int
     policy: str
-    protocol: QueryProtocol = "query-agnostic"
+    query_aware: bool = False
+
+    @property
+    def protocol(self) -> QueryProtocol:
+        return "query-aware" if self.query_aware else "query-agnostic"
 
     @property
     def directory(self) -> Path:
         """Where the run goes when no place is named."""
-        aware = "-query-aware" if self.protocol == "query-aware" else ""
+        aware = "-query-aware" if self.query_aware else ""
         return Path("eval-runs") / re.sub(r"[^\w.=-]+", "-", f"{self.model}-{self.policy}{aware}").strip("-")
 
 
@@ -74,7 +78,9 @@ def run_sweep(
     """Run the exact cache over lengths, and say up to which the model works."""
     place = output or request.directory.with_name(request.directory.name + "-sweep")
     found = reach(_run(request, data, in_flight, place, settings))
-    print(json.dumps([dataclasses.asdict(each) for each in found], indent=2) if as_json else "\n".join(map(_line, found)))
+    print(
+        json.dumps([dataclasses.asdict(each) for each in found], indent=2) if as_json else "\n".join(map(_line, found))
+    )
 
 
 def _run(

@@ -52,7 +52,7 @@ def digests(files: Files) -> dict[str, str]:
     return {name: _digest(path) for name, path in sorted(files.items())}
 
 
-def _find(name: str, offline: Mapping[str, Benchmark], files: Files) -> list[Benchmark]:
+def _find(name: str, offline: Mapping[str, Benchmark], files: Files) -> Sequence[Benchmark]:
     family, _, part = name.partition("/")
     if family in FAMILIES:
         return load_family(family, part or None, files.get(family))

@@ -105,8 +105,8 @@ def settings_of(
 def run(work: Work, subject: Subject, answerer: Answerer, store: RunStore, watch: Watch | None = None) -> None:
     """Answer and score whatever is not in the store yet.
 
-    Nothing that is in the store is computed again. A task that cannot be made at a length is skipped. Raises EvalError when a length or a sample does not fit the model;
-    what was answered before stays.
+    Nothing that is in the store is computed again. A task that cannot be made at a length is skipped. Raises EvalError
+    when a length or a sample does not fit the model; what was answered before stays.
     """
     check_lengths(work.lengths, subject)
     recorder, told = _Recorder(store), watch or Unwatched()
