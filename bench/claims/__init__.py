@@ -10,6 +10,9 @@ CLAIMS = {
     "identical-tokens": "bench.claims.identical_tokens",
     "hit-equals-miss": "bench.claims.hit_equals_miss",
     "storm": "bench.claims.storm",
+    "eval-signal": "bench.claims.eval_signal",
+    "eval-speed": "bench.claims.eval_speed",
+    "kl-exact": "bench.claims.kl_exact",
 }
 
 

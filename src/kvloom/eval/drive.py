@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from kvloom.engine.assemble import Assembly
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.engine.params import SamplingParams
@@ -45,3 +46,33 @@ def run_all(engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingPa
 def run_one(engine: Engine, prompt: Sequence[int], params: SamplingParams) -> Answer:
     """Run one prompt alone."""
     return run_all(engine, [prompt], params)[0]
+
+
+def complete(
+    engine: Engine, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], in_flight: int
+) -> list[str]:
+    """Texts of the continuations, in the order of the prompts; at most ``in_flight`` run at once.
+
+    Raises InternalError when one ends with an error; whatever happens, nothing is left running.
+    """
+    waiting = list(enumerate(zip(prompts, params, strict=True)))[::-1]
+    running: dict[str, tuple[int, Assembly]] = {}
+    texts: dict[int, str] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < in_flight:
+                index, (prompt, wanted) = waiting.pop()
+                engine.submit(f"complete-{index}", list(prompt), wanted)
+                running[f"complete-{index}"] = index, Assembly(f"complete-{index}", None, 1)
+            for update in engine.step():
+                index, assembly = running[update.request_id]
+                output = assembly.add(update)
+                if output.error is not None:
+                    raise InternalError(f"prompt {index}: {output.error}")
+                if output.finished:
+                    texts[index] = output.outputs[0].text
+                    del running[update.request_id]
+    finally:
+        for name in running:
+            engine.abort(name)
+    return [texts[index] for index in range(len(prompts))]
