@@ -22,6 +22,7 @@ ORDER = (
     "attend",
     "model",
     "engine",
+    "eval",
     "server",
     "cli",
 )
