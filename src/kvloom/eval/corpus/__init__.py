@@ -49,15 +49,20 @@ def read_corpus(path: Path) -> Corpus:
 
 @lru_cache(maxsize=32)
 def without(corpus: Corpus, words: frozenset[str]) -> Corpus:
-    """The corpus without sentences that hold one of ``words`` (whole words, any case).
+    """The corpus without sentences that hold one of ``words`` (single words, any case).
 
     Raises DataFileError when too little is left.
     """
-    pattern = re.compile(r"\b(?:" + "|".join(re.escape(word) for word in sorted(words)) + r")\b", re.IGNORECASE)
-    kept = tuple(sentence for sentence in corpus.sentences if not pattern.search(sentence))
+    unwanted = {word.lower() for word in words}
+    kept = tuple(s for s, known in zip(corpus.sentences, _words(corpus), strict=True) if unwanted.isdisjoint(known))
     left = Corpus(corpus.name, kept)
     _enough(left)
     return left
+
+
+@lru_cache(maxsize=8)
+def _words(corpus: Corpus) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(re.findall(r"\w+", sentence.lower())) for sentence in corpus.sentences)
 
 
 def _enough(corpus: Corpus) -> None:

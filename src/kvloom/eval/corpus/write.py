@@ -72,8 +72,8 @@ def _expand(template: str, grammar: Grammar, bound: Mapping[str, str], rng: rand
     def fill(match: re.Match[str]) -> str:
         name, _, form = match[1].partition("_")
         value = bound[name] if name in bound else rng.choice(grammar.slots[name])
-        if form == "bare":
-            return _ARTICLE.sub("the " if name == "thing" else "", value)
+        if form == "the":
+            return _ARTICLE.sub("the ", value)
         return value[0].upper() + value[1:] if form == "cap" else value
 
     text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", re.sub(r"\{(\w+)\}", fill, template))

@@ -10,7 +10,7 @@ from kvloom.eval.task import Sample, Turn
 from kvloom.eval.tasks import babi_reader
 from kvloom.eval.tasks.babi_stories import KINDS, Story
 from kvloom.eval.tasks.babi_world import GIVERS, PEOPLE, ROOMS, THINGS
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import Haystack, Prose, insert, random_depths
 from kvloom.eval.tasks.scoring import only_label
 
@@ -37,12 +37,12 @@ class StoryInText(SeededTask):
         )
         hay = Haystack.draw(without(self.prose(), _FILTERED), rng)
         depths = random_depths(rng, len(story.facts))
-        turn = Turn(question=_ask(story), answers=(story.answer,), max_new_tokens=_MAX_NEW_TOKENS)
+        turn = Turn(question=ask(story.question), answers=(story.answer,), max_new_tokens=_MAX_NEW_TOKENS)
 
         def draw(words: int) -> Draft:
             text = " ".join(insert(hay.sentences(words), list(zip(depths, story.facts, strict=True))))
             return Draft(
-                context=f"{opening}{text}\n\n",
+                context=f"{opening}{text}",
                 turns=(turn,),
                 answer_prefix="Answer:",
                 facts={"depths": tuple(depths), "facts": story.facts, "chance": 1 / len(kind.labels)},
@@ -56,13 +56,9 @@ class StoryInText(SeededTask):
 
     def solve(self, sample: Sample, turn: int) -> str:
         text = sample.context.partition(_START)[2]
-        question = sample.turns[turn].question.removeprefix("Question: ").strip()
+        question = sample.turns[turn].question.strip().removeprefix("Question: ")
         return babi_reader.answer(babi_reader.read(text), question)
 
 
-def _ask(story: Story) -> str:
-    return f"Question: {story.question}\n"
-
-
 def _show(story: Story) -> str:
-    return f"Example: {' '.join(story.facts)}\n{_ask(story)}Answer: {story.answer.replace(',', ', ')}\n\n"
+    return f"Example: {' '.join(story.facts)}{ask(story.question)}Answer: {story.answer.replace(',', ', ')}\n\n"

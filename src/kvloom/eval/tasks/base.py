@@ -6,6 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from kvloom.errors import ConfigError
@@ -123,7 +124,7 @@ class SeededTask(ABC):
 
     def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]:
         """Make samples; see ``Task``."""
-        room = Room(self.name, length, text_length)
+        room = Room(self.name, length, lru_cache(maxsize=64)(text_length))
         for index in range(count):
             rng = random.Random(f"{self.name}/{length}/{seed}/{index}")
             draft = self.compose(rng, index, room)
@@ -148,6 +149,15 @@ class SeededTask(ABC):
     @abstractmethod
     def solve(self, sample: Sample, turn: int) -> str:
         """See ``Task``."""
+
+
+def ask(question: str) -> str:
+    """A question as it follows a context, answered on the next line.
+
+    Contexts end without white space and what follows begins with some: then most tokenizers make the same tokens of
+    both, apart or joined.
+    """
+    return f"\n\nQuestion: {question}\n"
 
 
 def spread(index: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.qa_files import Item, Passage, QaSet
 from kvloom.eval.tasks.scoring import any_contained, first_line_contains, normalized
 
@@ -62,13 +62,11 @@ class DocumentQa(SeededTask):
         item = questions.items[rng.randrange(len(questions.items))]
         position = self.positions[index % len(self.positions)] if self.positions else None
         chosen = _Documents(item.gold, _others(item, questions, rng, room), rng.getrandbits(64), position)
-        turn = Turn(
-            question=f"Question: {item.question}\n", answers=tuple(item.answers), max_new_tokens=_MAX_NEW_TOKENS
-        )
+        turn = Turn(question=ask(item.question), answers=tuple(item.answers), max_new_tokens=_MAX_NEW_TOKENS)
 
         def draw(words: int) -> Draft:
             documents = chosen.take(words)
-            shown = "".join(_show(number, passage) for number, passage in enumerate(documents, 1))
+            shown = "\n\n".join(_show(number, passage) for number, passage in enumerate(documents, 1))
             return Draft(
                 context=_INSTRUCTION + shown,
                 turns=(turn,),
@@ -85,14 +83,14 @@ class DocumentQa(SeededTask):
         """The file's answer, where the context holds a passage that the file marks as gold for this question."""
         asked = sample.turns[turn].question
         for item in self.load().items:
-            if asked == f"Question: {item.question}\n" and all(gold.text in sample.context for gold in item.gold):
+            if asked == ask(item.question) and all(gold.text in sample.context for gold in item.gold):
                 return item.answers[0]
         return ""
 
 
 def _show(number: int, passage: Passage) -> str:
     title = f" (Title: {passage.title})" if passage.title else ""
-    return f"Document {number}{title}:\n{passage.text}\n\n"
+    return f"Document {number}{title}:\n{passage.text}"
 
 
 def _others(item: Item, questions: QaSet, rng: random.Random, room: Room) -> tuple[Passage, ...]:

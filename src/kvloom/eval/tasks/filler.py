@@ -19,8 +19,8 @@ Prose = Callable[[], Corpus]
 
 
 def noise(sentences: int) -> str:
-    """Noise on one line; empty for none, otherwise with a line break at the end."""
-    return " ".join(noise_sentences(sentences)) + "\n" if sentences else ""
+    """Noise on a line of its own, after a line break; empty for none."""
+    return "\n" + " ".join(noise_sentences(sentences)) if sentences else ""
 
 
 def noise_sentences(count: int) -> list[str]:
@@ -51,10 +51,14 @@ class Haystack:
         counts = _word_counts(self.corpus)
         while left > 0:
             sentence = self.corpus.sentences[place]
-            drawn.append(sentence if counts[place] <= left else " ".join(islice(sentence.split(), left)))
+            drawn.append(sentence if counts[place] <= left else _cut(sentence, left))
             left -= counts[place]
             place = (place + 1) % len(counts)
         return drawn
+
+
+def _cut(sentence: str, words: int) -> str:
+    return " ".join(islice(sentence.split(), words)).rstrip(".,;:!?") + "."
 
 
 @lru_cache(maxsize=8)

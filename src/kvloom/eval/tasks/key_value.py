@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, spread
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask, spread
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import random_uuid
 
@@ -23,7 +23,7 @@ class KeyValue(SeededTask):
         key, value = random_uuid(rng), random_uuid(rng)
         seed, depth = rng.getrandbits(64), spread(index)
         turn = Turn(
-            question=f"\nQuestion: Which value does the key {key} have in the JSON object above?\n",
+            question=ask(f"Which value does the key {key} have in the JSON object above?"),
             answers=(value,),
             max_new_tokens=_MAX_NEW_TOKENS,
         )
@@ -34,7 +34,7 @@ class KeyValue(SeededTask):
             place = int(depth * (count + 1))
             pairs.insert(place, (key, value))
             return Draft(
-                context=f"Remember the values in this JSON object.\n\n{json.dumps(dict(pairs), indent=0)}\n{padding}",
+                context=f"Remember the values in this JSON object.\n\n{json.dumps(dict(pairs), indent=0)}{padding}",
                 turns=(turn,),
                 answer_prefix=f'Answer:\n"{key}":',
                 facts={"depth": depth, "place": place, "pairs": count + 1},

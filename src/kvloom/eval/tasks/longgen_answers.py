@@ -28,13 +28,15 @@ class ManyAnswers(SeededTask):
             shown, asked = [_problem(drawn) for _ in range(_SHOWN)], [_problem(drawn) for _ in range(_SHOWN + more)]
             answers = tuple(str(answer) for _, answer in asked)
             turn = Turn(
-                question="\nAll answers, in order:\n", answers=answers, max_new_tokens=_TOKENS_PER_ANSWER * len(answers)
+                question="\n\nAll answers, in order:\n",
+                answers=answers,
+                max_new_tokens=_TOKENS_PER_ANSWER * len(answers),
             )
             example = "\n".join(f"Answer {number}: {answer}" for number, (_, answer) in enumerate(shown, 1))
             return Draft(
-                context=f"Here are {_SHOWN} questions and all answers.\n\n{_numbered(shown)}\n"
+                context=f"Here are {_SHOWN} questions and all answers.\n\n{_numbered(shown)}"
                 f"{turn.question}{example}\n\n"
-                f"Here are {len(asked)} more questions.\n\n{_numbered(asked)}\n",
+                f"Here are {len(asked)} more questions.\n\n{_numbered(asked)}",
                 turns=(turn,),
                 answer_prefix="Answer 1:",
                 facts={"questions": len(asked)},

@@ -57,7 +57,7 @@ class Diary(SeededTask):
             weeks = _FEWEST_WEEKS + more
             demands = _demands(chores, weeks, random.Random(seed))
             turn = Turn(
-                question=f"\nThe diary, all {weeks} weeks in order:\n\n",
+                question=f"\n\nThe diary, all {weeks} weeks in order:\n\n",
                 answers=tuple(f"{week}: {phrase}" for week, phrases in _by_week(demands, weeks) for phrase in phrases),
                 max_new_tokens=_TOKENS_PER_WEEK * weeks,
             )
@@ -138,7 +138,7 @@ def _order_text(demands: Sequence[_Demand], weeks: int) -> str:
     lines = "\n".join(demand.text for demand in demands)
     return (
         f"Write the diary of a gardener, {weeks} weeks long. Each week opens with its heading, such as `{_MARKER} 7`, "
-        f"and has one or two sentences. Follow these demands to the letter:\n{lines}\n"
+        f"and has one or two sentences. Follow these demands to the letter:\n{lines}"
     )
 
 

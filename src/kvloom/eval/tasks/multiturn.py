@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kvloom.eval.corpus import without
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import Haystack, Prose, even_depths, insert
 from kvloom.eval.tasks.scoring import first_line, share_contained
 from kvloom.eval.tasks.words import NAMES
@@ -67,7 +67,7 @@ class ManyQuestions(SeededTask):
         asked = rng.sample(range(_PEOPLE), TURNS)
         turns = tuple(
             Turn(
-                question=f"Question: {known[n][0].question.format(name=known[n][1])}\n",
+                question=ask(known[n][0].question.format(name=known[n][1])),
                 answers=(known[n][2],),
                 max_new_tokens=_MAX_NEW_TOKENS,
             )
@@ -78,7 +78,7 @@ class ManyQuestions(SeededTask):
         def draw(words: int) -> Draft:
             text = " ".join(insert(hay.sentences(words), pieces))
             return Draft(
-                context=f"Read this text. You will be asked about some of the people in it.\n\n{text}\n\n",
+                context=f"Read this text. You will be asked about some of the people in it.\n\n{text}",
                 turns=turns,
                 answer_prefix="Answer:",
                 facts={"depths": tuple(depths[order.index(n)] for n in asked), "needles": tuple(facts)},

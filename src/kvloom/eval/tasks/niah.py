@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import Haystack, Prose, insert
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import digits
@@ -39,7 +39,7 @@ class NeedleGrid(SeededTask):
         city, code = rng.choice(_CITIES), digits(rng, 6)
         needle = _NEEDLE.format(city=city, code=code)
         turn = Turn(
-            question=f"\n\nQuestion: What is the access code of the locker in {city}?\n",
+            question=ask(f"What is the access code of the locker in {city}?"),
             answers=(code,),
             max_new_tokens=_MAX_NEW_TOKENS,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvloom.eval.corpus import without
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, spread
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask, spread
 from kvloom.eval.tasks.filler import Haystack, Prose, insert
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import NAMES
@@ -100,7 +100,7 @@ class NoLiteralMatch(SeededTask):
         hay = Haystack.draw(without(self.prose(), association.topic | frozenset(NAMES)), rng)
         depth = spread(index)
         turn = Turn(
-            question=f"Question: {association.question} Answer with the name.\n",
+            question=ask(f"{association.question} Answer with the name."),
             answers=(name,),
             max_new_tokens=_MAX_NEW_TOKENS,
         )
@@ -108,7 +108,7 @@ class NoLiteralMatch(SeededTask):
         def draw(words: int) -> Draft:
             text = " ".join(insert(hay.sentences(words), [(depth, needle)]))
             return Draft(
-                context=f"Read this text about many people.\n\n{text}\n\n",
+                context=f"Read this text about many people.\n\n{text}",
                 turns=(turn,),
                 answer_prefix="Answer:",
                 facts={"depth": depth, "needle": needle, "hops": self.hops},

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.oolong_items import KINDS, Item, ItemStream, parse
 from kvloom.eval.tasks.scoring import near_number, same_phrase
 
@@ -81,7 +81,7 @@ class Aggregation(SeededTask):
             scope = self.scoper(items, asking)
             lines = "\n".join(item.line for item in items)
             return Draft(
-                context=f"Each entry below mentions one thing. Its kind is one of: {kinds}.\n\n{lines}\n{padding}",
+                context=f"Each entry below mentions one thing. Its kind is one of: {kinds}.\n\n{lines}{padding}",
                 turns=_turns(scope, asking),
                 answer_prefix="Answer:",
                 facts={"entries": len(items), "entries_in_scope": len(scope.items)},
@@ -94,7 +94,7 @@ class Aggregation(SeededTask):
         return near_number(output, int(answer)) if answer.isdigit() else same_phrase(output, answer)
 
     def solve(self, sample: Sample, turn: int) -> str:
-        asked = re.fullmatch(r"\nQuestion: (.*?), (.*)\n", sample.turns[turn].question)
+        asked = re.search(r"Question: (.*?), (.*)", sample.turns[turn].question)
         items = parse(sample.context)
         if asked is None or not items:
             return ""
@@ -110,7 +110,7 @@ def _turns(scope: Scope, rng: random.Random) -> tuple[Turn, ...]:
     questions += ["which kind is the least frequent?"] if by_count[0] < by_count[1] else []
     return tuple(
         Turn(
-            question=f"\nQuestion: {scope.phrase}, {question}\n",
+            question=ask(f"{scope.phrase}, {question}"),
             answers=(_answer(question, counts),),
             max_new_tokens=_MAX_NEW_TOKENS,
         )

@@ -18,12 +18,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 """Kinds, and the things of each; no thing is of two kinds."""
 
 _REMARKS = (
-    "I found a {thing} near the station.",
-    "My neighbour showed me a {thing} today.",
+    "I found {a_thing} near the station.",
+    "My neighbour showed me {a_thing} today.",
     "Has anyone seen the {thing} from last week?",
-    "There was a {thing} in the photograph.",
+    "There was {a_thing} in the photograph.",
     "We talked about the {thing} for an hour.",
-    "Somebody painted a picture of a {thing}.",
+    "Somebody painted a picture of {a_thing}.",
 )
 _LINE = re.compile(r"^Date: (\d{4}-\d\d-\d\d) \| User: (\d+) \| Text: (.*)$", re.MULTILINE)
 _FIRST_DAY = datetime.date(2021, 1, 1)
@@ -60,7 +60,8 @@ class ItemStream:
     def draw(self) -> Item:
         rng = self._rng
         kind = rng.choices(list(KINDS), self._shares)[0]
-        text = rng.choice(_REMARKS).format(thing=rng.choice(KINDS[kind]))
+        thing = rng.choice(KINDS[kind])
+        text = rng.choice(_REMARKS).format(thing=thing, a_thing=f"an {thing}" if thing[0] in "aeio" else f"a {thing}")
         user = rng.choice(self._busy if rng.random() < _ITEMS_OF_BUSY else self._others)
         day = _FIRST_DAY + datetime.timedelta(days=rng.randrange(_DAYS))
         return Item(day.isoformat(), user, kind, text)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import Haystack, Prose, even_depths, insert, noise_lines
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import digits, listed, pair, random_uuid
@@ -81,7 +81,7 @@ class Needles(SeededTask):
             separator = " " if shape.hay == "prose" else "\n"
             text = separator.join(insert(make_hay(units), list(zip(depths, pieces, strict=True))))
             return Draft(
-                context=_opening(shape, len(answers)) + text + "\n" + padding,
+                context=_opening(shape, len(answers)) + text + padding,
                 turns=(_turn(shape, asked, answers),),
                 answer_prefix=_answer_prefix(shape, asked, len(answers)),
                 facts={"depths": tuple(depths), "needles": tuple(pieces)},
@@ -140,7 +140,7 @@ def _opening(shape: Shape, answers: int) -> str:
 def _turn(shape: Shape, asked: list[str], answers: tuple[str, ...]) -> Turn:
     what = f"is the magic {shape.value}" if len(answers) == 1 else f"are all the magic {shape.value}s"
     keys = listed([f"`{key}`" for key in asked])
-    question = f"\nQuestion: What {what} of {keys} in the text above?\n"
+    question = ask(f"What {what} of {keys} in the text above?")
     return Turn(question=question, answers=answers, max_new_tokens=_MAX_NEW_TOKENS)
 
 

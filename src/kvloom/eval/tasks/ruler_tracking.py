@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import insert, noise_lines, random_depths
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import digits, letters
@@ -41,7 +41,7 @@ class _Chain:
 
     @property
     def question(self) -> str:
-        return f"\nQuestion: Which {len(self.names)} variables hold the value {self.value} in the text above?\n"
+        return ask(f"Which {len(self.names)} variables hold the value {self.value} in the text above?")
 
     @property
     def answer_prefix(self) -> str:
@@ -59,13 +59,13 @@ class VariableTracking(SeededTask):
         shown, chain = _Chain.draw(rng, 3), _Chain.draw(rng, 5)
         size = min(room.length // _EXAMPLE_SHARE, _MOST_EXAMPLE_SENTENCES)
         example = _INSTRUCTION + shown.among(size, random_depths(rng, HOPS + 1))
-        example += f"\n{shown.question}{shown.answer_prefix} {' '.join(shown.names)}\n\n\n"
+        example += f"{shown.question}{shown.answer_prefix} {' '.join(shown.names)}\n\n\n"
         depths = random_depths(rng, HOPS + 1)
         turn = Turn(question=chain.question, answers=chain.names, max_new_tokens=_MAX_NEW_TOKENS)
 
         def draw(sentences: int) -> Draft:
             return Draft(
-                context=f"{example}{_INSTRUCTION}{chain.among(sentences, depths)}\n",
+                context=f"{example}{_INSTRUCTION}{chain.among(sentences, depths)}",
                 turns=(turn,),
                 answer_prefix=chain.answer_prefix,
                 facts={"depths": tuple(depths), "chain": chain.names, "value": chain.value},

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import ADJECTIVES, NOUNS, letters, pairs
 
@@ -21,7 +21,7 @@ ASKED_RANK = 4
 SHORT_LENGTH = 4096
 """Below this length lists are shorter, so that the common words leave room for others."""
 
-_ASK_COMMON = "\nQuestion: Which 10 words occur most often in the list above?\n"
+_ASK_COMMON = ask("Which 10 words occur most often in the list above?")
 _COMMON_PREFIX = "Answer: The 10 words that occur most often are:"
 _LIST_INSTRUCTION = "Here is a numbered list of words. Some occur more often than others: remember those.\n\n"
 
@@ -42,7 +42,7 @@ class CommonWords(SeededTask):
         def draw(count: int) -> Draft:
             listed = _word_list(common, often, others[:count], seldom, random.Random(seed))
             return Draft(
-                context=f"{example}{_LIST_INSTRUCTION}{listed}\n",
+                context=f"{example}{_LIST_INSTRUCTION}{listed}",
                 turns=(turn,),
                 answer_prefix=_COMMON_PREFIX,
                 facts={"common": tuple(common), "other_words": count},
@@ -64,7 +64,7 @@ def _example(rng: random.Random, short: bool) -> str:
     size, often, seldom = (20, 3, 1) if short else (40, 10, 3)
     words = pairs(rng, size)
     listed = _word_list(words[:COMMON], often, words[COMMON:], seldom, rng)
-    return f"{_LIST_INSTRUCTION}{listed}\n{_ASK_COMMON}{_COMMON_PREFIX} {_numbered(words[:COMMON])}\n\n\n"
+    return f"{_LIST_INSTRUCTION}{listed}{_ASK_COMMON}{_COMMON_PREFIX} {_numbered(words[:COMMON])}\n\n\n"
 
 
 def _word_list(common: list[str], often: int, others: list[str], seldom: int, rng: random.Random) -> str:
@@ -87,7 +87,7 @@ class FrequentWords(SeededTask):
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         vocabulary = _coded_words(rng, max(8, room.length // 50))
         turn = Turn(
-            question="\nQuestion: Apart from the dots, which 3 coded words occur most often in the text above?\n",
+            question=ask("Apart from the dots, which 3 coded words occur most often in the text above?"),
             answers=tuple(vocabulary[1:ASKED_RANK]),
             max_new_tokens=50,
         )
@@ -99,7 +99,7 @@ class FrequentWords(SeededTask):
                 words += [word] * (_zipf_count(count, rank) + (rank <= ASKED_RANK))
             random.Random(seed).shuffle(words)
             return Draft(
-                context="Read this coded text and count its words. Ignore the dots.\n\n" + " ".join(words) + "\n",
+                context="Read this coded text and count its words. Ignore the dots.\n\n" + " ".join(words),
                 turns=(turn,),
                 answer_prefix="Answer: The 3 coded words that occur most often are:",
                 facts={"words": count, "vocabulary": len(vocabulary)},
