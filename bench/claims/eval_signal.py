@@ -51,7 +51,7 @@ def answers(subject: Subject, work: Work, place: Path) -> list[Row]:
     settings = settings_of(subject, policy, seed=work.seed, in_flight=IN_FLIGHT)
     with RunStore(place, settings) as store:
         left = estimate(work, subject, calibrate(subject, max(work.lengths), IN_FLIGHT), store)
-        note(f"{subject.name}: {left.prompts} prompts, about {left.seconds / 60:.0f} minutes")
+        note(f"{subject.name}: {left.prompts} prompts, {left.least_s / 60:.0f} to {left.most_s / 60:.0f} minutes")
         run(work, subject, answerer_of(subject, policy, "query-agnostic", IN_FLIGHT), store)
         return list(store.rows.values())
 

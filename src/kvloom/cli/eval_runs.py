@@ -119,7 +119,7 @@ def _say_estimate(work: Work, subject: Subject, store: RunStore, in_flight: int)
     left = estimate(work, subject, speed, store)
     say(
         f"{left.prompts} prompts, {left.prompt_tokens:,} prompt tokens, at most {left.new_tokens:,} answer tokens: "
-        f"about {minutes_text(left.seconds)}"
+        f"{minutes_text(left.least_s)} to {minutes_text(left.most_s)}, by how long the answers are"
     )
     return left.prompts
 

@@ -37,9 +37,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Answers are counted at their longest: a model that stops early is done sooner."""
+    """From answers of one token each (``least_s``) to answers that are all as long as they may be (``most_s``)."""
 
-    seconds: float
+    least_s: float
+    most_s: float
     prompts: int
     prompt_tokens: int
     new_tokens: int
@@ -62,7 +63,7 @@ def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
 
 def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None = None) -> Estimate:
     """From the first sample of every cell; those that the store has cost nothing."""
-    seconds, prompts, prompt_tokens, new_tokens = 0.0, 0, 0, 0
+    least, most, prompts, prompt_tokens, new_tokens = 0.0, 0.0, 0, 0, 0
     for cell in work.cells():
         try:
             first = work.first_sample(cell, subject.text_length)
@@ -75,11 +76,12 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
             cached = 0 if prompt.turn == 0 else len(prompt.context_ids)
-            seconds += left * speed.seconds(prompt.num_tokens, cached, prompt.max_new_tokens)
+            least += left * speed.seconds(prompt.num_tokens, cached, 1)
+            most += left * speed.seconds(prompt.num_tokens, cached, prompt.max_new_tokens)
             prompt_tokens += round(left * prompt.num_tokens)
             new_tokens += round(left * prompt.max_new_tokens)
             prompts += round(left)
-    return Estimate(seconds, prompts, prompt_tokens, new_tokens)
+    return Estimate(least, most, prompts, prompt_tokens, new_tokens)
 
 
 def _prefill_line(subject: Subject, tokens: Sequence[int]) -> tuple[float, float]:
