@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kvloom.errors import EvalError
 from kvloom.eval.records import Row
 from kvloom.eval.stats import Interval, bootstrap, sign_test, stratified
-from kvloom.eval.summary import CellKey, grouped, has_signal
+from kvloom.eval.summary import CellKey, grouped, has_signal, per_sample
 
 _MAY_DIFFER = {"policy", "params", "protocol", "kv_dtype", "in_flight", "threads"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """B minus A on one cell. ``p``: two-sided sign test over prompts. ``signal``: A shows that the model can do it."""
+    """B minus A on one cell, over ``count`` samples.
+
+    ``p``: two-sided sign test. ``signal``: A shows that the model can do it.
+    """
 
     task: str
     length: int
@@ -52,7 +56,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
     cells = grouped(row for row, _ in pairs)
     signal = {key: has_signal(rows) for key, rows in cells.items()}
     other = {row.key: row for _, row in pairs}
-    changes = {key: [other[row.key].score - row.score for row in rows] for key, rows in cells.items()}
+    changes = {key: per_sample(rows, lambda row: other[row.key].score - row.score) for key, rows in cells.items()}
     telling = [changes[key] for key in cells if signal[key]]
     memory = [(x.kv_bytes_per_token, y.kv_bytes_per_token) for x, y in pairs]
     known = [(x, y) for x, y in memory if x is not None and y is not None]
@@ -83,12 +87,12 @@ def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[tuple[Row, Row]
 
 
 def _delta(key: CellKey, rows: Sequence[Row], changes: Sequence[float], signal: bool) -> Delta:
-    score = sum(row.score for row in rows) / len(rows)
+    score = fmean(per_sample(rows, lambda row: row.score))
     difference = bootstrap(changes)
     return Delta(
         task=key[0],
         length=key[1],
-        count=len(rows),
+        count=len(changes),
         score_a=score,
         score_b=score + difference.mean,
         difference=difference,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
 from kvloom.errors import EvalError
 from kvloom.eval.records import Row, Settings
 from kvloom.eval.stats import Interval, bootstrap, stratified
+
+_LEAST = 5
+"""Samples without which nothing is said: the bootstrap of a few equal values is a point."""
 
 CellKey = tuple[str, int]
 """(task, length)"""
@@ -19,8 +22,9 @@ CellKey = tuple[str, int]
 class CellSummary:
     """One task at one length.
 
-    ``control``: mean score of answers that belong to other samples; None when there were none. ``signal``: the 95%
-    interval of (score - control) lies above 0: the model's answers depend on what it was given. Costs are medians,
+    ``count``: samples; the turns of one are averaged before anything else, as they share a context. ``control``: mean
+    score of answers that belong to other samples; None when there were none. ``signal``: the 95% interval of
+    (score - control) lies above 0, over at least 5 samples: the answers depend on what was given. Costs are medians,
     ``peak_kv_bytes`` the largest.
     """
 
@@ -93,8 +97,18 @@ def grouped(rows: Iterable[Row]) -> dict[CellKey, list[Row]]:
 
 def has_signal(rows: Sequence[Row]) -> bool:
     """See ``CellSummary.signal``."""
-    differences = [row.score - row.control for row in rows if row.control is not None]
-    return bool(differences) and bootstrap(differences).low > 0.0
+    differences = per_sample(rows, lambda row: None if row.control is None else row.score - row.control)
+    return len(differences) >= _LEAST and bootstrap(differences).low > 0.0
+
+
+def per_sample(rows: Iterable[Row], value: Callable[[Row], float | None]) -> list[float]:
+    """Mean over the turns of each sample, in order of first appearance; turns whose value is None are left out."""
+    found: dict[tuple[str, int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        number = value(row)
+        if number is not None:
+            found[row.key[:3]].append(number)
+    return [fmean(values) for values in found.values()]
 
 
 def _cell(rows: Sequence[Row], signal: Mapping[CellKey, bool] | None) -> CellSummary:
@@ -108,8 +122,8 @@ def _cell(rows: Sequence[Row], signal: Mapping[CellKey, bool] | None) -> CellSum
         task=first.task,
         group=first.group,
         length=first.length,
-        count=len(rows),
-        score=bootstrap([row.score for row in rows]),
+        count=len({row.index for row in rows}),
+        score=bootstrap(per_sample(rows, lambda row: row.score)),
         control=fmean(controls) if controls else None,
         signal=has_signal(rows) if signal is None else signal.get(key, False),
         ttft_s=median(row.ttft_s for row in rows),
@@ -131,7 +145,7 @@ def _composites(cells: Sequence[CellSummary], by_cell: Mapping[CellKey, list[Row
             group=group,
             length=length,
             tasks=tuple(tasks),
-            score=stratified([[row.score for row in by_cell[task, length]] for task in tasks]),
+            score=stratified([per_sample(by_cell[task, length], lambda row: row.score) for task in tasks]),
         )
         for (length, group), tasks in sorted(
             wanted.items(), key=lambda item: (item[0][0], item[0][1] != "all", item[0][1])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kvloom.eval.records import Row
 from kvloom.eval.stats import Interval, wilson
-from kvloom.eval.summary import grouped, has_signal
+from kvloom.eval.summary import grouped, has_signal, per_sample
 
 RETAINED = 0.85
 
@@ -47,7 +47,9 @@ def reach(rows: Sequence[Row]) -> list[Reach]:
 
 def _reach(task: str, lengths: dict[int, list[Row]]) -> Reach:
     scores = tuple(
-        (length, wilson(sum(row.score for row in rows), len(rows))) for length, rows in sorted(lengths.items())
+        (length, wilson(sum(each), len(each)))
+        for length, rows in sorted(lengths.items())
+        for each in [per_sample(rows, lambda row: row.score)]
     )
     base: float | None = None
     effective: int | None = None

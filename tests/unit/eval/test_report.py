@@ -84,6 +84,20 @@ def test_tasks_at_chance_carry_no_signal_and_stay_out_of_composites() -> None:
         summarize([])
 
 
+def test_turns_of_one_sample_are_one_observation() -> None:
+    """Five turns about one context are no five samples: intervals do not narrow by asking the same text again."""
+    few = rows("words", [1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    many = [dataclasses.replace(row, turn=turn) for row in few for turn in range(5)]
+    (once,), (often,) = summarize(few).cells, summarize(many).cells
+    assert (once.count, once.score) == (often.count, often.score)
+    assert compare(many, many).deltas[0].count == 6
+
+
+def test_a_few_samples_show_no_signal() -> None:
+    assert summarize(rows("niah_single", [1.0] * 5)).silent == (("niah_single", 1024),)  # the first has no control
+    assert summarize(rows("niah_single", [1.0] * 6)).silent == ()
+
+
 def test_the_exact_run_decides_what_counts_for_the_others() -> None:
     damaged = [*rows("niah_single", [0.0] * 20, settings=DAMAGED), *rows("words", [0.5] * 20, settings=DAMAGED)]
     report = report_of([damaged, EXACT])

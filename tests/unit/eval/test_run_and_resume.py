@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kvloom.errors import DataFileError, EvalError, RunMismatch
+from kvloom.errors import ConfigError, DataFileError, EvalError, RunMismatch
 from kvloom.eval.answering import answerer_of
 from kvloom.eval.estimate import Speed, calibrate, estimate
 from kvloom.eval.policy import Damaged, Exact, Policy
 from kvloom.eval.prompt import Prompt
 from kvloom.eval.records import ROWS, Row, RunStore, read_rows
-from kvloom.eval.run import Work, run, settings_of
+from kvloom.eval.run import Unwatched, Work, run, settings_of
 from kvloom.eval.subject import Subject
 from toy_tasks import ToyNeedle, tiny_subject, toy_work
 
@@ -86,7 +86,7 @@ class Killed(Exception):
     pass
 
 
-class KillAfter:
+class KillAfter(Unwatched):
     def __init__(self, count: int) -> None:
         self.left = count
 
@@ -167,6 +167,24 @@ def too_long_work() -> Work:
             yield from super().samples(length=length + 7, count=count, seed=seed, text_length=text_length)
 
     return Work(tasks=(TooLong(),), lengths=(512,), count=1, seed=1)
+
+
+def test_a_task_that_cannot_be_made_at_a_length_is_skipped_and_said(tmp_path: Path) -> None:
+    class Large(ToyNeedle):
+        def samples(self, *, length, count, seed, text_length):
+            raise ConfigError("needs 5000 tokens")
+
+    class Listening(Unwatched):
+        def skipped(self, cell, why):
+            said.append((cell.length, why))
+
+    said: list = []
+    subject, work = tiny_subject(), Work(tasks=(Large(name="large"), ToyNeedle()), lengths=(60,), count=2, seed=1)
+    assert estimate(work, subject, Speed((1.0, 0.0), (1.0, 0.0))).prompts == 2
+    with RunStore(tmp_path, settings_of(subject, Exact(), seed=1)) as store:
+        run(work, subject, answerer_of(subject, Exact(), "query-agnostic", 2), store, Listening())
+        assert {key[0] for key in store.rows} == {"toy_needle"}
+    assert said == [(60, "needs 5000 tokens")]
 
 
 def test_the_control_scores_another_samples_answer(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ def markdown(report: Report, charts: Iterable[str] = ()) -> str:
     lines = ["# Long-context evaluation", ""]
     if report.judge is None:
         lines += ["No exact run is among these: tasks count by each run's own answers.", ""]
-    lines += [f"![{name}]({name})" for name in charts]
+    lines += [f"![{name}]({name})\n" for name in charts]
     for summary in report.summaries:
-        lines += ["", *_run(summary)]
+        lines += [*_run(summary), ""]
     for comparison in report.comparisons:
-        lines += ["", *comparison_lines(comparison)]
+        lines += [*comparison_lines(comparison), ""]
     for label, heat_map in report.heat_maps:
-        lines += ["", f"## {heat_map.task} by depth and length: {label}", "", *_heat_map(heat_map)]
-    return "\n".join(lines) + "\n"
+        lines += [f"## {heat_map.task} by depth and length: {label}", "", *_heat_map(heat_map), ""]
+    return "\n".join(lines)
 
 
 def comparison_lines(found: Comparison) -> Iterator[str]:
@@ -70,7 +70,8 @@ def _run(summary: Summary) -> Iterator[str]:
     )
     yield ""
     yield "Scores are percentages with 95% bootstrap intervals. Tasks without signal (another sample's answer scores as"
-    yield "well) are marked, and left out of the composites."
+    yield "well) are marked, and left out of the composites. Times and peaks are those of prompts that share the"
+    yield "engine; `--in-flight 1` measures them alone."
     yield ""
     yield from table(("composite", "length", "tasks", "score", ""), map(_composite_row, summary.composites))
     yield ""
