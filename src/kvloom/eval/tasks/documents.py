@@ -70,7 +70,7 @@ class DocumentQa(SeededTask):
             return Draft(
                 context=_INSTRUCTION + shown,
                 turns=(turn,),
-                answer_prefix="Answer: The answer is",
+                answer_prefix="Answer:",
                 facts={"gold": tuple(n for n, p in enumerate(documents, 1) if p in item.gold), "position": position},
             )
 
