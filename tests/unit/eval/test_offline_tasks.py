@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,17 @@ def test_contexts_and_questions_meet_at_white_space(tasks: dict[str, Task], name
 def test_a_length_that_is_too_small_is_refused(tasks: dict[str, Task], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"task `{name}` needs \d+ tokens, not 20"):
         samples_of(tasks[name], 20, 1)
+
+
+@pytest.mark.parametrize("name", ["niah", "niah_single_2", "babilong_qa1", "nolima_one_hop", "multi_turn"])
+def test_filler_comes_from_the_text_that_the_user_names(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"Whale number {n} dived. Mary hid it in the kitchen. " for n in range(40)))
+    task = make_tasks(TaskFiles(text=path))[name]
+    for sample in samples_of(task, 1024, 2):
+        assert sample.context.count("Whale number") > 50
+        assert scores(task, sample, lambda turn, sample=sample: task.solve(sample, turn)) == [1.0] * len(sample.turns)
+        assert "Mary hid" not in sample.context or not name.startswith("babilong")
 
 
 def test_tasks_with_files_appear_when_the_file_is_named(tasks: dict[str, Task]) -> None:

@@ -96,11 +96,11 @@ def test_common_words_are_common(length: int, often: int, seldom: int) -> None:
     assert len(sample.turns[0].answers) == 10
 
 
-@pytest.mark.parametrize("length", [256, 1024, 8192])
+@pytest.mark.parametrize("length", [*range(160, 260, 10), 1024, 8192])
 def test_coded_words_follow_zipf(length: int) -> None:
     for sample in samples_of(TASKS["fwe"], length, 3):
         words = sample.context.partition("\n\n")[2].split()
         counts = Counter(word for word in words if word != "...").most_common()
-        assert tuple(word for word, _ in counts[:3]) == sample.turns[0].answers
-        assert len({count for _, count in counts[:4]}) == 4
+        assert {word for word, _ in counts[:3]} == set(sample.turns[0].answers)
+        assert all(count < counts[2][1] for _, count in counts[3:])
         assert words.count("...") == pytest.approx(6 / 3.14159**2 * sample.facts["words"], abs=2)

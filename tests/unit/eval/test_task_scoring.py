@@ -16,6 +16,7 @@ from kvloom.eval.tasks.scoring import (
     near_number,
     normalized,
     only_label,
+    only_phrase,
     same_numbers,
     same_phrase,
     share_contained,
@@ -115,6 +116,13 @@ def test_oolong_phrases_are_exact() -> None:
     assert same_phrase(" More common.\nText", "more common") == 1.0
     assert same_phrase("animal, tool", "animal") == 1.0
     assert same_phrase("not animal", "animal") == 0.0
+
+
+def test_oolong_comparisons_name_one_relation() -> None:
+    relations = ("more common", "less common", "same frequency")
+    assert only_phrase(" More common than tool.", "more common", relations) == 1.0
+    assert only_phrase("of the same frequency\nmore common", "same frequency", relations) == 1.0
+    assert only_phrase("more common, or less common", "more common", relations) == 0.0
 
 
 def test_long_texts_are_scored_by_unit() -> None:

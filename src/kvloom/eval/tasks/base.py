@@ -151,13 +151,16 @@ class SeededTask(ABC):
         """See ``Task``."""
 
 
-def ask(question: str) -> str:
+def ask(question: str, answer: str = "") -> str:
     """A question as it follows a context, answered on the next line.
+
+    ``answer`` is how the answer begins, where that differs from turn to turn; otherwise it is the sample's
+    ``answer_prefix``. Small models need it: they complete sentences better than they answer questions.
 
     Contexts end without white space and what follows begins with some: then most tokenizers make the same tokens of
     both, apart or joined.
     """
-    return f"\n\nQuestion: {question}\n"
+    return f"\n\nQuestion: {question}\n{answer}"
 
 
 def spread(index: int) -> float:

@@ -29,6 +29,10 @@ class _Trait:
     question: str
     values: tuple[str, ...]
 
+    def fact_begins(self, name: str) -> str:
+        """The fact up to its value."""
+        return self.fact.partition("{value}")[0].format(name=name).rstrip()
+
 
 _TRAITS = (
     _Trait("The birthday of {name} is in {value}.", "In which month is the birthday of {name}?", (
@@ -67,11 +71,11 @@ class ManyQuestions(SeededTask):
         asked = rng.sample(range(_PEOPLE), TURNS)
         turns = tuple(
             Turn(
-                question=ask(known[n][0].question.format(name=known[n][1])),
-                answers=(known[n][2],),
+                question=ask(trait.question.format(name=name), f"Answer: {trait.fact_begins(name)}"),
+                answers=(value,),
                 max_new_tokens=_MAX_NEW_TOKENS,
             )
-            for n in asked
+            for trait, name, value in (known[n] for n in asked)
         )
         hay = Haystack.draw(without(self.prose(), _VALUES), rng)
 
@@ -80,7 +84,6 @@ class ManyQuestions(SeededTask):
             return Draft(
                 context=f"Read this text. You will be asked about some of the people in it.\n\n{text}",
                 turns=turns,
-                answer_prefix="Answer:",
                 facts={"depths": tuple(depths[order.index(n)] for n in asked), "needles": tuple(facts)},
             )
 

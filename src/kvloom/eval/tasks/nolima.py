@@ -100,7 +100,7 @@ class NoLiteralMatch(SeededTask):
         hay = Haystack.draw(without(self.prose(), association.topic | frozenset(NAMES)), rng)
         depth = spread(index)
         turn = Turn(
-            question=ask(f"{association.question} Answer with the name."),
+            question=ask(association.question),
             answers=(name,),
             max_new_tokens=_MAX_NEW_TOKENS,
         )
@@ -110,7 +110,7 @@ class NoLiteralMatch(SeededTask):
             return Draft(
                 context=f"Read this text about many people.\n\n{text}",
                 turns=(turn,),
-                answer_prefix="Answer:",
+                answer_prefix="Answer: The name of this person is",
                 facts={"depth": depth, "needle": needle, "hops": self.hops},
             )
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from kvloom.eval.task import Sample, Turn
 from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.oolong_items import KINDS, Item, ItemStream, parse
-from kvloom.eval.tasks.scoring import near_number, same_phrase
+from kvloom.eval.tasks.scoring import near_number, only_phrase, same_phrase
 
 _MAX_NEW_TOKENS = 12
-_MORE, _LESS, _SAME = "more common", "less common", "same frequency"
+_RELATIONS = _MORE, _LESS, _SAME = "more common", "less common", "same frequency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,6 @@ class Aggregation(SeededTask):
             return Draft(
                 context=f"Each entry below mentions one thing. Its kind is one of: {kinds}.\n\n{lines}{padding}",
                 turns=_turns(scope, asking),
-                answer_prefix="Answer:",
                 facts={"entries": len(items), "entries_in_scope": len(scope.items)},
             )
 
@@ -91,7 +90,9 @@ class Aggregation(SeededTask):
 
     def score(self, sample: Sample, turn: int, output: str) -> float:
         answer = sample.turns[turn].answers[0]
-        return near_number(output, int(answer)) if answer.isdigit() else same_phrase(output, answer)
+        if answer.isdigit():
+            return near_number(output, int(answer))
+        return only_phrase(output, answer, _RELATIONS) if answer in _RELATIONS else same_phrase(output, answer)
 
     def solve(self, sample: Sample, turn: int) -> str:
         asked = re.search(r"Question: (.*?), (.*)", sample.turns[turn].question)
@@ -106,24 +107,29 @@ def _turns(scope: Scope, rng: random.Random) -> tuple[Turn, ...]:
     first, second, third = rng.sample(list(KINDS), 3)
     questions = [_ask_count(first), _ask_count(second), _ask_comparison(second, third)]
     by_count = sorted(counts.values())
-    questions += ["which kind is the most frequent?"] if by_count[-1] > by_count[-2] else []
-    questions += ["which kind is the least frequent?"] if by_count[0] < by_count[1] else []
+    questions += (
+        [("which kind is the most frequent?", "The most frequent kind is")] if by_count[-1] > by_count[-2] else []
+    )
+    questions += (
+        [("which kind is the least frequent?", "The least frequent kind is")] if by_count[0] < by_count[1] else []
+    )
     return tuple(
         Turn(
-            question=ask(f"{scope.phrase}, {question}"),
+            question=ask(f"{scope.phrase}, {question}", f"Answer: {begins}"),
             answers=(_answer(question, counts),),
             max_new_tokens=_MAX_NEW_TOKENS,
         )
-        for question in questions
+        for question, begins in questions
     )
 
 
-def _ask_count(kind: str) -> str:
-    return f"how many mention something of the kind {kind}? Answer with a number."
+def _ask_count(kind: str) -> tuple[str, str]:
+    return f"how many mention something of the kind {kind}? Answer with a number.", "The number is"
 
 
-def _ask_comparison(kind: str, other: str) -> str:
-    return f"is the kind {kind} {_MORE} than {other}, {_LESS}, or of the {_SAME}?"
+def _ask_comparison(kind: str, other: str) -> tuple[str, str]:
+    question = f"is the kind {kind} {_MORE} than the kind {other}, {_LESS}, or of the {_SAME}?"
+    return question, f"Compared with the kind {other}, the kind {kind} is"
 
 
 def _answer(question: str, counts: Counter[str]) -> str:

@@ -83,6 +83,12 @@ def same_phrase(output: str, answer: str) -> float:
     return float(re.split(r"[.,;:!?]", first_line(output), maxsplit=1)[0].strip().lower() == answer.lower())
 
 
+def only_phrase(output: str, answer: str, phrases: Collection[str]) -> float:
+    """Whether the first line holds the answer and no other of the phrases. Source: Oolong, comparisons."""
+    text = first_line(output).lower()
+    return float([phrase for phrase in phrases if phrase in text] == [answer])
+
+
 def units_of(output: str, marker: str) -> dict[int, str]:
     """Text of each numbered unit, where ``marker`` and a number open it; the first of two with a number counts."""
     parts = re.split(rf"{re.escape(marker)} (\d+)\b", output)
