@@ -49,7 +49,7 @@ def test_run_prints_a_report_and_keeps_the_rows(tiny: Path) -> None:
     assert (tiny / "out" / "report.json").exists()
     again = invoke(*RUN, "--output", "out", "--json")
     assert "6 answers are there already" in again.stderr
-    assert "0 prompts, " in again.stderr
+    assert "nothing is left to answer" in again.stderr
     assert json.loads(again.stdout)["summaries"][0]["settings"]["model"] == "tiny"
     assert len((tiny / "out" / ROWS).read_text().splitlines()) == 6
 

@@ -17,7 +17,7 @@ from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
 from kvloom.eval.answering import answerer_of
 from kvloom.eval.choose import choose_tasks, digests, parse_data
-from kvloom.eval.estimate import calibrate, estimate
+from kvloom.eval.estimate import calibrate, pending
 from kvloom.eval.policy import QueryProtocol, parse_policy
 from kvloom.eval.records import Row, RunStore
 from kvloom.eval.report.gather import report_of
@@ -115,11 +115,14 @@ def _say_estimate(work: Work, subject: Subject, store: RunStore, in_flight: int)
     """Say how long it will take; the number of prompts left."""
     if store.rows:
         say(f"{len(store.rows)} answers are there already")
-    speed = calibrate(subject, max(work.lengths), in_flight)
-    left = estimate(work, subject, speed, store)
+    left = pending(work, subject, store)
+    if not left.prompts:
+        say("nothing is left to answer")
+        return 0
+    estimate = left.at(calibrate(subject, max(work.lengths), in_flight))
     say(
-        f"{left.prompts} prompts, {left.prompt_tokens:,} prompt tokens, at most {left.new_tokens:,} answer tokens: "
-        f"{minutes_text(left.least_s)} to {minutes_text(left.most_s)}, by how long the answers are"
+        f"{left.prompts} prompts, {estimate.prompt_tokens:,} prompt tokens, at most {estimate.new_tokens:,} answer "
+        f"tokens: {minutes_text(estimate.least_s)} to {minutes_text(estimate.most_s)}, by how long the answers are"
     )
     return left.prompts
 

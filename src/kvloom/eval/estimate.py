@@ -46,6 +46,41 @@ class Estimate:
     new_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """``count`` prompts that are alike. ``cached``: tokens of each that an earlier turn has computed."""
+
+    count: float
+    prompt_tokens: int
+    cached: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Prompts without an answer."""
+
+    kinds: tuple[_Kind, ...]
+
+    @property
+    def prompts(self) -> int:
+        return round(sum(kind.count for kind in self.kinds))
+
+    def at(self, speed: Speed) -> Estimate:
+        """How long they take."""
+        costs = [(kind.count, kind.prompt_tokens, kind.cached) for kind in self.kinds]
+        longest = [kind.max_new_tokens for kind in self.kinds]
+        return Estimate(
+            least_s=sum(count * speed.seconds(tokens, cached, 1) for count, tokens, cached in costs),
+            most_s=sum(
+                n * speed.seconds(tokens, cached, new) for (n, tokens, cached), new in zip(costs, longest, strict=True)
+            ),
+            prompts=self.prompts,
+            prompt_tokens=round(sum(count * tokens for count, tokens, _ in costs)),
+            new_tokens=round(sum(kind.count * kind.max_new_tokens for kind in self.kinds)),
+        )
+
+
 def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
     """Measure one prompt of ``longest`` tokens and a batch of answers after it, and another after a short one."""
     engine = subject.engine
@@ -62,8 +97,13 @@ def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
 
 
 def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None = None) -> Estimate:
-    """From the first sample of every cell; those that the store has cost nothing."""
-    least, most, prompts, prompt_tokens, new_tokens = 0.0, 0.0, 0, 0, 0
+    """How long the rest of a run takes; what the store has costs nothing."""
+    return pending(work, subject, store).at(speed)
+
+
+def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pending:
+    """What is left of a run, judged by the first sample of every cell."""
+    kinds = []
     for cell in work.cells():
         try:
             first = work.first_sample(cell, subject.text_length)
@@ -76,12 +116,8 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
             cached = 0 if prompt.turn == 0 else len(prompt.context_ids)
-            least += left * speed.seconds(prompt.num_tokens, cached, 1)
-            most += left * speed.seconds(prompt.num_tokens, cached, prompt.max_new_tokens)
-            prompt_tokens += round(left * prompt.num_tokens)
-            new_tokens += round(left * prompt.max_new_tokens)
-            prompts += round(left)
-    return Estimate(least, most, prompts, prompt_tokens, new_tokens)
+            kinds.append(_Kind(left, prompt.num_tokens, cached, prompt.max_new_tokens))
+    return Pending(tuple(kinds))
 
 
 def _prefill_line(subject: Subject, tokens: Sequence[int]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -176,6 +177,24 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     lines(tmp_path / "narrativeqa.jsonl", LONGBENCH)
     with pytest.raises(ConfigError, match="alone take 145 of 150 tokens"):
         samples("longbench", "narrativeqa", tmp_path, length=150)
+
+
+def test_sets_come_from_the_hub_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(repository: str, name: str | None, *, split: str) -> list[dict]:
+        asked.append((repository, name, split))
+        if split == "train":
+            raise OSError("no network")
+        return [LONGBENCH]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    (task,) = load_family("longbench", "musique", None)
+    for _ in range(2):
+        assert len(list(task.samples(length=900, count=5, seed=1, text_length=words))) == 1
+    assert asked == [("THUDM/LongBench", "musique", "test")]  # once: then it is kept
+    with pytest.raises(EvalError, match="cannot load `THUDM/LongBench-v2` from the hub: no network"):
+        load_family("longbench_v2", "short", None)[0].read()
 
 
 def test_all_families_have_parts() -> None:
