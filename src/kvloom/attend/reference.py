@@ -8,8 +8,7 @@ import torch
 
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
-from kvloom.memory.arena import GRAIN_BYTES
-from kvloom.memory.format import PageFormat
+from kvloom.memory.cells import cell, labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class ReferenceAttend:
             if page == NO_PAGE:
                 continue
             for head in range(part.format.heads):
-                keys_DS, values_SD = self._cell(part.format, page, target[1], head)
+                keys_DS, values_SD = cell(self.memory, part.format, page, target[1], head)
                 keys_DS[:, slot] = part.format.numbers.encode(k_TKD[row, head])
                 values_SD[slot] = part.format.numbers.encode(v_TKD[row, head])
 
@@ -75,15 +74,15 @@ class ReferenceAttend:
                     part.format.tokens, last + 1 - start
                 )  # beyond the last row nothing is visible, or even written
                 if count > 0:
-                    keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), layer_slot, head)
+                    keys_DS, values_SD = cell(self.memory, part.format, int(part.page_ids_P[p]), layer_slot, head)
                     positions = torch.arange(start, start + count)
                     pieces.append((keys_DS.T[:count], values_SD[:count], positions, torch.zeros(count)))
         else:
-            cell = (layer_slot * plan.num_seqs + b) * part.heads + head
-            for p in range(int(part.cell_pages_C1[cell]), int(part.cell_pages_C1[cell + 1])):
+            at = (layer_slot * plan.num_seqs + b) * part.heads + head
+            for p in range(int(part.cell_pages_C1[at]), int(part.cell_pages_C1[at + 1])):
                 count = int(part.page_counts_P[p])
-                keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), 0, 0)
-                positions, bias = self._labels(part.format, int(part.page_ids_P[p]))
+                keys_DS, values_SD = cell(self.memory, part.format, int(part.page_ids_P[p]), 0, 0)
+                positions, bias = labels(self.memory, part.format, int(part.page_ids_P[p]))
                 pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
         if not pieces:
             empty = torch.zeros(0)
@@ -95,19 +94,6 @@ class ReferenceAttend:
             )
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
         return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
-
-    def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
-        start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
-        keys = self.memory[start : start + fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)
-        values = self.memory[start + fmt.k_bytes : start + fmt.k_bytes + fmt.v_bytes]
-        return keys, values.view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
-
-    def _labels(self, fmt: PageFormat, page: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of a ragged page's positions_S (int32) and bias_S (float32)."""
-        start = page * GRAIN_BYTES + fmt.k_bytes + fmt.v_bytes
-        middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
-        return self.memory[start:middle].view(torch.int32), self.memory[middle:stop].view(torch.float32)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
