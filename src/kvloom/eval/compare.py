@@ -12,7 +12,7 @@ from kvloom.eval.records import Row
 from kvloom.eval.stats import Interval, bootstrap, sign_test, stratified
 from kvloom.eval.summary import CellKey, grouped, has_signal, per_sample
 
-_MAY_DIFFER = {"policy", "params", "protocol", "kv_dtype", "activations", "in_flight", "threads"}
+_MAY_DIFFER = {"policy", "params", "protocol", "kv_dtype", "in_flight", "threads"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
