@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from kvloom.arrays import aligned_bytes
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import DensePart, Ints, LayerPlan, Plan
 from kvloom.memory.arena import GRAIN_BYTES
@@ -26,7 +27,8 @@ class FullCache:
             step = -(-fmt.page_bytes // GRAIN_BYTES)
             self.page_ids.append(np.arange(grain, grain + pages * step, step, dtype=np.int32))
             grain += pages * step
-        self.memory = torch.zeros(grain * GRAIN_BYTES, dtype=torch.uint8)
+        self.memory = aligned_bytes(grain * GRAIN_BYTES)
+        self.memory[:] = 0
 
     def plan(self, start: int, stop: int) -> Plan:
         """Rows ``start : stop``, all earlier ones being in the cache."""
@@ -57,12 +59,13 @@ def hidden_states(model: Model, tokens: list[int], chunks: list[int], threads: i
     cache = FullCache(model.kv_map, len(tokens))
     attend, out, start = CpuAttend(cache.memory, threads), [], 0
     for size in chunks:
-        rows = torch.tensor(tokens[start : start + size])
+        rows = np.array(tokens[start : start + size], np.int64)
         out.append(model.forward(rows, cache.plan(start, start + size), attend))
         start += size
-    return torch.cat(out)
+    return torch.from_numpy(np.concatenate(out))
 
 
 def full_logits(model: Model, tokens: list[int], chunks: list[int], keep: int | None = None) -> torch.Tensor:
     """Logits of the last ``keep`` positions (None: all), computed in chunks of the given sizes. float32 (T, vocab)."""
-    return model.logits(hidden_states(model, tokens, chunks, threads=2)[-(keep or len(tokens)) :])
+    hidden_TC = hidden_states(model, tokens, chunks, threads=2)[-(keep or len(tokens)) :]
+    return torch.from_numpy(model.logits(hidden_TC.numpy()))

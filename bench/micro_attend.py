@@ -161,7 +161,7 @@ def _arena(load: Load) -> Arena:
     per_slab = min(slab_bytes // fmt.page_bytes for fmt in formats)
     budget = sum(-(-pages // per_slab) + 1 for _ in formats) * (slab_bytes + 2048 * 64)
     arena = Arena(budget, slab_bytes)
-    numbers = arena.memory[: arena.memory.numel() // 2**20 * 2**20].view(torch.float16)
+    numbers = torch.from_numpy(arena.memory[: arena.memory.size // 2**20 * 2**20]).view(torch.float16)
     numbers.view(-1, 2**19).copy_(torch.randn(2**19, dtype=torch.float16))
     return arena
 
@@ -185,7 +185,7 @@ def measure(load: Load, probe: Probe, repeats: int) -> Figures:
     tables, layers = _tables(load, arena), shape.layers()
     backend = CpuAttend(arena.memory, probe.threads)
     asked = SpanSet((Span(load.context - load.rows, load.context),))
-    q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim)
+    q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim).numpy()
     limits, plan_ms, times_ms = [], [], []
     for _ in range(repeats + 1):
         limits.append(probe.measure())

@@ -14,8 +14,8 @@ from typing import get_args
 
 import gguf
 import numpy as np
-import torch
 
+from kvloom.arrays import Floats
 from kvloom.bench.limits import measure_limits
 from kvloom.config import default_threads
 from kvloom.model.ops import Precision, linear
@@ -33,7 +33,7 @@ def random_weight(kind: str, rows: int, cols: int) -> Weight:
     return Weight.pack(raw, kind, (rows, cols))
 
 
-def seconds(copies: Sequence[Weight], x_RC: torch.Tensor, threads: int, activations: Precision) -> float:
+def seconds(copies: Sequence[Weight], x_RC: Floats, threads: int, activations: Precision) -> float:
     """The fastest call out of as many as fit into a moment."""
     best, turns, stop = float("inf"), itertools.cycle(copies), time.perf_counter() + _SECONDS
     while (started := time.perf_counter()) < stop:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             random_weight(kind, options.outputs, options.cols) for _ in range(_COPIES_BYTES // weight.nbytes)
         ]
         for rows, activations in itertools.product(options.rows, get_args(Precision)):
-            x_RC = torch.randn(rows, options.cols)
+            x_RC = np.random.default_rng(0).standard_normal((rows, options.cols), np.float32)
             took = seconds(copies, x_RC, options.threads, activations)
             rates = weight.nbytes / took / 1e9, 2 * rows * options.outputs * options.cols / took / 1e9
             print(f"{kind:6}{rows:6}  {activations:12}{took * 1e6:10.1f}{rates[0]:8.1f}{rates[1]:8.0f}", flush=True)

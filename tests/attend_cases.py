@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from kvloom.attend.base import Attend
+from in_torch import TensorAttend, stored
 from kvloom.attend.plan import NO_PAGE, DensePart, Ints, LayerPlan, Part, Plan, RaggedPart
+from kvloom.attend.reference import stored_dtype
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
@@ -117,10 +118,10 @@ class World:
         """The values of the rows of a step, (T, heads, D). Rows are alike in all layers."""
         return torch.cat([values[list(positions)] for values, positions in zip(store, rows, strict=True)])
 
-    def store(self, backend: Attend, rows: Rows, layer: int = 1) -> None:
+    def store(self, backend: TensorAttend, rows: Rows, layer: int = 1) -> None:
         backend.write(self.gather(self.k, rows), self.gather(self.v, rows), self.plan(rows), layer)
 
-    def fill_cached(self, backend: Attend, layer: int = 1) -> None:
+    def fill_cached(self, backend: TensorAttend, layer: int = 1) -> None:
         """Store everything that the case's rows do not compute themselves."""
         cached = [
             tuple(sorted(set(range(length)) - set(rows)))
@@ -130,7 +131,7 @@ class World:
 
     def step(
         self,
-        backend: Attend,
+        backend: TensorAttend,
         rows: Rows | None = None,
         absent: list[set[int]] | None = None,
         layer: int = 1,
@@ -141,13 +142,12 @@ class World:
         backend.write(self.gather(self.k, rows), self.gather(self.v, rows), plan, layer)
         return backend.attend(self.gather(self.q, rows), plan, layer)
 
-    def oracle(self, stored: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Dense causal attention in float64 over whole sequences; ``stored`` rounds KV to the codec first."""
+    def oracle(self, rounded: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Dense causal attention in float64 over whole sequences; ``rounded`` rounds KV to the codec first."""
         outs, lses = [], []
         for q, k, v, rows in zip(self.q, self.k, self.v, self.case.rows, strict=True):
-            if stored:
-                numbers = self.format.numbers
-                k, v = numbers.decode(numbers.encode(k)), numbers.decode(numbers.encode(v))
+            if rounded:
+                k, v = stored(self.format, k).float(), stored(self.format, v).float()
             asked, positions = torch.tensor(rows, dtype=torch.long), torch.arange(len(k))
             visible = positions <= asked[:, None]
             if self.case.window is not None:
@@ -227,11 +227,11 @@ def _fill_ragged(
     positions_S: torch.Tensor,
     bias_S: torch.Tensor,
 ) -> None:
-    start, count = page * GRAIN_BYTES, positions_S.numel()
+    start, count, dtype = page * GRAIN_BYTES, positions_S.numel(), stored_dtype(fmt)
     cell = memory[start : start + fmt.page_bytes]
-    cell[: fmt.k_bytes].view(fmt.numbers.dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = fmt.numbers.encode(k_SD).T
-    values = cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(fmt.numbers.dtype).view(fmt.tokens, fmt.v_dim)
-    values[:count] = fmt.numbers.encode(v_SD)
+    cell[: fmt.k_bytes].view(dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = stored(fmt, k_SD).T
+    values = cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(dtype).view(fmt.tokens, fmt.v_dim)
+    values[:count] = stored(fmt, v_SD)
     labels = cell[fmt.k_bytes + fmt.v_bytes :]
     labels[: 4 * count].view(torch.int32)[:] = positions_S.int()
     labels[4 * fmt.tokens : 4 * (fmt.tokens + count)].view(torch.float32)[:] = bias_S[positions_S]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvloom.torch_maths import settle_torch_maths
+from bench.torch_maths import settle_torch_maths
 
 if TYPE_CHECKING:
     from bench.drive import ModelEngines

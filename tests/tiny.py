@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
@@ -20,7 +21,7 @@ from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -63,25 +64,24 @@ class TinyModel:
         )
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
-    def forward(
-        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
         self.rows.append(len(tokens_T))
         angles = torch.from_numpy(plan.positions_T)[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
         h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
         for layer, (wq, wk, wv, wo) in enumerate(self.blocks):
             x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
-            attend.write(_rows(wk, x).view(-1, KV_HEADS, DIM), _rows(wv, x).view(-1, KV_HEADS, DIM), plan, layer)
-            out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM), plan, layer)
-            h = h + _rows(wo, out.reshape(len(h), -1))
-        return h if wanted_R is None else h[wanted_R]
+            k, v = (_rows(w, x).view(-1, KV_HEADS, DIM).numpy() for w in (wk, wv))
+            attend.write(k, v, plan, layer)
+            out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM).numpy(), plan, layer)
+            h = h + _rows(wo, torch.from_numpy(out).reshape(len(h), -1))
+        return h.numpy() if wanted_R is None else h.numpy()[wanted_R]
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
-        hidden = self.forward(torch.from_numpy(tokens_T), plan, attend, torch.from_numpy(wanted_R))
-        return self.logits(hidden).numpy()
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, wanted_R)))
 
-    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
-        return _rows(self.head, hidden_RC / hidden_RC.norm(dim=1, keepdim=True) * math.sqrt(WIDTH))
+    def logits(self, hidden_RC: Floats) -> Logits:
+        hidden = torch.from_numpy(hidden_RC)
+        return _rows(self.head, hidden / hidden.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)).numpy()
 
 
 def _rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -190,19 +190,20 @@ class DenseAttend:
     def __init__(self) -> None:
         self.kv: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
-        self.kv[layer] = k_TKD, v_TKD
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
+        self.kv[layer] = torch.from_numpy(k_TKD), torch.from_numpy(v_TKD)
 
-    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         k, v = (x.repeat_interleave(q_THD.shape[1] // x.shape[1], dim=1) for x in self.kv[layer])
         window = self.windows[layer]
         rows = torch.arange(len(q_THD))
         hidden = rows[None, :] > rows[:, None]
         if window is not None:
             hidden |= rows[None, :] <= rows[:, None] - window
-        scores = torch.einsum("thd,shd->hts", q_THD, k) * DIM**-0.5
+        scores = torch.einsum("thd,shd->hts", torch.from_numpy(q_THD), k) * DIM**-0.5
         scores = scores.masked_fill(hidden, -torch.inf)
-        return torch.einsum("hts,shd->thd", scores.softmax(-1), v), torch.logsumexp(scores, -1).T
+        out = torch.einsum("hts,shd->thd", scores.softmax(-1), v)
+        return out.numpy(), torch.logsumexp(scores, -1).T.numpy()
 
     windows: tuple[int | None, ...] = ()
 
@@ -218,7 +219,7 @@ def oracle(windows: tuple[int | None, ...], prompt: list[int], count: int) -> li
     for _ in range(count):
         attend = DenseAttend()
         attend.windows = windows
-        hidden = model.forward(torch.tensor(tokens), _Positions(np.arange(len(tokens))), attend)
+        hidden = model.forward(np.array(tokens), _Positions(np.arange(len(tokens))), attend)
         tokens.append(int(model.logits(hidden[-1:])[0].argmax()))
     return tokens[len(prompt) :]
 

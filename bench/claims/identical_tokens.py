@@ -17,6 +17,7 @@ from bench.drive import load
 from bench.harness import Outcome, note
 from bench.peers.dequantized import model_from_gguf
 from bench.text import prompts
+from bench.torch_maths import settle_torch_maths
 from kvloom.config import KvDtype
 from kvloom.engine.params import SamplingParams
 from kvloom.eval.drive import run_one
@@ -91,6 +92,7 @@ def compare(references: Sequence[Reference], kv_dtype: KvDtype) -> list[Divergen
 
 def measure(quick: bool) -> Outcome:
     """Full: 20 prompts of 64 tokens. Quick: 5 prompts of 32."""
+    settle_torch_maths()
     texts, count = (prompts()[::4], 32) if quick else (prompts(), 64)
     manifest = pull(MODEL)
     encode = load_tokenizer(manifest).encode

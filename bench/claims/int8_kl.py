@@ -16,6 +16,7 @@ import torch
 from bench.full_cache import hidden_states
 from bench.harness import Outcome, note
 from bench.text import real_text
+from bench.torch_maths import settle_torch_maths
 from kvloom.config import Activations, default_threads
 from kvloom.model.base import Model
 from kvloom.model.loading import load_model
@@ -47,7 +48,7 @@ def log_probs(model: Model, tokens: list[int], threads: int) -> Iterator[torch.T
     chunks = [min(_CHUNK, len(tokens) - start) for start in range(0, len(tokens), _CHUNK)]
     hidden_TC = hidden_states(model, tokens, chunks, threads)
     for start in range(0, len(tokens), _ROWS):
-        yield model.logits(hidden_TC[start : start + _ROWS]).log_softmax(-1)
+        yield torch.from_numpy(model.logits(hidden_TC[start : start + _ROWS].numpy())).log_softmax(-1)
 
 
 def compare(name: str, exact: Model, rounded: Model, tokens: list[int], threads: int) -> Divergence:
@@ -77,6 +78,7 @@ def divergence(name: str, count: int, threads: int) -> Divergence:
 
 def measure(quick: bool) -> Outcome:
     """Full: 4,096 tokens. Quick: 768."""
+    settle_torch_maths()
     count, threads = QUICK_TOKENS if quick else TOKENS, default_threads()
     found = []
     for name in MODELS:

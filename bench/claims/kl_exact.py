@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from bench.drive import load
 from bench.harness import Outcome, note
 from bench.peers.dequantized import model_from_gguf
 from bench.text import long_text
+from bench.torch_maths import settle_torch_maths
 from kvloom.eval.fidelity import Fidelity, compare_logits, fidelity, summarize
 from kvloom.eval.policy import Damaged, Exact
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import subject_of
+from kvloom.model.base import Logits
 from kvloom.model.store import pull
 
 MODEL = "smollm2-135m-instruct"
@@ -34,7 +37,7 @@ def noticed(found: Fidelity) -> bool:
     return worse and found.kl.low > NOTICED and found.bytes_ratio < 0.75
 
 
-def blocks(logits_TV: torch.Tensor) -> Iterator[torch.Tensor]:
+def blocks(logits_TV: Logits) -> Iterator[Logits]:
     """Logits of a whole text, a few rows at a time."""
     for first in range(0, len(logits_TV), _ROWS):
         yield logits_TV[first : first + _ROWS]
@@ -43,6 +46,7 @@ def blocks(logits_TV: torch.Tensor) -> Iterator[torch.Tensor]:
 def measure(quick: bool) -> Outcome:
     """Full: four texts of 512 tokens. Quick: one of 256."""
     size, count = (256, 1) if quick else (512, 4)
+    settle_torch_maths()
     manifest = pull(MODEL)
     subject = subject_of(load(MODEL, "float32", "float32").loaded)
     tokens = subject.tokenizer.encode(long_text())
@@ -55,8 +59,8 @@ def measure(quick: bool) -> Outcome:
     scores = []
     for text in texts:
         with torch.inference_mode():
-            reference_TV = theirs(torch.tensor([text[:-1]])).logits[0]
-        ours_TV = torch.cat(list(SingleSequence(subject.engine, size).score(text[:-1])))
+            reference_TV = theirs(torch.tensor([text[:-1]])).logits[0].numpy()
+        ours_TV = np.concatenate(list(SingleSequence(subject.engine, size).score(text[:-1])))
         scores.append(compare_logits(blocks(reference_TV), blocks(ours_TV), text[1:]))
         note(f"against transformers: {len(scores)} of {count} texts")
     found = summarize(scores)

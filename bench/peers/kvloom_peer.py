@@ -14,7 +14,7 @@ from kvloom.bench.engine_target import EngineTarget
 from kvloom.bench.target import Answer
 from kvloom.config import CacheConfig, SchedulerConfig
 from kvloom.engine.layout import KvLayout
-from kvloom.engine.sampling import Logits
+from kvloom.engine.sampling import NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.step import Forward
@@ -52,11 +52,11 @@ class KvReads:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forward, name)
 
-    def next_logits(self, batch: Batch) -> list[tuple[Chunk, Logits]]:
+    def next_scores(self, batch: Batch) -> list[tuple[Chunk, NextScores]]:
         model = self.forward.model
         assert isinstance(model, Decoder)
         before = model.kv_bytes_read()
-        found = self.forward.next_logits(batch)
+        found = self.forward.next_scores(batch)
         if len(batch.tokens_T) == len(batch.chunks):
             self.decode_bytes += model.kv_bytes_read() - before
         return found

@@ -32,6 +32,7 @@ T* at(Address address) {
 }
 
 typedef nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Indices;
+typedef nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Tokens;
 typedef nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> Floats;
 typedef std::vector<std::tuple<Address, Address, int64_t, int64_t>> Ropes;  // cos, sin, positions, half
 
@@ -61,13 +62,14 @@ class Decoder {
   void hidden(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
               const Ropes& ropes, const Indices& wanted, const Floats& out) {
     if (out.shape(1) != (size_t)model_.width()) throw nb::value_error("hidden states are as wide as the model");
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr);
+    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr, nullptr);
   }
 
   void scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-              const Ropes& ropes, const Indices& wanted, const Floats& out) {
+              const Ropes& ropes, const Indices& wanted, const Floats& out, const Tokens& likeliest) {
     if (out.shape(1) != (size_t)model_.head.outputs) throw nb::value_error("logits are as wide as the vocabulary");
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data());
+    if (likeliest.size() != wanted.size()) throw nb::value_error("there must be one likeliest token per wanted row");
+    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data(), likeliest.data());
   }
 
   void logits(Address hidden, int64_t rows, Address logits) {
@@ -88,11 +90,12 @@ class Decoder {
 
  private:
   void run(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-           const Ropes& ropes, const Indices& wanted, const Floats& out, float* hidden, float* logits) {
+           const Ropes& ropes, const Indices& wanted, const Floats& out, float* hidden, float* logits,
+           int64_t* likeliest) {
     if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
     if (out.shape(0) != wanted.size()) throw nb::value_error("there must be one result per wanted row");
-    DecoderStep step{tokens.data(), rows,  std::move(parts), &kv.layers, {}, wanted.data(), (int64_t)wanted.size(),
-                     hidden,        logits};
+    DecoderStep step{tokens.data(),          rows,   std::move(parts), &kv.layers, {}, wanted.data(),
+                     (int64_t)wanted.size(), hidden, logits,           likeliest};
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
     raise_fault(find_fault(model_, step));
@@ -148,7 +151,7 @@ void bind_decoder(nb::module_& m) {
       .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert())
+           "wanted"_a.noconvert(), "out"_a.noconvert(), "likeliest"_a.noconvert())
       .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")

@@ -109,6 +109,12 @@ void bind_ops(nb::module_& m) {
         KV_PICK(ops_kernels, choose_isa(isa)).gelu_tanh_mul({at<float>(x), at<float>(out), rows, width, threads});
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
+  m.def(
+      "largest",
+      [](uintptr_t x, uintptr_t out, int64_t rows, int64_t width, int threads, const std::string& isa) {
+        KV_PICK(ops_kernels, choose_isa(isa)).largest({at<float>(x), at<int64_t>(out), rows, width, threads});
+      },
+      NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
 }
 
 }  // namespace

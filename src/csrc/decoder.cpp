@@ -62,7 +62,10 @@ class Pass {
     if (step_.num_wanted == 0) return;
     float* hidden = step_.hidden ? step_.hidden : at_.normed;
     norm(model_.norm, hidden);
-    if (step_.logits) run_head(model_, hidden, rows_, step_.logits, state_);
+    if (!step_.logits) return;
+    run_head(model_, hidden, rows_, step_.logits, state_);
+    clock_.measure(Operator::largest,
+                   [&] { ops_.largest({step_.logits, step_.likeliest, rows_, model_.head.outputs, model_.threads}); });
   }
 
  private:

@@ -85,8 +85,9 @@ struct DecoderStep {
   std::vector<RopeTable> ropes;
   const int64_t* wanted;  // rows whose hidden state is asked for
   int64_t num_wanted;
-  float* hidden;  // [num_wanted, width], or null
-  float* logits;  // [num_wanted, vocabulary], or null
+  float* hidden;       // [num_wanted, width], or null
+  float* logits;       // [num_wanted, vocabulary], or null
+  int64_t* likeliest;  // [num_wanted], where each row's largest logit is; null without logits
 };
 
 // Running memory of a decoder: one step at a time.

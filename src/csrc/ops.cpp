@@ -113,6 +113,37 @@ void split_heads(const SplitHeadsArgs& a) {
   });
 }
 
+// False only when none of x is above `limit` or NaN: infinities of both signs make it say true without need.
+inline bool may_exceed(const float* x, int64_t n, float limit) {
+  if (n % 16) return true;
+  v16 top = splat(limit), sum = splat(0.0f);
+  for (int64_t i = 0; i < n; i += 16) {
+    top = vmax(load(x + i), top);
+    sum = sum + load(x + i);
+  }
+  const float total = fold_sum(sum);
+  return fold_max(top) > limit || total != total;
+}
+
+// Blocks that hold nothing larger than what was found, nearly all, are passed over without a look at single numbers.
+inline int64_t first_largest(const float* x, int64_t n) {
+  constexpr int64_t block = 1024;
+  int64_t best = 0;
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t end = begin + block < n ? begin + block : n;
+    if (begin > 0 && !may_exceed(x + begin, end - begin, x[best])) continue;
+    for (int64_t i = begin; i < end; i++) {
+      if (x[i] != x[i]) return i;
+      if (x[i] > x[best]) best = i;
+    }
+  }
+  return best;
+}
+
+void largest(const LargestArgs& a) {
+  for_rows(a.rows, a.width, a.threads, [&](int64_t r) { a.out[r] = first_largest(a.x + r * a.width, a.width); });
+}
+
 void silu_mul(const GateArgs& args) {
   gate_mul(args, [](v16 x) { return silu(x); });
 }
@@ -123,7 +154,7 @@ void gelu_tanh_mul(const GateArgs& args) {
 
 }  // namespace
 
-const OpsKernels ops_kernels = {rms_norm, rope, split_heads, silu_mul, gelu_tanh_mul};
+const OpsKernels ops_kernels = {rms_norm, rope, split_heads, silu_mul, gelu_tanh_mul, largest};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

@@ -51,12 +51,21 @@ struct GateArgs {
   int threads;
 };
 
+// out [rows]: where the largest of x [rows, width] is, the first one of several; a NaN counts as larger than all.
+struct LargestArgs {
+  const float* x;
+  int64_t* out;
+  int64_t rows, width;
+  int threads;
+};
+
 struct OpsKernels {
   void (*rms_norm)(const NormArgs&);
   void (*rope)(const RopeArgs&);
   void (*split_heads)(const SplitHeadsArgs&);
   void (*silu_mul)(const GateArgs&);
   void (*gelu_tanh_mul)(const GateArgs&);
+  void (*largest)(const LargestArgs&);
 };
 KV_DECLARE_VARIANTS(OpsKernels, ops_kernels)
 

@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load public names on first use: importing torch takes seconds, and not every use of the package needs it."""
+    """Load public names on first use: importing an engine takes time that not every use of the package has."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module `kvloom` has no attribute `{name}`")

@@ -1,7 +1,7 @@
 """The door to the C++ extension: says what it can run.
 
-The extension has its own team of threads (``src/csrc/pool.cpp``) and links no OpenMP: torch's is the only one in the
-process.
+The extension has its own team of threads (``src/csrc/pool.cpp``) and links no OpenMP: where torch is loaded too, its
+runtime is the only one in the process.
 """
 
 from __future__ import annotations

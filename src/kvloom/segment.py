@@ -70,7 +70,13 @@ class SpanSet:
         return SpanSet((Span(0, length),)) if length > 0 else SpanSet()
 
     def __len__(self) -> int:
-        return sum([span.stop - span.start for span in self.spans])
+        spans = self.spans
+        if len(spans) == 1:  # what a step asks about, a dozen times per row
+            return spans[0].stop - spans[0].start
+        return sum([span.stop - span.start for span in spans])
+
+    def __bool__(self) -> bool:
+        return bool(self.spans)
 
     def __iter__(self) -> Iterator[Span]:
         return iter(self.spans)
@@ -82,6 +88,8 @@ class SpanSet:
         return SpanSet.of((*self.spans, *other.spans))
 
     def __sub__(self, other: SpanSet) -> SpanSet:
+        if other is self:
+            return SpanSet()
         left: list[Span] = []
         for span in self.spans:
             start = span.start
@@ -100,6 +108,8 @@ class SpanSet:
 
     def first(self, count: int) -> SpanSet:
         """The lowest ``count`` positions (all of them when there are fewer)."""
+        if count >= len(self):
+            return self
         taken: list[Span] = []
         for span in self.spans:
             if count <= 0:

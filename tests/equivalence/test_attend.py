@@ -12,10 +12,9 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import Case, World, int32, joined, ragged_part, ragged_pool, softmax_oracle
-from kvloom.attend.base import Attend
-from kvloom.attend.cpu import CpuAttend
+from in_torch import CpuAttend, ReferenceAttend, TensorAttend, stored
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan
-from kvloom.attend.reference import ReferenceAttend
+from kvloom.attend.reference import stored_dtype
 from kvloom.codec import CODECS
 from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import isas
@@ -59,7 +58,7 @@ def dense_part(plan: Plan) -> DensePart:
     return part
 
 
-def backend(name: str, memory: torch.Tensor) -> Attend:
+def backend(name: str, memory: torch.Tensor) -> TensorAttend:
     return ReferenceAttend(memory) if name == "reference" else CpuAttend(memory, threads=2, isa=name)
 
 
@@ -77,7 +76,7 @@ def test_segmentations_equal_dense_attention(
     world.fill_cached(under_test)
     found = world.step(under_test)
     assert error(found, world.oracle()) <= STORED_TOLERANCE
-    assert error(found, world.oracle(stored=False)) <= RAW_TOLERANCE[codec]
+    assert error(found, world.oracle(rounded=False)) <= RAW_TOLERANCE[codec]
 
 
 @st.composite
@@ -113,7 +112,7 @@ def test_any_segmentation_equals_dense_attention_and_the_reference(case: Case, d
     world.fill_cached(cpu)
     found = world.step(cpu)
     assert error(found, world.oracle()) <= STORED_TOLERANCE
-    assert error(found, world.oracle(stored=False)) <= RAW_TOLERANCE[case.codec]
+    assert error(found, world.oracle(rounded=False)) <= RAW_TOLERANCE[case.codec]
     absent = [set(data.draw(st.lists(st.sampled_from(sorted(table))))) for table in world.tables]
     assert error(world.step(cpu, absent=absent), world.step(reference, absent=absent)) <= STORED_TOLERANCE
 
@@ -156,12 +155,12 @@ def test_ragged_pages_equal_attention_over_what_is_kept(case: Case, keep: float,
     q_THD, layer = world.gather(world.q, case.rows), 1
     found = CpuAttend(pool.memory, threads=2).attend(q_THD, plan, layer)
     assert error(found, ReferenceAttend(pool.memory).attend(q_THD, plan, layer)) <= STORED_TOLERANCE
-    numbers, group, row = world.format.numbers, case.heads // case.kv_heads, 0
+    group, row = case.heads // case.kv_heads, 0
     for b, asked in enumerate(case.rows):
         rows = slice(row, row := row + len(asked))
         for head in range(case.kv_heads):
             positions = kept[layer, b, head]
-            k, v = (numbers.decode(numbers.encode(x[b][positions, head, None])) for x in (world.k, world.v))
+            k, v = (stored(world.format, x[b][positions, head, None]).float() for x in (world.k, world.v))
             visible = positions <= torch.tensor(asked, dtype=torch.long)[:, None]
             if window is not None:
                 visible &= positions > torch.tensor(asked, dtype=torch.long)[:, None] - window
@@ -249,18 +248,18 @@ def test_write_stores_what_the_codec_says(codec: str, isa: str) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_write_keeps_nan(codec: str) -> None:
-    stored = []
+    memories = []
     for isa in isas():
         world = World.of(Case(lengths=(1,), rows=((0,),), codec=codec))
         world.pool.memory.zero_()
         world.k[0][0, 0, 0] = torch.nan
         world.store(CpuAttend(world.pool.memory, threads=1, isa=isa), [(0,)])
         start = world.format.cell_offset(1, 0)
-        keys = world.pool.memory[start : start + world.format.k_bytes].view(world.format.numbers.dtype)
+        keys = world.pool.memory[start : start + world.format.k_bytes].view(stored_dtype(world.format))
         assert bool(keys[0].isnan())
         assert bool(keys[1:].isfinite().all())
-        stored.append(world.pool.memory)
-    assert all(torch.equal(stored[0], other) for other in stored)
+        memories.append(world.pool.memory)
+    assert all(torch.equal(memories[0], other) for other in memories)
 
 
 def test_a_broken_plan_is_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import Case, World, joined, ragged_part, ragged_pool
-from kvloom.attend.cpu import CpuAttend
+from in_torch import CpuAttend
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import Case, World, int32, joined, ragged_part, ragged_pool
-from kvloom.attend.cpu import CpuAttend
+from in_torch import CpuAttend, ReferenceAttend
 from kvloom.attend.plan import Plan, RaggedPart
-from kvloom.attend.reference import ReferenceAttend
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 import transformers
 
 import tiny
@@ -14,6 +14,7 @@ from bench.full_cache import FullCache
 from equivalence.test_families import CASES, Case, our_model, random_model, save_tokenizer
 from equivalence.test_gguf_models import WIDE
 from equivalence.test_gguf_models import tiny as tiny_llama
+from kvloom.arrays import Bytes, Floats
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import Activations, CacheConfig, EngineConfig, SchedulerConfig
@@ -21,6 +22,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
 from kvloom.kernels import isas
+from kvloom.model.base import Indices
 from kvloom.model.convert import Origin, convert
 from kvloom.model.decoder import Decoder
 from kvloom.model.fused import FusedDecoder, fuse
@@ -52,18 +54,18 @@ def load(case: Case, directory: Path) -> Decoder:
     return model
 
 
-def tokens() -> torch.Tensor:
-    return torch.randint(0, 80, (LENGTH,), generator=torch.Generator().manual_seed(7))
+def tokens() -> Indices:
+    return np.random.default_rng(7).integers(0, 80, LENGTH)
 
 
-def run(model: Decoder, chunks: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def run(model: Decoder, chunks: list[int]) -> tuple[Floats, Bytes]:
     """Hidden states of all rows, and the memory with all KV."""
     cache, start, hidden = FullCache(model.kv_map, LENGTH), 0, []
     attend = CpuAttend(cache.memory, threads=2)
     for size in chunks:
         hidden.append(model.forward(tokens()[start : start + size], cache.plan(start, start + size), attend))
         start += size
-    return torch.cat(hidden), cache.memory
+    return np.concatenate(hidden), cache.memory
 
 
 def apart(model: Decoder) -> Decoder:
@@ -78,9 +80,9 @@ def again(model: Decoder, blocks: tuple[Block, ...]) -> FusedDecoder | None:
 def test_fused_equals_op_by_op(model: Decoder, chunks: list[int]) -> None:
     hidden, memory = run(model, chunks)
     expected, expected_memory = run(apart(model), chunks)
-    assert torch.equal(hidden, expected)
-    assert torch.equal(memory, expected_memory)
-    assert torch.equal(model.logits(hidden), apart(model).logits(hidden))
+    assert np.array_equal(hidden, expected)
+    assert np.array_equal(memory, expected_memory)
+    assert np.array_equal(model.logits(hidden), apart(model).logits(hidden))
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -88,7 +90,7 @@ def test_on_every_instruction_set(model: Decoder, isa: str, monkeypatch: pytest.
     expected, _ = run(model, [LENGTH])
     monkeypatch.setenv("KVLOOM_ISA", isa)
     fused = again(model, model.blocks)
-    assert torch.equal(run(dataclasses.replace(model, fused=fused), [LENGTH])[0], expected)
+    assert np.array_equal(run(dataclasses.replace(model, fused=fused), [LENGTH])[0], expected)
 
 
 @pytest.mark.parametrize("wanted", [[], [0], [43], [3, 17, 18, 40], list(range(LENGTH))], ids=str)
@@ -96,13 +98,14 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
     expected, expected_memory = run(model, [LENGTH])
     for runner in (model, apart(model)):
         cache = FullCache(model.kv_map, LENGTH)
-        rows = torch.tensor(wanted, dtype=torch.int64)
+        rows = np.array(wanted, np.int64)
         attend = CpuAttend(cache.memory, threads=2)
         hidden = runner.forward(tokens(), cache.plan(0, LENGTH), attend, rows)
-        assert torch.equal(hidden, expected[wanted])
-        scores = runner.scores(tokens().numpy(), cache.plan(0, LENGTH), attend, rows.numpy())
-        assert torch.equal(torch.from_numpy(scores), model.logits(expected[wanted]))
-        assert torch.equal(cache.memory, expected_memory)
+        assert np.array_equal(hidden, expected[rows])
+        scores = runner.scores(tokens(), cache.plan(0, LENGTH), attend, rows)
+        assert np.array_equal(scores.logits_RV, model.logits(expected[rows]))
+        assert scores.likeliest_R.tolist() == scores.logits_RV.argmax(axis=1).tolist()
+        assert np.array_equal(cache.memory, expected_memory)
 
 
 def test_many_requests_at_once(model: Decoder) -> None:
@@ -145,8 +148,8 @@ def test_seconds_are_counted_per_operator(small_model: Decoder) -> None:
     before = small_model.fused.kernel.seconds()
     small_model.logits(run(small_model, [LENGTH])[0])
     after = small_model.fused.kernel.seconds()
-    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head"}
-    assert all(after[name] > before[name] for name in after)
+    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "gate", "head", "largest"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"largest"}  # nobody wanted that
 
 
 class Odd(PreNormBlock):
@@ -163,13 +166,13 @@ def test_a_block_that_cannot_be_described_runs_op_by_op(small_model: Decoder) ->
     blocks = (odd, *others)
     assert again(small_model, blocks) is None
     mixed = dataclasses.replace(small_model, blocks=blocks, fused=None)
-    assert torch.equal(run(mixed, [LENGTH])[0], run(small_model, [LENGTH])[0])
+    assert np.array_equal(run(mixed, [LENGTH])[0], run(small_model, [LENGTH])[0])
 
 
 def test_another_backend_runs_op_by_op(small_model: Decoder) -> None:
     cache = FullCache(small_model.kv_map, LENGTH)
     hidden = small_model.forward(tokens(), cache.plan(0, LENGTH), ReferenceAttend(cache.memory))
-    torch.testing.assert_close(hidden, run(small_model, [LENGTH])[0], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(hidden, run(small_model, [LENGTH])[0], atol=1e-4, rtol=0)
 
 
 def test_what_does_not_fit_is_refused(small_model: Decoder) -> None:
@@ -177,17 +180,17 @@ def test_what_does_not_fit_is_refused(small_model: Decoder) -> None:
     cache = FullCache(small_model.kv_map, LENGTH)
     attend, plan = CpuAttend(cache.memory, threads=1), cache.plan(0, LENGTH)
     with pytest.raises(InternalError, match="vocabulary"):
-        small_model.forward(torch.full((LENGTH,), VOCAB), plan, attend)
+        small_model.forward(np.full(LENGTH, VOCAB), plan, attend)
     for rows in ([LENGTH], [-1]):
         with pytest.raises(InternalError, match="wanted"):
-            small_model.forward(tokens(), plan, attend, torch.tensor(rows))
+            small_model.forward(tokens(), plan, attend, np.array(rows))
     with pytest.raises(InternalError, match="ascend"):
-        small_model.forward(tokens(), plan, attend, torch.tensor([3, 2]))
+        small_model.forward(tokens(), plan, attend, np.array([3, 2]))
     fewer = dataclasses.replace(plan, layers=plan.layers[:-1])
     with pytest.raises(InternalError, match="number of layers"):
         small_model.forward(tokens(), fewer, attend)
     with pytest.raises(InternalError, match="int64"):
-        small_model.forward(tokens().int(), plan, attend)
+        small_model.forward(tokens().astype(np.int32), plan, attend)
     with pytest.raises(InternalError, match="one token per row"):
         small_model.forward(tokens()[1:], plan, attend)
     first = small_model.blocks[0]
@@ -207,6 +210,6 @@ def test_quantized_weights(kind: str, activations: Activations, tmp_path: Path) 
     assert isinstance(model, Decoder)
     hidden, memory = run(model, CHUNKS)
     expected, expected_memory = run(apart(model), CHUNKS)
-    assert torch.equal(hidden, expected)
-    assert torch.equal(memory, expected_memory)
-    assert torch.equal(model.logits(hidden), apart(model).logits(hidden))
+    assert np.array_equal(hidden, expected)
+    assert np.array_equal(memory, expected_memory)
+    assert np.array_equal(model.logits(hidden), apart(model).logits(hidden))

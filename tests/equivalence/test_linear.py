@@ -9,8 +9,9 @@ import pytest
 import torch
 from ggml_blocks import KINDS, block_cols, random_raw
 
+import in_torch as ops
 from kvloom.kernels import isas
-from kvloom.model import ops, reference_ops
+from kvloom.model import reference_ops
 from kvloom.model.weight import Weight
 
 ISAS = isas()
@@ -26,7 +27,7 @@ def random_x(rows: int, cols: int) -> torch.Tensor:
 
 def assert_close(y_RO: torch.Tensor, x_RC: torch.Tensor, weight: Weight, bias_O: torch.Tensor | None) -> None:
     """Within the worst that rounding can do to a chain of that length."""
-    w_OC = weight.dequantize().double()
+    w_OC = ops.dequantized(weight).double()
     exact = torch.nn.functional.linear(x_RC.double(), w_OC, None if bias_O is None else bias_O.double())
     size = x_RC.double().abs() @ w_OC.abs().T + (0 if bias_O is None else bias_O.abs())
     assert bool(((y_RO - exact).abs() <= (weight.cols + 2) * 2.0**-24 * size).all())
@@ -73,7 +74,7 @@ def test_the_order_of_arithmetic_is_the_documented_one(isa: str, rows: int) -> N
     fmaf = ctypes.CDLL(ctypes.util.find_library("m")).fmaf
     fmaf.argtypes, fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
     weight, x_RC, bias_O = pack("F32", 5, 300), random_x(rows, 300), torch.randn(5)
-    y_RO, w_OC = ops.linear(x_RC, weight, bias_O, 1, isa=isa), weight.dequantize()
+    y_RO, w_OC = ops.linear(x_RC, weight, bias_O, 1, isa=isa), ops.dequantized(weight)
     for r in (0, rows - 1):
         for o in range(5):
             total = float(bias_O[o])

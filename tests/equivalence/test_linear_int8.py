@@ -9,8 +9,9 @@ from ggml_blocks import HALVES, KINDS, block_cols, random_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import in_torch as ops
 from kvloom.kernels import isas
-from kvloom.model import ops, reference_ops
+from kvloom.model import reference_ops
 from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
 
@@ -46,7 +47,7 @@ def test_close_to_the_reference(
     x_RC, bias_O = random_x(rows, weight.cols, seed), torch.randn(outputs)
     ours = ops.linear(x_RC, weight, bias_O, 2, activations, isa=isa)
     theirs = reference_ops.linear(x_RC, weight, bias_O, 1, activations)
-    largest_OC = weight.dequantize().abs().unflatten(1, (-1, 16)).amax(-1).repeat_interleave(16, dim=1)
+    largest_OC = ops.dequantized(weight).abs().unflatten(1, (-1, 16)).amax(-1).repeat_interleave(16, dim=1)
     size_RO = x_RC.abs() @ largest_OC.T + bias_O.abs()
     # The second digit is of what the first left, which the reference rounds once more.
     tolerance = {"int8": 1e-5, "int16": 1e-4}[activations]
@@ -129,7 +130,7 @@ def test_the_largest_codes_do_not_overflow(isa: str, activations: Precision) -> 
         for sign in (1.0, -1.0):
             x_RC = torch.full((13, 256), 127.0 * sign)
             ours = ops.linear(x_RC, weight, None, 1, activations, isa=isa)
-            assert torch.equal(ours.double(), x_RC.double() @ weight.dequantize().double().T), (kind, code)
+            assert torch.equal(ours.double(), x_RC.double() @ ops.dequantized(weight).double().T), (kind, code)
 
 
 @pytest.mark.parametrize("isa", ISAS)

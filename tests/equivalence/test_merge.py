@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import Case, World, joined, softmax_oracle
-from kvloom.attend.cpu import CpuAttend
+from in_torch import CpuAttend
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend

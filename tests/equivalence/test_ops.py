@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import in_torch as ops
 from kvloom.kernels import isas
-from kvloom.model import ops, reference_ops
+from kvloom.model import reference_ops
+from kvloom.model.ops import largest
 
 ISAS = isas()
 WIDTHS = (1, 15, 16, 64, 100, 576)
@@ -146,3 +151,16 @@ def test_mistaken_shapes_are_caught() -> None:
 def test_positions_outside_of_the_tables_are_caught(bad: int) -> None:
     with pytest.raises(AssertionError, match="outside of tables of 4"):
         ops.rope(torch.zeros(2, 1, 64), torch.tensor([0, bad], dtype=torch.int32), *angles(4, 32), 1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_largest_is_the_first_of_the_largest_as_numpy_finds_it(isa: str, data: st.DataObject) -> None:
+    """Few different values, so that ties are common; infinities and NaN in places."""
+    width = data.draw(st.sampled_from([1, 15, 16, 1023, 1024, 1040, 3072, 4099]))
+    seed = data.draw(st.integers(0, 1000))
+    x_RV = np.random.default_rng(seed).integers(-3, 4, (5, width)).astype(np.float32)
+    for value in data.draw(st.lists(st.sampled_from([math.inf, -math.inf, math.nan, 9.0, -0.0]), max_size=4)):
+        x_RV[data.draw(st.integers(0, 4)), data.draw(st.integers(0, width - 1))] = value
+    assert largest(x_RV, 2, isa=isa).tolist() == x_RV.argmax(axis=1).tolist()

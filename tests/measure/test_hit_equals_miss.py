@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
-import torch
 
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
@@ -37,8 +37,8 @@ def test_every_situation_holds(situation, windows) -> None:
 def test_wrong_bytes_in_the_cache_are_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def scribbling(engine: Engine, prompt: list[int], params: SamplingParams) -> Answer:
         answer = run_one(engine, prompt, params)
-        floats = engine.ledger.arena.memory.view(torch.float32)
-        floats.copy_(torch.randn(floats.shape, generator=torch.Generator().manual_seed(1)))
+        floats = engine.ledger.arena.memory.view(np.float32)
+        floats[:] = np.random.default_rng(1).standard_normal(floats.size, np.float32)
         return answer
 
     monkeypatch.setattr(situations, "run_one", scribbling)
@@ -46,7 +46,7 @@ def test_wrong_bytes_in_the_cache_are_noticed(name: str, monkeypatch: pytest.Mon
 
     def scribbling_all(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> list[Answer]:
         answers = run_all(engine, prompts, params)
-        engine.ledger.arena.memory.zero_()
+        engine.ledger.arena.memory.fill(0)
         return answers
 
     monkeypatch.setattr(situations, "run_all", scribbling_all)

@@ -14,7 +14,7 @@ ORDER = (
     "errors",
     "config",
     "segment",
-    "torch_maths",
+    "arrays",
     "codec",
     "policy",
     "memory",

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from kvloom.model.ops import linear
+from in_torch import linear
 from kvloom.model.weight import Weight
 
 

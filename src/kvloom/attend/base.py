@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
+from kvloom.arrays import Floats
 from kvloom.attend.plan import Plan
 
 
 class Attend(Protocol):
     """Reads and writes KV pages of one arena."""
 
-    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         """Store this step's new keys (already rotated) and values, float32, where the plan says.
 
         Rows whose page is NO_PAGE are skipped. Must be called before ``attend`` of the same layer.
         """
         ...
 
-    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         """Attend every row over the KV it may see.
 
         Parameters

@@ -6,10 +6,13 @@ A plan is looked at once, when its first layer runs; further calls of the same p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from kvloom import _kernels
+from kvloom.arrays import Bytes, Floats
 from kvloom.attend.plan import DensePart, Part, Plan, RaggedPart
 from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import choose_isa
@@ -55,42 +58,43 @@ class CpuAttend:
         One of ``kernels.isas()``; None takes the best (or KVLOOM_ISA). The answer does not depend on it.
     """
 
-    def __init__(self, memory: torch.Tensor, threads: int, isa: str | None = None) -> None:
-        _check(memory, "memory", torch.uint8, (memory.numel(),))
-        if memory.data_ptr() % GRAIN_BYTES:
+    def __init__(self, memory: Bytes, threads: int, isa: str | None = None) -> None:
+        _check(memory, "memory", np.uint8, (memory.size,))
+        if memory.ctypes.data % GRAIN_BYTES:
             raise InternalError(f"the arena must start at a multiple of {GRAIN_BYTES} bytes")
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         self.memory = memory
         self.threads = threads
         self.isa = choose_isa(isa)
-        self._address, self._bytes = memory.data_ptr(), memory.numel()
+        self._address, self._bytes = memory.ctypes.data, memory.nbytes
         self._last: BoundPlan | None = None
         self._seen: tuple[object, ...] = ()
 
-    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
         target = plan.layers[layer].writes
         if target is None:
             raise InternalError(f"layer {layer} does not own KV")
         index, slot = target
         fmt = plan.parts[index].format
-        _check(k_TKD, "k_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
-        _check(v_TKD, "v_TKD", torch.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
+        _check(k_TKD, "k_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
+        _check(v_TKD, "v_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
         bound = self.bind(plan)
-        keys, values = k_TKD.data_ptr(), v_TKD.data_ptr()
+        keys, values = k_TKD.ctypes.data, v_TKD.ctypes.data
         _kernels.write(bound.rows, bound.parts[index], slot, keys, values, self.threads, self.isa)
 
-    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         """See ``Attend.attend``."""
         layer_plan = plan.layers[layer]
         num_rows, num_heads, _ = q_THD.shape
         v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
-        out_THD, lse_TH = torch.empty(num_rows, num_heads, v_dim), torch.empty(num_rows, num_heads)
+        out_THD = np.empty((num_rows, num_heads, v_dim), np.float32)
+        lse_TH = np.empty((num_rows, num_heads), np.float32)
         bound = self.bind(plan)
         for order, (index, slot) in enumerate(layer_plan.reads):
             part = plan.parts[index]
-            _check(q_THD, "q_THD", torch.float32, (plan.num_rows, num_heads, part.format.k_dim))
+            _check(q_THD, "q_THD", np.float32, (plan.num_rows, num_heads, part.format.k_dim))
             if num_heads % _heads(part) or part.format.v_dim != v_dim:
                 raise InternalError(f"layer {layer}: {num_heads} query heads do not fit {part.format}")
             _kernels.attend(
@@ -99,9 +103,9 @@ class CpuAttend:
                 bound.schedule(index, slot, num_heads, self.threads),
                 slot,
                 layer_plan.scale,
-                q_THD.data_ptr(),
-                out_THD.data_ptr(),
-                lse_TH.data_ptr(),
+                q_THD.ctypes.data,
+                out_THD.ctypes.data,
+                lse_TH.ctypes.data,
                 order > 0,
                 self.threads,
                 self.isa,
@@ -185,10 +189,10 @@ def _check_slots(plan: Plan) -> None:
             raise InternalError(f"layer {number} writes to a part that is read only")
 
 
-def _check(tensor: torch.Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.is_cpu:
+def _check(array: npt.NDArray[Any], name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    if array.dtype == dtype and array.shape == shape and array.flags.c_contiguous:
         return
     raise InternalError(
-        f"{name} must be contiguous {dtype} of shape {tuple(shape)} on the CPU, got {tensor.dtype} of shape "
-        f"{tuple(tensor.shape)}, strides {tensor.stride()}, on {tensor.device}"
+        f"{name} must be contiguous {np.dtype(dtype)} of shape {shape}, got {array.dtype} of shape {array.shape}, "
+        f"strides {array.strides}"
     )

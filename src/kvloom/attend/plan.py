@@ -14,7 +14,7 @@ import numpy.typing as npt
 from kvloom.memory.format import PageFormat
 
 Ints = npt.NDArray[np.int32]
-"""Arrays of a plan live on the host; numpy's cost a step less than torch's, which are slow to touch when small."""
+"""Arrays of a plan live on the host."""
 
 NO_PAGE = -1
 """Marks, in the int32 arrays that kernels read, a row whose KV is not written or a page that is not there."""

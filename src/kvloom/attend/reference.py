@@ -6,31 +6,47 @@ from dataclasses import dataclass
 
 import torch
 
+from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
 from kvloom.memory.cells import cell, labels
+from kvloom.memory.format import PageFormat
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""By codec."""
+
+
+def stored_dtype(fmt: PageFormat) -> torch.dtype:
+    """What a page's keys and values are, as torch sees them. ``Tensor.to`` rounds as the codec promises."""
+    return _DTYPES[fmt.codec]
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAttend:
-    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes as one uint8 tensor."""
+    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes; inside, all is torch."""
 
-    memory: torch.Tensor
+    memory: Bytes
 
-    def write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, plan: Plan, layer: int) -> None:
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         target = plan.layers[layer].writes
         assert target is not None, f"layer {layer} does not own KV"
         part = plan.parts[target[0]]
         assert isinstance(part, DensePart)
+        dtype = stored_dtype(part.format)
+        stored_k_TKD, stored_v_TKD = (torch.from_numpy(x).to(dtype) for x in (k_TKD, v_TKD))
         for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
             if page == NO_PAGE:
                 continue
             for head in range(part.format.heads):
-                keys_DS, values_SD = cell(self.memory, part.format, page, target[1], head)
-                keys_DS[:, slot] = part.format.numbers.encode(k_TKD[row, head])
-                values_SD[slot] = part.format.numbers.encode(v_TKD[row, head])
+                keys_DS, values_SD = self._cell(part.format, page, target[1], head)
+                keys_DS[:, slot] = stored_k_TKD[row, head]
+                values_SD[slot] = stored_v_TKD[row, head]
 
-    def attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
+    def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
+        out_THD, lse_TH = self._attend(torch.from_numpy(q_THD), plan, layer)
+        return out_THD.numpy(), lse_TH.numpy()
+
+    def _attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
         layer_plan = plan.layers[layer]
         num_rows, num_heads, _ = q_THD.shape
         v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
@@ -74,15 +90,15 @@ class ReferenceAttend:
                     part.format.tokens, last + 1 - start
                 )  # beyond the last row nothing is visible, or even written
                 if count > 0:
-                    keys_DS, values_SD = cell(self.memory, part.format, int(part.page_ids_P[p]), layer_slot, head)
+                    keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), layer_slot, head)
                     positions = torch.arange(start, start + count)
                     pieces.append((keys_DS.T[:count], values_SD[:count], positions, torch.zeros(count)))
         else:
             at = (layer_slot * plan.num_seqs + b) * part.heads + head
             for p in range(int(part.cell_pages_C1[at]), int(part.cell_pages_C1[at + 1])):
                 count = int(part.page_counts_P[p])
-                keys_DS, values_SD = cell(self.memory, part.format, int(part.page_ids_P[p]), 0, 0)
-                positions, bias = labels(self.memory, part.format, int(part.page_ids_P[p]))
+                keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), 0, 0)
+                positions, bias = map(torch.from_numpy, labels(self.memory, part.format, int(part.page_ids_P[p])))
                 pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
         if not pieces:
             empty = torch.zeros(0)
@@ -93,7 +109,13 @@ class ReferenceAttend:
                 empty,
             )
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
-        return part.format.numbers.decode(keys), part.format.numbers.decode(values), positions, bias
+        return keys.float(), values.float(), positions, bias
+
+    def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
+        keys_DS, values_SD = cell(self.memory, fmt, page, layer_slot, head)
+        dtype = stored_dtype(fmt)
+        return torch.from_numpy(keys_DS).view(dtype), torch.from_numpy(values_SD).view(dtype)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
 
 class Codec(Protocol):
-    """Encodes float32 values into bytes of a fixed size and back.
+    """A way to store float32 values in a fixed number of bytes. Kernels and the reference know codecs by name.
 
-    ``relative_error`` bounds ``|decode(encode(x)) - x| <= relative_error * |x|`` for normal x in range.
+    ``relative_error`` bounds ``|stored(x) - x| <= relative_error * |x|`` for normal x in range.
     """
 
     @property
@@ -18,9 +16,4 @@ class Codec(Protocol):
     @property
     def value_bytes(self) -> int: ...
     @property
-    def dtype(self) -> torch.dtype: ...
-    @property
     def relative_error(self) -> float: ...
-
-    def encode(self, values: torch.Tensor) -> torch.Tensor: ...
-    def decode(self, stored: torch.Tensor) -> torch.Tensor: ...

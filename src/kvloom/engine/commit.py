@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kvloom.engine.outputs import CompletionDelta, RequestUpdate, TokenLogprobs
 from kvloom.engine.pages import Pages
 from kvloom.engine.request import Request, Sequence, Status
-from kvloom.engine.sampling import Logits, token_logprobs
+from kvloom.engine.sampling import Logits, NextScores, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.stats import StepWatch
 from kvloom.segment import Span, SpanSet
@@ -54,12 +54,12 @@ class Commit:
                 token = request.prompt_token_ids[position + 1]
                 request.prompt_logprobs[position + 1] = token_logprobs(logits_V, token, top, self.token_text)
 
-    def sampled(self, sequence: Sequence, logits_V: Logits) -> None:
+    def sampled(self, sequence: Sequence, scores: NextScores) -> None:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
         for index in range(len(request.sequences), request.params.n):
-            self._fork(sequence, index, logits_V)
-        self._extend(sequence, logits_V)
+            self._fork(sequence, index, scores)
+        self._extend(sequence, scores)
 
     def end(self, request: Request, error: str | None = None) -> RequestUpdate:
         """End a request from outside (abort, or ``error``); returns its last update."""
@@ -80,7 +80,7 @@ class Commit:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _fork(self, parent: Sequence, index: int, logits_V: Logits) -> None:
+    def _fork(self, parent: Sequence, index: int, scores: NextScores) -> None:
         """Another continuation draws its first token. If no place is free it waits: the index knows the prompt."""
         child = self.new_child(parent.request, index)
         parent.request.sequences.append(child)
@@ -88,15 +88,15 @@ class Commit:
         if joins:
             self.pages.share(parent, child)
         self.queues.start(child)
-        self._extend(child, logits_V)
+        self._extend(child, scores)
         if not joins and child.status is Status.RUNNING:
             self.queues.remove(child)
             self.queues.enqueue(child)
 
-    def _extend(self, sequence: Sequence, logits_V: Logits) -> None:
+    def _extend(self, sequence: Sequence, scores: NextScores) -> None:
         params = sequence.request.params
         self.watch.lap("commit")
-        token = sequence.sampler.draw(logits_V)
+        token = sequence.sampler.draw(scores.logits_V, scores.likeliest)
         self.watch.lap("sample")
         sequence.tokens.append(token)
         sequence.gaps = SpanSet((Span(len(sequence.tokens) - 1, len(sequence.tokens)),))
@@ -104,7 +104,7 @@ class Commit:
         self._time(sequence)
         logprobs: tuple[TokenLogprobs, ...] | None = None
         if params.logprobs is not None:
-            logprobs = (token_logprobs(logits_V, token, params.logprobs, self.token_text),)
+            logprobs = (token_logprobs(scores.logits_V, token, params.logprobs, self.token_text),)
         text = self._release_text(sequence, token)
         self._note(
             sequence,
@@ -150,7 +150,8 @@ class Commit:
 
     def _update(self, request: Request, error: str | None = None) -> RequestUpdate:
         _, deltas = self._deltas.pop(request.id, (request, []))
-        if request.finished or error is not None:
+        finished = request.finished or error is not None
+        if finished:
             request.metrics.total_s = self.clock() - request.submitted_s
         return RequestUpdate(
             request.id,
@@ -158,6 +159,6 @@ class Commit:
             tuple(deltas),
             request.metrics,
             request.prompt_logprobs,
-            finished=request.finished or error is not None,
+            finished=finished,
             error=error,
         )

@@ -25,7 +25,7 @@ from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
-from kvloom.engine.step import Forward, torch_on_one_core
+from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError
 from kvloom.memory.arena import Arena
@@ -147,10 +147,9 @@ class Engine:
         failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
         self.watch.lap("schedule")
         if draft.chunks:
-            with torch_on_one_core():
-                batch = form_batch(list(draft.chunks.values()), self.layout.layers)
-                self.watch.lap("plan")
-                self._run(batch)
+            batch = form_batch(list(draft.chunks.values()), self.layout.layers)
+            self.watch.lap("plan")
+            self._run(batch)
             self._learn(draft, self.clock() - began_s)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -165,16 +164,16 @@ class Engine:
         scored = [n for n, chunk in enumerate(batch.chunks) if chunk.sequence.wants_prompt_scores]
         if scored:
             hidden_RC = self.forward.hidden(batch)
-            logits = self.forward.logits_after(batch, hidden_RC)
+            scores = self.forward.scores_after(batch, hidden_RC)
         else:
-            logits = self.forward.next_logits(batch)
+            scores = self.forward.next_scores(batch)
         self.watch.lap("forward")
         for n in scored:
             self.commit.prompt_scored(batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n))
         for chunk in batch.chunks:
             self.commit.written(chunk)
-        for chunk, logits_V in logits:
-            self.commit.sampled(chunk.sequence, logits_V)
+        for chunk, next_scores in scores:
+            self.commit.sampled(chunk.sequence, next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 

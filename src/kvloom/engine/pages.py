@@ -47,7 +47,7 @@ class Pages:
         for mine, theirs in zip(parent.tables, child.tables, strict=True):
             for index, page in mine.pages():
                 self.ledger.hold(page, child.owner)
-                theirs.put(index, page, filled=int(mine.filled[index]), writable=False)
+                theirs.put(index, page, filled=mine.filled[index], writable=False)
                 mine.writable[index] = False
 
     def written(self, sequence: Sequence, spans: SpanSet) -> None:
@@ -58,7 +58,7 @@ class Pages:
                 for index in table.mark(span):
                     self._publish(sequence, group, index, PAGE_TOKENS)
                     table.seal(index)
-        for index in page_indices(spans):
+        for index in page_indices(spans) if sequence.announced else ():
             if all(table.get(index) is None or table.is_full(index) for table in sequence.tables):
                 self._keep_promise(sequence, index)
 
@@ -99,7 +99,7 @@ class Pages:
         if page is None:
             return False
         self._copy(old, page, table)
-        table.put(index, page, filled=int(table.filled[index]), writable=True)
+        table.put(index, page, filled=table.filled[index], writable=True)
         self.ledger.release([old], owner)
         return True
 
@@ -136,7 +136,7 @@ class Pages:
     def _copy(self, source: PageId, target: PageId, table: PageTable) -> None:
         memory, size = self.ledger.arena.memory, table.format.page_bytes
         start, stop = source * GRAIN_BYTES, target * GRAIN_BYTES
-        memory[stop : stop + size].copy_(memory[start : start + size])
+        memory[stop : stop + size] = memory[start : start + size]
 
 
 def page_indices(spans: SpanSet) -> list[int]:
@@ -153,5 +153,5 @@ def page_indices(spans: SpanSet) -> list[int]:
 def _unwritten(table: PageTable, index: int, spans: SpanSet) -> bool:
     """True when some position of ``spans`` on this page is not written yet."""
     page = Span(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS)
-    filled = int(table.filled[index])
+    filled = table.filled[index]
     return any(not filled >> (p - page.start) & 1 for span in SpanSet((page,)) & spans for p in span.positions())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,13 @@ _TOPS = (256, 4096, 32768)
 
 Logits = npt.NDArray[np.float32]
 _Tokens = npt.NDArray[np.intp]
+
+
+class NextScores(NamedTuple):
+    """What the model says of one sequence's next token. ``likeliest``: the first of the largest logits."""
+
+    logits_V: Logits
+    likeliest: int
 
 
 @dataclass(slots=True)
@@ -39,10 +47,12 @@ class Sampler:
         names = [seed % 2**64 for seed in seeds]
         return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
 
-    def draw(self, logits_V: Logits) -> int:
-        """Choose a token; ``logits_V`` is not modified."""
+    def draw(self, logits_V: Logits, likeliest: int | None = None) -> int:
+        """Choose a token; ``logits_V`` is not modified. ``likeliest``: the first of its largest, if that is known."""
         adjusted = self._penalised(logits_V)
-        if self.generator is None:
+        if self.generator is None and adjusted is logits_V and likeliest is not None:
+            token = likeliest
+        elif self.generator is None:
             token = int(np.argmax(adjusted))
         else:
             token = self._random(adjusted / np.float32(self.params.temperature), self.generator)

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
-from kvloom.engine.sampling import Logits
+from kvloom.engine.sampling import Logits, NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
-from kvloom.model.base import Model
+from kvloom.model.base import Model, Scores
 
 _LOGIT_ROWS = 128
 """Prompt logits are fetched so many rows at a time: a row of a large vocabulary is a megabyte."""
-
-
-@contextmanager
-def torch_on_one_core() -> Iterator[None]:
-    """Keep torch's own threads asleep: they would spin for the cores that the kernels' team is using.
-
-    What torch does in a step is small copies; the setting is the calling thread's, and is put back.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +23,34 @@ class Forward:
     model: Model
     attend: Attend
 
-    def next_logits(self, batch: Batch) -> list[tuple[Chunk, Logits]]:
-        """For every chunk that closes its sequence's gaps: the logits (vocab_size,) of its last row.
+    def next_scores(self, batch: Batch) -> list[tuple[Chunk, NextScores]]:
+        """For every chunk that closes its sequence's gaps: the scores of its last row.
 
         The KV of all rows is written when this returns.
         """
-        logits_RV = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
-        return [(chunk, logits_RV[r]) for r, chunk in enumerate(chunk for chunk in batch.chunks if chunk.closes)]
+        scores = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
+        return _by_chunk([chunk for chunk in batch.chunks if chunk.closes], scores)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
+    def hidden(self, batch: Batch) -> Floats:
         """The same for a batch in which prompt scores are wanted: hidden states of the wanted rows, (R, width)."""
-        tokens, wanted = torch.from_numpy(batch.tokens_T), torch.from_numpy(batch.wanted_R)
-        return self.model.forward(tokens, batch.plan, self.attend, wanted)
+        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
 
-    def logits_after(self, batch: Batch, hidden_RC: torch.Tensor) -> list[tuple[Chunk, Logits]]:
-        """``next_logits`` from hidden states."""
+    def scores_after(self, batch: Batch, hidden_RC: Floats) -> list[tuple[Chunk, NextScores]]:
+        """``next_scores`` from hidden states."""
         closing = [(c, batch.wanted_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
         if not closing:
             return []
-        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]]).numpy()
-        return [(chunk, logits_RV[r]) for r, (chunk, _) in enumerate(closing)]
+        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]])
+        return _by_chunk([chunk for chunk, _ in closing], Scores.of(logits_RV))
 
-    def prompt_logits(self, batch: Batch, hidden_RC: torch.Tensor, n: int) -> Iterator[tuple[int, Logits]]:
+    def prompt_logits(self, batch: Batch, hidden_RC: Floats, n: int) -> Iterator[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""
         first, last = batch.wanted_starts[n], batch.wanted_starts[n + 1]
         positions = [p for span in batch.chunks[n].spans for p in span.positions()]
         for start in range(first, last, _LOGIT_ROWS):
-            rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)]).numpy()
+            rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)])
             yield from zip(positions[start - first :], rows, strict=False)
+
+
+def _by_chunk(chunks: list[Chunk], scores: Scores) -> list[tuple[Chunk, NextScores]]:
+    return list(zip(chunks, map(NextScores, scores.logits_RV, scores.likeliest_R.tolist()), strict=True))

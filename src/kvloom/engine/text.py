@@ -33,6 +33,8 @@ class TextState:
 
     def push(self, token_id: int) -> str:
         """Add a token; return the text to release. Sets ``stopped_by`` when a stop string is complete."""
+        if not self.stops:
+            return self.stream.push(token_id)
         self.pending += self.stream.push(token_id)
         found = self._earliest_stop()
         if found is not None:
@@ -60,7 +62,7 @@ class TextState:
 
     def _undecided(self) -> int:
         """Length of the longest tail that is the beginning of a stop string."""
-        longest = max(map(len, self.stops), default=1) - 1
+        longest = max(map(len, self.stops)) - 1
         for size in range(min(longest, len(self.pending)), 0, -1):
             tail = self.pending[-size:]
             if any(stop.startswith(tail) for stop in self.stops):

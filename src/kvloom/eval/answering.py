@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
@@ -192,7 +190,7 @@ class KeptAnswers:
         ends = self.subject.tokenizer.eos_token_ids
         logits_V = sequence.append(ids)
         while True:
-            token = int(np.argmax(logits_V.numpy()))
+            token = int(logits_V.argmax())
             made.append(token)
             times.append(time.perf_counter())
             if token in ends or len(made) == count:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from kvloom.attend.plan import Ints, RaggedPart
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
-from kvloom.memory.cells import cell, labels
+from kvloom.memory.cells import Stored, cell, decoded, labels
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable
@@ -46,7 +45,7 @@ class Compactor:
         sizes: list[int] = []
         for slot, layer in enumerate(dense.layers):
             stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
-            k_SKD, v_SKD = (torch.stack([dense.numbers.decode(x[n]) for x in stored], dim=1) for n in (0, 1))
+            k_SKD, v_SKD = (np.stack([decoded(x[n], dense.codec) for x in stored], axis=1) for n in (0, 1))
             kept = policy.keep(LayerContext(layer, positions_S, k_SKD, v_SKD))
             _check(policy, kept, dense.heads, len(positions_S))
             for (k_SD, v_SD), chosen in zip(stored, kept, strict=True):
@@ -57,19 +56,18 @@ class Compactor:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
 
-    def _stored(
-        self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(k_SD, v_SD) of one (layer, head), in the stored dtype."""
+    def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
+        """(k_SD, v_SD) of one (layer, head), as they are stored."""
         cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
-        empty = torch.zeros(0, fmt.k_dim, dtype=fmt.numbers.dtype), torch.zeros(0, fmt.v_dim, dtype=fmt.numbers.dtype)
-        return torch.cat([empty[0], *(keys.T for keys, _ in cells)]), torch.cat([empty[1], *(v for _, v in cells)])
+        if not cells:
+            return np.zeros((0, fmt.k_dim), np.float16), np.zeros((0, fmt.v_dim), np.float16)
+        return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
 
     def _fill(
         self,
         fmt: PageFormat,
-        k_SD: torch.Tensor,
-        v_SD: torch.Tensor,
+        k_SD: Stored,
+        v_SD: Stored,
         positions_S: np.ndarray[tuple[int], np.dtype[np.int64]],
     ) -> PageId:
         page = self.ledger.allocate(fmt, int(positions_S[0]), self.owner)
@@ -79,7 +77,7 @@ class Compactor:
         keys_DS, values_SD = cell(memory, fmt, page, 0, 0)
         keys_DS[:, :count], values_SD[:count] = k_SD.T, v_SD
         places, bias = labels(memory, fmt, page)
-        places[:count], bias[:count] = torch.from_numpy(positions_S), 0.0
+        places[:count], bias[:count] = positions_S, 0.0
         return page
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from kvloom.errors import EvalError
+from kvloom.eval.likelihood import log_softmax
 from kvloom.eval.policy import Exact, KeepPolicy, Policy
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.stats import Interval, bootstrap
 from kvloom.eval.subject import Subject
+from kvloom.model.base import Indices, Logits
 
 Floats = npt.NDArray[np.float64]
 _BLOCK = 32
@@ -49,7 +50,7 @@ class Fidelity:
     bytes_ratio: float
 
 
-def compare_logits(exact: Iterable[torch.Tensor], other: Iterable[torch.Tensor], targets: Sequence[int]) -> TokenScores:
+def compare_logits(exact: Iterable[Logits], other: Iterable[Logits], targets: Sequence[int]) -> TokenScores:
     """Score two streams of logits blocks (R, V), cut alike, against the tokens that really follow.
 
     Row n predicts ``targets[n]``; rows beyond the targets are left out. Raises EvalError when a stream is too short.
@@ -57,7 +58,7 @@ def compare_logits(exact: Iterable[torch.Tensor], other: Iterable[torch.Tensor],
     parts = []
     first = 0
     for a_RV, b_RV in zip(exact, other, strict=False):
-        wanted = torch.tensor(list(targets[first : first + len(a_RV)]))
+        wanted = np.array(targets[first : first + len(a_RV)], np.int64)
         if not len(wanted):
             break
         parts.append(_compare_block(a_RV[: len(wanted)], b_RV[: len(wanted)], wanted))
@@ -68,12 +69,12 @@ def compare_logits(exact: Iterable[torch.Tensor], other: Iterable[torch.Tensor],
     return TokenScores(columns[0], columns[1], columns[2], columns[3].astype(bool))
 
 
-def _compare_block(a_RV: torch.Tensor, b_RV: torch.Tensor, targets_R: torch.Tensor) -> list[Floats]:
-    a, b = torch.log_softmax(a_RV.double(), -1), torch.log_softmax(b_RV.double(), -1)
-    kl_R = (a.exp() * (a - b)).sum(-1)
-    at = targets_R[:, None]
-    same_R = (a_RV.argmax(-1) == b_RV.argmax(-1)).double()
-    return [x.numpy() for x in (-a.gather(1, at)[:, 0], -b.gather(1, at)[:, 0], kl_R.clamp_min(0.0), same_R)]
+def _compare_block(a_RV: Logits, b_RV: Logits, targets_R: Indices) -> list[Floats]:
+    a, b = log_softmax(a_RV), log_softmax(b_RV)
+    kl_R = (np.exp(a) * (a - b)).sum(axis=-1)
+    rows_R = np.arange(len(targets_R))
+    same_R = (a_RV.argmax(axis=-1) == b_RV.argmax(axis=-1)).astype(np.float64)
+    return [-a[rows_R, targets_R], -b[rows_R, targets_R], np.maximum(kl_R, 0.0), same_R]
 
 
 def fidelity(

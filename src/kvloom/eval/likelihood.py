@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from kvloom.engine.engine import Engine
 from kvloom.errors import EvalError
 from kvloom.eval.single import SingleSequence
+from kvloom.model.base import Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,15 @@ def likelihoods(engine: Engine, context: Sequence[int], continuations: Sequence[
 def _likelihood(sequence: SingleSequence, inputs: Sequence[int], targets: Sequence[int]) -> Likelihood:
     total, greedy, first = 0.0, True, 0
     for logits_RV in sequence.score(inputs):
-        wanted_R1 = torch.tensor(targets[first : first + len(logits_RV)])[:, None]
-        logprobs_RV = torch.log_softmax(logits_RV.double(), dim=-1)
-        total += float(logprobs_RV.gather(1, wanted_R1).sum())
-        greedy &= bool((logits_RV.argmax(dim=-1, keepdim=True) == wanted_R1).all())
+        wanted_R = np.array(targets[first : first + len(logits_RV)])
+        total += float(log_softmax(logits_RV)[np.arange(len(wanted_R)), wanted_R].sum())
+        greedy &= bool((logits_RV.argmax(axis=-1) == wanted_R).all())
         first += len(logits_RV)
     return Likelihood(total, greedy)
+
+
+def log_softmax(logits_RV: Logits) -> npt.NDArray[np.float64]:
+    """Log probabilities in nats, (R, V), computed in float64."""
+    shifted_RV = logits_RV.astype(np.float64) - logits_RV.max(axis=-1, keepdims=True)
+    logprobs_RV: npt.NDArray[np.float64] = shifted_RV - np.log(np.exp(shifted_RV).sum(axis=-1, keepdims=True))
+    return logprobs_RV

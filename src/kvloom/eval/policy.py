@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from kvloom.arrays import Floats
 from kvloom.errors import EvalError
 
 Params = Mapping[str, int | float | str]
@@ -32,8 +32,8 @@ class LayerContext:
 
     layer: int
     positions_S: npt.NDArray[np.int64]
-    k_SKD: torch.Tensor
-    v_SKD: torch.Tensor
+    k_SKD: Floats
+    v_SKD: Floats
 
 
 class Policy(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
 
-import torch
+import numpy as np
 
 from kvloom.config import default_threads
 from kvloom.errors import ConfigError, EvalError
@@ -98,7 +98,7 @@ def settings_of(
         seed=seed,
         in_flight=in_flight,
         threads=engine.config.threads or default_threads(),
-        versions={"kvloom": version("kvloom"), "torch": torch.__version__},
+        versions={"kvloom": version("kvloom"), "numpy": np.__version__},
         data=dict(data or {}),
     )
 

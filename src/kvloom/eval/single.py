@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import torch
+import numpy as np
 
+from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.plan import LayerPlan, Plan, RaggedPart
 from kvloom.engine.engine import Engine
-from kvloom.engine.step import torch_on_one_core
 from kvloom.errors import EvalError
 from kvloom.eval.compact import Compactor, ragged_format
 from kvloom.eval.policy import KeepPolicy
@@ -22,6 +22,7 @@ from kvloom.memory.arena import PAGE_METADATA_BYTES, Arena, fitting_slab_bytes, 
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
+from kvloom.model.base import Logits
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import Span, SpanSet
 
@@ -59,14 +60,14 @@ class SingleSequence:
         """Bytes of KV pages held right now, as the ledger counts them."""
         return self._ledger.held_bytes
 
-    def append(self, tokens: Sequence[int]) -> torch.Tensor:
+    def append(self, tokens: Sequence[int]) -> Logits:
         """Compute tokens; logits (vocab_size,) after the last of them, float32."""
         for hidden_TC in self._forward(tokens):
             last_1C = hidden_TC[-1:]
-        with torch_on_one_core():
-            return self._model.logits(last_1C)[0]
+        logits_V: Logits = self._model.logits(last_1C)[0]
+        return logits_V
 
-    def score(self, tokens: Sequence[int]) -> Iterator[torch.Tensor]:
+    def score(self, tokens: Sequence[int]) -> Iterator[Logits]:
         """Compute tokens, teacher-forced; logits (R, vocab_size) after each of them, in blocks of rows.
 
         How the blocks are cut depends on the number of tokens and on the model only.
@@ -74,9 +75,7 @@ class SingleSequence:
         rows = max(1, _LOGIT_VALUES // self._model.vocab_size)
         for hidden_TC in self._forward(tokens):
             for first in range(0, len(hidden_TC), rows):
-                with torch_on_one_core():
-                    logits_RV = self._model.logits(hidden_TC[first : first + rows])
-                yield logits_RV
+                yield self._model.logits(hidden_TC[first : first + rows])
 
     def mark(self) -> None:
         """Remember this length for ``rewind``."""
@@ -114,7 +113,7 @@ class SingleSequence:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _forward(self, tokens: Sequence[int]) -> Iterator[torch.Tensor]:
+    def _forward(self, tokens: Sequence[int]) -> Iterator[Floats]:
         if not tokens or self.length + len(tokens) > self._capacity:
             raise EvalError(f"{len(tokens)} tokens after {self.length} do not fit a capacity of {self._capacity}")
         step = self._layout.step_tokens
@@ -122,8 +121,7 @@ class SingleSequence:
             chunk = list(tokens[start : start + step])
             span = Span(self.length, self.length + len(chunk))
             self._secure(span)
-            with torch_on_one_core():
-                hidden_TC = self._model.forward(torch.tensor(chunk), self._plan(span), self._attend)
+            hidden_TC = self._model.forward(np.array(chunk, np.int64), self._plan(span), self._attend)
             for table in self._tables:
                 table.mark(span)
             self.length = span.stop

@@ -13,8 +13,9 @@ import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 
+from kvloom.arrays import Bytes
 from kvloom.errors import ConfigError, InternalError
 from kvloom.memory.format import PageFormat
 from kvloom.segment import PageId
@@ -71,7 +72,7 @@ class Arena:
 
     budget_bytes: int
     slab_bytes: int
-    memory: torch.Tensor = field(init=False, repr=False)
+    memory: Bytes = field(init=False, repr=False)
     """All bytes, uint8. Untouched slabs cost no physical memory."""
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ class Arena:
         self._mapping = mmap.mmap(-1, count * self.slab_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._mapping.madvise(mmap.MADV_HUGEPAGE)
-        self.memory = torch.frombuffer(self._mapping, dtype=torch.uint8)
+        self.memory = np.frombuffer(self._mapping, dtype=np.uint8)
         self._slabs: dict[int, Slab] = {}
         self._free_slabs = list(range(count - 1, -1, -1))
         self._partial: dict[PageFormat, dict[int, None]] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.segment import PageId, Span, SpanSet
@@ -19,18 +19,19 @@ _NO_PAGE = -1
 class PageTable:
     """Grows as positions are reached. Page n holds positions ``[n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS)``.
 
-    Arrays are read by the plan builder as they are: ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is
-    written), ``writable`` bool (this sequence alone holds the page, and it is not sealed).
+    ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is written), ``writable`` 0 or 1 (this sequence alone
+    holds the page, and it is not sealed). They are read and written one by one, for every sequence and step, which
+    numpy's arrays are slow at; the plan builder takes whole slices.
     """
 
     format: PageFormat
     window: int | None
-    ids: npt.NDArray[np.int32] = field(default_factory=lambda: np.full(8, _NO_PAGE, np.int32))
-    filled: npt.NDArray[np.uint16] = field(default_factory=lambda: np.zeros(8, np.uint16))
-    writable: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(8, np.bool_))
+    ids: array[int] = field(default_factory=lambda: array("i", [_NO_PAGE] * 8))
+    filled: array[int] = field(default_factory=lambda: array("H", [0] * 8))
+    writable: bytearray = field(default_factory=lambda: bytearray(8))
 
     def get(self, index: int) -> PageId | None:
-        page = int(self.ids[index]) if index < len(self.ids) else _NO_PAGE
+        page = self.ids[index] if index < len(self.ids) else _NO_PAGE
         return None if page == _NO_PAGE else PageId(page)
 
     def put(self, index: int, page: PageId, *, filled: int, writable: bool) -> None:
@@ -43,7 +44,7 @@ class PageTable:
 
     def take(self, index: int) -> PageId:
         """Remove and return the page at ``index``."""
-        page = PageId(int(self.ids[index]))
+        page = PageId(self.ids[index])
         self.ids[index], self.filled[index], self.writable[index] = _NO_PAGE, 0, False
         return page
 
@@ -62,21 +63,21 @@ class PageTable:
 
     def pages(self) -> Iterator[tuple[int, PageId]]:
         """(index, page) of every page there is, ascending."""
-        for index in np.flatnonzero(self.ids != _NO_PAGE):
-            yield int(index), PageId(int(self.ids[index]))
+        for index in np.flatnonzero(np.frombuffer(self.ids, np.int32) != _NO_PAGE).tolist():
+            yield index, PageId(self.ids[index])
 
     def is_full(self, index: int) -> bool:
         """True when all entries of page ``index`` are written."""
-        return index < len(self.filled) and int(self.filled[index]) == FULL_MASK
+        return index < len(self.filled) and self.filled[index] == FULL_MASK
 
     def count(self) -> int:
-        return int(np.count_nonzero(self.ids != _NO_PAGE))
+        return len(self.ids) - self.ids.count(_NO_PAGE)
 
     def resident(self) -> SpanSet:
         """Positions whose KV is written."""
         spans = []
         for index, _ in self.pages():
-            mask, base = int(self.filled[index]), index * PAGE_TOKENS
+            mask, base = self.filled[index], index * PAGE_TOKENS
             spans += [Span(base + s, base + s + 1) for s in range(PAGE_TOKENS) if mask >> s & 1]
         return SpanSet.of(spans)
 
@@ -85,6 +86,6 @@ class PageTable:
         if index < size:
             return
         extra = max(size, index + 1 - size)
-        self.ids = np.concatenate([self.ids, np.full(extra, _NO_PAGE, np.int32)])
-        self.filled = np.concatenate([self.filled, np.zeros(extra, np.uint16)])
-        self.writable = np.concatenate([self.writable, np.zeros(extra, np.bool_)])
+        self.ids.extend([_NO_PAGE] * extra)
+        self.filled.extend([0] * extra)
+        self.writable.extend(bytes(extra))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
-from kvloom.model.base import Indices, Logits
+from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
@@ -52,31 +52,25 @@ class Decoder:
     def context_length(self) -> int:
         return self.spec.context_length
 
-    def forward(
-        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
         if self.fused is None or not isinstance(attend, CpuAttend):
             return self.op_by_op(tokens_T, plan, attend, wanted_R)
-        rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R.numpy()
-        return torch.from_numpy(self.fused.hidden(tokens_T.numpy(), attend.bind(plan), rows_R))
+        rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R
+        return self.fused.hidden(tokens_T, attend.bind(plan), rows_R)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Logits:
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
         if self.fused is not None and isinstance(attend, CpuAttend):
             return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
-        tokens, wanted = torch.from_numpy(tokens_T), torch.from_numpy(wanted_R)
-        return self.logits(self.op_by_op(tokens, plan, attend, wanted)).numpy()
+        return Scores.of(self.logits(self.op_by_op(tokens_T, plan, attend, wanted_R)))
 
-    def op_by_op(
-        self, tokens_T: torch.Tensor, plan: Plan, attend: Attend, wanted_R: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def op_by_op(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
         """``forward``, spelled out: what the fused layers must equal bit for bit."""
-        positions_T = torch.from_numpy(plan.positions_T)
         for table in self.ropes:
-            table.cover(int(positions_T.max()))
+            table.cover(int(plan.positions_T.max()))
         x_TC = self.embed.gather(tokens_T, threads=self.threads)
         if self.spec.embed_scale != 1.0:
-            x_TC = x_TC.mul_(self.spec.embed_scale)
-        step = Step(plan, attend, positions_T)
+            x_TC *= np.float32(self.spec.embed_scale)
+        step = Step(plan, attend)
         for layer, block in enumerate(self.blocks):
             x_TC = block(x_TC, step, layer)
         return self.norm(x_TC if wanted_R is None else x_TC[wanted_R])
@@ -89,7 +83,7 @@ class Decoder:
         """KV bytes that the attention of fused layers has read so far; what a step shares counts once. 0 op by op."""
         return 0 if self.fused is None else self.fused.kernel.kv_bytes_read()
 
-    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden_RC: Floats) -> Logits:
         if self.fused is not None:
             return self.fused.logits(hidden_RC)
-        return self.head(hidden_RC.contiguous())
+        return self.head(np.ascontiguousarray(hidden_RC))

@@ -11,28 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from kvloom import _kernels
+from kvloom.arrays import Floats, contiguous_address, vector_address
 from kvloom.attend.cpu import BoundPlan
 from kvloom.attend.plan import LayerPlan
 from kvloom.errors import InternalError
 from kvloom.model import ops
+from kvloom.model.base import Indices, Scores
 from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
-from kvloom.model.rope import RopeAddresses, RopeTable
+from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
 _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 """As ``enum class Gate`` of decoder.h."""
-
-
-Indices = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-_Run = Callable[
-    [Indices, _kernels.Rows, list[_kernels.Part], _kernels.KvPlaces, list[RopeAddresses], Indices, Floats], None
-]
 
 
 @dataclass(slots=True, eq=False)
@@ -54,30 +47,37 @@ class FusedDecoder:
         self._run(self.kernel.hidden, tokens_T, bound, wanted_R, hidden_RC)
         return hidden_RC
 
-    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
-        """Vocabulary logits of the wanted rows, float32 (R, vocabulary)."""
+    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Scores:
+        """Vocabulary logits of the wanted rows."""
         logits_RV = np.empty((wanted_R.size, self.head.weight.rows), np.float32)
-        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV)
-        return logits_RV
+        likeliest_R = np.empty(wanted_R.size, np.int64)
+        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV, likeliest_R)
+        return Scores(logits_RV, likeliest_R)
 
-    def logits(self, hidden_RC: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden_RC: Floats) -> Floats:
         """Vocabulary logits, float32 (R, vocabulary)."""
         rows, width = hidden_RC.shape
         weight = self.head.weight
         assert width == weight.cols, f"{width} features meet a matrix of {weight.cols} columns"
-        assert hidden_RC.dtype == torch.float32, f"float32 wanted, not {hidden_RC.dtype}"
-        hidden_RC = hidden_RC.contiguous()
-        logits_RV = torch.empty(rows, weight.rows)
-        self.kernel.logits(hidden_RC.data_ptr(), rows, logits_RV.data_ptr())
+        hidden_RC = np.ascontiguousarray(hidden_RC)
+        logits_RV = np.empty((rows, weight.rows), np.float32)
+        self.kernel.logits(contiguous_address(hidden_RC), rows, logits_RV.ctypes.data)
         return logits_RV
 
-    def _run(self, kernel: _Run, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices, out: Floats) -> None:
+    def _run(
+        self,
+        kernel: Callable[..., None],
+        tokens_T: Indices,
+        bound: BoundPlan,
+        wanted_R: Indices,
+        *out: Floats | Indices,
+    ) -> None:
         last = _kernels.last_position(bound.rows)
         for table in self.ropes:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         try:
-            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, out)
+            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, *out)
         except (TypeError, ValueError) as error:
             raise InternalError(f"the step does not suit the model: {error}") from None
 
@@ -146,14 +146,11 @@ def _projection(projection: Projection, cols: int, rows: int) -> _kernels.Linear
     return _matrix(weight, projection.bias, projection.activations)
 
 
-def _matrix(weight: Weight, bias_O: torch.Tensor | None, activations: ops.Precision) -> _kernels.LinearMap:
-    if bias_O is not None:
-        _check_vector(bias_O, weight.rows)
-    bias = 0 if bias_O is None else bias_O.data_ptr()
+def _matrix(weight: Weight, bias_O: Floats | None, activations: ops.Precision) -> _kernels.LinearMap:
     return _kernels.linear_map(
-        parts=weight.table.data_ptr(),
+        parts=weight.table.ctypes.data,
         num_parts=len(weight.parts),
-        bias=bias,
+        bias=0 if bias_O is None else vector_address(bias_O, weight.rows),
         cols=weight.cols,
         outputs=weight.rows,
         digits=ops.DIGITS[activations],
@@ -163,11 +160,4 @@ def _matrix(weight: Weight, bias_O: torch.Tensor | None, activations: ops.Precis
 def _norm_weight(norm: Norm | None, width: int) -> _kernels.NormWeight:
     if norm is None:
         return _kernels.norm_weight(0, 0.0)
-    _check_vector(norm.weight, width)
-    return _kernels.norm_weight(norm.weight.data_ptr(), norm.eps)
-
-
-def _check_vector(x: torch.Tensor, size: int) -> None:
-    assert x.dtype == torch.float32, f"float32 wanted, not {x.dtype}"
-    assert x.is_contiguous(), f"contiguous float32 wanted, but the strides are {x.stride()}"
-    assert x.shape == (size,), f"a vector of {size} wanted: {tuple(x.shape)}"
+    return _kernels.norm_weight(vector_address(norm.weight, width), norm.eps)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
+from kvloom.arrays import Floats
 from kvloom.model.family import Family
 from kvloom.model.keys import Keys, hf_rope
 from kvloom.model.layers import Attention, BlockParts, GatedMlp, Norm, Step, Tensors, attention, gated_mlp
@@ -80,9 +79,10 @@ class SandwichBlock:
     mlp: GatedMlp
     post_mlp_norm: Norm
 
-    def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
+    def __call__(self, x_TC: Floats, step: Step, layer: int) -> Floats:
         delta_TC = self.post_attn_norm(self.attention(self.attn_norm(x_TC), step, layer))
-        return x_TC.add_(self.post_mlp_norm(self.mlp(self.mlp_norm.add(x_TC, delta_TC))))
+        x_TC += self.post_mlp_norm(self.mlp(self.mlp_norm.add(x_TC, delta_TC)))
+        return x_TC
 
     def parts(self) -> BlockParts:
         return BlockParts(

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
+import numpy as np
 
+from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.plan import Plan
 from kvloom.model.ops import Precision, add_rms_norm, linear, rms_norm, rope, silu_mul
@@ -21,7 +22,7 @@ from kvloom.model.weight import Weight
 class GatedMul(Protocol):
     """(T, 2 F) as [gate | up] to act(gate) * up, (T, F)."""
 
-    def __call__(self, gate_up_RF: torch.Tensor, threads: int) -> torch.Tensor: ...
+    def __call__(self, gate_up_RF: Floats, threads: int) -> Floats: ...
 
 
 class Tensors(Protocol):
@@ -35,7 +36,7 @@ class Tensors(Protocol):
 class Block(Protocol):
     """One layer of the model. May change ``x_TC`` in place, and returns it."""
 
-    def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor: ...
+    def __call__(self, x_TC: Floats, step: Step, layer: int) -> Floats: ...
     def parts(self) -> BlockParts | None:
         """What it is made of, if that says everything about it: then ``fused`` can run it. None: op by op only."""
         ...
@@ -43,11 +44,10 @@ class Block(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights. ``positions_T``: the plan's, for torch."""
+    """What a layer needs beside its weights."""
 
     plan: Plan
     attend: Attend
-    positions_T: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,11 @@ class Projection:
     """Linear maps of one input, outputs side by side."""
 
     weight: Weight
-    bias: torch.Tensor | None
+    bias: Floats | None
     threads: int
     activations: Precision
 
-    def __call__(self, x_TC: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x_TC: Floats) -> Floats:
         return linear(x_TC, self.weight, self.bias, self.threads, self.activations)
 
 
@@ -67,14 +67,14 @@ class Projection:
 class Norm:
     """RMS norm over the last dimension."""
 
-    weight: torch.Tensor
+    weight: Floats
     eps: float
     threads: int
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: Floats) -> Floats:
         return rms_norm(x, self.weight, self.eps, self.threads)
 
-    def add(self, x_TC: torch.Tensor, delta_TC: torch.Tensor) -> torch.Tensor:
+    def add(self, x_TC: Floats, delta_TC: Floats) -> Floats:
         """Add ``delta_TC`` to ``x_TC`` in place; return the norm of the sum."""
         return add_rms_norm(x_TC, delta_TC, self.weight, self.eps, self.threads)
 
@@ -91,18 +91,18 @@ class Attention:
     kv_heads: int
     head_dim: int
 
-    def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
+    def __call__(self, x_TC: Floats, step: Step, layer: int) -> Floats:
         rows, heads = len(x_TC), self.heads + 2 * self.kv_heads
-        qkv_TXD = self.qkv(x_TC).view(rows, heads, self.head_dim)
+        qkv_TXD = self.qkv(x_TC).reshape(rows, heads, self.head_dim)
         q_THD, k_TKD = qkv_TXD[:, : self.heads], qkv_TXD[:, self.heads : -self.kv_heads]
         if self.qk_norms is not None:
             q_THD, k_TKD = self.qk_norms[0](q_THD), self.qk_norms[1](k_TKD)
         for part in (q_THD, k_TKD):
-            rope(part, step.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
+            rope(part, step.plan.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
         if step.plan.layers[layer].writes is not None:
             v_TKD = qkv_TXD[:, -self.kv_heads :]
-            step.attend.write(k_TKD.contiguous(), v_TKD.contiguous(), step.plan, layer)
-        out_THD, _ = step.attend.attend(q_THD.contiguous(), step.plan, layer)
+            step.attend.write(np.ascontiguousarray(k_TKD), np.ascontiguousarray(v_TKD), step.plan, layer)
+        out_THD, _ = step.attend.attend(np.ascontiguousarray(q_THD), step.plan, layer)
         return self.o(out_THD.reshape(rows, self.heads * self.head_dim))
 
 
@@ -114,7 +114,7 @@ class GatedMlp:
     down: Projection
     gated: GatedMul
 
-    def __call__(self, x_TC: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x_TC: Floats) -> Floats:
         return self.down(self.gated(self.gate_up(x_TC), self.down.threads))
 
 
@@ -139,9 +139,10 @@ class PreNormBlock:
     mlp_norm: Norm
     mlp: GatedMlp
 
-    def __call__(self, x_TC: torch.Tensor, step: Step, layer: int) -> torch.Tensor:
+    def __call__(self, x_TC: Floats, step: Step, layer: int) -> Floats:
         delta_TC = self.attention(self.attn_norm(x_TC), step, layer)
-        return x_TC.add_(self.mlp(self.mlp_norm.add(x_TC, delta_TC)))
+        x_TC += self.mlp(self.mlp_norm.add(x_TC, delta_TC))
+        return x_TC
 
     def parts(self) -> BlockParts:
         return BlockParts(self.attn_norm, self.attention, self.mlp_norm, self.mlp)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import torch
 
+from kvloom.arrays import Bytes, Floats
 from kvloom.config import Activations
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.base import Model
@@ -22,10 +21,10 @@ from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
-from kvloom.torch_maths import settle_torch_maths
 
 _HALF_SPLIT = ("q", "k", "q_bias", "k_bias")
-_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+_VECTOR_KINDS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 _HEAD_PRECISION: dict[Activations, Precision] = {"float32": "float32", "int8": "int16"}
 """The head is where rounding hurts most: in 8 bits it alone would make a third of the divergence."""
@@ -36,7 +35,6 @@ def load_model(manifest: Manifest, threads: int, activations: Activations) -> Mo
 
     At no time is there a second full copy of the weights: each tensor is packed straight from the mapped file.
     """
-    settle_torch_maths()
     spec = manifest.spec
     tensors = FileTensors(manifest, threads, activations)
     full = RopeTable(spec.rope)
@@ -84,12 +82,12 @@ class FileTensors:
         return name in self.manifest.tensors
 
     def projection(self, names: tuple[str, ...], bias_names: tuple[str, ...] = ()) -> Projection:
-        bias = torch.cat([self.vector(name) for name in bias_names]) if bias_names else None
+        bias = np.concatenate([self.vector(name) for name in bias_names]) if bias_names else None
         return Projection(Weight.concat([self.weight(name) for name in names]), bias, self.threads, self.activations)
 
     def norm(self, name: str) -> Norm:
         spec = self.manifest.spec
-        return Norm(self.vector(name) + spec.norm_offset, spec.norm_eps, self.threads)
+        return Norm(self.vector(name) + np.float32(spec.norm_offset), spec.norm_eps, self.threads)
 
     def weight(self, name: str) -> Weight:
         """Pack one matrix."""
@@ -99,16 +97,17 @@ class FileTensors:
         self._let_go(entry)
         return packed
 
-    def vector(self, name: str) -> torch.Tensor:
+    def vector(self, name: str) -> Floats:
         """A float32 copy of a small tensor stored as plain floats."""
         entry = self._entry(name)
-        dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-        if entry.kind not in dtypes:
+        if entry.kind not in _VECTOR_KINDS:
             raise UnsupportedModel(f"tensor `{name}` has type {entry.kind}; norms and biases must be F32, F16 or BF16")
-        raw = torch.from_numpy(self._rows(name).reshape(-1).copy())
-        return raw.view(dtypes[entry.kind]).float()
+        raw = self._rows(name).reshape(-1).copy()
+        if entry.kind == "BF16":  # the upper half of a float32
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return raw.view(_VECTOR_KINDS[entry.kind]).astype(np.float32)
 
-    def _rows(self, name: str) -> _Bytes:
+    def _rows(self, name: str) -> Bytes:
         """The stored bytes, one row of the matrix per row (a vector: one value per row)."""
         entry = self._entry(name)
         flat = np.frombuffer(self._map(entry.file), dtype=np.uint8, count=entry.nbytes, offset=entry.offset)
@@ -143,7 +142,7 @@ class FileTensors:
             self._map(entry.file).madvise(mmap.MADV_DONTNEED, start, entry.offset + entry.nbytes - start)
 
 
-def half_split_rows(rows: _Bytes, spec: ModelSpec) -> _Bytes:
+def half_split_rows(rows: Bytes, spec: ModelSpec) -> Bytes:
     """Undo the pairing of GGUF's Llama: rows (0, 1), (2, 3), ... of a head become halves (0, 2, ...), (1, 3, ...).
 
     A quantized row is a whole number of blocks, so rows move as bytes and nothing is quantized again.

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from kvloom import _kernels
+from kvloom.arrays import Floats, contiguous_address, float_address, vector_address
 from kvloom.model.weight import Weight
 
 Precision = Literal["float32", "int8", "int16"]
@@ -25,14 +27,14 @@ DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
 
 
 def linear(
-    x_RC: torch.Tensor,
+    x_RC: Floats,
     weight: Weight,
-    bias_O: torch.Tensor | None,
+    bias_O: Floats | None,
     threads: int,
     activations: Precision = "float32",
     *,
     isa: str | None = None,
-) -> torch.Tensor:
+) -> Floats:
     """x W^T + b, float32 (R, O).
 
     ``x_RC`` and ``bias_O`` are float32 and contiguous. With float32 activations each output is one chain of fused
@@ -41,12 +43,12 @@ def linear(
     """
     rows, cols = x_RC.shape
     assert cols == weight.cols, f"{cols} features meet a matrix of {weight.cols} columns"
-    out_RO = torch.empty(rows, weight.rows)
+    out_RO = np.empty((rows, weight.rows), np.float32)
     _kernels.linear(
-        _floats(x_RC),
-        weight.table.data_ptr(),
-        0 if bias_O is None else _vector(bias_O, weight.rows),
-        out_RO.data_ptr(),
+        contiguous_address(x_RC),
+        weight.table.ctypes.data,
+        0 if bias_O is None else vector_address(bias_O, weight.rows),
+        out_RO.ctypes.data,
         rows,
         cols,
         weight.rows,
@@ -58,9 +60,7 @@ def linear(
     return out_RO
 
 
-def rms_norm(
-    x: torch.Tensor, weight_C: torch.Tensor, eps: float, threads: int, *, isa: str | None = None
-) -> torch.Tensor:
+def rms_norm(x: Floats, weight_C: Floats, eps: float, threads: int, *, isa: str | None = None) -> Floats:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension; the result is contiguous.
 
     ``x`` is float32 (R, C), or (T, H, C) to normalize heads. Only its last dimension must be contiguous, so
@@ -70,24 +70,24 @@ def rms_norm(
 
 
 def add_rms_norm(
-    x_RC: torch.Tensor,
-    delta_RC: torch.Tensor,
-    weight_C: torch.Tensor,
+    x_RC: Floats,
+    delta_RC: Floats,
+    weight_C: Floats,
     eps: float,
     threads: int,
     *,
     isa: str | None = None,
-) -> torch.Tensor:
+) -> Floats:
     """Add ``delta_RC`` to the residual stream ``x_RC`` in place, and return the norm of the sum."""
-    assert delta_RC.shape == x_RC.shape, f"{tuple(delta_RC.shape)} added to {tuple(x_RC.shape)}"
-    return _rms_norm(x_RC, _floats(delta_RC), weight_C, eps, threads, isa)
+    assert delta_RC.shape == x_RC.shape, f"{delta_RC.shape} added to {x_RC.shape}"
+    return _rms_norm(x_RC, contiguous_address(delta_RC), weight_C, eps, threads, isa)
 
 
 def rope(
-    x_THD: torch.Tensor,
-    positions_T: torch.Tensor,
-    cos_PD: torch.Tensor,
-    sin_PD: torch.Tensor,
+    x_THD: Floats,
+    positions_T: npt.NDArray[np.int32],
+    cos_PD: Floats,
+    sin_PD: Floats,
     threads: int,
     *,
     isa: str | None = None,
@@ -100,18 +100,17 @@ def rope(
     """
     tokens, heads, dim = x_THD.shape
     num_positions, half = table = cos_PD.shape
-    strides = x_THD.stride()
-    assert strides[2] == 1, f"the last dimension must be contiguous: {strides}"
-    assert sin_PD.shape == table, f"tables differ: {tuple(table)} and {tuple(sin_PD.shape)}"
+    strides = _steps(x_THD)
+    assert sin_PD.shape == table, f"tables differ: {table} and {sin_PD.shape}"
     assert 2 * half <= dim, f"{2 * half} features to rotate, but heads have {dim}"
-    assert positions_T.dtype == torch.int32, f"positions must be int32, not {positions_T.dtype}"
-    assert positions_T.shape == (tokens,), f"{tuple(positions_T.shape)} positions for {tokens} tokens"
-    assert positions_T.is_contiguous(), "positions must be contiguous"
+    assert positions_T.dtype == np.int32, f"positions must be int32, not {positions_T.dtype}"
+    assert positions_T.shape == (tokens,), f"{positions_T.shape} positions for {tokens} tokens"
+    assert positions_T.flags.c_contiguous, "positions must be contiguous"
     in_range = _kernels.rope(
-        _address(x_THD),
-        positions_T.data_ptr(),
-        _floats(cos_PD),
-        _floats(sin_PD),
+        float_address(x_THD),
+        positions_T.ctypes.data,
+        contiguous_address(cos_PD),
+        contiguous_address(sin_PD),
         num_positions,
         tokens,
         heads,
@@ -124,34 +123,31 @@ def rope(
     assert in_range, f"positions outside of tables of {num_positions}: {positions_T.tolist()}"
 
 
-def silu_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
+def silu_mul(gate_up_RF: Floats, threads: int, *, isa: str | None = None) -> Floats:
     """silu(gate) * up, float32 (R, F); ``gate_up_RF`` is (R, 2F), gate first, contiguous."""
     out_RF = _gated(gate_up_RF)
     rows, width = out_RF.shape
-    _kernels.silu_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa or "")
+    _kernels.silu_mul(contiguous_address(gate_up_RF), out_RF.ctypes.data, rows, width, threads, isa or "")
     return out_RF
 
 
-def gelu_tanh_mul(gate_up_RF: torch.Tensor, threads: int, *, isa: str | None = None) -> torch.Tensor:
+def gelu_tanh_mul(gate_up_RF: Floats, threads: int, *, isa: str | None = None) -> Floats:
     """gelu(gate) * up (gelu in tanh form), float32 (R, F); ``gate_up_RF`` as in ``silu_mul``."""
     out_RF = _gated(gate_up_RF)
     rows, width = out_RF.shape
-    _kernels.gelu_tanh_mul(_floats(gate_up_RF), out_RF.data_ptr(), rows, width, threads, isa or "")
+    _kernels.gelu_tanh_mul(contiguous_address(gate_up_RF), out_RF.ctypes.data, rows, width, threads, isa or "")
     return out_RF
 
 
-def _rms_norm(
-    x: torch.Tensor, delta: int, weight_C: torch.Tensor, eps: float, threads: int, isa: str | None
-) -> torch.Tensor:
-    shape, strides = x.shape, x.stride()
-    assert strides[-1] == 1, f"the last dimension must be contiguous: {strides}"
+def _rms_norm(x: Floats, delta: int, weight_C: Floats, eps: float, threads: int, isa: str | None) -> Floats:
+    shape, strides = x.shape, _steps(x)
     (outer, width), heads = (shape[0], shape[-1]), len(shape) == 3
-    out = torch.empty(shape)
+    out = np.empty(shape, np.float32)
     _kernels.rms_norm(
-        _address(x),
+        float_address(x),
         delta,
-        _vector(weight_C, width),
-        out.data_ptr(),
+        vector_address(weight_C, width),
+        out.ctypes.data,
         outer,
         shape[1] if heads else 1,
         width,
@@ -164,23 +160,23 @@ def _rms_norm(
     return out
 
 
-def _gated(gate_up_RF: torch.Tensor) -> torch.Tensor:
+def largest(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
+    """``x_RV.argmax(axis=1)``: the first of the largest, or the first NaN. (R, V) contiguous -> (R,)."""
+    rows, width = x_RV.shape
+    assert width, "rows are empty"
+    first_R = np.empty(rows, np.int64)
+    _kernels.largest(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
+    return first_R
+
+
+def _gated(gate_up_RF: Floats) -> Floats:
     rows, width = gate_up_RF.shape
     assert width % 2 == 0, f"gate and up cannot share {width} features"
-    return torch.empty(rows, width // 2)
+    return np.empty((rows, width // 2), np.float32)
 
 
-def _floats(x: torch.Tensor) -> int:
-    """Address of a contiguous float32 tensor."""
-    assert x.is_contiguous(), f"contiguous float32 wanted, but the strides are {x.stride()}"
-    return _address(x)
-
-
-def _address(x: torch.Tensor) -> int:
-    assert x.dtype == torch.float32, f"float32 wanted, not {x.dtype}"
-    return x.data_ptr()
-
-
-def _vector(x: torch.Tensor, size: int) -> int:
-    assert x.shape == (size,), f"a vector of {size} wanted: {tuple(x.shape)}"
-    return _floats(x)
+def _steps(x: Floats) -> tuple[int, ...]:
+    """Strides in values. numpy gives arrays without values strides of 0."""
+    strides = tuple(stride // x.itemsize for stride in x.strides)
+    assert strides[-1] == 1 or x.size == 0, f"the last dimension must be contiguous: {strides}"
+    return strides

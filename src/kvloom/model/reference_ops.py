@@ -19,7 +19,9 @@ def linear(
     isa: str | None = None,
 ) -> torch.Tensor:
     parts = [Weight([part], weight.cols) for part in weight.parts]
-    y_RO = torch.cat([_as_met(x_RC, part, activations) @ part.dequantize().T for part in parts], dim=1)
+    y_RO = torch.cat(
+        [_as_met(x_RC, part, activations) @ torch.from_numpy(part.dequantize()).T for part in parts], dim=1
+    )
     return y_RO if bias_O is None else y_RO + bias_O
 
 

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
+from kvloom.arrays import Floats, contiguous_address
 from kvloom.model.spec import DivisorScaling, LinearScaling, Llama3Scaling, RopeSpec
 
 _BLOCK = 1024
+_NONE, _ALL = np.float32(0), np.float32(1)
 
 
-def inverse_frequencies(rope: RopeSpec) -> torch.Tensor:
+def inverse_frequencies(rope: RopeSpec) -> Floats:
     """Radians per position, float32 (dim / 2). Computed in float32 as models were trained with."""
-    frequencies = 1.0 / (rope.base ** (torch.arange(0, rope.dim, 2, dtype=torch.int64).float() / rope.dim))
+    exponents = np.arange(0, rope.dim, 2).astype(np.float32) / np.float32(rope.dim)
+    frequencies = np.float32(1) / _rounded(np.float64(rope.base) ** exponents.astype(np.float64))
     match rope.scaling:
         case LinearScaling(factor=factor):
-            return frequencies / factor
+            return frequencies / np.float32(factor)
         case Llama3Scaling():
             return _llama3(frequencies, rope.scaling)
         case DivisorScaling(divisors=divisors):
-            return frequencies / torch.tensor(divisors, dtype=torch.float32)
+            each: Floats = np.array(divisors, np.float32)
+            return frequencies / each
         case None:
             return frequencies
 
 
-def _llama3(frequencies: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:
+def _rounded(exact: npt.NDArray[np.float64]) -> Floats:
+    """To float32. Functions are taken in float64 and rounded once: the same bits on every machine and numpy."""
+    rounded: Floats = exact.astype(np.float32)
+    return rounded
+
+
+def _llama3(frequencies: Floats, scaling: Llama3Scaling) -> Floats:
     """Keep short wavelengths, divide long ones, blend between."""
     low, high, context = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context
-    wavelength = 2 * math.pi / frequencies
-    keep = ((context / wavelength - low) / (high - low)).clamp(0.0, 1.0)
-    return (1 - keep) * frequencies / scaling.factor + keep * frequencies
+    wavelength = np.float32(2 * math.pi) / frequencies
+    keep: Floats = np.clip((np.float32(context) / wavelength - np.float32(low)) / np.float32(high - low), _NONE, _ALL)
+    blended: Floats = (_ALL - keep) * frequencies / np.float32(scaling.factor) + keep * frequencies
+    return blended
 
 
 RopeAddresses = tuple[int, int, int, int]
@@ -45,20 +57,21 @@ class RopeTable:
 
     def __init__(self, rope: RopeSpec) -> None:
         self._frequencies = inverse_frequencies(rope)
-        self._hold(torch.empty(0, rope.dim // 2), torch.empty(0, rope.dim // 2))
+        self._hold(np.empty((0, rope.dim // 2), np.float32), np.empty((0, rope.dim // 2), np.float32))
 
     def cover(self, position: int) -> None:
         """Make every row up to ``position`` valid."""
         if position < self.addresses[2]:
             return
         blocks = range(len(self.cos) // _BLOCK, max(position // _BLOCK + 1, 2 * len(self.cos) // _BLOCK))
-        angles = [torch.arange(n * _BLOCK, (n + 1) * _BLOCK).float()[:, None] * self._frequencies for n in blocks]
+        starts = [n * _BLOCK for n in blocks]
+        angles = [np.arange(n, n + _BLOCK, dtype=np.float32)[:, None] * self._frequencies for n in starts]
         self._hold(
-            torch.cat([self.cos, *(block.cos() for block in angles)]),
-            torch.cat([self.sin, *(block.sin() for block in angles)]),
+            np.concatenate([self.cos, *(_rounded(np.cos(block.astype(np.float64))) for block in angles)]),
+            np.concatenate([self.sin, *(_rounded(np.sin(block.astype(np.float64))) for block in angles)]),
         )
 
-    def _hold(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    def _hold(self, cos: Floats, sin: Floats) -> None:
         self.cos, self.sin = cos, sin
         positions, half = cos.shape
-        self.addresses: RopeAddresses = cos.data_ptr(), sin.data_ptr(), positions, half
+        self.addresses: RopeAddresses = contiguous_address(cos), contiguous_address(sin), positions, half

@@ -122,7 +122,7 @@ def _build(final: Path, name: str, source: str, fetch: Callable[[Path], Path], s
         if here is not None and here.stamp == stamp and _complete(here):  # another process was faster
             return here
         with _staging(final) as staging:
-            from kvloom.model.convert import Origin, convert  # brings in torch
+            from kvloom.model.convert import Origin, convert  # brings in numpy
 
             convert(fetch(staging), staging, Origin(name, source, stamp))
             for litter in ("wheels", "tmp"):

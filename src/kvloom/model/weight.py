@@ -16,14 +16,14 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from kvloom import _kernels
+from kvloom.arrays import Bytes, Floats, aligned_bytes
 from kvloom.errors import ModelFileError, UnsupportedModel
 
 PANEL_ROWS = 32
 
-Raw = npt.NDArray[np.generic] | torch.Tensor
+Raw = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Part:
 
     kind: Kind
     rows: int
-    packed: torch.Tensor
+    packed: Bytes
 
 
 class Weight:
@@ -70,8 +70,8 @@ class Weight:
         self.rows = sum(part.rows for part in parts)
         self.cols = cols
         self.kind = "+".join(dict.fromkeys(part.kind.name for part in parts))
-        entries = [[part.packed.data_ptr(), part.kind.code, part.rows] for part in parts]
-        self.table = torch.tensor(entries, dtype=torch.int64)
+        entries = [[part.packed.ctypes.data, part.kind.code, part.rows] for part in parts]
+        self.table = np.array(entries, np.int64)
 
     @classmethod
     def pack(cls, raw: Raw, kind: str, shape: tuple[int, int], *, threads: int = 1) -> Weight:
@@ -84,16 +84,16 @@ class Weight:
         """
         rows, cols = shape
         layout = _layout(kind, cols)
-        address, num_bytes = _memory(raw)
+        assert raw.flags.c_contiguous, f"a weight of shape {raw.shape} is not contiguous"
         expected = rows * (cols // layout.block_cols) * layout.source_bytes
-        if num_bytes != expected:
+        if raw.nbytes != expected:
             raise ModelFileError(
-                f"a {rows} x {cols} {kind} matrix takes {expected} bytes, but {num_bytes} are there",
+                f"a {rows} x {cols} {kind} matrix takes {expected} bytes, but {raw.nbytes} are there",
                 hint="the file may be truncated: fetch it again",
             )
         panels = -(-rows // PANEL_ROWS)
-        packed = torch.empty(panels * (cols // layout.block_cols) * layout.packed_bytes, dtype=torch.uint8)
-        _kernels.pack_weight(address, layout.code, rows, cols, packed.data_ptr(), threads)
+        packed = aligned_bytes(panels * (cols // layout.block_cols) * layout.packed_bytes)
+        _kernels.pack_weight(raw.ctypes.data, layout.code, rows, cols, packed.ctypes.data, threads)
         return cls([Part(layout, rows, packed)], cols)
 
     @classmethod
@@ -107,26 +107,26 @@ class Weight:
     def nbytes(self) -> int:
         return sum(part.packed.nbytes for part in self.parts)
 
-    def gather(self, ids_R: torch.Tensor, *, threads: int = 1) -> torch.Tensor:
+    def gather(self, ids_R: npt.NDArray[np.int64], *, threads: int = 1) -> Floats:
         """Rows of the matrix as float32 (R, cols): embeddings. ``ids_R`` is int64, each in [0, rows)."""
-        assert ids_R.dtype == torch.int64, f"ids must be int64, not {ids_R.dtype}"
-        ids_R = ids_R.contiguous()
-        out_RC = torch.empty(len(ids_R), self.cols)
+        assert ids_R.dtype == np.int64, f"ids must be int64, not {ids_R.dtype}"
+        ids_R = np.ascontiguousarray(ids_R)
+        out_RC = np.empty((len(ids_R), self.cols), np.float32)
         in_range = _kernels.gather_rows(
-            self.table.data_ptr(),
+            self.table.ctypes.data,
             len(self.parts),
             self.cols,
-            ids_R.data_ptr(),
+            ids_R.ctypes.data,
             len(ids_R),
-            out_RC.data_ptr(),
+            out_RC.ctypes.data,
             threads,
         )
         assert in_range, f"ids outside of a matrix of {self.rows} rows: {ids_R.tolist()}"
         return out_RC
 
-    def dequantize(self) -> torch.Tensor:
+    def dequantize(self) -> Floats:
         """The whole matrix as float32 (rows, cols). For tests: the point of this class is not to do that."""
-        return self.gather(torch.arange(self.rows))
+        return self.gather(np.arange(self.rows))
 
     def __repr__(self) -> str:
         return f"Weight({self.rows} x {self.cols}, {self.kind}, {self.nbytes} bytes)"
@@ -145,13 +145,3 @@ def _layout(kind: str, cols: int) -> Kind:
             hint="take the model in a type with smaller blocks, such as Q8_0 (32) or F16 (1)",
         )
     return layout
-
-
-def _memory(raw: Raw) -> tuple[int, int]:
-    """Address and size in bytes."""
-    if isinstance(raw, torch.Tensor):
-        contiguous, address = raw.is_contiguous(), raw.data_ptr()
-    else:
-        contiguous, address = raw.flags.c_contiguous, raw.ctypes.data
-    assert contiguous, f"a weight of shape {tuple(raw.shape)} is not contiguous"
-    return address, raw.nbytes

@@ -115,8 +115,8 @@ class TestScores:
         assert scores[0] is None
         model, attend = tiny.TinyModel(), tiny.DenseAttend()
         attend.windows = (None, None)
-        hidden = model.forward(torch.tensor(PROMPT), tiny._Positions(np.arange(len(PROMPT))), attend)
-        expected = torch.log_softmax(model.logits(hidden), -1)
+        hidden = model.forward(np.array(PROMPT), tiny._Positions(np.arange(len(PROMPT))), attend)
+        expected = torch.log_softmax(torch.from_numpy(model.logits(hidden)), -1)
         for position in range(1, len(PROMPT)):
             token = PROMPT[position]
             assert scores[position][token].logprob == pytest.approx(float(expected[position - 1, token]), abs=1e-4)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloom.arrays import Floats
 from kvloom.errors import EvalError
 from kvloom.eval.fidelity import compare_logits, fidelity, summarize
 from kvloom.eval.policy import Damaged, Exact
@@ -71,14 +71,14 @@ def test_figures_are_those_of_the_definition(count: int, vocab: int, seed: int) 
     assert summarize([found]).perplexity_other == pytest.approx(math.exp(found.nll_other.mean()))
 
 
-def blocks(values: np.ndarray, rows: int) -> list[torch.Tensor]:
-    return list(torch.tensor(values, dtype=torch.float32).split(rows))
+def blocks(values: np.ndarray, rows: int) -> list[Floats]:
+    return [values[first : first + rows].astype(np.float32) for first in range(0, len(values), rows)]
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     subject = tiny_subject()
     with pytest.raises(EvalError, match="2 tokens to score, but logits for 1"):
-        compare_logits([torch.zeros(1, 3)], [torch.zeros(1, 3)], [0, 1])
+        compare_logits(blocks(np.zeros((1, 3)), 1), blocks(np.zeros((1, 3)), 1), [0, 1])
     for texts, fault in (([], "no text"), ([[1, 2]], "text 0 has 2 tokens"), ([[1] * 600], "text 0 has 600 tokens")):
         with pytest.raises(EvalError, match=fault):
             fidelity(subject, Exact(), texts)

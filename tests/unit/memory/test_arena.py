@@ -38,7 +38,7 @@ def test_pages_are_aligned_disjoint_and_inside(fmt: PageFormat) -> None:
     arena = Arena(1_000_000, 65_536)
     starts = sorted(page * GRAIN_BYTES for page in take_all(arena, fmt))
     assert all(b - a >= fmt.page_bytes for a, b in itertools.pairwise(starts))
-    assert starts[-1] + fmt.page_bytes <= arena.memory.numel()
+    assert starts[-1] + fmt.page_bytes <= arena.memory.size
     arena.check()
 
 
@@ -62,7 +62,7 @@ def test_a_slab_changes_format_when_it_is_empty() -> None:
 def test_trim_returns_memory_and_the_arena_still_works() -> None:
     arena = Arena(1_000_000, 65_536)
     pages = take_all(arena, FULL)
-    arena.memory.fill_(7)
+    arena.memory.fill(7)
     for page in pages:
         arena.free(page)
     arena.trim()

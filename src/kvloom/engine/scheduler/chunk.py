@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 
-_TOGETHER_S = 0.25
-"""Requests that come within this time of an answer's first token count as having come with it."""
+_TOGETHER_S = 0.5
+"""Requests that come within this time of an answer's first token count as having come with it: over HTTP a burst is
+read one by one, on cores that compute the first of it already."""
 
 
 @dataclass(frozen=True, slots=True)
