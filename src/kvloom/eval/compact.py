@@ -59,7 +59,7 @@ class Compactor:
     def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
         """(k_SD, v_SD) of one (layer, head), as they are stored."""
         cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
-        if not cells:
+        if not cells:  # nothing is stored, in whatever dtype
             return np.zeros((0, fmt.k_dim), np.float16), np.zeros((0, fmt.v_dim), np.float16)
         return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
 
