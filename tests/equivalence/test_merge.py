@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import Case, World, joined, softmax_oracle
-from in_torch import CpuAttend
+from in_torch import CpuAttend, ReferenceAttend
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import Plan
-from kvloom.attend.reference import ReferenceAttend
 
 ENTRIES, ROWS, HEADS, DIM = 40, 3, 2, 16
 
