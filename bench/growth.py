@@ -38,7 +38,7 @@ class Plan:
     contexts: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 6000, 8000)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     context: int = 512
-    num_new: int = 33
+    num_new: int = 65
     rounds: int = 3
 
 
@@ -68,8 +68,9 @@ def step_s(answers: Sequence[Answer]) -> float:
     """Seconds of a step in which all requests decode: from the last first token to the first last one."""
     start = max(answer.times_s[0] for answer in answers)
     end = min(answer.times_s[-1] for answer in answers)
-    ends = sorted({moment for answer in answers for moment in answer.times_s if start <= moment <= end})
-    return (end - start) / (len(ends) - 1)
+    if start >= end:
+        raise ValueError("no step in which all decode: longer answers are needed")
+    return (end - start) / max(sum(start < moment <= end for moment in answer.times_s) for answer in answers)
 
 
 def measure(plan: Plan, peer: RemotePeer, vocab_size: int) -> tuple[dict[int, list[float]], dict[int, list[float]]]:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bench.cells import DENSE
 from bench.comparison import OURS, Comparison
-from bench.harness import Check, at_least
+from bench.harness import Check, Outcome, at_least, worst_of
 from kvloom.bench.bounds import Bound, Demand, best_rates
 from kvloom.bench.workloads import Single
 from kvloom.config import CacheConfig
@@ -71,3 +72,15 @@ def circumstances(comparison: Comparison) -> dict[str, Any]:
         "read_gb_s": round(comparison.limit.read_gb_s, 1),
         "sgemm_gflop_s": round(comparison.limit.sgemm_gflop_s),
     }
+
+
+def streams_outcome(comparison: Comparison, claim: str, goals: dict[int, float], share: float, limit: str) -> Outcome:
+    """The claim's rate in every stream: against the best peer by context, and at least ``share`` of the limit."""
+    checks: list[Check] = []
+    figures = [name for name in comparison.figures("streams") if name.startswith(claim)]
+    for figure in figures:
+        checks += against_peers(comparison, "streams", [figure], goal_at(goals, length_of(figure)))
+    for figure in figures if checks else []:
+        found = share_of_limit(comparison, DENSE, figure)
+        checks.append(at_least(f"{figure}, of the limit", found, share, limit))
+    return worst_of(claim, checks, circumstances(comparison), comparison)

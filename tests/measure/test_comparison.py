@@ -60,7 +60,7 @@ def streams(kind: str, ours: dict[int, float], theirs: float = 1.0) -> Compariso
     return comparison(figures, "streams")
 
 
-@pytest.mark.real
+@pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize(("share", "holds"), [(0.49, False), (0.51, True)])
 def test_decode_needs_its_share_of_the_bandwidth(share: float, holds: bool) -> None:
     file_bytes = 98_362_432
@@ -69,7 +69,7 @@ def test_decode_needs_its_share_of_the_bandwidth(share: float, holds: bool) -> N
     assert [check.holds for check in outcome.checks] == [True, holds]
 
 
-@pytest.mark.real
+@pytest.mark.usefixtures("smollm2")
 def test_prefill_is_as_good_as_its_worst_cell() -> None:
     outcome = prefill.judge(streams("prefill", {512: 1e6, 8000: 1.4e6}, theirs=1e6))
     worst = min(outcome.checks, key=lambda check: check.score)
