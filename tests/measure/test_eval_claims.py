@@ -11,9 +11,8 @@ from bench.claims import eval_signal, eval_speed, kl_exact
 from kvloom.eval.estimate import Estimate
 from kvloom.eval.fidelity import fidelity
 from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.records import Row, RunStore
 from kvloom.eval.run import Work
-from kvloom.eval.stats import Interval
-from kvloom.eval.summary import Composite, summarize
 from tiny import random_prompt
 from toy_tasks import ToyNeedle, ToyShape, tiny_subject
 
@@ -41,16 +40,55 @@ def test_damage_is_noticed_and_its_absence_too() -> None:
     assert not kl_exact.noticed(fidelity(subject, Exact(), texts, 0.8))
 
 
-def test_composites_are_judged_by_their_width(tmp_path: Path) -> None:
-    work = Work(tasks=(ToyNeedle(), ToyShape()), lengths=(60,), count=4, seed=1)
-    rows = eval_signal.answers(tiny_subject(), work, tmp_path)
-    assert len(rows) == 8
-    subject = tiny_subject()
-    assert eval_signal.answers(subject, work, tmp_path) == rows
-    narrow, wide = (
-        Composite(group="all", length=60, tasks=("a",), score=Interval(0.5, 0.5 - half, 0.5 + half))
-        for half in (0.04, 0.06)
-    )
-    part = dataclasses.replace(wide, group="toy")
-    summary = dataclasses.replace(summarize(rows), composites=(narrow, wide, part))
-    assert eval_signal.verdict_of(summary) == eval_signal.Verdict(composites=2, narrow=1)
+LONG = 60
+PLAN = {("toy_shape", LONG): 6}
+
+
+@pytest.fixture(scope="module")
+def toy_rows() -> list[Row]:
+    work = Work(tasks=(ToyNeedle(), ToyShape()), lengths=(LONG,), count=6, seed=1)
+    return eval_signal.answers(tiny_subject(), work)
+
+
+def scored(rows: list[Row], scores: list[float]) -> list[Row]:
+    """Rows of one task, with scores that are known and answers of others that are worth nothing."""
+    chosen = [row for row in rows if row.task == "toy_shape"]
+    return [dataclasses.replace(row, score=score, control=0.0) for row, score in zip(chosen, scores, strict=True)]
+
+
+def test_composites_are_judged_by_their_width(toy_rows: list[Row]) -> None:
+    narrow, wide = scored(toy_rows, [0.5, 0.5, 0.55, 0.5, 0.5, 0.5]), scored(toy_rows, [1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    assert eval_signal.verdict_of(narrow, PLAN, ()).holds
+    assert eval_signal.verdict_of(wide, PLAN, ()) == eval_signal.Verdict(1, 0, (), ())
+
+
+def test_records_must_be_complete(toy_rows: list[Row]) -> None:
+    rows = scored(toy_rows, [0.5] * 6)
+    assert eval_signal.verdict_of(rows[1:], PLAN, ()).missing == ("toy_shape/60",)
+    longer = eval_signal.verdict_of(rows, PLAN | {("toy_shape", 90): 1}, ())
+    assert (longer.missing, longer.composites, longer.narrow) == (("toy_shape/90",), 2, 1)
+    assert not eval_signal.verdict_of(rows[1:], PLAN, ()).holds
+
+
+def test_records_must_repeat(toy_rows: list[Row]) -> None:
+    subject, tasks = tiny_subject(), {task.name: task for task in (ToyNeedle(), ToyShape())}
+    assert not list(eval_signal.repeated(subject, toy_rows, tasks, count=12))
+    changed = [dataclasses.replace(row, output="?") if row.index == 3 else row for row in toy_rows]
+    found = list(eval_signal.repeated(subject, changed, tasks, count=12))
+    assert sorted(found) == ["toy_needle/60 sample 3", "toy_shape/60 sample 3"]
+    assert not eval_signal.verdict_of(scored(toy_rows, [0.5] * 6), PLAN, found).holds
+
+
+def test_the_newest_records_are_judged(toy_rows: list[Row], tmp_path: Path) -> None:
+    assert eval_signal.records_of("tiny", tmp_path) == []
+    for month, rows in {"2030-11": toy_rows, "2030-02": toy_rows[:3]}.items():
+        with RunStore(tmp_path / "machine" / month / "eval" / "tiny", toy_rows[0].settings) as store:
+            for row in rows:
+                store.append(row)
+    assert eval_signal.records_of("tiny", tmp_path) == toy_rows
+
+
+def test_the_plan_is_what_is_promised() -> None:
+    plan = eval_signal.planned()
+    assert sum(length == 8192 for _, length in plan) == 9
+    assert all(plan[name, 1024] == plan[name, 2048] == 25 and plan[name, 4096] == 10 for name in eval_signal.TASKS)

@@ -20,7 +20,7 @@ from kvloom.eval.choose import choose_tasks, digests, parse_data
 from kvloom.eval.estimate import calibrate, pending
 from kvloom.eval.policy import QueryProtocol, parse_policy
 from kvloom.eval.records import Row, RunStore
-from kvloom.eval.report.gather import report_of
+from kvloom.eval.report.gather import gather
 from kvloom.eval.report.markdown import markdown
 from kvloom.eval.report.write import write_report
 from kvloom.eval.run import Work, check_lengths, run, settings_of
@@ -61,12 +61,12 @@ def run_benchmarks(
     as_json: bool,
     settings: Settings,
 ) -> None:
-    """Run, write the report beside the rows, and print it."""
+    """Run, write the report on all rows of the directory beside them, and print it."""
     place = output or request.directory
-    rows = _run(request, data, in_flight, place, settings, estimate_only)
+    _run(request, data, in_flight, place, settings, estimate_only)
     if estimate_only:
         return
-    report = report_of([rows])
+    report = gather([place])
     files = write_report(report, place)
     print(report.to_json() if as_json else markdown(report))
     say(f"rows and report are in {files[0].parent}")

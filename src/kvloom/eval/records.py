@@ -1,13 +1,16 @@
 """Results on disk: one JSON line per answer, appended as soon as it is there, so that a killed run goes on.
 
-Every row carries the settings that it was made with. A file holds rows of one setting only.
+Every row carries the settings that it was made with. A directory holds rows of one setting only. Rows that are kept for
+good may be packed with gzip; they are read all the same, and a run goes on beside them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any, Self
 from kvloom.errors import DataFileError, RunMismatch
 
 ROWS = "rows.jsonl"
+PACKED = "rows.jsonl.gz"
 Key = tuple[str, int, int, int]
 
 
@@ -92,7 +96,7 @@ class RunStore:
         self.directory, self.settings = directory, settings
         path = directory / ROWS
         _drop_unfinished_line(path)
-        self.rows = {row.key: row for row in read_rows(directory)} if path.exists() else {}
+        self.rows = {row.key: row for row in read_rows(directory)} if _files(directory) else {}
         for row in self.rows.values():
             _check_same(row.settings, settings, directory)
         self._file = path.open("a", encoding="utf-8")
@@ -115,20 +119,33 @@ class RunStore:
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """All rows of a run, in the order of the file. Raises DataFileError, with the line, and when there is no run."""
-    path = directory / ROWS
-    if not path.exists():
-        raise DataFileError("there is no run here", path=path, hint="`kvloom eval run --output DIR` makes one")
-    rows = list(_parsed(path))
+    """All rows of a run, packed ones first. Raises DataFileError, with the line, and when there is no run."""
+    files = _files(directory)
+    if not files:
+        hint = "`kvloom eval run --output DIR` makes one"
+        raise DataFileError("there is no run here", path=directory / ROWS, hint=hint)
+    rows = [row for path in files for row in _parsed(path)]
     if rows and any(row.settings != rows[0].settings for row in rows):
-        raise RunMismatch(f"`{path}` mixes rows of different settings")
+        raise RunMismatch(f"`{directory}` mixes rows of different settings")
     return rows
 
 
+def _files(directory: Path) -> list[Path]:
+    return [path for path in (directory / PACKED, directory / ROWS) if path.exists()]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataFileError(f"cannot be read: {error}", path=path) from None
+
+
 def _parsed(path: Path) -> Iterator[Row]:
-    if not path.stat().st_size:
+    data = _bytes(path)
+    if not data:
         return
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
         try:
             fields: dict[str, Any] = json.loads(line)
             settings = Settings(**fields.pop("settings"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,7 +16,7 @@ from kvloom.eval.answering import answerer_of
 from kvloom.eval.estimate import Speed, calibrate, estimate
 from kvloom.eval.policy import Damaged, Exact, Policy
 from kvloom.eval.prompt import Prompt
-from kvloom.eval.records import ROWS, Row, RunStore, read_rows
+from kvloom.eval.records import PACKED, ROWS, Row, RunStore, read_rows
 from kvloom.eval.run import Unwatched, Work, run, settings_of
 from kvloom.eval.subject import Subject
 from toy_tasks import ToyNeedle, tiny_subject, toy_work
@@ -129,6 +130,19 @@ def test_more_samples_extend_a_run(tmp_path: Path) -> None:
     more = go(tmp_path, toy_work(count=3, lengths=(60, 90, 75)))
     assert more[: len(few)] == few
     assert len(more) == 2 * 3 * 3
+
+
+def test_packed_rows_are_read_and_a_run_goes_on_beside_them(tmp_path: Path) -> None:
+    few = go(tmp_path, toy_work(count=2))
+    (tmp_path / PACKED).write_bytes(gzip.compress((tmp_path / ROWS).read_bytes()))
+    (tmp_path / ROWS).unlink()
+    assert read_rows(tmp_path) == few
+    more = go(tmp_path, toy_work(count=3))
+    assert more[: len(few)] == few
+    assert len((tmp_path / ROWS).read_text().splitlines()) == len(more) - len(few) == len(few) // 2
+    (tmp_path / PACKED).write_bytes((tmp_path / PACKED).read_bytes()[:99])
+    with pytest.raises(DataFileError, match=r"rows.jsonl.gz`: cannot be read"):
+        read_rows(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvloom.eval.tasks.babi_stories import KINDS
 from kvloom.eval.tasks.scoring import (
     any_contained,
-    completion_rate,
     demands_met,
-    exact_match,
     first_line_contains,
     near_number,
     normalized,
@@ -20,7 +16,6 @@ from kvloom.eval.tasks.scoring import (
     same_numbers,
     same_phrase,
     share_contained,
-    token_f1,
     units_of,
 )
 
@@ -55,21 +50,6 @@ def test_ruler_qa_takes_any_answer() -> None:
 )
 def test_squad_normalization(text: str, result: str) -> None:
     assert normalized(text) == result
-
-
-def test_squad_exact_match_and_f1() -> None:
-    assert exact_match("The Denver Broncos.", ("Denver Broncos",)) == 1.0
-    assert exact_match("Broncos", ("Denver Broncos",)) == 0.0
-    assert token_f1("Broncos", ("Denver Broncos", "Panthers")) == pytest.approx(2 / 3)
-    assert token_f1("Denver Denver", ("Denver Broncos",)) == pytest.approx(0.5)
-    assert token_f1("", ("Denver",)) == 0.0
-    assert token_f1("the", ("a",)) == 1.0
-
-
-@given(st.text(max_size=40))
-def test_a_text_matches_itself(text: str) -> None:
-    assert exact_match(text, (text,)) == 1.0
-    assert token_f1(text, (text,)) == 1.0
 
 
 def test_lost_in_the_middle_reads_the_first_line_only() -> None:
@@ -129,10 +109,8 @@ def test_long_texts_are_scored_by_unit() -> None:
     units = units_of("### Week 1\nplant garlic\n### Week 3\nprune the roses\n### Week 3\nagain", "### Week")
     demands = {1: ["plant garlic"], 2: ["oil the gate"], 3: ["prune the roses", "mow the lawn"]}
     assert units[3] == "\nprune the roses\n"
-    assert completion_rate(units, 4) == 0.5
-    assert demands_met(units, demands, of_all=False) == pytest.approx(2 / 3)
-    assert demands_met(units, demands, of_all=True) == 0.5
-    assert demands_met({}, demands, of_all=True) == 0.0
+    assert demands_met(units, demands) == 0.5
+    assert demands_met({}, demands) == 0.0
 
 
 def test_numbered_answers_are_scored_by_their_last_number() -> None:

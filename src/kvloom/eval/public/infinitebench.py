@@ -21,14 +21,14 @@ _SETS: dict[str, tuple[str, Metric, int]] = {
     "number_string": ("\n\n{input}\n\nThe digits are", m.best_of(m.first_number), 12),
     "kv_retrieval": (_ASK, m.best_of(m.word_among), 50),
     "longbook_sum_eng": ("\n\nSummary of the book:", m.best_of(m.rouge_l_sum), 1200),
-    "longbook_choice_eng": (_CHOOSE, m.option_or_phrase, 40),
+    "longbook_choice_eng": (_CHOOSE, m.chosen_option, 40),
     "longbook_qa_eng": ("\n\nQuestion: {input}\nShort answer:", m.qa_f1, 40),
     "longbook_qa_chn": ("\n\n问题：{input}\n简短回答：", m.characters_f1, 40),
     "longdialogue_qa_eng": ("\n\nThe name hidden behind $$MASK$$ is", m.name_among, 40),
     "math_find": ("\n\n{input}\n\nThe number is", m.best_of(m.first_value), 3),
     "math_calc": ("\n\nThe values after each step are", m.best_of(m.right_prefix), 1024),
     "code_run": ("\n\n{input}\n\nThe value is", m.best_of(m.last_word_number), 5),
-    "code_debug": (_CHOOSE, m.option_or_phrase, 5),
+    "code_debug": (_CHOOSE, m.chosen_bug, 5),
 }
 """(text after the context, metric, new tokens). Lengths are the authors', but 1024 of 30000 for math_calc."""
 
@@ -65,5 +65,5 @@ def _answers(part: str, row: Row, options: list[str]) -> tuple[str, ...]:
     if not answers:
         raise ValueError("there is no answer")
     if part in ("longbook_choice_eng", "code_debug"):
-        return tuple("ABCD"[options.index(each)] if each in options else each for each in answers)
+        return answers[0], "ABCD"[options.index(answers[0])]
     return tuple(answers)

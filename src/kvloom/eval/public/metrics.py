@@ -17,7 +17,7 @@ from typing import Any
 
 from kvloom.errors import EvalError
 from kvloom.eval.public.base import Metric
-from kvloom.eval.tasks.scoring import token_f1
+from kvloom.eval.tasks.scoring import normalized
 
 Facts = Mapping[str, Any]
 
@@ -27,6 +27,8 @@ _CHINESE_PUNCTUATION = (
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b")
 _OPTIONS = "ABCD"
+_LAST_OPTION = re.compile(r"\b[A-D]\b(?!.*\b[A-D]\b)")
+_LAST_BUG_OPTION = re.compile(r"\b[A-J]\b(?!.*\b[A-J]\b)")
 
 
 def best_of(one: Callable[[str, str], float]) -> Metric:
@@ -46,7 +48,7 @@ def contained(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 def qa_f1(output: str, answers: Sequence[str], facts: Facts) -> float:
     """Word F1 after SQuAD's normalization; nothing in common is 0. Source: LongBench qa_f1_score, InfiniteBench."""
-    return token_f1(output, answers) if output.split() else 0.0
+    return max(_overlap(normalized(output).split(), normalized(answer).split()) for answer in answers)
 
 
 def characters_f1(output: str, answers: Sequence[str], facts: Facts) -> float:
@@ -101,17 +103,46 @@ def name_among(output: str, answers: Sequence[str], facts: Facts) -> float:
     return float(answers[0] in _spaced(output, "\n:\"'.,?!{}").upper().split())
 
 
-def option_or_phrase(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """First letter, or what follows an answer phrase, or the first option word. Source: InfiniteBench, choice."""
-    if output[:1] and output[0] in _OPTIONS:
-        return float(output[0] in answers)
-    text = re.sub(" +", " ", _spaced(output, "\n\"'.,?!{}"))
+def chosen_option(output: str, answers: Sequence[str], facts: Facts) -> float:
+    """Whether the last letter of the first line with one, the text, an answer phrase or a word is the option's.
+
+    ``answers``: its text and its letter. Source: InfiniteBench, longbook_choice_eng.
+    """
+    said = output.strip()
+    letter = _LAST_OPTION.search(said)
+    if letter and letter[0] in answers:
+        return 1.0
+    if not said or said[0] in _OPTIONS:
+        return float(said[:1] in answers)
+    if said in answers:
+        return 1.0
+    text = re.sub(" +", " ", _spaced(said, "\n\"'.,?!{}"))
     for phrase in ("answer is:", "answer:", "answer is", "option is"):
-        at = text.find(phrase)
-        if at >= 0:
-            return float(text[at + len(phrase) + 1 :].startswith(tuple(answers)))
+        if phrase in text:
+            return _begins(text.partition(phrase)[2], answers)
     word = next((word for word in text.split() if word in _OPTIONS), None)
-    return float(word is not None and word in answers)
+    return float(word in answers)
+
+
+def chosen_bug(output: str, answers: Sequence[str], facts: Facts) -> float:
+    """Whether the last letter of the first line with one, or what follows an answer phrase, is the option's.
+
+    ``answers``: its text, the name of a function, and its letter. Source: InfiniteBench, code_debug.
+    """
+    said = output.strip()
+    letter = _LAST_BUG_OPTION.search(said)
+    if letter and letter[0] == answers[1]:
+        return 1.0
+    text = re.sub(" +", " ", re.sub("[Oo]ption", " ", _spaced(said, "\n`'\"-*")))
+    for phrase in ("answer is:", "is:", "answer:"):
+        if phrase in text:
+            return _begins(text.partition(phrase)[2], answers)
+    return 0.0
+
+
+def _begins(text: str, answers: Sequence[str]) -> float:
+    """Whether a text begins with an answer after its first character, a space as a rule."""
+    return float(text[1:].startswith(tuple(answers)))
 
 
 def stated_option(output: str, answer: str) -> float:

@@ -71,8 +71,8 @@ def _run(summary: Summary) -> Iterator[str]:
     )
     yield ""
     yield "Scores are percentages with 95% bootstrap intervals. Tasks without signal (another sample's answer scores as"
-    yield "well) are marked, and left out of the composites. Times and peaks are those of prompts that share the"
-    yield "engine; `--in-flight 1` measures them alone."
+    yield "well) are marked, and left out of the composites. An interval without width says that all samples scored the"
+    yield "same. Times and peaks are those of prompts that share the engine; `--in-flight 1` measures them alone."
     yield ""
     yield from table(("composite", "length", "tasks", "score", ""), map(_composite_row, summary.composites))
     yield ""

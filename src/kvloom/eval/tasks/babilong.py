@@ -45,7 +45,7 @@ class StoryInText(SeededTask):
                 context=f"{opening}{text}",
                 turns=(turn,),
                 answer_prefix="Answer:",
-                facts={"depths": tuple(depths), "facts": story.facts, "chance": 1 / len(kind.labels)},
+                facts={"depths": tuple(depths), "facts": story.facts},
             )
 
         return room.fit(draw)

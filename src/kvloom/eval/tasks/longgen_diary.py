@@ -75,7 +75,7 @@ class Diary(SeededTask):
         for answer in sample.turns[turn].answers:
             week, _, phrase = answer.partition(": ")
             demands.setdefault(int(week), []).append(phrase)
-        return demands_met(units_of(sample.answer_prefix + output, _MARKER), demands, of_all=True)
+        return demands_met(units_of(sample.answer_prefix + output, _MARKER), demands)
 
     def solve(self, sample: Sample, turn: int) -> str:
         asked = re.search(r"all (\d+) weeks", sample.turns[turn].question)

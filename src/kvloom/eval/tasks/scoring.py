@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -26,23 +25,6 @@ def any_contained(output: str, answers: Sequence[str]) -> float:
 def normalized(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces. Source: SQuAD."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def exact_match(output: str, answers: Sequence[str]) -> float:
-    """Whether the normalized output is one of the normalized answers. Source: SQuAD."""
-    return float(normalized(output) in {normalized(answer) for answer in answers})
-
-
-def token_f1(output: str, answers: Sequence[str]) -> float:
-    """Best F1 of word overlap with an answer, both normalized; two empty texts agree. Source: SQuAD."""
-    return max(_f1(normalized(output).split(), normalized(answer).split()) for answer in answers)
-
-
-def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
-    if not found or not wanted:
-        return float(found == wanted)
-    common = (Counter(found) & Counter(wanted)).total()
-    return 2 * common / (len(found) + len(wanted))
 
 
 def first_line(output: str) -> str:
@@ -98,19 +80,13 @@ def units_of(output: str, marker: str) -> dict[int, str]:
     return units
 
 
-def completion_rate(units: Mapping[int, str], expected: int) -> float:
-    """Share of the units 1..expected that are there. Source: LongGenBench, completion rate."""
-    return sum(number in units for number in range(1, expected + 1)) / expected
+def demands_met(units: Mapping[int, str], demands: Mapping[int, Sequence[str]]) -> float:
+    """Share of all demanded phrases that stand in their unit; one that was not written meets none. At least one demand.
 
-
-def demands_met(units: Mapping[int, str], demands: Mapping[int, Sequence[str]], *, of_all: bool) -> float:
-    """Share of demanded phrases that stand in their unit. Source: LongGenBench, STIC-2; STIC-1 unless ``of_all``.
-
-    STIC-1 looks only at units that were written.
+    Source: LongGenBench, STIC-2.
     """
-    pairs = [(unit, phrase) for unit, phrases in demands.items() for phrase in phrases if of_all or unit in units]
-    met = sum(phrase.lower() in units.get(unit, "").lower() for unit, phrase in pairs)
-    return met / len(pairs) if pairs else 0.0
+    pairs = [(unit, phrase) for unit, phrases in demands.items() for phrase in phrases]
+    return sum(phrase.lower() in units.get(unit, "").lower() for unit, phrase in pairs) / len(pairs)
 
 
 def same_numbers(output: str, answers: Sequence[str]) -> float:
