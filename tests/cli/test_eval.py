@@ -9,7 +9,7 @@ import pytest
 
 from kvloom.cli import backend
 from kvloom.config import EngineConfig
-from kvloom.errors import ModelNotFound
+from kvloom.errors import ConfigError, ModelNotFound
 from kvloom.eval import choose
 from kvloom.eval.records import ROWS
 from kvloom.eval.run import Work
@@ -94,6 +94,19 @@ def test_an_interrupted_run_says_what_is_kept(
     monkeypatch.setattr(ToyNeedle, "score", score)
     assert invoke(*RUN, "--output", "out").exit_code == 0
     assert len((tiny / "out" / ROWS).read_text().splitlines()) == 6
+
+
+def test_a_task_that_does_not_fit_is_said(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def samples(self, *, length, count, seed, text_length):
+        raise ConfigError(f"needs more than {length} tokens")
+
+    monkeypatch.setattr(ToyNeedle, "samples", samples)
+    monkeypatch.setattr(ToyShape, "samples", samples)
+    code, said = fails(capsys, *RUN, "--output", "out")
+    assert code == 2
+    assert "toy_needle at 60 is skipped: needs more than 60 tokens" in said
 
 
 def test_sweep_says_how_far_the_model_goes(tiny: Path) -> None:

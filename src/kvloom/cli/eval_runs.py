@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def _run(
     with RunStore(place, made_with) as store:
         prompts = _say_estimate(work, subject, store, in_flight)
         if not estimate_only:
-            with RunBar(prompts, place) if prompts else nullcontext() as bar:
+            with RunBar(prompts, place) as bar:
                 run(work, subject, answerer, store, bar)
         wanted = {task.name for task in tasks}
         return [row for row in store.rows.values() if row.task in wanted and row.length in lengths]

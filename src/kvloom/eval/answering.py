@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.assemble import Assembly
-from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import EvalError, InternalError
@@ -17,7 +16,6 @@ from kvloom.eval.policy import Exact, KeepPolicy, Policy, QueryProtocol
 from kvloom.eval.prompt import Prompt
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import Subject
-from kvloom.memory.arena import page_stride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +23,8 @@ class Reply:
     """An answer and its cost.
 
     ttft_s: from the start of its work to the first token. ms_per_token: between later tokens, None when there is one
-    only. kv_bytes_per_token: bytes of its pages by positions covered, when it held most. peak_kv_bytes: bytes held in
-    the ledger by all that ran beside it and itself, at most. Both as the ledger counts; None: it came and went in one
-    step.
+    only. kv_bytes_per_token: bytes of its pages at the end, by positions covered. peak_kv_bytes: bytes held by all that
+    ran beside it and itself, at most. Both as the ledger counts.
     """
 
     text: str
@@ -36,8 +33,8 @@ class Reply:
     computed_tokens: int
     ttft_s: float
     ms_per_token: float | None
-    kv_bytes_per_token: float | None
-    peak_kv_bytes: int | None
+    kv_bytes_per_token: float
+    peak_kv_bytes: int
 
 
 class Answerer(Protocol):
@@ -59,18 +56,7 @@ def answerer_of(subject: Subject, policy: Policy, protocol: QueryProtocol, in_fl
 class _Flight:
     prompt: Prompt
     assembly: Assembly
-    bytes_per_token: float | None = None
-    most_tokens: int = 0
-    peak_bytes: int | None = None
-
-    def look(self, engine: Engine, name: str, held_bytes: int) -> None:
-        """Note what it holds. Called after every step in which it has not ended."""
-        sequence = engine.requests[name].sequences[0]
-        covered = len(sequence.tokens) - len(sequence.gaps)
-        own = sum(table.count() * page_stride(table.format) for table in sequence.tables)
-        self.peak_bytes = max(self.peak_bytes or 0, held_bytes)
-        if own and covered > self.most_tokens:
-            self.most_tokens, self.bytes_per_token = covered, own / covered
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +85,18 @@ class EngineAnswers:
                 engine.abort(name)
 
     def _step(self, flights: dict[str, _Flight]) -> Iterator[tuple[Prompt, Reply]]:
-        engine, done = self.subject.engine, []
-        for update in engine.step():
+        engine = self.subject.engine
+        updates = engine.step()
+        for flight in flights.values():
+            flight.peak_bytes = max(flight.peak_bytes, engine.held_bytes)
+        for update in updates:
             flight = flights[update.request_id]
             output = flight.assembly.add(update)
             if output.error is not None:
                 raise InternalError(f"{flight.prompt.sample.task} sample {flight.prompt.sample.index}: {output.error}")
             if output.finished:
-                done.append((flights.pop(update.request_id), output))
-        held = engine.ledger.held_bytes
-        for name, flight in flights.items():
-            flight.look(engine, name, held)
-        for flight, output in done:
-            yield flight.prompt, _engine_reply(flight, output)
+                del flights[update.request_id]
+                yield flight.prompt, _engine_reply(flight, output)
 
 
 def _engine_reply(flight: _Flight, output: RequestOutput) -> Reply:
@@ -124,7 +109,7 @@ def _engine_reply(flight: _Flight, output: RequestOutput) -> Reply:
         computed_tokens=metrics.computed_tokens,
         ttft_s=(metrics.ttft_s or 0.0) - (metrics.queue_s or 0.0),
         ms_per_token=1000 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
-        kv_bytes_per_token=flight.bytes_per_token,
+        kv_bytes_per_token=metrics.kv_bytes / (flight.prompt.num_tokens + len(said.token_ids) - 1),
         peak_kv_bytes=flight.peak_bytes,
     )
 

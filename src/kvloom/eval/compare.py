@@ -44,7 +44,7 @@ class Comparison:
     deltas: tuple[Delta, ...]
     overall: Interval | None
     overall_p: float
-    bytes_ratio: float | None
+    bytes_ratio: float
     ttft_ratio: float
     remarks: tuple[str, ...]
 
@@ -58,15 +58,13 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
     other = {row.key: row for _, row in pairs}
     changes = {key: per_sample(rows, lambda row: other[row.key].score - row.score) for key, rows in cells.items()}
     telling = [changes[key] for key in cells if signal[key]]
-    memory = [(x.kv_bytes_per_token, y.kv_bytes_per_token) for x, y in pairs]
-    known = [(x, y) for x, y in memory if x is not None and y is not None]
     return Comparison(
         a=a.settings.label,
         b=b.settings.label,
         deltas=tuple(_delta(key, rows, changes[key], signal[key]) for key, rows in cells.items()),
         overall=stratified(telling) if telling else None,
         overall_p=sign_test([change for cell in telling for change in cell]),
-        bytes_ratio=sum(y for _, y in known) / sum(x for x, _ in known) if known else None,
+        bytes_ratio=sum(y.kv_bytes_per_token for _, y in pairs) / sum(x.kv_bytes_per_token for x, _ in pairs),
         ttft_ratio=sum(y.ttft_s for _, y in pairs) / sum(x.ttft_s for x, _ in pairs),
         remarks=tuple(_remarks(a, b)),
     )

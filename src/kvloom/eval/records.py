@@ -76,8 +76,8 @@ class Row:
     computed_tokens: int
     ttft_s: float
     ms_per_token: float | None
-    kv_bytes_per_token: float | None
-    peak_kv_bytes: int | None
+    kv_bytes_per_token: float
+    peak_kv_bytes: int
 
     @property
     def key(self) -> Key:

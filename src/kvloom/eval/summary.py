@@ -37,8 +37,8 @@ class CellSummary:
     signal: bool
     ttft_s: float
     ms_per_token: float | None
-    kv_bytes_per_token: float | None
-    peak_kv_bytes: int | None
+    kv_bytes_per_token: float
+    peak_kv_bytes: int
     cached_share: float
 
 
@@ -116,8 +116,6 @@ def _cell(rows: Sequence[Row], signal: Mapping[CellKey, bool] | None) -> CellSum
     key = first.task, first.length
     controls = [row.control for row in rows if row.control is not None]
     times = [row.ms_per_token for row in rows if row.ms_per_token is not None]
-    bytes_each = [row.kv_bytes_per_token for row in rows if row.kv_bytes_per_token is not None]
-    peaks = [row.peak_kv_bytes for row in rows if row.peak_kv_bytes is not None]
     return CellSummary(
         task=first.task,
         group=first.group,
@@ -128,8 +126,8 @@ def _cell(rows: Sequence[Row], signal: Mapping[CellKey, bool] | None) -> CellSum
         signal=has_signal(rows) if signal is None else signal.get(key, False),
         ttft_s=median(row.ttft_s for row in rows),
         ms_per_token=median(times) if times else None,
-        kv_bytes_per_token=median(bytes_each) if bytes_each else None,
-        peak_kv_bytes=max(peaks) if peaks else None,
+        kv_bytes_per_token=median(row.kv_bytes_per_token for row in rows),
+        peak_kv_bytes=max(row.peak_kv_bytes for row in rows),
         cached_share=sum(row.cached_tokens for row in rows) / sum(row.prompt_tokens for row in rows),
     )
 

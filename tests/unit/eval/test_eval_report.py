@@ -175,9 +175,9 @@ def test_the_heat_map_has_every_needle_at_its_depth() -> None:
     (label, found), *others = report.heat_maps
     assert not others
     assert (label, found.lengths) == ("exact", (1024, 2048))
-    assert [row[0] for row in found.scores] == [1.0] * 9 + [0.0]
-    assert [row[1] for row in found.scores] == [0.0] * 10
-    assert "| 90% | 0 | 0 |" in markdown(report)
+    assert [row[0] for row in found.scores] == [1.0] * 9 + [0.5, 0.0]
+    assert [row[1] for row in found.scores] == [0.0] * 10 + [None]
+    assert "| 90% | 50 | 0 |\n| 100% | 0 |  |" in markdown(report)
 
 
 def test_a_sweep_says_where_the_model_stops() -> None:

@@ -19,6 +19,7 @@ from kvloom.eval.prompt import Prompt
 from kvloom.eval.records import PACKED, ROWS, Row, RunStore, read_rows
 from kvloom.eval.run import Unwatched, Work, run, settings_of
 from kvloom.eval.subject import Subject
+from kvloom.memory.format import PAGE_TOKENS
 from toy_tasks import ToyNeedle, tiny_subject, toy_work
 
 
@@ -52,10 +53,19 @@ def test_every_prompt_gets_one_complete_row(tmp_path: Path) -> None:
     assert row.computed_tokens == row.prompt_tokens - row.cached_tokens + row.answer_tokens - 1
     assert row.ttft_s > 0
     assert row.depth is not None
-    assert row.kv_bytes_per_token is not None
     assert row.kv_bytes_per_token >= 2 * 2 * 2 * 16 * 4  # K and V, layers, heads, dim, float32; pages round up
-    assert row.peak_kv_bytes is not None
     assert row.peak_kv_bytes > row.kv_bytes_per_token * 60
+
+
+def test_an_answer_that_comes_and_goes_in_one_step_has_held_memory_too(tmp_path: Path) -> None:
+    """Its pages are those of the prompt: they round up to whole ones."""
+    one, two = (go(tmp_path / f"{n}", toy_work(count=1, lengths=(60,), new_tokens=n), in_flight=1) for n in (1, 2))
+    for row in one:
+        assert row.answer_tokens == 1
+        pages = -(-row.prompt_tokens // PAGE_TOKENS)
+        assert row.kv_bytes_per_token * row.prompt_tokens == pytest.approx(row.peak_kv_bytes)
+        assert row.peak_kv_bytes >= pages * PAGE_TOKENS * 2 * 2 * 2 * 16 * 4  # K and V, layers, heads, dim, float32
+    assert one[0].peak_kv_bytes <= two[0].peak_kv_bytes
 
 
 def test_batches_and_policies_that_keep_all_change_no_answer(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def _quality_against_bytes(report: Report) -> Any:
 
 
 def _points(summary: Summary) -> list[tuple[int, float, float, float, float]]:
-    """(length, score, low, high, bytes per token) of every length whose bytes are known."""
+    """(length, score, low, high, bytes per token) of every length."""
     found = []
     for composite in summary.composites:
-        sizes = [c.kv_bytes_per_token for c in summary.cells if c.length == composite.length and c.kv_bytes_per_token]
-        if composite.group == "all" and sizes:
+        sizes = [cell.kv_bytes_per_token for cell in summary.cells if cell.length == composite.length]
+        if composite.group == "all":
             it = composite.score
             found.append((composite.length, 100 * it.mean, 100 * it.low, 100 * it.high, sum(sizes) / len(sizes)))
     return found
@@ -64,9 +64,8 @@ def _heat_map(label: str, heat_map: HeatMap) -> Any:
     axes = figure.add_subplot()
     values = [[float("nan") if score is None else score for score in row] for row in heat_map.scores]
     image = axes.imshow(values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
-    depths = len(heat_map.scores)
     axes.set_xticks(range(len(heat_map.lengths)), [f"{length}" for length in heat_map.lengths])
-    axes.set_yticks(range(depths), [f"{100 * depth // depths}%" for depth in range(depths)])
+    axes.set_yticks(range(len(heat_map.scores)), [f"{depth * 10}%" for depth in range(len(heat_map.scores))])
     axes.set(title=f"{heat_map.task}\n{label}", xlabel="length in tokens", ylabel="depth")
     figure.colorbar(image, label="score")
     return figure

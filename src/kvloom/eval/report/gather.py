@@ -15,12 +15,15 @@ from kvloom.eval.compare import Comparison, compare
 from kvloom.eval.records import Row, read_rows
 from kvloom.eval.summary import CellKey, Summary, signals, summarize
 
-_DEPTH_BINS = 10
+_DEPTHS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMap:
-    """Mean score by depth (rows: tenths of the context) and length (columns). None where there is no sample."""
+    """Mean score by depth (rows: 0% to 100% of the context in tenths, rounded) and length (columns).
+
+    None where there is no sample.
+    """
 
     task: str
     lengths: tuple[int, ...]
@@ -77,9 +80,9 @@ def _heat_map(task: str, rows: Sequence[Row]) -> HeatMap:
     lengths = tuple(sorted({row.length for row in rows}))
     cells: dict[tuple[int, int], list[float]] = defaultdict(list)
     for row in rows:
-        cells[min(_DEPTH_BINS - 1, int((row.depth or 0.0) * _DEPTH_BINS)), row.length].append(row.score)
+        cells[int(10 * (row.depth or 0.0) + 0.5), row.length].append(row.score)
     scores = tuple(
         tuple(fmean(cells[depth, length]) if (depth, length) in cells else None for length in lengths)
-        for depth in range(_DEPTH_BINS)
+        for depth in range(_DEPTHS)
     )
     return HeatMap(task=task, lengths=lengths, scores=scores)

@@ -52,8 +52,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         yield "No task carries signal in the first run: nothing can be said about the second."
     else:
         yield f"Over the tasks with signal: {points(found.overall)} points, sign test p = {found.overall_p:.3g}."
-    if found.bytes_ratio is not None:
-        yield f"KV bytes per token: {found.bytes_ratio:.3f} of the first."
+    yield f"KV bytes per token: {found.bytes_ratio:.3f} of the first."
     yield f"Time to first token: {found.ttft_ratio:.2f} of the first."
     for remark in found.remarks:
         yield f"Also different: {remark}."
@@ -96,18 +95,17 @@ def _cell_row(cell: CellSummary) -> tuple[str, ...]:
         "yes" if cell.signal else "no",
         f"{cell.ttft_s:.2f}",
         "-" if cell.ms_per_token is None else f"{cell.ms_per_token:.1f}",
-        "-" if cell.kv_bytes_per_token is None else f"{cell.kv_bytes_per_token:.0f}",
-        "-" if cell.peak_kv_bytes is None else f"{cell.peak_kv_bytes / 2**20:.1f}",
+        f"{cell.kv_bytes_per_token:.0f}",
+        f"{cell.peak_kv_bytes / 2**20:.1f}",
         f"{100 * cell.cached_share:.0f}%",
     )
 
 
 def _heat_map(heat_map: HeatMap) -> Iterator[str]:
-    depths = len(heat_map.scores)
     yield from table(
         ("depth", *(f"{length}" for length in heat_map.lengths)),
         (
-            (f"{100 * depth // depths}%", *("" if score is None else f"{100 * score:.0f}" for score in scores))
+            (f"{depth * 10}%", *("" if score is None else f"{100 * score:.0f}" for score in scores))
             for depth, scores in enumerate(heat_map.scores)
         ),
     )
