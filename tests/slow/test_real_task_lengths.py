@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvloom.eval.tasks import TASKS
+from kvloom.eval.task import Task
+from kvloom.eval.tasks import make_tasks
 from kvloom.model.tokenizer import Tokenizer, load_tokenizer
+from offline_tasks import names, write_files
 from real_models import manifest_of
 
 pytestmark = pytest.mark.real
@@ -16,10 +18,15 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return load_tokenizer(manifest_of(request.param))
 
 
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
+    return make_tasks(write_files(tmp_path_factory.mktemp("questions")))
+
+
 @pytest.mark.parametrize("length", [1024, 4096])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", names())
 def test_prompts_are_within_two_percent_of_the_length_and_never_over(
-    tokenizer: Tokenizer, name: str, length: int
+    tokenizer: Tokenizer, tasks: dict[str, Task], name: str, length: int
 ) -> None:
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))
@@ -31,7 +38,7 @@ def test_prompts_are_within_two_percent_of_the_length_and_never_over(
         calls += len(text) > 1000
         return count(text)
 
-    (sample,) = TASKS[name].samples(length=length, count=1, seed=1, text_length=counted)
+    (sample,) = tasks[name].samples(length=length, count=1, seed=1, text_length=counted)
     assert calls <= 32
     longest = max(count(turn.question + sample.answer_prefix) + turn.max_new_tokens for turn in sample.turns)
     apart = len(tokenizer.encode(sample.context)) + longest
