@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kvloom.eval.run import Work, settings_of
+from kvloom.eval.run import Work
 from kvloom.eval.subject import Subject
 from kvloom.eval.task import Sample, TextLength, Turn
 from tiny import CharTokenizer, make_engine
@@ -67,6 +67,3 @@ def tiny_subject(windows: tuple[int | None, ...] = (None, None), **settings) -> 
 
 def toy_work(count: int = 4, lengths: tuple[int, ...] = (60, 90), **changes) -> Work:
     return Work(tasks=(ToyNeedle(**changes), ToyShape(**changes)), lengths=lengths, count=count, seed=1)
-
-
-__all__ = ["settings_of"]

@@ -97,12 +97,12 @@ def _run(
     lengths = request.lengths or _doubling(subject.engine.max_len)
     check_lengths(lengths, subject)
     work = Work(tasks=tasks, lengths=lengths, count=request.samples, seed=config.seed)
-    made_with = settings_of(
-        subject, policy, seed=config.seed, protocol=request.protocol, in_flight=in_flight, data=digests(files)
-    )
     answerer = answerer_of(subject, policy, request.protocol, in_flight)
+    made_with = settings_of(
+        subject, policy, seed=config.seed, protocol=request.protocol, in_flight=answerer.in_flight, data=digests(files)
+    )
     with RunStore(place, made_with) as store:
-        prompts = _say_estimate(work, subject, store, in_flight)
+        prompts = _say_estimate(work, subject, store)
         if not estimate_only:
             with RunBar(prompts, place) as bar:
                 run(work, subject, answerer, store, bar)
@@ -110,15 +110,16 @@ def _run(
         return [row for row in store.rows.values() if row.task in wanted and row.length in lengths]
 
 
-def _say_estimate(work: Work, subject: Subject, store: RunStore, in_flight: int) -> int:
+def _say_estimate(work: Work, subject: Subject, store: RunStore) -> int:
     """Say how long it will take; the number of prompts left."""
     if store.rows:
         say(f"{len(store.rows)} answers are there already")
-    left = pending(work, subject, store)
+    made_with = store.settings
+    left = pending(work, subject, store, made_with.protocol)
     if not left.prompts:
         say("nothing is left to answer")
         return 0
-    estimate = left.at(calibrate(subject, max(work.lengths), in_flight))
+    estimate = left.at(calibrate(subject, max(work.lengths), made_with.in_flight))
     say(
         f"{left.prompts} prompts, {estimate.prompt_tokens:,} prompt tokens, at most {estimate.new_tokens:,} answer "
         f"tokens: {minutes_text(estimate.least_s)} to {minutes_text(estimate.most_s)}, by how long the answers are"

@@ -40,12 +40,20 @@ class Reply:
 class Answerer(Protocol):
     """Answers prompts, not necessarily in their order. Those of one context should come one after another."""
 
+    @property
+    def in_flight(self) -> int:
+        """Prompts that it works on at once at most."""
+        ...
+
     def answer(self, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Reply]]: ...
 
 
 def answerer_of(subject: Subject, policy: Policy, protocol: QueryProtocol, in_flight: int) -> Answerer:
-    """Who can run this policy. Raises EvalError when nobody can."""
+    """Who can run this policy; ``in_flight`` is for the exact one. Raises EvalError when nobody can."""
     if isinstance(policy, Exact):
+        if protocol == "query-aware":
+            hint = "leave out --query-aware: what drops nothing has no use for the question"
+            raise EvalError("the exact cache cannot be query-aware", hint=hint)
         return EngineAnswers(subject, in_flight)
     if isinstance(policy, KeepPolicy):
         return KeptAnswers(subject, policy, protocol)
@@ -126,6 +134,10 @@ class KeptAnswers:
     policy: KeepPolicy
     protocol: QueryProtocol
     _context: tuple[list[int], SingleSequence] | None = field(default=None, init=False)
+
+    @property
+    def in_flight(self) -> int:
+        return 1
 
     def answer(self, prompts: Iterable[Prompt]) -> Iterator[tuple[Prompt, Reply]]:
         for prompt in prompts:

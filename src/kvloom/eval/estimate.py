@@ -11,6 +11,7 @@ import numpy as np
 
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError
+from kvloom.eval.policy import QueryProtocol
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import RunStore
 from kvloom.eval.run import Work
@@ -101,8 +102,10 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
     return pending(work, subject, store).at(speed)
 
 
-def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pending:
-    """What is left of a run, judged by the first sample of every cell."""
+def pending(
+    work: Work, subject: Subject, store: RunStore | None = None, protocol: QueryProtocol = "query-agnostic"
+) -> Pending:
+    """What is left of a run, judged by the first sample of every cell. Only query-agnostic turns share a context."""
     kinds = []
     for cell in work.cells():
         try:
@@ -115,7 +118,7 @@ def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pend
         turns = prompts_of(cell.task, first, subject)
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
-            cached = 0 if prompt.turn == 0 else len(prompt.context_ids)
+            cached = 0 if prompt.turn == 0 or protocol == "query-aware" else len(prompt.context_ids)
             kinds.append(_Kind(left, prompt.num_tokens, cached, prompt.max_new_tokens))
     return Pending(tuple(kinds))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kvloom.errors import DataFileError, RunMismatch
+from kvloom.eval.policy import QueryProtocol
 
 ROWS = "rows.jsonl"
 PACKED = "rows.jsonl.gz"
@@ -36,7 +37,7 @@ class Settings:
     activations: str
     policy: str
     params: Mapping[str, int | float | str]
-    protocol: str
+    protocol: QueryProtocol
     seed: int
     in_flight: int
     threads: int
@@ -124,7 +125,7 @@ def read_rows(directory: Path) -> list[Row]:
     if not files:
         hint = "`kvloom eval run --output DIR` makes one"
         raise DataFileError("there is no run here", path=directory / ROWS, hint=hint)
-    rows = [row for path in files for row in _parsed(path)]
+    rows = list({row.key: row for path in files for row in _parsed(path)}.values())  # once, if it is packed as well
     if rows and any(row.settings != rows[0].settings for row in rows):
         raise RunMismatch(f"`{directory}` mixes rows of different settings")
     return rows

@@ -13,7 +13,7 @@ import pytest
 
 from kvloom.errors import ConfigError, DataFileError, EvalError, RunMismatch
 from kvloom.eval.answering import answerer_of
-from kvloom.eval.estimate import Speed, calibrate, estimate
+from kvloom.eval.estimate import Speed, calibrate, estimate, pending
 from kvloom.eval.policy import Damaged, Exact, Policy
 from kvloom.eval.prompt import Prompt
 from kvloom.eval.records import PACKED, ROWS, Row, RunStore, read_rows
@@ -147,6 +147,9 @@ def test_packed_rows_are_read_and_a_run_goes_on_beside_them(tmp_path: Path) -> N
     (tmp_path / PACKED).write_bytes(gzip.compress((tmp_path / ROWS).read_bytes()))
     (tmp_path / ROWS).unlink()
     assert read_rows(tmp_path) == few
+    (tmp_path / ROWS).write_bytes(gzip.decompress((tmp_path / PACKED).read_bytes()))
+    assert read_rows(tmp_path) == few  # none counts twice
+    (tmp_path / ROWS).unlink()
     more = go(tmp_path, toy_work(count=3))
     assert more[: len(few)] == few
     assert len((tmp_path / ROWS).read_text().splitlines()) == len(more) - len(few) == len(few) // 2
@@ -237,9 +240,11 @@ def test_an_estimate_counts_what_is_left(tmp_path: Path) -> None:
     go(tmp_path, toy_work(count=1), subject)
     with RunStore(tmp_path, settings_of(subject, Exact(), seed=1, in_flight=4)) as store:
         assert estimate(work, subject, speed, store).most_s == pytest.approx(0.75 * whole.most_s)
-    several = estimate(toy_work(count=4, num_turns=3), subject, speed)
+    turns = toy_work(count=4, num_turns=3)
+    several = estimate(turns, subject, speed)
     assert several.prompts == 48
     assert several.most_s < 2 * whole.most_s + 2 * 0.48  # later turns find the context
+    assert pending(turns, subject, protocol="query-aware").at(speed).most_s > 2.9 * whole.most_s  # or cannot use it
 
 
 def test_calibration_measures_and_leaves_nothing_behind() -> None:
