@@ -39,6 +39,7 @@ class Comparison:
     ``remarks``: differences of the settings beside the policy, which may explain what the policy is blamed for.
     """
 
+    model: str
     a: str
     b: str
     deltas: tuple[Delta, ...]
@@ -59,6 +60,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
     changes = {key: per_sample(rows, lambda row: other[row.key].score - row.score) for key, rows in cells.items()}
     telling = [changes[key] for key in cells if signal[key]]
     return Comparison(
+        model=" and ".join(dict.fromkeys((a.settings.model, b.settings.model))),
         a=a.settings.label,
         b=b.settings.label,
         deltas=tuple(_delta(key, rows, changes[key], signal[key]) for key, rows in cells.items()),

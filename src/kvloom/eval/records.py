@@ -51,6 +51,11 @@ class Settings:
         aware = " (query-aware)" if self.protocol == "query-aware" else ""
         return self.policy + (f":{params}" if params else "") + aware
 
+    @property
+    def title(self) -> str:
+        """The label behind the model's name."""
+        return f"{self.model}: {self.label}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

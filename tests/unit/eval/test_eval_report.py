@@ -102,12 +102,23 @@ def test_a_few_samples_show_no_signal() -> None:
 def test_the_exact_run_decides_what_counts_for_the_others() -> None:
     damaged = [*rows("niah_single", [0.0] * 20, settings=DAMAGED), *rows("words", [0.5] * 20, settings=DAMAGED)]
     report = report_of([damaged, EXACT])
-    assert report.judge == "exact"
+    assert report.unjudged == ()
     assert report.summaries[0].silent == ()
     assert report.summaries[0].composites[0].score.mean == pytest.approx(0.25)
     alone = report_of([damaged])
-    assert alone.judge is None
+    assert alone.unjudged == ("m",)
+    assert "No exact run of m: " in markdown(alone)
     assert alone.summaries[0].silent == (("niah_single", 1024),)
+
+
+def test_every_model_has_a_judge_of_its_own() -> None:
+    other = dataclasses.replace(SETTINGS, model="n")
+    cannot = rows("words", [0.5] * 20, control=0.5, settings=other)
+    damaged = rows("words", [0.9] * 20, settings=dataclasses.replace(DAMAGED, model="n"))
+    report = report_of([EXACT, cannot, damaged])
+    assert [len(each.silent) for each in report.summaries] == [1, 1, 1]
+    assert report.summaries[2].silent == (("words", 1024),)  # as the exact run of the same model says
+    assert [(each.model, each.a, each.b) for each in report.comparisons] == [("n", "exact", "damaged:drop=0.5")]
 
 
 def test_a_comparison_pairs_prompts() -> None:
@@ -161,7 +172,7 @@ def test_a_report_says_it_all_in_three_forms(tmp_path: Path) -> None:
     text = files["report.md"].read_text()
     assert "| niah_single | 1024 | 20 | 90.0 [" in text
     assert "| all | 1024 | 2 | 70.0 [" in text
-    assert "## damaged:drop=0.5 against exact" in text
+    assert "## m: damaged:drop=0.5 against exact" in text
     assert "23040" in text
     data = json.loads(files["report.json"].read_text())
     assert data["comparisons"][0]["bytes_ratio"] == 0.5
@@ -174,7 +185,7 @@ def test_the_heat_map_has_every_needle_at_its_depth() -> None:
     report = report_of([EXACT + rows("niah_single", [0.0] * 10, length=2048)])
     (label, found), *others = report.heat_maps
     assert not others
-    assert (label, found.lengths) == ("exact", (1024, 2048))
+    assert (label, found.lengths) == ("m: exact", (1024, 2048))
     assert [row[0] for row in found.scores] == [1.0] * 9 + [0.5, 0.0]
     assert [row[1] for row in found.scores] == [0.0] * 10 + [None]
     assert "| 90% | 50 | 0 |\n| 100% | 0 |  |" in markdown(report)

@@ -40,7 +40,7 @@ def _quality_against_bytes(report: Report) -> Any:
     for summary in report.summaries:
         for length, score, low, high, size in _points(summary):
             spread = [[score - low], [high - score]]
-            axes.errorbar([size], [score], yerr=spread, fmt="o", label=f"{summary.settings.label}, {length} tokens")
+            axes.errorbar([size], [score], yerr=spread, fmt="o", label=f"{summary.settings.title}, {length} tokens")
     axes.set(xlabel="KV bytes per token", ylabel="composite score (%)", ylim=(0, 100))
     axes.set_xlim(left=0)
     if axes.has_data():
@@ -84,5 +84,5 @@ def _differences(comparison: Comparison) -> Any:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(places, [f"{delta.task} {delta.length}" for delta in deltas], fontsize="small")
     axes.invert_yaxis()
-    axes.set(xlabel="points against the exact run (grey: no signal)", title=comparison.b)
+    axes.set(xlabel="points against the exact run (grey: no signal)", title=f"{comparison.model}: {comparison.b}")
     return figure

@@ -13,7 +13,7 @@ from statistics import fmean
 from kvloom.errors import EvalError
 from kvloom.eval.compare import Comparison, compare
 from kvloom.eval.records import Row, read_rows
-from kvloom.eval.summary import CellKey, Summary, signals, summarize
+from kvloom.eval.summary import Summary, signals, summarize
 
 _DEPTHS = 11
 
@@ -32,9 +32,9 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``judge``: the label of the exact run that says which cells count; None: each run speaks for itself."""
+    """``unjudged``: models without an exact run, which would say what counts: each of their runs speaks for itself."""
 
-    judge: str | None
+    unjudged: tuple[str, ...]
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
     heat_maps: tuple[tuple[str, HeatMap], ...]
@@ -56,14 +56,22 @@ def gather(directories: Sequence[Path]) -> Report:
 
 
 def report_of(runs: Sequence[Sequence[Row]]) -> Report:
-    """A report on runs that are at hand, in this order."""
-    exact = next((rows for rows in runs if rows[0].settings.policy == "exact"), None)
-    signal: dict[CellKey, bool] | None = None if exact is None else signals(summarize(exact))
+    """A report on runs that are at hand, in this order. The first exact run of a model judges its others."""
+    judges: dict[str, Sequence[Row]] = {}
+    for rows in runs:
+        if rows[0].settings.policy == "exact":
+            judges.setdefault(rows[0].settings.model, rows)
+    signal = {model: signals(summarize(rows)) for model, rows in judges.items()}
+    models = [rows[0].settings.model for rows in runs]
     return Report(
-        judge=None if exact is None else exact[0].settings.label,
-        summaries=tuple(summarize(rows, signal) for rows in runs),
-        comparisons=() if exact is None else tuple(compare(exact, rows) for rows in runs if rows is not exact),
-        heat_maps=tuple((rows[0].settings.label, each) for rows in runs for each in heat_maps(rows)),
+        unjudged=tuple(dict.fromkeys(model for model in models if model not in judges)),
+        summaries=tuple(summarize(rows, signal.get(model)) for model, rows in zip(models, runs, strict=True)),
+        comparisons=tuple(
+            compare(judges[model], rows)
+            for model, rows in zip(models, runs, strict=True)
+            if model in judges and rows is not judges[model]
+        ),
+        heat_maps=tuple((rows[0].settings.title, each) for rows in runs for each in heat_maps(rows)),
     )
 
 

@@ -15,8 +15,8 @@ _WIDE = 0.05
 def markdown(report: Report, charts: Iterable[str] = ()) -> str:
     """The whole document. ``charts``: file names to show."""
     lines = ["# Long-context evaluation", ""]
-    if report.judge is None:
-        lines += ["No exact run is among these: tasks count by each run's own answers.", ""]
+    if report.unjudged:
+        lines += [f"No exact run of {', '.join(report.unjudged)}: tasks count by each run's own answers.", ""]
     lines += [f"![{name}]({name})\n" for name in charts]
     for summary in report.summaries:
         lines += [*_run(summary), ""]
@@ -29,7 +29,7 @@ def markdown(report: Report, charts: Iterable[str] = ()) -> str:
 
 def comparison_lines(found: Comparison) -> Iterator[str]:
     """One comparison: per task, then over all tasks that count."""
-    yield f"## {found.b} against {found.a}"
+    yield f"## {found.model}: {found.b} against {found.a}"
     yield ""
     yield from table(
         ("task", "length", "n", found.a, found.b, "difference", "p", ""),
@@ -61,7 +61,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
 def _run(summary: Summary) -> Iterator[str]:
     settings = summary.settings
     versions = ", ".join(f"{name} {number}" for name, number in settings.versions.items())
-    yield f"## {settings.model}: {settings.label}"
+    yield f"## {settings.title}"
     yield ""
     yield (
         f"{settings.protocol}, KV in {settings.kv_dtype}, activations in {settings.activations}, "
