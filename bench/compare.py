@@ -1,7 +1,8 @@
 """Run workloads on all engines in one sitting.
 
 All engines are loaded; then, cell by cell and round by round, they take turns, the others stopped: what disturbs one
-run disturbs its neighbours alike. The machine's limits are measured in every round.
+run disturbs its neighbours alike. All have the first round; the contenders have the rest, within seconds of each other.
+The machine's limits are measured in every cell.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.cells import Cell, cells
-from bench.comparison import OURS, About, Comparison, Counted, Peak, Sample
+from bench.comparison import OURS, About, Comparison, Counted, Peak, Sample, Stopped
 from bench.harness import note
+from bench.pace import FarBehind, Paced, quicker
 from bench.peers.base import PEERS
 from bench.remote import ROOT, PeerFailed, RemotePeer, dequantize, interpreter, setup_of
 from bench.text import long_text
@@ -65,15 +67,26 @@ def _compare_on(model: str, chosen: list[Cell], peers: Sequence[str], result: Co
     prompts = _prompts(manifest)
     with _loaded(manifest, peers, result) as running:
         _meet(model, running, prompts, result)
-        for number in range(max(cell.rounds for cell in chosen)):
+        for turn, cell in enumerate(chosen):
             result.limits.append(measure_limits_apart(result.threads))
-            for turn, cell in enumerate(cell for cell in chosen if cell.rounds > number):
-                start = (number + turn) % len(running)
-                for peer in [*running[start:], *running[:start]]:
-                    if not PEERS[peer.name].takes_part(cell.group, number):
-                        continue
-                    with _noting_failure(peer, running, result):
-                        _measure(peer, cell, prompts.tokens(cell, seed=1000 * number + turn), number, result)
+            take_rounds(cell, turn, running, prompts, result)
+
+
+def take_rounds(cell: Cell, turn: int, running: list[RemotePeer], prompts: Prompts, result: Comparison) -> None:
+    """All of ``running`` in the first round, kvloom (the first of them) and its contenders in the others."""
+    seen = len(result.samples)
+    taking = [peer for peer in running if PEERS[peer.name].takes_part(cell.group)]
+    best_s: Sequence[float] = ()
+    for number in range(cell.rounds):
+        start = number % len(taking)
+        for peer in [*taking[start:], *taking[:start]]:
+            paced = Paced(peer, () if number else best_s)
+            with _noting_failure(peer, running, result), _noting_stop(peer, cell, result):
+                _measure(peer, paced, cell, prompts.tokens(cell, seed=1000 * number + turn), number, result)
+                if peer.name != OURS:
+                    best_s = quicker(best_s, paced.taken_s)
+        contenders = result.contenders(cell.group, {sample.figure for sample in result.samples[seen:]})
+        taking = [peer for peer in running if peer.name in contenders]
 
 
 @contextmanager
@@ -81,7 +94,7 @@ def _loaded(manifest: Manifest, peers: Sequence[str], result: Comparison) -> Ite
     setup = setup_of(manifest, result.threads, result.kv_tokens)
     running: list[RemotePeer] = []
     try:
-        for name in [OURS, *(name for name in peers if name != OURS)]:
+        for name in [name for name in PEERS if name == OURS or name in peers]:
             python = interpreter(name)
             if python is None:
                 result.absent[name] = "not installed: bench/peers.sh"
@@ -113,16 +126,26 @@ def _meet(model: str, running: list[RemotePeer], prompts: Prompts, result: Compa
             note(f"{peer.name} {peer.facts.version}: {agreeing} of {_PROBE_TOKENS} first tokens as kvloom's")
 
 
-def _measure(peer: RemotePeer, cell: Cell, tokens: Tokens, number: int, result: Comparison) -> None:
+def _measure(peer: RemotePeer, paced: Paced, cell: Cell, tokens: Tokens, number: int, result: Comparison) -> None:
     name = cell.workload.name
+    peer.expect(cell.workload.apart, cell.workload.longest)
     before = peer.counters() if peer.name == OURS else {}
     peer.peak_bytes()
-    for figure in cell.workload.measure(peer, tokens):
+    for figure in cell.workload.measure(paced, tokens):
         note(f"round {number + 1}: {peer.name}, {figure.name}: {figure.value:.1f} {figure.unit}")
         result.samples.append(Sample(cell.group, cell.model, peer.name, number, figure.name, figure.value, figure.unit))
     result.peaks.append(Peak(cell.group, cell.model, peer.name, number, name, peer.peak_bytes()))
     if peer.name == OURS:
         result.counted.append(Counted(cell.group, name, before, peer.counters()))
+
+
+@contextmanager
+def _noting_stop(peer: RemotePeer, cell: Cell, result: Comparison) -> Iterator[None]:
+    try:
+        yield
+    except FarBehind as behind:
+        note(f"{peer.name}, {cell.workload.name}: stopped, {behind}")
+        result.stopped.append(Stopped(cell.group, cell.model, peer.name, cell.workload.name, str(behind)))
 
 
 @contextmanager

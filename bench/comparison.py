@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from bench.cells import DENSE
+from bench.pace import FAR
 from bench.peers.base import Facts
 from kvloom.bench.limits import Limits
 
@@ -39,6 +41,17 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """A peer that was not run to the end of a workload: it was far behind. ``why``: how far."""
+
+    group: str
+    model: str
+    peer: str
+    workload: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """A peer that was measured. ``agreeing``: leading greedy tokens, of the probe, that are kvloom's."""
 
@@ -62,7 +75,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Ours over the best peer's: of the medians, and from the least to the most over the rounds."""
+    """Ours over the best peer's: median, least and most of the rounds' ratios. ours, best: the medians of the rates."""
 
     figure: str
     ours: float
@@ -85,6 +98,7 @@ class Comparison:
     samples: list[Sample] = field(default_factory=list)
     peaks: list[Peak] = field(default_factory=list)
     counted: list[Counted] = field(default_factory=list)
+    stopped: list[Stopped] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -109,24 +123,37 @@ class Comparison:
         values = self.values(group, figure, peer)
         return median(values.values()) if values else None
 
+    def contenders(self, group: str, figures: Iterable[str]) -> set[str]:
+        """kvloom, and the peers that in any of the figures are not far behind the best peer, by the medians."""
+        found = {OURS}
+        for figure in figures:
+            medians = self._medians(group, figure)
+            best = max(medians.values(), default=0.0)
+            found |= {peer for peer, value in medians.items() if value * FAR >= best}
+        return found
+
+    def _medians(self, group: str, figure: str) -> dict[str, float]:
+        """Of every peer that was measured, kvloom left out."""
+        names = dict.fromkeys(sample.peer for sample in self.samples if sample.peer != OURS)
+        return {name: value for name in names if (value := self.median(group, figure, name)) is not None}
+
     def ratio(self, group: str, figure: str) -> Ratio | None:
         """None when there is nobody to compare with. A peer counts with the rounds that it was there for."""
         ours = self.values(group, figure, OURS)
-        names = dict.fromkeys(sample.peer for sample in self.samples if sample.peer != OURS)
-        others = {name: self.values(group, figure, name) for name in names}
-        medians = {name: median(values.values()) for name, values in others.items() if values}
+        medians = self._medians(group, figure)
         if not ours or not medians:
             return None
         best = max(medians, key=lambda name: medians[name])
-        each = [value / others[best][number] for number, value in ours.items() if number in others[best]]
-        mine = median(ours.values())
-        return Ratio(figure, mine, medians[best], best, mine / medians[best], min(each), max(each))
+        theirs = self.values(group, figure, best)
+        each = [value / theirs[number] for number, value in ours.items() if number in theirs]
+        return Ratio(figure, median(ours.values()), medians[best], best, median(each), min(each), max(each))
 
     def of(self, groups: frozenset[str]) -> Comparison:
         """Only some groups: what one claim files of a sitting that fed several."""
         kept = Comparison(self.threads, self.quick, self.kv_tokens, self.limits, absent=self.absent)
         kept.samples = [each for each in self.samples if each.group in groups]
         kept.peaks = [each for each in self.peaks if each.group in groups]
+        kept.stopped = [each for each in self.stopped if each.group in groups]
         kept.counted = [each for each in self.counted if each.group in groups]
         models = {each.model for each in kept.samples} or {DENSE}
         kept.about = [each for each in self.about if each.model in models]

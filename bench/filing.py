@@ -13,6 +13,7 @@ from statistics import median
 
 from bench.comparison import Comparison
 from bench.harness import Check, Outcome, note
+from bench.pace import FAR
 from kvloom.bench.limits import processor
 from kvloom.config import default_threads
 
@@ -20,8 +21,10 @@ RESULTS = Path(__file__).parent / "results"
 
 CAVEATS = (
     "Ratios between engines of one sitting may be quoted; the absolute figures of a small, shared machine may not.",
-    "Engines take turns, cell by cell, the others stopped. Figures are medians of the rounds, with the least and the "
-    "most; a ratio is of two medians.",
+    "Engines take turns, cell by cell and round by round, the others stopped. Figures are medians of the rounds, with "
+    "the least and the most; a ratio is the median of the rounds' ratios.",
+    f"A peer that is over {FAR:g} times behind the best peer in every figure of a workload is left out of its later "
+    "rounds; in a workload of many runs it is stopped when it has taken that many times the best peer's time.",
     "All engines run the weights of one GGUF file; those that cannot read it run them dequantized to float32. The "
     "tables compare what a user gets from one file, not kernels.",
     "Prompts are random tokens unless a row says `of text`; answers are greedy and run to their full length. Decode is "
@@ -129,6 +132,8 @@ def comparison_parts(comparison: Comparison) -> list[str]:
         peers = comparison.peers(model)
         parts += [f"## {model}", _rates(comparison, model, peers), _peaks(comparison, model, peers)]
         parts.append("\n".join(_about(comparison, model)))
+    if comparison.stopped:
+        parts.append("\n".join(f"- Stopped: {each.peer} in {each.workload}, {each.why}" for each in comparison.stopped))
     if comparison.absent:
         parts.append("\n".join(f"- Not measured: {peer}, {why}" for peer, why in comparison.absent.items()))
     return parts
@@ -136,8 +141,12 @@ def comparison_parts(comparison: Comparison) -> list[str]:
 
 def _rates(comparison: Comparison, model: str, peers: list[str]) -> str:
     units = {(s.group, s.figure): s.unit for s in comparison.samples if s.model == model}
+    stopped = {(each.workload, each.peer) for each in comparison.stopped if each.model == model}
     rows = {
-        f"{figure} | {unit}": {peer: list(comparison.values(group, figure, peer).values()) for peer in peers}
+        f"{figure} | {unit}": {
+            peer: "stopped" if (figure, peer) in stopped else list(comparison.values(group, figure, peer).values())
+            for peer in peers
+        }
         for (group, figure), unit in units.items()
     }
     return _table("workload | unit", peers, rows, ".1f")
@@ -154,18 +163,29 @@ def _peaks(comparison: Comparison, model: str, peers: list[str]) -> str:
     return _table("peak resident memory | unit", peers, rows, ".0f")
 
 
-def _table(head: str, peers: list[str], rows: Mapping[str, Mapping[str, list[float]]], style: str) -> str:
+def _table(head: str, peers: list[str], rows: Mapping[str, Mapping[str, list[float] | str]], style: str) -> str:
+    """A row's values by peer and round, or a word instead."""
     lines = [f"| {head} | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
     for name, by_peer in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(by_peer[peer], style) for peer in peers) + " |")
+        rounds = max(len(values) for values in by_peer.values() if isinstance(values, list))
+        cells = [_cell(values, style, rounds) for values in (by_peer[peer] for peer in peers)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(values: list[float], style: str) -> str:
-    if not values:
-        return "-"
-    spread = f" ({min(values):{style}} to {max(values):{style}})" if len(values) > 1 else ""
-    return f"**{median(values):{style}}**{spread}"
+def _cell(values: list[float] | str, style: str, rounds: int) -> str:
+    """
+    >>> _cell([2.0, 1.0, 4.0], ".0f", 3), _cell([2.0], ".0f", 3), _cell([2.0], ".0f", 1), _cell([], ".0f", 1)
+    ('**2** (1 to 4; 3 rounds)', '**2** (left out after 1)', '**2**', '-')
+    """
+    if isinstance(values, str) or not values:
+        return str(values or "-")
+    told = [f"{min(values):{style}} to {max(values):{style}}"] if len(values) > 1 else []
+    if len(values) < rounds:
+        told.append(f"left out after {len(values)}")
+    elif rounds > 1:
+        told.append(f"{rounds} rounds")
+    return f"**{median(values):{style}}**" + (f" ({'; '.join(told)})" if told else "")
 
 
 def _about(comparison: Comparison, model: str) -> list[str]:

@@ -65,6 +65,10 @@ class RemotePeer:
         self.facts = Facts(**self._read())
         self._signal(signal.SIGSTOP)
 
+    def expect(self, apart: int, longest: int) -> None:
+        """What comes next: at most so many sequences apart, and how long they get."""
+        self._ask({"do": "expect", "apart": apart, "longest": longest})
+
     def reset(self) -> None:
         self._ask({"do": "reset"})
 

@@ -3,6 +3,7 @@
 One JSON object per line. The first line out says what was loaded (``bench.peers.base.Facts``); then every line in is a
 command and every line out its result:
 
+    {"do": "expect", "apart": n, "longest": n}         -> {}                    of what comes next: ``Workload``
     {"do": "reset"}                                    -> {}
     {"do": "run", "prompts": [[..], ..], "num_new": n} -> {"answers": [{"tokens": [..], "times_s": [..]}, ..]}
     {"do": "peak"}                                     -> {"peak_bytes": n}     resident, since the last such command
@@ -44,6 +45,11 @@ def main() -> int:
 def obey(peer: Peer, command: dict[str, Any]) -> dict[str, Any]:
     """Carry out one command."""
     match command["do"]:
+        case "expect":
+            expect = getattr(peer, "expect", None)
+            if expect is not None:
+                expect(command["apart"], command["longest"])
+            return {}
         case "reset":
             peer.reset()
             return {}

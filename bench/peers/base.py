@@ -46,7 +46,7 @@ class Peer(Target, Protocol):
 class Entry:
     """Where a peer lives: its file (with ``open_peer(setup)``) and its environment, as ``bench/peers.sh`` names it.
 
-    only: the groups of cells that it takes part in, in the first round of each; None: all, in all rounds.
+    only: the groups of cells that it takes part in; None: all.
     """
 
     module: str
@@ -54,22 +54,21 @@ class Entry:
     wants_directory: bool = False
     only: frozenset[str] | None = None
 
-    def takes_part(self, group: str, number: int) -> bool:
-        return self.only is None or (group in self.only and number == 0)
+    def takes_part(self, group: str) -> bool:
+        return self.only is None or group in self.only
 
 
 PEERS = {
     "kvloom": Entry("bench.peers.kvloom_peer", None),
-    "transformers": Entry("bench.peers.transformers_peer", "transformers", wants_directory=True),
-    "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
     "openvino": Entry("bench.peers.openvino_peer", "openvino"),
+    "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
+    "transformers": Entry("bench.peers.transformers_peer", "transformers", wants_directory=True),
     "llama.cpp": Entry("bench.peers.llama_cpp_peer", "llama-cpp"),
-    "llama.cpp-flash": Entry(
-        "bench.peers.llama_cpp_flash_peer", "llama-cpp", only=frozenset({"streams", "shared-prefix", "gemma"})
-    ),
+    "llama.cpp-plain": Entry("bench.peers.llama_cpp_plain_peer", "llama-cpp", only=frozenset({"streams"})),
 }
-"""llama.cpp is two peers: with and without its flash attention, which is better now here, now there. The second has one
-round, and only where the context makes a difference: it is slow, and a sitting must end."""
+"""Those that are likely to be quick come first: the others are stopped when they fall far behind. llama.cpp is two
+peers: with its flash attention, as by default, and without it, which prefills more slowly and decodes sooner after long
+prompts."""
 
 
 def open_peer(name: str, setup: Setup) -> Peer:

@@ -17,7 +17,7 @@ _BATCH = 2048
 _SLOTS = 64
 
 
-def open_peer(setup: Setup, flash: bool = False) -> LlamaCpp:
+def open_peer(setup: Setup, flash: bool = True) -> LlamaCpp:
     import llama_cpp
 
     llama_cpp.llama_backend_init()
@@ -28,13 +28,13 @@ def open_peer(setup: Setup, flash: bool = False) -> LlamaCpp:
     kv_width = llama_cpp.llama_model_n_head_kv(model) * _head_dim(llama_cpp, model)
     facts = Facts(
         version=f"llama-cpp-python {version('llama-cpp-python')}",
-        settings=f"weights as in the file, KV in float16, flash attention {'on' if flash else 'off'}; one context of "
-        "its own per sequence for independent requests, one for all where they share a prefix or come alone",
+        settings=f"weights as in the file, KV in float16, flash attention {'on' if flash else 'off'}; a KV stream for "
+        "each sequence where they share nothing, one stream for all where they share a prefix",
         weight_bytes=setup.gguf.stat().st_size,
         kv_token_bytes=2 * 2 * llama_cpp.llama_model_n_layer(model) * kv_width,
     )
     peer = LlamaCpp(llama_cpp, model, setup, flash, facts)
-    peer.open_context(1)
+    peer.open_context(1, setup.kv_tokens)
     return peer
 
 
@@ -77,11 +77,8 @@ class LlamaCpp:
         self.slots.clear()
 
     def run(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[Answer]:
-        source, common = self._longest_common(prompts)
-        streams = 1 if len(prompts) == 1 or common else len(prompts)
-        if streams != self.streams:
-            self.open_context(streams, max(map(len, prompts)) + num_new)
         started = time.perf_counter()
+        source, common = self._longest_common(prompts)
         slots = self._take_slots(prompts, source, common)
         rows = [
             Row(token, position, slot, position == len(prompt) - 1)
@@ -101,16 +98,22 @@ class LlamaCpp:
             ]
         return list(answers.values())
 
-    def open_context(self, streams: int, tokens_each: int = 0) -> None:
-        """One KV buffer for all sequences (``streams`` 1), or one for each."""
+    def expect(self, apart: int, longest: int) -> None:
+        """As one starts llama.cpp's server for its load: so many parallel sequences, of that length."""
+        if apart != self.streams:
+            self.open_context(apart, longest)
+
+    def open_context(self, streams: int, longest: int) -> None:
+        """One KV buffer for all sequences (``streams`` 1), or one for each: attention passes over all of a buffer."""
         lib = self.lib
         if self.context:
             lib.llama_free(self.context)
         params = lib.llama_context_default_params()
-        params.n_ctx = max(self.setup.kv_tokens, streams * (tokens_each + 1))
+        params.n_ctx = max(self.setup.kv_tokens, streams * (longest + 1))
         params.n_batch = _BATCH
         params.n_seq_max = _SLOTS if streams == 1 else streams
         params.kv_unified = streams == 1
+        params.swa_full = False
         params.n_threads = params.n_threads_batch = self.setup.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if self.flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = lib.llama_init_from_model(self.model, params)

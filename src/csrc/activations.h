@@ -57,11 +57,27 @@ static inline Activations8 activations_scratch(int64_t rows, int64_t cols, int d
 }
 
 template <class V>
-static inline V vabs(V x) {
+static inline V max_int(V a, V b) {
   if constexpr (is_pair<V>)
-    return {vabs(x.lo), vabs(x.hi)};
+    return {max_int(a.lo, b.lo), max_int(a.hi, b.hi)};
   else
-    return vmax(x, V{} - x);
+    return a > b ? a : b;
+}
+
+// The greatest of all lanes.
+template <class V>
+static inline int32_t fold_max_int(V v) {
+  if constexpr (is_pair<V>) {
+    return fold_max_int(max_int(v.lo, v.hi));
+  } else {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)v);
+#else
+    int32_t most = v[0];
+    for (int i = 1; i < kNative; i++) most = v[i] > most ? v[i] : most;
+    return most;
+#endif
+  }
 }
 
 // x to the nearest whole number, ties to even, for |x| < 2^22.
@@ -84,37 +100,51 @@ static inline void store_i8(int8_t* p, V v) {
   }
 }
 
-// Group `g` of row `r` of a tile of `rows` rows. What is left of x goes to `rest`.
-static inline void quantize_group(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, float* rest) {
-  const v16 zero = splat(0.0f);
-  v16 v[2] = {load(x), load(x + 16)};
-  const float most = fold_max(vmax(vabs(v[0]), vabs(v[1])));
-  const float poison = fold_sum(v[0] * zero + v[1] * zero);  // 0, or NaN
-  const bool usable = most > 1e-30f && poison == 0.0f;
-  const float scale = (usable ? most / 127.0f : 0.0f) + poison;
+// The greatest |x| of 32; NaN if any is. As whole numbers: those order floats of one sign, and NaN above all.
+static inline float greatest(const float* x) {
+  const auto magnitude = [](const float* p) { return bits_of(load_ints((const uint8_t*)p), 0, 0x7fffffff); };
+  const int32_t bits = fold_max_int(max_int(magnitude(x), magnitude(x + 16)));
+  float most;
+  std::memcpy(&most, &bits, sizeof most);
+  return most;
+}
+
+// Group `g` of row `r` of a tile of `rows` rows, but for the codes: those go to `codes` in the order of x. What is left
+// of x goes to `rest`, if there is one.
+static inline void quantize_group(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, int8_t* codes,
+                                  float* rest) {
+  const float most = greatest(x);
+  const bool finite = most < INFINITY, usable = finite && most > 1e-30f;
+  const float scale = usable ? most / 127.0f : finite ? 0.0f : NAN;
   const v16 inverse = splat(usable ? 127.0f / most : 0.0f);
-  alignas(64) int8_t codes[kGroup];
   float sums[2];  // exact
+  KV_UNROLL
   for (int half = 0; half < 2; half++) {
-    const v16 q = usable ? rounded(v[half] * inverse) : zero;
+    const v16 v = load(x + 16 * half), q = usable ? rounded(v * inverse) : splat(0.0f);
     store_i8(codes + 16 * half, q);
     sums[half] = fold_sum(q);
-    store(rest + 16 * half, fma(splat(-scale), q, v[half]));
+    if (rest) store(rest + 16 * half, fma(splat(-scale), q, v));
     out.less8[(2 * g + half) * rows + r] = -8 * (int32_t)sums[half];
     out.less128[(2 * g + half) * rows + r] = -128 * (int32_t)sums[half];
   }
-  for (int64_t q = 0; q < kGroup / 4; q++)
-    std::memcpy(out.codes + ((g * (kGroup / 4) + q) * rows + r) * 4, codes + 4 * q, 4);
   out.scale[g * rows + r] = scale;
   out.total[g * rows + r] = scale * (sums[0] + sums[1]);
 }
 
 // Row `r` of a tile of `rows` rows. `cols` is a multiple of 32.
 static inline void quantize_row(const float* x, int64_t cols, const Activations8& out, int64_t r, int64_t rows) {
-  for (int64_t g = 0; g < cols / kGroup; g++) {
-    alignas(64) float rest[kGroup];
-    quantize_group(out.digit[0], x + g * kGroup, g, r, rows, rest);
-    if (out.digits == 2) quantize_group(out.digit[1], rest, g, r, rows, rest);
+  constexpr int64_t kAtOnce = 8 * kGroup;
+  for (int64_t c = 0; c < cols; c += kAtOnce) {
+    const int64_t end = c + kAtOnce < cols ? c + kAtOnce : cols;
+    alignas(64) int8_t codes[2][kAtOnce];
+    for (int64_t at = c; at < end; at += kGroup) {
+      alignas(64) float rest[kGroup];
+      const bool two = out.digits == 2;
+      quantize_group(out.digit[0], x + at, at / kGroup, r, rows, codes[0] + at - c, two ? rest : nullptr);
+      if (two) quantize_group(out.digit[1], rest, at / kGroup, r, rows, codes[1] + at - c, nullptr);
+    }
+    for (int i = 0; i < out.digits; i++)
+      for (int64_t at = c; at < end; at += 4) std::memcpy(out.digit[i].codes + at * rows + 4 * r, codes[i] + at - c, 4);
   }
 }
 

@@ -25,13 +25,13 @@ State stored_state(const AttendCall& call, float* states, int64_t state, int32_t
   return State::at(states + State::floats(state, call.part.v_dim), rows);
 }
 
-// Writes the results of all query heads of one row's group.
-void finish(const AttendCall& call, int64_t row, int32_t head, State state) {
+// Writes the results of all query heads of one row's group, which start at row `first` of the state.
+void finish(const AttendCall& call, int64_t row, int32_t head, const State& state, int32_t first) {
   const int32_t group = group_of(call), v_dim = call.part.v_dim;
   for (int32_t h = 0; h < group; h++) {
     const int64_t at = row * call.q_heads + head * group + h;
-    finish_row(state.m[h], state.l[h], state.o + (int64_t)h * v_dim, call.out + at * v_dim, call.lse + at, v_dim,
-               call.merge);
+    finish_row(state.m[first + h], state.l[first + h], state.o + (int64_t)(first + h) * v_dim, call.out + at * v_dim,
+               call.lse + at, v_dim, call.merge);
   }
 }
 
@@ -46,19 +46,20 @@ void join(const AttendCall& call, int64_t row, int32_t head, float* states) {
   const State state = state_of(work.sources[bounds[0]]);
   for (int32_t s = bounds[0] + 1; s < bounds[1]; s++)
     merge_states(state, state_of(work.sources[s]), group_of(call), v_dim);
-  finish(call, row, head, state);
+  finish(call, row, head, state, 0);
 }
 
 // Merges the partials of all chunks of an item into `state`.
-void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, State state, State partial) {
+void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, const State& state, const State& partial) {
   const int32_t* row_ids = call.work.row_ids + item.row_begin;
   for (int32_t r = 0; r < pass.rows(); r++) state.m[r] = empty, state.l[r] = 0.0f;
   for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
     Cells chunk;
     gather(call, item, c, chunk);
-    const bool first = c == item.chunk_begin;
-    pass.run(chunk, call.rows.positions, row_ids, first ? state : partial);
-    if (!first) merge_states(state, partial, pass.rows(), call.part.v_dim);
+    if (c == item.chunk_begin)
+      pass.run(chunk, call.rows.positions, row_ids, state);
+    else
+      pass.add(chunk, call.rows.positions, row_ids, state, partial);
   }
 }
 
@@ -89,7 +90,7 @@ void run_item(const AttendCall& call, const Item& item, const Delivered& deliver
     case Outcome::finish:
       fold_chunks(call, item, pass, state, partial);
       for (int32_t i = 0; i < item.row_count; i++)
-        finish(call, call.work.row_ids[item.row_begin + i], item.head, state.from(i * group, call.part.v_dim));
+        finish(call, call.work.row_ids[item.row_begin + i], item.head, state, i * group);
       return;
     case Outcome::fold:
       fold_chunks(call, item, pass, stored_state(call, delivered.states, item.state, rows), partial);

@@ -5,110 +5,38 @@
 // by 0.
 #pragma once
 
+#include "attend_cells.h"
 #include "attend_micro.h"
 #include "attend_state.h"
 
 namespace kvloom {
 namespace KV_ISA {
 
-constexpr int block_pages = 4;      // decoded together
 constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
-
-// What one position sees of a chunk, a bit per page; `lo` and `hi` bound the entries of pages that it sees in
-// part.
-struct Sight {
-  uint32_t any, full;
-  uint8_t lo[chunk_pages], hi[chunk_pages];
-};
-
-// A chunk's pages in memory, and what is wanted after them.
-struct Cells {
-  const uint8_t* cells[chunk_pages];
-  int32_t marks[chunk_pages];
-  int32_t count;
-  const uint8_t* after;
-};
-
-static inline uint32_t bits_below(int n) {
-  return (1u << n) - 1;
-}
-
-static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int32_t page) {
-  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
-}
-
-// Chunk number c of the work.
-static inline void gather(const AttendCall& call, const Item& item, int32_t c, Cells& chunk) {
-  const Chunk& pages = call.work.chunks[c];
-  chunk.count = pages.page_end - pages.page_begin;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    chunk.cells[i] = cell_of(call, item, pages.page_begin + i);
-    chunk.marks[i] = call.part.page_marks[pages.page_begin + i];
-  }
-  chunk.after = c + 1 < item.chunk_end ? cell_of(call, item, call.work.chunks[c + 1].page_begin) : chunk.cells[0];
-}
-
-static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {
-  return (const int32_t*)(cell + part.k_bytes() + part.v_bytes());
-}
-static inline const float* stored_biases(const Part& part, const uint8_t* cell) {
-  return (const float*)(stored_positions(part, cell) + page_tokens);
-}
-
-static inline int clamp_slot(int64_t x) {
-  return x < 0 ? 0 : x > page_tokens ? page_tokens : (int)x;
-}
-
-static inline void see(const Part& part, const Cells& chunk, int32_t position, Sight& sight) {
-  const int64_t oldest = position - part.window + 1;
-  if (!part.ragged && oldest <= chunk.marks[0] && chunk.marks[chunk.count - 1] + page_tokens - 1 <= position) {
-    sight.any = sight.full = bits_below(chunk.count);
-    std::memset(sight.lo, 0, sizeof sight.lo);
-    std::memset(sight.hi, page_tokens, sizeof sight.hi);
-    return;
-  }
-  sight.any = sight.full = 0;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    int lo = 0, hi = 0;
-    if (part.ragged) {
-      const int32_t* positions = stored_positions(part, chunk.cells[i]);
-      while (hi < chunk.marks[i] && positions[hi] <= position) hi++;
-      while (lo < hi && positions[lo] < oldest) lo++;
-    } else {
-      lo = clamp_slot(oldest - chunk.marks[i]);
-      hi = clamp_slot((int64_t)position + 1 - chunk.marks[i]);
-    }
-    if (lo >= hi) continue;
-    sight.any |= 1u << i;
-    if (hi - lo == page_tokens) sight.full |= 1u << i;
-    sight.lo[i] = (uint8_t)lo, sight.hi[i] = (uint8_t)hi;
-  }
-}
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
-  float *q, *s, *decoded, *state, *partial;
+  float *q, *s, *keys, *values, *state, *partial;
   Sight* sights;
 
   static int64_t bytes(int64_t rows, int64_t positions, const Part& part) {
-    const int64_t floats = rows * (part.k_dim + s_stride) + decoded_floats(part) + 2 * state_floats(rows, part);
+    const int64_t decoded = chunk_positions * (int64_t)(part.k_dim + part.v_dim);
+    const int64_t floats = rows * part.k_dim + max_rows * s_stride + decoded + 2 * state_floats(rows, part);
     return floats * 4 + positions * (int64_t)sizeof(Sight);
   }
   static Desk at(void* base, int64_t rows, const Part& part) {
     Desk desk;
-    desk.q = (float*)base;
-    desk.s = desk.q + rows * part.k_dim;
-    desk.decoded = desk.s + rows * s_stride;
-    desk.state = desk.decoded + decoded_floats(part);
+    desk.s = (float*)base;
+    desk.q = desk.s + max_rows * s_stride;
+    desk.keys = desk.q + rows * part.k_dim;
+    desk.values = desk.keys + chunk_positions * part.k_dim;
+    desk.state = desk.values + chunk_positions * part.v_dim;
     desk.partial = desk.state + state_floats(rows, part);
     desk.sights = (Sight*)(desk.partial + state_floats(rows, part));
     return desk;
   }
 
  private:
-  static int64_t decoded_floats(const Part& part) {
-    return block_pages * page_tokens * (part.k_dim > part.v_dim ? part.k_dim : part.v_dim);
-  }
   static int64_t state_floats(int64_t rows, const Part& part) {
     return (State::floats(rows, part.v_dim) + 15) / 16 * 16;
   }
@@ -129,37 +57,84 @@ class ChunkPass {
     stored_ = &micro_for(part_.number);
     in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
     micro_ = in_place_ ? stored_ : &micro_of<Decoded>;
-    for (int32_t r = 0; r < rows_; r++) pack_query(call, item, r);
+    for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(call, item, first);
   }
 
   int32_t rows() const { return rows_; }
 
   // Fills `out` with the partial over `chunk` of rows at `positions[row_ids[...]]`; rows that see nothing get m =
   // empty.
-  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, State out) {
+  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& out) {
+    look(chunk, positions, row_ids);
+    for (int32_t first = 0; first < rows_; first += group_rows_) {
+      const Group group = group_at(first);
+      weigh(group, out);
+      mix(group, out);
+    }
+  }
+
+  // Merges that partial into `sum`; `partial` is a place for it.
+  void add(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& sum,
+           const State& partial) {
+    look(chunk, positions, row_ids);
+    for (int32_t first = 0; first < rows_; first += group_rows_) {
+      const Group group = group_at(first);
+      weigh(group, partial);
+      const State into = sum.from(first, part_.v_dim), from = partial.from(first, part_.v_dim);
+      if (group.any == group.full && all_gathered(into, group.count) && all_gathered(from, group.count)) {
+        blend(group, into, from);
+      } else {
+        mix(group, partial);
+        merge_states(into, from, group.count, part_.v_dim);
+      }
+    }
+  }
+
+ private:
+  // Query of row r: its k_dim components.
+  const float* query_of(const AttendCall& call, const Item& item, int32_t r) const {
+    const int64_t row = call.work.row_ids[item.row_begin + r / heads_];
+    return call.q + (row * call.q_heads + item.head * heads_ + r % heads_) * part_.k_dim;
+  }
+
+  // A group's queries, scaled, go to where its inner loop reads them: one component of all rows after the other.
+  void pack_queries(const AttendCall& call, const Item& item, int32_t first) {
+    const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_;
+    const float scale = call.scale * log2_e;
+    float* to = desk_.q + first * part_.k_dim;
+    int32_t r = 0;
+    for (; r + 4 <= count; r += 4, to += 4) {
+      const float* from[4];
+      for (int32_t i = 0; i < 4; i++) from[i] = query_of(call, item, first + r + i);
+      for (int32_t d = 0; d < part_.k_dim; d += 4) {
+        v4 square[4];
+        for (int32_t i = 0; i < 4; i++) square[i] = load<v4>(from[i] + d) * splat<v4>(scale);
+        transpose(square);
+        for (int32_t i = 0; i < 4; i++) store(to + (d + i) * count, square[i]);
+      }
+    }
+    for (; r < count; r++, to++) {
+      const float* from = query_of(call, item, first + r);
+      for (int32_t d = 0; d < part_.k_dim; d++) to[d * count] = from[d] * scale;
+    }
+  }
+
+  void look(const Cells& chunk, const int32_t* positions, const int32_t* row_ids) {
     chunk_ = &chunk;
     seen_ = 0;
     for (int32_t i = 0; i < rows_ / heads_; i++) {
       see(part_, chunk, positions[row_ids[i]], desk_.sights[i]);
       seen_ |= desk_.sights[i].any;
     }
-    each_block(0, part_.k_dim, [&](const Group& g, int b, int e, const float* decoded) { score(g, b, e, decoded); });
-    for (int32_t r = 0; r < rows_; r++) soften(desk_.sights[r / heads_], r, out);
-    std::memset(out.o, 0, sizeof(float) * rows_ * part_.v_dim);
-    each_block(part_.k_bytes(), part_.v_dim,
-               [&](const Group& g, int b, int e, const float* decoded) { mix(g, b, e, decoded, out.o); });
+    if (in_place_) return;
+    decode(0, part_.k_dim, desk_.keys);
+    decode(part_.k_bytes(), part_.v_dim, desk_.values);
   }
 
- private:
-  // Row r's query, scaled, goes to where its group's inner loop reads it: one component of all rows after the other.
-  void pack_query(const AttendCall& call, const Item& item, int32_t r) {
-    const int64_t row = call.work.row_ids[item.row_begin + r / heads_];
-    const float* from = call.q + (row * call.q_heads + item.head * heads_ + r % heads_) * part_.k_dim;
-    const int32_t first = r - r % group_rows_;
-    const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_;
-    float* to = desk_.q + first * part_.k_dim + r - first;
-    const float scale = call.scale * log2_e;
-    for (int32_t d = 0; d < part_.k_dim; d++) to[d * count] = from[d] * scale;
+  static bool all_gathered(const State& state, int32_t rows) {
+    bool all = true;
+    for (int32_t r = 0; r < rows; r++) all &= state.m[r] != empty;
+    return all;
   }
 
   Group group_at(int32_t first) const {
@@ -169,83 +144,77 @@ class ChunkPass {
     return g;
   }
 
-  // Calls body(group, first page, past the last page, decoded pages or null) for every group. Pages are read
-  // as they are stored when few rows need them; else a few at a time are decoded first, and all groups read
-  // those.
-  template <class Body>
-  void each_block(int64_t offset, int32_t dim, const Body& body) {
-    const int step = in_place_ ? chunk_pages : block_pages;
-    for (int begin = 0; begin < chunk_->count; begin += step) {
-      const int end = begin + step < chunk_->count ? begin + step : chunk_->count;
-      if (!(seen_ & bits_below(end) & ~bits_below(begin))) continue;
-      if (!in_place_) decode(offset, dim, begin, end);
-      for (int32_t first = 0; first < rows_; first += group_rows_) {
-        if (!in_place_) fetch_slice(offset, dim, end, first);
-        body(group_at(first), begin, end, in_place_ ? nullptr : desk_.decoded);
-      }
-    }
+  // Pages that anyone sees, as floats: all groups read those.
+  void decode(int64_t offset, int32_t dim, float* to) const {
+    for (int i = 0; i < chunk_->count; i++)
+      if (seen_ >> i & 1) stored_->decode(chunk_->cells[i] + offset, page_tokens * dim, to + i * page_tokens * dim);
   }
 
-  void decode(int64_t offset, int32_t dim, int begin, int end) const {
-    for (int i = begin; i < end; i++)
-      if (seen_ >> i & 1)
-        stored_->decode(chunk_->cells[i] + offset, page_tokens * dim, desk_.decoded + (i - begin) * page_tokens * dim);
-  }
-
-  // Asks for this group's share of the block that starts at page `begin`, so that it arrives while the groups compute.
-  void fetch_slice(int64_t offset, int32_t dim, int begin, int32_t first) const {
-    if (begin >= chunk_->count) {  // keys are followed by values
-      if (offset) return;
-      begin = 0, offset = part_.k_bytes(), dim = part_.v_dim;
-    }
-    const int64_t bytes = page_tokens * dim * value_bytes(part_.number);
-    const int64_t from = bytes * first / rows_ / 64 * 64, to = bytes * (first + group_rows_) / rows_;
-    for (int i = begin; i < begin + block_pages && i < chunk_->count; i++)
-      for (int64_t b = from; b < to && b < bytes; b += 64) __builtin_prefetch(chunk_->cells[i] + offset + b);
-  }
-
-  void score(const Group& group, int begin, int end, const float* decoded) const {
+  void score(const Group& group) const {
     const void* keys[chunk_pages + KeyPages::ahead];
     int32_t slots[chunk_pages], count = 0;
-    for (int i = begin; i < end; i++) {
-      if (!(group.any >> i & 1)) continue;
-      keys[count] = decoded ? decoded + (i - begin) * page_tokens * part_.k_dim : (const void*)chunk_->cells[i];
+    for (uint32_t left = group.any; left; left &= left - 1) {
+      const int i = __builtin_ctz(left);
+      keys[count] = in_place_ ? (const void*)chunk_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
       slots[count++] = i;
     }
     for (int i = 0; i < KeyPages::ahead; i++)
       keys[count + i] = chunk_->cells[i < chunk_->count ? i : 0] + part_.k_bytes();
-    micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, slots, count},
-                                   desk_.s + group.first * s_stride);
+    micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, slots, count}, desk_.s);
   }
 
-  // Scores of one row -> weights, with their maximum and sum.
-  void soften(const Sight& sight, int32_t row, State out) const {
-    float* s = desk_.s + row * s_stride;
+  // Weights of a group, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
+  void weigh(const Group& group, const State& out) const {
+    score(group);
+    float* m = out.m + group.first;
+    float* l = out.l + group.first;
+    for (int32_t r = 0; r < group.count; r++) {
+      const Sight& sight = sight_of(group.first + r);
+      hide(sight, desk_.s + r * s_stride);
+      m[r] = highest(sight.any, desk_.s + r * s_stride);
+    }
+    for (int32_t r = 0; r < group.count; r++) {
+      const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
+      l[r] = soften(sight_of(group.first + r).any, desk_.s + r * s_stride, base);
+      if (l[r] != 0.0f) m[r] = base;
+    }
+  }
+
+  const Sight& sight_of(int32_t row) const { return desk_.sights[row / heads_]; }
+
+  // What a row does not see of the pages that it sees in part.
+  void hide(const Sight& sight, float* s) const {
     if (part_.ragged) add_biases(sight.any, s);
     for (uint32_t left = sight.any & ~sight.full; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       for (int j = 0; j < sight.lo[i]; j++) s[i * page_tokens + j] = empty;
       for (int j = sight.hi[i]; j < page_tokens; j++) s[i * page_tokens + j] = empty;
     }
+  }
+
+  // The maximum of one row's scores.
+  static float highest(uint32_t pages, const float* s) {
     v16 top[2] = {splat(empty), splat(empty)};
-    each_stretch(sight.any, [&](int begin, int end) {
+    each_stretch(pages, [&](int begin, int end) {
       int i = begin;
       for (; i + 2 <= end; i += 2)
         top[0] = vmax(top[0], load(s + i * page_tokens)), top[1] = vmax(top[1], load(s + (i + 1) * page_tokens));
       if (i < end) top[0] = vmax(top[0], load(s + i * page_tokens));
     });
-    const float highest = fold_max(vmax(top[0], top[1]));
-    const float m = highest == empty ? 0.0f : highest;  // nothing visible, or only NaN: the sum tells
+    return fold_max(vmax(top[0], top[1]));
+  }
+
+  // Scores of one row -> weights; their sum.
+  static float soften(uint32_t pages, float* s, float m) {
     v16 sum = splat(0.0f);
-    each_stretch(sight.any, [&](int begin, int end) {
+    each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
         const v16 p = vexp2(load(s + i * page_tokens) - splat(m));
         store(s + i * page_tokens, p);
         sum = sum + p;
       }
     });
-    out.l[row] = fold_sum(sum);
-    out.m[row] = highest == empty && out.l[row] == 0.0f ? empty : m;
+    return fold_sum(sum);
   }
 
   void add_biases(uint32_t pages, float* s) const {
@@ -265,21 +234,41 @@ class ChunkPass {
     }
   }
 
-  // Adds weight x value. Entries of a page that not all rows of the group see go row by row.
-  void mix(const Group& group, int begin, int end, const float* decoded, float* out) const {
+  int64_t entry_bytes() const { return part_.v_dim * (in_place_ ? value_bytes(part_.number) : 4); }
+
+  const uint8_t* values_of(int page) const {
+    return in_place_ ? chunk_->cells[page] + part_.k_bytes()
+                     : (const uint8_t*)desk_.values + page * page_tokens * entry_bytes();
+  }
+
+  // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
+  void blend(const Group& group, const State& into, const State& from) const {
     Run runs[chunk_pages];
     int32_t count = 0;
-    const int64_t entry = part_.v_dim * (decoded ? 4 : value_bytes(part_.number));
+    for (uint32_t left = group.any; left; left &= left - 1) {
+      const int i = __builtin_ctz(left);
+      runs[count++] = {values_of(i), i * page_tokens, page_tokens};
+    }
+    const Union both(into, from);
+    micro_->blend[group.count - 1](desk_.s, {runs, count, chunk_->after}, {both.keep, both.take}, into.o, part_.v_dim);
+    std::memcpy(into.m, both.m, sizeof(float) * group.count);
+    std::memcpy(into.l, both.l, sizeof(float) * group.count);
+  }
+
+  // The sums of weight x value. Entries of a page that not all rows of the group see go row by row.
+  void mix(const Group& group, const State& state) const {
+    Run runs[chunk_pages];
+    int32_t count = 0;
+    const int64_t entry = entry_bytes();
+    float* out = state.o + (int64_t)group.first * part_.v_dim;
+    std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
     const auto flush = [&] {
-      if (count)
-        micro_->mix[group.count - 1](desk_.s + group.first * s_stride, {runs, count, chunk_->after},
-                                     out + group.first * part_.v_dim, part_.v_dim);
+      if (count) micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->after}, out, part_.v_dim);
       count = 0;
     };
-    for (int i = begin; i < end; i++) {
-      if (!(group.any >> i & 1)) continue;
-      const uint8_t* values =
-          decoded ? (const uint8_t*)decoded + (i - begin) * page_tokens * entry : chunk_->cells[i] + part_.k_bytes();
+    for (uint32_t left = group.any; left; left &= left - 1) {
+      const int i = __builtin_ctz(left);
+      const uint8_t* values = values_of(i);
       if (group.full >> i & 1) {
         runs[count++] = {values, i * page_tokens, page_tokens};
         continue;
@@ -309,7 +298,8 @@ class ChunkPass {
       const int lo = sight.lo[i] > begin ? sight.lo[i] : begin, hi = sight.hi[i] < end ? sight.hi[i] : end;
       if (lo >= hi) continue;
       const Run run{values + lo * entry, i * page_tokens + lo, hi - lo};
-      micro_->mix[0](desk_.s + r * s_stride, {&run, 1, run.values}, out + r * part_.v_dim, part_.v_dim);
+      const int64_t at = r - group.first;
+      micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
     }
   }
 

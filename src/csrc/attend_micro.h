@@ -98,11 +98,17 @@ struct Runs {
   const void* after;
 };
 
-template <class Numbers, int R, int C>
-static inline void mix_columns(const float* weights, const Runs& runs, float* out, int32_t v_dim, int32_t column) {
+// How much of every row stays and how much of the new sum comes to it.
+struct Blend {
+  const float *keep, *take;
+};
+
+template <class Numbers, int R, int C, bool kBlends>
+static inline void mix_columns(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
+                               int32_t column) {
   v16 acc[R][C];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] =
-      load(out + r * v_dim + column + 16 * c);
+      kBlends ? splat(0.0f) : load(out + r * v_dim + column + 16 * c);
   for (int32_t i = 0; i < runs.count; i++) {
     const float* w = weights + runs.runs[i].weight;
     const void* values = runs.runs[i].values;
@@ -117,17 +123,31 @@ static inline void mix_columns(const float* weights, const Runs& runs, float* ou
       }
     }
   }
-  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++)
-      store(out + r * v_dim + column + 16 * c, acc[r][c]);
+  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) {
+    float* to = out + r * v_dim + column + 16 * c;
+    store(to, kBlends ? fma(load(to), splat(blend.keep[r]), acc[r][c] * splat(blend.take[r])) : acc[r][c]);
+  }
+}
+
+template <class Numbers, int R, bool kBlends>
+static void mix_all(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim) {
+  constexpr int C = columns_for(R);
+  int32_t column = 0;
+  for (; column + 16 * C <= v_dim; column += 16 * C)
+    mix_columns<Numbers, R, C, kBlends>(weights, runs, blend, out, v_dim, column);
+  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1, kBlends>(weights, runs, blend, out, v_dim, column);
 }
 
 // out[r] += sum of weight x value over all runs, for R rows.
 template <class Numbers, int R>
 static void mix(const float* weights, const Runs& runs, float* out, int32_t v_dim) {
-  constexpr int C = columns_for(R);
-  int32_t column = 0;
-  for (; column + 16 * C <= v_dim; column += 16 * C) mix_columns<Numbers, R, C>(weights, runs, out, v_dim, column);
-  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1>(weights, runs, out, v_dim, column);
+  mix_all<Numbers, R, false>(weights, runs, {}, out, v_dim);
+}
+
+// out[r] = out[r] x keep[r] + take[r] x sum of weight x value over all runs, for R rows.
+template <class Numbers, int R>
+static void blend(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim) {
+  mix_all<Numbers, R, true>(weights, runs, blend, out, v_dim);
 }
 
 template <class Numbers>
@@ -139,6 +159,7 @@ static void decode(const void* stored, int64_t count, float* out) {
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
   void (*mix[max_rows])(const float*, const Runs&, float*, int32_t);
+  void (*blend[max_rows])(const float*, const Runs&, const Blend&, float*, int32_t);
   void (*decode)(const void*, int64_t, float*);
 };
 
@@ -149,9 +170,11 @@ struct Micro {
 #endif
 #define KV_SCORE(R) score<N, R>
 #define KV_MIX(R) mix<N, R>
+#define KV_BLEND(R) blend<N, R>
 
 template <class N>
-static constexpr Micro micro_of = {{KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, decode<N>};
+static constexpr Micro micro_of = {
+    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, {KV_EACH_COUNT(KV_BLEND)}, decode<N>};
 
 static inline const Micro& micro_for(Number number) {
   return number == Number::float32   ? micro_of<Float32>

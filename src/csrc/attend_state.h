@@ -22,15 +22,24 @@ struct State {
   State from(int64_t row, int64_t v_dim) const { return {m + row, l + row, o + row * v_dim}; }
 };
 
-// into := into + from for up to 16 rows, over disjoint sets of entries. Lanes past `rows` may read what lies behind in
-// the same state, and are dropped.
-static inline void merge_some(State into, State from, int32_t rows, int32_t v_dim) {
-  float keep[16], take[16], m[16], l[16];
-  const v16 m_into = load(into.m), m_from = load(from.m);
-  const v16 top = vmax(m_into, m_from);
-  const v16 base = vmax(top, splat(-3.0e38f));  // not minus infinity: nothing plus nothing
-  const v16 a = vexp2(m_into - base), b = vexp2(m_from - base);
-  store(keep, a), store(take, b), store(m, top), store(l, fma(load(into.l), a, load(from.l) * b));
+// What becomes of up to 16 rows of two states over disjoint sets of entries that are put together: new maxima and sums,
+// and the factors for what both have gathered. Lanes past the last row are of no use.
+struct Union {
+  float m[16], l[16], keep[16], take[16];
+
+  // May read what lies behind the rows in the same states.
+  Union(const State& into, const State& from) {
+    const v16 m_into = load(into.m), m_from = load(from.m);
+    const v16 top = vmax(m_into, m_from);
+    const v16 base = vmax(top, splat(-3.0e38f));  // not minus infinity: nothing plus nothing
+    const v16 a = vexp2(m_into - base), b = vexp2(m_from - base);
+    store(keep, a), store(take, b), store(m, top), store(l, fma(load(into.l), a, load(from.l) * b));
+  }
+};
+
+// into := into + from for up to 16 rows.
+static inline void merge_some(const State& into, const State& from, int32_t rows, int32_t v_dim) {
+  const Union both(into, from);
   for (int32_t r = 0; r < rows; r++) {
     if (from.m[r] == empty) continue;
     float *o = into.o + (int64_t)r * v_dim, *more = from.o + (int64_t)r * v_dim;
@@ -39,9 +48,9 @@ static inline void merge_some(State into, State from, int32_t rows, int32_t v_di
       std::memcpy(o, more, sizeof(float) * v_dim);
       continue;
     }
-    into.m[r] = m[r], into.l[r] = l[r];
+    into.m[r] = both.m[r], into.l[r] = both.l[r];
     for (int32_t d = 0; d < v_dim; d += 16)
-      store(o + d, fma(load(o + d), splat(keep[r]), load(more + d) * splat(take[r])));
+      store(o + d, fma(load(o + d), splat(both.keep[r]), load(more + d) * splat(both.take[r])));
   }
 }
 

@@ -10,13 +10,16 @@
 namespace kvloom {
 namespace KV_ISA {
 
+// A stored number, and a native vector of them.
 template <Number N>
 struct StoredAs {
   typedef uint16_t type;
+  typedef h8 vector;
 };
 template <>
 struct StoredAs<Number::float32> {
   typedef float type;
+  typedef v4 vector;
 };
 
 // n <= 16 values as a page stores them.
@@ -37,6 +40,20 @@ static inline void encode(const float* x, int32_t n, typename StoredAs<N>::type*
   }
 }
 
+// columns[j * page_tokens + i] = square[i][j], in squares that fit into registers.
+template <Number N>
+static void turn(const typename StoredAs<N>::type (&square)[page_tokens][16], typename StoredAs<N>::type* columns) {
+  typedef typename StoredAs<N>::vector V;
+  constexpr int side = sizeof(V) / sizeof(square[0][0]);
+  for (int i = 0; i < page_tokens; i += side)
+    for (int j = 0; j < 16; j += side) {
+      V rows[side];
+      KV_UNROLL for (int k = 0; k < side; k++) std::memcpy(&rows[k], &square[i + k][j], sizeof(V));
+      transpose(rows);
+      KV_UNROLL for (int k = 0; k < side; k++) std::memcpy(columns + (j + k) * page_tokens + i, &rows[k], sizeof(V));
+    }
+}
+
 // Rows row .. row + count go to slots slot .. slot + count of one page.
 struct Stretch {
   int64_t row;
@@ -53,6 +70,10 @@ static void write_keys(const WriteCall& call, const Stretch& stretch, int32_t he
     const int32_t n = std::min(16, part.k_dim - d);
     Value square[page_tokens][16];
     for (int32_t t = 0; t < stretch.count; t++) encode<N>(k + (int64_t)t * part.heads * part.k_dim + d, n, square[t]);
+    if (stretch.count == page_tokens && n == 16) {
+      turn<N>(square, keys + d * page_tokens);
+      continue;
+    }
     for (int32_t i = 0; i < n; i++)
       for (int32_t t = 0; t < stretch.count; t++) keys[(d + i) * page_tokens + t] = square[t][i];
   }

@@ -51,10 +51,10 @@ class Worker {
   }
 
   void run() {
-    for (int64_t p = b_.first; p < b_.last; p++) start(p);
     if (call_.in_bytes(*b_.part))
-      with_kind((Kind)b_.part->kind, [&](auto tag) { bytes<decltype(tag)::kind>(); });
-    else if (rows_ <= kFewRows)
+      return with_kind((Kind)b_.part->kind, [&](auto tag) { bytes<decltype(tag)::kind>(); });
+    for (int64_t p = b_.first; p < b_.last; p++) start(p);
+    if (rows_ <= kFewRows)
       with_kind((Kind)b_.part->kind, [&](auto tag) { few<decltype(tag)::kind>(); });
     else
       many();
@@ -62,51 +62,61 @@ class Worker {
   }
 
  private:
+  int64_t width_of(int64_t panel) const { return least(kPanel, b_.part->rows - panel * kPanel); }
+  float* output(int64_t panel) const { return a_.out + row_ * a_.outputs + b_.output + panel * kPanel; }
+  const float* bias(int64_t panel) const { return a_.bias ? a_.bias + b_.output + panel * kPanel : nullptr; }
+
   Target target(int64_t panel) {
-    const int64_t width = least(kPanel, b_.part->rows - panel * kPanel);
+    const int64_t width = width_of(panel);
     if (width < kPanel) return {rest_, kPanel, width};
-    return {a_.out + row_ * a_.outputs + b_.output + panel * kPanel, a_.outputs, kPanel};
+    return {output(panel), a_.outputs, kPanel};
   }
 
   void start(int64_t panel) {
     const Target t = target(panel);
     float first[kPanel] = {};
-    if (a_.bias) std::memcpy(first, a_.bias + b_.output + panel * kPanel, (size_t)t.width * 4);
+    if (a_.bias) std::memcpy(first, bias(panel), (size_t)t.width * 4);
     for (int64_t r = 0; r < rows_; r++) std::memcpy(t.y + r * t.stride, first, sizeof first);
   }
 
   template <Kind K>
   void bytes() {
-    if constexpr (layout(K).quantized) {
-      if (rows_ <= kFewRows8) {
-        for (int64_t p = b_.first; p < b_.last; p++) {
-          const Target t = target(p);
-          sums_.load_from(t.y, t.stride, (int)rows_);
-          packed_tile_of<K>(rows_, panel_at(*b_.part, p, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), sums_);
-          sums_.store_to(t.y, t.stride, (int)rows_);
-        }
-      } else {
-        many_bytes<K>();
-      }
-    }
+    if constexpr (layout(K).quantized)
+      for (int64_t p = b_.first; p < b_.last; p++) rows_ <= kFewRows8 ? few_bytes<K>(p) : many_bytes<K>(p);
   }
 
   template <Kind K>
-  void many_bytes() {
+  void few_bytes(int64_t panel) {
+    const int64_t width = width_of(panel);
+    sums_.begin(bias(panel), rows_, width);
+    packed_tile_of<K>(rows_, panel_at(*b_.part, panel, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), sums_);
+    sums_.store_to(output(panel), a_.outputs, rows_, width);
+  }
+
+  template <Kind K>
+  void many_bytes(int64_t panel) {
     constexpr Layout L = layout(K);
-    for (int64_t c = 0; c < a_.cols; c += kBlockCols8) {
-      const int64_t n = least(kBlockCols8, a_.cols - c);
-      for (int64_t p = b_.first; p < b_.last; p++) {
-        unpack8<K>(panel_at(*b_.part, p, a_.cols) + c / L.columns * L.bytes, n, unpacked_);
-        const Target t = target(p);
-        for (int64_t i = b_.tile; i < b_.end; i++) {
-          const int64_t row = call_.tiles.first(i), rows = call_.tiles.first(i + 1) - row;
-          const Activations8 x = call_.x8.tile(row, a_.cols).after(c, rows);
-          float* y = t.y + (row - row_) * t.stride;
-          sums_.load_from(y, t.stride, (int)rows);
-          unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, sums_);
-          sums_.store_to(y, t.stride, (int)rows);
-        }
+    const int64_t width = width_of(panel), blocks = a_.cols / L.columns;
+    const Tiles cuts(blocks, kBlockCols8 / L.columns);
+    for (int64_t cut = 0; cut < cuts.count; cut++) {
+      const int64_t first = cuts.first(cut), last = cuts.first(cut + 1), n = (last - first) * L.columns;
+      const uint8_t* packed = panel_at(*b_.part, panel, a_.cols) + first * L.bytes;
+      unpack8<K>(packed, n, unpacked_);
+      // What follows in memory is next, here or in the next panel.
+      const int64_t steps = (b_.end - b_.tile) * n / L.group;
+      Ahead ahead = {packed + (last - first) * L.bytes, ((last - first) * L.bytes / 64 + steps - 1) / steps, nullptr,
+                     a_.outputs};
+      for (int64_t i = b_.tile; i < b_.end; i++) {
+        const int64_t row = call_.tiles.first(i), rows = call_.tiles.first(i + 1) - row;
+        float* y = output(panel) + (row - row_) * a_.outputs;
+        ahead.y = y;
+        if (cut == 0)
+          sums_.begin(bias(panel), rows, width);
+        else
+          sums_.load_from(y, a_.outputs, rows, width);
+        const Activations8 x = call_.x8.tile(row, a_.cols).after(first * L.columns, rows);
+        unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, ahead, sums_);
+        sums_.store_to(y, a_.outputs, rows, width);
       }
     }
   }
@@ -138,7 +148,7 @@ class Worker {
     const int64_t panel = b_.last - 1;
     const Target t = target(panel);
     if (t.width == kPanel) return;
-    float* y = a_.out + row_ * a_.outputs + b_.output + panel * kPanel;
+    float* y = output(panel);
     for (int64_t r = 0; r < rows_; r++) std::memcpy(y + r * a_.outputs, rest_ + r * kPanel, (size_t)t.width * 4);
   }
 
@@ -161,7 +171,9 @@ class Blocks {
     row_blocks_ = (tiles.count + most_tiles - 1) / most_tiles;
     int64_t panels = 0;
     for (int64_t i = 0; i < a_.num_parts; i++) panels += num_panels(a_.parts[i].rows);
-    const int64_t share = panels * row_blocks_ / (4 * (int64_t)a_.threads);
+    // Long runs of panels read memory faster; where arithmetic rules, threads that end together matter more.
+    const int64_t per_thread = row_blocks_ == 1 ? 4 : 8;
+    const int64_t share = panels * row_blocks_ / (per_thread * a_.threads);
     const int64_t most = a_.rows <= kFewRows ? 64 : kBlockPanels;
     size_ = a_.threads > 1 ? least(share > 1 ? share : 1, most) : most;
     for (int64_t i = 0; i < a_.num_parts; i++) per_row_block_ += (num_panels(a_.parts[i].rows) + size_ - 1) / size_;

@@ -10,15 +10,15 @@ namespace KV_ISA {
 // Rows of a register tile at most, and how many of those multiply weights as they are packed. More rows than that
 // read weights that were unpacked once for all of them.
 #if defined(__AVX512F__)
-constexpr int kTileRows8 = 12, kFewRows8 = 6;
+constexpr int kTileRows8 = 12, kFewRows8 = 1;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr int kTileRows8 = 4, kFewRows8 = 4;
 #else
 constexpr int kTileRows8 = 2, kFewRows8 = 2;
 #endif
 
-// Columns of a panel that are unpacked at a time: 20 KiB with their scales.
-constexpr int kBlockCols8 = 512;
+// Columns of a panel that are unpacked at a time, at most: 36 KiB with their scales.
+constexpr int kBlockCols8 = 768;
 
 // What a kernel must know of a kind: bits of a code, columns that share a scale, what to take off a code, and
 // whether there is a minimum.
@@ -63,11 +63,22 @@ struct Scales {
 struct alignas(64) Sums {
   float at[kTileRows8][kPanel];
 
-  void load_from(const float* y, int64_t y_stride, int rows) {
-    for (int r = 0; r < rows; r++) std::memcpy(at[r], y + r * y_stride, sizeof at[r]);
+  // Every row begins with the `width` floats of `bias`, or with 0.
+  void begin(const float* bias, int64_t rows, int64_t width) {
+    std::memset(at, 0, (size_t)rows * sizeof at[0]);
+    if (bias)
+      for (int64_t r = 0; r < rows; r++) copy(at[r], bias, width);
   }
-  void store_to(float* y, int64_t y_stride, int rows) const {
-    for (int r = 0; r < rows; r++) std::memcpy(y + r * y_stride, at[r], sizeof at[r]);
+  void load_from(const float* y, int64_t y_stride, int64_t rows, int64_t width) {
+    for (int64_t r = 0; r < rows; r++) copy(at[r], y + r * y_stride, width);
+  }
+  void store_to(float* y, int64_t y_stride, int64_t rows, int64_t width) const {
+    for (int64_t r = 0; r < rows; r++) copy(y + r * y_stride, at[r], width);
+  }
+
+ private:
+  static void copy(float* to, const float* from, int64_t width) {
+    std::memcpy(to, from, width == kPanel ? sizeof at[0] : (size_t)width * sizeof(float));
   }
 };
 
@@ -159,10 +170,27 @@ void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
   });
 }
 
+// Memory that will be wanted soon. Every group of columns asks for a little: a core can wait for few lines at a time.
+struct Ahead {
+  const uint8_t* weights;
+  int64_t lines;  // of 64 bytes, per group of columns
+  const float* y;
+  int64_t y_stride;
+
+  void ask(int64_t group, int rows) {
+    for (int64_t i = 0; i < lines; i++, weights += 64) __builtin_prefetch(weights, 0, 2);
+    if (group >= rows) return;
+    __builtin_prefetch(y + group * y_stride, 1);
+    __builtin_prefetch(y + group * y_stride + 16, 1);
+  }
+};
+
 // Many rows: R of them times what was unpacked.
 template <class F, int R>
-[[gnu::noinline]] static void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, Sums& y) {
+[[gnu::noinline]] static void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, Ahead& ahead,
+                                            Sums& y) {
   for (int64_t g = 0; g < cols / F::cols; g++) {
+    ahead.ask(g, R);
     const auto word = [&](int run, int i, int j) {
       return load_ints(w.words[g * F::words + run * F::run_words + i] + j * (kRunBytes / 2));
     };
@@ -176,9 +204,9 @@ template <class F, int R>
 }
 
 template <class F, int R = 1>
-void unpacked_tile_of(int64_t rows, const Unpacked& w, int64_t cols, const Activations8& x, Sums& y) {
-  if (rows == R) return unpacked_tile<F, R>(w, cols, x, y);
-  if constexpr (R < kTileRows8) unpacked_tile_of<F, R + 1>(rows, w, cols, x, y);
+void unpacked_tile_of(int64_t rows, const Unpacked& w, int64_t cols, const Activations8& x, Ahead& ahead, Sums& y) {
+  if (rows == R) return unpacked_tile<F, R>(w, cols, x, ahead, y);
+  if constexpr (R < kTileRows8) unpacked_tile_of<F, R + 1>(rows, w, cols, x, ahead, y);
 }
 
 }  // namespace KV_ISA

@@ -5,7 +5,7 @@
 namespace kvloom {
 namespace {
 
-constexpr int tile_rows = 120;   // scores of a tile then take 130 KB
+constexpr int tile_rows = 240;   // scores of a tile then take 130 KB
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
 constexpr int share = 4;         // an item above 1 / (share * threads) of the work is split into its chunks
 

@@ -197,7 +197,7 @@ static inline V vexp2(V x) {
   }
 }
 
-// --- Across lanes: folded in halves, a fixed order
+// --- Halves of a vector
 // ----------------------------------------------------------------
 
 static inline v4 low_half(v8 v) {
@@ -222,6 +222,40 @@ template <class H>
 static inline H high_half(Pair<H> v) {
   return v.hi;
 }
+
+// --- Squares: rows to columns
+// -----------------------------------------------------------------------------------------
+
+typedef uint16_t h8 __attribute__((vector_size(16)));
+
+static inline v4 zip_low(v4 a, v4 b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+static inline v4 zip_high(v4 a, v4 b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+static inline h8 zip_low(h8 a, h8 b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+static inline h8 zip_high(h8 a, h8 b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+// Each round moves one bit of a number's row into its column.
+template <class V, int N>
+static inline void transpose(V (&square)[N]) {
+  KV_UNROLL for (int round = 1; round < N; round *= 2) {
+    V next[N];
+    KV_UNROLL for (int i = 0; i < N / 2; i++) {
+      next[2 * i] = zip_low(square[i], square[i + N / 2]);
+      next[2 * i + 1] = zip_high(square[i], square[i + N / 2]);
+    }
+    KV_UNROLL for (int i = 0; i < N; i++) square[i] = next[i];
+  }
+}
+
+// --- Across lanes: folded in halves, a fixed order
+// ----------------------------------------------------------------
 
 static inline float fold_sum(v16 v) {
   auto eight = low_half(v) + high_half(v);

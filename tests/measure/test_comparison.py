@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.cells import DENSE, GROUPS, HYBRID, cells
 from bench.claims import SPEED, Compared, claim_of, decode, peak_memory, prefill, shared_prefix, throughput
-from bench.comparison import Comparison, Counted
+from bench.comparison import OURS, Comparison, Counted
 from bench.harness import at_least, at_most, worst_of
 from bench.peers.base import PEERS
 from kvloom.bench.workloads import SharedPrefix
@@ -31,15 +31,37 @@ def test_a_peer_counts_with_the_rounds_that_it_has() -> None:
     found = comparison({BATCH: {"kvloom": [30.0, 50.0], "once": [20.0], "slow": [10.0, 20.0]}}, "g")
     ratio = found.ratio("g", BATCH)
     assert ratio is not None
-    assert (ratio.peer, ratio.value, ratio.low, ratio.high) == ("once", 2.0, 1.5, 1.5)
+    assert (ratio.peer, ratio.value, ratio.low, ratio.high) == ("once", 1.5, 1.5, 1.5)
 
 
 def test_a_variant_takes_part_where_it_may_win() -> None:
-    flash, plain = PEERS["llama.cpp-flash"], PEERS["llama.cpp"]
-    assert flash.takes_part("streams", 0)
-    assert not flash.takes_part("streams", 1)
-    assert not flash.takes_part("multi-turn", 0)
-    assert plain.takes_part("multi-turn", 5)
+    plain, default = PEERS["llama.cpp-plain"], PEERS["llama.cpp"]
+    assert plain.takes_part("streams")
+    assert not plain.takes_part("multi-turn")
+    assert default.takes_part("multi-turn")
+
+
+def test_kvloom_is_loaded_first_and_so_sets_no_pace() -> None:
+    assert next(iter(PEERS)) == OURS
+
+
+def test_a_machine_that_slows_down_for_a_round_leaves_the_ratio() -> None:
+    found = comparison({BATCH: {"kvloom": [30.0, 60.0, 20.0], "fast": [20.0, 40.0, 10.0]}}, "g").ratio("g", BATCH)
+    assert found is not None
+    assert (found.value, found.ours, found.best) == (1.5, 30.0, 20.0)
+
+
+def test_contenders_are_near_the_best_peer_in_one_figure() -> None:
+    made = comparison(
+        {
+            "prefill 9": {"kvloom": [900.0], "a": [90.0], "b": [61.0], "c": [10.0], "d": [10.0]},
+            "decode after 9": {"kvloom": [900.0], "a": [10.0], "b": [10.0], "c": [30.0], "d": [19.0]},
+        },
+        "g",
+    )
+    assert made.contenders("g", made.figures("g")) == {"kvloom", "a", "b", "c"}
+    assert made.contenders("g", ["prefill 9"]) == {"kvloom", "a", "b"}
+    assert made.contenders("g", []) == {"kvloom"}
 
 
 def test_without_a_peer_no_speed_claim_holds() -> None:

@@ -38,9 +38,21 @@ def test_a_worker_obeys() -> None:
     told = worker.obey(peer, {"do": "run", "prompts": [[3, 4], [5]], "num_new": 2})
     assert [answer["tokens"] for answer in told["answers"]] == [[3, 3], [5, 5]]
     assert worker.obey(peer, {"do": "counters"}) == {}
+    assert worker.obey(peer, {"do": "expect", "apart": 4, "longest": 9}) == {}
     assert worker.obey(peer, {"do": "peak"})["peak_bytes"] > 2**20
     with pytest.raises(ValueError, match="no command 'dance'"):
         worker.obey(peer, {"do": "dance"})
+
+
+def test_a_peer_that_prepares_hears_what_comes() -> None:
+    heard: list[tuple[int, int]] = []
+
+    class Prepares(Fake):
+        def expect(self, apart: int, longest: int) -> None:
+            heard.append((apart, longest))
+
+    worker.obey(Prepares(), {"do": "expect", "apart": 4, "longest": 9})
+    assert heard == [(4, 9)]
 
 
 def pretender(folder: Path, body: str) -> Path:

@@ -30,7 +30,9 @@ class Figure:
 
 
 class Workload(Protocol):
-    """longest: positions of its longest sequence; kv_tokens: positions whose KV an engine holds at most."""
+    """longest: positions of its longest sequence; kv_tokens: positions whose KV an engine holds at most; apart: how
+    many sequences that share nothing are held at the same time.
+    """
 
     @property
     def name(self) -> str: ...
@@ -38,6 +40,8 @@ class Workload(Protocol):
     def longest(self) -> int: ...
     @property
     def kv_tokens(self) -> int: ...
+    @property
+    def apart(self) -> int: ...
     @property
     def output_tokens(self) -> int: ...
     def measure(self, target: Target, tokens: Tokens) -> list[Figure]: ...
@@ -82,6 +86,10 @@ class Single:
         return self.longest
 
     @property
+    def apart(self) -> int:
+        return 1
+
+    @property
     def output_tokens(self) -> int:
         return self.num_new
 
@@ -115,6 +123,10 @@ class Together:
         return self.requests * self.longest
 
     @property
+    def apart(self) -> int:
+        return self.requests
+
+    @property
     def output_tokens(self) -> int:
         return self.requests * self.num_new
 
@@ -144,6 +156,10 @@ class SharedPrefix:
     @property
     def kv_tokens(self) -> int:
         return self.prefix + self.requests * (self.tail + self.num_new)
+
+    @property
+    def apart(self) -> int:
+        return 1
 
     @property
     def output_tokens(self) -> int:
@@ -177,6 +193,10 @@ class MultiTurn:
     @property
     def kv_tokens(self) -> int:
         return self.chats * self.longest
+
+    @property
+    def apart(self) -> int:
+        return self.chats
 
     @property
     def output_tokens(self) -> int:

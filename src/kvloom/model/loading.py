@@ -21,6 +21,7 @@ from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
+from kvloom.model.weight_memory import WeightMemory
 
 _HALF_SPLIT = ("q", "k", "q_bias", "k_bias")
 
@@ -76,6 +77,7 @@ class FileTensors:
     manifest: Manifest
     threads: int
     activations: Activations
+    _memory: WeightMemory = field(default_factory=WeightMemory)
     _maps: dict[int, mmap.mmap] = field(default_factory=dict)
 
     def __contains__(self, name: object) -> bool:
@@ -93,7 +95,8 @@ class FileTensors:
         """Pack one matrix."""
         entry = self._entry(name)
         rows, cols = entry.shape
-        packed = Weight.pack(self._rows(name), entry.kind, (rows, cols), threads=self.threads)
+        raw = self._rows(name)
+        packed = Weight.pack(raw, entry.kind, (rows, cols), threads=self.threads, allocate=self._memory.take)
         self._let_go(entry)
         return packed
 

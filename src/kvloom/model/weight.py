@@ -10,7 +10,7 @@ Shape suffixes: R rows, C input features (columns of the matrix), O output featu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -74,13 +74,21 @@ class Weight:
         self.table = np.array(entries, np.int64)
 
     @classmethod
-    def pack(cls, raw: Raw, kind: str, shape: tuple[int, int], *, threads: int = 1) -> Weight:
+    def pack(
+        cls,
+        raw: Raw,
+        kind: str,
+        shape: tuple[int, int],
+        *,
+        threads: int = 1,
+        allocate: Callable[[int], Bytes] = aligned_bytes,
+    ) -> Weight:
         """Pack the bytes of a matrix as it lies in its file: row-major, blocks along the columns.
 
         ``raw`` may have any shape and dtype (a read-only memory map too) as long as it is contiguous; it is
-        read once, by groups of 32 rows, and not kept. ``shape`` is (rows, cols). Raises UnsupportedModel for
-        a type that we do not run or a width that it cannot have, ModelFileError when the number of bytes is
-        wrong.
+        read once, by groups of 32 rows, and not kept. ``shape`` is (rows, cols). ``allocate`` gives so many bytes
+        that start at a cache line. Raises UnsupportedModel for a type that we do not run or a width that it
+        cannot have, ModelFileError when the number of bytes is wrong.
         """
         rows, cols = shape
         layout = _layout(kind, cols)
@@ -92,7 +100,7 @@ class Weight:
                 hint="the file may be truncated: fetch it again",
             )
         panels = -(-rows // PANEL_ROWS)
-        packed = aligned_bytes(panels * (cols // layout.block_cols) * layout.packed_bytes)
+        packed = allocate(panels * (cols // layout.block_cols) * layout.packed_bytes)
         _kernels.pack_weight(raw.ctypes.data, layout.code, rows, cols, packed.ctypes.data, threads)
         return cls([Part(layout, rows, packed)], cols)
 

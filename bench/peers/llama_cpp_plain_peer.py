@@ -1,4 +1,4 @@
-"""llama.cpp with its flash attention."""
+"""llama.cpp without its flash attention."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from bench.peers.llama_cpp_peer import open_peer as open_llama_cpp
 
 
 def open_peer(setup: Setup) -> LlamaCpp:
-    return open_llama_cpp(setup, flash=True)
+    return open_llama_cpp(setup, flash=False)

@@ -1,0 +1,83 @@
+// A chunk's pages in memory, and which of their entries a row sees.
+#pragma once
+
+#include <cstring>
+
+#include "attend.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+// What one position sees of a chunk, a bit per page; `lo` and `hi` bound the entries of pages that it sees in
+// part.
+struct Sight {
+  uint32_t any, full;
+  uint8_t lo[chunk_pages], hi[chunk_pages];
+};
+
+// A chunk's pages in memory, and what is wanted after them.
+struct Cells {
+  const uint8_t* cells[chunk_pages];
+  int32_t marks[chunk_pages];
+  int32_t count;
+  const uint8_t* after;
+};
+
+static inline uint32_t bits_below(int n) {
+  return (1u << n) - 1;
+}
+
+static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int32_t page) {
+  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
+}
+
+// Chunk number c of the work.
+static inline void gather(const AttendCall& call, const Item& item, int32_t c, Cells& chunk) {
+  const Chunk& pages = call.work.chunks[c];
+  chunk.count = pages.page_end - pages.page_begin;
+  for (int32_t i = 0; i < chunk.count; i++) {
+    chunk.cells[i] = cell_of(call, item, pages.page_begin + i);
+    chunk.marks[i] = call.part.page_marks[pages.page_begin + i];
+  }
+  chunk.after = c + 1 < item.chunk_end ? cell_of(call, item, call.work.chunks[c + 1].page_begin) : chunk.cells[0];
+}
+
+static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {
+  return (const int32_t*)(cell + part.k_bytes() + part.v_bytes());
+}
+static inline const float* stored_biases(const Part& part, const uint8_t* cell) {
+  return (const float*)(stored_positions(part, cell) + page_tokens);
+}
+
+static inline int clamp_slot(int64_t x) {
+  return x < 0 ? 0 : x > page_tokens ? page_tokens : (int)x;
+}
+
+static inline void see(const Part& part, const Cells& chunk, int32_t position, Sight& sight) {
+  const int64_t oldest = position - part.window + 1;
+  if (!part.ragged && oldest <= chunk.marks[0] && chunk.marks[chunk.count - 1] + page_tokens - 1 <= position) {
+    sight.any = sight.full = bits_below(chunk.count);
+    std::memset(sight.lo, 0, sizeof sight.lo);
+    std::memset(sight.hi, page_tokens, sizeof sight.hi);
+    return;
+  }
+  sight.any = sight.full = 0;
+  for (int32_t i = 0; i < chunk.count; i++) {
+    int lo = 0, hi = 0;
+    if (part.ragged) {
+      const int32_t* positions = stored_positions(part, chunk.cells[i]);
+      while (hi < chunk.marks[i] && positions[hi] <= position) hi++;
+      while (lo < hi && positions[lo] < oldest) lo++;
+    } else {
+      lo = clamp_slot(oldest - chunk.marks[i]);
+      hi = clamp_slot((int64_t)position + 1 - chunk.marks[i]);
+    }
+    if (lo >= hi) continue;
+    sight.any |= 1u << i;
+    if (hi - lo == page_tokens) sight.full |= 1u << i;
+    sight.lo[i] = (uint8_t)lo, sight.hi[i] = (uint8_t)hi;
+  }
+}
+
+}  // namespace KV_ISA
+}  // namespace kvloom
