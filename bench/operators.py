@@ -71,17 +71,22 @@ def spent(llm: LLM) -> dict[str, float]:
 
 
 def observe(llm: LLM, point: Point, number: int) -> dict[str, float]:
-    """One round. Prompts are computed first, and again found in the cache when it is the steps that count."""
+    """One round. Where steps count, prompts are computed before; finding them again, in the first step, counts not."""
     tokens = random_tokens(llm.engine.model.vocab_size, number)
     prompts = [tokens(point.context) for _ in range(point.requests)]
     target = EngineTarget(llm.engine)
+
+    def cost(num_new: int) -> tuple[int, dict[str, float]]:
+        steps, before = llm.engine.stats().steps, spent(llm)
+        target.run(prompts, num_new)
+        return llm.engine.stats().steps - steps, {name: value - before[name] for name, value in spent(llm).items()}
+
     target.reset()
-    if point.num_new > 1:
-        target.run(prompts, 1)
-    steps, before = llm.engine.stats().steps, spent(llm)
-    target.run(prompts, point.num_new)
-    count = llm.engine.stats().steps - steps if point.num_new > 1 else 1
-    return {name: (value - before[name]) / count for name, value in spent(llm).items()}
+    _, whole = cost(1)
+    if point.num_new == 1:
+        return whole
+    (first_steps, first), (steps, found) = cost(1), cost(point.num_new)
+    return {name: (value - first[name]) / (steps - first_steps) for name, value in found.items()}
 
 
 def measure(llm: LLM, points: Sequence[Point], rounds: int, bound: Bound) -> list[Finding]:

@@ -127,6 +127,7 @@ def make_engine(
     max_seqs: int = 64,
     stretch: float = 2.0,
     kv_dtype: str = "float32",
+    activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
 ) -> Engine:
@@ -134,6 +135,7 @@ def make_engine(
     config = EngineConfig(
         model="tiny",
         seed=seed,
+        activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
         scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, stretch=stretch),
     )

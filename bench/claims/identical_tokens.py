@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from bench.drive import load, run_one
+from bench.drive import load
 from bench.harness import Outcome, note
 from bench.peers.dequantized import model_from_gguf
 from bench.text import prompts
 from bench.torch_maths import settle_torch_maths
 from kvloom.config import KvDtype
 from kvloom.engine.params import SamplingParams
+from kvloom.eval.drive import run_one
 from kvloom.model.store import pull
 from kvloom.model.tokenizer import load_tokenizer
 

@@ -8,9 +8,10 @@ namespace kvloom {
 namespace KV_ISA {
 
 // Rows of a register tile at most, and how many of those multiply weights as they are packed. More rows than that
-// read weights that were unpacked once for all of them.
+// read weights that were unpacked once for all of them; with the prefetch that goes along, one row gains as well where
+// registers are wide.
 #if defined(__AVX512F__)
-constexpr int kTileRows8 = 12, kFewRows8 = 1;
+constexpr int kTileRows8 = 12, kFewRows8 = 0;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr int kTileRows8 = 4, kFewRows8 = 4;
 #else

@@ -11,6 +11,9 @@
     │   ├── ModelFileError              truncated, corrupt or unreadable weights
     │   ├── UnsupportedModel            an architecture or tensor type that we do not run
     │   └── PullError                   fetching failed: network, disk, checksum
+    ├── DataFileError(ValueError)       a data file is missing, or malformed at a line
+    ├── EvalError(ValueError)           an evaluation cannot run as asked
+    │   └── RunMismatch                 stored rows were made with other settings
     ├── SpanError(ValueError)           a span is empty, negative or out of order
     └── InternalError                   an invariant broke: please report it
 
@@ -18,6 +21,8 @@ A message says what was asked and what is possible; ``hint`` says what to do nex
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class KvloomError(Exception):
@@ -70,6 +75,23 @@ class UnsupportedModel(ModelError):
 
 class PullError(ModelError):
     """Fetching a model failed; nothing half-written is left behind."""
+
+
+class DataFileError(KvloomError, ValueError):
+    """A file that the user names is missing or malformed. The message begins with ``path`` and, if known, ``line``."""
+
+    def __init__(self, message: str, *, path: Path, line: int | None = None, hint: str | None = None) -> None:
+        where = f"`{path}`" if line is None else f"`{path}`, line {line}"
+        super().__init__(f"{where}: {message}", hint=hint)
+        self.path, self.line = path, line
+
+
+class EvalError(KvloomError, ValueError):
+    """An evaluation cannot run as asked."""
+
+
+class RunMismatch(EvalError):
+    """Stored rows were made with other settings: they are not mixed."""
 
 
 class SpanError(KvloomError, ValueError):

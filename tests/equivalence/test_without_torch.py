@@ -29,9 +29,17 @@ from kvloom.server.app import create_app
 engine = backend.open_engine(EngineConfig(model=model, threads=1, cache=CacheConfig(kv_bytes="4MiB")))
 create_app(engine, ServerConfig())
 """
+EVALUATE = """
+from kvloom.cli import backend, eval_app, eval_checks, eval_reports, eval_runs
+from kvloom.config import EngineConfig, CacheConfig
+from kvloom.eval.fidelity import fidelity
+from kvloom.eval.policy import Damaged
+subject = backend.open_subject(EngineConfig(model=model, threads=1, cache=CacheConfig(kv_bytes="4MiB")))
+assert fidelity(subject, Damaged(), [[5 + n % 50 for n in range(60)]]).kl.mean > 0
+"""
 
 
-@pytest.mark.parametrize("code", [GENERATE, SERVE], ids=["generate", "serve"])
+@pytest.mark.parametrize("code", [GENERATE, SERVE, EVALUATE], ids=["generate", "serve", "evaluate"])
 def test_torch_stays_out(code: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     torch.manual_seed(1)

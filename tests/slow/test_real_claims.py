@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bench.claims.hit_equals_miss import SITUATIONS, Setting
 from bench.claims.identical_tokens import first_divergence, greedy
-from bench.drive import ModelEngines, load, run_one
+from bench.drive import ModelEngines, load
 from bench.peers.dequantized import model_from_gguf
 from bench.text import long_text, prompts
 from kvloom.engine.params import SamplingParams
+from kvloom.eval.answering import answerer_of
+from kvloom.eval.drive import run_one
+from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.records import RunStore
+from kvloom.eval.run import Work, run, settings_of
+from kvloom.eval.subject import subject_of
+from kvloom.eval.tasks import TASKS
+from kvloom.eval.trust.situations import SITUATIONS, Setting
 
 
 # Preemption needs long answers; the tiny models and the claim itself cover it.
@@ -34,3 +43,16 @@ def test_the_first_tokens_are_those_of_transformers(smollm2: ModelEngines) -> No
         reference = greedy(model, smollm2.encode(text), count)
         divergence = first_divergence(index, run_one(engine, reference.prompt, params).tokens[0], reference)
         assert divergence is None or divergence.excused
+
+
+def test_damage_loses_needles_and_the_exact_cache_finds_them(smollm2: ModelEngines, tmp_path: Path) -> None:
+    subject = subject_of(smollm2.loaded)
+    work = Work(tasks=(TASKS["niah_single_1"],), lengths=(384,), count=3, seed=0)
+    scores = {}
+    for policy in (Exact(), Damaged()):
+        settings = settings_of(subject, policy, seed=0)
+        with RunStore(tmp_path / policy.name, settings) as store:
+            run(work, subject, answerer_of(subject, policy, "query-agnostic", 3), store)
+            scores[policy.name] = [row.score for row in store.rows.values()]
+    assert sum(scores["exact"]) >= 2
+    assert sum(scores["damaged"]) < sum(scores["exact"])

@@ -23,6 +23,7 @@ ORDER = (
     "model",
     "engine",
     "bench",
+    "eval",
     "server",
     "cli",
 )

@@ -9,7 +9,7 @@ import torch
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
-from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.cells import cell, labels
 from kvloom.memory.format import PageFormat
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -94,11 +94,11 @@ class ReferenceAttend:
                     positions = torch.arange(start, start + count)
                     pieces.append((keys_DS.T[:count], values_SD[:count], positions, torch.zeros(count)))
         else:
-            cell = (layer_slot * plan.num_seqs + b) * part.heads + head
-            for p in range(int(part.cell_pages_C1[cell]), int(part.cell_pages_C1[cell + 1])):
+            at = (layer_slot * plan.num_seqs + b) * part.heads + head
+            for p in range(int(part.cell_pages_C1[at]), int(part.cell_pages_C1[at + 1])):
                 count = int(part.page_counts_P[p])
                 keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), 0, 0)
-                positions, bias = self._labels(part.format, int(part.page_ids_P[p]))
+                positions, bias = map(torch.from_numpy, labels(self.memory, part.format, int(part.page_ids_P[p])))
                 pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
         if not pieces:
             empty = torch.zeros(0)
@@ -113,18 +113,9 @@ class ReferenceAttend:
 
     def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
-        start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
-        middle, stop = start + fmt.k_bytes, start + fmt.k_bytes + fmt.v_bytes
-        keys, values = (torch.from_numpy(self.memory[a:b]) for a, b in ((start, middle), (middle, stop)))
+        keys_DS, values_SD = cell(self.memory, fmt, page, layer_slot, head)
         dtype = stored_dtype(fmt)
-        return keys.view(dtype).view(fmt.k_dim, fmt.tokens), values.view(dtype).view(fmt.tokens, fmt.v_dim)
-
-    def _labels(self, fmt: PageFormat, page: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of a ragged page's positions_S (int32) and bias_S (float32)."""
-        start = page * GRAIN_BYTES + fmt.k_bytes + fmt.v_bytes
-        middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
-        positions, bias = (torch.from_numpy(self.memory[a:b]) for a, b in ((start, middle), (middle, stop)))
-        return positions.view(torch.int32), bias.view(torch.float32)
+        return torch.from_numpy(keys_DS).view(dtype), torch.from_numpy(values_SD).view(dtype)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

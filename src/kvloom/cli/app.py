@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvloom.cli.bench_app import bench_app
+from kvloom.cli.eval_app import eval_app
 from kvloom.cli.settings import Settings, with_settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(eval_app)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
 MaxTokens = Annotated[

@@ -8,6 +8,7 @@ from kvloom.config import EngineConfig
 
 if TYPE_CHECKING:
     from kvloom.engine.build import Loaded
+    from kvloom.eval.subject import Subject
     from kvloom.model.manifest import Manifest
     from kvloom.model.progress import Progress
     from kvloom.server.engine_protocol import ServedEngine
@@ -45,3 +46,11 @@ def open_engine(config: EngineConfig) -> Engine:
 
     engine: Engine = AsyncEngine(config)
     return engine
+
+
+def open_subject(config: EngineConfig) -> Subject:
+    """Load a model to evaluate. Raises ConfigError and ModelError."""
+    from kvloom.engine.build import build
+    from kvloom.eval.subject import subject_of
+
+    return subject_of(build(config))

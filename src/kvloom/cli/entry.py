@@ -60,9 +60,17 @@ def _report(error: Exception) -> int:
 
 
 def _code(error: Exception) -> int:
-    from kvloom.errors import ConfigError, ModelNotFound, RequestError, TraceError, UnsupportedModel
+    from kvloom.errors import (
+        ConfigError,
+        DataFileError,
+        EvalError,
+        ModelNotFound,
+        RequestError,
+        TraceError,
+        UnsupportedModel,
+    )
 
-    mistakes = (ConfigError, RequestError, TraceError, ModelNotFound, UnsupportedModel)
+    mistakes = (ConfigError, DataFileError, EvalError, RequestError, TraceError, ModelNotFound, UnsupportedModel)
     return CALLERS_MISTAKE if isinstance(error, mistakes) else FAILED
 
 

@@ -130,6 +130,8 @@ class Commit:
 
     def _finish(self, sequence: Sequence) -> None:
         self.queues.remove(sequence)
+        if sequence.index == 0:
+            sequence.request.metrics.kv_bytes = self.pages.held_bytes(sequence)
         self.pages.retire(sequence)
         sequence.status = Status.FINISHED
         reason = sequence.finish_reason or "abort"

@@ -74,6 +74,8 @@ class Engine:
     requests: dict[str, Request] = field(default_factory=dict)
     steps: int = 0
     prompt_tokens: int = 0
+    held_bytes: int = 0
+    """KV held while the last step ran: what ended in it is given back by now."""
 
     def __post_init__(self) -> None:
         scheduling = self.config.scheduler
@@ -144,6 +146,7 @@ class Engine:
         self.watch.start()
         began_s = self.clock()
         draft = self.scheduler.schedule()
+        self.held_bytes = self.ledger.held_bytes
         failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
         self.watch.lap("schedule")
         if draft.chunks:

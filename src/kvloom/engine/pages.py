@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
-from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.arena import GRAIN_BYTES, page_stride
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.memory.table import PageTable
@@ -70,6 +70,10 @@ class Pages:
             low = max(0, next_position - table.window + 1) // PAGE_TOKENS
             gone = [table.take(index) for index, _ in list(table.pages()) if index < low]
             self.ledger.release(gone, sequence.owner)
+
+    def held_bytes(self, sequence: Sequence) -> int:
+        """Bytes of the pages in its tables, shared ones included."""
+        return sum(table.count() * page_stride(table.format) for table in sequence.tables)
 
     def retire(self, sequence: Sequence) -> None:
         """Let go of everything. The unfinished last page is published first, so that a follow-up can copy it."""

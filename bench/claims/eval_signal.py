@@ -1,0 +1,155 @@
+"""eval-signal: which tasks carry signal on small models, and composites that are worth comparing.
+
+Judged from records under `bench/results/<hardware>/<month>/eval/<model>/`, which take hours to make:
+
+    kvloom eval run MODEL --length 1024 --length 2048 --samples 25 --output PLACE
+    kvloom eval run MODEL --length 4096 --samples 10 --output PLACE
+    kvloom eval run MODEL --length 8192 --samples 10 --task niah --task niah_single_1 ... --output PLACE
+
+A composite is the mean over the tasks with signal at one length; it counts when its 95% interval is within 5 points.
+As a row's bits depend on nothing but the row, records can be checked anywhere: a few prompts are answered anew, alone,
+and must get the recorded answers.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.drive import load
+from bench.filing import RESULTS
+from bench.harness import Outcome, note
+from kvloom.eval.answering import EngineAnswers, answerer_of
+from kvloom.eval.policy import Exact
+from kvloom.eval.prompt import prompts_of
+from kvloom.eval.records import Row, RunStore, read_rows
+from kvloom.eval.run import Work, run, settings_of
+from kvloom.eval.subject import Subject, subject_of
+from kvloom.eval.summary import CellKey, Summary, summarize
+from kvloom.eval.task import Task
+from kvloom.eval.tasks import TASKS
+from kvloom.model.store import pull
+
+MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
+WITHIN = 0.05
+REPEATED = 10
+LONGEST_REPEATED = 2048
+QUICK_TASKS = ("niah", "niah_single_1", "niah_multikey_2", "vt", "key_value", "babilong_qa1")
+NEEDLES = tuple(name for name in TASKS if name.startswith("niah"))
+
+
+def planned() -> dict[CellKey, int]:
+    """Samples that the records must have at least, by task and length."""
+    wanted = {(name, length): 25 for length in (1024, 2048) for name in TASKS}
+    wanted |= {(name, 4096): 10 for name in TASKS}
+    return wanted | {(name, 8192): 10 for name in NEEDLES}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """On the records of a model. ``missing``: cells with too few samples. ``changed``: answers that did not repeat."""
+
+    composites: int
+    narrow: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return 0 < self.composites == self.narrow and not self.missing and not self.changed
+
+
+def verdict_of(rows: Sequence[Row], plan: Mapping[CellKey, int], changed: Sequence[str]) -> Verdict:
+    """Count the composites over all groups; there must be one for every length planned."""
+    samples = Counter(key[:2] for key in {(row.task, row.length, row.index) for row in rows})
+    everything = [each for each in summarize(rows).composites if each.group == "all"]
+    return Verdict(
+        composites=len({length for _, length in plan}),
+        narrow=sum(each.score.half_width <= WITHIN for each in everything),
+        missing=tuple(f"{task}/{length}" for (task, length), count in plan.items() if samples[task, length] < count),
+        changed=tuple(changed),
+    )
+
+
+def records_of(model: str, results: Path = RESULTS) -> list[Row]:
+    """The rows of a model's newest records; none if it has none."""
+    places = sorted(results.glob(f"*/*/eval/{model}"), key=lambda place: place.parts[-3])
+    return read_rows(places[-1]) if places else []
+
+
+def repeated(subject: Subject, rows: Sequence[Row], tasks: Mapping[str, Task], count: int = REPEATED) -> Iterator[str]:
+    """Answer a few recorded prompts anew; those whose answer is another now."""
+    short = [row for row in rows if row.length <= LONGEST_REPEATED]
+    for row in random.Random(0).sample(short, min(count, len(short))):
+        *_, sample = tasks[row.task].samples(
+            length=row.length, count=row.index + 1, seed=row.settings.seed, text_length=subject.text_length
+        )
+        prompt = prompts_of(tasks[row.task], sample, subject)[row.turn]
+        ((_, reply),) = EngineAnswers(subject, 1).answer([prompt])
+        if reply.text != row.output:
+            yield f"{row.task}/{row.length} sample {row.index}"
+
+
+def measure(quick: bool) -> Outcome:
+    """Full: the records of two models. Quick: six tasks, 8 samples at 512 tokens, the dense model; nothing is kept."""
+    return _quick() if quick else _judged()
+
+
+def _judged() -> Outcome:
+    plan, verdicts, details = planned(), [], {}
+    for model in MODELS:
+        rows = records_of(model)
+        if not rows:
+            note(f"{model}: no records; see {__file__} for how to make them")
+            return Outcome("eval-signal", 0, len(MODELS), "models with records", False, {"missing": [model]})
+        pull(model)
+        subject = subject_of(load(model).loaded)
+        if rows[0].settings.weights_id != subject.engine.model.weights_id:
+            changed = ["all: the records are of other weights"]
+        else:
+            changed = list(repeated(subject, rows, TASKS))
+        verdict, summary = verdict_of(rows, plan, changed), summarize(rows)
+        note(f"{model}: {len(rows)} answers, {REPEATED} repeated, {len(changed)} of them changed")
+        verdicts.append(verdict)
+        details[model] = {
+            "composites": {f"{each.group}/{each.length}": str(each.score) for each in summary.composites},
+            "signal": _cells(summary, True),
+            "no_signal": _cells(summary, False),
+            "missing": verdict.missing,
+            "changed": verdict.changed,
+        }
+    narrow, wanted = sum(each.narrow for each in verdicts), sum(each.composites for each in verdicts)
+    holds = all(each.holds for each in verdicts)
+    return Outcome("eval-signal", narrow, wanted, "composites within 5 points", holds, details)
+
+
+def _quick() -> Outcome:
+    pull(MODELS[0])
+    subject = subject_of(load(MODELS[0]).loaded)
+    work = Work(tasks=[TASKS[name] for name in QUICK_TASKS], lengths=(512,), count=8, seed=0)
+    rows = answers(subject, work)
+    summary = summarize(rows)
+    changed = list(repeated(subject, rows, TASKS))
+    found = sum(cell.signal for cell in summary.cells)
+    details = {"quick": True, "signal": _cells(summary, True), "no_signal": _cells(summary, False), "changed": changed}
+    # so few samples cannot make an interval narrow: it is enough that needles are found and tasks told apart
+    holds = 1 <= found < len(summary.cells) and not changed
+    return Outcome("eval-signal", found, 1, "tasks with signal", holds, details)
+
+
+def answers(subject: Subject, work: Work) -> list[Row]:
+    """Rows of a run, eight prompts at once, in a directory that is gone afterwards."""
+    policy = Exact()
+    with tempfile.TemporaryDirectory() as place:
+        settings = settings_of(subject, policy, seed=work.seed)
+        with RunStore(Path(place), settings) as store:
+            run(work, subject, answerer_of(subject, policy, "query-agnostic", settings.in_flight), store)
+            return list(store.rows.values())
+
+
+def _cells(summary: Summary, signal: bool) -> dict[str, str]:
+    return {f"{cell.task}/{cell.length}": str(cell.score) for cell in summary.cells if cell.signal is signal}

@@ -1,0 +1,81 @@
+"""eval-speed: thirteen tasks with twenty samples each at 2K within 25 minutes on two cores, and foretold.
+
+RULER's eleven offline tasks, the needle grid and the needles without words in common; exact cache, a fresh directory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.drive import load
+from bench.harness import Outcome, note
+from kvloom.eval.answering import answerer_of
+from kvloom.eval.estimate import Estimate, calibrate, estimate
+from kvloom.eval.policy import Exact
+from kvloom.eval.records import RunStore
+from kvloom.eval.run import Benchmark, Work, run, settings_of
+from kvloom.eval.subject import Subject, subject_of
+from kvloom.eval.tasks import TASKS
+from kvloom.model.store import pull
+
+MODEL = "smollm2-135m-instruct"
+GOAL_MINUTES = 25.0
+OFF_BY = 0.2
+"""How far outside of the range that was foretold a run may end: machines are noisy."""
+
+IN_FLIGHT = 8
+
+
+def thirteen() -> list[Benchmark]:
+    """The tasks that are timed."""
+    chosen = [task for task in TASKS.values() if task.group == "ruler" or task.name in ("niah", "nolima_one_hop")]
+    assert len(chosen) == 13, [task.name for task in chosen]
+    return list(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A run: what was foretold, what it took, how many answers."""
+
+    foretold: Estimate
+    taken_s: float
+    answers: int
+
+    @property
+    def foretold_well(self) -> bool:
+        return self.foretold.least_s * (1 - OFF_BY) <= self.taken_s <= self.foretold.most_s * (1 + OFF_BY)
+
+
+def timed(subject: Subject, tasks: Sequence[Benchmark], length: int, count: int) -> Timing:
+    """Run in a fresh directory."""
+    work = Work(tasks=tasks, lengths=(length,), count=count, seed=0)
+    foretold = estimate(work, subject, calibrate(subject, length, IN_FLIGHT))
+    minutes = f"{foretold.least_s / 60:.1f} to {foretold.most_s / 60:.1f} minutes"
+    note(f"{len(tasks)} tasks x {count} samples at {length} tokens: {minutes} foretold")
+    policy = Exact()
+    with tempfile.TemporaryDirectory() as place:
+        settings = settings_of(subject, policy, seed=0, in_flight=IN_FLIGHT)
+        started = time.monotonic()
+        with RunStore(Path(place), settings) as store:
+            run(work, subject, answerer_of(subject, policy, "query-agnostic", IN_FLIGHT), store)
+            return Timing(foretold, time.monotonic() - started, len(store.rows))
+
+
+def measure(quick: bool) -> Outcome:
+    """Full: 20 samples at 2048 tokens. Quick: 2 samples at 512, and a goal that shrinks with them."""
+    length, count = (512, 2) if quick else (2048, 20)
+    pull(MODEL)
+    found = timed(subject_of(load(MODEL).loaded), thirteen(), length, count)
+    goal = GOAL_MINUTES * (length * count) / (2048 * 20)
+    details = {
+        "quick": quick,
+        "answers": found.answers,
+        "foretold_minutes": [found.foretold.least_s / 60, found.foretold.most_s / 60],
+        "foretold_well": found.foretold_well,
+    }
+    taken = found.taken_s / 60
+    return Outcome("eval-speed", taken, goal, "minutes", taken <= goal and found.foretold_well, details)

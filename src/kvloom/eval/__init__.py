@@ -1,0 +1,1 @@
+"""Judges of quality over long contexts."""

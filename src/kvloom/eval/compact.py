@@ -1,0 +1,93 @@
+"""Compaction: the entries that a policy keeps move from dense pages to ragged ones, at their old positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvloom.attend.plan import Ints, RaggedPart
+from kvloom.errors import EvalError
+from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
+from kvloom.memory.cells import Stored, cell, decoded, labels
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.ledger import Ledger
+from kvloom.memory.table import PageTable
+from kvloom.segment import PageId
+
+
+def ragged_format(dense: PageFormat) -> PageFormat:
+    """Pages for single heads of a layer group."""
+    return PageFormat("ragged", (), 1, dense.k_dim, dense.v_dim, dense.codec, ragged=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Compactor:
+    """Takes ragged pages from ``ledger`` for ``owner``."""
+
+    ledger: Ledger
+    owner: str
+
+    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> RaggedPart:
+        """Copy what the policy keeps of the whole pages below page ``stop`` of a table; those pages are not given back.
+
+        The entries are copied as they are stored, so that what is kept loses nothing. Raises EvalError when the policy
+        answers what is not there.
+        """
+        dense, fmt = table.format, ragged_format(table.format)
+        pages = [(index, page) for index, page in table.pages() if index < stop]
+        positions_S = np.concatenate(
+            [np.arange(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS) for index, _ in pages] or [np.zeros(0, np.int64)]
+        )
+        ids: list[PageId] = []
+        counts: list[int] = []
+        sizes: list[int] = []
+        for slot, layer in enumerate(dense.layers):
+            stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
+            k_SKD, v_SKD = (np.stack([decoded(x[n], dense.codec) for x in stored], axis=1) for n in (0, 1))
+            kept = policy.keep(LayerContext(layer, positions_S, k_SKD, v_SKD))
+            _check(policy, kept, dense.heads, len(positions_S))
+            for (k_SD, v_SD), chosen in zip(stored, kept, strict=True):
+                pieces = [chosen[at : at + PAGE_TOKENS] for at in range(0, len(chosen), PAGE_TOKENS)]
+                ids += [self._fill(fmt, k_SD[piece], v_SD[piece], positions_S[piece]) for piece in pieces]
+                counts += [len(piece) for piece in pieces]
+                sizes.append(len(pieces))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
+
+    def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
+        """(k_SD, v_SD) of one (layer, head), as they are stored."""
+        cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
+        if not cells:  # nothing is stored, in whatever dtype
+            return np.zeros((0, fmt.k_dim), np.float16), np.zeros((0, fmt.v_dim), np.float16)
+        return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
+
+    def _fill(
+        self,
+        fmt: PageFormat,
+        k_SD: Stored,
+        v_SD: Stored,
+        positions_S: np.ndarray[tuple[int], np.dtype[np.int64]],
+    ) -> PageId:
+        page = self.ledger.allocate(fmt, int(positions_S[0]), self.owner)
+        if page is None:
+            raise EvalError("no room for compacted KV")
+        count, memory = len(positions_S), self.ledger.arena.memory
+        keys_DS, values_SD = cell(memory, fmt, page, 0, 0)
+        keys_DS[:, :count], values_SD[:count] = k_SD.T, v_SD
+        places, bias = labels(memory, fmt, page)
+        places[:count], bias[:count] = positions_S, 0.0
+        return page
+
+
+def _check(policy: KeepPolicy, kept: Sequence[Kept], heads: int, count: int) -> None:
+    fits = len(kept) == heads and all(
+        np.all(np.diff(chosen) > 0) and (len(chosen) == 0 or (chosen[0] >= 0 and chosen[-1] < count)) for chosen in kept
+    )
+    if not fits:
+        raise EvalError(f"policy `{policy.name}` must keep ascending indices below {count} for each of {heads} heads")
+
+
+def _int32(values: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Ints:
+    return np.asarray(values, dtype=np.int32).reshape(-1)

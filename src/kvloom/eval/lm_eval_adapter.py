@@ -1,0 +1,145 @@
+"""kvloom as a model of lm-evaluation-harness, for MMLU, GSM8K and whatever else it has.
+
+import kvloom.eval.lm_eval_adapter
+lm_eval.simple_evaluate("kvloom", model_args="model=smollm2-135m-instruct", tasks=["gsm8k"])
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype
+from kvloom.engine.build import build
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import ModelError
+from kvloom.eval.drive import complete
+from kvloom.eval.likelihood import Likelihood, likelihoods
+from kvloom.eval.subject import Subject, subject_of
+
+_NEW_TOKENS = 256
+"""When a task does not say: the harness's own default."""
+
+
+@register_model("kvloom")
+class KvloomLM(LM):  # type: ignore[misc]
+    """Keeps the harness's interface ``LM``. Too long a context loses its beginning, as in the harness's own models.
+
+    Parameters
+    ----------
+    model:
+        A pulled name, a GGUF file or a directory with safetensors; or a subject that is loaded already.
+    """
+
+    def __init__(
+        self,
+        model: str | Subject,
+        kv_bytes: int | str = "auto",
+        kv_dtype: KvDtype = "float16",
+        activations: Activations = "int8",
+        max_model_len: int | None = None,
+        threads: int | None = None,
+        in_flight: int = 8,
+        **ignored: Any,  # the harness adds batch_size, max_batch_size and device
+    ) -> None:
+        super().__init__()
+        if isinstance(model, str):
+            cache = CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype)
+            config = EngineConfig(
+                model=model, max_model_len=max_model_len, threads=threads, activations=activations, cache=cache
+            )
+            model = subject_of(build(config))
+        self._subject = model
+        self._in_flight = in_flight
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the tokenizer in the harness's caches."""
+        return self._subject.name
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The model's own prompt for a chat. Raises ModelError when it has none."""
+        render = getattr(self._subject.tokenizer, "chat_prompt", None)
+        if render is None:
+            raise ModelError(f"model `{self._subject.name}` has no chat template")
+        return str(render(chat_history, add_generation_prompt=add_generation_prompt))
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """(log probability, is greedy) of every (context, continuation)."""
+        pairs = [self._encode_pair(*request.args) for request in requests]
+        found = self._score(pairs)
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, (answer.logprob, answer.greedy))
+        return [(answer.logprob, answer.greedy) for answer in found]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Log probability of every whole text, in windows of the model's context where it is longer."""
+        return [self._rolling(*request.args) for request in requests]
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """A continuation of every (context, settings)."""
+        prompts, params = [], []
+        for request in requests:
+            text, settings = request.args
+            wanted = _sampling(settings)
+            room = self._subject.engine.max_len - (wanted.max_tokens or 0)
+            prompts.append(self._encode(text)[-max(1, room) :])
+            params.append(wanted)
+        texts = complete(self._subject.engine, prompts, params, self._in_flight)
+        for request, text in zip(requests, texts, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, text)
+        return texts
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Likelihood]:
+        """In the order of ``pairs``; equal contexts are computed once."""
+        by_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (context, _) in enumerate(pairs):
+            by_context[tuple(context)].append(index)
+        found: dict[int, Likelihood] = {}
+        for shared, indices in by_context.items():
+            answers = likelihoods(self._subject.engine, shared, [pairs[index][1] for index in indices])
+            found.update(zip(indices, answers, strict=True))
+        return [found[index] for index in range(len(pairs))]
+
+    def _rolling(self, text: str) -> float:
+        tokens = self._subject.tokenizer.encode(text, add_special_tokens=False)
+        limit = self._subject.engine.context_limit - 1
+        windows = get_rolling_token_windows(tokens, self._first_token(), max_seq_len=limit, context_len=1)
+        return sum(answer.logprob for answer in self._score([make_disjoint_window(window) for window in windows]))
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokens of both, cut where the context's own tokens end; spaces at the seam belong to the continuation."""
+        if not context:
+            return [self._first_token()], self._subject.tokenizer.encode(continuation, add_special_tokens=False)
+        kept = context.rstrip(" ")
+        whole = self._encode(kept + context[len(kept) :] + continuation)
+        cut = len(self._encode(kept)) if kept else 1
+        cut = min(max(1, cut), len(whole) - 1)
+        first = max(0, len(whole) - self._subject.engine.context_limit)
+        return whole[min(first, cut - 1) : cut], whole[cut:]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._subject.tokenizer.encode(text)
+
+    def _first_token(self) -> int:
+        """What an unconditioned text starts after: the tokenizer's first token, or else an end of text."""
+        first = self._subject.tokenizer.encode("")
+        return first[0] if first else min(self._subject.tokenizer.eos_token_ids)
+
+
+def _sampling(settings: dict[str, Any]) -> SamplingParams:
+    until = settings.get("until") or ()
+    sampled = settings.get("do_sample", False)
+    return SamplingParams(
+        max_tokens=int(settings.get("max_gen_toks", _NEW_TOKENS)),
+        temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
+        top_p=float(settings.get("top_p", 1.0)) if sampled else 1.0,
+        stop=[until] if isinstance(until, str) else list(until),
+    )

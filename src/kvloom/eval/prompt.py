@@ -1,0 +1,65 @@
+"""From a sample to token ids: the context on its own, so that its KV can be compressed and shared, then a question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvloom.errors import EvalError
+from kvloom.eval.subject import Subject
+from kvloom.eval.task import Sample
+
+
+class Judged(Protocol):
+    """What the runner needs of a task beside its samples."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    def score(self, sample: Sample, turn: int, output: str) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """One turn of a sample, in tokens: ``context_ids`` are those of all turns, ``question_ids`` this turn's own.
+
+    ``context_room``: tokens that any turn of the sample adds to the context at most, its answer included. Turns do not
+    see each other: each asks the context alone, so that one wrong answer does not spoil the next.
+    """
+
+    task: Judged
+    sample: Sample
+    turn: int
+    context_ids: list[int]
+    question_ids: list[int]
+    context_room: int
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.sample.turns[self.turn].max_new_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.context_ids) + len(self.question_ids)
+
+    @property
+    def ids(self) -> list[int]:
+        return self.context_ids + self.question_ids
+
+
+def prompts_of(task: Judged, sample: Sample, subject: Subject) -> list[Prompt]:
+    """All turns of a sample. Raises EvalError when one does not fit the model."""
+    encode = subject.tokenizer.encode
+    context_ids = encode(sample.context)
+    questions = [encode(turn.question + sample.answer_prefix, add_special_tokens=False) for turn in sample.turns]
+    if not all(questions):
+        raise EvalError(f"{sample.task} sample {sample.index} asks nothing")
+    room = max(len(ids) + turn.max_new_tokens for ids, turn in zip(questions, sample.turns, strict=True))
+    if len(context_ids) + room > subject.engine.max_len:
+        raise EvalError(
+            f"{sample.task} sample {sample.index} needs {len(context_ids) + room} tokens with its answer; "
+            f"`{subject.name}` holds {subject.engine.max_len}",
+            hint="choose shorter lengths, or raise kv_bytes or max_model_len if the model allows",
+        )
+    return [Prompt(task, sample, turn, context_ids, ids, room) for turn, ids in enumerate(questions)]

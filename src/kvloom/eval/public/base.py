@@ -1,0 +1,104 @@
+"""What the public tasks share: rows become items, long contexts lose their middle."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvloom.errors import ConfigError
+from kvloom.eval.task import Sample, TextLength, Turn
+
+_MOST_CHARACTERS_PER_TOKEN = 8
+"""More text than this per token is cut before it is tokenized: books are long, and tokenizing them is slow."""
+
+_SPARE = 4
+"""Tokens for the model's own first one, and for seams that tokenize differently."""
+
+Metric = Callable[[str, Sequence[str], Mapping[str, Any]], float]
+"""(output, answers, facts) to 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One question of a public set.
+
+    ``before`` stands before the context, and is never cut. ``planted``: (depth from 0 to 1, text) that is put on a line
+    of its own into the context once that is cut.
+    """
+
+    before: str = ""
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    planted: tuple[float, str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicTask:
+    """A part of a public benchmark. Keeps ``run.Benchmark``.
+
+    ``length`` is what the prompt and its answer may take at most: the middle of a longer context is left out, as
+    LongBench does; a shorter one stays as it is.
+    """
+
+    group: str
+    part: str
+    read: Callable[[], Sequence[Item]]
+    metric: Metric
+    max_new_tokens: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}/{self.part}"
+
+    def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]:
+        """The first ``count`` items in an order drawn from the seed. Raises ConfigError when one does not fit."""
+        items = self.read()
+        order = list(range(len(items)))
+        random.Random(seed).shuffle(order)
+        for index in order[:count]:
+            item = items[index]
+            planted = "" if item.planted is None else item.planted[1]
+            fixed = sum(map(text_length, (item.before, planted, item.question))) + self.max_new_tokens + _SPARE
+            if length - fixed < length // 4:
+                raise ConfigError(f"{self.name}: question and answer alone take {fixed} of {length} tokens")
+            yield Sample(
+                task=self.name,
+                index=index,
+                length=length,
+                context=item.before + _plant(without_middle(item.context, length - fixed, text_length), item.planted),
+                turns=(Turn(question=item.question, answers=item.answers, max_new_tokens=self.max_new_tokens),),
+                facts=item.facts,
+            )
+
+    def score(self, sample: Sample, turn: int, output: str) -> float:
+        return self.metric(output, sample.turns[turn].answers, sample.facts)
+
+
+def _plant(text: str, planted: tuple[float, str] | None) -> str:
+    """The text with a line put in at the line break, or else the space, before its depth."""
+    if planted is None:
+        return text
+    at = round(planted[0] * len(text))
+    place = max(text.rfind("\n", 0, at), 0) or max(text.rfind(" ", 0, at), 0)
+    return f"{text[:place]}\n{planted[1]}\n{text[place:].lstrip()}"
+
+
+def without_middle(text: str, room: int, text_length: TextLength) -> str:
+    """The text if it has at most ``room`` tokens, else its beginning and its end in equal parts, as much as fits."""
+    characters = min(len(text), room * _MOST_CHARACTERS_PER_TOKEN)
+    if characters == len(text) and text_length(text) <= room:
+        return text
+    low, high = 0, characters
+    while high - low > max(1, characters // 500):
+        middle = (low + high) // 2
+        low, high = (middle, high) if text_length(_ends(text, middle)) <= room else (low, middle)
+    return _ends(text, low)
+
+
+def _ends(text: str, characters: int) -> str:
+    half = characters // 2
+    return text[:half] + text[len(text) - half :]

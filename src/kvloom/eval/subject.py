@@ -1,0 +1,45 @@
+"""What is evaluated: a model with its tokenizer, in an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvloom.config import CacheConfig
+from kvloom.engine.build import Loaded
+from kvloom.engine.engine import Engine
+from kvloom.policy.retention.lru import LeastRecentlyUsed
+
+
+class Tokenizer(Protocol):
+    """What an evaluation needs of a tokenizer."""
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A model by name, its tokenizer and an engine that runs it."""
+
+    name: str
+    tokenizer: Tokenizer
+    engine: Engine
+
+    def text_length(self, text: str) -> int:
+        """Tokens of a text, special tokens not counted."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def subject_of(loaded: Loaded) -> Subject:
+    return Subject(loaded.manifest.name, loaded.tokenizer, loaded.engine)
+
+
+def engine_beside(first: Engine, cache: CacheConfig) -> Engine:
+    """Another engine over the same weights, with KV memory of its own."""
+    config = dataclasses.replace(first.config, cache=cache)
+    return Engine(first.model, first.tokenizer, config, first.attend_factory, LeastRecentlyUsed())

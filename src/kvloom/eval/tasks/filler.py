@@ -1,0 +1,96 @@
+"""Haystacks: seeded prose from a corpus, repeated noise, and sentences placed among them."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+from kvloom.eval.corpus import Corpus
+
+NOISE = ("The hill is high.", "The lake is cold.", "The road is long.", "Now we rest.", "Up and down we go.")
+"""One line of noise. RULER repeats such a line; these sentences are our own."""
+
+Prose = Callable[[], Corpus]
+"""Loads a corpus when it is first needed."""
+
+
+def noise(sentences: int) -> str:
+    """Noise on a line of its own, after a line break; empty for none."""
+    return "\n" + " ".join(noise_sentences(sentences)) if sentences else ""
+
+
+def noise_sentences(count: int) -> list[str]:
+    return [NOISE[n % len(NOISE)] for n in range(count)]
+
+
+def noise_lines(sentences: int) -> list[str]:
+    """Noise, five sentences to the line; the last line may be shorter."""
+    drawn = noise_sentences(sentences)
+    return [" ".join(drawn[n : n + len(NOISE)]) for n in range(0, len(drawn), len(NOISE))]
+
+
+@dataclass(frozen=True, slots=True)
+class Haystack:
+    """Prose from a random place of a corpus on, as long as anyone wants it."""
+
+    corpus: Corpus
+    start: int
+
+    @staticmethod
+    def draw(corpus: Corpus, rng: random.Random) -> Haystack:
+        return Haystack(corpus, rng.randrange(len(corpus.sentences)))
+
+    def sentences(self, words: int) -> list[str]:
+        """Sentences of ``words`` words together; the last may be cut, after whole words. Wraps around at the end."""
+        drawn: list[str] = []
+        left, place = words, self.start
+        counts = _word_counts(self.corpus)
+        while left > 0:
+            sentence = self.corpus.sentences[place]
+            drawn.append(sentence if counts[place] <= left else _cut(sentence, left))
+            left -= counts[place]
+            place = (place + 1) % len(counts)
+        return drawn
+
+
+def _cut(sentence: str, words: int) -> str:
+    return " ".join(islice(sentence.split(), words)).rstrip(".,;:!?") + "."
+
+
+@lru_cache(maxsize=8)
+def _word_counts(corpus: Corpus) -> tuple[int, ...]:
+    return tuple(len(sentence.split()) for sentence in corpus.sentences)
+
+
+def insert(hay: Sequence[str], pieces: Iterable[tuple[float, str]]) -> list[str]:
+    """Hay with pieces between its sentences, each at a depth from 0 (before all) to 1 (after all).
+
+    The depth is a share of the hay's words; a piece goes to the next sentence end at or before it. Pieces of equal
+    depth keep their order.
+    """
+    words = [len(sentence.split()) for sentence in hay]
+    total = sum(words)
+    ends = [0]
+    for count in words:
+        ends.append(ends[-1] + count)
+    places: list[list[str]] = [[] for _ in ends]
+    for depth, piece in pieces:
+        places[bisect_right(ends, depth * total + 1e-9) - 1].append(piece)
+    woven = list(places[0])
+    for sentence, after in zip(hay, places[1:], strict=True):
+        woven += [sentence, *after]
+    return woven
+
+
+def even_depths(rng: random.Random, count: int, steps: int = 40) -> list[float]:
+    """Depths in rising order, drawn without replacement from ``steps`` even ones between 0 and 1."""
+    return sorted(n / (steps - 1) for n in rng.sample(range(steps), count))
+
+
+def random_depths(rng: random.Random, count: int) -> list[float]:
+    """Depths in rising order, drawn uniformly and independently."""
+    return sorted(rng.random() for _ in range(count))

@@ -1,0 +1,149 @@
+"""The eight needle tasks of RULER. Source: Hsieh et al. 2404.06654; wording and filler are our own.
+
+| task | haystack | keys in the text | values per key | asked |
+|---|---|---|---|---|
+| niah_single_1 | noise | 1 word | 1 number | 1 key |
+| niah_single_2, _3 | prose | 1 word | 1 number, uuid | 1 key |
+| niah_multikey_1 | prose | 4 words | 1 number | 1 key |
+| niah_multikey_2, _3 | other needles | as many as fit: words, uuids | 1 number, uuid | 1 key |
+| niah_multivalue | prose | 1 word | 4 numbers | 1 key |
+| niah_multiquery | prose | 4 words | 1 number | 4 keys |
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kvloom.eval.task import Sample, Turn
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.tasks.filler import Haystack, Prose, even_depths, insert, noise_lines
+from kvloom.eval.tasks.scoring import share_contained
+from kvloom.eval.tasks.words import digits, listed, pair, random_uuid
+
+Kind = Literal["word", "number", "uuid"]
+Hay = Literal["noise", "prose", "needles"]
+
+_DRAW: Mapping[Kind, Callable[[random.Random], str]] = {
+    "word": pair,
+    "number": lambda rng: digits(rng, 7),
+    "uuid": random_uuid,
+}
+_MAX_NEW_TOKENS = 128
+_NEEDLE = re.compile(r"magic (?:number|uuid) of (\S+) is (\S+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a needle task puts where, and what it asks."""
+
+    hay: Hay
+    key: Kind = "word"
+    value: Kind = "number"
+    keys: int = 1
+    values: int = 1
+    asked: int = 1
+
+
+SHAPES: Mapping[str, Shape] = {
+    "niah_single_1": Shape("noise"),
+    "niah_single_2": Shape("prose"),
+    "niah_single_3": Shape("prose", value="uuid"),
+    "niah_multikey_1": Shape("prose", keys=4),
+    "niah_multikey_2": Shape("needles"),
+    "niah_multikey_3": Shape("needles", key="uuid", value="uuid"),
+    "niah_multivalue": Shape("prose", values=4),
+    "niah_multiquery": Shape("prose", keys=4, asked=4),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Needles(SeededTask):
+    """One of the needle tasks."""
+
+    shape: Shape
+    prose: Prose
+
+    def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
+        shape = self.shape
+        known = _draw_keys(shape, shape.keys, rng)
+        pieces = [_sentence(shape, key, value) for key, values in known.items() for value in values]
+        depths = even_depths(rng, len(pieces))
+        rng.shuffle(pieces)
+        asked = list(known)[: shape.asked]
+        answers = tuple(value for key in asked for value in known[key])
+        make_hay = self._hay(rng, frozenset(known))
+
+        def draw(units: int, padding: str = "") -> Draft:
+            separator = " " if shape.hay == "prose" else "\n"
+            text = separator.join(insert(make_hay(units), list(zip(depths, pieces, strict=True))))
+            return Draft(
+                context=_opening(shape, len(answers)) + text + padding,
+                turns=(_turn(shape, asked, answers),),
+                answer_prefix=_answer_prefix(shape, asked, len(answers)),
+                facts={"depths": tuple(depths), "needles": tuple(pieces)},
+            )
+
+        return room.fit_coarse(draw) if shape.hay == "needles" else room.fit(draw)
+
+    def _hay(self, rng: random.Random, known: frozenset[str]) -> Callable[[int], Sequence[str]]:
+        """Haystacks by number of units: words of prose, sentences of noise, or needles."""
+        shape = self.shape
+        if shape.hay == "noise":
+            return noise_lines
+        if shape.hay == "prose":
+            return Haystack.draw(self.prose(), rng).sentences
+        seed = rng.getrandbits(64)
+
+        def needles(count: int) -> list[str]:
+            others = _draw_keys(shape, count, random.Random(seed), taken=known)
+            return [_sentence(shape, key, value) for key, (value,) in others.items()]
+
+        return needles
+
+    def score(self, sample: Sample, turn: int, output: str) -> float:
+        return share_contained(output, sample.turns[turn].answers)
+
+    def solve(self, sample: Sample, turn: int) -> str:
+        known: dict[str, list[str]] = {}
+        for key, value in _NEEDLE.findall(sample.context):
+            known.setdefault(key, []).append(value)
+        keys = re.findall(r"`(\S+)`", sample.turns[turn].question)
+        return ", ".join(value for key in keys for value in known.get(key, []))
+
+
+def _draw_keys(
+    shape: Shape, count: int, rng: random.Random, taken: frozenset[str] = frozenset()
+) -> dict[str, tuple[str, ...]]:
+    """Values by key; the keys are new ones."""
+    drawn: dict[str, tuple[str, ...]] = {}
+    while len(drawn) < count:
+        key = _DRAW[shape.key](rng)
+        if key not in taken:
+            drawn[key] = tuple(_DRAW[shape.value](rng) for _ in range(shape.values))
+    return drawn
+
+
+def _sentence(shape: Shape, key: str, value: str) -> str:
+    opening = "The" if shape.values == 1 else "One"
+    return f"{opening} magic {shape.value} of {key} is {value}."
+
+
+def _opening(shape: Shape, answers: int) -> str:
+    what = f"A magic {shape.value} is" if answers == 1 else f"Some magic {shape.value}s are"
+    return f"{what} hidden in the text below. Read carefully: you will be asked about it afterwards.\n\n"
+
+
+def _turn(shape: Shape, asked: list[str], answers: tuple[str, ...]) -> Turn:
+    what = f"is the magic {shape.value}" if len(answers) == 1 else f"are all the magic {shape.value}s"
+    keys = listed([f"`{key}`" for key in asked])
+    question = ask(f"What {what} of {keys} in the text above?")
+    return Turn(question=question, answers=answers, max_new_tokens=_MAX_NEW_TOKENS)
+
+
+def _answer_prefix(shape: Shape, asked: list[str], answers: int) -> str:
+    kind, verb = (shape.value, "is") if answers == 1 else (f"{shape.value}s", "are")
+    return f"Answer: The magic {kind} of {listed(asked)} {verb}"

@@ -1,0 +1,84 @@
+"""Variable tracking: a chain of assignments among noise. Source: RULER, vt; wording and noise are our own."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from kvloom.eval.task import Sample, Turn
+from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.tasks.filler import insert, noise_lines, random_depths
+from kvloom.eval.tasks.scoring import share_contained
+from kvloom.eval.tasks.words import digits, letters
+
+HOPS = 4
+_MAX_NEW_TOKENS = 30
+_EXAMPLE_SHARE = 16
+"""One noise sentence of the worked example per so many tokens of length: a third of the length at most."""
+_MOST_EXAMPLE_SENTENCES = 90  # about 500 tokens, as in the original
+_INSTRUCTION = "Below, values are assigned to variables, between lines that do not matter. Track the assignments.\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """``names[0]`` gets the value, and every further name gets that of the one before."""
+
+    names: tuple[str, ...]
+    value: str
+
+    @staticmethod
+    def draw(rng: random.Random, name_length: int) -> _Chain:
+        names: set[str] = set()
+        while len(names) < HOPS + 1:
+            names.add(letters(rng, name_length))
+        return _Chain(tuple(rng.sample(sorted(names), HOPS + 1)), digits(rng, 5))
+
+    @property
+    def lines(self) -> list[str]:
+        first = f"VAR {self.names[0]} = {self.value}"
+        return [first, *(f"VAR {new} = VAR {old}" for old, new in zip(self.names, self.names[1:], strict=False))]
+
+    @property
+    def question(self) -> str:
+        return ask(f"Which {len(self.names)} variables hold the value {self.value} in the text above?")
+
+    @property
+    def answer_prefix(self) -> str:
+        return f"Answer: The {len(self.names)} variables that hold the value {self.value} are:"
+
+    def among(self, sentences: int, depths: list[float]) -> str:
+        return "\n".join(insert(noise_lines(sentences), list(zip(depths, self.lines, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class VariableTracking(SeededTask):
+    """One chain, after one worked example with shorter names."""
+
+    def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
+        shown, chain = _Chain.draw(rng, 3), _Chain.draw(rng, 5)
+        size = min(room.length // _EXAMPLE_SHARE, _MOST_EXAMPLE_SENTENCES)
+        example = _INSTRUCTION + shown.among(size, random_depths(rng, HOPS + 1))
+        example += f"{shown.question}{shown.answer_prefix} {' '.join(shown.names)}\n\n\n"
+        depths = random_depths(rng, HOPS + 1)
+        turn = Turn(question=chain.question, answers=chain.names, max_new_tokens=_MAX_NEW_TOKENS)
+
+        def draw(sentences: int) -> Draft:
+            return Draft(
+                context=f"{example}{_INSTRUCTION}{chain.among(sentences, depths)}",
+                turns=(turn,),
+                answer_prefix=chain.answer_prefix,
+                facts={"depths": tuple(depths), "chain": chain.names, "value": chain.value},
+            )
+
+        return room.fit(draw)
+
+    def score(self, sample: Sample, turn: int, output: str) -> float:
+        return share_contained(output, sample.turns[turn].answers)
+
+    def solve(self, sample: Sample, turn: int) -> str:
+        asked = re.search(r"value (\d+)", sample.turns[turn].question)
+        holding: dict[str, str] = {}
+        for name, value, source in re.findall(r"^VAR (\w+) = (?:(\d+)|VAR (\w+))$", sample.context, re.MULTILINE):
+            holding[name] = value or holding.get(source, "")
+        return " ".join(name for name, value in holding.items() if asked and value == asked[1])

@@ -1,0 +1,86 @@
+"""Fidelity: nothing changes nothing, damage is seen by every figure, and the figures are the textbook's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvloom.arrays import Floats
+from kvloom.errors import EvalError
+from kvloom.eval.fidelity import compare_logits, fidelity, summarize
+from kvloom.eval.policy import Damaged, Exact
+from tiny import random_prompt
+from toy_tasks import tiny_subject
+
+WINDOWS = {"dense": (None, None), "hybrid": (None, 24)}
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_the_exact_cache_against_itself_is_exactly_zero(windows) -> None:
+    found = fidelity(tiny_subject(windows), Exact(), [random_prompt(120, 1), random_prompt(75, 2)])
+    assert found.tokens == 59 + 36  # the first token after the context is given, not predicted
+    assert found.kl.mean == found.max_kl == 0.0
+    assert found.top1_agreement.mean == found.bytes_ratio == 1.0
+    assert found.perplexity_exact == found.perplexity_other
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_damage_is_seen_by_every_figure(windows) -> None:
+    """On texts that the model itself writes: there the exact cache is better by construction."""
+    subject = tiny_subject(windows)
+    texts = [own_text(subject, seed) for seed in range(4)]
+    mild, hard = (fidelity(subject, Damaged(drop=drop), texts, 0.7) for drop in (0.1, 0.5))
+    assert 0 < mild.kl.mean < hard.kl.mean
+    assert mild.kl.mean < mild.max_kl
+    assert hard.kl.low > 0.005
+    assert 1 > mild.top1_agreement.mean > hard.top1_agreement.mean
+    assert hard.perplexity_other > hard.perplexity_exact
+    assert 0.5 < hard.bytes_ratio < mild.bytes_ratio
+
+
+def own_text(subject, seed: int) -> list[int]:
+    from kvloom.engine.params import SamplingParams
+    from kvloom.eval.drive import run_one
+
+    prompt = random_prompt(130, seed)
+    return (
+        prompt
+        + run_one(subject.engine, prompt, SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)).tokens[0]
+    )
+
+
+rows = st.integers(1, 6)
+
+
+@given(rows, st.integers(2, 9), st.integers(0, 10_000))
+def test_figures_are_those_of_the_definition(count: int, vocab: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, count, vocab)) * 3
+    targets = rng.integers(0, vocab, count).tolist()
+    found = compare_logits(blocks(a, 2), blocks(b, 2), targets)
+    for n in range(count):
+        p, q = (np.exp(x[n]) / np.exp(x[n]).sum() for x in (a, b))
+        assert found.kl[n] == pytest.approx(sum(p * np.log(p / q)), abs=1e-5)
+        assert found.nll_exact[n] == pytest.approx(-math.log(p[targets[n]]), rel=1e-5)
+        assert found.nll_other[n] == pytest.approx(-math.log(q[targets[n]]), rel=1e-5)
+        assert found.agrees[n] == (p.argmax() == q.argmax())
+    assert summarize([found]).perplexity_other == pytest.approx(math.exp(found.nll_other.mean()))
+
+
+def blocks(values: np.ndarray, rows: int) -> list[Floats]:
+    return [values[first : first + rows].astype(np.float32) for first in range(0, len(values), rows)]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    subject = tiny_subject()
+    with pytest.raises(EvalError, match="2 tokens to score, but logits for 1"):
+        compare_logits(blocks(np.zeros((1, 3)), 1), blocks(np.zeros((1, 3)), 1), [0, 1])
+    for texts, fault in (([], "no text"), ([[1, 2]], "text 0 has 2 tokens"), ([[1] * 600], "text 0 has 600 tokens")):
+        with pytest.raises(EvalError, match=fault):
+            fidelity(subject, Exact(), texts)
+    with pytest.raises(EvalError, match="between 0 and 1"):
+        fidelity(subject, Exact(), [[1] * 20], 1.0)
