@@ -50,12 +50,13 @@ void join(const AttendCall& call, int64_t row, int32_t head, float* states) {
 }
 
 // Merges the partials of all chunks of an item into `state`.
-void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, const State& state, const State& partial) {
+void fold_chunks(const AttendCall& call, const Item& item, const Item* next, ChunkPass& pass, const State& state,
+                 const State& partial) {
   const int32_t* row_ids = call.work.row_ids + item.row_begin;
   for (int32_t r = 0; r < pass.rows(); r++) state.m[r] = empty, state.l[r] = 0.0f;
   for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
     Cells chunk;
-    gather(call, item, c, chunk);
+    gather(call, item, c, next, chunk);
     if (c == item.chunk_begin)
       pass.run(chunk, call.rows.positions, row_ids, state);
     else
@@ -63,10 +64,10 @@ void fold_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, cons
   }
 }
 
-void store_chunks(const AttendCall& call, const Item& item, ChunkPass& pass, float* states) {
+void store_chunks(const AttendCall& call, const Item& item, const Item* next, ChunkPass& pass, float* states) {
   for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
     Cells chunk;
-    gather(call, item, c, chunk);
+    gather(call, item, c, next, chunk);
     const int64_t place = item.state + (c - item.chunk_begin) * (int64_t)pass.rows();
     pass.run(chunk, call.rows.positions, call.work.row_ids + item.row_begin,
              stored_state(call, states, place, pass.rows()));
@@ -81,22 +82,23 @@ void deliver(const AttendCall& call, const Item& item, const Delivered& delivere
   }
 }
 
-void run_item(const AttendCall& call, const Item& item, const Delivered& delivered) {
+// `next` is what the same thread takes up after it, or null.
+void run_item(const AttendCall& call, const Item& item, const Item* next, const Delivered& delivered) {
   const int32_t group = group_of(call), rows = item.row_count * group;
   const Desk desk = Desk::at(scratch(Scratch::tile, Desk::bytes(rows, item.row_count, call.part)), rows, call.part);
   ChunkPass pass(call, item, desk);
   const State state = State::at(desk.state, rows), partial = State::at(desk.partial, rows);
   switch (item.outcome) {
     case Outcome::finish:
-      fold_chunks(call, item, pass, state, partial);
+      fold_chunks(call, item, next, pass, state, partial);
       for (int32_t i = 0; i < item.row_count; i++)
         finish(call, call.work.row_ids[item.row_begin + i], item.head, state, i * group);
       return;
     case Outcome::fold:
-      fold_chunks(call, item, pass, stored_state(call, delivered.states, item.state, rows), partial);
+      fold_chunks(call, item, next, pass, stored_state(call, delivered.states, item.state, rows), partial);
       break;
     case Outcome::apart:
-      store_chunks(call, item, pass, delivered.states);
+      store_chunks(call, item, next, pass, delivered.states);
       break;
   }
   deliver(call, item, delivered);
@@ -108,7 +110,10 @@ void attend(const AttendCall& call) {
       (float*)scratch(Scratch::states, State::floats(work.state_rows, call.part.v_dim) * sizeof(float)),
       (int32_t*)scratch(Scratch::missing, work.num_joins * sizeof(int32_t))};
   std::memcpy(delivered.missing, work.join_items, work.num_joins * sizeof(int32_t));
-  parallel_for(work.num_items, call.threads, [&](int64_t i) { run_item(call, work.items[i], delivered); });
+  parallel_for(work.num_shares, call.threads, [&](int64_t share) {
+    const Item *item = work.items + work.shares[share], *end = work.items + work.shares[share + 1];
+    for (; item < end; item++) run_item(call, *item, item + 1 < end ? item + 1 : nullptr, delivered);
+  });
 }
 
 void write(const WriteCall& call) {

@@ -15,12 +15,12 @@ struct Sight {
   uint8_t lo[chunk_pages], hi[chunk_pages];
 };
 
-// A chunk's pages in memory, and what is wanted after them.
+// A chunk's pages in memory. `later` are those that the same thread reads next, to be fetched meanwhile: each while the
+// page in its place is read. Where there are none, the chunk's own.
 struct Cells {
-  const uint8_t* cells[chunk_pages];
+  const uint8_t *cells[chunk_pages], *later[chunk_pages];
   int32_t marks[chunk_pages];
   int32_t count;
-  const uint8_t* after;
 };
 
 static inline uint32_t bits_below(int n) {
@@ -31,15 +31,20 @@ static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, i
   return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
 }
 
-// Chunk number c of the work.
-static inline void gather(const AttendCall& call, const Item& item, int32_t c, Cells& chunk) {
+// Chunk number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
+static inline void gather(const AttendCall& call, const Item& item, int32_t c, const Item* next, Cells& chunk) {
   const Chunk& pages = call.work.chunks[c];
   chunk.count = pages.page_end - pages.page_begin;
   for (int32_t i = 0; i < chunk.count; i++) {
     chunk.cells[i] = cell_of(call, item, pages.page_begin + i);
     chunk.marks[i] = call.part.page_marks[pages.page_begin + i];
   }
-  chunk.after = c + 1 < item.chunk_end ? cell_of(call, item, call.work.chunks[c + 1].page_begin) : chunk.cells[0];
+  const bool goes_on = c + 1 < item.chunk_end;
+  const Item* later_item = goes_on ? &item : next && next->chunk_begin < next->chunk_end ? next : nullptr;
+  const Chunk later = !later_item ? Chunk{0, 0} : call.work.chunks[goes_on ? c + 1 : later_item->chunk_begin];
+  for (int32_t i = 0; i < chunk.count; i++)
+    chunk.later[i] =
+        later.page_begin + i < later.page_end ? cell_of(call, *later_item, later.page_begin + i) : chunk.cells[i];
 }
 
 static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {

@@ -151,16 +151,18 @@ class ChunkPass {
   }
 
   void score(const Group& group) const {
-    const void* keys[chunk_pages + KeyPages::ahead];
+    const void *keys[chunk_pages + KeyPages::ahead], *later[chunk_pages];
     int32_t slots[chunk_pages], count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       keys[count] = in_place_ ? (const void*)chunk_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
+      later[count] = chunk_->later[i];
       slots[count++] = i;
     }
     for (int i = 0; i < KeyPages::ahead; i++)
       keys[count + i] = chunk_->cells[i < chunk_->count ? i : 0] + part_.k_bytes();
-    micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, slots, count}, desk_.s);
+    micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, later, slots, count},
+                                   desk_.s);
   }
 
   // Weights of a group, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
@@ -241,16 +243,25 @@ class ChunkPass {
                      : (const uint8_t*)desk_.values + page * page_tokens * entry_bytes();
   }
 
+  Run whole_page(int i) const {
+    return {values_of(i), chunk_->later[i] + part_.k_bytes(), i * page_tokens, page_tokens};
+  }
+  Run part_of_page(int i, int lo, int hi) const {
+    const uint8_t* values = values_of(i) + lo * entry_bytes();
+    return {values, values, i * page_tokens + lo, hi - lo};
+  }
+
   // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
   void blend(const Group& group, const State& into, const State& from) const {
     Run runs[chunk_pages];
     int32_t count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      runs[count++] = {values_of(i), i * page_tokens, page_tokens};
+      runs[count++] = whole_page(i);
     }
     const Union both(into, from);
-    micro_->blend[group.count - 1](desk_.s, {runs, count, chunk_->after}, {both.keep, both.take}, into.o, part_.v_dim);
+    micro_->blend[group.count - 1](desk_.s, {runs, count, chunk_->later[0]}, {both.keep, both.take}, into.o,
+                                   part_.v_dim);
     std::memcpy(into.m, both.m, sizeof(float) * group.count);
     std::memcpy(into.l, both.l, sizeof(float) * group.count);
   }
@@ -259,18 +270,16 @@ class ChunkPass {
   void mix(const Group& group, const State& state) const {
     Run runs[chunk_pages];
     int32_t count = 0;
-    const int64_t entry = entry_bytes();
     float* out = state.o + (int64_t)group.first * part_.v_dim;
     std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
     const auto flush = [&] {
-      if (count) micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->after}, out, part_.v_dim);
+      if (count) micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->later[0]}, out, part_.v_dim);
       count = 0;
     };
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      const uint8_t* values = values_of(i);
       if (group.full >> i & 1) {
-        runs[count++] = {values, i * page_tokens, page_tokens};
+        runs[count++] = whole_page(i);
         continue;
       }
       int lo = 0, hi = page_tokens;  // what all rows see
@@ -281,23 +290,22 @@ class ChunkPass {
       }
       if (lo >= hi) lo = hi = page_tokens;
       flush();
-      mix_alone(group, i, values, entry, 0, lo, out);
-      if (lo < hi) runs[count++] = {values + lo * entry, i * page_tokens + lo, hi - lo};
+      mix_alone(group, i, 0, lo, out);
+      if (lo < hi) runs[count++] = part_of_page(i, lo, hi);
       flush();
-      mix_alone(group, i, values, entry, hi, page_tokens, out);
+      mix_alone(group, i, hi, page_tokens, out);
     }
     flush();
   }
 
   // Entries begin .. end of page i, as far as each row sees them.
-  void mix_alone(const Group& group, int i, const uint8_t* values, int64_t entry, int begin, int end,
-                 float* out) const {
+  void mix_alone(const Group& group, int i, int begin, int end, float* out) const {
     for (int32_t r = group.first; r < group.first + group.count; r++) {
       const Sight& sight = desk_.sights[r / heads_];
       if (!(sight.any >> i & 1)) continue;
       const int lo = sight.lo[i] > begin ? sight.lo[i] : begin, hi = sight.hi[i] < end ? sight.hi[i] : end;
       if (lo >= hi) continue;
-      const Run run{values + lo * entry, i * page_tokens + lo, hi - lo};
+      const Run run = part_of_page(i, lo, hi);
       const int64_t at = r - group.first;
       micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
     }

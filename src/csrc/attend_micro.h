@@ -13,20 +13,27 @@ namespace kvloom {
 namespace KV_ISA {
 
 // How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that the 32 values from i on
-// are about to be read. The pages of a list lie far apart, where no hardware looks ahead.
+// are about to be read, `later` that they come after some 50 KB of others. The pages of a list lie far apart, where no
+// hardware looks ahead, and the first level of cache alone cannot wait for as many lines as memory could deliver.
 struct Decoded {  // float32, already near
   static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
   static inline void soon(const void*, int64_t) {}
+  static inline void later(const void*, int64_t) {}
 };
 struct Float32 : Decoded {
   static inline void soon(const void* base, int64_t i) {
     __builtin_prefetch((const float*)base + i);
     __builtin_prefetch((const float*)base + i + 16);
   }
+  static inline void later(const void* base, int64_t i) {
+    __builtin_prefetch((const float*)base + i, 0, 2);
+    __builtin_prefetch((const float*)base + i + 16, 0, 2);
+  }
 };
 struct Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
   static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i); }
+  static inline void later(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i, 0, 2); }
 };
 struct BFloat16 : Float16 {
   static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
@@ -49,20 +56,22 @@ constexpr int columns_for(int rows) {
 }
 
 // Pages to score: keys[p] is a page's transposed K, whose scores go to s + slots[p] * page_tokens. Behind the last one
-// come `ahead` pages that are wanted next, whatever they hold.
+// come `ahead` pages that are wanted next, whatever they hold. `later` are pages to fetch meanwhile.
 struct KeyPages {
   static constexpr int ahead = 4;
-  const void* const* keys;
+  const void *const *keys, *const *later;
   const int32_t* slots;
   int32_t count;
 };
 
 template <class Numbers, int R, int P>
-static inline void score_some(const float* q, int32_t k_dim, const void* const* keys, const int32_t* slots, float* s) {
+static inline void score_some(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+  const void* const* keys = pages.keys + first;
   v16 acc[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = splat(0.0f);
   for (int32_t d = 0; d < k_dim; d += 2) {
     KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], d * page_tokens);
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], d * page_tokens);
     KV_UNROLL for (int e = 0; e < 2; e++) {
       v16 k[P];
       KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::at(keys[p], (d + e) * page_tokens);
@@ -73,7 +82,7 @@ static inline void score_some(const float* q, int32_t k_dim, const void* const* 
     }
   }
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++)
-      store(s + r * s_stride + slots[p] * page_tokens, acc[r][p]);
+      store(s + r * s_stride + pages.slots[first + p] * page_tokens, acc[r][p]);
 }
 
 // s[r][slot] = q[r] . keys, for R rows and all pages; q holds one component of all R rows after the other.
@@ -81,13 +90,14 @@ template <class Numbers, int R>
 static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s) {
   constexpr int P = columns_for(R);
   int32_t p = 0;
-  for (; p + P <= pages.count; p += P) score_some<Numbers, R, P>(q, k_dim, pages.keys + p, pages.slots + p, s);
-  for (; p < pages.count; p++) score_some<Numbers, R, 1>(q, k_dim, pages.keys + p, pages.slots + p, s);
+  for (; p + P <= pages.count; p += P) score_some<Numbers, R, P>(q, k_dim, pages, p, s);
+  for (; p < pages.count; p++) score_some<Numbers, R, 1>(q, k_dim, pages, p, s);
 }
 
-// Consecutive entries of a page: their values, their place in the row of weights, and how many they are.
+// Consecutive entries of a page: their values, as many to fetch meanwhile, their place in the row of weights, and how
+// many they are.
 struct Run {
-  const void* values;
+  const void *values, *later;
   int32_t weight, count;
 };
 
@@ -112,11 +122,13 @@ static inline void mix_columns(const float* weights, const Runs& runs, const Ble
   for (int32_t i = 0; i < runs.count; i++) {
     const float* w = weights + runs.runs[i].weight;
     const void* values = runs.runs[i].values;
+    const void* later = runs.runs[i].later;
     const void* next = i + 1 < runs.count ? runs.runs[i + 1].values : runs.after;
     for (int32_t j = 0; j < runs.runs[i].count; j++) {
       v16 v[C];
       KV_UNROLL for (int c = 0; c < C; c++) v[c] = Numbers::at(values, j * v_dim + column + 16 * c);
       KV_UNROLL for (int c = 0; c < C; c += 2) Numbers::soon(next, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int c = 0; c < C; c += 2) Numbers::later(later, j * v_dim + column + 16 * c);
       KV_UNROLL for (int r = 0; r < R; r++) {
         const v16 x = splat(w[r * s_stride + j]);
         KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] = fma(x, v[c], acc[r][c]);

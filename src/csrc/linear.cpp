@@ -83,11 +83,11 @@ class Worker {
   template <Kind K>
   void bytes() {
     if constexpr (layout(K).quantized)
-      for (int64_t p = b_.first; p < b_.last; p++) rows_ <= kFewRows8 ? few_bytes<K>(p) : many_bytes<K>(p);
+      for (int64_t p = b_.first; p < b_.last; p++) b_.end - b_.tile == 1 ? one_tile<K>(p) : many_tiles<K>(p);
   }
 
   template <Kind K>
-  void few_bytes(int64_t panel) {
+  void one_tile(int64_t panel) {
     const int64_t width = width_of(panel);
     sums_.begin(bias(panel), rows_, width);
     packed_tile_of<K>(rows_, panel_at(*b_.part, panel, a_.cols), a_.cols, call_.x8.tile(row_, a_.cols), sums_);
@@ -95,7 +95,7 @@ class Worker {
   }
 
   template <Kind K>
-  void many_bytes(int64_t panel) {
+  void many_tiles(int64_t panel) {
     constexpr Layout L = layout(K);
     const int64_t width = width_of(panel), blocks = a_.cols / L.columns;
     const Tiles cuts(blocks, kBlockCols8 / L.columns);

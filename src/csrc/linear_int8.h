@@ -7,16 +7,18 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// Rows of a register tile at most, and how many of those multiply weights as they are packed. More rows than that
-// read weights that were unpacked once for all of them; with the prefetch that goes along, one row gains as well where
-// registers are wide.
+// Rows of a register tile at most. One tile multiplies weights as they are packed; several read weights that were
+// unpacked once for all of them.
 #if defined(__AVX512F__)
-constexpr int kTileRows8 = 12, kFewRows8 = 0;
+constexpr int kTileRows8 = 12;
 #elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int kTileRows8 = 4, kFewRows8 = 4;
+constexpr int kTileRows8 = 4;
 #else
-constexpr int kTileRows8 = 2, kFewRows8 = 2;
+constexpr int kTileRows8 = 2;
 #endif
+
+// How far ahead of the arithmetic packed weights are fetched, into the second level of cache.
+constexpr int64_t kAheadBytes = 8192;
 
 // Columns of a panel that are unpacked at a time, at most: 36 KiB with their scales.
 constexpr int kBlockCols8 = 768;
@@ -120,11 +122,13 @@ static inline void add_group(const Word& word, const Scale& scales, const Digit&
   }
 }
 
-// Few rows: R rows times a panel as it is packed.
+// One tile: R rows times a panel as it is packed. What is fetched behind its end is the next panel, mostly, or the next
+// matrix.
 template <Kind K, int R>
 [[gnu::noinline]] static void packed_tile(const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
   constexpr Layout L = layout(K);
   each_group<K>(panel, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
+    for (int64_t i = 0; i < L.group_bytes; i += 64) __builtin_prefetch(group + kAheadBytes + i, 0, 2);
     const auto word = [&](int run, int i, int j) {
       return word_of<K>(load_ints(group + L.scale_bytes + run * kRunBytes + j * (kRunBytes / 2)), i);
     };
@@ -140,7 +144,7 @@ template <Kind K, int R>
 template <Kind K, int R = 1>
 void packed_tile_of(int64_t rows, const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
   if (rows == R) return packed_tile<K, R>(panel, cols, x, y);
-  if constexpr (R < kFewRows8) packed_tile_of<K, R + 1>(rows, panel, cols, x, y);
+  if constexpr (R < kTileRows8) packed_tile_of<K, R + 1>(rows, panel, cols, x, y);
 }
 
 // Some columns of a panel, ready to multiply.

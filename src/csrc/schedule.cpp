@@ -8,7 +8,7 @@ namespace {
 
 constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded more often
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
-constexpr int share = 4;         // an item above 1 / (share * threads) of the work is split into its chunks
+constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its chunks
 
 int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
   return (int32_t)(std::lower_bound(part.page_marks + begin, part.page_marks + end, start,
@@ -62,7 +62,7 @@ class Cutter {
     int64_t total = 0;
     for (const Unit& unit : units_) total += cost(unit.tile) * (unit.head_end - unit.head_begin);
     for (const Unit& unit : units_) {
-      const bool split = threads_ > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * share * threads_ > total;
+      const bool split = threads_ > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * fineness * threads_ > total;
       for (int32_t c = unit.tile.chunk_begin; c < unit.tile.chunk_end; c += split ? 1 : unit.tile.chunks())
         for (int32_t head = unit.head_begin; head < unit.head_end; head++)
           add_item(unit, head, c, split ? c + 1 : unit.tile.chunk_end, split);
@@ -71,6 +71,7 @@ class Cutter {
     }
     std::stable_sort(out_.items_.begin(), out_.items_.end(),
                      [&](const Item& a, const Item& b) { return cost(tile_of(a)) > cost(tile_of(b)); });
+    share_out();
     join();
   }
 
@@ -195,6 +196,22 @@ class Cutter {
     out_.state_rows_ += states * (int64_t)state_rows;
   }
 
+  // Shares get smaller towards the end of the work, so that all threads finish at about the same time.
+  void share_out() {
+    const std::vector<Item>& items = out_.items_;
+    int64_t left = 0;
+    for (const Item& item : items) left += cost(tile_of(item));
+    out_.shares_.push_back(0);
+    for (size_t i = 0; i < items.size();) {
+      const int64_t most = threads_ > 1 ? left / (2 * threads_) : left;
+      int64_t taken = 0;
+      do taken += cost(tile_of(items[i++]));
+      while (i < items.size() && taken + cost(tile_of(items[i])) <= most);
+      left -= taken;
+      out_.shares_.push_back((int32_t)i);
+    }
+  }
+
   // Sorts the sources by join; within one they are in the order of the chunks already.
   void join() {
     for (const Delivery& delivery : deliveries_) out_.join_sources_[delivery.join + 1]++;
@@ -233,8 +250,15 @@ Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32
 }
 
 Work Schedule::work() const {
-  return {items_.data(),        row_ids_.data(),    chunks_.data(),         sources_.data(),
-          join_sources_.data(), join_items_.data(), (int64_t)items_.size(), (int64_t)join_items_.size(),
+  return {items_.data(),
+          shares_.data(),
+          row_ids_.data(),
+          chunks_.data(),
+          sources_.data(),
+          join_sources_.data(),
+          join_items_.data(),
+          (int64_t)shares_.size() - 1,
+          (int64_t)join_items_.size(),
           state_rows_};
 }
 

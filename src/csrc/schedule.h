@@ -27,7 +27,7 @@ class Schedule {
   friend class Cutter;
 
   std::vector<Item> items_;
-  std::vector<int32_t> row_ids_;
+  std::vector<int32_t> shares_, row_ids_;
   std::vector<Chunk> chunks_;
   std::vector<Source> sources_;
   std::vector<int32_t> join_sources_, join_items_;

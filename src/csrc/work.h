@@ -2,7 +2,8 @@
 //
 //     chunk    what one softmax partial covers: 256 positions counted from 0 (dense), or 16 pages of a list (ragged)
 //     tile     query rows that go over the same chunks together
-//     item     what one thread takes: (KV head, tile, some chunks)
+//     item     (KV head, tile, some chunks)
+//     share    items that one thread takes at once: it knows early what comes next, and fetches it
 //     source   a stored partial of one row; a row that several items serve is put together from its sources
 //
 // A row's chunks are merged from the left, one by one, whoever computed them, so the cut does not show in the result.
@@ -46,12 +47,13 @@ struct Source {
 // from sources[join_sources[j]] .. in order, by whoever delivers the last of its join_items[j] items.
 struct Work {
   const Item* items;
+  const int32_t* shares;  // share s is items shares[s] .. shares[s + 1]
   const int32_t* row_ids;
   const Chunk* chunks;
   const Source* sources;
   const int32_t* join_sources;
   const int32_t* join_items;
-  int64_t num_items, num_joins, state_rows;
+  int64_t num_shares, num_joins, state_rows;
 };
 
 }  // namespace kvloom
