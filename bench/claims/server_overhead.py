@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+import uvloop
+
 from bench.harness import Check, Outcome, at_least, at_most, note, worst_of
 from bench.peers.base import Setup
 from bench.remote import RemotePeer, interpreter, setup_of
@@ -33,7 +35,7 @@ class Sizes:
     streams: int = 32
     prompt: int = 64
     num_new: int = 64
-    rounds: int = 3
+    rounds: int = 7
     running: int = 8
     long: int = 4096
 
@@ -62,7 +64,7 @@ def rates(text: list[int], sizes: Sizes) -> list[tuple[float, float]]:
             answers = library.run(prompts, sizes.num_new)
             served.resume()
             served.reset_cache()
-            seconds = asyncio.run(_stream_all(served, prompts, sizes.num_new))
+            seconds = uvloop.run(_stream_all(served, prompts, sizes.num_new))
             served.pause()
             count = sizes.streams * sizes.num_new
             found.append((count / max(answer.times_s[-1] for answer in answers), count / seconds))
@@ -132,12 +134,12 @@ def checks_of(found: list[tuple[float, float]], stalled: Stall) -> list[Check]:
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: 3 rounds of 32 streams, a prompt of 4096 tokens. Quick: 1 round of 8 streams, a prompt of 1024."""
+    """Full: 7 rounds of 32 streams, a prompt of 4096 tokens. Quick: 1 round of 8 streams, a prompt of 1024."""
     sizes = Sizes(streams=8, num_new=24, rounds=1, running=4, long=1024) if quick else Sizes()
     text = load_tokenizer(pull(MODEL)).encode(long_text())
     found = rates(text, sizes)
     with Served(MODEL, "--threads", str(default_threads())) as served:
-        stalled = asyncio.run(stall(served, text, sizes))
+        stalled = uvloop.run(stall(served, text, sizes))
     quiet = median(stalled.quiet)
     details = {
         "quick": quick,
