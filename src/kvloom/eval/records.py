@@ -7,6 +7,7 @@ good may be packed with gzip; they are read all the same, and a run goes on besi
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import gzip
 import json
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kvloom.errors import DataFileError, RunMismatch
+from kvloom.errors import DataFileError, EvalError, RunMismatch
 from kvloom.eval.policy import QueryProtocol
 
 ROWS = "rows.jsonl"
@@ -94,18 +95,33 @@ class RunStore:
     """The rows of one directory, open for more. A context manager.
 
     Opening it drops a last line that was cut off by a kill. Raises RunMismatch when rows of other settings are there,
-    DataFileError when a line cannot be read.
+    DataFileError when a line cannot be read, EvalError while another process has it open.
     """
 
     def __init__(self, directory: Path, settings: Settings) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.settings = directory, settings
         path = directory / ROWS
-        _drop_unfinished_line(path)
-        self.rows = {row.key: row for row in read_rows(directory)} if _files(directory) else {}
-        for row in self.rows.values():
-            _check_same(row.settings, settings, directory)
         self._file = path.open("a", encoding="utf-8")
+        try:
+            self._lock()
+            self._read(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or its process ends
+        except BlockingIOError:
+            hint = "wait for it, or give another --output"
+            raise EvalError(f"another run is writing to `{self.directory}`", hint=hint) from None
+
+    def _read(self, path: Path) -> None:
+        _drop_unfinished_line(path)
+        self.rows = {row.key: row for row in read_rows(self.directory)}
+        for row in self.rows.values():
+            _check_same(row.settings, self.settings, self.directory)
 
     def __contains__(self, key: Key) -> bool:
         return key in self.rows

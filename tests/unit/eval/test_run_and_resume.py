@@ -173,6 +173,19 @@ def test_settings_are_not_mixed(tmp_path: Path, change: Callable[[], dict]) -> N
         go(tmp_path, toy_work(count=2), **change())
 
 
+def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
+    made = go(tmp_path, toy_work(count=1))
+    settings = made[0].settings
+    before = (tmp_path / ROWS).read_bytes()
+    with RunStore(tmp_path, settings):
+        with pytest.raises(EvalError, match="another run is writing to"):
+            RunStore(tmp_path, settings)
+        assert read_rows(tmp_path) == made  # looking is allowed
+    with RunStore(tmp_path, settings) as again:
+        assert list(again.rows.values()) == made
+    assert (tmp_path / ROWS).read_bytes() == before
+
+
 def test_broken_rows_are_named(tmp_path: Path) -> None:
     go(tmp_path, toy_work(count=1))
     path = tmp_path / ROWS
