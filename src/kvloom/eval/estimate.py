@@ -83,7 +83,11 @@ class Pending:
 
 
 def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
-    """Measure one prompt of ``longest`` tokens and a batch of answers after it, and another after a short one."""
+    """Measure one prompt of ``longest`` tokens, a batch of answers after a short one, and one answer after either.
+
+    Prompts of a run mostly share nothing, so that a batch reads the KV of each: a position costs an answer's token what
+    it costs it alone.
+    """
     engine = subject.engine
     room = engine.max_len - _NEW_TOKENS
     rng = random.Random(0)
@@ -91,10 +95,11 @@ def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
     engine.reset_cache()
     prefill = _prefill_line(subject, tokens)
     short = tokens[: max(1, min(_SHORT, len(tokens) // 2))]
-    near, far = (_answer_seconds(subject, part, in_flight) for part in (short, tokens))
+    together = _answer_seconds(subject, short, in_flight)
+    near, far = (_answer_seconds(subject, part, 1) for part in (short, tokens))
     growth = max(0.0, (far - near) / (len(tokens) - len(short)))
     engine.reset_cache()
-    return Speed(prefill, (max(0.0, near - growth * len(short)), growth))
+    return Speed(prefill, (max(0.0, together - growth * len(short)), growth))
 
 
 def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None = None) -> Estimate:
