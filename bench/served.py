@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 _SERVE = "from kvloom.cli import main; main()"
 _PATIENCE_S = 30.0
+_REST_S = 0.002
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Served:
         self.model = model
         self._command = [sys.executable, "-c", _SERVE, "serve", model, "--port", "0", *flags]
         self.host, self.port = "", 0
+        self._rest = _Rest()
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -90,7 +92,7 @@ class Served:
         """Ask for exactly ``num_new`` tokens, and note when events come. Raises RuntimeError."""
         body = {"model": self.model, "prompt": prompt, "max_tokens": num_new, "temperature": 0, "stream": True}
         body |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
-        stream = _Stream(_post(self.host, json.dumps(body).encode()), into)
+        stream = _Stream(_post(self.host, json.dumps(body).encode()), into, self._rest)
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: stream, self.host, self.port)
         try:
             await stream.done
@@ -106,14 +108,32 @@ def _post(host: str, body: bytes) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
+class _Rest:
+    """Lets all of this process's streams wait a moment after an event, so that those of a step wake it once or twice
+    together, not each for itself: it stands for clients who have machines of their own."""
+
+    def __init__(self) -> None:
+        self._due = False
+
+    def soon(self) -> None:
+        """After what is there already has been read."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._take)
+
+    def _take(self) -> None:
+        time.sleep(_REST_S)
+        self._due = False
+
+
 class _Stream(asyncio.Protocol):
     """Sends one request, gathers what comes until the server closes. ``done`` ends then, or with a RuntimeError.
 
     While events come it counts them and no more: whatever it does, it takes from the server's cores.
     """
 
-    def __init__(self, request: bytes, into: Arrivals) -> None:
-        self._request, self._into = request, into
+    def __init__(self, request: bytes, into: Arrivals, rest: _Rest) -> None:
+        self._request, self._into, self._rest = request, into, rest
         self._pieces: list[bytes] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -123,6 +143,7 @@ class _Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         self._pieces.append(data)
+        self._rest.soon()
         self._into.times_s += [now] * data.count(b'"choices":[{')
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -72,26 +72,40 @@ Rows bind_rows(const Ints& positions, const Ints& seq_rows) {
   return bound;
 }
 
-BoundPart bind_part(const Rows& rows, Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads,
-                    int32_t k_dim, int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes,
-                    const Ints& page_ids, const Ints& page_marks, const Ints& page_lists) {
+// What all parts of one page format and window have in common.
+struct PartKind {
+  Part part;
+  int64_t page_bytes, memory_bytes;
+};
+
+PartKind part_kind(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads, int32_t k_dim,
+                   int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes) {
+  return {{pointer<uint8_t>(memory), (Number)number, ragged, heads, k_dim, v_dim, window, cell_bytes, nullptr, nullptr,
+           nullptr},
+          page_bytes,
+          memory_bytes};
+}
+
+BoundPart bind_part(const Rows& rows, const PartKind& kind, const Ints& page_ids, const Ints& page_marks,
+                    const Ints& page_lists) {
   const int64_t num_pages = (int64_t)page_ids.size(), num_lists = (int64_t)page_lists.size() - 1;
   if ((int64_t)page_marks.size() != num_pages) throw nb::value_error("there must be one mark per page");
-  if (num_lists < 0 || (!ragged && num_lists != rows.seqs))
+  if (num_lists < 0 || (!kind.part.ragged && num_lists != rows.seqs))
     throw nb::value_error("there must be one list per sequence");
-  const Part part{
-      pointer<uint8_t>(memory), (Number)number,    ragged,           heads, k_dim, v_dim, window, cell_bytes,
-      page_ids.data(),          page_marks.data(), page_lists.data()};
-  raise_fault(find_fault(part, num_pages, num_lists, page_bytes, memory_bytes));
+  Part part = kind.part;
+  part.page_ids = page_ids.data(), part.page_marks = page_marks.data(), part.page_lists = page_lists.data();
+  raise_fault(find_fault(part, num_pages, num_lists, kind.page_bytes, kind.memory_bytes));
   return {part};
 }
 
-void bind_writes(BoundPart& bound, const Rows& rows, const Ints& row_pages, const Ints& row_slots, int64_t page_bytes,
-                 int64_t memory_bytes) {
+BoundPart bind_written_part(const Rows& rows, const PartKind& kind, const Ints& page_ids, const Ints& page_marks,
+                            const Ints& page_lists, const Ints& row_pages, const Ints& row_slots) {
+  BoundPart bound = bind_part(rows, kind, page_ids, page_marks, page_lists);
   if ((int64_t)row_pages.size() != rows.rows || (int64_t)row_slots.size() != rows.rows)
     throw nb::value_error("there must be one page and one slot per row");
-  raise_fault(find_write_fault(row_pages.data(), row_slots.data(), rows.rows, page_bytes, memory_bytes));
+  raise_fault(find_write_fault(row_pages.data(), row_slots.data(), rows.rows, kind.page_bytes, kind.memory_bytes));
   bound.row_pages = row_pages.data(), bound.row_slots = row_slots.data();
+  return bound;
 }
 
 void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v, int32_t threads,
@@ -115,12 +129,15 @@ void run_attend(const Rows& rows, const BoundPart& bound, const Schedule& schedu
 
 void bind_attend(nb::module_& m) {
   nb::class_<Rows>(m, "Rows");
-  nb::class_<BoundPart>(m, "Part").def("bind_writes", &bind_writes, "rows"_a, "row_pages"_a.noconvert(),
-                                       "row_slots"_a.noconvert(), "page_bytes"_a, "memory_bytes"_a);
+  nb::class_<PartKind>(m, "PartKind");
+  nb::class_<BoundPart>(m, "Part");
   m.def("bind_rows", &bind_rows, "positions"_a.noconvert(), "seq_rows"_a.noconvert());
-  m.def("bind_part", &bind_part, "rows"_a, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a,
-        "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a, "page_ids"_a.noconvert(),
-        "page_marks"_a.noconvert(), "page_lists"_a.noconvert());
+  m.def("part_kind", &part_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a, "heads"_a,
+        "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a);
+  m.def("bind_part", &bind_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(), "page_marks"_a.noconvert(),
+        "page_lists"_a.noconvert());
+  m.def("bind_written_part", &bind_written_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(),
+        "page_marks"_a.noconvert(), "page_lists"_a.noconvert(), "row_pages"_a.noconvert(), "row_slots"_a.noconvert());
   m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
   nb::class_<Schedule>(m, "Schedule").def_prop_ro("kv_bytes", &Schedule::kv_bytes);
   m.def("make_schedule", &make_schedule, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "threads"_a);
@@ -133,6 +150,7 @@ void bind_attend(nb::module_& m) {
 NB_MODULE(_kernels, m) {
   m.doc() = "kvloom's C++ kernels. Use them through kvloom.kernels and the classes above it.";
   bind_dispatch(m);
+  bind_plan(m);
   bind_attend(m);
   bind_linear(m);
   bind_decoder(m);

@@ -15,6 +15,9 @@ Isa choose_isa(const std::string& name);
 // Throws ValueError when there is a fault.
 void raise_fault(const char* fault);
 
+// From page tables to the arrays of a plan.
+void bind_plan(nanobind::module_& m);
+
 // Weights, matrix products, and the small operators.
 void bind_linear(nanobind::module_& m);
 

@@ -32,7 +32,6 @@ T* at(Address address) {
 }
 
 typedef nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Indices;
-typedef nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Tokens;
 typedef nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> Floats;
 typedef std::vector<std::tuple<Address, Address, int64_t, int64_t>> Ropes;  // cos, sin, positions, half
 
@@ -65,11 +64,13 @@ class Decoder {
     run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr, nullptr);
   }
 
-  void scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-              const Ropes& ropes, const Indices& wanted, const Floats& out, const Tokens& likeliest) {
+  // Returns the likeliest token of each wanted row.
+  std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts,
+                              const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
     if (out.shape(1) != (size_t)model_.head.outputs) throw nb::value_error("logits are as wide as the vocabulary");
-    if (likeliest.size() != wanted.size()) throw nb::value_error("there must be one likeliest token per wanted row");
+    std::vector<int64_t> likeliest(wanted.size());
     run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data(), likeliest.data());
+    return likeliest;
   }
 
   void logits(Address hidden, int64_t rows, Address logits) {
@@ -151,7 +152,7 @@ void bind_decoder(nb::module_& m) {
       .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert(), "likeliest"_a.noconvert())
+           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
       .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")

@@ -1,29 +1,33 @@
 """Types of the C++ extension. Addresses are integers: see src/csrc/bindings.cpp."""
 
+from array import array
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 _Ints = npt.NDArray[np.int32]
 _Indices = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float32]
+_Spans = list[tuple[int, int]]
 
 def isas() -> list[str]: ...
 def default_isa() -> str: ...
 
 class Rows: ...
-
-class Part:
-    def bind_writes(
-        self, rows: Rows, row_pages: _Ints, row_slots: _Ints, page_bytes: int, memory_bytes: int
-    ) -> None: ...
+class PartKind: ...
+class Part: ...
 
 class Schedule:
     @property
     def kv_bytes(self) -> int: ...
 
+def lay_rows(sequences: list[_Spans]) -> tuple[bytearray, int]: ...
+def lay_pages(
+    sequences: list[_Spans], tables: list[tuple[array[int], bytearray]], window: int | None
+) -> tuple[bytearray, int]: ...
 def bind_rows(positions: _Ints, seq_rows: _Ints) -> Rows: ...
-def bind_part(
-    rows: Rows,
+def part_kind(
     *,
     memory: int,
     memory_bytes: int,
@@ -35,9 +39,16 @@ def bind_part(
     window: int,
     cell_bytes: int,
     page_bytes: int,
+) -> PartKind: ...
+def bind_part(rows: Rows, kind: PartKind, page_ids: _Ints, page_marks: _Ints, page_lists: _Ints) -> Part: ...
+def bind_written_part(
+    rows: Rows,
+    kind: PartKind,
     page_ids: _Ints,
     page_marks: _Ints,
     page_lists: _Ints,
+    row_pages: _Ints,
+    row_slots: _Ints,
 ) -> Part: ...
 def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
 def make_schedule(rows: Rows, part: Part, layer_slot: int, q_heads: int, threads: int) -> Schedule: ...
@@ -119,7 +130,7 @@ class Decoder:
         self,
         tokens: _Indices,
         rows: Rows,
-        parts: list[Part],
+        parts: Sequence[Part],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
@@ -129,13 +140,12 @@ class Decoder:
         self,
         tokens: _Indices,
         rows: Rows,
-        parts: list[Part],
+        parts: Sequence[Part],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
         out: _Floats,
-        likeliest: _Indices,
-    ) -> None: ...
+    ) -> list[int]: ...
     def logits(self, hidden: int, rows: int, logits: int) -> None: ...
     def seconds(self) -> dict[str, float]: ...
     def kv_bytes_read(self) -> int: ...

@@ -104,7 +104,7 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         assert np.array_equal(hidden, expected[rows])
         scores = runner.scores(tokens(), cache.plan(0, LENGTH), attend, rows)
         assert np.array_equal(scores.logits_RV, model.logits(expected[rows]))
-        assert scores.likeliest_R.tolist() == scores.logits_RV.argmax(axis=1).tolist()
+        assert scores.likeliest_R == scores.logits_RV.argmax(axis=1).tolist()
         assert np.array_equal(cache.memory, expected_memory)
 
 

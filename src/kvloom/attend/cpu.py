@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from kvloom import _kernels
 from kvloom.arrays import Bytes, Floats
-from kvloom.attend.plan import DensePart, Part, Plan, RaggedPart
+from kvloom.attend.plan import DensePart, LayerPlan, Part, Plan, RaggedPart
 from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import choose_isa
 from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.format import PageFormat
 
 _NUMBERS = {"float32": 0, "float16": 1, "bfloat16": 2}
 """Codec name -> enum class Number of attend.h."""
@@ -69,7 +70,8 @@ class CpuAttend:
         self.isa = choose_isa(isa)
         self._address, self._bytes = memory.ctypes.data, memory.nbytes
         self._last: BoundPlan | None = None
-        self._seen: tuple[object, ...] = ()
+        self._seen: tuple[tuple[LayerPlan, ...], list[PageFormat]] = (), []
+        self._kinds: dict[tuple[PageFormat, int | None, int], _kernels.PartKind] = {}
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
@@ -136,40 +138,40 @@ class CpuAttend:
         return self._last
 
     def _bind_part(self, rows: _kernels.Rows, part: Part) -> _kernels.Part:
-        fmt = part.format
+        kind = self._kind(part.format, part.window, _heads(part))
+        if isinstance(part, RaggedPart):
+            return _kernels.bind_part(rows, kind, part.page_ids_P, part.page_counts_P, part.cell_pages_C1)
+        read = part.page_ids_P, part.page_starts_P, part.seq_pages_B1
+        return _kernels.bind_written_part(rows, kind, *read, part.row_pages_T, part.row_slots_T)
+
+    def _kind(self, fmt: PageFormat, window: int | None, heads: int) -> _kernels.PartKind:
+        """What the kernels know of a page format: an engine has one or two, for all of its plans."""
+        known = self._kinds.get((fmt, window, heads))
+        if known is not None:
+            return known
         if fmt.k_dim % LANES or fmt.v_dim % LANES:
             raise ConfigError(f"head dims must be multiples of {LANES}, got {fmt.k_dim} and {fmt.v_dim}")
-        ragged = isinstance(part, RaggedPart)
-        bound = _kernels.bind_part(
-            rows,
+        made = _kernels.part_kind(
             memory=self._address,
             memory_bytes=self._bytes,
             number=_NUMBERS[fmt.codec],
-            ragged=ragged,
-            heads=_heads(part),
+            ragged=fmt.ragged,
+            heads=heads,
             k_dim=fmt.k_dim,
             v_dim=fmt.v_dim,
-            window=_NO_WINDOW if part.window is None else part.window,
+            window=_NO_WINDOW if window is None else window,
             cell_bytes=fmt.cell_bytes,
             page_bytes=fmt.page_bytes,
-            page_ids=part.page_ids_P,
-            page_marks=part.page_counts_P if isinstance(part, RaggedPart) else part.page_starts_P,
-            page_lists=part.cell_pages_C1 if isinstance(part, RaggedPart) else part.seq_pages_B1,
         )
-        if isinstance(part, DensePart):
-            bound.bind_writes(rows, part.row_pages_T, part.row_slots_T, fmt.page_bytes, self._bytes)
-        return bound
+        self._kinds[fmt, window, heads] = made
+        return made
 
     def _check_slots(self, plan: Plan) -> None:
         """Once for all plans of an engine: their layers and page formats are the same."""
-        seen = (plan.layers, *(part.format for part in plan.parts if isinstance(part, DensePart)))
-        if len(seen) <= len(plan.parts) or not _same(seen, self._seen):
+        seen = plan.layers, [part.format for part in plan.parts if isinstance(part, DensePart)]
+        if len(seen[1]) < len(plan.parts) or seen != self._seen:
             _check_slots(plan)
             self._seen = seen
-
-
-def _same(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
-    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _heads(part: Part) -> int:

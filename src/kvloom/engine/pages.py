@@ -52,7 +52,6 @@ class Pages:
 
     def written(self, sequence: Sequence, spans: SpanSet) -> None:
         """The step wrote ``spans``: publish the pages that are now full."""
-        sequence.extend_identity()
         for group, table in enumerate(sequence.tables):
             for span in spans:
                 for index in table.mark(span):
@@ -114,6 +113,7 @@ class Pages:
 
     def _publish(self, sequence: Sequence, group: int, index: int, size: int) -> None:
         """Publish one page; if its twin was there first, share that one and free ours."""
+        sequence.extend_identity()
         table = sequence.tables[group]
         page = table.get(index)
         assert page is not None
@@ -131,7 +131,6 @@ class Pages:
         index, size = divmod(covered, PAGE_TOKENS)
         if not size or sequence.gaps != SpanSet.full(len(sequence.tokens)) - SpanSet.full(covered):
             return
-        sequence.extend_identity()
         for group, table in enumerate(sequence.tables):
             page = table.get(index)
             if page is not None and page not in self.ledger.index and table.filled[index] == (1 << size) - 1:

@@ -82,6 +82,12 @@ class SamplingParams:
         return self.temperature < _GREEDY_BELOW
 
     @property
+    def adjusts_logits(self) -> bool:
+        """Whether something is added to logits, or taken from them, before a token is picked."""
+        penalties = self.repetition_penalty != 1.0 or self.presence_penalty or self.frequency_penalty
+        return bool(penalties or self.logit_bias)
+
+    @property
     def stop_strings(self) -> tuple[str, ...]:
         return tuple(self.stop or ())
 

@@ -33,7 +33,10 @@ class NextScores(NamedTuple):
 
 @dataclass(slots=True)
 class Sampler:
-    """One sequence's random stream and its counts of generated tokens. ``generator`` is None for greedy decoding."""
+    """One sequence's random stream, and its counts of generated tokens if ``params`` want logits adjusted by them.
+
+    ``generator`` is None for greedy decoding.
+    """
 
     params: SamplingParams
     prompt: Sequence[int]
@@ -49,21 +52,19 @@ class Sampler:
 
     def draw(self, logits_V: Logits, likeliest: int | None = None) -> int:
         """Choose a token; ``logits_V`` is not modified. ``likeliest``: the first of its largest, if that is known."""
-        adjusted = self._penalised(logits_V)
-        if self.generator is None and adjusted is logits_V and likeliest is not None:
-            token = likeliest
-        elif self.generator is None:
-            token = int(np.argmax(adjusted))
-        else:
-            token = self._random(adjusted / np.float32(self.params.temperature), self.generator)
+        if not self.params.adjusts_logits:
+            return self._choose(logits_V, likeliest)
+        token = self._choose(self._adjusted(logits_V), None)
         self.generated[token] += 1
         return token
 
-    def _penalised(self, logits_V: Logits) -> Logits:
+    def _choose(self, logits_V: Logits, likeliest: int | None) -> int:
+        if self.generator is not None:
+            return self._random(logits_V / np.float32(self.params.temperature), self.generator)
+        return int(np.argmax(logits_V)) if likeliest is None else likeliest
+
+    def _adjusted(self, logits_V: Logits) -> Logits:
         p = self.params
-        plain = p.repetition_penalty == 1.0 and not p.presence_penalty and not p.frequency_penalty
-        if plain and not p.biases:
-            return logits_V
         logits = logits_V.copy()
         for token, bias in p.biases.items():
             logits[token] += bias

@@ -29,7 +29,7 @@ class Forward:
         The KV of all rows is written when this returns.
         """
         scores = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
-        return _by_chunk([chunk for chunk in batch.chunks if chunk.closes], scores)
+        return _by_chunk([batch.chunks[n] for n in batch.closing], scores)
 
     def hidden(self, batch: Batch) -> Floats:
         """The same for a batch in which prompt scores are wanted: hidden states of the wanted rows, (R, width)."""
@@ -37,11 +37,10 @@ class Forward:
 
     def scores_after(self, batch: Batch, hidden_RC: Floats) -> list[tuple[Chunk, NextScores]]:
         """``next_scores`` from hidden states."""
-        closing = [(c, batch.wanted_starts[n + 1] - 1) for n, c in enumerate(batch.chunks) if c.closes]
-        if not closing:
+        if not batch.closing:
             return []
-        logits_RV = self.model.logits(hidden_RC[[row for _, row in closing]])
-        return _by_chunk([chunk for chunk, _ in closing], Scores.of(logits_RV))
+        logits_RV = self.model.logits(hidden_RC[[batch.wanted_starts[n + 1] - 1 for n in batch.closing]])
+        return _by_chunk([batch.chunks[n] for n in batch.closing], Scores.of(logits_RV))
 
     def prompt_logits(self, batch: Batch, hidden_RC: Floats, n: int) -> Iterator[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""
@@ -53,4 +52,4 @@ class Forward:
 
 
 def _by_chunk(chunks: list[Chunk], scores: Scores) -> list[tuple[Chunk, NextScores]]:
-    return list(zip(chunks, map(NextScores, scores.logits_RV, scores.likeliest_R.tolist()), strict=True))
+    return list(zip(chunks, map(NextScores, scores.logits_RV, scores.likeliest_R), strict=True))

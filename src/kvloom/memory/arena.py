@@ -28,6 +28,9 @@ PAGE_METADATA_BYTES = 2048
 
 _SLAB_STEP_BYTES = 4096
 
+_GIVE_UP = getattr(mmap, "MADV_FREE", mmap.MADV_DONTNEED)
+"""Memory that is used again before the system needs it keeps its huge pages, and costs no new first touch."""
+
 
 @dataclass(slots=True)
 class Slab:
@@ -146,9 +149,12 @@ class Arena:
             self._used_bytes -= self.slab_cost_bytes(slab.format)
 
     def trim(self) -> None:
-        """Return the physical memory of free slabs to the operating system."""
-        for index in self._free_slabs:
-            self._mapping.madvise(mmap.MADV_DONTNEED, index * self.slab_bytes, self.slab_bytes)
+        """Let the operating system have the physical memory of free slabs: where it can, only when it runs short.
+
+        Neighbours go together. One by one, every huge page across two of them would be split for good.
+        """
+        for first, stop in _runs(self._free_slabs):
+            self._mapping.madvise(_GIVE_UP, first * self.slab_bytes, (stop - first) * self.slab_bytes)
 
     def slab_of(self, page: PageId) -> int:
         return page * GRAIN_BYTES // self.slab_bytes
@@ -181,3 +187,14 @@ class Arena:
         self._slabs[index] = Slab(fmt, capacity, pages)
         self._used_bytes += self.slab_cost_bytes(fmt)
         return index
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Half-open ranges of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number:
+            runs[-1] = runs[-1][0], number + 1
+        else:
+            runs.append((number, number + 1))
+    return runs

@@ -13,6 +13,7 @@ Keys lie transposed because then a vector register holds one key component of 16
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from kvloom.codec import CODECS, Codec
 from kvloom.errors import ConfigError
@@ -20,7 +21,7 @@ from kvloom.errors import ConfigError
 PAGE_TOKENS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PageFormat:
     """Describes one kind of page. Two equal formats may share slabs.
 
@@ -70,11 +71,11 @@ class PageFormat:
     def v_bytes(self) -> int:
         return self.tokens * self.v_dim * self.numbers.value_bytes
 
-    @property
+    @cached_property
     def cell_bytes(self) -> int:
         return self.k_bytes + self.v_bytes + (8 * self.tokens if self.ragged else 0)
 
-    @property
+    @cached_property
     def page_bytes(self) -> int:
         return self.cell_bytes * self.heads * max(1, len(self.layers))
 

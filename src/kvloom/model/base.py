@@ -22,11 +22,11 @@ class Scores:
     """Vocabulary logits of some rows, and the token of each row's largest one: the lowest id where several are."""
 
     logits_RV: Logits
-    likeliest_R: Indices
+    likeliest_R: list[int]
 
     @staticmethod
     def of(logits_RV: Logits) -> Scores:
-        return Scores(logits_RV, logits_RV.argmax(axis=1))
+        return Scores(logits_RV, logits_RV.argmax(axis=1).tolist())
 
 
 class Model(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
+
+Found = TypeVar("Found")
 
 _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 """As ``enum class Gate`` of decoder.h."""
@@ -50,9 +53,7 @@ class FusedDecoder:
     def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Scores:
         """Vocabulary logits of the wanted rows."""
         logits_RV = np.empty((wanted_R.size, self.head.weight.rows), np.float32)
-        likeliest_R = np.empty(wanted_R.size, np.int64)
-        self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV, likeliest_R)
-        return Scores(logits_RV, likeliest_R)
+        return Scores(logits_RV, self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV))
 
     def logits(self, hidden_RC: Floats) -> Floats:
         """Vocabulary logits, float32 (R, vocabulary)."""
@@ -66,18 +67,18 @@ class FusedDecoder:
 
     def _run(
         self,
-        kernel: Callable[..., None],
+        kernel: Callable[..., Found],
         tokens_T: Indices,
         bound: BoundPlan,
         wanted_R: Indices,
-        *out: Floats | Indices,
-    ) -> None:
+        out: Floats,
+    ) -> Found:
         last = _kernels.last_position(bound.rows)
         for table in self.ropes:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         try:
-            kernel(tokens_T, bound.rows, list(bound.parts), self._places(bound.plan.layers), ropes, wanted_R, *out)
+            return kernel(tokens_T, bound.rows, bound.parts, self._places(bound.plan.layers), ropes, wanted_R, out)
         except (TypeError, ValueError) as error:
             raise InternalError(f"the step does not suit the model: {error}") from None
 

@@ -89,6 +89,8 @@ class Reply(ABC):
         self._latest[prompt] = update
         if update.prompt_logprobs is not None:
             self._prompt_logprobs[prompt] = update.prompt_logprobs
-        self._generated += sum(len(delta.token_ids) for delta in update.deltas)
-        first = prompt * self.job.params.n
-        return [(first + delta.index, delta) for delta in update.deltas]
+        first, noted = prompt * self.job.params.n, []
+        for delta in update.deltas:
+            self._generated += len(delta.token_ids)
+            noted.append((first + delta.index, delta))
+        return noted

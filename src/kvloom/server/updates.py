@@ -32,22 +32,24 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
     streams = [
         engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}") for index, prompt in enumerate(job.prompts)
     ]
-    merged = _alone(streams[0]) if len(streams) == 1 else _merged(streams)
-    async with aclosing(merged) as pairs:
-        async for index, update in pairs:
-            if update.error is not None:
-                raise InternalError(update.error)
-            if any(delta.finish_reason == "abort" for delta in update.deltas):
-                raise RequestAborted("the request was aborted")
-            if update.finished:
-                metrics.observe(update)
-            yield index, update
+    if len(streams) == 1:  # no layer in between: this runs for every token
+        async with aclosing(streams[0]) as updates:
+            async for update in updates:
+                yield 0, _checked(update, metrics)
+    else:
+        async with aclosing(_merged(streams)) as pairs:
+            async for index, update in pairs:
+                yield index, _checked(update, metrics)
 
 
-async def _alone(stream: AsyncGenerator[RequestUpdate, None]) -> Updates:
-    async with aclosing(stream) as updates:
-        async for update in updates:
-            yield 0, update
+def _checked(update: RequestUpdate, metrics: Metrics) -> RequestUpdate:
+    if update.error is not None:
+        raise InternalError(update.error)
+    if update.finished:
+        if any(delta.finish_reason == "abort" for delta in update.deltas):
+            raise RequestAborted("the request was aborted")
+        metrics.observe(update)
+    return update
 
 
 async def _merged(streams: list[AsyncGenerator[RequestUpdate, None]]) -> Updates:

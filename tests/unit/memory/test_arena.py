@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,15 +62,30 @@ def test_a_slab_changes_format_when_it_is_empty() -> None:
     arena.check()
 
 
-def test_trim_returns_memory_and_the_arena_still_works() -> None:
-    arena = Arena(1_000_000, 65_536)
-    pages = take_all(arena, FULL)
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it may take")
+def test_trim_offers_memory_of_free_slabs_only_and_the_arena_still_works() -> None:
+    arena = Arena(16_000_000, 65_536)
     arena.memory.fill(7)
+    kept, *pages = take_all(arena, FULL)
     for page in pages:
         arena.free(page)
+    assert lazily_free_kb(arena) == 0
     arena.trim()
-    assert int(arena.memory[:65_536].sum()) == 0
+    whole_kb = len(arena.memory) // 1024
+    assert whole_kb / 2 < lazily_free_kb(arena) <= whole_kb - 64
+    start = arena.slab_of(kept) * 65_536
+    assert (arena.memory[start : start + 65_536] == 7).all()
     assert len(take_all(arena, FULL)) == len(pages)
+
+
+def lazily_free_kb(arena: Arena) -> int:
+    """Of the arena's memory, what the system may take without asking."""
+    address = arena.memory.ctypes.data
+    for part in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE):
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", part)
+        if bounds and int(bounds[1], 16) <= address < int(bounds[2], 16):
+            return int(re.findall(r"^LazyFree: +([0-9]+) kB", part, flags=re.MULTILINE)[0])
+    raise AssertionError("the arena is not among this process's mappings")
 
 
 def test_slab_size_wastes_little_and_holds_any_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ class Batch:
 
     Somebody wants the logits of rows ``wanted_R``; those of chunk c are ``wanted_starts[c] : wanted_starts[c + 1]`` of
     them: its last row when it closes its sequence's gaps, all of its rows when the prompt's scores are asked for.
+    ``closing``: places in ``chunks`` of those that close.
     """
 
     chunks: tuple[Chunk, ...]
@@ -25,23 +27,27 @@ class Batch:
     plan: Plan
     wanted_R: Indices
     wanted_starts: tuple[int, ...]
+    closing: tuple[int, ...]
 
 
 def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     """Flatten the chunks; ``layers`` says what each model layer reads."""
     rows: list[Rows] = []
-    tokens: list[int] = []
-    wanted: list[int] = []
-    wanted_starts = [0]
-    for chunk in chunks:
+    tokens, wanted = array("q"), array("q")
+    wanted_starts, closing = [0], []
+    for n, chunk in enumerate(chunks):
         known, first = chunk.sequence.tokens, len(tokens)
         for span in chunk.spans:
-            tokens += known[span.start : span.stop]
+            tokens.extend(known[span.start : span.stop])
         rows.append(Rows(chunk.spans, chunk.sequence.tables))
+        closes = chunk.closes
+        if closes:
+            closing.append(n)
         if chunk.sequence.wants_prompt_scores:
-            wanted += range(first, len(tokens))
-        elif chunk.closes:
+            wanted.extend(range(first, len(tokens)))
+        elif closes:
             wanted.append(len(tokens) - 1)
         wanted_starts.append(len(wanted))
-    tokens_T, wanted_R = np.array(tokens, np.int64), np.array(wanted, np.int64)
-    return Batch(tuple(chunks), tokens_T, build_plan(rows, layers), wanted_R, tuple(wanted_starts))
+    tokens_T, wanted_R = np.frombuffer(tokens, np.int64), np.frombuffer(wanted, np.int64)
+    plan = build_plan(rows, layers)
+    return Batch(tuple(chunks), tokens_T, plan, wanted_R, tuple(wanted_starts), tuple(closing))

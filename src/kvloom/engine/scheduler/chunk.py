@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 
@@ -24,12 +25,15 @@ class ChunkRunning:
     share: PromptShare
 
     def run(self, queues: Queues, draft: Draft) -> None:
-        single = [sequence for sequence in queues.running if len(sequence.gaps) == 1]
-        others = [sequence for sequence in queues.running if len(sequence.gaps) > 1]
+        single: list[Sequence] = []
+        others: list[Sequence] = []
+        for sequence in queues.running:
+            (single if len(sequence.gaps) == 1 else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
             draft.streaming_since_s = min(streaming) + _TOGETHER_S
-            draft.late_rows_left = self.share.rows(len(streaming), len(others) + len(queues.waiting))
+            if prompts := len(others) + len(queues.waiting):
+                draft.late_rows_left = self.share.rows(len(streaming), prompts)
         for sequence in (*single, *others):
             if room := draft.room(sequence):
                 draft.add(Chunk(sequence, sequence.gaps.first(room)))
