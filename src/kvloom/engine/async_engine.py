@@ -2,7 +2,7 @@
 
 event loop                                   engine thread
 stream() -- command queue ---------------->  submit / abort / reset
-         <-- call_soon_threadsafe ---------  RequestUpdates, all of a step at once
+         <-- call_soon_threadsafe ---------  RequestUpdates, all of a step at once (mail.py)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import queue
 import threading
 import uuid
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -20,6 +19,7 @@ from kvloom.config import EngineConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.engine import Engine
+from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
@@ -30,44 +30,6 @@ logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.5
 _CLOSED = "the engine is closed"
-_Mail = RequestUpdate | KvloomError
-
-
-class _Inbox:
-    """Where one request's updates arrive, on the event loop that asked for them."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._mail: deque[_Mail] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, mail: _Mail) -> None:
-        """Called on the event loop."""
-        self._mail.append(mail)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> _Mail:
-        """The next piece of mail. One caller at a time."""
-        while not self._mail:
-            self._waiter = self.loop.create_future()
-            await self._waiter
-        return self._mail.popleft()
-
-
-class _Postbag:
-    """Mail of the engine thread on its way: one wake-up of an event loop brings all that a step has for it."""
-
-    def __init__(self) -> None:
-        self._bags: dict[asyncio.AbstractEventLoop, list[tuple[_Inbox, _Mail]]] = {}
-
-    def add(self, inbox: _Inbox, mail: _Mail) -> None:
-        self._bags.setdefault(inbox.loop, []).append((inbox, mail))
-
-    def send(self) -> None:
-        bags, self._bags = self._bags, {}
-        for loop, bag in bags.items():
-            _tell(loop, _put_all, bag)
 
 
 class AsyncEngine:
@@ -88,8 +50,8 @@ class AsyncEngine:
         self.engine, self.tokenizer, self.model_name = engine, tokenizer, model_name
         self.max_model_len = engine.max_len
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._inboxes: dict[str, _Inbox] = {}
-        self._post = _Postbag()
+        self._inboxes: dict[str, Inbox] = {}
+        self._post = Postbag(self.engine.clock)
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
@@ -111,7 +73,7 @@ class AsyncEngine:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
         ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
-        name, inbox = request_id or f"req-{uuid.uuid4().hex}", _Inbox()
+        name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
         self._command(lambda: self._submit(name, ids, params, text, inbox))
         finished = False
         try:
@@ -173,9 +135,9 @@ class AsyncEngine:
                 work()
                 self._stats = self.engine.stats()
             except Exception as error:
-                _tell(loop, _settle, done, error)
+                tell(loop, _settle, done, error)
             else:
-                _tell(loop, _settle, done, None)
+                tell(loop, _settle, done, None)
 
         self._command(command)
         await done
@@ -187,12 +149,12 @@ class AsyncEngine:
             self._obey(wait=not self.engine.has_work)
             if self.engine.has_work and not self._closing.is_set():
                 self._step()
-            self._post.send()
+            self._post.send(hurry=not self.engine.has_work)
             self._stats = self.engine.stats()
         self._obey(wait=False)  # what came in meanwhile is told that it is too late
         for name in list(self._inboxes):
             self._fail(name, _CLOSED)
-        self._post.send()
+        self._post.send(hurry=True)
 
     def _obey(self, wait: bool) -> None:
         """Carry out all commands there are; when idle, sleep until one comes."""
@@ -225,7 +187,7 @@ class AsyncEngine:
         if update.finished:
             self._inboxes.pop(update.request_id, None)
 
-    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: _Inbox) -> None:
+    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: Inbox) -> None:
         try:
             if self._closing.is_set():
                 raise InternalError(_CLOSED)
@@ -238,7 +200,7 @@ class AsyncEngine:
         else:
             self._inboxes[name] = inbox
 
-    def _abort(self, name: str, inbox: _Inbox | None) -> None:
+    def _abort(self, name: str, inbox: Inbox | None) -> None:
         """``inbox``: abort only if the request is still the one that this inbox belongs to."""
         if inbox is not None and self._inboxes.get(name) is not inbox:
             return
@@ -254,19 +216,6 @@ class AsyncEngine:
         inbox = self._inboxes.pop(name, None)
         if inbox is not None:
             self._post.add(inbox, InternalError(message))
-
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
-    """Run a callback on an event loop of another thread, if the loop is still there."""
-    try:
-        loop.call_soon_threadsafe(callback, *arguments)
-    except RuntimeError:
-        logger.debug("news arrived after the event loop was closed")
-
-
-def _put_all(bag: list[tuple[_Inbox, _Mail]]) -> None:
-    for inbox, mail in bag:
-        inbox.put(mail)
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
