@@ -89,7 +89,10 @@ class CompletionDelta:
 
 @dataclass(frozen=True, slots=True)
 class RequestUpdate:
-    """What one step changed for a request. ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only."""
+    """What a step, or a few of them, changed for a request.
+
+    ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only.
+    """
 
     request_id: str
     prompt_token_ids: list[int]
