@@ -71,7 +71,7 @@ class CpuAttend:
         self._address, self._bytes = memory.ctypes.data, memory.nbytes
         self._last: BoundPlan | None = None
         self._seen: tuple[tuple[LayerPlan, ...], list[PageFormat]] = (), []
-        self._kinds: dict[tuple[PageFormat, int | None, int], _kernels.PartKind] = {}
+        self._kinds: dict[tuple[PageFormat, int | None, int, bool], _kernels.PartKind] = {}
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
@@ -138,15 +138,17 @@ class CpuAttend:
         return self._last
 
     def _bind_part(self, rows: _kernels.Rows, part: Part) -> _kernels.Part:
-        kind = self._kind(part.format, part.window, _heads(part))
+        kind = self._kind(part)
         if isinstance(part, RaggedPart):
             return _kernels.bind_part(rows, kind, part.page_ids_P, part.page_counts_P, part.cell_pages_C1)
         read = part.page_ids_P, part.page_starts_P, part.seq_pages_B1
         return _kernels.bind_written_part(rows, kind, *read, part.row_pages_T, part.row_slots_T)
 
-    def _kind(self, fmt: PageFormat, window: int | None, heads: int) -> _kernels.PartKind:
+    def _kind(self, part: Part) -> _kernels.PartKind:
         """What the kernels know of a page format: an engine has one or two, for all of its plans."""
-        known = self._kinds.get((fmt, window, heads))
+        fmt, ragged = part.format, isinstance(part, RaggedPart)
+        key = fmt, part.window, _heads(part), ragged
+        known = self._kinds.get(key)
         if known is not None:
             return known
         if fmt.k_dim % LANES or fmt.v_dim % LANES:
@@ -155,15 +157,15 @@ class CpuAttend:
             memory=self._address,
             memory_bytes=self._bytes,
             number=_NUMBERS[fmt.codec],
-            ragged=fmt.ragged,
-            heads=heads,
+            ragged=ragged,
+            heads=_heads(part),
             k_dim=fmt.k_dim,
             v_dim=fmt.v_dim,
-            window=_NO_WINDOW if window is None else window,
+            window=_NO_WINDOW if part.window is None else part.window,
             cell_bytes=fmt.cell_bytes,
             page_bytes=fmt.page_bytes,
         )
-        self._kinds[fmt, window, heads] = made
+        self._kinds[key] = made
         return made
 
     def _check_slots(self, plan: Plan) -> None:
