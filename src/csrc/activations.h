@@ -43,9 +43,9 @@ struct Activations8 {
   Activations8 after(int64_t col, int64_t rows) const { return tile(rows, col); }
 };
 
-static inline Activations8 activations_scratch(int64_t rows, int64_t cols, int digits) {
+static inline Activations8 activations_scratch(Scratch purpose, int64_t rows, int64_t cols, int digits) {
   const int64_t groups = rows * (cols / kGroup), bytes = rows * cols + groups * 24;
-  char* at = (char*)scratch(Scratch::activations, (size_t)(digits * bytes));
+  char* at = (char*)scratch(purpose, (size_t)(digits * bytes));
   Activations8 x = {};
   x.digits = digits;
   for (int i = 0; i < digits; i++, at += bytes) {

@@ -88,9 +88,7 @@ class Pass {
     linear(layer.o, at_.attended, at_.delta);
     pending_ = after(layer.post_attn_norm);
     norm(layer.mlp_norm, at_.normed);
-    linear(layer.gate_up, at_.normed, at_.gate_up);
-    gate(layer);
-    linear(layer.down, at_.gated, at_.delta);
+    mlp(layer);
     pending_ = after(layer.post_mlp_norm);
   }
 
@@ -115,6 +113,13 @@ class Pass {
 
   void linear(const LinearMap& map, const float* x, float* out) {
     clock_.measure(Operator::linear, [&] { linear_.linear(linear_args(model_, map, x, rows_, out)); });
+  }
+
+  void mlp(const DecoderLayer& layer) {
+    clock_.measure(Operator::linear, [&] {
+      linear_.mlp({linear_args(model_, layer.gate_up, at_.normed, rows_, nullptr),
+                   linear_args(model_, layer.down, nullptr, rows_, at_.delta), layer.gate, at_.gated});
+    });
   }
 
   void split_heads(const DecoderLayer& layer) {
@@ -161,16 +166,6 @@ class Pass {
                    (size_t)heads_width * sizeof(float));
     }
     rows_ = step_.num_wanted;
-  }
-
-  void gate(const DecoderLayer& layer) {
-    const GateArgs args{at_.gate_up, at_.gated, rows_, layer.down.cols, model_.threads};
-    clock_.measure(Operator::gate, [&] {
-      if (layer.gate == Gate::silu)
-        ops_.silu_mul(args);
-      else
-        ops_.gelu_tanh_mul(args);
-    });
   }
 
   const DecoderModel& model_;

@@ -34,8 +34,6 @@ struct NormWeight {
   float eps;
 };
 
-enum class Gate : int32_t { silu, gelu_tanh };
-
 struct DecoderLayer {
   NormWeight attn_norm, q_norm, k_norm, post_attn_norm, mlp_norm, post_mlp_norm;
   LinearMap qkv, o, gate_up, down;

@@ -1,5 +1,5 @@
-// Where the intermediate values of a step lie: one block, cut for the widest layer. What attention needs and what the
-// MLP needs share their place.
+// Where the intermediate values of a step lie: one block, cut for the widest layer. What is never needed together
+// shares its place, so that a step goes over as little memory as it can.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,11 @@
 namespace kvloom {
 
 struct DecoderBuffers {
-  float *x, *normed, *delta;                // [rows, width]
-  float *qkv, *q, *k, *v, *attended, *lse;  // attention
-  float *gate_up, *gated;                   // MLP
+  float* x;                  // [rows, width]
+  float *normed, *attended;  // one place: [rows, width] into attention and the MLP, [rows, q_width] out of attention
+  float *delta, *q;          // one place: what x is increased by, until attention asks
+  float *qkv, *k, *v, *lse;  // attention
+  float* gated;              // [rows, gate_width], in the place of those
 
   DecoderBuffers(const DecoderModel& model, int64_t rows, Workspace& workspace) {
     int64_t q_width = 0, kv_width = 0, heads = 0, gate_width = 0;
@@ -21,17 +23,15 @@ struct DecoderBuffers {
       heads = std::max<int64_t>(heads, layer.heads);
       gate_width = std::max(gate_width, layer.down.cols);
     }
-    const int64_t residual = 3 * room(rows * model.width());
-    const int64_t qkv_floats = room(rows * (q_width + 2 * kv_width));
-    const int64_t attention = qkv_floats + 2 * room(rows * q_width) + 2 * room(rows * kv_width) + room(rows * heads);
-    const int64_t mlp = room(rows * 2 * gate_width) + room(rows * gate_width);
-    next_ = workspace.reserve((size_t)(residual + std::max(attention, mlp)));
-    x = take(rows * model.width()), normed = take(rows * model.width()), delta = take(rows * model.width());
-    float* const shared = next_;
-    qkv = take(rows * (q_width + 2 * kv_width)), q = take(rows * q_width), attended = take(rows * q_width);
-    k = take(rows * kv_width), v = take(rows * kv_width), lse = take(rows * heads);
-    next_ = shared;
-    gate_up = take(rows * 2 * gate_width), gated = take(rows * gate_width);
+    const int64_t widest = std::max(model.width(), q_width), qkv_width = q_width + 2 * kv_width;
+    const int64_t attention = room(rows * qkv_width) + 2 * room(rows * kv_width) + room(rows * heads);
+    next_ = workspace.reserve(
+        (size_t)(room(rows * model.width()) + 2 * room(rows * widest) + std::max(attention, room(rows * gate_width))));
+    x = take(rows * model.width());
+    normed = attended = take(rows * widest);
+    delta = q = take(rows * widest);
+    gated = next_;
+    qkv = take(rows * qkv_width), k = take(rows * kv_width), v = take(rows * kv_width), lse = take(rows * heads);
   }
 
  private:

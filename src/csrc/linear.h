@@ -35,8 +35,20 @@ struct LinearArgs {
   Activations activations = Activations::float32;
 };
 
+enum class Gate : int32_t { silu, gelu_tanh };
+
+// down.out = down(gate(y[:, :half]) * y[:, half:]), y = gate_up(x): the bits of the three operators one by one, but
+// what is between the products stays near the core that made it. gate_up has two parts, of as many outputs each as down
+// has columns; its `out` and the `x` of down are not used.
+struct MlpArgs {
+  LinearArgs gate_up, down;
+  Gate gate;
+  float* between;  // room for [rows, down.cols]
+};
+
 struct LinearKernels {
   void (*linear)(const LinearArgs&);
+  void (*mlp)(const MlpArgs&);
 };
 KV_DECLARE_VARIANTS(LinearKernels, linear_kernels)
 

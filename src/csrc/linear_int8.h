@@ -122,13 +122,20 @@ static inline void add_group(const Word& word, const Scale& scales, const Digit&
   }
 }
 
-// One tile: R rows times a panel as it is packed. What is fetched behind its end is the next panel, mostly, or the next
-// matrix.
+// A panel as it is packed, and the weights that are wanted after it.
+struct Packed {
+  const uint8_t *panel, *after;
+};
+
+// One tile: R rows times a panel as it is packed.
 template <Kind K, int R>
-[[gnu::noinline]] static void packed_tile(const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
+[[gnu::noinline]] static void packed_tile(const Packed& w, int64_t cols, const Activations8& x, Sums& y) {
   constexpr Layout L = layout(K);
-  each_group<K>(panel, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
-    for (int64_t i = 0; i < L.group_bytes; i += 64) __builtin_prefetch(group + kAheadBytes + i, 0, 2);
+  const uint8_t* end = w.panel + cols / L.columns * L.bytes;
+  each_group<K>(w.panel, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
+    const uint8_t* soon = group + kAheadBytes;
+    if (soon >= end) soon = w.after + (soon - end);
+    for (int64_t i = 0; i < L.group_bytes; i += 64) __builtin_prefetch(soon + i, 0, 2);
     const auto word = [&](int run, int i, int j) {
       return word_of<K>(load_ints(group + L.scale_bytes + run * kRunBytes + j * (kRunBytes / 2)), i);
     };
@@ -142,9 +149,9 @@ template <Kind K, int R>
 }
 
 template <Kind K, int R = 1>
-void packed_tile_of(int64_t rows, const uint8_t* panel, int64_t cols, const Activations8& x, Sums& y) {
-  if (rows == R) return packed_tile<K, R>(panel, cols, x, y);
-  if constexpr (R < kTileRows8) packed_tile_of<K, R + 1>(rows, panel, cols, x, y);
+void packed_tile_of(int64_t rows, const Packed& w, int64_t cols, const Activations8& x, Sums& y) {
+  if (rows == R) return packed_tile<K, R>(w, cols, x, y);
+  if constexpr (R < kTileRows8) packed_tile_of<K, R + 1>(rows, w, cols, x, y);
 }
 
 // Some columns of a panel, ready to multiply.

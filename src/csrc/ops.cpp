@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "gates.h"
 #include "parallel.h"
-#include "simd.h"
 
 namespace kvloom {
 namespace KV_ISA {
@@ -35,29 +35,15 @@ inline float sum_of_squares(const float* x, int64_t n) {
   return fold_sum(sum);
 }
 
-inline v16 sigmoid_of_negative(v16 x) {
-  return splat(1.0f) / (splat(1.0f) + vexp(x));
-}
-
-inline v16 silu(v16 x) {
-  return x * sigmoid_of_negative(splat(-1.0f) * x);
-}
-
-// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): nothing cancels.
-inline v16 gelu_tanh(v16 x) {
-  const v16 cubic = fma(x * x * x, splat(0.044715f), x);
-  return x * sigmoid_of_negative(cubic * splat(-1.5957691216057308f));
-}
-
-template <class Gate>
-inline void gate_mul(const GateArgs& a, const Gate& gate) {
+template <class Act>
+inline void gate_mul(const GateArgs& a, const Act& act) {
   for_rows(a.rows, a.width, a.threads, [&](int64_t r) {
     const float *g = a.x + 2 * r * a.width, *u = g + a.width;
     float* out = a.out + r * a.width;
     int64_t i = 0;
-    for (; i + 16 <= a.width; i += 16) store(out + i, gate(load(g + i)) * load(u + i));
+    for (; i + 16 <= a.width; i += 16) store(out + i, act(load(g + i)) * load(u + i));
     if (i == a.width) return;
-    const v16 rest = gate(load_some(g + i, a.width - i)) * load_some(u + i, a.width - i);
+    const v16 rest = act(load_some(g + i, a.width - i)) * load_some(u + i, a.width - i);
     std::memcpy(out + i, &rest, (size_t)(a.width - i) * 4);
   });
 }

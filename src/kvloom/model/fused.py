@@ -122,6 +122,8 @@ def _layer(parts: BlockParts, width: int, ropes: tuple[RopeTable, ...]) -> _kern
     q_norm, k_norm = attention.qk_norms or (None, None)
     q_width, kv_width = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     hidden = mlp.down.weight.cols
+    halves = [part.rows for part in mlp.gate_up.weight.parts]
+    assert halves == [hidden, hidden], f"gate and up have {halves} features where {hidden} are wanted"
     return _kernels.decoder_layer(
         attn_norm=_norm_weight(parts.attn_norm, width),
         q_norm=_norm_weight(q_norm, attention.head_dim),
