@@ -30,7 +30,7 @@ def cells(groups: frozenset[str], quick: bool) -> list[Cell]:
     return sorted(chosen, key=lambda cell: (cell.model != DENSE, cell.workload.kv_tokens))
 
 
-_ROUNDS = 3
+_ROUNDS = 5
 """A shared machine's speed moves by half within minutes: one round says nothing. Only contenders have them all."""
 
 _FULL = [
