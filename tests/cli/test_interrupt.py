@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 CHAT = """
+import signal
 from pathlib import Path
 from kvloom.cli import backend, main
 from tests.cli.conftest import Backend
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 fake = Backend(Path("."))
 fake.engine.delay_s = 0.02
 fake.engine.max_model_len = 100_000
