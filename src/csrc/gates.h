@@ -6,9 +6,8 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// 1 / (1 + e^x). Where e^x is above e^86 that is nothing beside any other number.
 static inline v16 sigmoid_of_negative(v16 x) {
-  return reciprocal(splat(1.0f) + vexp(vmin(splat(86.0f), x)));
+  return splat(1.0f) / (splat(1.0f) + vexp(x));
 }
 
 static inline v16 silu(v16 x) {

@@ -147,20 +147,31 @@ static inline V vmax(V a, V b) {
     return a > b ? a : b;
 }
 
-// The smaller one; b when either is NaN.
+// e^x to about 1 ulp for x in [-87, 88]; below that exactly 0 (so masked scores weigh nothing), above it
+// e^88. NaN stays.
 template <class V>
-static inline V vmin(V a, V b) {
-  if constexpr (is_pair<V>) return {vmin(a.lo, b.lo), vmin(a.hi, b.hi)};
-#if defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64)
-    return (V)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
-#endif
-#if defined(__AVX2__)
-  else if constexpr (sizeof(V) == 32)
-    return (V)_mm256_min_ps((__m256)a, (__m256)b);
-#endif
-  else
-    return a < b ? a : b;
+static inline V vexp(V x) {
+  if constexpr (is_pair<V>) {
+    return {vexp(x.lo), vexp(x.hi)};
+  } else {
+    const V low = splat<V>(-87.0f), high = splat<V>(88.0f), round = splat<V>(12582912.0f);
+    V c = x < low ? low : x;
+    c = c > high ? high : c;
+    V n = fma(c, splat<V>(1.44269504088896341f), round) - round;
+    V r = fma(n, splat<V>(-0.693359375f), c);
+    r = fma(n, splat<V>(2.12194440e-4f), r);
+    V p = splat<V>(1.9875691500e-4f);
+    p = fma(p, r, splat<V>(1.3981999507e-3f));
+    p = fma(p, r, splat<V>(8.3334519073e-3f));
+    p = fma(p, r, splat<V>(4.1665795894e-2f));
+    p = fma(p, r, splat<V>(1.6666665459e-1f));
+    p = fma(p, r, splat<V>(5.0000001201e-1f));
+    p = fma(p, r * r, r) + splat<V>(1.0f);
+    typedef decltype(x < x) Bits;  // the integer vector of the same width
+    // A NaN converts to any integer: p is NaN by then and stays so.
+    Bits e = (__builtin_convertvector(n, Bits) + 127) << 23;
+    return x < low ? V{} : p * (V)e;
+  }
 }
 
 // times * 2^r for r in [-0.5, 0.5] and a power of 2, with the least relative error that a polynomial of this degree
@@ -197,44 +208,6 @@ static inline V vexp2(V x) {
     const V t = c + round;
     const V r = c - (t - round);
     return pow2_near_0(r, 2.0f) * (V)((Bits)t << 23);
-  }
-}
-
-// e^x to about 1.5 ulp for x in [-87, 88]; below that exactly 0, above it e^88. NaN stays.
-template <class V>
-static inline V vexp(V x) {
-  if constexpr (is_pair<V>) {
-    return {vexp(x.lo), vexp(x.hi)};
-  } else {
-    typedef decltype(x < x) Bits;
-    const V c = vmin(splat<V>(88.0f), vmax(splat<V>(-87.0f), x));
-    const V log2_e = splat<V>(1.44269504f), rest_of_it = splat<V>(1.92596299e-8f), round = splat<V>(12583038.0f);
-    const V t = fma(c, log2_e, round), n = t - round;  // as in vexp2
-    const V r = fma(c, rest_of_it, fma(c, log2_e, splat<V>(0.0f) - n));
-#if defined(__AVX512F__)
-    if constexpr (sizeof(V) == 64) {
-      const __mmask16 there = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
-      return (V)_mm512_maskz_scalef_ps(there, (__m512)pow2_near_0(r, 1.0f), (__m512)n);
-    }
-#endif
-    return x < splat<V>(-87.0f) ? V{} : pow2_near_0(r, 2.0f) * (V)((Bits)t << 23);
-  }
-}
-
-// 1 / a to about 1 ulp for a in [1, 2^125], the bits of which all machines agree on, as on those of a division, which
-// takes longer.
-template <class V>
-static inline V reciprocal(V a) {
-  if constexpr (is_pair<V>) {
-    return {reciprocal(a.lo), reciprocal(a.hi)};
-  } else {
-    typedef decltype(a < a) Bits;
-    V y = (V)(0x7ef127ea - (Bits)a);  // to 5%: the exponent with its sign turned, and a line for the fraction
-    for (int i = 0; i < 2; i++) {
-      const V off = fma(V{} - a, y, splat<V>(1.0f));
-      y = fma(y, fma(off, off, off), y);  // off becomes its third power
-    }
-    return y;
   }
 }
 
