@@ -231,7 +231,7 @@ def test_mlps_of_mixed_weights(
     long_model: Decoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is between the two products never becomes an array: over several blocks of rows, and row by row."""
+    """Gated panel by panel or all at once, the bits are the same: over several blocks of rows, and for one row."""
     monkeypatch.setenv("KVLOOM_ISA", isa)
     width = long_model.embed.cols
     gate, up = (random_weight(kind, hidden, width) for kind in kinds[:2])
