@@ -26,7 +26,7 @@ class ModelEngines:
         return engine_beside(first, dataclasses.replace(first.config.cache, kv_bytes=kv_bytes, kv_dtype=self.kv_dtype))
 
 
-def load(model: str, kv_dtype: KvDtype = "float16", activations: Activations = "int8") -> ModelEngines:
+def load(model: str, kv_dtype: KvDtype = "int16", activations: Activations = "int8") -> ModelEngines:
     """Load a pulled model once."""
     config = EngineConfig(model=model, activations=activations, cache=CacheConfig(kv_bytes="64MiB", kv_dtype=kv_dtype))
     return ModelEngines(build(config), kv_dtype)

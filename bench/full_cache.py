@@ -8,6 +8,7 @@ import torch
 from kvloom.arrays import aligned_bytes
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import DensePart, Ints, LayerPlan, Plan
+from kvloom.config import KvDtype
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.model.base import Model
@@ -15,12 +16,12 @@ from kvloom.model.kv_map import KvMap
 
 
 class FullCache:
-    """Memory and pages for one sequence of up to ``capacity`` tokens. KV in float32."""
+    """Memory and pages for one sequence of up to ``capacity`` tokens."""
 
-    def __init__(self, kv_map: KvMap, capacity: int) -> None:
+    def __init__(self, kv_map: KvMap, capacity: int, kv_dtype: KvDtype = "float32") -> None:
         self.kv_map = kv_map
         pages = -(-capacity // PAGE_TOKENS)
-        self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, "float32") for g in kv_map.groups]
+        self.formats = [PageFormat(g.name, g.layers, g.heads, g.k_dim, g.v_dim, kv_dtype) for g in kv_map.groups]
         self.page_ids: list[Ints] = []
         grain = 0
         for fmt in self.formats:
@@ -53,10 +54,12 @@ class FullCache:
         return Plan(rows, np.array([0, stop - start], np.int32), parts, layers)
 
 
-def hidden_states(model: Model, tokens: list[int], chunks: list[int], threads: int) -> torch.Tensor:
+def hidden_states(
+    model: Model, tokens: list[int], chunks: list[int], threads: int, kv_dtype: KvDtype = "float32"
+) -> torch.Tensor:
     """Hidden states of all positions, computed in chunks of the given sizes. float32 (T, width)."""
     assert sum(chunks) == len(tokens)
-    cache = FullCache(model.kv_map, len(tokens))
+    cache = FullCache(model.kv_map, len(tokens), kv_dtype)
     attend, out, start = CpuAttend(cache.memory, threads), [], 0
     for size in chunks:
         rows = np.array(tokens[start : start + size], np.int64)

@@ -3,10 +3,10 @@
     python -m bench.micro_attend [--threads 2] [--repeats 5] [--only decode]
 
 Every step runs the layers of SmolLM2-135M (30 layers, 9 query heads on 3 KV heads of 64) or of Gemma 3 270M (18 layers,
-4 query heads on 1 KV head of 256, window 512 on 15 of them) over float16 pages of random numbers. GB/s counts the KV
-bytes that the rows have to read, shared pages once; GFLOP/s counts the products that the rows see, nothing masked. The
-limits are measured before every step, since a shared machine is not the same one a second later: percentages are of the
-best of those.
+4 query heads on 1 KV head of 256, window 512 on 15 of them) over pages of random numbers in the default format. GB/s
+counts the KV bytes that the rows have to read, shared pages once; GFLOP/s counts the products that the rows see,
+nothing masked. The limits are measured before every step, since a shared machine is not the same one a second later:
+percentages are of the best of those.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.bench.limits import Limits, processor
+from kvloom.config import CacheConfig
 from kvloom.memory.arena import Arena
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
@@ -45,7 +46,7 @@ class Shape:
         for window, count in self.windows:
             layers = tuple(range(first, first := first + count))
             name = "full" if window is None else f"window{window}"
-            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, "float16"))
+            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, CacheConfig().kv_dtype))
         return groups
 
     def layers(self) -> tuple[LayerPlan, ...]:
@@ -160,10 +161,17 @@ def _arena(load: Load) -> Arena:
     slab_bytes = max(2**21, *(fmt.page_bytes for fmt in formats)) if len(formats) > 1 else formats[0].page_bytes * 8
     per_slab = min(slab_bytes // fmt.page_bytes for fmt in formats)
     budget = sum(-(-pages // per_slab) + 1 for _ in formats) * (slab_bytes + 2048 * 64)
-    arena = Arena(budget, slab_bytes)
-    numbers = torch.from_numpy(arena.memory[: arena.memory.size // 2**20 * 2**20]).view(torch.float16)
-    numbers.view(-1, 2**19).copy_(torch.randn(2**19, dtype=torch.float16))
-    return arena
+    return Arena(budget, slab_bytes)
+
+
+def _fill(backend: CpuAttend, load: Load, tables: list[list[PageTable]]) -> None:
+    """Random keys and values everywhere, the same in all layers."""
+    shape, layers = load.shape, load.shape.layers()
+    k_TKD, v_TKD = torch.randn(2, load.context, shape.kv_heads, shape.dim).numpy()
+    for of_sequence in tables:
+        plan = build_plan([Rows(SpanSet((Span(0, load.context),)), of_sequence)], layers)
+        for layer in range(len(layers)):
+            backend.write(k_TKD, v_TKD, plan, layer)
 
 
 def _seen(load: Load, window: int | None) -> int:
@@ -184,6 +192,7 @@ def measure(load: Load, probe: Probe, repeats: int) -> Figures:
     arena = _arena(load)
     tables, layers = _tables(load, arena), shape.layers()
     backend = CpuAttend(arena.memory, probe.threads)
+    _fill(backend, load, tables)
     asked = SpanSet((Span(load.context - load.rows, load.context),))
     q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim).numpy()
     limits, plan_ms, times_ms = [], [], []
@@ -196,8 +205,8 @@ def measure(load: Load, probe: Probe, repeats: int) -> Figures:
             backend.attend(q_THD, plan, layer)
         times_ms.append(1e3 * (time.perf_counter() - planned))
         plan_ms.append(1e3 * (planned - started))
-    entry_bytes = 2 * 2 * shape.dim * shape.kv_heads
-    kv_bytes = sum(count * entry_bytes * _read(load, window) for window, count in shape.windows)
+    entry_bytes = shape.formats()[0].token_bytes / shape.windows[0][1]
+    kv_bytes = round(sum(count * entry_bytes * _read(load, window) for window, count in shape.windows))
     flop = sum(count * 4 * shape.dim * shape.heads * _seen(load, window) for window, count in shape.windows)
     return Figures(load, _best(limits[1:]), statistics.median(plan_ms[1:]), tuple(times_ms[1:]), kv_bytes, flop)
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from in_torch import TensorAttend, stored
+from in_torch import TensorAttend, rounded_keys, rounded_values
 from kvloom.attend.plan import NO_PAGE, DensePart, Ints, LayerPlan, Part, Plan, RaggedPart
-from kvloom.attend.reference import stored_dtype
+from kvloom.attend.reference import met_queries, stored_keys, stored_values
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
@@ -143,11 +143,12 @@ class World:
         return backend.attend(self.gather(self.q, rows), plan, layer)
 
     def oracle(self, rounded: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Dense causal attention in float64 over whole sequences; ``rounded`` rounds KV to the codec first."""
+        """Dense causal attention in float64 over whole sequences; ``rounded`` rounds as the codec does first."""
         outs, lses = [], []
         for q, k, v, rows in zip(self.q, self.k, self.v, self.case.rows, strict=True):
             if rounded:
-                k, v = stored(self.format, k).float(), stored(self.format, v).float()
+                q, k = met_queries(self.format, q), rounded_keys(self.format, k)
+                v = rounded_values(self.format, v)
             asked, positions = torch.tensor(rows, dtype=torch.long), torch.arange(len(k))
             visible = positions <= asked[:, None]
             if self.case.window is not None:
@@ -227,11 +228,11 @@ def _fill_ragged(
     positions_S: torch.Tensor,
     bias_S: torch.Tensor,
 ) -> None:
-    start, count, dtype = page * GRAIN_BYTES, positions_S.numel(), stored_dtype(fmt)
+    start, count = page * GRAIN_BYTES, positions_S.numel()
     cell = memory[start : start + fmt.page_bytes]
-    cell[: fmt.k_bytes].view(dtype).view(fmt.k_dim, fmt.tokens)[:, :count] = stored(fmt, k_SD).T
-    values = cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(dtype).view(fmt.tokens, fmt.v_dim)
-    values[:count] = stored(fmt, v_SD)
+    k_SW, v_SD = stored_keys(fmt, k_SD), stored_values(fmt, v_SD)
+    cell[: fmt.k_bytes].view(k_SW.dtype).view(-1, fmt.tokens)[:, :count] = k_SW.T
+    cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(v_SD.dtype).view(fmt.tokens, -1)[:count] = v_SD
     labels = cell[fmt.k_bytes + fmt.v_bytes :]
     labels[: 4 * count].view(torch.int32)[:] = positions_S.int()
     labels[4 * fmt.tokens : 4 * (fmt.tokens + count)].view(torch.float32)[:] = bias_S[positions_S]

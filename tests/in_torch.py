@@ -36,9 +36,15 @@ def dequantized(weight: Weight) -> torch.Tensor:
     return torch.from_numpy(weight.dequantize())
 
 
-def stored(fmt: PageFormat, values: torch.Tensor) -> torch.Tensor:
-    """As a page holds them, rounded to its codec."""
-    return values.to(reference.stored_dtype(fmt))
+def rounded_keys(fmt: PageFormat, k_SKD: torch.Tensor) -> torch.Tensor:
+    """What the keys mean once a page holds them, float32."""
+    k_SD = k_SKD.reshape(-1, k_SKD.shape[-1])
+    return reference.known_keys(fmt, reference.stored_keys(fmt, k_SD)).reshape(k_SKD.shape)
+
+
+def rounded_values(fmt: PageFormat, values: torch.Tensor) -> torch.Tensor:
+    """The same of values."""
+    return reference.stored_values(fmt, values).float()
 
 
 class CpuAttend(cpu.CpuAttend):

@@ -107,7 +107,8 @@ def _judged() -> Outcome:
             note(f"{model}: no records; see {__file__} for how to make them")
             return Outcome("eval-signal", 0, len(MODELS), "models with records", False, {"missing": [model]})
         pull(model)
-        subject = subject_of(load(model).loaded)
+        recorded = rows[0].settings
+        subject = subject_of(load(model, recorded.kv_dtype, recorded.activations).loaded)
         if rows[0].settings.weights_id != subject.engine.model.weights_id:
             changed = ["all: the records are of other weights"]
         else:

@@ -1,8 +1,8 @@
 """identical-tokens: greedy decoding gives the tokens that transformers gives on the same weights.
 
-Both run the weights of one GGUF file with float32 activations; kvloom keeps its KV in float32 for the claim (float16 is
-reported beside it). A divergence is excused, and listed, only where transformers itself sees a tie: its two best logits
-within 1e-3.
+Both run the weights of one GGUF file with float32 activations; kvloom keeps its KV in float32 for the claim (smaller
+formats are reported beside it). A divergence is excused, and listed, only where transformers itself sees a tie: its two
+best logits within 1e-3.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from kvloom.model.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 TIE = 1e-3
+SMALLER: tuple[KvDtype, ...] = ("float16", "int16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def measure(quick: bool) -> Outcome:
         note(f"transformers: {len(references)} of {len(texts)}")
     del model
     found = compare(references, "float32")
-    halves = compare(references, "float16")
+    smaller = {name: compare(references, name) for name in SMALLER}
     unexcused = [divergence for divergence in found if not divergence.excused]
     value, goal = len(texts) - len(unexcused), len(texts)
     details = {
@@ -112,7 +113,8 @@ def measure(quick: bool) -> Outcome:
         "identical": len(texts) - len(found),
         "excused": [asdict(divergence) for divergence in found if divergence.excused],
         "unexcused": [asdict(divergence) for divergence in unexcused],
-        "identical_with_float16_kv": len(texts) - len(halves),
-        "divergences_with_float16_kv": [asdict(divergence) for divergence in halves],
     }
+    for name, divergences in smaller.items():
+        details[f"identical_with_{name}_kv"] = len(texts) - len(divergences)
+        details[f"divergences_with_{name}_kv"] = [asdict(divergence) for divergence in divergences]
     return Outcome("identical-tokens", value, goal, "prompts", value == goal, details)

@@ -127,6 +127,8 @@ void write(const WriteCall& call) {
         return write_rows<Number::float16>(call, row, end);
       case Number::bfloat16:
         return write_rows<Number::bfloat16>(call, row, end);
+      case Number::int16:
+        return write_rows<Number::int16>(call, row, end);
     }
   });
 }

@@ -14,7 +14,8 @@ namespace kvloom {
 constexpr int64_t grain_bytes = 64;  // a page id counts these from the start of the memory
 constexpr int32_t no_page = -1;
 
-enum class Number : int32_t { float32, float16, bfloat16 };
+// How keys and values are stored. int16: keys as integers with a step of their own (attend_int16.h), values in float16.
+enum class Number : int32_t { float32, float16, bfloat16, int16 };
 
 // Kernel sources of all instruction sets share these: inlined for sure, so that no one variant's code serves
 // another.
@@ -22,6 +23,10 @@ enum class Number : int32_t { float32, float16, bfloat16 };
 
 KV_INLINE constexpr int64_t value_bytes(Number number) {
   return number == Number::float32 ? 4 : 2;
+}
+
+KV_INLINE constexpr int64_t key_bytes(Number number, int32_t k_dim) {
+  return k_dim * value_bytes(number) + (number == Number::int16 ? 4 : 0);
 }
 
 // The rows of a step: sequence b asks with rows seq_rows[b] .. seq_rows[b + 1].
@@ -45,7 +50,7 @@ struct Part {
   const int32_t* page_marks;
   const int32_t* page_lists;
 
-  KV_INLINE int64_t k_bytes() const { return page_tokens * k_dim * value_bytes(number); }
+  KV_INLINE int64_t k_bytes() const { return page_tokens * key_bytes(number, k_dim); }
   KV_INLINE int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
   KV_INLINE uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
     const int64_t index = ragged ? 0 : (int64_t)layer_slot * heads + head;

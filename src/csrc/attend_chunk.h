@@ -56,7 +56,7 @@ class ChunkPass {
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
     in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
-    micro_ = in_place_ ? stored_ : &micro_of<Decoded>;
+    micro_ = in_place_ ? stored_ : &micro_for_decoded(part_.number);
     for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(call, item, first);
   }
 
@@ -97,26 +97,40 @@ class ChunkPass {
     return call.q + (row * call.q_heads + item.head * heads_ + r % heads_) * part_.k_dim;
   }
 
-  // A group's queries, scaled, go to where its inner loop reads them: one component of all rows after the other.
+  bool integers() const { return part_.number == Number::int16; }
+
+  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step.
+  int32_t prepare(const float* q, float scale, float* to) const {
+    if (integers()) {
+      const int32_t num_words = part_.k_dim / 2;
+      to[num_words] = round_vector(q, part_.k_dim, (int32_t*)to) * scale;
+      return num_words + 1;
+    }
+    for (int32_t d = 0; d < part_.k_dim; d += 16) store(to + d, load(q + d) * splat(scale));
+    return part_.k_dim;
+  }
+
+  // A group's queries go to where its inner loop reads them: one component of all rows after the other.
   void pack_queries(const AttendCall& call, const Item& item, int32_t first) {
-    const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_;
-    const float scale = call.scale * log2_e;
-    float* to = desk_.q + first * part_.k_dim;
-    int32_t r = 0;
-    for (; r + 4 <= count; r += 4, to += 4) {
-      const float* from[4];
-      for (int32_t i = 0; i < 4; i++) from[i] = query_of(call, item, first + r + i);
-      for (int32_t d = 0; d < part_.k_dim; d += 4) {
+    const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_, dim = part_.k_dim;
+    float *to = desk_.q + first * dim, *rows = desk_.keys;  // nobody needs that place yet
+    int32_t width = 0;
+    for (int32_t r = 0; r < count; r++)
+      width = prepare(query_of(call, item, first + r), call.scale * log2_e, rows + r * dim);
+    int32_t d = 0;
+    for (; d + 4 <= width; d += 4) {
+      int32_t r = 0;
+      for (; r + 4 <= count; r += 4) {
         v4 square[4];
-        for (int32_t i = 0; i < 4; i++) square[i] = load<v4>(from[i] + d) * splat<v4>(scale);
+        for (int32_t i = 0; i < 4; i++) square[i] = load<v4>(rows + (r + i) * dim + d);
         transpose(square);
-        for (int32_t i = 0; i < 4; i++) store(to + (d + i) * count, square[i]);
+        for (int32_t i = 0; i < 4; i++) store(to + (d + i) * count + r, square[i]);
       }
+      for (; r < count; r++)
+        for (int32_t i = 0; i < 4; i++) std::memcpy(to + (d + i) * count + r, rows + r * dim + d + i, sizeof(float));
     }
-    for (; r < count; r++, to++) {
-      const float* from = query_of(call, item, first + r);
-      for (int32_t d = 0; d < part_.k_dim; d++) to[d * count] = from[d] * scale;
-    }
+    for (; d < width; d++)
+      for (int32_t r = 0; r < count; r++) std::memcpy(to + d * count + r, rows + r * dim + d, sizeof(float));
   }
 
   void look(const Cells& chunk, const int32_t* positions, const int32_t* row_ids) {
@@ -127,7 +141,7 @@ class ChunkPass {
       seen_ |= desk_.sights[i].any;
     }
     if (in_place_) return;
-    decode(0, part_.k_dim, desk_.keys);
+    if (!integers()) decode(0, part_.k_dim, desk_.keys);
     decode(part_.k_bytes(), part_.v_dim, desk_.values);
   }
 
@@ -155,7 +169,8 @@ class ChunkPass {
     int32_t slots[chunk_pages], count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      keys[count] = in_place_ ? (const void*)chunk_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
+      keys[count] =
+          in_place_ || integers() ? (const void*)chunk_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
       later[count] = chunk_->later[i];
       slots[count++] = i;
     }

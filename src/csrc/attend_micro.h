@@ -2,70 +2,18 @@
 // sums of values.
 //
 // Both are products A x B with A broadcast and B in lanes, whose accumulators stay in registers. Every
-// accumulator is one fused chain in ascending order (of key components; of entries), however many rows and
-// columns go together: that is why a row's bits do not depend on its neighbours.
+// accumulator of floats is one fused chain in ascending order (of key components; of entries), however many rows
+// and columns go together, and sums of integers are exact: that is why a row's bits do not depend on its neighbours.
 #pragma once
 
-#include "attend.h"
-#include "simd.h"
+#include "attend_int16.h"
+#include "attend_numbers.h"
 
 namespace kvloom {
 namespace KV_ISA {
 
-// How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that the 32 values from i on
-// are about to be read, `later` that they come after some 50 KB of others. The pages of a list lie far apart, where no
-// hardware looks ahead, and the first level of cache alone cannot wait for as many lines as memory could deliver.
-struct Decoded {  // float32, already near
-  static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
-  static inline void soon(const void*, int64_t) {}
-  static inline void later(const void*, int64_t) {}
-};
-struct Float32 : Decoded {
-  static inline void soon(const void* base, int64_t i) {
-    __builtin_prefetch((const float*)base + i);
-    __builtin_prefetch((const float*)base + i + 16);
-  }
-  static inline void later(const void* base, int64_t i) {
-    __builtin_prefetch((const float*)base + i, 0, 2);
-    __builtin_prefetch((const float*)base + i + 16, 0, 2);
-  }
-};
-struct Float16 {
-  static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
-  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i); }
-  static inline void later(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i, 0, 2); }
-};
-struct BFloat16 : Float16 {
-  static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
-};
-
-constexpr int s_stride = chunk_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
-
-// Accumulators that fit in registers, in v16, and the rows that go together.
-#if defined(__AVX512F__)
-constexpr int accumulators = 24, max_rows = 12;
-#elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int accumulators = 6, max_rows = 6;
-#else
-constexpr int accumulators = 2, max_rows = 6;
-#endif
-
-// Columns of B that go with R rows of A.
-constexpr int columns_for(int rows) {
-  return accumulators / rows >= 4 ? 4 : accumulators / rows >= 2 ? 2 : 1;
-}
-
-// Pages to score: keys[p] is a page's transposed K, whose scores go to s + slots[p] * page_tokens. Behind the last one
-// come `ahead` pages that are wanted next, whatever they hold. `later` are pages to fetch meanwhile.
-struct KeyPages {
-  static constexpr int ahead = 4;
-  const void *const *keys, *const *later;
-  const int32_t* slots;
-  int32_t count;
-};
-
 template <class Numbers, int R, int P>
-static inline void score_some(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+static inline void score_floats(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
   const void* const* keys = pages.keys + first;
   v16 acc[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = splat(0.0f);
@@ -85,7 +33,15 @@ static inline void score_some(const float* q, int32_t k_dim, const KeyPages& pag
       store(s + r * s_stride + pages.slots[first + p] * page_tokens, acc[r][p]);
 }
 
-// s[r][slot] = q[r] . keys, for R rows and all pages; q holds one component of all R rows after the other.
+template <class Numbers, int R, int P>
+static inline void score_some(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+  if constexpr (are_integers<Numbers>)
+    score_integers<Numbers, R, P>(q, k_dim, pages, first, s);
+  else
+    score_floats<Numbers, R, P>(q, k_dim, pages, first, s);
+}
+
+// s[r][slot] = q[r] . keys, for R rows and all pages; q holds one component (or word) of all R rows after the other.
 template <class Numbers, int R>
 static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s) {
   constexpr int P = columns_for(R);
@@ -167,7 +123,7 @@ static void decode(const void* stored, int64_t count, float* out) {
   for (int64_t i = 0; i < count; i += 16) store(out + i, Numbers::at(stored, i));
 }
 
-// One number format's inner loops; index r - 1 serves r rows.
+// The inner loops for one format of keys and one of values; index r - 1 serves r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
   void (*mix[max_rows])(const float*, const Runs&, float*, int32_t);
@@ -180,18 +136,25 @@ struct Micro {
 #else
 #define KV_EACH_COUNT(X) X(1), X(2), X(3), X(4), X(5), X(6)
 #endif
-#define KV_SCORE(R) score<N, R>
-#define KV_MIX(R) mix<N, R>
-#define KV_BLEND(R) blend<N, R>
+#define KV_SCORE(R) score<Keys, R>
+#define KV_MIX(R) mix<Values, R>
+#define KV_BLEND(R) blend<Values, R>
 
-template <class N>
+template <class Keys, class Values = Keys>
 static constexpr Micro micro_of = {
-    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, {KV_EACH_COUNT(KV_BLEND)}, decode<N>};
+    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, {KV_EACH_COUNT(KV_BLEND)}, decode<Values>};
 
+// For pages as they are stored.
 static inline const Micro& micro_for(Number number) {
-  return number == Number::float32   ? micro_of<Float32>
-         : number == Number::float16 ? micro_of<Float16>
-                                     : micro_of<BFloat16>;
+  return number == Number::float32    ? micro_of<Float32>
+         : number == Number::float16  ? micro_of<Float16>
+         : number == Number::bfloat16 ? micro_of<BFloat16>
+                                      : micro_of<Int16, Float16>;
+}
+
+// For what was decoded before. Integer keys are ready as they are.
+static inline const Micro& micro_for_decoded(Number number) {
+  return number == Number::int16 ? micro_of<NearInt16, Decoded> : micro_of<Decoded>;
 }
 
 }  // namespace KV_ISA

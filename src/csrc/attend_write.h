@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "attend.h"
-#include "simd.h"
+#include "attend_int16.h"
+#include "scratch.h"
 
 namespace kvloom {
 namespace KV_ISA {
@@ -60,22 +60,40 @@ struct Stretch {
   int32_t count;
 };
 
+// `count` rows of `width` numbers become columns from `columns` on, which lie page_tokens apart.
+template <Number N>
+static void write_columns(const float* rows, int64_t stride, int32_t width, int32_t count,
+                          typename StoredAs<N>::type* columns) {
+  for (int32_t d = 0; d < width; d += 16) {
+    const int32_t n = std::min(16, width - d);
+    typename StoredAs<N>::type square[page_tokens][16];
+    for (int32_t t = 0; t < count; t++) encode<N>(rows + t * stride + d, n, square[t]);
+    if (count == page_tokens && n == 16) {
+      turn<N>(square, columns + d * page_tokens);
+      continue;
+    }
+    for (int32_t i = 0; i < n; i++)
+      for (int32_t t = 0; t < count; t++) columns[(d + i) * page_tokens + t] = square[t][i];
+  }
+}
+
 template <Number N>
 static void write_keys(const WriteCall& call, const Stretch& stretch, int32_t head) {
   typedef typename StoredAs<N>::type Value;
   const Part& part = call.part;
-  Value* keys = (Value*)part.cell(call.row_pages[stretch.row], call.layer_slot, head) + call.row_slots[stretch.row];
+  const int32_t slot = call.row_slots[stretch.row];
+  uint8_t* cell = part.cell(call.row_pages[stretch.row], call.layer_slot, head);
   const float* k = call.k + (stretch.row * part.heads + head) * part.k_dim;
-  for (int32_t d = 0; d < part.k_dim; d += 16) {
-    const int32_t n = std::min(16, part.k_dim - d);
-    Value square[page_tokens][16];
-    for (int32_t t = 0; t < stretch.count; t++) encode<N>(k + (int64_t)t * part.heads * part.k_dim + d, n, square[t]);
-    if (stretch.count == page_tokens && n == 16) {
-      turn<N>(square, keys + d * page_tokens);
-      continue;
-    }
-    for (int32_t i = 0; i < n; i++)
-      for (int32_t t = 0; t < stretch.count; t++) keys[(d + i) * page_tokens + t] = square[t][i];
+  const int64_t stride = (int64_t)part.heads * part.k_dim;
+  if constexpr (N == Number::int16) {
+    const int32_t num_words = part.k_dim / 2;
+    float *words = (float*)scratch(Scratch::tile, page_tokens * num_words * sizeof(float)),
+          *column = (float*)cell + slot;
+    for (int32_t t = 0; t < stretch.count; t++)
+      column[num_words * page_tokens + t] = round_vector(k + t * stride, part.k_dim, (int32_t*)words + t * num_words);
+    write_columns<Number::float32>(words, num_words, num_words, stretch.count, column);
+  } else {
+    write_columns<N>(k, stride, part.k_dim, stretch.count, (Value*)cell + slot);
   }
 }
 
@@ -95,7 +113,7 @@ static void write_stretch(const WriteCall& call, const Stretch& stretch) {
   if (call.row_pages[stretch.row] == no_page) return;
   for (int32_t head = 0; head < call.part.heads; head++) {
     write_keys<N>(call, stretch, head);
-    write_values<N>(call, stretch, head);
+    write_values<N == Number::int16 ? Number::float16 : N>(call, stretch, head);
   }
 }
 

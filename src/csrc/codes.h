@@ -70,6 +70,14 @@ typedef Pair<Pair<native_i> > ints;
 #endif
 
 template <class V = ints>
+static inline V splat_int(int32_t x) {
+  if constexpr (is_pair<V>)
+    return {splat_int<decltype(V::lo)>(x), splat_int<decltype(V::lo)>(x)};
+  else
+    return x - V{};
+}
+
+template <class V = ints>
 static inline V load_ints(const uint8_t* p) {
   V v;
   std::memcpy(&v, p, sizeof v);

@@ -17,14 +17,6 @@ constexpr int kByteOffset = 128;
 constexpr int kByteOffset = 0;
 #endif
 
-template <class V = ints>
-static inline V splat_int(int32_t x) {
-  if constexpr (is_pair<V>)
-    return {splat_int<decltype(V::lo)>(x), splat_int<decltype(V::lo)>(x)};
-  else
-    return x - V{};
-}
-
 static inline int32_t word_at(const int8_t* p) {
   int32_t word;
   std::memcpy(&word, p, 4);

@@ -7,11 +7,11 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from kvloom.errors import ConfigError
 
-KvDtype = Literal["float32", "float16", "bfloat16"]
+KvDtype = Literal["float32", "float16", "bfloat16", "int16"]
 Activations = Literal["float32", "int8"]
 
 _UNITS = {
@@ -79,14 +79,14 @@ class CacheConfig:
     """
 
     kv_bytes: int | str = "auto"
-    kv_dtype: KvDtype = "float16"
+    kv_dtype: KvDtype = "int16"
     slab_bytes: int = 2 * 2**20
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
             parse_bytes(self.kv_bytes)
-        if self.kv_dtype not in ("float32", "float16", "bfloat16"):
-            raise ConfigError(f"unknown kv_dtype `{self.kv_dtype}`", hint="one of float32, float16, bfloat16")
+        if self.kv_dtype not in get_args(KvDtype):
+            raise ConfigError(f"unknown kv_dtype `{self.kv_dtype}`", hint=f"one of {', '.join(get_args(KvDtype))}")
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 

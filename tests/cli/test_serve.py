@@ -44,10 +44,10 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
         server.send_signal(signal.SIGTERM)
         out, errors = server.communicate(timeout=20)
     assert banner[0] == "model      mock (gemma3, 4 KiB)"
-    assert banner[1] == "KV         1000 B of float16: room for 0 x 512 tokens"
+    assert banner[1] == "KV         1000 B of int16: room for 0 x 512 tokens"
     assert (
-        banner[2]
-        == "pages      of 16 tokens: full 8 KiB (1 layers x 2 heads x 64), window512 16 KiB (2 layers x 2 heads x 64)"
+        banner[2] == "pages      of 16 tokens: full 8.125 KiB (1 layers x 2 heads x 64), "
+        "window512 16.25 KiB (2 layers x 2 heads x 64)"
     )
     assert banner[3] == "threads    2"
     assert banner[4].endswith("/v1 (API key required)")

@@ -80,18 +80,18 @@ def test_inspect_json(fake: Backend) -> None:
     result = invoke("inspect", "mock", "--json", "--kv-bytes", "64MiB")
     facts = json.loads(result.stdout)
     assert result.stderr == ""
-    # 2 (K and V) x 2 heads x 64 wide x 2 bytes, for one full layer and two window layers
+    # 2 heads x (2 x 64 wide x 2 bytes, and a step of 4), for one full layer and two window layers
     assert [(group["name"], group["window"], group["token_bytes"]) for group in facts["layer_groups"]] == [
-        ("full", None, 512),
-        ("window512", 512, 1024),
+        ("full", None, 520),
+        ("window512", 512, 1040),
     ]
-    assert facts["kv_token_bytes"] == 1536
+    assert facts["kv_token_bytes"] == 1560
     assert facts["config"]["context_length"] == 8192
     assert facts["tensors"] == {"Q8_0": {"count": 1, "bytes": 68_000}, "F32": {"count": 2, "bytes": 512}}
     budget = facts["budget"]
     assert budget["bytes"] == 64 * 2**20
     assert budget["full_contexts"] == budget["bytes"] // facts["full_context_bytes"]
-    assert 8192 < budget["longest_context"] < 64 * 2**20 / 512
+    assert 8192 < budget["longest_context"] < 64 * 2**20 / 520
     smaller = json.loads(invoke("inspect", "mock", "--json", "--kv-bytes", "32MiB").stdout)
     assert smaller["budget"]["longest_context"] < budget["longest_context"]
     wide = json.loads(invoke("inspect", "mock", "--json", "--kv-bytes", "64MiB", "--kv-dtype", "float32").stdout)
@@ -101,7 +101,7 @@ def test_inspect_json(fake: Backend) -> None:
 def test_inspect_for_people(fake: Backend) -> None:
     lines = invoke("inspect", "mock", "--kv-bytes", "64MiB").stdout.splitlines()
     assert lines[0] == "model      mock (gemma3, 4 KiB)"
-    assert any("2 layers keep the last 512 positions: 1,024 bytes per token" in line for line in lines)
+    assert any("2 layers keep the last 512 positions: 1,040 bytes per token" in line for line in lines)
     assert any(line.startswith("budget     64 MiB holds one context of ") for line in lines)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from bench.claims.int8_kl import compare
-from kvloom.config import Activations
+from bench.claims.int8_kl import Variant, compare
+from kvloom.config import Activations, KvDtype
 from kvloom.model.base import Model
 from kvloom.model.convert import Origin, convert
 from kvloom.model.decoder import Decoder
@@ -42,22 +42,34 @@ def load(manifest: Manifest, activations: Activations) -> Model:
     return load_model(manifest, 1, activations)
 
 
+def variant(manifest: Manifest, activations: Activations, kv_dtype: KvDtype = "float32") -> Variant:
+    return Variant(load(manifest, activations), activations, kv_dtype)
+
+
 def test_a_model_does_not_diverge_from_itself(manifest: Manifest) -> None:
-    found = compare("tiny", load(manifest, "float32"), load(manifest, "float32"), TOKENS, 1)
+    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "float32"), TOKENS, 1)
     assert (found.kl, found.largest_kl, found.top1) == (0.0, 0.0, 1.0)
-    assert found.perplexity_float32 == found.perplexity_int8
+    assert found.perplexity_float32 == found.perplexity
 
 
 def test_rounding_shows_but_little(manifest: Manifest) -> None:
-    found = compare("tiny", load(manifest, "float32"), load(manifest, "int8"), TOKENS, 1)
+    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "int8"), TOKENS, 1)
     assert 0.0 < found.kl < 1e-3
     assert found.top1 > 0.9
 
 
+@pytest.mark.parametrize("kv_dtype", ["float16", "int16"])
+def test_rounded_kv_shows_even_less(manifest: Manifest, kv_dtype: KvDtype) -> None:
+    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "float32", kv_dtype), TOKENS, 1)
+    assert 0.0 < found.largest_kl < 1e-5
+    assert found.kv_dtype == kv_dtype
+
+
 def test_a_different_model_is_noticed(manifest: Manifest) -> None:
-    exact = load(manifest, "float32")
-    assert isinstance(exact, Decoder)
-    other = replace(exact, norm=replace(exact.norm, weight=exact.norm.weight * 30), fused=None)
+    exact = variant(manifest, "float32")
+    assert isinstance(exact.model, Decoder)
+    norm = replace(exact.model.norm, weight=exact.model.norm.weight * 30)
+    other = replace(exact, model=replace(exact.model, norm=norm, fused=None))
     assert compare("tiny", exact, other, TOKENS, 1).kl > 0.01
 
 

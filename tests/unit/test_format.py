@@ -16,7 +16,8 @@ def test_cells_tile_the_page(codec: str, k_dim: int, v_dim: int) -> None:
     offsets = [fmt.cell_offset(slot, head) for slot in range(3) for head in range(3)]
     assert offsets == [index * fmt.cell_bytes for index in range(9)]
     assert fmt.page_bytes == offsets[-1] + fmt.cell_bytes
-    assert fmt.cell_bytes == PAGE_TOKENS * (k_dim + v_dim) * CODECS[codec].value_bytes
+    entry_bytes = CODECS[codec].key_bytes(k_dim) + CODECS[codec].value_bytes(v_dim)
+    assert fmt.cell_bytes == PAGE_TOKENS * entry_bytes
     assert fmt.token_bytes * PAGE_TOKENS == fmt.page_bytes
 
 

@@ -19,7 +19,7 @@ from kvloom.kernels import choose_isa
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
 
-_NUMBERS = {"float32": 0, "float16": 1, "bfloat16": 2}
+_NUMBERS = {"float32": 0, "float16": 1, "bfloat16": 2, "int16": 3}
 """Codec name -> enum class Number of attend.h."""
 
 _NO_WINDOW = 2**31

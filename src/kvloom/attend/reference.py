@@ -4,21 +4,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
 from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
+from kvloom.codec.int16 import decode_keys, encode_keys
 from kvloom.memory.cells import cell, labels
 from kvloom.memory.format import PageFormat
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""By codec."""
+_DTYPES = {
+    "float32": (torch.float32, torch.float32),
+    "float16": (torch.float16, torch.float16),
+    "bfloat16": (torch.bfloat16, torch.bfloat16),
+    "int16": (torch.int32, torch.float16),
+}
+"""Of stored keys and values, by codec. ``Tensor.to`` rounds as the codec promises, but for the words of int16 keys."""
 
 
-def stored_dtype(fmt: PageFormat) -> torch.dtype:
-    """What a page's keys and values are, as torch sees them. ``Tensor.to`` rounds as the codec promises."""
-    return _DTYPES[fmt.codec]
+def stored_keys(fmt: PageFormat, k_SD: torch.Tensor) -> torch.Tensor:
+    """Float32 keys as a page holds them: a row each, in the dtype of the codec."""
+    if fmt.codec == "int16":
+        return torch.from_numpy(encode_keys(k_SD.numpy()).view(np.int32))
+    return k_SD.to(_DTYPES[fmt.codec][0])
+
+
+def stored_values(fmt: PageFormat, v_SD: torch.Tensor) -> torch.Tensor:
+    """Float32 values as a page holds them."""
+    return v_SD.to(_DTYPES[fmt.codec][1])
+
+
+def known_keys(fmt: PageFormat, stored_SW: torch.Tensor) -> torch.Tensor:
+    """What stored keys mean, float32 (S, D)."""
+    if fmt.codec == "int16":
+        return torch.from_numpy(decode_keys(stored_SW.numpy().view(np.uint32)))
+    return stored_SW.float()
+
+
+def met_queries(fmt: PageFormat, q_THD: torch.Tensor) -> torch.Tensor:
+    """Queries as they meet keys: those of int16 are met by queries that are rounded in the same way."""
+    if fmt.codec != "int16":
+        return q_THD
+    return known_keys(fmt, stored_keys(fmt, q_THD.reshape(-1, q_THD.shape[-1]))).reshape(q_THD.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +60,15 @@ class ReferenceAttend:
         assert target is not None, f"layer {layer} does not own KV"
         part = plan.parts[target[0]]
         assert isinstance(part, DensePart)
-        dtype = stored_dtype(part.format)
-        stored_k_TKD, stored_v_TKD = (torch.from_numpy(x).to(dtype) for x in (k_TKD, v_TKD))
+        rows, heads = k_TKD.shape[:2]
+        k_TKW = stored_keys(part.format, torch.from_numpy(k_TKD).flatten(0, 1)).reshape(rows, heads, -1)
+        stored_v_TKD = stored_values(part.format, torch.from_numpy(v_TKD))
         for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
             if page == NO_PAGE:
                 continue
             for head in range(part.format.heads):
                 keys_DS, values_SD = self._cell(part.format, page, target[1], head)
-                keys_DS[:, slot] = stored_k_TKD[row, head]
+                keys_DS[:, slot] = k_TKW[row, head]
                 values_SD[slot] = stored_v_TKD[row, head]
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
@@ -65,7 +94,7 @@ class ReferenceAttend:
                     heads = slice(head * group, (head + 1) * group)
                     entries = self._entries(part, plan, layer_slot, b, head)
                     out, lse = _softmax(
-                        q_THD[rows, heads],
+                        met_queries(part.format, q_THD[rows, heads]),
                         torch.from_numpy(plan.positions_T[rows]),
                         entries,
                         part.window,
@@ -102,20 +131,15 @@ class ReferenceAttend:
                 pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
         if not pieces:
             empty = torch.zeros(0)
-            return (
-                empty.reshape(0, part.format.k_dim),
-                empty.reshape(0, part.format.v_dim),
-                empty.long(),
-                empty,
-            )
+            return torch.zeros(0, part.format.k_dim), torch.zeros(0, part.format.v_dim), empty.long(), empty
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
-        return keys.float(), values.float(), positions, bias
+        return known_keys(part.format, keys), values.float(), positions, bias
 
     def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
         keys_DS, values_SD = cell(self.memory, fmt, page, layer_slot, head)
-        dtype = stored_dtype(fmt)
-        return torch.from_numpy(keys_DS).view(dtype), torch.from_numpy(values_SD).view(dtype)
+        of_keys, of_values = _DTYPES[fmt.codec]
+        return torch.from_numpy(keys_DS).view(of_keys), torch.from_numpy(values_SD).view(of_values)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

@@ -6,14 +6,24 @@ from typing import Protocol
 
 
 class Codec(Protocol):
-    """A way to store float32 values in a fixed number of bytes. Kernels and the reference know codecs by name.
+    """A way to store float32 keys and values in a fixed number of bytes. Kernels and the reference know it by name.
 
-    ``relative_error`` bounds ``|stored(x) - x| <= relative_error * |x|`` for normal x in range.
+    ``key_error`` and ``value_error`` bound ``|stored(x) - x|`` of a component: times ``|x|``, or times the norm of its
+    vector where ``by_norm`` says so (keys only), for normal x in range.
     """
 
     @property
     def name(self) -> str: ...
     @property
-    def value_bytes(self) -> int: ...
+    def key_error(self) -> float: ...
     @property
-    def relative_error(self) -> float: ...
+    def value_error(self) -> float: ...
+    @property
+    def by_norm(self) -> bool: ...
+    def key_bytes(self, dim: int) -> int:
+        """Bytes of one key of ``dim`` components."""
+        ...
+
+    def value_bytes(self, dim: int) -> int:
+        """Bytes of one value of ``dim`` components."""
+        ...

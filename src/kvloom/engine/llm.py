@@ -72,7 +72,7 @@ class LLM:
         model: str,
         *,
         kv_bytes: int | str = "auto",
-        kv_dtype: KvDtype = "float16",
+        kv_dtype: KvDtype = "int16",
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,

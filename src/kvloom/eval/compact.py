@@ -10,7 +10,7 @@ import numpy as np
 from kvloom.attend.plan import Ints, RaggedPart
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
-from kvloom.memory.cells import Stored, cell, decoded, labels
+from kvloom.memory.cells import Stored, cell, decoded, labels, nothing
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable
@@ -45,7 +45,8 @@ class Compactor:
         sizes: list[int] = []
         for slot, layer in enumerate(dense.layers):
             stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
-            k_SKD, v_SKD = (np.stack([decoded(x[n], dense.codec) for x in stored], axis=1) for n in (0, 1))
+            known = [decoded(k_SD, v_SD, dense.codec) for k_SD, v_SD in stored]
+            k_SKD, v_SKD = (np.stack([of_head[n] for of_head in known], axis=1) for n in (0, 1))
             kept = policy.keep(LayerContext(layer, positions_S, k_SKD, v_SKD))
             _check(policy, kept, dense.heads, len(positions_S))
             for (k_SD, v_SD), chosen in zip(stored, kept, strict=True):
@@ -59,8 +60,8 @@ class Compactor:
     def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
         """(k_SD, v_SD) of one (layer, head), as they are stored."""
         cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
-        if not cells:  # nothing is stored, in whatever dtype
-            return np.zeros((0, fmt.k_dim), np.float16), np.zeros((0, fmt.v_dim), np.float16)
+        if not cells:
+            return nothing(fmt)
         return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
 
     def _fill(

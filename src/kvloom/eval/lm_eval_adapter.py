@@ -40,7 +40,7 @@ class KvloomLM(LM):  # type: ignore[misc]
         self,
         model: str | Subject,
         kv_bytes: int | str = "auto",
-        kv_dtype: KvDtype = "float16",
+        kv_dtype: KvDtype = "int16",
         activations: Activations = "int8",
         max_model_len: int | None = None,
         threads: int | None = None,

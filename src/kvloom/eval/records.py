@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from kvloom.config import Activations, KvDtype
 from kvloom.errors import DataFileError, EvalError, RunMismatch
 from kvloom.eval.policy import QueryProtocol
 
@@ -34,8 +35,8 @@ class Settings:
 
     model: str
     weights_id: str
-    kv_dtype: str
-    activations: str
+    kv_dtype: KvDtype
+    activations: Activations
     policy: str
     params: Mapping[str, int | float | str]
     protocol: QueryProtocol

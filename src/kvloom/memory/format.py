@@ -8,6 +8,7 @@ first, then values:
     cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   ragged
 
 Keys lie transposed because then a vector register holds one key component of 16 tokens: scores need no horizontal sums.
+What is transposed is what the codec stores: components, or for ``int16`` words of two components and last the step.
 """
 
 from __future__ import annotations
@@ -65,11 +66,11 @@ class PageFormat:
     @property
     def k_bytes(self) -> int:
         """Bytes of the keys of one cell; the values start here."""
-        return self.tokens * self.k_dim * self.numbers.value_bytes
+        return self.tokens * self.numbers.key_bytes(self.k_dim)
 
     @property
     def v_bytes(self) -> int:
-        return self.tokens * self.v_dim * self.numbers.value_bytes
+        return self.tokens * self.numbers.value_bytes(self.v_dim)
 
     @cached_property
     def cell_bytes(self) -> int:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from kvloom.config import CacheConfig, parse_bytes
+from kvloom.config import CacheConfig, KvDtype, parse_bytes
 from kvloom.engine.layout import KvLayout
 from kvloom.errors import ConfigError
 from kvloom.model.kv_map import KvMap, LayerKv
 
 
-def layout(kv_bytes: int | str = "auto", windows: tuple[int | None, ...] = (None,) * 30) -> KvLayout:
+def layout(
+    kv_bytes: int | str = "auto", windows: tuple[int | None, ...] = (None,) * 30, kv_dtype: KvDtype = "int16"
+) -> KvLayout:
     layers = tuple(LayerKv(n, 3, 64, 64, 0.125, window) for n, window in enumerate(windows))
-    return KvLayout(KvMap(layers), CacheConfig(kv_bytes=kv_bytes), step_tokens=512)
+    return KvLayout(KvMap(layers), CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype), step_tokens=512)
 
 
-def test_smollm2_takes_23040_bytes_per_token() -> None:
-    (fmt,) = layout().formats
-    assert fmt.token_bytes == 23_040
+@pytest.mark.parametrize(("kv_dtype", "token_bytes"), [("float16", 23_040), ("int16", 23_400)])
+def test_what_a_token_of_smollm2_takes(kv_dtype: KvDtype, token_bytes: int) -> None:
+    (fmt,) = layout(kv_dtype=kv_dtype).formats
+    assert fmt.token_bytes == token_bytes
 
 
 def test_groups_full_first_then_wide_to_narrow() -> None:

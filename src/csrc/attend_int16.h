@@ -1,0 +1,109 @@
+// Keys and queries as 16-bit integers, and their scores: rounding apart, exact.
+//
+// Every vector has a step of its own, the power of two of which its norm has 2^14 to 2^15; its components are whole
+// steps. A sum of products of two such vectors stays below 2^30, and so does every part of it (Cauchy and Schwarz):
+// 32 bits hold it, whatever the dimension and the order. A component of float16 that is at least 1/16 of its vector's
+// norm loses nothing.
+#pragma once
+
+#include "attend_numbers.h"
+#include "codes.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+// What the step is, and how many of them make 1.
+struct Step {
+  float size, inverse;
+};
+
+// Of a vector with that sum of squares. A little is added, so that its largest component rounds to less than 2^15 too.
+// If the sum is not finite, the step is NaN, and the integers are of no use.
+static inline Step step_of(float squares) {
+  if (!(squares <= 3.4e38f)) return {__builtin_nanf(""), 0.0f};
+  const float more = squares * 1.0002f;
+  int32_t bits;
+  std::memcpy(&bits, &more, sizeof bits);
+  const int32_t half = ((bits >> 23) + 1) >> 1;  // of the square's exponent
+  const int32_t size_bits = (half + 49) << 23, inverse_bits = (205 - half) << 23;
+  Step step;
+  std::memcpy(&step.size, &size_bits, sizeof(float)), std::memcpy(&step.inverse, &inverse_bits, sizeof(float));
+  return step;
+}
+
+// x to the nearest integers, ties to even, in the lowest 16 bits of every lane.
+template <class V>
+static inline auto in_steps(V x, V inverse) {
+  if constexpr (is_pair<V>)
+    return Pair<decltype(in_steps(x.lo, inverse.lo))>{in_steps(x.lo, inverse.lo), in_steps(x.hi, inverse.hi)};
+  else
+    return (decltype(x < x))fma(x, inverse, splat<V>(12582912.0f));  // 1.5 x 2^23: the last bit counts 1
+}
+
+// dim floats (a multiple of 16) to dim / 2 words: components 2 i and 2 i + 1 are the halves of word i. Returns the
+// step.
+static inline float round_vector(const float* x, int32_t dim, int32_t* words) {
+  v16 squares = splat(0.0f);
+  for (int32_t d = 0; d < dim; d += 16) squares = fma(load(x + d), load(x + d), squares);
+  const Step step = step_of(fold_sum(squares));
+  for (int32_t d = 0; d < dim; d += 16) {
+    const ints rounded = in_steps(load(x + d), splat(step.inverse));
+    int32_t lanes[16];
+    int16_t components[16];
+    std::memcpy(lanes, &rounded, sizeof lanes);
+    for (int i = 0; i < 16; i++) components[i] = (int16_t)lanes[i];
+    std::memcpy(words + d / 2, components, sizeof components);
+  }
+  return step.size;
+}
+
+// sum + a's halves x b's, both products of a lane together.
+static inline native_i add_products(native_i sum, native_i a, native_i b) {
+#if defined(__AVX512VNNI__)
+  return (native_i)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512F__)
+  return sum + (native_i)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return sum + (native_i)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__aarch64__)
+  const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+  return sum + (native_i)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+#else
+  return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+template <class H>
+static inline Pair<H> add_products(Pair<H> sum, Pair<H> a, Pair<H> b) {
+  return {add_products(sum.lo, a.lo, b.lo), add_products(sum.hi, a.hi, b.hi)};
+}
+
+// The page's keys are words of one pair of components for all entries, one after the other, then the entries' steps;
+// q is words of all rows, then the rows' steps times the scale.
+template <class Numbers, int R, int P>
+static inline void score_integers(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+  const void* const* keys = pages.keys + first;
+  const int32_t num_words = k_dim / 2;
+  const auto line = [&](int p, int32_t i) { return (const uint8_t*)keys[p] + i * page_tokens * 4; };
+  ints sum[R][P];
+  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = ints{};
+  for (int32_t i = 0; i < num_words; i++) {
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], 2 * i * page_tokens);
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], 2 * i * page_tokens);
+    ints k[P];
+    KV_UNROLL for (int p = 0; p < P; p++) k[p] = load_ints(line(p, i));
+    KV_UNROLL for (int r = 0; r < R; r++) {
+      int32_t word;
+      std::memcpy(&word, q + i * R + r, sizeof word);
+      const ints x = splat_int(word);
+      KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = add_products(sum[r][p], k[p], x);
+    }
+  }
+  KV_UNROLL for (int p = 0; p < P; p++) {
+    const v16 steps = load((const float*)line(p, num_words));
+    KV_UNROLL for (int r = 0; r < R; r++) store(s + r * s_stride + pages.slots[first + p] * page_tokens,
+                                                to_floats(sum[r][p]) * steps * splat(q[num_words * R + r]));
+  }
+}
+
+}  // namespace KV_ISA
+}  // namespace kvloom

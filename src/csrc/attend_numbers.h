@@ -1,0 +1,74 @@
+// What the inner loops of attention have in common: stored numbers, register tiles, pages of keys.
+#pragma once
+
+#include "attend.h"
+#include "simd.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+// How stored numbers become float lanes. `at` reads 16 values from index i on; `soon` says that the 32 values from i on
+// are about to be read, `later` that they come after some 50 KB of others. The pages of a list lie far apart, where no
+// hardware looks ahead, and the first level of cache alone cannot wait for as many lines as memory could deliver.
+struct Decoded {  // float32, already near
+  static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
+  static inline void soon(const void*, int64_t) {}
+  static inline void later(const void*, int64_t) {}
+};
+struct Float32 : Decoded {
+  static inline void soon(const void* base, int64_t i) {
+    __builtin_prefetch((const float*)base + i);
+    __builtin_prefetch((const float*)base + i + 16);
+  }
+  static inline void later(const void* base, int64_t i) {
+    __builtin_prefetch((const float*)base + i, 0, 2);
+    __builtin_prefetch((const float*)base + i + 16, 0, 2);
+  }
+};
+struct Float16 {
+  static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
+  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i); }
+  static inline void later(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i, 0, 2); }
+};
+struct BFloat16 : Float16 {
+  static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
+};
+
+// Keys of attend_int16.h, in memory or already near: as much to fetch as of float16, or nothing.
+struct Int16 : Float16 {};
+struct NearInt16 : Decoded {};
+
+template <class Keys>
+constexpr bool are_integers = false;
+template <>
+constexpr bool are_integers<Int16> = true;
+template <>
+constexpr bool are_integers<NearInt16> = true;
+
+constexpr int s_stride = chunk_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
+
+// Accumulators that fit in registers, in v16, and the rows that go together.
+#if defined(__AVX512F__)
+constexpr int accumulators = 24, max_rows = 12;
+#elif defined(__AVX2__) || defined(__aarch64__)
+constexpr int accumulators = 6, max_rows = 6;
+#else
+constexpr int accumulators = 2, max_rows = 6;
+#endif
+
+// Columns of B that go with R rows of A.
+constexpr int columns_for(int rows) {
+  return accumulators / rows >= 4 ? 4 : accumulators / rows >= 2 ? 2 : 1;
+}
+
+// Pages to score: keys[p] is a page's transposed K, whose scores go to s + slots[p] * page_tokens. Behind the last one
+// come `ahead` pages that are wanted next, whatever they hold. `later` are pages to fetch meanwhile.
+struct KeyPages {
+  static constexpr int ahead = 4;
+  const void *const *keys, *const *later;
+  const int32_t* slots;
+  int32_t count;
+};
+
+}  // namespace KV_ISA
+}  // namespace kvloom
