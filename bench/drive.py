@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype
+from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype
 from kvloom.engine.build import Loaded, build
 from kvloom.engine.engine import Engine
 from kvloom.eval.subject import engine_beside
@@ -26,7 +26,7 @@ class ModelEngines:
         return engine_beside(first, dataclasses.replace(first.config.cache, kv_bytes=kv_bytes, kv_dtype=self.kv_dtype))
 
 
-def load(model: str, kv_dtype: KvDtype = "int16", activations: Activations = "int8") -> ModelEngines:
+def load(model: str, kv_dtype: KvDtype = DEFAULT_KV_DTYPE, activations: Activations = "int8") -> ModelEngines:
     """Load a pulled model once."""
     config = EngineConfig(model=model, activations=activations, cache=CacheConfig(kv_bytes="64MiB", kv_dtype=kv_dtype))
     return ModelEngines(build(config), kv_dtype)

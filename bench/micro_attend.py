@@ -24,7 +24,7 @@ from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.bench.limits import Limits, processor
-from kvloom.config import CacheConfig
+from kvloom.config import DEFAULT_KV_DTYPE
 from kvloom.memory.arena import Arena
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
@@ -46,7 +46,7 @@ class Shape:
         for window, count in self.windows:
             layers = tuple(range(first, first := first + count))
             name = "full" if window is None else f"window{window}"
-            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, CacheConfig().kv_dtype))
+            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, DEFAULT_KV_DTYPE))
         return groups
 
     def layers(self) -> tuple[LayerPlan, ...]:

@@ -109,7 +109,7 @@ def _judged() -> Outcome:
         pull(model)
         recorded = rows[0].settings
         subject = subject_of(load(model, recorded.kv_dtype, recorded.activations).loaded)
-        if rows[0].settings.weights_id != subject.engine.model.weights_id:
+        if recorded.weights_id != subject.engine.model.weights_id:
             changed = ["all: the records are of other weights"]
         else:
             changed = list(repeated(subject, rows, TASKS))

@@ -19,7 +19,7 @@ from bench.full_cache import hidden_states
 from bench.harness import Outcome, note
 from bench.text import real_text
 from bench.torch_maths import settle_torch_maths
-from kvloom.config import Activations, KvDtype, default_threads
+from kvloom.config import DEFAULT_KV_DTYPE, Activations, KvDtype, default_threads
 from kvloom.model.base import Model
 from kvloom.model.loading import load_model
 from kvloom.model.store import pull
@@ -31,7 +31,7 @@ VARIANTS: tuple[tuple[Activations, KvDtype], ...] = (
     ("int8", "float32"),
     ("float32", "float16"),
     ("float32", "int16"),
-    ("int8", "int16"),
+    ("int8", DEFAULT_KV_DTYPE),
 )
 """What is compared with float32 activations and KV. The claim is about the first, the last is the default."""
 TOKENS, QUICK_TOKENS = 4096, 768
@@ -58,27 +58,32 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A model and how it runs."""
+class Reading:
+    """What a model made of a text, and how it ran. ``hidden_TC``: float32."""
 
     model: Model
     activations: Activations
     kv_dtype: KvDtype
+    hidden_TC: torch.Tensor
 
 
-def log_probs(variant: Variant, tokens: list[int], threads: int) -> Iterator[torch.Tensor]:
-    """Log probabilities of the next token after each of ``tokens``, float32 (rows, vocab_size) at a time."""
+def read(model: Model, activations: Activations, kv_dtype: KvDtype, tokens: list[int], threads: int) -> Reading:
+    """Run a model over ``tokens``; ``activations`` are those that it was loaded with."""
     chunks = [min(_CHUNK, len(tokens) - start) for start in range(0, len(tokens), _CHUNK)]
-    hidden_TC = hidden_states(variant.model, tokens, chunks, threads, variant.kv_dtype)
-    for start in range(0, len(tokens), _ROWS):
-        yield torch.from_numpy(variant.model.logits(hidden_TC[start : start + _ROWS].numpy())).log_softmax(-1)
+    return Reading(model, activations, kv_dtype, hidden_states(model, tokens, chunks, threads, kv_dtype))
 
 
-def compare(name: str, exact: Variant, rounded: Variant, tokens: list[int], threads: int) -> Divergence:
-    """Run both over ``tokens``."""
+def log_probs(reading: Reading) -> Iterator[torch.Tensor]:
+    """Log probabilities of the next token after each of the text, float32 (rows, vocab_size) at a time."""
+    for hidden_RC in reading.hidden_TC.split(_ROWS):
+        yield torch.from_numpy(reading.model.logits(hidden_RC.numpy())).log_softmax(-1)
+
+
+def compare(name: str, exact: Reading, rounded: Reading, tokens: list[int]) -> Divergence:
+    """Of two readings of ``tokens``."""
     targets_T = torch.tensor(tokens[1:])
     kls, same, losses = [], 0, [0.0, 0.0]
-    pairs = zip(log_probs(exact, tokens, threads), log_probs(rounded, tokens, threads), strict=True)
+    pairs = zip(log_probs(exact), log_probs(rounded), strict=True)
     for start, (p_RV, q_RV) in zip(range(0, len(tokens), _ROWS), pairs, strict=True):
         kls.append((p_RV.exp() * (p_RV - q_RV)).sum(-1))
         same += int((p_RV.argmax(-1) == q_RV.argmax(-1)).sum())
@@ -96,9 +101,9 @@ def divergences(name: str, count: int, threads: int) -> list[Divergence]:
     manifest = pull(name)
     tokens = load_tokenizer(manifest).encode(real_text())[:count]
     models = {activations: load_model(manifest, threads, activations) for activations in get_args(Activations)}
-    exact = Variant(models["float32"], "float32", "float32")
-    rounded = [Variant(models[activations], activations, kv_dtype) for activations, kv_dtype in VARIANTS]
-    return [compare(name, exact, each, tokens, threads) for each in rounded]
+    exact = read(models["float32"], "float32", "float32", tokens, threads)
+    rounded = (read(models[activations], activations, kv_dtype, tokens, threads) for activations, kv_dtype in VARIANTS)
+    return [compare(name, exact, each, tokens) for each in rounded]
 
 
 def measure(quick: bool) -> Outcome:

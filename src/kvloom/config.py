@@ -13,6 +13,7 @@ from kvloom.errors import ConfigError
 
 KvDtype = Literal["float32", "float16", "bfloat16", "int16"]
 Activations = Literal["float32", "int8"]
+DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
     "": 1,
@@ -79,7 +80,7 @@ class CacheConfig:
     """
 
     kv_bytes: int | str = "auto"
-    kv_dtype: KvDtype = "int16"
+    kv_dtype: KvDtype = DEFAULT_KV_DTYPE
     slab_bytes: int = 2 * 2**20
 
     def __post_init__(self) -> None:

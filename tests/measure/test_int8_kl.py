@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from bench.claims.int8_kl import Variant, compare
+from bench.claims.int8_kl import Reading, compare, read
 from kvloom.config import Activations, KvDtype
 from kvloom.model.base import Model
 from kvloom.model.convert import Origin, convert
@@ -42,35 +42,35 @@ def load(manifest: Manifest, activations: Activations) -> Model:
     return load_model(manifest, 1, activations)
 
 
-def variant(manifest: Manifest, activations: Activations, kv_dtype: KvDtype = "float32") -> Variant:
-    return Variant(load(manifest, activations), activations, kv_dtype)
+def reading(manifest: Manifest, activations: Activations, kv_dtype: KvDtype = "float32") -> Reading:
+    return read(load(manifest, activations), activations, kv_dtype, TOKENS, 1)
 
 
 def test_a_model_does_not_diverge_from_itself(manifest: Manifest) -> None:
-    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "float32"), TOKENS, 1)
+    found = compare("tiny", reading(manifest, "float32"), reading(manifest, "float32"), TOKENS)
     assert (found.kl, found.largest_kl, found.top1) == (0.0, 0.0, 1.0)
     assert found.perplexity_float32 == found.perplexity
 
 
 def test_rounding_shows_but_little(manifest: Manifest) -> None:
-    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "int8"), TOKENS, 1)
+    found = compare("tiny", reading(manifest, "float32"), reading(manifest, "int8"), TOKENS)
     assert 0.0 < found.kl < 1e-3
     assert found.top1 > 0.9
 
 
 @pytest.mark.parametrize("kv_dtype", ["float16", "int16"])
 def test_rounded_kv_shows_even_less(manifest: Manifest, kv_dtype: KvDtype) -> None:
-    found = compare("tiny", variant(manifest, "float32"), variant(manifest, "float32", kv_dtype), TOKENS, 1)
+    found = compare("tiny", reading(manifest, "float32"), reading(manifest, "float32", kv_dtype), TOKENS)
     assert 0.0 < found.largest_kl < 1e-5
     assert found.kv_dtype == kv_dtype
 
 
 def test_a_different_model_is_noticed(manifest: Manifest) -> None:
-    exact = variant(manifest, "float32")
+    exact = reading(manifest, "float32")
     assert isinstance(exact.model, Decoder)
     norm = replace(exact.model.norm, weight=exact.model.norm.weight * 30)
-    other = replace(exact, model=replace(exact.model, norm=norm, fused=None))
-    assert compare("tiny", exact, other, TOKENS, 1).kl > 0.01
+    other = read(replace(exact.model, norm=norm, fused=None), "float32", "float32", TOKENS, 1)
+    assert compare("tiny", exact, other, TOKENS).kl > 0.01
 
 
 def test_kv_of_another_precision_has_another_name(manifest: Manifest) -> None:

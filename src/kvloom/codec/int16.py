@@ -3,7 +3,7 @@
 Why: the scores of such keys and of queries rounded alike are exact sums of integers, which processors multiply at twice
 the rate of float32 and add in any order with the same result. A key's step is the power of two of which its norm has
 2^14 to 2^15, so no sum of 32 bits overflows, and a component loses at most 2^-15 of the key's norm; float16 loses up to
-2^-12 of the component itself.
+2^-11 of the component itself.
 """
 
 from __future__ import annotations

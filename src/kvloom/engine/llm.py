@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype, SchedulerConfig
+from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype, SchedulerConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.engine import Engine
@@ -72,7 +72,7 @@ class LLM:
         model: str,
         *,
         kv_bytes: int | str = "auto",
-        kv_dtype: KvDtype = "int16",
+        kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,

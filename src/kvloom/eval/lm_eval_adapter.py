@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kvloom.config import Activations, CacheConfig, EngineConfig, KvDtype
+from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype
 from kvloom.engine.build import build
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ModelError
@@ -40,7 +40,7 @@ class KvloomLM(LM):  # type: ignore[misc]
         self,
         model: str | Subject,
         kv_bytes: int | str = "auto",
-        kv_dtype: KvDtype = "int16",
+        kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         activations: Activations = "int8",
         max_model_len: int | None = None,
         threads: int | None = None,
