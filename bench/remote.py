@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,30 @@ from kvloom.model.manifest import Manifest
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600.0
 """A run that takes longer has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A copy of this repository, and the Python of an environment that runs it."""
+
+    root: Path
+    python: Path
+
+    @classmethod
+    def at(cls, root: Path) -> Checkout:
+        """One that ``make venv`` was run in. Raises FileNotFoundError."""
+        python = root.resolve() / ".venv" / "bin" / "python"
+        if not python.exists():
+            raise FileNotFoundError(f"{python}: run `make venv` in {root} first")
+        return cls(root.resolve(), python)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes find on their path: its own code, not this one's."""
+        return os.environ | {"PYTHONPATH": f"{self.root}{os.pathsep}{self.root / 'src'}"}
+
+
+HERE = Checkout(ROOT, Path(sys.executable))
 
 
 class PeerFailed(Exception):
@@ -45,9 +70,12 @@ def interpreter(name: str) -> Path | None:
 
 
 class RemotePeer:
-    """A ``Target``. Raises PeerFailed from any call when the process is gone; asleep between calls."""
+    """A ``Target``. Raises PeerFailed from any call when the process is gone; asleep between calls.
 
-    def __init__(self, name: str, python: Path, setup: Setup) -> None:
+    ``checkout``: whose code of ours it runs.
+    """
+
+    def __init__(self, name: str, python: Path, setup: Setup, checkout: Checkout = HERE) -> None:
         fields = {key: str(value) if isinstance(value, Path) else value for key, value in _fields(setup).items()}
         command = [str(python), "-m", "bench.worker", name, "--setup", json.dumps(fields)]
         self.name = name
@@ -58,8 +86,8 @@ class RemotePeer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            cwd=ROOT,
-            env=_environment(python),
+            cwd=checkout.root,
+            env=_environment(python) if checkout == HERE else checkout.environment,
             start_new_session=True,
         )
         self.facts = Facts(**self._read())

@@ -8,14 +8,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+
+from bench.remote import HERE, Checkout
 
 _SERVE = "from kvloom.cli import main; main()"
 _PATIENCE_S = 30.0
@@ -36,16 +38,23 @@ class Arrivals:
 
 
 class Served:
-    """A context: starts the server, waits until it listens, ends it."""
+    """A context: starts the server of a checkout, waits until it listens, ends it."""
 
-    def __init__(self, model: str, *flags: str) -> None:
+    def __init__(self, model: str, *flags: str, checkout: Checkout = HERE) -> None:
         self.model = model
-        self._command = [sys.executable, "-c", _SERVE, "serve", model, "--port", "0", *flags]
+        self._command = [str(checkout.python), "-c", _SERVE, "serve", model, "--port", "0", *flags]
+        self._checkout = checkout
         self.host, self.port = "", 0
         self._rest = _Rest()
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=dict(os.environ) if self._checkout == HERE else self._checkout.environment,
+        )
         assert self._process.stderr is not None
         said = []
         for line in self._process.stderr:
@@ -76,6 +85,11 @@ class Served:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def resident_bytes(self) -> int:
+        """Physical memory of the server's process."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def pause(self) -> None:
         """Let others have the machine."""

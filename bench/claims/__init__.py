@@ -24,6 +24,7 @@ CLAIMS = {
     "eval-signal": "bench.claims.eval_signal",
     "eval-speed": "bench.claims.eval_speed",
     "kl-exact": "bench.claims.kl_exact",
+    "soak": "bench.claims.soak",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -64,7 +64,7 @@ def rates(text: list[int], sizes: Sizes) -> list[tuple[float, float]]:
             answers = library.run(prompts, sizes.num_new)
             served.resume()
             served.reset_cache()
-            seconds = uvloop.run(_stream_all(served, prompts, sizes.num_new))
+            seconds = uvloop.run(stream_all(served, prompts, sizes.num_new))
             served.pause()
             count = sizes.streams * sizes.num_new
             found.append((count / max(answer.times_s[-1] for answer in answers), count / seconds))
@@ -72,7 +72,7 @@ def rates(text: list[int], sizes: Sizes) -> list[tuple[float, float]]:
     return found[1:]  # the first round warms both up
 
 
-async def _stream_all(served: Served, prompts: list[list[int]], num_new: int) -> float:
+async def stream_all(served: Served, prompts: list[list[int]], num_new: int) -> float:
     """Seconds until all streams have ended."""
     started = time.perf_counter()
     await asyncio.gather(*(served.stream(prompt, num_new, Arrivals()) for prompt in prompts))

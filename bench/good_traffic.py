@@ -1,0 +1,96 @@
+"""Clients that behave: each asks one thing after the other, over HTTP by hand, and keeps what came back and when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request of the pool. ``path`` below the server's root, ``body`` without the model's name."""
+
+    name: str
+    path: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One answer. ``text`` None: the stream was lost (``said`` tells what there was of it)."""
+
+    question: str
+    started_s: float
+    first_s: float | None
+    text: str | None
+    said: str = ""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Asks ``questions`` of one server."""
+
+    host: str
+    port: int
+    model: str
+    questions: Sequence[Question]
+    heard: list[Heard] = field(default_factory=list)
+
+    async def run(self, clients: int, stop_s: float) -> list[Heard]:
+        """Clients go round the questions, each from a place of its own, until ``stop_s`` (perf_counter).
+
+        What was heard in this call; requests under way at the end are seen through.
+        """
+        self.heard = []
+        await asyncio.gather(*(self._client(number, stop_s) for number in range(clients)))
+        return self.heard
+
+    async def _client(self, number: int, stop_s: float) -> None:
+        asked = number * 5
+        while time.perf_counter() < stop_s:
+            self.heard.append(await self.ask(self.questions[asked % len(self.questions)]))
+            asked += 1
+
+    async def ask(self, question: Question) -> Heard:
+        """Stream one answer. Whatever goes wrong is an answer that was lost."""
+        started = time.perf_counter()
+        body = json.dumps({"model": self.model, "stream": True, **question.body}).encode()
+        head = f"POST {question.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
+        said, first = b"", None
+        try:
+            reader, writer = await asyncio.open_connection(self.host, self.port)
+            try:
+                writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+                while piece := await asyncio.wait_for(reader.read(65536), 120):
+                    said += piece
+                    if first is None and b'"choices":[{' in said:
+                        first = time.perf_counter() - started
+            finally:
+                writer.close()
+        except (OSError, TimeoutError) as error:
+            return Heard(question.name, started, first, None, f"{type(error).__name__}: {error}")
+        text = text_of(said)
+        return Heard(
+            question.name, started, first, text, "" if text is not None else said[-300:].decode(errors="replace")
+        )
+
+
+def text_of(said: bytes) -> str | None:
+    """The text of a whole event stream as it came over the wire; None when it was refused, broken or cut short."""
+    if not said.startswith(b"HTTP/1.1 200") or b"data: [DONE]" not in said:
+        return None
+    pieces, ended = [], False
+    for line in said.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        event = json.loads(line[6:])
+        if "error" in event:
+            return None
+        for choice in event["choices"]:
+            pieces.append(choice.get("text") or choice.get("delta", {}).get("content") or "")
+            ended = ended or choice["finish_reason"] in ("stop", "length")
+    return "".join(pieces) if ended else None
