@@ -109,10 +109,10 @@ def measure(quick: bool) -> Outcome:
         tallies: dict[str, dict[str, int]] = json.loads(flooding.communicate()[0].splitlines()[-1])
         after = _settled_bytes(served, before * (1 + GROWTH))
         audit = _audit(served)
-    return _judged(expected, quiet, loud, (before, after), audit, tallies)
+    return judged(expected, quiet, loud, (before, after), audit, tallies)
 
 
-def _judged(
+def judged(
     expected: dict[str, str],
     quiet: Sequence[Heard],
     loud: Sequence[Heard],
