@@ -13,18 +13,21 @@ import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.family import Family
-from kvloom.model.files import open_regular
+from kvloom.model.files import failures_name, open_regular
 from kvloom.model.gguf_file import GgufHead
 from kvloom.model.gguf_split import read_gguf_parts
 from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
 from kvloom.model.hf_tokenizer import copy_tokenizer, hf_text_rules
+from kvloom.model.json_file import read_json
 from kvloom.model.keys import Keys
 from kvloom.model.manifest import TOKENIZER_FILE, Manifest, TensorEntry, WeightFile, write_manifest
 from kvloom.model.names import gguf_name, hf_ignored, hf_name
 from kvloom.model.registry import family_of_gguf, family_of_hf
-from kvloom.model.safetensors_file import SafeTensor, read_json, read_safetensors
-from kvloom.model.shapes import checked, layer_shape, top_shape
+from kvloom.model.safetensors_file import SafeTensor, read_safetensors
+from kvloom.model.shapes import checked
 from kvloom.model.spec import DivisorScaling, ModelSpec
+from kvloom.model.tensor_check import check_tensors
+from kvloom.model.text_settings import check_gguf_text, check_hf_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,10 @@ def convert(model: Path, target: Path, origin: Origin) -> Manifest:
     Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and
     UnsupportedModel.
     """
-    if model.is_dir():
-        return _convert_safetensors(model, target, origin)
-    return _convert_gguf(model, target, origin)
+    with failures_name(model, writes=target):
+        if model.is_dir():
+            return _convert_safetensors(model, target, origin)
+        return _convert_gguf(model, target, origin)
 
 
 def sha256_file(path: Path) -> str:
@@ -63,7 +67,8 @@ def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
     spec = family.gguf_spec(Keys(metadata, path.name, f"{architecture}."), vocab_size)
     if "rope_divisors" in table:
         spec = _with_divisors(spec, heads, table.pop("rope_divisors"))
-    _check_tensors(path.name, family, spec, table)
+    check_tensors(path.name, family, spec, table)
+    check_gguf_text(metadata, path.name)
     (target / TOKENIZER_FILE).write_text(gguf_tokenizer_json(metadata, path.name), encoding="utf-8")
     manifest = Manifest(
         name=origin.name,
@@ -117,7 +122,7 @@ def _with_divisors(spec: ModelSpec, heads: Sequence[GgufHead], entry: TensorEntr
 
 def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manifest:
     config = read_json(directory / "config.json")
-    family = family_of_hf(str(config.get("model_type", "")), str(directory))
+    family = family_of_hf(Keys(config, str(directory / "config.json")).text("model_type"), str(directory))
     spec = family.hf_spec(Keys(config, f"{directory.name}/config.json"))
     found = read_safetensors(directory)
     paths = sorted({tensor.path for tensor in found})
@@ -128,7 +133,8 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         raise ModelFileError(
             f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
         )
-    _check_tensors(str(directory), family, spec, table)
+    check_tensors(str(directory), family, spec, table)
+    check_hf_text(directory, config)
     copy_tokenizer(directory, target)
     manifest = Manifest(
         name=origin.name,
@@ -153,31 +159,6 @@ def _hf_table(family: Family, found: Iterable[SafeTensor], numbers: Mapping[Path
             entry = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
             _enter(table, name, entry, tensor.name, tensor.path, family)
     return table
-
-
-def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str, TensorEntry]) -> None:
-    """Every tensor that the family needs, none that it does not know, each of the right shape."""
-    shapes = {name: top_shape(spec, name) for name in ("embed", "norm")}
-    shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.required
-    }
-    missing = sorted(shapes.keys() - table.keys())
-    if missing:
-        some = ", ".join(missing[:3])
-        raise ModelFileError(
-            f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
-        )
-    shapes["head"] = top_shape(spec, "head")
-    shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.optional
-    }
-    for name, entry in table.items():
-        if name not in shapes:
-            raise UnsupportedModel(f"`{origin}` has tensor `{name}`, which family {family.name} does not use")
-        if entry.shape != shapes[name]:
-            raise ModelFileError(
-                f"`{origin}`: tensor `{name}` has shape {entry.shape}, its settings ask for {shapes[name]}"
-            )
 
 
 def _weight_file(path: Path, target: Path) -> WeightFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvloom.errors import UnsupportedModel
 
@@ -59,11 +58,11 @@ GGML_NAMES: dict[int, str] = {
 """Names of GGUF's type numbers, those we cannot run included: messages should name them."""
 
 
-def kind_of(name: str, tensor: str, path: Path) -> Kind:
-    """The kind called ``name``; ``tensor`` and ``path`` are for the message. Raises UnsupportedModel."""
+def kind_of(name: str, tensor: str, origin: object) -> Kind:
+    """The kind called ``name``; ``tensor`` and ``origin`` are for the message. Raises UnsupportedModel."""
     if name not in KINDS:
         raise UnsupportedModel(
-            f"`{path}`: tensor `{tensor}` has type {name}, which kvloom does not run",
+            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not run",
             hint=f"use a model with types among {', '.join(KINDS)}",
         )
     return KINDS[name]

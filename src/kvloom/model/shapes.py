@@ -133,7 +133,7 @@ def checked(spec: ModelSpec, origin: str) -> ModelSpec:
 
 
 def _check_rope(rope: RopeSpec, spec: ModelSpec, origin: str) -> None:
-    if rope.dim % 2 or rope.dim > spec.head_dim:
+    if rope.dim % 2 or not 0 < rope.dim <= spec.head_dim:
         raise ModelFileError(f"`{origin}`: RoPE over {rope.dim} of {spec.head_dim} head components")
     with np.errstate(all="ignore"):
         frequencies = inverse_frequencies(rope)

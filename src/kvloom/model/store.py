@@ -48,7 +48,7 @@ def pull(name: str, progress: Progress = _SILENT) -> Manifest:
     nothing that counts as a model. Raises PullError, ModelNotFound, ModelFileError and UnsupportedModel.
     """
     path = Path(name).expanduser()
-    if name not in NAMED_MODELS and path.exists():
+    if name not in NAMED_MODELS and os.path.exists(path):  # False, too, for a name that no path can have
         return register(path)
     hub = HubName.parse(name)
     if name in NAMED_MODELS:
@@ -66,7 +66,7 @@ def resolve(name_or_path: str) -> Manifest:
     Raises ModelNotFound, and what ``register`` raises for a path.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path not in NAMED_MODELS and path.exists():
+    if name_or_path not in NAMED_MODELS and os.path.exists(path):
         return register(path)
     final = models_dir() / _slug(name_or_path)
     if not (final / MANIFEST_FILE).exists():
