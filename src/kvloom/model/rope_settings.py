@@ -88,7 +88,7 @@ def hf_ropes_by_layer(keys: Keys, head_dim: int, base: float, local_base: float)
 
 def _refuse_unknown_top(keys: Keys, known: Collection[str]) -> None:
     for key in keys.values:
-        if key.startswith(("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope")) and key not in known:
+        if key.startswith(("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope", "use_mrope")) and key not in known:
             keys.refuse(key, (None, False, 1.0) if key == "partial_rotary_factor" else (None, False))
 
 
