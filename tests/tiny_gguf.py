@@ -36,6 +36,23 @@ K_SCALES = {
 }
 
 
+SMALL: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+
+
+def tiny_llama(**changes: Any) -> transformers.PreTrainedModel:
+    """A random Llama of 40 tokens and one layer."""
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL | changes))
+
+
 def encode(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
     """The bytes (rows, row bytes) that hold ``values``; K types, which gguf cannot quantize, get random blocks."""
     qtype = gguf.GGMLQuantizationType[kind]
@@ -124,3 +141,23 @@ def add_settings(writer: gguf.GGUFWriter, config: Any, arch: str, extra: dict[st
     writer.add_token_types([1] * len(letters))
     writer.add_token_merges([])
     writer.add_eos_token_id(1)
+
+
+def write_parts(whole: Path, target: Path) -> list[Path]:
+    """Split a file as the format's own package does."""
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(target, "llama", split_max_tensors=5)
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            kind = field.types[0]
+            sub = field.types[1] if kind == gguf.GGUFValueType.ARRAY and len(field.types) > 1 else None
+            value = field.contents()
+            if value != []:
+                writer.add_key_value(key, value, kind, sub)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(target.parent.glob(f"{target.stem}-*.gguf"))

@@ -105,6 +105,13 @@ def test_linear_rope_scaling_of_the_global_layers(tmp_path: Path) -> None:
     assert_same_logits(tmp_path / "tiny.gguf", model)
 
 
+@pytest.mark.parametrize("spelling", ["rope.scaling.factor", "rope.scale_linear"])
+def test_linear_rope_scaling_without_a_type(spelling: str, tmp_path: Path) -> None:
+    model = tiny(transformers.LlamaConfig(**WIDE, rope_scaling={"rope_type": "linear", "factor": 4.0}))
+    write_gguf(tmp_path / "tiny.gguf", model, "llama", "F32", **{spelling: 4.0})
+    assert_same_logits(tmp_path / "tiny.gguf", model)
+
+
 def test_llama3_divisors_as_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GGUF stores Llama 3's RoPE scaling as one divisor per frequency."""
     scaling = {

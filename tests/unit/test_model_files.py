@@ -11,7 +11,6 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,34 +20,19 @@ from kvloom.model.gguf_file import read_gguf
 from kvloom.model.kinds import KINDS
 from kvloom.model.loading import load_model
 from kvloom.model.safetensors_file import read_safetensors
-from tiny_gguf import add_settings, write_gguf
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": True,
-}
-
-
-def llama(**changes: Any) -> transformers.PreTrainedModel:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL | changes))
+from tiny_gguf import add_settings, tiny_llama, write_gguf
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("good") / "good.gguf"
-    write_gguf(path, llama(), "llama", "Q8_0")
+    write_gguf(path, tiny_llama(), "llama", "Q8_0")
     return path
 
 
 @pytest.fixture
 def hf(tmp_path: Path, good: Path) -> Path:
-    llama().save_pretrained(tmp_path / "hf", max_shard_size="6KB")
+    tiny_llama().save_pretrained(tmp_path / "hf", max_shard_size="6KB")
     (tmp_path / "made").mkdir()
     convert(good, tmp_path / "made", Origin("x", "x"))
     (tmp_path / "made" / "tokenizer.json").rename(tmp_path / "hf" / "tokenizer.json")
@@ -115,7 +99,7 @@ class TestGguf:
             read_gguf(path)
 
     def test_tensor_type(self, tmp_path: Path) -> None:
-        model = llama(hidden_size=256, intermediate_size=256)
+        model = tiny_llama(hidden_size=256, intermediate_size=256)
         writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
         add_settings(writer, model.config, "llama", {})
         raw = np.zeros((4, 84), dtype=np.uint8)
@@ -129,32 +113,32 @@ class TestGguf:
         assert "Q4_K" in str(caught.value.hint)
 
     def test_architecture(self, tmp_path: Path) -> None:
-        write_gguf(tmp_path / "x.gguf", llama(), "falcon", "F32")
+        write_gguf(tmp_path / "x.gguf", tiny_llama(), "falcon", "F32")
         with pytest.raises(UnsupportedModel, match="architecture `falcon`") as caught:
             try_convert(tmp_path / "x.gguf", tmp_path)
         assert caught.value.hint == "it runs gemma3, llama, qwen2, qwen3"
 
     def test_tensors_of_another_family(self, tmp_path: Path) -> None:
-        write_gguf(tmp_path / "x.gguf", llama(), "qwen3", "F32")
+        write_gguf(tmp_path / "x.gguf", tiny_llama(), "qwen3", "F32")
         with pytest.raises(
             ModelFileError, match=r"lacks 2 tensors of family qwen3: layers\.0\.k_norm, layers\.0\.q_norm"
         ):
             try_convert(tmp_path / "x.gguf", tmp_path)
 
     def test_shapes_that_contradict_the_settings(self, tmp_path: Path) -> None:
-        model = llama()
+        model = tiny_llama()
         model.config.intermediate_size = 96
         write_gguf(tmp_path / "x.gguf", model, "llama", "F32")
         with pytest.raises(ModelFileError, match=r"layers\.0\.\w+` has shape .*64.* ask for .*96"):
             try_convert(tmp_path / "x.gguf", tmp_path)
 
     def test_rope_scaling(self, tmp_path: Path) -> None:
-        write_gguf(tmp_path / "x.gguf", llama(), "llama", "F32", **{"rope.scaling.type": "yarn"})
+        write_gguf(tmp_path / "x.gguf", tiny_llama(), "llama", "F32", **{"rope.scaling.type": "yarn"})
         with pytest.raises(UnsupportedModel, match="RoPE scaling `yarn`"):
             try_convert(tmp_path / "x.gguf", tmp_path)
 
     def test_head_size(self, tmp_path: Path) -> None:
-        write_gguf(tmp_path / "x.gguf", llama(num_attention_heads=4), "llama", "F32")
+        write_gguf(tmp_path / "x.gguf", tiny_llama(num_attention_heads=4), "llama", "F32")
         with pytest.raises(UnsupportedModel, match="heads of 8; kvloom runs multiples of 16"):
             try_convert(tmp_path / "x.gguf", tmp_path)
 

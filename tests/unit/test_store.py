@@ -26,7 +26,7 @@ from kvloom.model import catalog, disk, pull_pip, store
 from kvloom.model.catalog import NamedModel, Wheel
 from kvloom.model.loading import load_model
 from kvloom.model.manifest import read_manifest
-from tiny_gguf import write_gguf
+from tiny_gguf import write_gguf, write_parts
 
 NAME = "tiny-in-two-wheels"
 
@@ -357,7 +357,11 @@ class FakeHub:
         assert files_metadata
         if self.error is not None:
             raise self.error
-        files = [types.SimpleNamespace(rfilename=p.name, size=p.stat().st_size) for p in self.directory.iterdir()]
+        files = [
+            types.SimpleNamespace(rfilename=str(path.relative_to(self.directory)), size=path.stat().st_size)
+            for path in self.directory.rglob("*")
+            if path.is_file()
+        ]
         return types.SimpleNamespace(siblings=files, sha="1234")
 
     def snapshot_download(
@@ -366,6 +370,7 @@ class FakeHub:
         assert revision == "1234"
         tqdm_class(total=3, desc="quiet", name="any").close()
         for name in allow_patterns:
+            (local_dir / name).parent.mkdir(exist_ok=True)
             shutil.copy(self.directory / name, local_dir / name)
         return str(local_dir)
 
@@ -395,6 +400,25 @@ class TestHub:
         manifest = store.pull("org/tiny/model-q8.gguf")
         assert [path.name for path in (manifest.directory / "files").iterdir()] == ["model-q8.gguf"]
         assert load_model(store.resolve("org/tiny/model-q8.gguf"), threads=1, activations="float32").vocab_size == 64
+
+    def test_split_gguf(self, hub: FakeHub, tiny_gguf: Path) -> None:
+        (hub.directory / "q8").mkdir()
+        parts = write_parts(tiny_gguf, hub.directory / "q8" / "tiny.gguf")
+        manifest = store.pull(f"org/tiny/q8/{parts[0].name}")
+        assert [Path(file.path).name for file in manifest.files] == [part.name for part in parts]
+        load_model(manifest, threads=1, activations="float32")
+        assert store.resolve(f"org/tiny/q8/{parts[0].name}") == manifest
+
+    def test_part_that_is_not_the_first(self, hub: FakeHub) -> None:
+        with pytest.raises(PullError, match=r"x-00002-of-00003\.gguf` is part 2 of 3") as caught:
+            store.pull("org/tiny/x-00002-of-00003.gguf")
+        assert caught.value.hint == "name the first part: org/tiny/x-00001-of-00003.gguf"
+
+    def test_part_that_the_hub_lacks(self, hub: FakeHub, tiny_gguf: Path) -> None:
+        parts = write_parts(tiny_gguf, hub.directory / "tiny.gguf")
+        parts[1].unlink()
+        with pytest.raises(PullError, match=f"lacks 1 of {len(parts)} parts: {parts[1].name}"):
+            store.pull(f"org/tiny/{parts[0].name}")
 
     def test_file_that_is_not_there(self, hub: FakeHub) -> None:
         with pytest.raises(PullError, match=r"holds no other\.gguf"):

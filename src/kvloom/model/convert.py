@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,21 @@ import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.family import Family
-from kvloom.model.gguf_file import GgufHead, read_gguf
+from kvloom.model.files import failures_name, open_regular
+from kvloom.model.gguf_file import GgufHead
+from kvloom.model.gguf_split import read_gguf_parts
 from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
 from kvloom.model.hf_tokenizer import copy_tokenizer, hf_text_rules
+from kvloom.model.json_file import read_json
 from kvloom.model.keys import Keys
 from kvloom.model.manifest import TOKENIZER_FILE, Manifest, TensorEntry, WeightFile, write_manifest
 from kvloom.model.names import gguf_name, hf_ignored, hf_name
 from kvloom.model.registry import family_of_gguf, family_of_hf
-from kvloom.model.safetensors_file import SafeTensor, read_json, read_safetensors
-from kvloom.model.shapes import layer_shape, top_shape
+from kvloom.model.safetensors_file import SafeTensor, read_safetensors
+from kvloom.model.shapes import checked
 from kvloom.model.spec import DivisorScaling, ModelSpec
+from kvloom.model.tensor_check import check_tensors
+from kvloom.model.text_settings import check_gguf_text, check_hf_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,42 +45,37 @@ def convert(model: Path, target: Path, origin: Origin) -> Manifest:
     Weights inside ``target`` are named relative to it, others by absolute path. Raises ModelFileError and
     UnsupportedModel.
     """
-    if model.is_dir():
-        return _convert_safetensors(model, target, origin)
-    return _convert_gguf(model, target, origin)
+    with failures_name(model, writes=target):
+        if model.is_dir():
+            return _convert_safetensors(model, target, origin)
+        return _convert_gguf(model, target, origin)
 
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
-    head = read_gguf(path)
-    metadata = head.metadata
-    architecture = str(metadata.get("general.architecture", ""))
+    heads = read_gguf_parts(path)
+    metadata = heads[0].metadata
+    architecture = Keys(metadata, path.name).text("general.architecture")
     family = family_of_gguf(architecture, path.name)
-    table: dict[str, TensorEntry] = {}
-    for tensor in head.tensors:
-        name = gguf_name(tensor.name)
-        if name is None:
-            raise UnsupportedModel(
-                f"`{path.name}` has tensor `{tensor.name}`, which family {family.name} does not know"
-            )
-        table[name] = TensorEntry(0, tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
+    table = _gguf_table(family, heads)
     vocab_size = table["embed"].shape[0] if "embed" in table else 0
     spec = family.gguf_spec(Keys(metadata, path.name, f"{architecture}."), vocab_size)
     if "rope_divisors" in table:
-        spec = _with_divisors(spec, head, table.pop("rope_divisors"))
-    _check_tensors(path.name, family, spec, table)
+        spec = _with_divisors(spec, heads, table.pop("rope_divisors"))
+    check_tensors(path.name, family, spec, table)
+    check_gguf_text(metadata, path.name)
     (target / TOKENIZER_FILE).write_text(gguf_tokenizer_json(metadata, path.name), encoding="utf-8")
     manifest = Manifest(
         name=origin.name,
         source=origin.source,
         directory=target,
-        files=(_weight_file(path, target),),
-        weights_id=sha256_file(path),
+        files=tuple(_weight_file(head.path, target) for head in heads),
+        weights_id=_id_of_parts([sha256_file(head.path) for head in heads]),
         spec=spec,
         tensors=table,
         text=gguf_text_rules(metadata, path.name),
@@ -85,32 +85,56 @@ def _convert_gguf(path: Path, target: Path, origin: Origin) -> Manifest:
     return manifest
 
 
-def _with_divisors(spec: ModelSpec, head: GgufHead, entry: TensorEntry) -> ModelSpec:
+def _gguf_table(family: Family, heads: Iterable[GgufHead]) -> dict[str, TensorEntry]:
+    table: dict[str, TensorEntry] = {}
+    for number, head in enumerate(heads):
+        for tensor in head.tensors:
+            entry = TensorEntry(number, tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
+            _enter(table, gguf_name(tensor.name), entry, tensor.name, head.path, family)
+    return table
+
+
+def _enter(
+    table: dict[str, TensorEntry], name: str | None, entry: TensorEntry, stored: str, path: Path, family: Family
+) -> None:
+    """Add the tensor that ``path`` calls ``stored``."""
+    if name is None:
+        raise UnsupportedModel(f"`{path}` has tensor `{stored}`, which family {family.name} does not know")
+    if name in table:
+        raise ModelFileError(f"`{path}` has tensor `{stored}`, and another of that meaning ({name})")
+    table[name] = entry
+
+
+def _with_divisors(spec: ModelSpec, heads: Sequence[GgufHead], entry: TensorEntry) -> ModelSpec:
+    path = heads[entry.file].path
     if entry.kind != "F32" or entry.shape != (spec.rope.dim // 2,):
         raise ModelFileError(
-            f"`{head.path.name}`: rope_freqs.weight is {entry.kind} {entry.shape}, not F32 ({spec.rope.dim // 2},)"
+            f"`{path.name}`: rope_freqs.weight is {entry.kind} {entry.shape}, not F32 ({spec.rope.dim // 2},)"
         )
-    with head.path.open("rb") as file:
+    if spec.rope.scaling is not None:
+        raise UnsupportedModel(f"`{path.name}` scales RoPE twice: in its settings and by rope_freqs.weight")
+    with open_regular(path) as file:
         file.seek(entry.offset)
         divisors = np.frombuffer(file.read(entry.nbytes), dtype="<f4")
-    return replace(spec, rope=replace(spec.rope, scaling=DivisorScaling(tuple(divisors.tolist()))))
+    scaling = DivisorScaling(tuple(divisors.tolist()))
+    return checked(replace(spec, rope=replace(spec.rope, scaling=scaling)), path.name)
 
 
 def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manifest:
     config = read_json(directory / "config.json")
-    family = family_of_hf(str(config.get("model_type", "")), str(directory))
+    family = family_of_hf(Keys(config, str(directory / "config.json")).text("model_type"), str(directory))
     spec = family.hf_spec(Keys(config, f"{directory.name}/config.json"))
     found = read_safetensors(directory)
     paths = sorted({tensor.path for tensor in found})
-    table = _hf_table(directory, family, found, {path: index for index, path in enumerate(paths)})
-    text_config = config.get("text_config", config)
-    if text_config.get("tie_word_embeddings", family.name == "gemma3"):
+    table = _hf_table(family, found, {path: index for index, path in enumerate(paths)})
+    if Keys(config, str(directory / "config.json")).flag("tie_word_embeddings", family.tied_by_default):
         table.pop("head", None)
     elif "head" not in table:
         raise ModelFileError(
             f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
         )
-    _check_tensors(str(directory), family, spec, table)
+    check_tensors(str(directory), family, spec, table)
+    check_hf_text(directory, config)
     copy_tokenizer(directory, target)
     manifest = Manifest(
         name=origin.name,
@@ -127,45 +151,14 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
     return manifest
 
 
-def _hf_table(
-    directory: Path, family: Family, found: Iterable[SafeTensor], numbers: Mapping[Path, int]
-) -> dict[str, TensorEntry]:
+def _hf_table(family: Family, found: Iterable[SafeTensor], numbers: Mapping[Path, int]) -> dict[str, TensorEntry]:
     table: dict[str, TensorEntry] = {}
     for tensor in found:
-        if hf_ignored(tensor.name):
-            continue
-        name = hf_name(tensor.name, dict(family.hf_tensor_names))
-        if name is None:
-            raise UnsupportedModel(
-                f"`{directory}` has tensor `{tensor.name}`, which family {family.name} does not know"
-            )
-        table[name] = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
+        if not hf_ignored(tensor.name):
+            name = hf_name(tensor.name, dict(family.hf_tensor_names))
+            entry = TensorEntry(numbers[tensor.path], tensor.kind, tensor.shape, tensor.offset, tensor.nbytes)
+            _enter(table, name, entry, tensor.name, tensor.path, family)
     return table
-
-
-def _check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str, TensorEntry]) -> None:
-    """Every tensor that the family needs, none that it does not know, each of the right shape."""
-    shapes = {name: top_shape(spec, name) for name in ("embed", "norm")}
-    shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.required
-    }
-    missing = sorted(shapes.keys() - table.keys())
-    if missing:
-        some = ", ".join(missing[:3])
-        raise ModelFileError(
-            f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
-        )
-    shapes["head"] = top_shape(spec, "head")
-    shapes |= {
-        f"layers.{i}.{name}": layer_shape(spec, name) for i in range(spec.num_layers) for name in family.optional
-    }
-    for name, entry in table.items():
-        if name not in shapes:
-            raise UnsupportedModel(f"`{origin}` has tensor `{name}`, which family {family.name} does not use")
-        if entry.shape != shapes[name]:
-            raise ModelFileError(
-                f"`{origin}`: tensor `{name}` has shape {entry.shape}, its settings ask for {shapes[name]}"
-            )
 
 
 def _weight_file(path: Path, target: Path) -> WeightFile:
@@ -173,6 +166,11 @@ def _weight_file(path: Path, target: Path) -> WeightFile:
     if path.resolve().is_relative_to(target.resolve()):
         return WeightFile(str(path.resolve().relative_to(target.resolve())), stat.st_size)
     return WeightFile(str(path.resolve()), stat.st_size)
+
+
+def _id_of_parts(digests: Sequence[str]) -> str:
+    """One file's own digest; of several, the digest of all in order."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _combined_id(spec: ModelSpec, paths: list[Path]) -> str:

@@ -24,6 +24,8 @@ class Family:
         Tensors of a layer, by canonical name.
     gguf_spec:
         From GGUF metadata (keys without the architecture's prefix) and the vocabulary's size.
+    tied_by_default:
+        What a config.json that does not say ``tie_word_embeddings`` means.
     hf_tensor_names:
         Where safetensors names mean something else than usual, see ``names.hf_name``.
     """
@@ -36,4 +38,5 @@ class Family:
     gguf_spec: Callable[[Keys, int], ModelSpec]
     hf_spec: Callable[[Keys], ModelSpec]
     block: BuildBlock
+    tied_by_default: bool = False
     hf_tensor_names: Mapping[str, str] = field(default_factory=dict)

@@ -192,8 +192,12 @@ def _merges_by_score(vocab: _Vocab, scores: list[float]) -> list[list[str]]:
     """Every split of every piece into two pieces, best-scored piece first."""
     pieces = {text: index for index, text in enumerate(vocab.tokens) if vocab.types[index] == _NORMAL}
 
+    lengths = sorted({len(text) for text in pieces})
+
     def splits(text: str) -> Iterator[tuple[str, str]]:
-        for cut in range(1, len(text)):
+        for cut in lengths:  # not all cuts: one piece of 200,000 letters would take seconds
+            if cut >= len(text):
+                break
             if text[:cut] in pieces and text[cut:] in pieces:
                 yield text[:cut], text[cut:]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.errors import ModelFileError
+from kvloom.model.json_file import read_json
 from kvloom.model.manifest import TOKENIZER_FILE, TextRules
-from kvloom.model.safetensors_file import read_json
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 

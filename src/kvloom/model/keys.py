@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.spec import LinearScaling, Llama3Scaling, RopeSpec, Scaling
 
 _MOST = 1 << 28
+_TINY, _HUGE = 1.2e-38, 3.4e38
+"""What float32, in which models are computed, can hold with all its bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,68 +26,66 @@ class Keys:
         value = self.values.get(self.prefix + key)
         return default if value is None else value
 
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Keys:
+        """The same, where keys that are left out (not those that are null) have these values."""
+        return Keys({**defaults, **self.values}, self.origin, self.prefix)
+
     def need(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
             raise ModelFileError(f"`{self.origin}` does not say `{self.prefix}{key}`")
         return value
 
-    def size(self, key: str, default: int | None = None, most: int = _MOST) -> int:
-        """A whole number from 1 to ``most``: a corrupt file must not make us reserve the earth."""
+    def size(self, key: str, default: int | None = None, most: int = _MOST, least: int = 1) -> int:
+        """A whole number from ``least`` to ``most``: a corrupt file must not make us reserve the earth."""
         value = self.need(key) if default is None else self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ModelFileError(
-                f"`{self.origin}`: `{self.prefix}{key}` should be a number from 1 to {most}, not {value!r}"
-            )
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.odd(key, f"a number from {least} to {most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number > 0."""
+        """A finite number > 0."""
         value = self.need(key) if default is None else self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ModelFileError(f"`{self.origin}`: `{self.prefix}{key}` should be a positive number, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _TINY <= value <= _HUGE:
+            raise self.odd(key, "a finite positive number")
         return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.odd(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.need(key) if default is None else self.get(key, default)
+        if not isinstance(value, str):
+            raise self.odd(key, "a text")
+        return value
+
+    def section(self, key: str) -> Keys | None:
+        """The object under ``key``, None when there is none."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self.odd(key, "an object")
+        return Keys(value, f"{self.origin}, {key}")
 
     def refuse(self, key: str, harmless: tuple[Any, ...] = (None, False)) -> None:
         """Raise UnsupportedModel when a feature that kvloom lacks is switched on."""
         value = self.get(key)
-        if value not in harmless:
-            raise UnsupportedModel(f"`{self.origin}` sets `{self.prefix}{key}` to {value!r}, which kvloom does not run")
+        if not isinstance(value, str | int | float | None) or value not in harmless:
+            raise UnsupportedModel(
+                f"`{self.origin}` sets `{self.prefix}{key}` to {_shown(value)}, which kvloom does not run"
+            )
 
-
-def gguf_rope(keys: Keys, head_dim: int, base: float) -> RopeSpec:
-    """RoPE of a GGUF model, Llama 3's divisors excepted: they are a tensor."""
-    kind = keys.get("rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise UnsupportedModel(f"`{keys.origin}` uses RoPE scaling `{kind}`; kvloom runs none, linear and llama3")
-    scaling = LinearScaling(keys.number("rope.scaling.factor")) if kind == "linear" else None
-    return RopeSpec(keys.size("rope.dimension_count", head_dim), keys.number("rope.freq_base", base), scaling)
-
-
-def hf_rope(keys: Keys, head_dim: int, base: float, layer_type: str | None = None) -> RopeSpec:
-    """RoPE of a config.json, in the old form (rope_theta, rope_scaling) or the new one (rope_parameters)."""
-    fields = keys.get("rope_parameters") or {}
-    if layer_type is not None and layer_type in fields:
-        fields = fields[layer_type] or {}
-    elif layer_type != "sliding_attention":  # the old form's scaling is for the full layers
-        fields = {**fields, **(keys.get("rope_scaling") or {})}
-    theta_key = "rope_local_base_freq" if layer_type == "sliding_attention" else "rope_theta"
-    rope = Keys(fields, f"{keys.origin}, RoPE")
-    rope.refuse("partial_rotary_factor", (None, 1, 1.0))
-    return RopeSpec(head_dim, rope.number("rope_theta", keys.number(theta_key, base)), _hf_scaling(rope))
-
-
-def _hf_scaling(rope: Keys) -> Scaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return LinearScaling(rope.number("factor"))
-    if kind == "llama3":
-        return Llama3Scaling(
-            rope.number("factor"),
-            rope.number("low_freq_factor"),
-            rope.number("high_freq_factor"),
-            rope.size("original_max_position_embeddings"),
+    def odd(self, key: str, expected: str) -> ModelFileError:
+        """What to raise about the value of ``key``."""
+        return ModelFileError(
+            f"`{self.origin}`: `{self.prefix}{key}` should be {expected}, not {_shown(self.get(key))}"
         )
-    raise UnsupportedModel(f"`{rope.origin}` uses scaling `{kind}`; kvloom runs default, linear and llama3")
+
+
+def _shown(value: Any) -> str:
+    """A value that may be anything, short enough for a message."""
+    return reprlib.repr(value)

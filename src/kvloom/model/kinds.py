@@ -58,11 +58,11 @@ GGML_NAMES: dict[int, str] = {
 """Names of GGUF's type numbers, those we cannot run included: messages should name them."""
 
 
-def kind_of(name: str, tensor: str) -> Kind:
-    """The kind called ``name``; ``tensor`` is for the message. Raises UnsupportedModel."""
+def kind_of(name: str, tensor: str, origin: object) -> Kind:
+    """The kind called ``name``; ``tensor`` and ``origin`` are for the message. Raises UnsupportedModel."""
     if name not in KINDS:
         raise UnsupportedModel(
-            f"tensor `{tensor}` has type {name}, which kvloom does not run",
+            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not run",
             hint=f"use a model with types among {', '.join(KINDS)}",
         )
     return KINDS[name]

@@ -13,13 +13,15 @@ from kvloom.config import Activations
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.base import Model
 from kvloom.model.decoder import Decoder, kv_map_of
+from kvloom.model.files import failures_name, open_regular
 from kvloom.model.fused import fuse
 from kvloom.model.layers import Norm, Projection
-from kvloom.model.manifest import Manifest, TensorEntry
+from kvloom.model.manifest import MANIFEST_FILE, Manifest, TensorEntry
 from kvloom.model.ops import Precision
 from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
+from kvloom.model.tensor_check import check_manifest
 from kvloom.model.weight import Weight
 from kvloom.model.weight_memory import WeightMemory
 
@@ -36,6 +38,12 @@ def load_model(manifest: Manifest, threads: int, activations: Activations) -> Mo
 
     At no time is there a second full copy of the weights: each tensor is packed straight from the mapped file.
     """
+    with failures_name(manifest.directory / MANIFEST_FILE):
+        return _load(manifest, threads, activations)
+
+
+def _load(manifest: Manifest, threads: int, activations: Activations) -> Model:
+    check_manifest(manifest)
     spec = manifest.spec
     tensors = FileTensors(manifest, threads, activations)
     full = RopeTable(spec.rope)
@@ -129,7 +137,7 @@ class FileTensors:
         if index not in self._maps:
             path, expected = self.manifest.weight_path(index), self.manifest.files[index].nbytes
             try:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise ModelFileError(f"cannot read the weights `{path}`: {error}") from error

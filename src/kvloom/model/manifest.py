@@ -6,10 +6,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvloom.errors import ModelFileError
-from kvloom.model.spec import ModelSpec, spec_from_json
+from kvloom.model.json_file import read_json
+from kvloom.model.spec import ModelSpec
+from kvloom.model.typed_json import typed
 
 MANIFEST_VERSION = 1
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
@@ -93,20 +94,10 @@ def write_manifest(manifest: Manifest) -> None:
 def read_manifest(directory: Path) -> Manifest:
     """Read a manifest. Raises ModelFileError when it is missing, damaged or written by another version."""
     path = directory / MANIFEST_FILE
+    value = read_json(path)
+    if value.pop("version", None) != MANIFEST_VERSION:
+        raise ModelFileError(f"`{path}` was written by another version of kvloom")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value.pop("version") != MANIFEST_VERSION:
-            raise ModelFileError(f"`{path}` was written by another version of kvloom")
-        return _from_json(value, directory)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"cannot read `{path}`: {error!r}") from error
-
-
-def _from_json(value: dict[str, Any], directory: Path) -> Manifest:
-    value["files"] = tuple(WeightFile(**file) for file in value["files"])
-    value["spec"] = spec_from_json(value["spec"])
-    value["tensors"] = {
-        name: TensorEntry(**entry | {"shape": tuple(entry["shape"])}) for name, entry in value["tensors"].items()
-    }
-    value["text"] = TextRules(**value["text"] | {"eos_token_ids": tuple(value["text"]["eos_token_ids"])})
-    return Manifest(directory=directory, **value)
+        return typed(Manifest, value | {"directory": directory})
+    except ValueError as error:
+        raise ModelFileError(f"cannot read `{path}`: {error}") from error

@@ -1,4 +1,7 @@
-"""Fetch a model by its Hugging Face id: ``org/name`` for safetensors, ``org/name/file.gguf`` for one GGUF."""
+"""Fetch a model by its Hugging Face id: ``org/name`` for safetensors, ``org/name/file.gguf`` for one GGUF.
+
+A GGUF that is split over several files goes by the name of its first part.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from kvloom.errors import PullError
 from kvloom.model.disk import need_room
 from kvloom.model.growth import watched
 from kvloom.model.progress import Progress
+from kvloom.model.split_names import SplitName
 
 _PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja"]
 _SLACK_BYTES = 64 << 20
@@ -39,11 +43,11 @@ class HubName:
 def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
     """Download into ``staging``; return the model's directory, or its GGUF file.
 
-    Raises PullError: no network, no such model, no permission, disk full.
+    Raises PullError: no network, no such model, no permission, disk full, a part missing or named instead of the first.
     """
+    parts = _parts(name)
     import huggingface_hub  # slow to import
 
-    wanted = [name.gguf] if name.gguf is not None else _PATTERNS
     target = staging / "files"
     target.mkdir()
     try:
@@ -51,14 +55,16 @@ def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
         sizes = {
             file.rfilename: file.size or 0
             for file in info.siblings or []
-            if "/" not in file.rfilename or name.gguf is not None
-            if any(fnmatch(file.rfilename, pattern) for pattern in wanted)
+            if (file.rfilename in parts if parts else _is_of_model(file.rfilename))
         }
         if not any(file.endswith((".safetensors", ".gguf")) for file in sizes):
             raise PullError(
                 f"`{name.repo}` holds no {name.gguf or 'safetensors weights'}",
                 hint="see its page for the file names",
             )
+        missing = [part for part in parts if part not in sizes]
+        if missing:
+            raise PullError(f"`{name.repo}` lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
         need_room(staging, sum(sizes.values()) + _SLACK_BYTES)
         progress.start(f"pulling {name.repo}", sum(sizes.values()))
         try:
@@ -78,6 +84,23 @@ def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
         raise _explain(name, error) from error
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return target if name.gguf is None else target / name.gguf
+
+
+def _parts(name: HubName) -> list[str]:
+    """The GGUF files to fetch: all parts of one that is split. None at all for a safetensors model."""
+    split = None if name.gguf is None else SplitName.parse(name.gguf)
+    if split is None:
+        return [] if name.gguf is None else [name.gguf]
+    if split.number != 1:
+        raise PullError(
+            f"`{name.repo}/{name.gguf}` is part {split.number} of {split.count}",
+            hint=f"name the first part: {name.repo}/{split.first}",
+        )
+    return split.parts
+
+
+def _is_of_model(file: str) -> bool:
+    return "/" not in file and any(fnmatch(file, pattern) for pattern in _PATTERNS)
 
 
 def _quiet() -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kvloom.model.family import Family
 from kvloom.model.keys import Keys
 from kvloom.model.layers import pre_norm_block
-from kvloom.model.qwen2 import windows_of_qwen
-from kvloom.model.shapes import BASE_TENSORS, QK_NORMS, QKV_BIASES, gguf_spec, hf_spec
+from kvloom.model.qwen2 import QWEN_HF_DEFAULTS, windows_of_qwen
+from kvloom.model.shapes import BASE_TENSORS, QK_NORMS, QKV_BIASES, SILU, gguf_spec, hf_spec
 from kvloom.model.spec import ModelSpec
 
 
@@ -15,6 +15,8 @@ def _from_gguf(keys: Keys, vocab_size: int) -> ModelSpec:
 
 
 def _from_hf(keys: Keys) -> ModelSpec:
+    keys = keys.with_defaults(QWEN_HF_DEFAULTS | {"head_dim": 128})
+    keys.refuse("hidden_act", SILU)
     return windows_of_qwen(hf_spec("qwen3", keys), keys)
 
 

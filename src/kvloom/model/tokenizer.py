@@ -11,6 +11,7 @@ import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
 from kvloom.model.chat import render_chat
+from kvloom.model.files import failures_name
 from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
 
@@ -20,12 +21,13 @@ _SPACE = "▁"
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
     path = manifest.tokenizer_path
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
-    give_back_free_memory()
-    return Tokenizer(backend, manifest.text, manifest.name)
+    with failures_name(path):
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+        give_back_free_memory()
+        return Tokenizer(backend, manifest.text, manifest.name)
 
 
 class Tokenizer:
