@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import NOT_ALIVE
 from kvloom.server.metrics import Metrics
+from kvloom.server.public_stats import public_stats
 
 
 def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
@@ -31,7 +32,7 @@ def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
 
     @router.get("/cache")
     async def cache() -> JSONResponse:
-        return JSONResponse(dataclasses.asdict(engine.stats()))
+        return JSONResponse(dataclasses.asdict(public_stats(engine.stats())))
 
     @router.post("/cache/reset")
     async def reset() -> JSONResponse:
