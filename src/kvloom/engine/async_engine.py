@@ -22,6 +22,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 from kvloom.errors import InternalError, KvloomError
 from kvloom.model.tokenizer import Tokenizer
@@ -68,13 +69,22 @@ class AsyncEngine:
         return self._stats
 
     async def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
         ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
-        self._command(lambda: self._submit(name, ids, params, text, inbox))
+
+        def submit() -> None:
+            self.engine.submit(name, ids, params, text, matching=matching)
+
+        self._command(lambda: self._submit(name, submit, inbox))
         finished = False
         try:
             while not finished:
@@ -187,11 +197,11 @@ class AsyncEngine:
         if update.finished:
             self._inboxes.pop(update.request_id, None)
 
-    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: Inbox) -> None:
+    def _submit(self, name: str, submit: Callable[[], None], inbox: Inbox) -> None:
         try:
             if self._closing.is_set():
                 raise InternalError(_CLOSED)
-            self.engine.submit(name, ids, params, text)
+            submit()
         except KvloomError as error:
             self._post.add(inbox, error)
         except Exception:

@@ -15,7 +15,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Request, Sequence
+from kvloom.engine.request import Matching, Request, Sequence
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler import Draft, Scheduler
 from kvloom.engine.scheduler.admit import Admit
@@ -109,7 +109,15 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None) -> None:
+    def submit(
+        self,
+        request_id: str,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        prompt: str | None = None,
+        *,
+        matching: Matching = "tokens",
+    ) -> None:
         """Queue a request. Raises RequestError when it can never be served; then nothing has changed."""
         self._validate(request_id, prompt_ids, params)
         root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=params.cache_salt)
@@ -123,6 +131,7 @@ class Engine:
             arrival=self._arrivals,
             submitted_s=self.clock(),
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+            matching=matching,
         )
         self._arrivals += 1
         self.prompt_tokens += len(prompt_ids)

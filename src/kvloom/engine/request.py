@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
@@ -15,6 +16,11 @@ from kvloom.memory.table import PageTable
 from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
 
 
+Matching = Literal["tokens", "pages"]
+"""How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
+by token. Both give the same answers."""
+
+
 class Status(Enum):
     WAITING = "waiting"  # holds no pages
     RUNNING = "running"
@@ -23,7 +29,7 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """What a caller asked for. ``arrival`` orders requests; ``submitted_s`` is on the engine's clock."""
+    """What a caller asked for. ``arrival`` numbers requests; ``submitted_s`` is on the engine's clock."""
 
     id: str
     prompt: str | None
@@ -33,6 +39,7 @@ class Request:
     arrival: int
     submitted_s: float
     max_tokens: int
+    matching: Matching = "tokens"
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

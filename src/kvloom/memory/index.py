@@ -65,15 +65,17 @@ class Index:
                 best = self.entries[key], shared
         return best
 
-    def explain(self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int) -> Why:
-        """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``.
+    def explain(
+        self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int, *, inside: bool = True
+    ) -> Why:
+        """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``. ``inside``: look into pages.
 
         Another salt is the last thing looked at: it only ever stands where ``NEW`` would stand without it, so that
         whoever may not know of other salts is told the whole truth otherwise.
         """
         if key in self._ghosts:
             return self._ghosts[key]
-        if self.diverges(parent, tokens):
+        if inside and self.diverges(parent, tokens):
             return Why.DIFFERS
         return Why.OTHER_SALT if self._contents[content] else Why.NEW
 

@@ -101,7 +101,7 @@ async def test_closing_ends_open_streams_and_refuses_new_ones() -> None:
 
 
 async def test_a_failing_submit_is_told_and_nothing_else_suffers(engine: AsyncEngine, monkeypatch) -> None:
-    monkeypatch.setattr(engine.engine, "submit", lambda *a: 1 / 0)
+    monkeypatch.setattr(engine.engine, "submit", lambda *a, **k: 1 / 0)
     with pytest.raises(InternalError, match="internal error"):
         await last(engine, PROMPT)
     monkeypatch.undo()
