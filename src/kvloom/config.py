@@ -139,7 +139,17 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the HTTP face listens. ``port`` 0 takes a free one; without ``api_key`` it serves all who connect.
+    """How the HTTP face listens, and to whom. ``port`` 0 takes a free one.
+
+    Keys: ``api_key`` is one, ``api_keys_file`` names a file of more (``server.keys_file``), ``admin_key`` is one that
+    may also reset the cache, as lines marked ``admin`` may. With any of them, everything but ``/health`` and
+    ``/version`` needs one, and KV is shared within a key only. Without, all who connect are served, share KV, and may
+    reset the cache if ``host`` is a loopback address.
+
+    ``share_prefixes``: KV is shared between all clients, in whole pages: nobody can guess the prompts of others token
+    by token, but a page that is guessed as a whole can be told from one that is not. ``open_metrics``: ``/metrics``
+    and ``/cache`` need no key. ``cors_origins``: where pages in browsers may come from, divided by commas; ``*`` is
+    anywhere.
 
     ``drain_seconds``: how long requests in flight may run on after a signal to stop. ``heartbeat_seconds``: after so
     much silence a stream gets a comment, so that proxies do not cut it.
@@ -151,6 +161,11 @@ class ServerConfig:
     drain_seconds: int = 30
     heartbeat_seconds: float = 10.0
     api_key: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    api_keys_file: str | None = None
+    share_prefixes: bool = False
+    open_metrics: bool = False
+    cors_origins: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -163,6 +178,19 @@ class ServerConfig:
             raise ConfigError(f"heartbeat_seconds must be positive, got {self.heartbeat_seconds}")
         if self.api_key == "":
             raise ConfigError("the api key is empty", hint="unset KVLOOM_API_KEY to serve without a key")
+        if self.admin_key == "":
+            raise ConfigError("the admin key is empty", hint="unset KVLOOM_ADMIN_KEY to serve without one")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ConfigError(
+                    f"cors_origins: `{origin}` is not an origin",
+                    hint="write it like https://app.example, without a path; * is anywhere",
+                )
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """``cors_origins``, one by one."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",")) if self.cors_origins else ()
 
 
 def default_threads() -> int:

@@ -17,6 +17,7 @@ from kvloom.engine.outputs import (
     TokenLogprobs,
 )
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
 
@@ -82,7 +83,12 @@ class MockEngine:
     _cache: set[tuple[str | None, tuple[int, ...]]] = field(default_factory=set)
 
     async def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         self._admit(ids, params)

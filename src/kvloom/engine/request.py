@@ -15,7 +15,6 @@ from kvloom.memory.keys import extend_keys
 from kvloom.memory.table import PageTable
 from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
 
-
 Matching = Literal["tokens", "pages"]
 """How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
 by token. Both give the same answers."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 
 
@@ -36,7 +37,12 @@ class ServedEngine(Protocol):
         ...
 
     def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Raises RequestError before the first update.
 

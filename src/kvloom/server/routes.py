@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
 from kvloom.server.body import read_body
+from kvloom.server.caller import caller_of
 from kvloom.server.chat import ChatReply
 from kvloom.server.completion import CompletionReply
 from kvloom.server.disconnect import ClientGone, unless_gone
@@ -76,7 +77,7 @@ async def _answer(
     body: ChatRequest | CompletionRequest,
     reply: Reply,
 ) -> Response:
-    updates = run_job(engine, metrics, reply.job, reply.id)
+    updates = run_job(engine, metrics, reply.job, reply.id, caller_of(request))
     if body.stream:
         return EventStream(events(reply, updates, body.include_usage), config.heartbeat_seconds)
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.errors import InternalError
+from kvloom.server.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.job import Job
@@ -24,13 +25,15 @@ class _Ended:
     error: BaseException | None
 
 
-async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str) -> Updates:
+async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts whatever still runs.
 
     Raises RequestError before any update of the prompt at fault, RequestAborted or InternalError later.
     """
+    params = caller.own(job.params)
     streams = [
-        engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}") for index, prompt in enumerate(job.prompts)
+        engine.stream(prompt.token_ids, params, f"{reply_id}-{index}", matching=caller.matching)
+        for index, prompt in enumerate(job.prompts)
     ]
     if len(streams) == 1:  # no layer in between: this runs for every token
         async with aclosing(streams[0]) as updates:
