@@ -152,12 +152,14 @@ class ServerConfig:
     anywhere.
 
     ``drain_seconds``: how long requests in flight may run on after a signal to stop. ``heartbeat_seconds``: after so
-    much silence a stream gets a comment, so that proxies do not cut it.
+    much silence a stream gets a comment, so that proxies do not cut it. ``max_request_sequences``: prompts times ``n``
+    of one request.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
+    max_request_sequences: int = 256
     drain_seconds: int = 30
     heartbeat_seconds: float = 10.0
     api_key: str | None = field(default=None, repr=False)
@@ -172,6 +174,8 @@ class ServerConfig:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
             raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
+        if self.max_request_sequences < 1:
+            raise ConfigError(f"max_request_sequences must be at least 1, got {self.max_request_sequences}")
         if self.drain_seconds < 0:
             raise ConfigError(f"drain_seconds must not be negative, got {self.drain_seconds}")
         if not self.heartbeat_seconds > 0:

@@ -74,6 +74,7 @@ class MockEngine:
     aborted: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     finished: dict[str, int] = field(default_factory=dict)
     generated: int = 0
     hits: int = 0
@@ -88,10 +89,12 @@ class MockEngine:
         params: SamplingParams,
         request_id: str | None = None,
         *,
+        client: str = "",
         matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         self._admit(ids, params)
+        self.clients.append(client)
         name = request_id or f"request-{len(self.seen)}"
         assert name not in self.seen, f"request id {name} was used twice"
         self.seen.append(name)

@@ -74,6 +74,7 @@ class AsyncEngine:
         params: SamplingParams,
         request_id: str | None = None,
         *,
+        client: str = "",
         matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
@@ -82,7 +83,7 @@ class AsyncEngine:
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
 
         def submit() -> None:
-            self.engine.submit(name, ids, params, text, matching=matching)
+            self.engine.submit(name, ids, params, text, client=client, matching=matching)
 
         self._command(lambda: self._submit(name, submit, inbox))
         finished = False

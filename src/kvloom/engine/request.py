@@ -28,7 +28,7 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """What a caller asked for. ``arrival`` numbers requests; ``submitted_s`` is on the engine's clock."""
+    """What a caller asked for. ``turn`` and then ``arrival`` order requests; ``submitted_s`` is on the engine's clock."""
 
     id: str
     prompt: str | None
@@ -36,6 +36,7 @@ class Request:
     params: SamplingParams
     root: PageKey
     arrival: int
+    turn: int
     submitted_s: float
     max_tokens: int
     matching: Matching = "tokens"
@@ -88,6 +89,11 @@ class Sequence:
     def owner(self) -> str:
         """Name under which the ledger knows it."""
         return f"{self.request.id}/{self.index}"
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Its place among all sequences: never two in one."""
+        return self.request.turn, self.request.arrival, self.index
 
     @property
     def num_prompt(self) -> int:

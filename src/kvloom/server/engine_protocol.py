@@ -42,9 +42,10 @@ class ServedEngine(Protocol):
         params: SamplingParams,
         request_id: str | None = None,
         *,
+        client: str = "",
         matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
-        """Yield what each step adds. Raises RequestError before the first update.
+        """Yield what each step adds. Raises RequestError before the first update. Clients get their turns fairly.
 
         Closing the generator, or cancelling the task that waits on it, aborts the request at once.
         """

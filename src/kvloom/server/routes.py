@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
+from kvloom.server.admission import check_sequences
 from kvloom.server.body import read_body
 from kvloom.server.caller import caller_of
 from kvloom.server.chat import ChatReply
@@ -55,6 +56,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
+        check_sequences(body, config.max_request_sequences)
         job = await chat_job(body, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
 
@@ -62,6 +64,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes)
         check_model(body.model)
+        check_sequences(body, config.max_request_sequences)
         job = await completion_job(body, engine.tokenizer)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
