@@ -28,7 +28,7 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """What a caller asked for. ``turn`` and then ``arrival`` order requests; ``submitted_s`` is on the engine's clock."""
+    """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock."""
 
     id: str
     prompt: str | None

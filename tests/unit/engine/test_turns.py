@@ -135,7 +135,7 @@ def test_a_flood_delays_another_client_by_one_batch() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), windows=st.sampled_from([(None, None), (24, None, 24)]))
 def test_answers_do_not_depend_on_turns(seed: int, windows: tuple[int | None, ...]) -> None:
-    """Any clients, little memory: queues stay in order, who is preempted comes last, and the tokens are the oracle's."""
+    """Any clients, little memory: queues stay in order, and the tokens are the oracle's."""
     chance, engine = random.Random(seed), tiny.make_engine(windows, kv_bytes=320_000, step_tokens=24, max_seqs=3)
     base, names = tiny.random_prompt(60, seed), []
     got: dict[str, list[int]] = {}
