@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import uuid
@@ -30,6 +31,8 @@ from kvloom.model.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.5
+_OBEY_S = 0.02
+"""How long commands may keep running requests waiting, between two steps."""
 _CLOSED = "the engine is closed"
 
 
@@ -157,18 +160,20 @@ class AsyncEngine:
 
     def _loop(self) -> None:
         while not self._closing.is_set():
-            self._obey(wait=not self.engine.has_work)
+            busy = self.engine.has_work
+            self._obey(wait=not busy, seconds=_OBEY_S if busy else math.inf)
             if self.engine.has_work and not self._closing.is_set():
                 self._step()
             self._post.send(hurry=not self.engine.has_work)
             self._stats = self.engine.stats()
-        self._obey(wait=False)  # what came in meanwhile is told that it is too late
+        self._obey(wait=False, seconds=math.inf)  # what came in meanwhile is told that it is too late
         for name in list(self._inboxes):
             self._fail(name, _CLOSED)
         self._post.send(hurry=True)
 
-    def _obey(self, wait: bool) -> None:
-        """Carry out all commands there are; when idle, sleep until one comes."""
+    def _obey(self, wait: bool, seconds: float) -> None:
+        """Carry out the commands there are, within ``seconds``; when idle, sleep until one comes."""
+        until_s = self.engine.clock() + seconds
         try:
             command = self._commands.get(timeout=_IDLE_S) if wait else self._commands.get_nowait()
             while True:
@@ -176,6 +181,8 @@ class AsyncEngine:
                     command()
                 except Exception:
                     logger.exception("a command failed")
+                if self.engine.clock() > until_s:
+                    return
                 command = self._commands.get_nowait()
         except queue.Empty:
             return
