@@ -141,6 +141,11 @@ class EngineConfig:
 class ServerConfig:
     """How the HTTP face listens, and to whom. ``port`` 0 takes a free one.
 
+    Bounds, each before any key is looked at: ``max_connections`` at once, of which those without a whole request make
+    room for new ones; ``max_url_bytes``, ``max_headers`` and ``max_header_bytes`` (names and values together) of one
+    request; ``header_seconds`` for its headers, ``body_seconds`` that its body may be silent (on the whole a body must
+    bring 1 KiB a second); ``keep_alive_seconds`` that a connection may be idle after an answer.
+
     Keys: ``api_key`` is one, ``api_keys_file`` names a file of more (``server.keys_file``), ``admin_key`` is one that
     may also reset the cache, as lines marked ``admin`` may. With any of them, everything but ``/health`` and
     ``/version`` needs one, and KV is shared within a key only. Without, all who connect are served, share KV, and may
@@ -160,6 +165,13 @@ class ServerConfig:
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
     max_request_sequences: int = 256
+    max_connections: int = 512
+    max_url_bytes: int = 8 * 2**10
+    max_headers: int = 100
+    max_header_bytes: int = 32 * 2**10
+    header_seconds: float = 20.0
+    body_seconds: float = 30.0
+    keep_alive_seconds: int = 60
     drain_seconds: int = 30
     heartbeat_seconds: float = 10.0
     api_key: str | None = field(default=None, repr=False)
@@ -174,8 +186,12 @@ class ServerConfig:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
             raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
-        if self.max_request_sequences < 1:
-            raise ConfigError(f"max_request_sequences must be at least 1, got {self.max_request_sequences}")
+        for name in ("max_request_sequences", "max_connections", "max_url_bytes", "max_headers", "max_header_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("header_seconds", "body_seconds", "keep_alive_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.drain_seconds < 0:
             raise ConfigError(f"drain_seconds must not be negative, got {self.drain_seconds}")
         if not self.heartbeat_seconds > 0:

@@ -32,6 +32,7 @@ HELP = {
     "stretch": "How many times longer a step may take for new prompts while answers stream",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 takes a free one",
+    "max_connections": "Connections at once",
     "max_request_sequences": "Sequences that one request may ask for: its prompts times n",
     "api_keys_file": "File of API keys: a name and a key a line, and the word admin for who may reset the cache",
     "share_prefixes": "Share KV between keys too, in whole pages",
