@@ -144,7 +144,8 @@ class ServerConfig:
     Bounds, each before any key is looked at: ``max_connections`` at once, of which those without a whole request make
     room for new ones; ``max_url_bytes``, ``max_headers`` and ``max_header_bytes`` (names and values together) of one
     request; ``header_seconds`` for its headers, ``body_seconds`` that its body may be silent (on the whole a body must
-    bring 1 KiB a second); ``keep_alive_seconds`` that a connection may be idle after an answer.
+    bring 1 KiB a second), ``send_seconds`` that nothing of an answer may be taken; ``keep_alive_seconds`` that a
+    connection may be idle after an answer.
 
     Keys: ``api_key`` is one, ``api_keys_file`` names a file of more (``server.keys_file``), ``admin_key`` is one that
     may also reset the cache, as lines marked ``admin`` may. With any of them, everything but ``/health`` and
@@ -171,6 +172,7 @@ class ServerConfig:
     max_header_bytes: int = 32 * 2**10
     header_seconds: float = 20.0
     body_seconds: float = 30.0
+    send_seconds: float = 60.0
     keep_alive_seconds: int = 60
     drain_seconds: int = 30
     heartbeat_seconds: float = 10.0
@@ -189,7 +191,7 @@ class ServerConfig:
         for name in ("max_request_sequences", "max_connections", "max_url_bytes", "max_headers", "max_header_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("header_seconds", "body_seconds", "keep_alive_seconds"):
+        for name in ("header_seconds", "body_seconds", "send_seconds", "keep_alive_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.drain_seconds < 0:

@@ -248,6 +248,18 @@ async def test_an_idle_connection_is_closed() -> None:
         assert (await server.rest(reader, writer)).endswith(b'{"status":"ok"}')
 
 
+async def test_an_answer_that_nobody_reads_is_given_up() -> None:
+    word = "w" * 12_000_000
+    async with listening(send_seconds=0.5) as server:
+        body = json.dumps({"model": "mock", "prompt": word, "max_tokens": 1, "echo": True}).encode()
+        _, writer = await server.connect()
+        writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        async with asyncio.timeout(10):
+            while not server.engine.generated or server.connections:
+                await asyncio.sleep(0.05)
+        writer.close()
+
+
 async def test_slow_connections_make_room_for_new_ones() -> None:
     """More than there is room for, of each kind: others are served all the while."""
     async with listening(max_connections=8) as server:
@@ -331,8 +343,11 @@ async def test_leaving_ends_the_request_before_a_pipelined_one() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"max_connections": 0}, {"max_headers": 0}, {"header_seconds": 0}, {"body_seconds": float("inf")}]
-    + [{"keep_alive_seconds": -1}, {"max_url_bytes": -5}, {"max_header_bytes": 0}, {"body_seconds": float("nan")}],
+    [
+        *({"max_connections": 0}, {"max_headers": 0}, {"header_seconds": 0}, {"body_seconds": float("inf")}),
+        *({"keep_alive_seconds": -1}, {"max_url_bytes": -5}, {"max_header_bytes": 0}, {"body_seconds": float("nan")}),
+        {"send_seconds": 0},
+    ],
 )
 def test_bounds_that_cannot_be(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -1,9 +1,9 @@
 """HTTP connections of which every part is bounded, while it arrives and before any key is looked at.
 
-            first byte          headers complete         message complete        answer complete
-    IDLE ------- HEAD ---------------- BODY --------------- IDLE ------------------ IDLE
-       header_seconds             body_seconds                        keep_alive_seconds
-       max_url_bytes, max_headers, max_header_bytes
+    IDLE --- first byte ---> HEAD --- headers complete ---> BODY --- message complete ---> IDLE
+     keep_alive_seconds       header_seconds                 body_seconds                   send_seconds, until the
+                              max_url_bytes, max_headers,                                   answer is complete
+                              max_header_bytes
 
 A connection on which a request is still arriving, or which is idle, makes room for a new one when there are too many:
 slow clients cannot keep others out. Whatever cannot go on is told why, in OpenAI's shape.
@@ -63,6 +63,7 @@ class Connection(HttpToolsProtocol):
         self._stage = Stage.IDLE
         self._serving: deque[RequestResponseCycle] = deque()  # begun or pipelined, and not answered yet
         self._clock: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._refused = False
         self._reply = refusals.INVALID
         self._head_bytes = self._num_headers = 0
@@ -86,6 +87,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.arriving.pop(self, None)
         self._stop_clock()
+        self._is_read()
         for cycle in self._serving:  # uvicorn tells the last one only
             _disconnect(cycle)
         self.pipeline.clear()
@@ -149,6 +151,14 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has stopped, for whatever reason."""
         self._refuse(self._reply)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_read()
 
     def shutdown(self) -> None:
         """The server stops: who is only being told why need not be waited for."""
@@ -240,6 +250,11 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusals.body_too_slow(self.limits))
         else:
             self._set_clock(patience_s / 4, self._look_at_body)
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _set_clock(self, seconds: float, then: Any) -> None:
         self._stop_clock()
