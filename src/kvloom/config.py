@@ -139,30 +139,80 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the HTTP face listens. ``port`` 0 takes a free one; without ``api_key`` it serves all who connect.
+    """How the HTTP face listens, and to whom. ``port`` 0 takes a free one.
+
+    Bounds, each before any key is looked at: ``max_connections`` at once, of which those without a whole request make
+    room for new ones; ``max_url_bytes``, ``max_headers`` and ``max_header_bytes`` (names and values together) of one
+    request; ``header_seconds`` for its headers, ``body_seconds`` that its body may be silent (on the whole a body must
+    bring 1 KiB a second), ``send_seconds`` that nothing of an answer may be taken; ``keep_alive_seconds`` that a
+    connection may be idle after an answer.
+
+    Keys: ``api_key`` is one, ``api_keys_file`` names a file of more (``server.keys_file``), ``admin_key`` is one that
+    may also reset the cache, as lines marked ``admin`` may. With any of them, everything but ``/health`` and
+    ``/version`` needs one, and KV is shared within a key only. Without, all who connect are served, share KV, and may
+    reset the cache if ``host`` is a loopback address.
+
+    ``share_prefixes``: KV is shared between all clients, in whole pages: nobody can guess the prompts of others token
+    by token, but a page that is guessed as a whole can be told from one that is not. ``open_metrics``: ``/metrics``
+    and ``/cache`` need no key. ``cors_origins``: where pages in browsers may come from, divided by commas; ``*`` is
+    anywhere.
 
     ``drain_seconds``: how long requests in flight may run on after a signal to stop. ``heartbeat_seconds``: after so
-    much silence a stream gets a comment, so that proxies do not cut it.
+    much silence a stream gets a comment, so that proxies do not cut it. ``max_request_sequences``: prompts times ``n``
+    of one request.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
+    max_request_sequences: int = 256
+    max_connections: int = 512
+    max_url_bytes: int = 8 * 2**10
+    max_headers: int = 100
+    max_header_bytes: int = 32 * 2**10
+    header_seconds: float = 20.0
+    body_seconds: float = 30.0
+    send_seconds: float = 60.0
+    keep_alive_seconds: int = 60
     drain_seconds: int = 30
     heartbeat_seconds: float = 10.0
     api_key: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    api_keys_file: str | None = None
+    share_prefixes: bool = False
+    open_metrics: bool = False
+    cors_origins: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
             raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
+        for name in ("max_request_sequences", "max_connections", "max_url_bytes", "max_headers", "max_header_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("header_seconds", "body_seconds", "send_seconds", "keep_alive_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.drain_seconds < 0:
             raise ConfigError(f"drain_seconds must not be negative, got {self.drain_seconds}")
         if not self.heartbeat_seconds > 0:
             raise ConfigError(f"heartbeat_seconds must be positive, got {self.heartbeat_seconds}")
         if self.api_key == "":
             raise ConfigError("the api key is empty", hint="unset KVLOOM_API_KEY to serve without a key")
+        if self.admin_key == "":
+            raise ConfigError("the admin key is empty", hint="unset KVLOOM_ADMIN_KEY to serve without one")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ConfigError(
+                    f"cors_origins: `{origin}` is not an origin",
+                    hint="write it like https://app.example, without a path; * is anywhere",
+                )
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """``cors_origins``, one by one."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",")) if self.cors_origins else ()
 
 
 def default_threads() -> int:

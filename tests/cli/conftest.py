@@ -83,4 +83,5 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Backend:
         monkeypatch.setattr(backend, name, getattr(made, name))
     monkeypatch.delenv("KVLOOM_DEBUG", raising=False)
     monkeypatch.delenv("KVLOOM_API_KEY", raising=False)
+    monkeypatch.delenv("KVLOOM_ADMIN_KEY", raising=False)
     return made

@@ -118,6 +118,9 @@ def test_debug_shows_where(fake: Backend, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("port = 'http'", "error: setting `port` must be a whole number, got 'http'"),
         ("port = true", "error: setting `port` must be a whole number, got True"),
+        ("share_prefixes = 1", "error: setting `share_prefixes` must be true or false, got 1"),
+        ("share_prefixes = 'yes'", "error: setting `share_prefixes` must be true or false, got 'yes'"),
+        ("admin_key = 'x'", "has an unknown setting `admin_key`"),
         ("speed = 3", "has an unknown setting `speed`"),
         ("api_key = 'x'", "has an unknown setting `api_key`"),
         ("port = ", "is not valid TOML"),

@@ -27,7 +27,7 @@ def test_every_setting_comes_from_a_config() -> None:
         for owner in (EngineConfig, CacheConfig, SchedulerConfig, ServerConfig)
         for field in dataclasses.fields(owner)
     }
-    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "api_key"}
+    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "api_key", "admin_key"}
     assert set(HELP) <= set(SETTINGS)
 
 

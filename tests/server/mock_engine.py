@@ -17,6 +17,7 @@ from kvloom.engine.outputs import (
     TokenLogprobs,
 )
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
 
@@ -73,6 +74,7 @@ class MockEngine:
     aborted: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     finished: dict[str, int] = field(default_factory=dict)
     generated: int = 0
     hits: int = 0
@@ -82,10 +84,17 @@ class MockEngine:
     _cache: set[tuple[str | None, tuple[int, ...]]] = field(default_factory=set)
 
     async def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        client: str = "",
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         self._admit(ids, params)
+        self.clients.append(client)
         name = request_id or f"request-{len(self.seen)}"
         assert name not in self.seen, f"request id {name} was used twice"
         self.seen.append(name)

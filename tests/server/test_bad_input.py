@@ -108,7 +108,7 @@ TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [2**40]}, "must be a string, a list", "prompt"),
     ({"prompt": {"a": 1}}, "must be a string, a list", "prompt"),
     ({"prompt": [777]}, "token ids must be below", "prompt"),
-    ({"prompt": ["a"] * 1025}, "1025 entries, at most 1024", "prompt"),
+    ({"prompt": ["a"] * 257}, "257 prompts with n = 1 make 257 sequences, at most 256 are allowed", "prompt"),
     ({"prompt": "word " * 100}, "101 tokens, the context holds 64 (hint: shorten", "prompt"),
     ({"suffix": "x"}, "`suffix` is not supported", "suffix"),
     ({"best_of": 2}, "`best_of` other than `n`", "best_of"),
@@ -239,6 +239,6 @@ async def test_the_key_guards(engine: MockEngine) -> None:
         assert engine.resets == 0
         good = {"Authorization": "Bearer secret-key"}
         assert (await http.get("/v1/models", headers=good)).status_code == 200
-        assert (await http.post("/cache/reset", headers=good)).status_code == 200
+        assert (await http.get("/cache", headers=good)).status_code == 200
         assert (await http.get("/health")).status_code == 200
     assert "secret-key" not in json.dumps(repr(ServerConfig(api_key="secret-key")))

@@ -96,7 +96,7 @@ def chat(
 @app.command()
 @with_settings("engine", "cache", "scheduler", "server")
 def serve(model: Model, settings: Settings) -> None:
-    """Serve a model over HTTP, as OpenAI's API does. If KVLOOM_API_KEY is set, clients must send it."""
+    """Serve a model over HTTP, as OpenAI's API does. Clients must send KVLOOM_API_KEY, or KVLOOM_ADMIN_KEY, if set."""
     from kvloom.cli.serving import serve_model
 
     serve_model(model, settings)

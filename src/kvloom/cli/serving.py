@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
+from kvloom.cli.notices import notices
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, default_threads
 from kvloom.server.app import create_app
+from kvloom.server.keys import Keyring
 from kvloom.server.run import bind, serve, url_of
 
 if TYPE_CHECKING:
@@ -18,16 +20,17 @@ if TYPE_CHECKING:
 
 def serve_model(model: str, settings: Settings) -> None:
     """Serve until a signal. What can be wrong without the model is found before it is loaded."""
-    config, server = settings.engine(model), settings.server(os.environ.get("KVLOOM_API_KEY"))
+    config, server = settings.engine(model), settings.server(os.environ)
+    keyring = Keyring.of(server)
     manifest = backend.resolve(model)
     with bind(server) as bound:
         engine = backend.open_engine(config)
         try:
-            for line in banner(manifest, engine, config):
+            for line in (*banner(manifest, engine, config), *notices(server, keyring)):
                 say(line)
             bound.listen()  # from here on clients may come
-            say(f"serving    {url_of(bound)}/v1{' (API key required)' if server.api_key else ''}")
-            serve(create_app(engine, server), bound, server)
+            say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
+            serve(create_app(engine, server, keyring), bound, server)
         finally:
             engine.close()
     say("stopped")

@@ -32,11 +32,17 @@ HELP = {
     "stretch": "How many times longer a step may take for new prompts while answers stream",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 takes a free one",
+    "max_connections": "Connections at once",
+    "max_request_sequences": "Sequences that one request may ask for: its prompts times n",
+    "api_keys_file": "File of API keys: a name and a key a line, and the word admin for who may reset the cache",
+    "share_prefixes": "Share KV between keys too, in whole pages",
+    "open_metrics": "Tell /metrics and /cache without a key",
+    "cors_origins": "Where pages in browsers may come from, divided by commas; * is anywhere",
 }
 """The settings that have a flag. The others are for the file."""
 
-_UNSAID = {"max_model_len": "the model's", "threads": "all cores"}
-_ELSEWHERE = {"model", "cache", "scheduler", "api_key"}  # an argument, the parts, and a secret
+_UNSAID = {"max_model_len": "the model's", "threads": "all cores", "api_keys_file": "none", "cors_origins": "none"}
+_ELSEWHERE = {"model", "cache", "scheduler", "api_key", "admin_key"}  # an argument, the parts, and secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,18 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        """What is on or off has two."""
+        word = self.name.replace("_", "-")
+        return f"--{word}/--no-{word}" if self.kinds == (bool,) else f"--{word}"
 
     def check(self, value: Any) -> None:
         """Raises ConfigError when ``value``, from a file, has the wrong type."""
-        if not isinstance(value, _accepted(self.kinds)) or isinstance(value, bool):
+        if not isinstance(value, _accepted(self.kinds)) or (isinstance(value, bool) and bool not in self.kinds):
             kinds = " or ".join(_WORDS[kind] for kind in self.kinds)
             raise ConfigError(f"setting `{self.name}` must be {kinds}, got {value!r}")
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "a string"}
+_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 def _accepted(kinds: tuple[type, ...]) -> tuple[type, ...]:
@@ -100,9 +108,10 @@ class Settings:
             **self._of(EngineConfig),
         )
 
-    def server(self, api_key: str | None) -> ServerConfig:
-        """Raises ConfigError."""
-        return ServerConfig(api_key=api_key, **self._of(ServerConfig))
+    def server(self, environment: Mapping[str, str]) -> ServerConfig:
+        """Raises ConfigError. The secrets come from ``environment``."""
+        key, admin = environment.get("KVLOOM_API_KEY"), environment.get("KVLOOM_ADMIN_KEY")
+        return ServerConfig(api_key=key, admin_key=admin, **self._of(ServerConfig))
 
     def _of(self, owner: type) -> dict[str, Any]:
         return {name: value for name, value in self.values.items() if SETTINGS[name].owner is owner}
@@ -149,7 +158,7 @@ def with_settings(*parts: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def _option(setting: Setting) -> inspect.Parameter:
     kind = str if str in setting.kinds else setting.kinds[0]
-    default = _UNSAID.get(setting.name, setting.default)
+    default = _UNSAID.get(setting.name, "off" if setting.default is False else setting.default)
     panel = "Server" if setting.owner is ServerConfig else "Engine"
     option = typer.Option(setting.flag, help=HELP[setting.name], show_default=str(default), rich_help_panel=panel)
     return _parameter(setting.name, Annotated[kind | None, option])

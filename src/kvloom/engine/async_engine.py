@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import uuid
@@ -22,6 +23,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 from kvloom.errors import InternalError, KvloomError
 from kvloom.model.tokenizer import Tokenizer
@@ -29,6 +31,8 @@ from kvloom.model.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.5
+_OBEY_S = 0.02
+"""How long commands may keep running requests waiting, between two steps."""
 _CLOSED = "the engine is closed"
 
 
@@ -68,13 +72,23 @@ class AsyncEngine:
         return self._stats
 
     async def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        client: str = "",
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
         ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
-        self._command(lambda: self._submit(name, ids, params, text, inbox))
+
+        def submit() -> None:
+            self.engine.submit(name, ids, params, text, client=client, matching=matching)
+
+        self._command(lambda: self._submit(name, submit, inbox))
         finished = False
         try:
             while not finished:
@@ -146,18 +160,20 @@ class AsyncEngine:
 
     def _loop(self) -> None:
         while not self._closing.is_set():
-            self._obey(wait=not self.engine.has_work)
+            busy = self.engine.has_work
+            self._obey(wait=not busy, seconds=_OBEY_S if busy else math.inf)
             if self.engine.has_work and not self._closing.is_set():
                 self._step()
             self._post.send(hurry=not self.engine.has_work)
             self._stats = self.engine.stats()
-        self._obey(wait=False)  # what came in meanwhile is told that it is too late
+        self._obey(wait=False, seconds=math.inf)  # what came in meanwhile is told that it is too late
         for name in list(self._inboxes):
             self._fail(name, _CLOSED)
         self._post.send(hurry=True)
 
-    def _obey(self, wait: bool) -> None:
-        """Carry out all commands there are; when idle, sleep until one comes."""
+    def _obey(self, wait: bool, seconds: float) -> None:
+        """Carry out the commands there are, within ``seconds``; when idle, sleep until one comes."""
+        until_s = self.engine.clock() + seconds
         try:
             command = self._commands.get(timeout=_IDLE_S) if wait else self._commands.get_nowait()
             while True:
@@ -165,6 +181,8 @@ class AsyncEngine:
                     command()
                 except Exception:
                     logger.exception("a command failed")
+                if self.engine.clock() > until_s:
+                    return
                 command = self._commands.get_nowait()
         except queue.Empty:
             return
@@ -187,11 +205,11 @@ class AsyncEngine:
         if update.finished:
             self._inboxes.pop(update.request_id, None)
 
-    def _submit(self, name: str, ids: list[int], params: SamplingParams, text: str | None, inbox: Inbox) -> None:
+    def _submit(self, name: str, submit: Callable[[], None], inbox: Inbox) -> None:
         try:
             if self._closing.is_set():
                 raise InternalError(_CLOSED)
-            self.engine.submit(name, ids, params, text)
+            submit()
         except KvloomError as error:
             self._post.add(inbox, error)
         except Exception:

@@ -15,7 +15,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Request, Sequence
+from kvloom.engine.request import Matching, Request, Sequence
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler import Draft, Scheduler
 from kvloom.engine.scheduler.admit import Admit
@@ -24,6 +24,7 @@ from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
 from kvloom.engine.scheduler.share import PromptShare
+from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
@@ -87,7 +88,8 @@ class Engine:
         ghosts = sum(self.budget_bytes // fmt.page_bytes for fmt in self.layout.formats)
         self.ledger = Ledger(arena, Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts)), self.retention)
         self.pages = Pages(self.ledger)
-        self.admit = Admit(self.ledger, Fit(self.pages, self.layout), self.pages, scheduling.max_seqs, self.clock)
+        self.turns, fit = Turns(), Fit(self.pages, self.layout)
+        self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
         self.grow = GrowOrPreempt(self.pages)
         self.share = PromptShare(scheduling.stretch)
         stages = (ChunkRunning(self.share), self.grow, self.admit)
@@ -109,11 +111,25 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def submit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, prompt: str | None = None) -> None:
-        """Queue a request. Raises RequestError when it can never be served; then nothing has changed."""
+    def submit(
+        self,
+        request_id: str,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        prompt: str | None = None,
+        *,
+        client: str = "",
+        matching: Matching = "tokens",
+    ) -> None:
+        """Queue a request. Raises RequestError when it can never be served; then nothing has changed.
+
+        Clients get their turns one after another, a client's own requests in order of arrival.
+        """
         self._validate(request_id, prompt_ids, params)
         root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=params.cache_salt)
         room = self.max_len - len(prompt_ids)
+        if not self.requests:
+            self.turns.rest()
         request = Request(
             id=request_id,
             prompt=prompt,
@@ -121,8 +137,10 @@ class Engine:
             params=params,
             root=root,
             arrival=self._arrivals,
+            turn=self.turns.take(client, params.n),
             submitted_s=self.clock(),
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+            matching=matching,
         )
         self._arrivals += 1
         self.prompt_tokens += len(prompt_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
@@ -14,6 +15,10 @@ from kvloom.memory.keys import extend_keys
 from kvloom.memory.table import PageTable
 from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
 
+Matching = Literal["tokens", "pages"]
+"""How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
+by token. Both give the same answers."""
+
 
 class Status(Enum):
     WAITING = "waiting"  # holds no pages
@@ -23,7 +28,7 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """What a caller asked for. ``arrival`` orders requests; ``submitted_s`` is on the engine's clock."""
+    """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock."""
 
     id: str
     prompt: str | None
@@ -31,8 +36,10 @@ class Request:
     params: SamplingParams
     root: PageKey
     arrival: int
+    turn: int
     submitted_s: float
     max_tokens: int
+    matching: Matching = "tokens"
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)
@@ -82,6 +89,11 @@ class Sequence:
     def owner(self) -> str:
         """Name under which the ledger knows it."""
         return f"{self.request.id}/{self.index}"
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Its place among all sequences: never two in one."""
+        return self.request.turn, self.request.arrival, self.index
 
     @property
     def num_prompt(self) -> int:

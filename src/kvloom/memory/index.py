@@ -65,13 +65,19 @@ class Index:
                 best = self.entries[key], shared
         return best
 
-    def explain(self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int) -> Why:
-        """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``."""
+    def explain(
+        self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int, *, inside: bool = True
+    ) -> Why:
+        """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``. ``inside``: look into pages.
+
+        Another salt is the last thing looked at: it only ever stands where ``NEW`` would stand without it, so that
+        whoever may not know of other salts is told the whole truth otherwise.
+        """
         if key in self._ghosts:
             return self._ghosts[key]
-        if self._contents[content]:
-            return Why.OTHER_SALT
-        return Why.DIFFERS if self.diverges(parent, tokens) else Why.NEW
+        if inside and self.diverges(parent, tokens):
+            return Why.DIFFERS
+        return Why.OTHER_SALT if self._contents[content] else Why.NEW
 
     def diverges(self, parent: PageKey, tokens: Sequence[int]) -> bool:
         """True when something that begins like ``tokens`` is stored after ``parent``, and goes on differently."""

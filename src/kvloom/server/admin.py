@@ -7,34 +7,38 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from kvloom.server.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import NOT_ALIVE
 from kvloom.server.metrics import Metrics
+from kvloom.server.public_stats import public_stats
 
 
 def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
-    router = APIRouter()
+    router, look = APIRouter(), ["GET", "HEAD"]
 
-    @router.get("/health")
+    @router.api_route("/health", methods=look)
     async def health() -> JSONResponse:
         return JSONResponse({"status": "ok"}) if engine.alive else NOT_ALIVE.response()
 
-    @router.get("/version")
+    @router.api_route("/version", methods=look)
     async def tell_version() -> JSONResponse:
         return JSONResponse({"version": version("kvloom")})
 
-    @router.get("/metrics")
+    @router.api_route("/metrics", methods=look)
     async def scrape() -> Response:
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @router.get("/cache")
+    @router.api_route("/cache", methods=look)
     async def cache() -> JSONResponse:
-        return JSONResponse(dataclasses.asdict(engine.stats()))
+        return JSONResponse(dataclasses.asdict(public_stats(engine.stats())))
 
     @router.post("/cache/reset")
-    async def reset() -> JSONResponse:
+    async def reset(request: Request) -> JSONResponse:
+        caller_of(request).check_admin()
         await engine.reset_cache()
         return JSONResponse({"status": "ok"})
 

@@ -1,35 +1,33 @@
-"""The outermost layer: request ids, the API key, and the net under everything."""
+"""The outermost layer: request ids, who is asking, and the net under everything."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kvloom.server.access import Access
 from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
-_GUARDED = ("/v1/", "/cache")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Edge:
-    """Echo or make ``x-request-id``, demand the key on ``/v1`` and ``/cache``, answer what is left."""
+    """Echo or make ``x-request-id``, let in whom ``access`` lets in, answer what is left."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
-        self.expected = f"Bearer {api_key}".encode() if api_key is not None else None
+        self.access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
+        request_id = Headers(scope=scope).get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         started = False
@@ -41,9 +39,11 @@ class Edge:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        if not self._admits(scope["path"], headers):
+        caller = self.access.caller(scope)
+        if caller is None:
             await UNAUTHORIZED.response()(scope, receive, send_with_id)
             return
+        scope.setdefault("state", {})["caller"] = caller
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -56,8 +56,3 @@ class Edge:
             answer = reply_to(error)
             if not started:
                 await answer.response()(scope, receive, send_with_id)
-
-    def _admits(self, path: str, headers: Headers) -> bool:
-        if self.expected is None or not path.startswith(_GUARDED):
-            return True
-        return secrets.compare_digest(headers.get("authorization", "").encode(), self.expected)

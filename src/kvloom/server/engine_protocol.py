@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 
 
@@ -36,9 +37,15 @@ class ServedEngine(Protocol):
         ...
 
     def stream(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        client: str = "",
+        matching: Matching = "tokens",
     ) -> AsyncGenerator[RequestUpdate, None]:
-        """Yield what each step adds. Raises RequestError before the first update.
+        """Yield what each step adds. Raises RequestError before the first update. Clients get their turns fairly.
 
         Closing the generator, or cancelling the task that waits on it, aborts the request at once.
         """

@@ -30,6 +30,10 @@ class BodyTooLarge(RequestError):
     """The request's body exceeds ``max_body_bytes``."""
 
 
+class AdminOnly(RequestError):
+    """Only who has an admin key may do this."""
+
+
 class RequestAborted(KvloomError):
     """The engine ended the request before its answer was complete."""
 
@@ -72,6 +76,8 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(400, _words(error), param=error.param, code="context_length_exceeded")
         case BodyTooLarge():
             return ErrorReply(413, _words(error), code="request_too_large")
+        case AdminOnly():
+            return ErrorReply(403, _words(error), "permission_error", code="admin_only")
         case RequestError():
             return ErrorReply(400, _words(error), param=error.param)
         case ModelNotFound():

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.stats import EngineStats
 from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.public_stats import public_stats
 
 _FIRST_TOKEN_S = (
     0.001,
@@ -114,7 +115,7 @@ class _EngineCollector(Collector):
         return iter(())  # names are fixed and ours: no scrape is needed at registration
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._engine.stats()
+        stats = public_stats(self._engine.stats())
         label = self._engine.model_name
         for name, help_text, value in _gauges(stats):
             gauge = GaugeMetricFamily(name, help_text, labels=("model_name",))

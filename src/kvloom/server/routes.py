@@ -10,7 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
+from kvloom.server.admission import check_sequences
 from kvloom.server.body import read_body
+from kvloom.server.caller import caller_of
 from kvloom.server.chat import ChatReply
 from kvloom.server.completion import CompletionReply
 from kvloom.server.disconnect import ClientGone, unless_gone
@@ -54,6 +56,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
+        check_sequences(body, config.max_request_sequences)
         job = await chat_job(body, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
 
@@ -61,6 +64,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes)
         check_model(body.model)
+        check_sequences(body, config.max_request_sequences)
         job = await completion_job(body, engine.tokenizer)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
@@ -76,7 +80,7 @@ async def _answer(
     body: ChatRequest | CompletionRequest,
     reply: Reply,
 ) -> Response:
-    updates = run_job(engine, metrics, reply.job, reply.id)
+    updates = run_job(engine, metrics, reply.job, reply.id, caller_of(request))
     if body.stream:
         return EventStream(events(reply, updates, body.include_usage), config.heartbeat_seconds)
     try:

@@ -13,8 +13,7 @@ from fastapi import FastAPI
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError
-
-_KEEP_ALIVE_S = 60
+from kvloom.server.connection import connection_class
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -50,14 +49,14 @@ def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
         uvicorn.Config(
             app,
             loop="auto",
-            http="auto",
+            http=connection_class(config),
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # warnings are of what clients do wrong
             access_log=False,
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=config.keep_alive_seconds,
             timeout_graceful_shutdown=config.drain_seconds,
         )
     )

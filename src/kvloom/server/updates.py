@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.errors import InternalError
+from kvloom.server.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.job import Job
 from kvloom.server.metrics import Metrics
 
+Stream = AsyncGenerator[RequestUpdate, None]
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
+
+_AT_ONCE = 16
+"""Prompts of one body that are handed over before others have the event loop again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +29,23 @@ class _Ended:
     error: BaseException | None
 
 
-async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str) -> Updates:
+async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts whatever still runs.
 
     Raises RequestError before any update of the prompt at fault, RequestAborted or InternalError later.
     """
-    streams = [
-        engine.stream(prompt.token_ids, job.params, f"{reply_id}-{index}") for index, prompt in enumerate(job.prompts)
-    ]
-    if len(streams) == 1:  # no layer in between: this runs for every token
-        async with aclosing(streams[0]) as updates:
+    params = caller.own(job.params)
+
+    def ask(index: int) -> Stream:
+        ids, name = job.prompts[index].token_ids, f"{reply_id}-{index}"
+        return engine.stream(ids, params, name, client=caller.client, matching=caller.matching)
+
+    if len(job.prompts) == 1:  # no layer in between: this runs for every token
+        async with aclosing(ask(0)) as updates:
             async for update in updates:
                 yield 0, _checked(update, metrics)
     else:
-        async with aclosing(_merged(streams)) as pairs:
+        async with aclosing(_merged(ask, len(job.prompts))) as pairs:
             async for index, update in pairs:
                 yield index, _checked(update, metrics)
 
@@ -52,22 +60,29 @@ def _checked(update: RequestUpdate, metrics: Metrics) -> RequestUpdate:
     return update
 
 
-async def _merged(streams: list[AsyncGenerator[RequestUpdate, None]]) -> Updates:
+async def _merged(ask: Callable[[int], Stream], count: int) -> Updates:
     queue: asyncio.Queue[tuple[int, RequestUpdate | _Ended]] = asyncio.Queue()
 
-    async def pump(index: int, stream: AsyncGenerator[RequestUpdate, None]) -> None:
+    async def pump(index: int) -> None:
         error: BaseException | None = None
         try:
-            async with aclosing(stream) as updates:
+            async with aclosing(ask(index)) as updates:
                 async for update in updates:
                     queue.put_nowait((index, update))
         except Exception as raised:
             error = raised
         queue.put_nowait((index, _Ended(error)))
 
-    pumps = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    async def start() -> None:
+        for index in range(count):
+            pumps.append(asyncio.create_task(pump(index)))
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+
+    pumps: list[asyncio.Task[None]] = []
+    starter = asyncio.create_task(start())
     try:
-        left = len(pumps)
+        left = count
         while left:
             index, item = await queue.get()
             if not isinstance(item, _Ended):
@@ -77,6 +92,8 @@ async def _merged(streams: list[AsyncGenerator[RequestUpdate, None]]) -> Updates
             else:
                 left -= 1
     finally:
+        starter.cancel()
+        await asyncio.gather(starter, return_exceptions=True)
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)

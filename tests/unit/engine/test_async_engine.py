@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 
@@ -101,7 +102,7 @@ async def test_closing_ends_open_streams_and_refuses_new_ones() -> None:
 
 
 async def test_a_failing_submit_is_told_and_nothing_else_suffers(engine: AsyncEngine, monkeypatch) -> None:
-    monkeypatch.setattr(engine.engine, "submit", lambda *a: 1 / 0)
+    monkeypatch.setattr(engine.engine, "submit", lambda *a, **k: 1 / 0)
     with pytest.raises(InternalError, match="internal error"):
         await last(engine, PROMPT)
     monkeypatch.undo()
@@ -159,3 +160,26 @@ async def test_storm(windows: tuple[int | None, ...]) -> None:
     assert [n for n, got in results if got == []] == [], "these got other tokens than alone"
     assert (stats.running, stats.waiting, stats.cache.held_pages) == (0, 0, 0)
     assert sum(stats.finished.values()) == 80
+
+
+async def test_a_flood_of_commands_does_not_keep_streams_waiting(engine: AsyncEngine, monkeypatch) -> None:
+    """Between two steps only so many are carried out."""
+    core, submitted, between = engine.engine, engine.engine.submit, []
+
+    def slow(*arguments: object, **named: object) -> None:
+        between[-1] += 1
+        time.sleep(0.005)
+        submitted(*arguments, **named)
+
+    def step() -> list:
+        between.append(0)
+        return type(core).step(core)
+
+    monkeypatch.setattr(core, "step", step)
+    forever = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
+    async with aclosing(engine.stream(PROMPT, forever)) as updates:
+        await anext(updates)
+        monkeypatch.setattr(core, "submit", slow)
+        await asyncio.gather(*(last(engine, [n + 1]) for n in range(40)))
+    assert sum(between) == 40
+    assert max(between) <= 10

@@ -63,6 +63,14 @@ def test_explain(tokens: list[int], content: int, why: Why) -> None:
     assert stored().explain(page_key(ROOT, tokens), ROOT, tokens, content) is why
 
 
+def test_another_salt_stands_only_where_new_would() -> None:
+    """So that counting it as new hides it wholly."""
+    index, tokens = stored(), [*A[:3], 77]
+    alone = index.explain(page_key(ROOT, tokens), ROOT, tokens, 99)
+    index.add(KEY_B, [5], 16, 99, 0, PageId(9))
+    assert index.explain(page_key(ROOT, tokens), ROOT, tokens, 99) is alone is Why.DIFFERS
+
+
 def test_ghosts_tell_what_happened_and_vanish_when_stored_again() -> None:
     index = stored()
     index.forget(PageId(1), Why.EVICTED)

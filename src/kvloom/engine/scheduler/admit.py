@@ -1,4 +1,4 @@
-"""Admit: start waiting sequences in order of arrival while there are rows, places and memory."""
+"""Admit: start waiting sequences in their order while there are rows, places and memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
 from kvloom.segment import RAM, Reused, SpanSet
@@ -17,13 +18,14 @@ from kvloom.segment import RAM, Reused, SpanSet
 
 @dataclass
 class Admit:
-    """First come, first served; but who would compute a page that another is computing now waits a step."""
+    """Who is first in order starts first; but who would compute a page that another is computing now waits a step."""
 
     ledger: Ledger
     fit: Fit
     pages: Pages
     max_seqs: int
     clock: Callable[[], float]
+    turns: Turns
     hit_tokens: int = 0
     miss_tokens: int = 0
 
@@ -49,6 +51,7 @@ class Admit:
                 continue
             queues.remove(sequence)
             queues.start(sequence)
+            self.turns.started(sequence.request.turn)
             self._account(sequence, started)
             self._announce(sequence)
             chunk = Chunk(sequence, sequence.gaps.first(draft.room(sequence)))

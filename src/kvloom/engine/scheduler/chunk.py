@@ -1,4 +1,4 @@
-"""Chunk: split the row budget. Sequences that need one row go first, then the others in order of arrival.
+"""Chunk: split the row budget. Sequences that need one row go first, then the others in order.
 
 A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
 Prompts that were there when the oldest of those answers began get all rows that are left: requests that arrive

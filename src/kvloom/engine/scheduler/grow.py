@@ -1,4 +1,4 @@
-"""Grow: find a page for every row of the step; if there is none, the latest arrival gives its memory up."""
+"""Grow: find a page for every row of the step; if there is none, the last in order gives its memory up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.policy.actions import Drop
 
 @dataclass
 class GrowOrPreempt:
-    """Earlier arrivals win: a sequence is only ever preempted for one that came before it."""
+    """Who is earlier in order wins: a sequence is only ever preempted for one that comes before it."""
 
     pages: Pages
     preemptions: int = 0

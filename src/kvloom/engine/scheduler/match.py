@@ -2,7 +2,8 @@
 
 Look-up does not stop at the first miss: pages after a hole are hits too. A position counts as covered only if every
 layer group has what later rows will read; where a window layer gave its pages back, positions are computed again from
-far enough back that every row finds its window.
+far enough back that every row finds its window. A request that matches in pages sees nothing of what is inside a
+page: no tails, and no reason that would tell of one.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class _Stored:
 def match(sequence: Sequence, index: Index) -> Match:
     """Match all tokens of a waiting sequence."""
     length = len(sequence.tokens)
-    last = SpanSet((Span(length - 1, length),))
+    last = _last(sequence)
     sequence.extend_identity()
     if sequence.wants_prompt_scores:
         return Match(SpanSet.full(length), misses=(Miss(Span(0, length), Why.NOT_ASKED),))
@@ -75,6 +76,13 @@ def match(sequence: Sequence, index: Index) -> Match:
     )
 
 
+def _last(sequence: Sequence) -> SpanSet:
+    """What is computed in any case, for its logits: a token, or what there is of its page."""
+    length = len(sequence.tokens)
+    start = length - 1 if sequence.request.matching == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
+    return SpanSet((Span(start, length),))
+
+
 def _collect(sequence: Sequence, index: Index, entries: list[Entry | None]) -> _Stored:
     length = len(sequence.tokens)
     stored = _Stored([SpanSet() for _ in sequence.tables])
@@ -85,7 +93,8 @@ def _collect(sequence: Sequence, index: Index, entries: list[Entry | None]) -> _
                 stored.hits.append(Hit(group, n, page))
                 spans[group].append(Span(n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS))
     missing = [n for n in range(-(-length // PAGE_TOKENS)) if n >= len(entries) or entries[n] is None]
-    for n in sorted({missing[0], missing[-1]} if missing else set()):
+    inside = missing and sequence.request.matching == "tokens"
+    for n in sorted({missing[0], missing[-1]} if inside else set()):
         near = index.nearest(sequence.parent_key(n), sequence.page_tokens(n))
         if near is not None:
             entry, shared = near
@@ -148,10 +157,9 @@ def _explain(
     gaps: SpanSet,
 ) -> tuple[Miss, ...]:
     reasons: list[tuple[Span, Why]] = []
-    length = len(sequence.tokens)
-    last = SpanSet((Span(length - 1, length),))
+    last = _last(sequence)
     for span in gaps & everywhere:
-        alone = span.stop == length and len(span) == 1 and all((last - have).spans == () for have in stored.covered)
+        alone = (span,) == last.spans and not any(last - have for have in stored.covered)
         reasons.append((span, Why.LAST_TOKEN if alone else Why.WINDOW))
     for span in gaps - everywhere:
         for n in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
@@ -162,11 +170,12 @@ def _explain(
 
 def _why_page(sequence: Sequence, index: Index, entries: list[Entry | None], n: int) -> Why:
     parent, tokens = sequence.parent_key(n), sequence.page_tokens(n)
+    inside = sequence.request.matching == "tokens"
     if n < len(entries):
         if entries[n] is not None:
             return Why.EVICTED  # stored for some layer groups only: the others' pages were dropped
-        return index.explain(sequence.keys[n], parent, tokens, sequence.contents[n])
-    if index.diverges(parent, tokens):
+        return index.explain(sequence.keys[n], parent, tokens, sequence.contents[n], inside=inside)
+    if inside and index.diverges(parent, tokens):
         return Why.DIFFERS
     return Why.TOO_SHORT if n and entries[n - 1] is not None else Why.NEW
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from kvloom.engine.request import Sequence, Status
 from kvloom.segment import SpanSet
@@ -12,7 +13,7 @@ from kvloom.segment import SpanSet
 
 @dataclass
 class Queues:
-    """``waiting`` and ``running``, both in order of arrival."""
+    """``waiting`` and ``running``, both in order: by the requests' turns, then by arrival."""
 
     waiting: list[Sequence] = field(default_factory=list)
     running: list[Sequence] = field(default_factory=list)
@@ -21,11 +22,11 @@ class Queues:
         """To the queue of those that hold nothing and want everything."""
         sequence.status = Status.WAITING
         sequence.gaps = SpanSet.full(len(sequence.tokens))
-        bisect.insort(self.waiting, sequence, key=_order)
+        bisect.insort(self.waiting, sequence, key=attrgetter("order"))
 
     def start(self, sequence: Sequence) -> None:
         sequence.status = Status.RUNNING
-        bisect.insort(self.running, sequence, key=_order)
+        bisect.insort(self.running, sequence, key=attrgetter("order"))
 
     def remove(self, sequence: Sequence) -> None:
         queue = self.waiting if sequence.status is Status.WAITING else self.running
@@ -79,7 +80,3 @@ class Draft:
 
     def _late(self, sequence: Sequence) -> bool:
         return len(sequence.gaps) > 1 and sequence.request.submitted_s > self.streaming_since_s
-
-
-def _order(sequence: Sequence) -> tuple[int, int]:
-    return sequence.request.arrival, sequence.index

@@ -1,0 +1,35 @@
+"""What a server says of who may reach it and who shares with whom, before it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvloom.config import ServerConfig
+from kvloom.server.access import is_loopback
+from kvloom.server.keys import Key, Keyring
+from kvloom.server.keys_file import readable_by_others
+
+
+def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
+    """A line each."""
+    if len(keyring.keys) > 1:
+        yield f"keys       {', '.join(map(_named, keyring.keys))}"
+    if config.share_prefixes:
+        yield "sharing    all clients share the KV of equal prefixes, in whole pages"
+    elif len(keyring.keys) > 1:
+        yield "sharing    within a key only"
+    if not keyring.keys and not is_loopback(config.host):
+        yield (
+            f"warning: whoever reaches {config.host} is served, without a key "
+            "(hint: set KVLOOM_API_KEY, or name keys with --api-keys-file)"
+        )
+    if config.api_keys_file and readable_by_others(Path(config.api_keys_file)):
+        yield (
+            f"warning: everybody on this machine can read `{config.api_keys_file}` "
+            f"(hint: chmod 600 {config.api_keys_file})"
+        )
+
+
+def _named(key: Key) -> str:
+    return f"{key.name} (admin)" if key.role == "admin" else key.name
