@@ -20,6 +20,7 @@ import safetensors
 from kvloom.errors import ModelError, ModelFileError, UnsupportedModel
 from kvloom.model import store
 from kvloom.model.convert import Origin, convert
+from kvloom.model.files import failures_name
 from kvloom.model.gguf_file import read_gguf
 from kvloom.model.gguf_tokenizer import gguf_tokenizer_json
 from kvloom.model.loading import load_model
@@ -427,3 +428,19 @@ def test_manifest(
     with pytest.raises(error, match=reason) as caught:
         load_model(read_manifest(tmp_path / "out"), threads=1, activations="float32")
     assert MANIFEST_FILE in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), TypeError("x"), RecursionError("x"), OSError(5, "Input/output error"), MemoryError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_outer_edge_lets_nothing_raw_through(hf: Path, tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(ModelFileError, match=r"`.*hf`"), failures_name(hf, writes=tmp_path / "out"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), PermissionError(13, "Permission denied", "out/x")])
+def test_the_outer_edge_lets_errors_about_our_own_files_pass(hf: Path, error: OSError) -> None:
+    with pytest.raises(type(error)), failures_name(hf, writes=Path("out")):
+        raise error

@@ -137,3 +137,13 @@ def test_a_registered_path_notices_when_any_part_changes(
     assert len(before.files) == len(parts)
     parts[1].touch()
     assert store.resolve(str(parts[0])).stamp != before.stamp
+
+
+def test_parts_that_are_links_to_blobs(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hugging Face cache keeps files so."""
+    monkeypatch.setenv("KVLOOM_HOME", str(tmp_path / "home"))
+    (tmp_path / "blobs").mkdir()
+    for number, part in enumerate(parts):
+        part.rename(tmp_path / "blobs" / str(number))
+        part.symlink_to(Path("..") / "blobs" / str(number))
+    assert len(store.resolve(str(parts[0])).files) == len(parts)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kvloom.errors import PullError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a disk or a quota that is used up."""
 
 
 def need_room(directory: Path, num_bytes: int) -> None:
@@ -35,6 +36,6 @@ def full_disk_is_pull_error(directory: Path) -> Iterator[None]:
     except PermissionError as error:
         raise PullError(f"cannot write to `{directory}`: {error.strerror}", hint="set KVLOOM_HOME") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise disk_full(directory, str(error.strerror)) from error
         raise

@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from kvloom.errors import KvloomError, ModelError, ModelFileError
+from kvloom.model.disk import FULL
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -74,7 +75,7 @@ def plain_name(name: object, origin: Path) -> str:
 def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
     """The outer edge of reading a model: whatever comes through is a ModelError that names ``path``.
 
-    The system's errors about ``writes``, which is ours, pass as they are.
+    The system's errors about ``writes``, which is ours, and about a full disk pass as they are.
     """
     try:
         yield
@@ -85,7 +86,7 @@ def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
     except KvloomError:
         raise
     except OSError as error:
-        if writes is not None and (error.filename is None or str(error.filename).startswith(str(writes))):
+        if error.errno in FULL or (writes is not None and str(error.filename).startswith(str(writes))):
             raise
         raise ModelFileError(f"cannot read `{path}`: {_reason(error)}") from error
     except Exception as error:
@@ -97,6 +98,8 @@ def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
 
 
 def _unforeseen(path: Path, error: BaseException) -> ModelFileError:
+    if isinstance(error, MemoryError):
+        return ModelFileError(f"`{path}` needs more memory than there is: {str(error)[:200]}")
     return ModelFileError(f"cannot use `{path}`, it is damaged: {type(error).__name__}: {str(error)[:200]}")
 
 

@@ -23,6 +23,7 @@ _GGUF_REMARKS = frozenset({"rope.scaling.original_context_length", "rope.scaling
 """What converters note down for scalings that stretch a context; those we run do not read it."""
 
 _HF_TOP_KEYS = frozenset({"rope_parameters", "rope_scaling", "rope_theta"})
+_HF_PREFIXES = ("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope", "use_mrope")
 _HF_ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 _HF_REMARKS = frozenset({"original_max_position_embeddings"})
 _HF_OF_TYPE: dict[str, frozenset[str]] = {
@@ -88,7 +89,7 @@ def hf_ropes_by_layer(keys: Keys, head_dim: int, base: float, local_base: float)
 
 def _refuse_unknown_top(keys: Keys, known: Collection[str]) -> None:
     for key in keys.values:
-        if key.startswith(("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope", "use_mrope")) and key not in known:
+        if key.startswith(_HF_PREFIXES) and key not in known:
             keys.refuse(key, (None, False, 1.0) if key == "partial_rotary_factor" else (None, False))
 
 

@@ -93,7 +93,8 @@ def register(path: Path) -> Manifest:
 
     Raises ModelNotFound for a path that is no model, ModelFileError and UnsupportedModel for one that cannot be used.
     """
-    path = path.resolve()
+    # A file keeps its own name, even where it is a link: the other parts of a split one are found by it.
+    path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     if path.is_dir() and not (path / "config.json").exists():
         raise ModelNotFound(
             f"`{path}` is a directory without config.json", hint="give a .gguf file or a model directory"
