@@ -24,6 +24,7 @@ from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.errors import InternalError, KvloomError
+from kvloom.model.chat import start_rendering
 from kvloom.model.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class AsyncEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         loaded = build(config)
+        if loaded.manifest.text.chat_template is not None:
+            start_rendering()
         self._start(loaded.engine, loaded.tokenizer, loaded.manifest.name)
 
     @classmethod
