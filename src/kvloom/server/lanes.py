@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,7 +14,8 @@ T = TypeVar("T")
 LARGE = 64 * 2**10
 """Bytes or characters from which on work is large: reading or tokenizing so much takes 10 to 50 ms."""
 
-_TRIM = 2**20
+_TRIM_AFTER_S = 1.0
+"""By then a request that was refused is gone, and what it held is free to be given back."""
 
 
 class Lanes:
@@ -22,6 +24,7 @@ class Lanes:
     def __init__(self) -> None:
         self._small = Workers("kvloom-small-text", count=2)
         self._large = Workers("kvloom-large-text", count=1)
+        self._trim: asyncio.Task[None] | None = None
 
     async def run(self, work: Callable[[], T], size: int) -> T:
         """Do ``work`` over ``size`` bytes or characters."""
@@ -30,5 +33,10 @@ class Lanes:
         try:
             return await self._large.run(work)
         finally:
-            if size > _TRIM:
-                await self._large.run(give_back_free_memory)
+            if self._trim is not None:
+                self._trim.cancel()
+            self._trim = asyncio.create_task(self._trim_later())
+
+    async def _trim_later(self) -> None:
+        await asyncio.sleep(_TRIM_AFTER_S)
+        await self._large.run(give_back_free_memory)
