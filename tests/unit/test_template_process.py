@@ -120,6 +120,41 @@ def test_texts_come_as_they_went(process: TemplateProcess) -> None:
         assert render(process, ECHO, messages) == text
 
 
+def test_memory_of_a_large_chat_is_given_back() -> None:
+    large = TemplateProcess()
+    try:
+        assert render(large, ECHO) == "HiHo"
+        pid = large.worker_pid
+        assert pid is not None
+        before = resident_bytes(pid)
+        text = "é" * 6_000_000
+        assert render(large, ECHO, json.dumps([{"content": text}], ensure_ascii=False)) == text
+        assert render(large, ECHO) == "HiHo"
+        assert resident_bytes(pid) < before + 2**23
+    finally:
+        large.close()
+
+
+def test_a_large_chat_does_not_hold_up_small_ones() -> None:
+    """An endless template over many messages, and over few: each kind has a process of its own."""
+    template = "{% if messages | length > 1 %}" + ENDLESS + "{% endif %}done"
+    many = [{"role": "user", "content": "x" * 100_000}] * 3
+    ended: list[float] = []
+
+    def endless() -> None:
+        with pytest.raises(RequestError, match="does not come to an end"):
+            render_chat(template, many, {})
+        ended.append(time.monotonic())
+
+    assert render_chat(template, TURNS[:1], {}) == "done"
+    thread = threading.Thread(target=endless)
+    thread.start()
+    for _ in range(20):
+        assert render_chat(template, TURNS[:1], {}) == "done"
+    assert not ended
+    thread.join()
+
+
 def test_many_threads(process: TemplateProcess) -> None:
     wrong: list[str] = []
 

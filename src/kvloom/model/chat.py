@@ -11,6 +11,8 @@ from typing import Any
 from kvloom.errors import RequestError
 from kvloom.model.template_process import TemplateProcess
 
+_LARGE = 256 * 2**10  # characters of JSON
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -22,17 +24,18 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables:
     """
     _check(messages)
     named = ",".join(f"{json.dumps(name)}:{_json(value, name)}" for name, value in variables.items())
-    return _process(os.getpid()).render(template, _json(list(messages), "messages"), f"{{{named}}}")
+    turns = _json(list(messages), "messages")
+    return _process(os.getpid(), len(turns) > _LARGE).render(template, turns, f"{{{named}}}")
 
 
 def start_rendering() -> None:
     """Begin the process that templates run in, so that the first chat does not wait for it. Returns at once."""
-    _process(os.getpid()).start()
+    _process(os.getpid(), False).start()
 
 
 @cache
-def _process(pid: int) -> TemplateProcess:
-    """One for each process: after a fork the parent's is not ours."""
+def _process(pid: int, large: bool) -> TemplateProcess:
+    """Two for each process: after a fork the parent's are not ours, and small chats do not wait for large ones."""
     return TemplateProcess()
 
 

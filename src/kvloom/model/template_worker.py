@@ -33,6 +33,7 @@ LENGTH = struct.Struct(">Q")
 CODING = ("utf-8", "surrogatepass")  # half a character may come in, and must come out: encoding refuses it by name
 
 _MAX_WORDS = 300
+_LARGE = 2**20
 _ALARM_AFTER_S = 1.0
 
 
@@ -51,6 +52,10 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         sink.write(kind + LENGTH.pack(len(data)))
         sink.write(data)
         sink.flush()
+        size = len(data)
+        del data
+        if size > _LARGE:
+            _give_back_free_memory()
 
 
 def _answer(data: bytes) -> tuple[bytes, str]:
@@ -153,6 +158,14 @@ def _to_json(
 
 def _raise(message: str) -> str:
     raise jinja2.TemplateError(message)
+
+
+def _give_back_free_memory() -> None:
+    import ctypes  # seldom needed
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _limit_memory(num_bytes: int) -> None:
