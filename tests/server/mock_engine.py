@@ -37,7 +37,7 @@ class WordTokenizer:
     def vocab_size(self) -> int:
         return len(self._words)
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
         ids = [self._id(word) for word in text.split()]
         return [BOS, *ids] if add_special_tokens else ids
 

@@ -12,7 +12,7 @@ from kvloom.cli.settings import Settings
 from kvloom.cli.talk import Spoken, speak
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import RequestError
-from kvloom.server.engine_protocol import ServedEngine, Tokenizer
+from kvloom.server.engine_protocol import ServedEngine
 
 HELP = "/reset forgets the conversation, /stats shows the cache, /exit leaves; Ctrl-C stops an answer"
 
@@ -25,7 +25,7 @@ def run_once(model: str, prompt: str, raw: bool, params: SamplingParams, setting
     engine = backend.open_engine(settings.engine(model))
     spoken = Spoken()
     try:
-        asyncio.run(speak(engine, _prompt_ids(engine.tokenizer, text, raw), params, spoken))
+        asyncio.run(speak(engine, _prompt_ids(engine, text, raw), params, spoken))
     finally:
         engine.close()
         if spoken.texts:
@@ -102,7 +102,8 @@ class Conversation:
     async def _answer(self, spoken: Spoken) -> None:
         system: list[Turn] = [{"role": "system", "content": self.system}] if self.system else []
         text = self.engine.tokenizer.chat_prompt([*system, *self.turns])
-        prompt = self.engine.tokenizer.encode(text, add_special_tokens=False)
+        limit = self.engine.max_model_len
+        prompt = self.engine.tokenizer.encode(text, add_special_tokens=False, max_tokens=limit)
         await speak(self.engine, prompt, self.params, spoken)
 
 
@@ -116,11 +117,12 @@ def _ask() -> str:
     return input()
 
 
-def _prompt_ids(tokenizer: Tokenizer, text: str, raw: bool) -> list[int]:
+def _prompt_ids(engine: ServedEngine, text: str, raw: bool) -> list[int]:
+    tokenizer, limit = engine.tokenizer, engine.max_model_len
     if raw:
-        return tokenizer.encode(text)
+        return tokenizer.encode(text, max_tokens=limit)
     prompt = tokenizer.chat_prompt([{"role": "user", "content": text}])
-    return tokenizer.encode(prompt, add_special_tokens=False)
+    return tokenizer.encode(prompt, add_special_tokens=False, max_tokens=limit)
 
 
 def _clean(text: str | bytes) -> str:

@@ -12,10 +12,13 @@ from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, default_threads
 from kvloom.server.app import create_app
 from kvloom.server.keys import Keyring
-from kvloom.server.run import bind, serve, url_of
+from kvloom.server.run import bind, leave_within, serve, url_of
 
 if TYPE_CHECKING:
     from kvloom.model.manifest import Manifest
+
+_GRACE_S = 2.0
+"""After the drain: for the step that the engine is in, and for leaving."""
 
 
 def serve_model(model: str, settings: Settings) -> None:
@@ -30,7 +33,8 @@ def serve_model(model: str, settings: Settings) -> None:
                 say(line)
             bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
-            serve(create_app(engine, server, keyring), bound, server)
+            app = create_app(engine, server, keyring)
+            serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
         finally:
             engine.close()
     say("stopped")

@@ -25,7 +25,9 @@ from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
+from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
+from kvloom.model.chat import start_rendering
 from kvloom.model.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ class AsyncEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         loaded = build(config)
+        if loaded.manifest.text.chat_template is not None:
+            start_rendering()
         self._start(loaded.engine, loaded.tokenizer, loaded.manifest.name)
 
     @classmethod
@@ -55,6 +59,7 @@ class AsyncEngine:
         self.max_model_len = engine.max_len
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._inboxes: dict[str, Inbox] = {}
+        self._texts = Workers("kvloom-text", count=1)
         self._post = Postbag(self.engine.clock)
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
@@ -82,7 +87,7 @@ class AsyncEngine:
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
-        ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
+        ids = await self._encode(prompt) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
 
         def submit() -> None:
@@ -100,6 +105,9 @@ class AsyncEngine:
         finally:
             if not finished and self.alive:
                 self._command(lambda: self._abort(name, inbox))
+
+    async def _encode(self, text: str) -> list[int]:
+        return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=self.max_model_len))
 
     async def generate(
         self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None

@@ -134,7 +134,8 @@ class LLM:
         conversations: Any = messages if several else [messages]
         texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
         prepared: list[tuple[str | None, list[int]]] = [
-            (text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts
+            (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self.max_model_len))
+            for text in texts
         ]
         return self._run(prepared, _as_params(sampling_params, len(texts)), use_tqdm)
 
@@ -146,7 +147,7 @@ class LLM:
                 raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
             prompt = prompt["prompt"]
         if isinstance(prompt, str):
-            return prompt, self._tokenizer.encode(prompt)
+            return prompt, self._tokenizer.encode(prompt, max_tokens=self.max_model_len)
         return None, _token_ids(prompt)
 
     def _run(

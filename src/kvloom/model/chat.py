@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from kvloom.errors import RequestError
+from kvloom.model.template_process import TemplateProcess
 
-from kvloom.errors import ModelFileError, RequestError
+_LARGE = 256 * 2**10  # characters of JSON
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-    """Run ``template`` over ``messages``.
+    """Run ``template`` over ``messages``, in a process of its own.
 
-    Raises RequestError for messages that are malformed or that the template refuses, ModelFileError when the template
-    itself is broken.
+    Raises RequestError for messages that are malformed, that the template refuses or does not come to an end with, and
+    for what is not JSON; ModelFileError when the template itself is broken.
     """
     _check(messages)
+    named = ",".join(f"{json.dumps(name)}:{_json(value, name)}" for name, value in variables.items())
+    turns = _json(list(messages), "messages")
+    return _process(os.getpid(), len(turns) > _LARGE).render(template, turns, f"{{{named}}}")
+
+
+def start_rendering() -> None:
+    """Begin the process that templates run in, so that the first chat does not wait for it. Returns at once."""
+    _process(os.getpid(), False).start()
+
+
+@cache
+def _process(pid: int, large: bool) -> TemplateProcess:
+    """Two for each process: after a fork the parent's are not ours, and small chats do not wait for large ones."""
+    return TemplateProcess()
+
+
+def _json(value: Any, name: str) -> str:
     try:
-        compiled = _compile(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise ModelFileError(f"the model's chat template is broken in line {error.lineno}: {error.message}") from error
-    try:
-        return compiled.render(messages=[dict(message) for message in messages], **variables)
-    except Exception as error:  # templates do arithmetic on what they are given: anything may come out
-        raise RequestError(f"the model's chat template refuses these messages: {error}", param="messages") from error
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    except RecursionError:
+        raise RequestError(f"`{name}` is too deeply nested for a chat template", param=name) from None
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"`{name}` cannot be given to a chat template: {error}", param=name) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
 
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -51,43 +69,3 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
             raise RequestError(
                 f"message {index} has content of type {kind}, not text or a list of parts", param="messages"
             )
-
-
-class _Generation(Extension):
-    """``{% generation %}`` marks the assistant's part for training; here it is transparent."""
-
-    tags = {"generation"}  # noqa: RUF012 (the base class's own declaration)
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
-
-    def _pass(self, caller: Any) -> Any:
-        return caller()
-
-
-@lru_cache(maxsize=8)
-def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON: Jinja's own filter would escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> str:
-    raise jinja2.TemplateError(message)

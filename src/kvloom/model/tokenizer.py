@@ -14,6 +14,7 @@ from kvloom.model.chat import render_chat
 from kvloom.model.files import failures_name
 from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
+from kvloom.model.text_bound import TextBound, encode
 
 _SPACE = "▁"
 
@@ -42,6 +43,7 @@ class Tokenizer:
         self._special = frozenset(token for token, entry in added.items() if entry.special)
         self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
         self._bytes: dict[int, bytes] = {}
+        self._bound = TextBound(backend)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -56,15 +58,21 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``. Raises RequestError when the text is not valid Unicode (a lone surrogate)."""
+    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
+        """Token ids of ``text``, more than ``max_tokens`` or not: it lets this stop early at a text that cannot fit.
+
+        Raises RequestError when the text is not valid Unicode (a lone surrogate), PromptTooLong when it has more than
+        ``max_tokens`` for sure.
+        """
         try:
-            text.encode("utf-8")
+            num_bytes = len(text.encode("utf-8"))
         except UnicodeEncodeError as error:
             raise RequestError(
                 f"the text is not valid Unicode: a lone surrogate {text[error.start]!r} at character {error.start}"
             ) from error
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        if max_tokens is not None and num_bytes > max_tokens:
+            self._bound.check(text, num_bytes, max_tokens)
+        return list(encode(self._backend, text, add_special_tokens).ids)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of whole tokens; bytes that form no character become U+FFFD. Raises RequestError for an unknown id."""

@@ -9,12 +9,21 @@ from starlette.requests import Request
 
 from kvloom.errors import RequestError
 from kvloom.server.errors import BodyTooLarge
+from kvloom.server.lanes import LARGE, Lanes
+from kvloom.server.weigh import refuse_heavy
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_body(request: Request, model: type[Body], max_bytes: int) -> Body:
+async def read_body(request: Request, model: type[Body], max_bytes: int, lanes: Lanes) -> Body:
     """Read and check a JSON body. Raises BodyTooLarge, RequestError or pydantic's ValidationError."""
+    data = await _receive(request, max_bytes)
+    if len(data) < LARGE:
+        return _parse(data, model)  # sooner than asking a thread to
+    return await lanes.run(lambda: _parse(data, model), len(data))
+
+
+async def _receive(request: Request, max_bytes: int) -> bytearray:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(int(length), max_bytes)
@@ -23,8 +32,13 @@ async def read_body(request: Request, model: type[Body], max_bytes: int) -> Body
         data += part
         if len(data) > max_bytes:
             raise _too_large(len(data), max_bytes)
+    return data
+
+
+def _parse(data: bytearray, model: type[Body]) -> Body:
     if not data:
         raise RequestError("the body is empty", hint="send a JSON object")
+    refuse_heavy(data)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

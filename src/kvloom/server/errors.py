@@ -24,6 +24,7 @@ from kvloom.errors import KvloomError, ModelError, ModelNotFound, PromptTooLong,
 log = logging.getLogger("kvloom.server")
 
 _MAX_DETAILS = 3
+_MAX_LISTED = 1000
 
 
 class BodyTooLarge(RequestError):
@@ -111,6 +112,8 @@ def _words(error: KvloomError) -> str:
 
 def _invalid(error: ValidationError) -> ErrorReply:
     """Name each field at fault. Bad JSON arrives here too: pydantic parses the body."""
+    if error.error_count() > _MAX_LISTED:  # a list of them all takes seconds
+        return ErrorReply(400, f"the body has {error.error_count():,} values of a wrong type or form")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return ErrorReply(400, f"the body is not valid JSON: {problems[0]['msg']}", code="invalid_json")

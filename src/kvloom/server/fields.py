@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -28,8 +28,11 @@ def must_be(words: str) -> WrapValidator:
 Real = Annotated[float, Field(allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Stop = Annotated[str | list[str], must_be("a string or a list of strings")]
+Item = TypeVar("Item")
+_List = Annotated[list[Item], Field(fail_fast=True)]
+"""One fault is enough: what is no list of texts is tried as a list of tokens next."""
 Prompts = Annotated[
-    str | list[str] | list[TokenId] | list[list[TokenId]],
+    str | _List[str] | _List[TokenId] | _List[_List[TokenId]],
     must_be("a string, a list of strings, a list of token ids or a list of lists of token ids"),
 ]
 

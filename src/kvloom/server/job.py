@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import RequestError
-from kvloom.server.engine_protocol import Tokenizer
+from kvloom.errors import PromptTooLong, RequestError, context_overflow
+from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.fields import MAX_PROMPTS
+from kvloom.server.lanes import LARGE, Lanes
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 
 
@@ -33,38 +34,51 @@ class Job:
     show_prompt_logprobs: bool
 
 
-async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
+async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
     """Raises RequestError, or ModelError when the model has no chat template."""
     body.check()
     params = body.params()
     turns = [message.for_template() for message in body.messages]
+    tokenizer, limit = engine.tokenizer, engine.max_model_len
 
     def render() -> Prompt:
         text = tokenizer.chat_prompt(turns)
-        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+        return Prompt(tokenizer.encode(text, add_special_tokens=False, max_tokens=limit), text)
 
-    # In a thread: a long conversation takes a while to tokenize, and others are streaming.
-    return Job((await asyncio.to_thread(render),), params, False, body.prompt_logprobs is not None)
+    size = sum(len(turn["content"]) for turn in turns)
+    return Job((await lanes.run(render, size),), params, False, body.prompt_logprobs is not None)
 
 
-async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
+async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
     """Raises RequestError."""
     body.check()
     params = body.params()
-    wanted = _split(body.prompt)
     echo = bool(body.echo)
-
-    def prepare() -> tuple[Prompt, ...]:
-        return tuple(_prompt(one, tokenizer, echo) for one in wanted)
-
-    # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
-    ready = not echo and all(isinstance(one, list) for one in wanted)
-    prompts = prepare() if ready else await asyncio.to_thread(prepare)
+    wanted = _split(body.prompt, engine.max_model_len)
+    prompts = await _prepare(wanted, engine, lanes, echo)
     return Job(prompts, params, echo, body.prompt_logprobs is not None)
 
 
-def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
-    """One entry per prompt. Raises RequestError when there is none, too many, or one is empty."""
+async def _prepare(wanted: list[str | list[int]], engine: ServedEngine, lanes: Lanes, echo: bool) -> tuple[Prompt, ...]:
+    tokenizer, limit = engine.tokenizer, engine.max_model_len
+
+    def prepare(some: list[str | list[int]]) -> list[Prompt]:
+        return [_prompt(one, tokenizer, limit, echo) for one in some]
+
+    # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
+    if not echo and all(isinstance(one, list) for one in wanted):
+        return tuple(prepare(wanted))
+    size = sum(map(len, wanted))
+    if size < LARGE:
+        return tuple(await lanes.run(lambda: prepare(wanted), size))
+    prompts: list[Prompt] = []
+    for one in wanted:  # each for itself, so that others get their turn in between
+        prompts += await lanes.run(partial(prepare, [one]), len(one))
+    return tuple(prompts)
+
+
+def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: int) -> list[str | list[int]]:
+    """One entry per prompt. Raises RequestError when there are none, too many, or one is empty or too long."""
     many: list[str | list[int]] = []
     if isinstance(prompt, str):
         many = [prompt]
@@ -76,10 +90,14 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | 
         raise RequestError(f"prompt has {len(many)} entries, at most {MAX_PROMPTS} are allowed", param="prompt")
     if not many or any(len(one) == 0 for one in many):
         raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
+    longest = max((len(one) for one in many if isinstance(one, list)), default=0)
+    if longest > max_tokens:  # before anything walks over it
+        words = context_overflow(max_tokens, f"However, the prompt has {longest:,} tokens.")
+        raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
     return many
 
 
-def _prompt(prompt: str | list[int], tokenizer: Tokenizer, echo: bool) -> Prompt:
+def _prompt(prompt: str | list[int], tokenizer: Tokenizer, max_tokens: int, echo: bool) -> Prompt:
     if isinstance(prompt, str):
-        return Prompt(tokenizer.encode(prompt), prompt)
+        return Prompt(tokenizer.encode(prompt, max_tokens=max_tokens), prompt)
     return Prompt(prompt, tokenizer.decode(prompt) if echo else "")

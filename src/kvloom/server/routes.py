@@ -19,6 +19,7 @@ from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.fields import Json
 from kvloom.server.job import chat_job, completion_job
+from kvloom.server.lanes import Lanes
 from kvloom.server.metrics import Metrics
 from kvloom.server.reply import Reply
 from kvloom.server.schemas import ChatRequest, CompletionRequest
@@ -30,7 +31,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
 
 def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, started: int) -> APIRouter:
     """``/v1``. ``started``: Unix time told as the model's creation."""
-    router = APIRouter(prefix="/v1")
+    router, lanes = APIRouter(prefix="/v1"), Lanes()
     card: Json = {
         "id": engine.model_name,
         "object": "model",
@@ -54,18 +55,18 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
 
     @router.post("/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        body = await read_body(request, ChatRequest, config.max_body_bytes)
+        body = await read_body(request, ChatRequest, config.max_body_bytes, lanes)
         check_model(body.model)
         check_sequences(body, config.max_request_sequences)
-        job = await chat_job(body, engine.tokenizer)
+        job = await chat_job(body, engine, lanes)
         return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
-        body = await read_body(request, CompletionRequest, config.max_body_bytes)
+        body = await read_body(request, CompletionRequest, config.max_body_bytes, lanes)
         check_model(body.model)
         check_sequences(body, config.max_request_sequences)
-        job = await completion_job(body, engine.tokenizer)
+        job = await completion_job(body, engine, lanes)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -43,9 +46,22 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
-    """Make a uvicorn server that is silent unless something is wrong."""
-    return uvicorn.Server(
+class _Server(uvicorn.Server):
+    """Tells when the first signal to stop comes."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def make_server(app: FastAPI, config: ServerConfig, on_stop: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """Make a uvicorn server that is silent unless something is wrong. ``on_stop``: called at a signal to stop."""
+    return _Server(
         uvicorn.Config(
             app,
             loop="auto",
@@ -58,14 +74,27 @@ def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
             server_header=False,
             timeout_keep_alive=config.keep_alive_seconds,
             timeout_graceful_shutdown=config.drain_seconds,
-        )
+        ),
+        on_stop,
     )
 
 
-def serve(app: FastAPI, bound: socket.socket, config: ServerConfig) -> None:
+def serve(app: FastAPI, bound: socket.socket, config: ServerConfig, on_stop: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; then let requests in flight end, ``drain_seconds`` at most, and return."""
     with _signals_return():
-        make_server(app, config).run(sockets=[bound])
+        make_server(app, config, on_stop).run(sockets=[bound])
+
+
+def leave_within(seconds: float, say: Callable[[str], None]) -> None:
+    """End this process in so many seconds, if it has not ended by then: whatever some thread still does."""
+
+    def leave() -> None:
+        say("stopped    without waiting for what did not end in time")
+        os._exit(0)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
