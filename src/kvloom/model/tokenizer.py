@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -19,13 +20,23 @@ _SPACE = "▁"
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
-    path = manifest.tokenizer_path
+    backend = load_backend(manifest.tokenizer_path)
+    give_back_free_memory()
+    return Tokenizer(backend, manifest.text, manifest.name)
+
+
+def load_backend(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json, without what its maker had set for a call or a training run. Raises ModelFileError."""
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
-    give_back_free_memory()
-    return Tokenizer(backend, manifest.text, manifest.name)
+    # Each of these would cut, pad or vary a prompt without a word.
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.model, tokenizers.models.BPE):
+        backend.model.dropout = None
+    return backend
 
 
 class Tokenizer:
