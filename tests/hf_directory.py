@@ -10,7 +10,7 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from kvloom.model.hf_tokenizer import copy_tokenizer, hf_text_rules
+from kvloom.model.hf_tokenizer import convert_hf_tokenizer
 from kvloom.model.manifest import TOKENIZER_FILE
 from kvloom.model.tokenizer import Tokenizer, load_backend
 
@@ -48,10 +48,8 @@ def ours(directory: Path, config: dict[str, Any] | None = None) -> Tokenizer:
     """Converted as a pull does it."""
     target = directory / "converted"
     target.mkdir()
-    copy_tokenizer(directory, target)
-    return Tokenizer(
-        load_backend(target / TOKENIZER_FILE), hf_text_rules(directory, config or {}, target / TOKENIZER_FILE), "test"
-    )
+    rules = convert_hf_tokenizer(directory, target, config or {})
+    return Tokenizer(load_backend(target / TOKENIZER_FILE), rules, "test")
 
 
 def theirs(directory: Path) -> transformers.PreTrainedTokenizerBase:

@@ -15,7 +15,7 @@ from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.family import Family
 from kvloom.model.gguf_file import GgufHead, read_gguf
 from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
-from kvloom.model.hf_tokenizer import copy_tokenizer, hf_text_rules
+from kvloom.model.hf_tokenizer import convert_hf_tokenizer
 from kvloom.model.keys import Keys
 from kvloom.model.manifest import TOKENIZER_FILE, Manifest, TensorEntry, WeightFile, write_manifest
 from kvloom.model.names import gguf_name, hf_ignored, hf_name
@@ -111,7 +111,6 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
             f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
         )
     _check_tensors(str(directory), family, spec, table)
-    copy_tokenizer(directory, target)
     manifest = Manifest(
         name=origin.name,
         source=origin.source,
@@ -120,7 +119,7 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         weights_id=_combined_id(spec, paths),
         spec=spec,
         tensors=table,
-        text=hf_text_rules(directory, config),
+        text=convert_hf_tokenizer(directory, target, config),
         stamp=origin.stamp,
     )
     write_manifest(manifest)

@@ -11,7 +11,8 @@ from typing import Any
 from kvloom.errors import ModelFileError
 from kvloom.model.spec import ModelSpec, spec_from_json
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Goes up whenever the same files would convert to something else: what older versions wrote is made again."""
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 
