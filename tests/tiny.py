@@ -106,7 +106,7 @@ class CharTokenizer:
     def token_text(token_id: int) -> str:
         return chr(32 + token_id)
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True) -> list[int]:
         return [ord(character) - 32 for character in text]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:

@@ -36,9 +36,9 @@ class WordTokenizer:
     def vocab_size(self) -> int:
         return len(self._words)
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True) -> list[int]:
         ids = [self._id(word) for word in text.split()]
-        return [BOS, *ids] if add_special_tokens else ids
+        return [BOS, *ids] if add_special_tokens is not False else ids
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(self.token_text(one) for one in ids if not (skip_special_tokens and one == BOS))

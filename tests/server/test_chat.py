@@ -195,3 +195,12 @@ async def test_tools_are_fine_when_not_to_be_used(client: AsyncOpenAI) -> None:
         response_format={"type": "text"},
     )
     assert reply.choices[0].message.content == " <user>"
+
+
+async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpenAI, engine: MockEngine) -> None:
+    await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1)
+    plain = engine.prompts[-1]
+    await client.chat.completions.create(
+        model="mock", messages=ASK, max_tokens=1, extra_body={"add_special_tokens": True}
+    )
+    assert engine.prompts[-1] == [0, *plain]

@@ -96,6 +96,14 @@ def test_texts_become_the_tokens_of_transformers(tmp_path: Path, bos: str | None
     assert reference.eos_token_id is None or reference.eos_token_id in tokenizer.eos_token_ids
 
 
+def test_tokens_that_the_model_has_no_row_for_stay_text(tmp_path: Path) -> None:
+    made = backend()
+    files = {"tokenizer_config": {"pad_token": "[PAD]", "unk_token": "[UNK]"}}
+    tokenizer = ours(write(tmp_path / "model", made, **files), {"vocab_size": made.get_vocab_size() + 1})
+    assert max(tokenizer.encode("[PAD][UNK]")) == made.get_vocab_size()
+    assert tokenizer.vocab_size == made.get_vocab_size() + 1
+
+
 def chatml(end: str) -> str:
     return "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + end + "\n{% endfor %}"
 

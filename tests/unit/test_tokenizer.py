@@ -292,3 +292,13 @@ def test_no_bos_where_the_file_names_none() -> None:
     metadata = byte_level(**{"tokenizer.ggml.pre": "llama-bpe"})
     del metadata["tokenizer.ggml.bos_token_id"]
     assert len(make(metadata).encode("b")) == 1
+
+
+def test_a_text_that_brings_its_start_token_gets_no_second_one() -> None:
+    plain = PLAIN_SP.encode("ab", add_special_tokens=False)
+    assert PLAIN_SP.encode("ab", add_special_tokens=None) == [1, *plain]
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=None) == [1, *plain]
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=True) == [1, 1, *plain], "as asked"
+    assert PLAIN_SP.encode("<s><s>ab", add_special_tokens=None) == [1, 1, *plain], "as written"
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=False) == [1, *plain]
+    assert BYTE_LEVEL.encode("<|im_start|><|im_start|>b", add_special_tokens=None)[:2] == [0, 0], "it puts none itself"

@@ -118,7 +118,7 @@ def _ask() -> str:
 
 def _prompt_ids(tokenizer: Tokenizer, text: str, raw: bool) -> list[int]:
     if raw:
-        return tokenizer.encode(text)
+        return tokenizer.encode(text, add_special_tokens=None)
     prompt = tokenizer.chat_prompt([{"role": "user", "content": text}])
     return tokenizer.encode(prompt, add_special_tokens=False)
 

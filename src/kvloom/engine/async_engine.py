@@ -72,7 +72,7 @@ class AsyncEngine:
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
-        ids = await asyncio.to_thread(self.tokenizer.encode, prompt) if isinstance(prompt, str) else list(prompt)
+        ids = await asyncio.to_thread(self.tokenizer.encode, prompt, None) if isinstance(prompt, str) else list(prompt)
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
         self._command(lambda: self._submit(name, ids, params, text, inbox))
         finished = False

@@ -109,15 +109,17 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        add_special_tokens: bool | None = None,
     ) -> list[RequestOutput]:
         """Complete prompts; results are in their order. Raises RequestError before anything runs.
 
         Prompts are independent: what else is in the list never changes an answer (a request that samples without a
         ``seed`` of its own draws one by its number since the engine started). ``use_tqdm`` shows progress on stderr.
+        ``add_special_tokens``: put the model's start token before texts; None: unless they bring it.
         """
         items = _as_list(prompts)
         params = _as_params(sampling_params, len(items))
-        prepared = [self._encode(item) for item in items]
+        prepared = [self._encode(item, add_special_tokens) for item in items]
         return self._run(prepared, params, use_tqdm)
 
     def chat(
@@ -138,7 +140,7 @@ class LLM:
         ]
         return self._run(prepared, _as_params(sampling_params, len(texts)), use_tqdm)
 
-    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _encode(self, prompt: Prompt, add_special_tokens: bool | None) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
                 return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
@@ -146,7 +148,7 @@ class LLM:
                 raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
             prompt = prompt["prompt"]
         if isinstance(prompt, str):
-            return prompt, self._tokenizer.encode(prompt)
+            return prompt, self._tokenizer.encode(prompt, add_special_tokens)
         return None, _token_ids(prompt)
 
     def _run(

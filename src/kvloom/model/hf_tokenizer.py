@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ def convert_hf_tokenizer(directory: Path, target: Path, config: Mapping[str, Any
     """
     settings = _Settings.read(directory)
     backend = _backend(directory)
-    settings.add_tokens(backend)
+    settings.add_tokens(backend, _rows(config))
     template = _template(directory, settings.values)
     ends = turn_ends(template, settings.special, backend.get_vocab(with_added_tokens=True))
     backend.add_special_tokens(sorted(ends))  # one that stands in the plain vocabulary is one token, too
@@ -66,8 +67,8 @@ class _Settings:
         text = _token_text(self.values.get(name))
         return () if text is None else (text,)
 
-    def add_tokens(self, backend: tokenizers.Tokenizer) -> None:
-        """Match special tokens whole that tokenizer.json does not list as such."""
+    def add_tokens(self, backend: tokenizers.Tokenizer, rows: float) -> None:
+        """Match special tokens whole that tokenizer.json does not list as such; the model knows ``rows`` tokens."""
         known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
         named = set(self.special.values())
         decoder: dict[str, Any] = self.values.get("added_tokens_decoder") or {}
@@ -77,7 +78,9 @@ class _Settings:
             token.special = token.special or token.content in named
         seen = {*known, *(token.content for token in changed)}
         bare = [_added(value) for value in self._named_and_listed()]
-        backend.add_tokens([*changed, *(token for token in bare if token.content not in seen)])
+        for token in [*changed, *(token for token in bare if token.content not in seen)]:
+            if backend.token_to_id(token.content) is not None or backend.get_vocab_size() < rows:
+                backend.add_tokens([token])
 
     def _named_and_listed(self) -> Iterator[Any]:
         yield from (self.values[name] for name in _NAMED if self.texts(name))
@@ -100,6 +103,11 @@ def _backend(directory: Path) -> tokenizers.Tokenizer:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True).backend_tokenizer
     except Exception as error:  # the converters raise anything
         raise ModelFileError(f"cannot convert the tokenizer of `{directory}`: {error}") from error
+
+
+def _rows(config: Mapping[str, Any]) -> float:
+    size = (config.get("text_config") or config).get("vocab_size")
+    return size if isinstance(size, int) else math.inf
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Tokenizer:
         self._special = frozenset(token for token, entry in added.items() if entry.special)
         self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
         self._bytes: dict[int, bytes] = {}
+        self._begin = _begin(backend)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -65,15 +66,21 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``. Raises RequestError when the text is not valid Unicode (a lone surrogate)."""
+    def encode(self, text: str, add_special_tokens: bool | None = True) -> list[int]:
+        """Token ids of ``text``. Raises RequestError when the text is not valid Unicode (a lone surrogate).
+
+        ``add_special_tokens``: put the model's start and end tokens around it; None does so, too, but gives a text
+        that brings its start token no second one.
+        """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise RequestError(
                 f"the text is not valid Unicode: a lone surrogate {text[error.start]!r} at character {error.start}"
             ) from error
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        ids = list(self._backend.encode(text, add_special_tokens=add_special_tokens is not False).ids)
+        twice = add_special_tokens is None and self._begin is not None and ids[:2] == [self._begin] * 2
+        return ids[1:] if twice else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of whole tokens; bytes that form no character become U+FFFD. Raises RequestError for an unknown id."""
@@ -142,6 +149,12 @@ class TokenStream:
     def flush(self) -> str:
         """End the stream: what still waits is incomplete, and becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
+
+
+def _begin(backend: tokenizers.Tokenizer) -> int | None:
+    """The token that the backend puts in front of every text, if it puts one."""
+    plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    return whole[0] if whole[:1] != plain[:1] else None
 
 
 Speller = Callable[[str], bytes]

@@ -41,7 +41,7 @@ async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
 
     def render() -> Prompt:
         text = tokenizer.chat_prompt(turns)
-        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+        return Prompt(tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens)), text)
 
     # In a thread: a long conversation takes a while to tokenize, and others are streaming.
     return Job((await asyncio.to_thread(render),), params, False, body.prompt_logprobs is not None)
@@ -55,7 +55,7 @@ async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
     echo = bool(body.echo)
 
     def prepare() -> tuple[Prompt, ...]:
-        return tuple(_prompt(one, tokenizer, echo) for one in wanted)
+        return tuple(_prompt(one, tokenizer, echo, body.add_special_tokens) for one in wanted)
 
     # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
     ready = not echo and all(isinstance(one, list) for one in wanted)
@@ -79,7 +79,7 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | 
     return many
 
 
-def _prompt(prompt: str | list[int], tokenizer: Tokenizer, echo: bool) -> Prompt:
+def _prompt(prompt: str | list[int], tokenizer: Tokenizer, echo: bool, add_special_tokens: bool | None) -> Prompt:
     if isinstance(prompt, str):
-        return Prompt(tokenizer.encode(prompt), prompt)
+        return Prompt(tokenizer.encode(prompt, add_special_tokens), prompt)
     return Prompt(prompt, tokenizer.decode(prompt) if echo else "")

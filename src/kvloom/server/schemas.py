@@ -69,6 +69,7 @@ class _Request(BaseModel):
     skip_special_tokens: bool | None = None
     prompt_logprobs: int | None = None
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    add_special_tokens: bool | None = None
 
     @property
     def include_usage(self) -> bool:
