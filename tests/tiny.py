@@ -112,7 +112,9 @@ class CharTokenizer:
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(self.token_text(token) for token in ids)
 
-    def chat_prompt(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self, messages: list[dict], add_generation_prompt: bool = True, chat_template_kwargs: dict | None = None
+    ) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 
     def stream(self, skip_special_tokens: bool) -> CharStream:

@@ -19,6 +19,7 @@ from kvloom.engine.outputs import (
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
+from kvloom.model.messages import normal_messages, template_variables
 
 BOS = 0
 
@@ -46,10 +47,16 @@ class WordTokenizer:
     def token_text(self, token_id: int) -> str:
         return f" {self._words[token_id]}"
 
-    def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> str:
         if not self.has_template:
             raise ModelError("this model has no chat template", hint="use /v1/completions")
-        turns = [f"<{message['role']}> {message['content']}" for message in messages]
+        turns = [f"<{turn['role']}> {turn['content']}" for turn in normal_messages(messages, template="")]
+        turns[:0] = [f"{name}={value}" for name, value in template_variables(chat_template_kwargs).items()]
         return " ".join([*turns, "<assistant>"] if add_generation_prompt else turns)
 
     def _id(self, word: str) -> int:

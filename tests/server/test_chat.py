@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import openai
 import pytest
 from openai import AsyncOpenAI
 
@@ -204,3 +205,23 @@ async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpen
         model="mock", messages=ASK, max_tokens=1, extra_body={"add_special_tokens": True}
     )
     assert engine.prompts[-1] == [0, *plain]
+
+
+async def test_template_variables_arrive(client: AsyncOpenAI, engine: MockEngine) -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": False}}
+    await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, extra_body=extra)
+    assert engine.tokenizer.decode(engine.prompts[-1]).startswith(" enable_thinking=False <user>")
+
+
+@pytest.mark.parametrize("name", ["messages", "add_generation_prompt", "self"])
+async def test_template_variables_that_are_ours_are_refused(client: AsyncOpenAI, name: str) -> None:
+    extra = {"chat_template_kwargs": {name: []}}
+    with pytest.raises(openai.BadRequestError, match=f"chat_template_kwargs may not set `{name}`"):
+        await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, extra_body=extra)
+
+
+async def test_broken_tool_calls_are_the_callers_fault(client: AsyncOpenAI) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    told = [*ASK, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(openai.BadRequestError, match="not a JSON object"):
+        await client.chat.completions.create(model="mock", messages=told, max_tokens=1)

@@ -128,13 +128,20 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation or several, through the model's own chat template."""
+        """Answer one conversation or several, through the model's own chat template.
+
+        ``chat_template_kwargs``: variables for the template, such as ``{"enable_thinking": False}``.
+        """
         if not messages:
             raise RequestError("a conversation needs at least one message", param="messages")
         several = not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
+        texts = [
+            self._tokenizer.chat_prompt(conversation, chat_template_kwargs=chat_template_kwargs)
+            for conversation in conversations
+        ]
         prepared: list[tuple[str | None, list[int]]] = [
             (text, self._tokenizer.encode(text, add_special_tokens=False)) for text in texts
         ]

@@ -16,16 +16,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kvloom.errors import ModelFileError, RequestError
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
 
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-    """Run ``template`` over ``messages``.
+    """Run ``template`` over ``messages`` in their normal form.
 
-    Raises RequestError for messages that are malformed or that the template refuses, ModelFileError when the template
-    itself is broken.
+    Raises RequestError for messages that the template refuses, ModelFileError when the template itself is broken.
     """
-    _check(messages)
     try:
         compiled = _compile(template)
     except jinja2.TemplateSyntaxError as error:
@@ -34,23 +30,6 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables:
         return compiled.render(messages=[dict(message) for message in messages], **variables)
     except Exception as error:  # templates do arithmetic on what they are given: anything may come out
         raise RequestError(f"the model's chat template refuses these messages: {error}", param="messages") from error
-
-
-def _check(messages: Sequence[Mapping[str, Any]]) -> None:
-    if not messages:
-        raise RequestError("a chat needs at least one message", param="messages")
-    for index, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ROLES:
-            raise RequestError(
-                f"message {index} has role {role!r}", hint=f"one of {', '.join(ROLES)}", param="messages"
-            )
-        content = message.get("content")
-        if not isinstance(content, str | list | None):
-            kind = type(content).__name__
-            raise RequestError(
-                f"message {index} has content of type {kind}, not text or a list of parts", param="messages"
-            )
 
 
 class _Generation(Extension):

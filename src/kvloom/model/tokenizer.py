@@ -14,6 +14,7 @@ from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedM
 from kvloom.model.chat import render_chat
 from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
+from kvloom.model.messages import normal_messages, template_variables
 
 _SPACE = "▁"
 
@@ -103,21 +104,26 @@ class Tokenizer:
         return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
 
     def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
 
-        ``extra`` reaches the template as variables (``tools``, ``enable_thinking`` ...). Raises ModelError when the
+        ``chat_template_kwargs`` reach the template as variables (``enable_thinking`` ...). Raises ModelError when the
         model has no template, RequestError when the messages do not suit it.
         """
-        if self._rules.chat_template is None:
+        template = self._rules.chat_template
+        if template is None:
             raise ModelError(
                 f"model `{self._model_name}` has no chat template",
                 hint="it is a base model: send a plain prompt, or choose an instruct model",
             )
-        variables = {**self._rules.special_tokens, "tools": None, "documents": None, **extra}
-        variables["add_generation_prompt"] = add_generation_prompt
-        return render_chat(self._rules.chat_template, messages, variables)
+        ours = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        variables = {**self._rules.special_tokens, **ours, **template_variables(chat_template_kwargs)}
+        return render_chat(template, normal_messages(messages, template), variables)
 
     def _find_bytes(self, token_id: int) -> bytes:
         if token_id in self._added:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from kvloom.errors import KvloomError
 from kvloom.model.chat import render_chat
+from kvloom.model.messages import normal_messages
 
 _KNOWN = (
     "<|im_end|>",
@@ -62,7 +63,7 @@ def _after_answer(template: str, special: tuple[tuple[str, str], ...]) -> str:
     messages = [{"role": "user", "content": _WORDS}, {"role": "assistant", "content": _WORDS}]
     variables = {"tools": None, "documents": None, "add_generation_prompt": False}
     try:
-        text = render_chat(template, messages, {**dict(special), **variables})
+        text = render_chat(template, normal_messages(messages, template), {**dict(special), **variables})
     except KvloomError:  # who chats will be told
         return ""
     _, words, after = text.rpartition(_WORDS)

@@ -16,7 +16,12 @@ class Tokenizer(Protocol):
     def encode(self, text: str, add_special_tokens: bool | None = True) -> list[int]: ...
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
     def token_text(self, token_id: int, /) -> str: ...
-    def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> str:
         """Render a conversation. Raises RequestError, or ModelError when the model has no chat template."""
         ...
 

@@ -40,7 +40,7 @@ async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
     turns = [message.for_template() for message in body.messages]
 
     def render() -> Prompt:
-        text = tokenizer.chat_prompt(turns)
+        text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
         return Prompt(tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens)), text)
 
     # In a thread: a long conversation takes a while to tokenize, and others are streaming.

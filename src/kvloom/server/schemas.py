@@ -93,28 +93,27 @@ class _Request(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn. Text parts are joined by newlines."""
+    """One turn."""
 
     model_config = ConfigDict(strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str | list[Json], must_be("a string or a list of text parts")] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
 
     @field_validator("content")
     @classmethod
-    def _texts_only(cls, content: str | list[Json] | None) -> str | None:
-        if content is None or isinstance(content, str):
-            return content
-        for part in content:
+    def _texts_only(cls, content: str | list[Json] | None) -> str | list[Json] | None:
+        for part in content if isinstance(content, list) else ():
             if part.get("type") != "text":
                 said = {"kind": str(part.get("type"))}
                 raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
             if not isinstance(part.get("text"), str):
                 raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
-        return "\n".join(part["text"] for part in content)
+        return content
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -123,15 +122,8 @@ class Message(BaseModel):
         return self
 
     def for_template(self) -> Json:
-        """The form that chat templates know. They know no developer: it is the system's newer name."""
-        turn: Json = {
-            "role": "system" if self.role == "developer" else self.role,
-            "content": self.content or "",
-        }
-        for name in ("name", "tool_calls", "tool_call_id"):
-            if (value := getattr(self, name)) is not None:
-                turn[name] = value
-        return turn
+        """What was sent: the tokenizer brings it into the form that its template wants."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 class ChatRequest(_Request):
@@ -141,6 +133,7 @@ class ChatRequest(_Request):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    chat_template_kwargs: Json | None = None
 
     def check(self) -> None:
         super().check()
