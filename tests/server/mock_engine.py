@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import (
     CompletionDelta,
     FinishReason,
@@ -72,6 +73,7 @@ class MockEngine:
 
     model_name: str = "mock"
     max_model_len: int = 64
+    sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     delay_s: float = 0.0
     alive: bool = True
     tokenizer: WordTokenizer = field(default_factory=WordTokenizer)

@@ -6,6 +6,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from kvloom.engine.defaults import SamplingDefaults
+
 from .mock_engine import MockEngine
 
 ASK = [{"role": "user", "content": "one two"}]
@@ -225,3 +227,18 @@ async def test_broken_tool_calls_are_the_callers_fault(client: AsyncOpenAI) -> N
     told = [*ASK, {"role": "assistant", "content": None, "tool_calls": [call]}]
     with pytest.raises(openai.BadRequestError, match="not a JSON object"):
         await client.chat.completions.create(model="mock", messages=told, max_tokens=1)
+
+
+async def test_the_models_own_sampling_holds_where_the_request_is_silent(
+    client: AsyncOpenAI, engine: MockEngine
+) -> None:
+    engine.sampling_defaults = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
+    await client.chat.completions.create(model="mock", messages=ASK)
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.6, 20, 3)
+    await client.chat.completions.create(model="mock", messages=ASK, temperature=0, max_tokens=2)
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.0, 20, 2)
+    await client.completions.create(model="mock", prompt="x")
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.6, 20, 16), "that length is the endpoint's own"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
+from kvloom.model.generation_config import gguf_recommended
 from kvloom.model.manifest import TextRules
 from kvloom.model.turn_ends import is_marker, turn_ends
 
@@ -91,6 +92,7 @@ def gguf_text_rules(metadata: Mapping[str, Any], origin: str) -> TextRules:
         bos_token_id=None if bos is None else int(bos),
         special_tokens=_special_tokens(metadata, vocab.tokens, origin),
         chat_template=metadata.get("tokenizer.chat_template"),
+        sampling=gguf_recommended(metadata, f"`{origin}`"),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 
 from kvloom.errors import ModelFileError
+from kvloom.model.generation_config import hf_recommended
 from kvloom.model.manifest import TOKENIZER_FILE, TextRules
 from kvloom.model.safetensors_file import read_json
 from kvloom.model.tokenizer import load_backend
@@ -43,6 +44,7 @@ def convert_hf_tokenizer(directory: Path, target: Path, config: Mapping[str, Any
         bos_token_id=_bos(settings, backend, config),
         special_tokens=settings.special,
         chat_template=template,
+        sampling=hf_recommended(generation, f"`{directory}`: generation_config.json"),
     )
 
 

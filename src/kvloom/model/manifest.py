@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text."""
+    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
+
+    ``sampling``: what the model's makers recommend, by the names of SamplingParams.
+    """
 
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     special_tokens: dict[str, str]
     chat_template: str | None
+    sampling: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
@@ -35,6 +36,8 @@ class ServedEngine(Protocol):
     def max_model_len(self) -> int: ...
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def sampling_defaults(self) -> SamplingDefaults: ...
     @property
     def alive(self) -> bool:
         """Whether requests make progress: False once the engine's thread has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import RequestError
 from kvloom.server.engine_protocol import Tokenizer
@@ -33,10 +34,10 @@ class Job:
     show_prompt_logprobs: bool
 
 
-async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
+async def chat_job(body: ChatRequest, tokenizer: Tokenizer, defaults: SamplingDefaults) -> Job:
     """Raises RequestError, or ModelError when the model has no chat template."""
     body.check()
-    params = body.params()
+    params = body.params(defaults)
     turns = [message.for_template() for message in body.messages]
 
     def render() -> Prompt:
@@ -47,10 +48,10 @@ async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
     return Job((await asyncio.to_thread(render),), params, False, body.prompt_logprobs is not None)
 
 
-async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
+async def completion_job(body: CompletionRequest, tokenizer: Tokenizer, defaults: SamplingDefaults) -> Job:
     """Raises RequestError."""
     body.check()
-    params = body.params()
+    params = body.params(defaults)
     wanted = _split(body.prompt)
     echo = bool(body.echo)
 

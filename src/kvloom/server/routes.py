@@ -54,14 +54,14 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
-        job = await chat_job(body, engine.tokenizer)
+        job = await chat_job(body, engine.tokenizer, engine.sampling_defaults)
         return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes)
         check_model(body.model)
-        job = await completion_job(body, engine.tokenizer)
+        job = await completion_job(body, engine.tokenizer, engine.sampling_defaults)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 

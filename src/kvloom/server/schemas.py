@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be, unsupported
@@ -85,11 +86,12 @@ class _Request(BaseModel):
         if self.prompt_logprobs is not None and self.stream:
             raise RequestError("`prompt_logprobs` cannot be streamed", param="prompt_logprobs")
 
-    def _params(self, **more: Any) -> SamplingParams:
+    def _params(self, defaults: SamplingDefaults, **more: Any) -> SamplingParams:
         given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
         if given.get("top_k") == _KEEPS_ALL:
             given["top_k"] = 0
-        return SamplingParams(**given | {"logit_bias": _biases(self.logit_bias or {})} | more)
+        asked = given | {"logit_bias": _biases(self.logit_bias or {})} | more
+        return defaults.params(asked, otherwise={"max_tokens": None})
 
 
 class Message(BaseModel):
@@ -140,10 +142,11 @@ class ChatRequest(_Request):
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
 
-    def params(self) -> SamplingParams:
-        """Raises ParamsError. Without a limit the answer may fill the context."""
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+        more: Json = {} if limit is None else {"max_tokens": limit}
+        return self._params(defaults, logprobs=(self.top_logprobs or 0) if self.logprobs else None, **more)
 
 
 class CompletionRequest(_Request):
@@ -159,7 +162,7 @@ class CompletionRequest(_Request):
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise RequestError("`best_of` other than `n` is not supported", param="best_of")
 
-    def params(self) -> SamplingParams:
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError. OpenAI's default length is 16 tokens."""
         more: Json = {
             "max_tokens": 16 if self.max_tokens is None else self.max_tokens,
@@ -167,7 +170,7 @@ class CompletionRequest(_Request):
         }
         if self.echo and self.prompt_logprobs is None:
             more["prompt_logprobs"] = self.logprobs
-        return self._params(**more)
+        return self._params(defaults, **more)
 
 
 def _biases(biases: dict[str, float]) -> dict[int, float]:
