@@ -106,13 +106,15 @@ class CharTokenizer:
     def token_text(token_id: int) -> str:
         return chr(32 + token_id)
 
-    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         return [ord(character) - 32 for character in text]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(self.token_text(token) for token in ids)
 
-    def chat_prompt(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self, messages: list[dict], add_generation_prompt: bool = True, chat_template_kwargs: dict | None = None
+    ) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 
     def stream(self, skip_special_tokens: bool) -> CharStream:

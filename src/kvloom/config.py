@@ -13,6 +13,7 @@ from kvloom.errors import ConfigError
 
 KvDtype = Literal["float32", "float16", "bfloat16", "int16"]
 Activations = Literal["float32", "int8"]
+GenerationConfig = Literal["auto", "none"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
@@ -117,7 +118,8 @@ class EngineConfig:
     """Everything that makes an engine. ``threads``: None takes the cores this process may use.
 
     ``activations``: with ``"int8"`` they are rounded to 8 bits, per group of 32, where they meet quantized weights;
-    ``"float32"`` is exact.
+    ``"float32"`` is exact. ``generation_config``: with ``"auto"``, where a request is silent on how to sample, the
+    model's own recommendations hold; with ``"none"`` neutral values.
     """
 
     model: str
@@ -125,6 +127,7 @@ class EngineConfig:
     threads: int | None = None
     seed: int = 0
     activations: Activations = "int8"
+    generation_config: GenerationConfig = "auto"
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
@@ -135,6 +138,8 @@ class EngineConfig:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
         if self.activations not in ("float32", "int8"):
             raise ConfigError(f"unknown activations `{self.activations}`", hint="one of float32, int8")
+        if self.generation_config not in get_args(GenerationConfig):
+            raise ConfigError(f"unknown generation_config `{self.generation_config}`", hint="one of auto, none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

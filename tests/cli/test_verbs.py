@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kvloom.cli.app import app
+from kvloom.engine.defaults import SamplingDefaults
 
 from .conftest import Backend
 
@@ -40,6 +41,16 @@ def test_sampling_flags_arrive(fake: Backend) -> None:
     invoke("run", "mock", "x", "--temperature", "0.5", "--top-p", "0.25", "--top-k", "3", "--max-tokens", "2")
     params = fake.engine.params[-1]
     assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.5, 0.25, 3, 2)
+
+
+def test_the_models_own_sampling_holds_where_no_flag_speaks(fake: Backend) -> None:
+    fake.engine.sampling_defaults = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
+    invoke("run", "mock", "x", "--top-k", "5")
+    params = fake.engine.params[-1]
+    assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.6, 1.0, 5, 3)
+    invoke("chat", "mock", stdin="x\n/exit\n")
+    params = fake.engine.params[-1]
+    assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.6, 0.95, 20, 3)
 
 
 def test_chat_remembers_forgets_and_leaves(fake: Backend) -> None:

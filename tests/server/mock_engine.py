@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import (
     CompletionDelta,
     FinishReason,
@@ -20,6 +21,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
+from kvloom.model.messages import normal_messages, template_variables
 
 BOS = 0
 
@@ -37,9 +39,9 @@ class WordTokenizer:
     def vocab_size(self) -> int:
         return len(self._words)
 
-    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         ids = [self._id(word) for word in text.split()]
-        return [BOS, *ids] if add_special_tokens else ids
+        return [BOS, *ids] if add_special_tokens is not False else ids
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(self.token_text(one) for one in ids if not (skip_special_tokens and one == BOS))
@@ -47,10 +49,16 @@ class WordTokenizer:
     def token_text(self, token_id: int) -> str:
         return f" {self._words[token_id]}"
 
-    def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> str:
         if not self.has_template:
             raise ModelError("this model has no chat template", hint="use /v1/completions")
-        turns = [f"<{message['role']}> {message['content']}" for message in messages]
+        turns = [f"<{turn['role']}> {turn['content']}" for turn in normal_messages(messages, template="")]
+        turns[:0] = [f"{name}={value}" for name, value in template_variables(chat_template_kwargs).items()]
         return " ".join([*turns, "<assistant>"] if add_generation_prompt else turns)
 
     def _id(self, word: str) -> int:
@@ -66,6 +74,7 @@ class MockEngine:
 
     model_name: str = "mock"
     max_model_len: int = 64
+    sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     delay_s: float = 0.0
     alive: bool = True
     tokenizer: WordTokenizer = field(default_factory=WordTokenizer)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import openai
 import pytest
 from openai import AsyncOpenAI
+
+from kvloom.engine.defaults import SamplingDefaults
 
 from .mock_engine import MockEngine
 
@@ -195,3 +198,47 @@ async def test_tools_are_fine_when_not_to_be_used(client: AsyncOpenAI) -> None:
         response_format={"type": "text"},
     )
     assert reply.choices[0].message.content == " <user>"
+
+
+async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpenAI, engine: MockEngine) -> None:
+    await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1)
+    plain = engine.prompts[-1]
+    await client.chat.completions.create(
+        model="mock", messages=ASK, max_tokens=1, extra_body={"add_special_tokens": True}
+    )
+    assert engine.prompts[-1] == [0, *plain]
+
+
+async def test_template_variables_arrive(client: AsyncOpenAI, engine: MockEngine) -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": False}}
+    await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, extra_body=extra)
+    assert engine.tokenizer.decode(engine.prompts[-1]).startswith(" enable_thinking=False <user>")
+
+
+@pytest.mark.parametrize("name", ["messages", "add_generation_prompt", "self"])
+async def test_template_variables_that_are_ours_are_refused(client: AsyncOpenAI, name: str) -> None:
+    extra = {"chat_template_kwargs": {name: []}}
+    with pytest.raises(openai.BadRequestError, match=f"chat_template_kwargs may not set `{name}`"):
+        await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, extra_body=extra)
+
+
+async def test_broken_tool_calls_are_the_callers_fault(client: AsyncOpenAI) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    told = [*ASK, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(openai.BadRequestError, match="not a JSON object"):
+        await client.chat.completions.create(model="mock", messages=told, max_tokens=1)
+
+
+async def test_the_models_own_sampling_holds_where_the_request_is_silent(
+    client: AsyncOpenAI, engine: MockEngine
+) -> None:
+    engine.sampling_defaults = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
+    await client.chat.completions.create(model="mock", messages=ASK)
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.6, 20, 3)
+    await client.chat.completions.create(model="mock", messages=ASK, temperature=0, max_tokens=2)
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.0, 20, 2)
+    await client.completions.create(model="mock", prompt="x")
+    params = engine.params[-1]
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.6, 20, 16), "that length is the endpoint's own"

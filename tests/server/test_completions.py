@@ -99,3 +99,14 @@ async def test_usage_of_a_stream(client: AsyncOpenAI) -> None:
         usage = [chunk async for chunk in stream][-1].usage
         assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (3, 3, 6)
         assert usage.prompt_tokens_details.cached_tokens == cached
+
+
+@pytest.mark.parametrize("asked", [{}, {"add_special_tokens": None}, {"add_special_tokens": True}])
+async def test_the_start_token_is_added(client: AsyncOpenAI, engine: MockEngine, asked: dict) -> None:
+    await client.completions.create(model="mock", prompt="one", max_tokens=1, extra_body=asked)
+    assert engine.prompts[-1] == [0, *engine.tokenizer.encode("one", add_special_tokens=False)]
+
+
+async def test_the_start_token_is_left_out_where_asked(client: AsyncOpenAI, engine: MockEngine) -> None:
+    await client.completions.create(model="mock", prompt="one", max_tokens=1, extra_body={"add_special_tokens": False})
+    assert engine.prompts[-1] == engine.tokenizer.encode("one", add_special_tokens=False)

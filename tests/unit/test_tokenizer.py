@@ -222,3 +222,83 @@ def test_bad_vocabularies(change: dict[str, Any], error: type[Exception], reason
 def test_unknown_decoder() -> None:
     with pytest.raises(UnsupportedModel, match="decoder `none`"):
         Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()), gguf_text_rules(byte_level(), "x"), "test")
+
+
+class TestTypesThatLie:
+    """Some converters call markers normal text."""
+
+    TEMPLATE = TEMPLATE.replace("<|im_end|>", "<|odd|>")
+
+    def metadata(self, kind: int, **more: Any) -> dict[str, Any]:
+        base = byte_level(**{"tokenizer.chat_template": self.TEMPLATE, **more})
+        tokens, types = base["tokenizer.ggml.tokens"], base["tokenizer.ggml.token_type"]
+        return base | {
+            "tokenizer.ggml.tokens": [*tokens, "<|odd|>"],
+            "tokenizer.ggml.token_type": [kind, *types[1:], kind],
+        }
+
+    @pytest.mark.parametrize("kind", [1, 3, 4])
+    def test_what_the_template_writes_behind_an_answer_ends_a_turn(self, kind: int) -> None:
+        tokenizer = make(self.metadata(kind))
+        odd = tokenizer.vocab_size - 1
+        assert tokenizer.eos_token_ids == {1, odd}
+        (token,) = tokenizer.encode("<|odd|>")
+        assert token == odd
+        assert tokenizer.decode([odd]) == ""
+        prompt = tokenizer.chat_prompt([{"role": "user", "content": "a"}])
+        assert odd in tokenizer.encode(prompt, add_special_tokens=False)
+
+    def test_other_markers_of_the_template_are_one_token(self) -> None:
+        template = "{% for m in messages %}<|odd|>{{ m.content }}<|im_end|>{% endfor %}"
+        tokenizer = make(self.metadata(1, **{"tokenizer.chat_template": template, "tokenizer.ggml.bos_token_id": 9}))
+        assert tokenizer.eos_token_ids == {1}
+        (odd,) = tokenizer.encode("<|odd|>")
+        assert tokenizer.decode([odd]) == "<|odd|>", "it ends nothing: it is shown"
+
+    def test_words_stay_words(self) -> None:
+        metadata = self.metadata(1) | {
+            "tokenizer.chat_template": "{% for m in messages %}{{ m.content }} the{% endfor %}"
+        }
+        the = byte_level()["tokenizer.ggml.tokens"].index("Ġthe")
+        tokenizer = make(metadata)
+        assert tokenizer.eos_token_ids == {1}
+        assert tokenizer.decode([the]) == " the"
+        tokenizer = make(metadata | {"tokenizer.ggml.eos_token_id": the})
+        assert tokenizer.eos_token_ids == {the}
+        assert tokenizer.decode(tokenizer.encode("so the")) == "so the"
+
+
+@pytest.mark.parametrize(
+    ("pre", "flag", "begins"),
+    [
+        ("llama-bpe", None, True),
+        ("llama3", None, True),
+        ("llama-v3", None, True),
+        ("tekken", None, True),
+        ("llama-bpe", False, False),
+        ("smollm", None, False),
+        ("qwen2", None, False),
+        ("gpt-2", True, True),
+    ],
+)
+def test_some_kinds_begin_with_bos(pre: str, flag: bool | None, begins: bool) -> None:
+    more = {} if flag is None else {"tokenizer.ggml.add_bos_token": flag}
+    tokenizer = make(byte_level(**{"tokenizer.ggml.pre": pre, **more}))
+    assert tokenizer.encode("b")[:-1] == [0] * begins
+    assert len(tokenizer.encode("b", add_special_tokens=False)) == 1
+
+
+def test_no_bos_where_the_file_names_none() -> None:
+    metadata = byte_level(**{"tokenizer.ggml.pre": "llama-bpe"})
+    del metadata["tokenizer.ggml.bos_token_id"]
+    assert len(make(metadata).encode("b")) == 1
+
+
+def test_a_text_that_brings_its_start_token_gets_no_second_one() -> None:
+    plain = PLAIN_SP.encode("ab", add_special_tokens=False)
+    assert PLAIN_SP.encode("ab", add_special_tokens=None) == [1, *plain]
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=None) == [1, *plain]
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=True) == [1, 1, *plain], "as asked"
+    assert PLAIN_SP.encode("<s><s>ab", add_special_tokens=None) == [1, 1, *plain], "as written"
+    assert PLAIN_SP.encode("<s>ab", add_special_tokens=False) == [1, *plain]
+    assert BYTE_LEVEL.encode("<|im_start|><|im_start|>b", add_special_tokens=None)[:2] == [0, 0], "it puts none itself"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kvloom.cli.bench_app import bench_app
 from kvloom.cli.eval_app import eval_app
 from kvloom.cli.settings import Settings, with_settings
-
-if TYPE_CHECKING:
-    from kvloom.engine.params import SamplingParams
 
 app = typer.Typer(
     name="kvloom",
@@ -28,9 +25,26 @@ MaxTokens = Annotated[
     int | None,
     typer.Option(help="Tokens to generate at most", show_default="what fits", rich_help_panel="Sampling"),
 ]
-Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token", rich_help_panel="Sampling")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens of this total", rich_help_panel="Sampling")]
-TopK = Annotated[int, typer.Option(help="Keep this many tokens; 0 keeps all", rich_help_panel="Sampling")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="0 always takes the likeliest token", show_default="the model's, else ours", rich_help_panel="Sampling"
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Keep the likeliest tokens of this total",
+        show_default="the model's, else ours",
+        rich_help_panel="Sampling",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        help="Keep this many tokens; 0 keeps all", show_default="the model's, else all", rich_help_panel="Sampling"
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -65,15 +79,21 @@ def run(
     ],
     settings: Settings,
     raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template")] = False,
-    max_tokens: MaxTokens = 256,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = 0,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
 ) -> None:
     """Answer one prompt."""
     from kvloom.cli.generating import run_once
 
-    run_once(model, prompt, raw, _sampling(max_tokens, temperature, top_p, top_k), settings)
+    run_once(
+        model,
+        prompt,
+        raw,
+        _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k),
+        settings,
+    )
 
 
 @app.command()
@@ -83,14 +103,16 @@ def chat(
     settings: Settings,
     system: Annotated[str | None, typer.Option(help="System message", show_default="none")] = None,
     max_tokens: MaxTokens = None,
-    temperature: Temperature = 0.7,
-    top_p: TopP = 0.95,
-    top_k: TopK = 0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
 ) -> None:
     """Talk with a model."""
     from kvloom.cli.generating import chat as converse
 
-    converse(model, system, _sampling(max_tokens, temperature, top_p, top_k), settings)
+    converse(
+        model, system, _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k), settings
+    )
 
 
 @app.command()
@@ -118,7 +140,10 @@ def inspect(
 app.add_typer(bench_app)
 
 
-def _sampling(max_tokens: int | None, temperature: float, top_p: float, top_k: int) -> SamplingParams:
+def _sampling(**flags: float | None) -> dict[str, Any]:
+    """The flags that were given, checked before a model is loaded."""
     from kvloom.engine.params import SamplingParams
 
-    return SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+    asked: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    SamplingParams(**asked)
+    return asked

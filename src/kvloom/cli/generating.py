@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvloom.cli import backend
 from kvloom.cli.say import bytes_text, say
@@ -18,13 +20,18 @@ HELP = "/reset forgets the conversation, /stats shows the cache, /exit leaves; C
 
 Turn = dict[str, str]
 
+_RUN: dict[str, Any] = {"max_tokens": 256, "temperature": 0.0}
+_CHAT: dict[str, Any] = {"max_tokens": None, "temperature": 0.7, "top_p": 0.95}
+"""For models whose makers recommend nothing."""
 
-def run_once(model: str, prompt: str, raw: bool, params: SamplingParams, settings: Settings) -> None:
+
+def run_once(model: str, prompt: str, raw: bool, asked: Mapping[str, Any], settings: Settings) -> None:
     """Answer one prompt (``-`` reads standard input), then say where the time went."""
     text = _clean(sys.stdin.buffer.read() if prompt == "-" else prompt)
     engine = backend.open_engine(settings.engine(model))
     spoken = Spoken()
     try:
+        params = engine.sampling_defaults.params(asked, otherwise=_RUN)
         asyncio.run(speak(engine, _prompt_ids(engine, text, raw), params, spoken))
     finally:
         engine.close()
@@ -33,12 +40,13 @@ def run_once(model: str, prompt: str, raw: bool, params: SamplingParams, setting
     say(spoken.line())
 
 
-def chat(model: str, system: str | None, params: SamplingParams, settings: Settings) -> None:
+def chat(model: str, system: str | None, asked: Mapping[str, Any], settings: Settings) -> None:
     """Talk until ``/exit`` or the end of input."""
     engine = backend.open_engine(settings.engine(model))
     try:
         with asyncio.Runner() as runner:
             say(f"{engine.model_name}: {HELP}")
+            params = engine.sampling_defaults.params(asked, otherwise=_CHAT)
             Conversation(engine, params, runner, system).talk()
     finally:
         engine.close()
@@ -120,7 +128,7 @@ def _ask() -> str:
 def _prompt_ids(engine: ServedEngine, text: str, raw: bool) -> list[int]:
     tokenizer, limit = engine.tokenizer, engine.max_model_len
     if raw:
-        return tokenizer.encode(text, max_tokens=limit)
+        return tokenizer.encode(text, add_special_tokens=None, max_tokens=limit)
     prompt = tokenizer.chat_prompt([{"role": "user", "content": text}])
     return tokenizer.encode(prompt, add_special_tokens=False, max_tokens=limit)
 

@@ -26,6 +26,7 @@ HELP = {
     "max_model_len": "Longest context, prompt and answer together",
     "threads": "Threads to compute with",
     "activations": "Precision of what meets quantized weights: int8 is fast, float32 exact",
+    "generation_config": "Sampling where a request is silent: auto takes the model's recommendations, none does not",
     "seed": "Seed of the requests that bring none",
     "step_tokens": "Tokens computed per step at most",
     "max_seqs": "Sequences that run at once at most",

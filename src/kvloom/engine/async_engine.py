@@ -19,6 +19,7 @@ from contextlib import aclosing
 from kvloom.config import EngineConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
@@ -45,18 +46,19 @@ class AsyncEngine:
         loaded = build(config)
         if loaded.manifest.text.chat_template is not None:
             start_rendering()
-        self._start(loaded.engine, loaded.tokenizer, loaded.manifest.name)
+        self._start(loaded.engine, loaded.tokenizer, loaded.manifest.name, loaded.defaults)
 
     @classmethod
     def over(cls, engine: Engine, tokenizer: Tokenizer, model_name: str) -> AsyncEngine:
         """Drive an engine that is already built."""
         self = cls.__new__(cls)
-        self._start(engine, tokenizer, model_name)
+        self._start(engine, tokenizer, model_name, SamplingDefaults())
         return self
 
-    def _start(self, engine: Engine, tokenizer: Tokenizer, model_name: str) -> None:
+    def _start(self, engine: Engine, tokenizer: Tokenizer, model_name: str, defaults: SamplingDefaults) -> None:
         self.engine, self.tokenizer, self.model_name = engine, tokenizer, model_name
         self.max_model_len = engine.max_len
+        self.sampling_defaults = defaults
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._inboxes: dict[str, Inbox] = {}
         self._texts = Workers("kvloom-text", count=1)

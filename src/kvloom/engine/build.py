@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvloom.attend.cpu import CpuAttend
 from kvloom.config import EngineConfig, default_threads
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.model.loading import load_model
 from kvloom.model.manifest import Manifest
@@ -21,6 +22,7 @@ class Loaded:
     manifest: Manifest
     tokenizer: Tokenizer
     engine: Engine
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 
 def build(config: EngineConfig) -> Loaded:
@@ -30,4 +32,5 @@ def build(config: EngineConfig) -> Loaded:
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
     engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed())
-    return Loaded(manifest, tokenizer, engine)
+    defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
+    return Loaded(manifest, tokenizer, engine, defaults)

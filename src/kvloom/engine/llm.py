@@ -7,9 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype, SchedulerConfig
+from kvloom.config import (
+    DEFAULT_KV_DTYPE,
+    Activations,
+    CacheConfig,
+    EngineConfig,
+    GenerationConfig,
+    KvDtype,
+    SchedulerConfig,
+)
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -57,6 +66,8 @@ class LLM:
         Cores to use; None takes all that this process may run on.
     activations:
         ``"int8"`` rounds what meets quantized weights to 8 bits, for speed; ``"float32"`` is exact.
+    generation_config:
+        Without ``sampling_params``, ``"auto"`` samples as the model's makers recommend, ``"none"`` at temperature 1.
 
     Examples
     --------
@@ -77,6 +88,7 @@ class LLM:
         threads: int | None = None,
         seed: int = 0,
         activations: Activations = "int8",
+        generation_config: GenerationConfig = "auto",
         step_tokens: int = 512,
         max_seqs: int = 64,
     ) -> None:
@@ -86,11 +98,13 @@ class LLM:
             threads=threads,
             seed=seed,
             activations=activations,
+            generation_config=generation_config,
             cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
         )
         loaded = build(config)
         self._tokenizer = loaded.tokenizer
+        self._defaults = loaded.defaults
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
         self._ids = itertools.count()
@@ -103,21 +117,27 @@ class LLM:
     def get_tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What holds for prompts without ``sampling_params``: the model's recommendations, unless turned off."""
+        return self._defaults.params()
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        add_special_tokens: bool | None = None,
     ) -> list[RequestOutput]:
         """Complete prompts; results are in their order. Raises RequestError before anything runs.
 
         Prompts are independent: what else is in the list never changes an answer (a request that samples without a
         ``seed`` of its own draws one by its number since the engine started). ``use_tqdm`` shows progress on stderr.
+        ``add_special_tokens``: put the model's start token before texts; None: unless they bring it.
         """
         items = _as_list(prompts)
-        params = _as_params(sampling_params, len(items))
-        prepared = [self._encode(item) for item in items]
+        params = _as_params(sampling_params, len(items), self._defaults)
+        prepared = [self._encode(item, add_special_tokens) for item in items]
         return self._run(prepared, params, use_tqdm)
 
     def chat(
@@ -126,20 +146,27 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation or several, through the model's own chat template."""
+        """Answer one conversation or several, through the model's own chat template.
+
+        ``chat_template_kwargs``: variables for the template, such as ``{"enable_thinking": False}``.
+        """
         if not messages:
             raise RequestError("a conversation needs at least one message", param="messages")
         several = not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        texts = [self._tokenizer.chat_prompt([dict(m) for m in conversation]) for conversation in conversations]
+        texts = [
+            self._tokenizer.chat_prompt(conversation, chat_template_kwargs=chat_template_kwargs)
+            for conversation in conversations
+        ]
         prepared: list[tuple[str | None, list[int]]] = [
             (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self.max_model_len))
             for text in texts
         ]
-        return self._run(prepared, _as_params(sampling_params, len(texts)), use_tqdm)
+        return self._run(prepared, _as_params(sampling_params, len(texts), self._defaults), use_tqdm)
 
-    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _encode(self, prompt: Prompt, add_special_tokens: bool | None) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
                 return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
@@ -147,7 +174,7 @@ class LLM:
                 raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
             prompt = prompt["prompt"]
         if isinstance(prompt, str):
-            return prompt, self._tokenizer.encode(prompt, max_tokens=self.max_model_len)
+            return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=self.max_model_len)
         return None, _token_ids(prompt)
 
     def _run(
@@ -194,9 +221,11 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return list(prompts)  # type: ignore[arg-type]
 
 
-def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+def _as_params(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int, defaults: SamplingDefaults
+) -> list[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+        return [params or defaults.params()] * count
     if len(params) != count:
         raise RequestError(f"{count} prompts but {len(params)} sampling_params", param="sampling_params")
     return list(params)

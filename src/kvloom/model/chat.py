@@ -13,16 +13,13 @@ from kvloom.model.template_process import TemplateProcess
 
 _LARGE = 256 * 2**10  # characters of JSON
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
 
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-    """Run ``template`` over ``messages``, in a process of its own.
+    """Run ``template`` over ``messages`` in their normal form, in a process of its own.
 
-    Raises RequestError for messages that are malformed, that the template refuses or does not come to an end with, and
-    for what is not JSON; ModelFileError when the template itself is broken.
+    Raises RequestError for messages that the template refuses or does not come to an end with, and for what is not
+    JSON; ModelFileError when the template itself is broken.
     """
-    _check(messages)
     named = ",".join(f"{json.dumps(name)}:{_json(value, name)}" for name, value in variables.items())
     turns = _json(list(messages), "messages")
     return _process(os.getpid(), len(turns) > _LARGE).render(template, turns, f"{{{named}}}")
@@ -52,20 +49,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-
-
-def _check(messages: Sequence[Mapping[str, Any]]) -> None:
-    if not messages:
-        raise RequestError("a chat needs at least one message", param="messages")
-    for index, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ROLES:
-            raise RequestError(
-                f"message {index} has role {role!r}", hint=f"one of {', '.join(ROLES)}", param="messages"
-            )
-        content = message.get("content")
-        if not isinstance(content, str | list | None):
-            kind = type(content).__name__
-            raise RequestError(
-                f"message {index} has content of type {kind}, not text or a list of parts", param="messages"
-            )

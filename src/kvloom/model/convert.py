@@ -17,7 +17,7 @@ from kvloom.model.files import failures_name, open_regular
 from kvloom.model.gguf_file import GgufHead
 from kvloom.model.gguf_split import read_gguf_parts
 from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
-from kvloom.model.hf_tokenizer import copy_tokenizer, hf_text_rules
+from kvloom.model.hf_tokenizer import convert_hf_tokenizer
 from kvloom.model.json_file import read_json
 from kvloom.model.keys import Keys
 from kvloom.model.manifest import TOKENIZER_FILE, Manifest, TensorEntry, WeightFile, write_manifest
@@ -135,7 +135,6 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         )
     check_tensors(str(directory), family, spec, table)
     check_hf_text(directory, config)
-    copy_tokenizer(directory, target)
     manifest = Manifest(
         name=origin.name,
         source=origin.source,
@@ -144,7 +143,7 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         weights_id=_combined_id(spec, paths),
         spec=spec,
         tensors=table,
-        text=hf_text_rules(directory, config),
+        text=convert_hf_tokenizer(directory, target, config),
         stamp=origin.stamp,
     )
     write_manifest(manifest)

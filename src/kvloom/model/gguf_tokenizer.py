@@ -7,12 +7,15 @@ Two kinds exist: byte-level BPE ("gpt2"; the file lists the merges and names its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
+from kvloom.model.generation_config import gguf_recommended
 from kvloom.model.manifest import TextRules
+from kvloom.model.turn_ends import is_marker, turn_ends
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "▁"
@@ -30,29 +33,38 @@ _TEKKEN_SPLIT = (
 
 @dataclass(frozen=True, slots=True)
 class _Bpe:
-    """A byte-level pre-tokenizer. ``split`` None: GPT-2's own pattern."""
+    """A byte-level pre-tokenizer. ``split`` None: GPT-2's own pattern. ``add_bos``: where the file does not say."""
 
     split: str | None = None
     digits: bool = False
     nfc: bool = False
     ignore_merges: bool = False
+    add_bos: bool = False
 
 
 _PRE: dict[str, _Bpe] = {
     "default": _Bpe(),
     "gpt-2": _Bpe(),
     "smollm": _Bpe(digits=True),
-    "llama-bpe": _Bpe(_LLAMA3_SPLIT, ignore_merges=True),
-    "llama3": _Bpe(_LLAMA3_SPLIT, ignore_merges=True),
-    "llama-v3": _Bpe(_LLAMA3_SPLIT, ignore_merges=True),
+    "llama-bpe": _Bpe(_LLAMA3_SPLIT, ignore_merges=True, add_bos=True),
+    "llama3": _Bpe(_LLAMA3_SPLIT, ignore_merges=True, add_bos=True),
+    "llama-v3": _Bpe(_LLAMA3_SPLIT, ignore_merges=True, add_bos=True),
     "qwen2": _Bpe(_QWEN2_SPLIT, nfc=True),
     "deepseek-r1-qwen": _Bpe(_QWEN2_SPLIT, nfc=True),
-    "tekken": _Bpe(_TEKKEN_SPLIT, ignore_merges=True),
+    "tekken": _Bpe(_TEKKEN_SPLIT, ignore_merges=True, add_bos=True),
 }
 """By ``tokenizer.ggml.pre``."""
 
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|eom_id|>")
-"""Texts that end a chat turn. They stop generation when the model's own template uses them."""
+_NAMED = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "sep_token": "seperator",  # the format's own spelling
+    "pad_token": "padding",
+    "mask_token": "mask",
+}
+_ENDS = ("eos", "eot", "eom")
+_TEMPLATE_MARKER = re.compile(r"<\|[^|<>\s]+\|>")
 
 
 def gguf_tokenizer_json(metadata: Mapping[str, Any], origin: str) -> str:
@@ -74,26 +86,35 @@ def gguf_tokenizer_json(metadata: Mapping[str, Any], origin: str) -> str:
 def gguf_text_rules(metadata: Mapping[str, Any], origin: str) -> TextRules:
     """Which tokens end a text, which one starts it, and the chat template."""
     vocab = _Vocab.read(metadata, origin)
-    template = metadata.get("tokenizer.chat_template")
-    ends = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
-    ends += [vocab.ids[text] for text in _TURN_ENDS if template and text in template and text in vocab.ids]
-    keys = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    found = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
-    special = {name: vocab.text(int(token), origin) for name, token in found.items() if token is not None}
     bos = metadata.get("tokenizer.ggml.bos_token_id")
     return TextRules(
-        eos_token_ids=tuple(sorted({int(token) for token in ends if token is not None})),
+        eos_token_ids=tuple(sorted(vocab.ends)),
         bos_token_id=None if bos is None else int(bos),
-        special_tokens=special,
-        chat_template=template,
+        special_tokens=_special_tokens(metadata, vocab.tokens, origin),
+        chat_template=metadata.get("tokenizer.chat_template"),
+        sampling=gguf_recommended(metadata, f"`{origin}`"),
     )
+
+
+def _special_tokens(metadata: Mapping[str, Any], tokens: Sequence[str], origin: str) -> dict[str, str]:
+    found = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMED.items()}
+    return {name: _text(tokens, int(token), origin) for name, token in found.items() if token is not None}
+
+
+def _text(tokens: Sequence[str], token: int, origin: str) -> str:
+    if not 0 <= token < len(tokens):
+        raise ModelFileError(f"`{origin}` names token {token}; its vocabulary has {len(tokens)}")
+    return tokens[token]
 
 
 @dataclass(frozen=True, slots=True)
 class _Vocab:
+    """``types`` as the file should have them, ``ends``: the tokens that end a text or a turn."""
+
     tokens: list[str]
     types: list[int]
     ids: dict[str, int]
+    ends: frozenset[int]
 
     @staticmethod
     def read(metadata: Mapping[str, Any], origin: str) -> _Vocab:
@@ -103,12 +124,18 @@ class _Vocab:
         types = [int(kind) for kind in metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))]
         if len(types) != len(tokens):
             raise ModelFileError(f"`{origin}` has {len(tokens)} tokens but {len(types)} token types")
-        return _Vocab(tokens, types, {text: index for index, text in enumerate(tokens)})
+        ids = {text: index for index, text in enumerate(tokens)}
+        template = metadata.get("tokenizer.chat_template")
+        special = _special_tokens(metadata, tokens, origin)
+        named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in _ENDS]
+        ends = {int(token) for token in named if token is not None}
+        ends |= {ids[text] for text in turn_ends(template, special, ids)}
+        controls = {ids[text] for text in special.values()} | ends
+        _mend_types(types, tokens, ids, controls, template)
+        return _Vocab(tokens, types, ids, frozenset(ends))
 
     def text(self, token: int, origin: str) -> str:
-        if not 0 <= token < len(self.tokens):
-            raise ModelFileError(f"`{origin}` names token {token}; its vocabulary has {len(self.tokens)}")
-        return self.tokens[token]
+        return _text(self.tokens, token, origin)
 
     def added(self, normalized: bool, rename: Mapping[str, str]) -> list[dict[str, Any]]:
         """Control tokens are special; user-defined ones are matched as whole pieces of text."""
@@ -125,6 +152,18 @@ class _Vocab:
             for index, (text, kind) in enumerate(zip(self.tokens, self.types, strict=True))
             if kind in (_CONTROL, _USER, _UNKNOWN)
         ]
+
+
+def _mend_types(
+    types: list[int], tokens: Sequence[str], ids: Mapping[str, int], controls: Iterable[int], template: str | None
+) -> None:
+    """Some files call markers normal text: the model would be shown them in pieces, and readers would see them."""
+    for token in controls:
+        if token < len(tokens) and types[token] in (_NORMAL, _USER) and is_marker(tokens[token]):
+            types[token] = _CONTROL
+    for marker in ids.keys() & set(_TEMPLATE_MARKER.findall(template or "")):
+        if types[ids[marker]] == _NORMAL:
+            types[ids[marker]] = _USER
 
 
 def _byte_level(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -226,8 +265,9 @@ def _bpe_model(ids: Mapping[str, int], merges: list[list[str]], **options: Any) 
 def _post_processor(vocab: _Vocab, metadata: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any] | None:
     """Put the start and end tokens around a text, where the file says so."""
     sentence_piece = parts["model"]["byte_fallback"]
+    begins = sentence_piece or _PRE[metadata.get("tokenizer.ggml.pre", "default")].add_bos
     wanted = {
-        "bos": metadata.get("tokenizer.ggml.add_bos_token", sentence_piece),
+        "bos": metadata.get("tokenizer.ggml.add_bos_token", begins),
         "eos": metadata.get("tokenizer.ggml.add_eos_token", False),
     }
     ids = {key: metadata.get(f"tokenizer.ggml.{key}_token_id") for key, on in wanted.items() if on}

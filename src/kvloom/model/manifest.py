@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvloom.errors import ModelFileError
@@ -12,7 +12,8 @@ from kvloom.model.json_file import read_json
 from kvloom.model.spec import ModelSpec
 from kvloom.model.typed_json import typed
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Goes up whenever the same files would convert to something else: what older versions wrote is made again."""
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 
@@ -37,12 +38,16 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text."""
+    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
+
+    ``sampling``: what the model's makers recommend, by the names of SamplingParams.
+    """
 
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     special_tokens: dict[str, str]
     chat_template: str | None
+    sampling: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

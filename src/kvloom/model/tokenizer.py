@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -14,6 +15,7 @@ from kvloom.model.chat import render_chat
 from kvloom.model.files import failures_name
 from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
+from kvloom.model.messages import normal_messages, template_variables
 from kvloom.model.text_bound import TextBound, encode
 
 _SPACE = "▁"
@@ -21,14 +23,24 @@ _SPACE = "▁"
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
-    path = manifest.tokenizer_path
-    with failures_name(path):
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+    with failures_name(manifest.tokenizer_path):
+        backend = load_backend(manifest.tokenizer_path)
         give_back_free_memory()
         return Tokenizer(backend, manifest.text, manifest.name)
+
+
+def load_backend(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json, without what its maker had set for a call or a training run. Raises ModelFileError."""
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+    # Each of these would cut, pad or vary a prompt without a word.
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.model, tokenizers.models.BPE):
+        backend.model.dropout = None
+    return backend
 
 
 class Tokenizer:
@@ -44,6 +56,7 @@ class Tokenizer:
         self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
         self._bytes: dict[int, bytes] = {}
         self._bound = TextBound(backend)
+        self._begin = _begin(backend)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -58,11 +71,12 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         """Token ids of ``text``, more than ``max_tokens`` or not: it lets this stop early at a text that cannot fit.
 
-        Raises RequestError when the text is not valid Unicode (a lone surrogate), PromptTooLong when it has more than
-        ``max_tokens`` for sure.
+        ``add_special_tokens``: put the model's start and end tokens around it; None does so, too, but gives a text
+        that brings its start token no second one. Raises RequestError when the text is not valid Unicode (a lone
+        surrogate), PromptTooLong when it has more than ``max_tokens`` for sure.
         """
         try:
             num_bytes = len(text.encode("utf-8"))
@@ -72,7 +86,9 @@ class Tokenizer:
             ) from error
         if max_tokens is not None and num_bytes > max_tokens:
             self._bound.check(text, num_bytes, max_tokens)
-        return list(encode(self._backend, text, add_special_tokens).ids)
+        ids = list(encode(self._backend, text, add_special_tokens is not False).ids)
+        twice = add_special_tokens is None and self._begin is not None and ids[:2] == [self._begin] * 2
+        return ids[1:] if twice else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of whole tokens; bytes that form no character become U+FFFD. Raises RequestError for an unknown id."""
@@ -95,21 +111,26 @@ class Tokenizer:
         return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
 
     def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
 
-        ``extra`` reaches the template as variables (``tools``, ``enable_thinking`` ...). Raises ModelError when the
+        ``chat_template_kwargs`` reach the template as variables (``enable_thinking`` ...). Raises ModelError when the
         model has no template, RequestError when the messages do not suit it.
         """
-        if self._rules.chat_template is None:
+        template = self._rules.chat_template
+        if template is None:
             raise ModelError(
                 f"model `{self._model_name}` has no chat template",
                 hint="it is a base model: send a plain prompt, or choose an instruct model",
             )
-        variables = {**self._rules.special_tokens, "tools": None, "documents": None, **extra}
-        variables["add_generation_prompt"] = add_generation_prompt
-        return render_chat(self._rules.chat_template, messages, variables)
+        ours = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        variables = {**self._rules.special_tokens, **ours, **template_variables(chat_template_kwargs)}
+        return render_chat(template, normal_messages(messages, template), variables)
 
     def _find_bytes(self, token_id: int) -> bytes:
         if token_id in self._added:
@@ -141,6 +162,12 @@ class TokenStream:
     def flush(self) -> str:
         """End the stream: what still waits is incomplete, and becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
+
+
+def _begin(backend: tokenizers.Tokenizer) -> int | None:
+    """The token that the backend puts in front of every text, if it puts one."""
+    plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    return whole[0] if whole[:1] != plain[:1] else None
 
 
 Speller = Callable[[str], bytes]

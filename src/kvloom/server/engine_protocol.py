@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
@@ -14,13 +15,18 @@ from kvloom.engine.stats import EngineStats
 class Tokenizer(Protocol):
     """Text to token ids and back. Called from worker threads."""
 
-    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         """Raises RequestError; PromptTooLong as soon as it is sure that the text has more than ``max_tokens``."""
         ...
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
     def token_text(self, token_id: int, /) -> str: ...
-    def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> str:
         """Render a conversation. Raises RequestError, or ModelError when the model has no chat template."""
         ...
 
@@ -34,6 +40,8 @@ class ServedEngine(Protocol):
     def max_model_len(self) -> int: ...
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def sampling_defaults(self) -> SamplingDefaults: ...
     @property
     def alive(self) -> bool:
         """Whether requests make progress: False once the engine's thread has ended."""

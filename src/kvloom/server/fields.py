@@ -51,7 +51,6 @@ _HARMLESS: dict[str, Callable[[Any, Json], bool]] = {
     "audio": _only(None),
     "bad_words": _only(None, []),
     "chat_template": _only(None),
-    "chat_template_kwargs": _only(None, {}),
     "continue_final_message": _only(None, False),
     "detokenize": _only(None, True),
     "documents": _only(None, []),

@@ -37,33 +37,39 @@ class Job:
 async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
     """Raises RequestError, or ModelError when the model has no chat template."""
     body.check()
-    params = body.params()
+    params = body.params(engine.sampling_defaults)
     turns = [message.for_template() for message in body.messages]
     tokenizer, limit = engine.tokenizer, engine.max_model_len
 
     def render() -> Prompt:
-        text = tokenizer.chat_prompt(turns)
-        return Prompt(tokenizer.encode(text, add_special_tokens=False, max_tokens=limit), text)
+        text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
+        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), text)
 
-    size = sum(len(turn["content"]) for turn in turns)
+    size = sum(message.size for message in body.messages)
     return Job((await lanes.run(render, size),), params, False, body.prompt_logprobs is not None)
 
 
 async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
     """Raises RequestError."""
     body.check()
-    params = body.params()
+    params = body.params(engine.sampling_defaults)
     echo = bool(body.echo)
     wanted = _split(body.prompt, engine.max_model_len)
-    prompts = await _prepare(wanted, engine, lanes, echo)
+    prompts = await _prepare(wanted, engine, lanes, echo, body.add_special_tokens)
     return Job(prompts, params, echo, body.prompt_logprobs is not None)
 
 
-async def _prepare(wanted: list[str | list[int]], engine: ServedEngine, lanes: Lanes, echo: bool) -> tuple[Prompt, ...]:
+async def _prepare(
+    wanted: list[str | list[int]],
+    engine: ServedEngine,
+    lanes: Lanes,
+    echo: bool,
+    add_special_tokens: bool | None,
+) -> tuple[Prompt, ...]:
     tokenizer, limit = engine.tokenizer, engine.max_model_len
 
     def prepare(some: list[str | list[int]]) -> list[Prompt]:
-        return [_prompt(one, tokenizer, limit, echo) for one in some]
+        return [_prompt(one, tokenizer, limit, echo, add_special_tokens) for one in some]
 
     # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
     if not echo and all(isinstance(one, list) for one in wanted):
@@ -97,7 +103,9 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: in
     return many
 
 
-def _prompt(prompt: str | list[int], tokenizer: Tokenizer, max_tokens: int, echo: bool) -> Prompt:
+def _prompt(
+    prompt: str | list[int], tokenizer: Tokenizer, max_tokens: int, echo: bool, add_special_tokens: bool | None
+) -> Prompt:
     if isinstance(prompt, str):
-        return Prompt(tokenizer.encode(prompt, max_tokens=max_tokens), prompt)
+        return Prompt(tokenizer.encode(prompt, add_special_tokens, max_tokens=max_tokens), prompt)
     return Prompt(prompt, tokenizer.decode(prompt) if echo else "")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be, unsupported
@@ -69,6 +70,7 @@ class _Request(BaseModel):
     skip_special_tokens: bool | None = None
     prompt_logprobs: int | None = None
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    add_special_tokens: bool | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -84,36 +86,36 @@ class _Request(BaseModel):
         if self.prompt_logprobs is not None and self.stream:
             raise RequestError("`prompt_logprobs` cannot be streamed", param="prompt_logprobs")
 
-    def _params(self, **more: Any) -> SamplingParams:
+    def _params(self, defaults: SamplingDefaults, **more: Any) -> SamplingParams:
         given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
         if given.get("top_k") == _KEEPS_ALL:
             given["top_k"] = 0
-        return SamplingParams(**given | {"logit_bias": _biases(self.logit_bias or {})} | more)
+        asked = given | {"logit_bias": _biases(self.logit_bias or {})} | more
+        return defaults.params(asked, otherwise={"max_tokens": None})
 
 
 class Message(BaseModel):
-    """One turn. Text parts are joined by newlines."""
+    """One turn."""
 
     model_config = ConfigDict(strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str | list[Json], must_be("a string or a list of text parts")] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
 
     @field_validator("content")
     @classmethod
-    def _texts_only(cls, content: str | list[Json] | None) -> str | None:
-        if content is None or isinstance(content, str):
-            return content
-        for part in content:
+    def _texts_only(cls, content: str | list[Json] | None) -> str | list[Json] | None:
+        for part in content if isinstance(content, list) else ():
             if part.get("type") != "text":
                 said = {"kind": str(part.get("type"))}
                 raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
             if not isinstance(part.get("text"), str):
                 raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
-        return "\n".join(part["text"] for part in content)
+        return content
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -121,16 +123,15 @@ class Message(BaseModel):
             raise PydanticCustomError("no_content", "content is missing")
         return self
 
+    @property
+    def size(self) -> int:
+        """Characters of text."""
+        content = self.content or ""
+        return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+
     def for_template(self) -> Json:
-        """The form that chat templates know. They know no developer: it is the system's newer name."""
-        turn: Json = {
-            "role": "system" if self.role == "developer" else self.role,
-            "content": self.content or "",
-        }
-        for name in ("name", "tool_calls", "tool_call_id"):
-            if (value := getattr(self, name)) is not None:
-                turn[name] = value
-        return turn
+        """What was sent: the tokenizer brings it into the form that its template wants."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 class ChatRequest(_Request):
@@ -140,16 +141,18 @@ class ChatRequest(_Request):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    chat_template_kwargs: Json | None = None
 
     def check(self) -> None:
         super().check()
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
 
-    def params(self) -> SamplingParams:
-        """Raises ParamsError. Without a limit the answer may fill the context."""
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+        more: Json = {} if limit is None else {"max_tokens": limit}
+        return self._params(defaults, logprobs=(self.top_logprobs or 0) if self.logprobs else None, **more)
 
 
 class CompletionRequest(_Request):
@@ -165,7 +168,7 @@ class CompletionRequest(_Request):
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise RequestError("`best_of` other than `n` is not supported", param="best_of")
 
-    def params(self) -> SamplingParams:
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError. OpenAI's default length is 16 tokens."""
         more: Json = {
             "max_tokens": 16 if self.max_tokens is None else self.max_tokens,
@@ -173,7 +176,7 @@ class CompletionRequest(_Request):
         }
         if self.echo and self.prompt_logprobs is None:
             more["prompt_logprobs"] = self.logprobs
-        return self._params(**more)
+        return self._params(defaults, **more)
 
 
 def _biases(biases: dict[str, float]) -> dict[int, float]:
