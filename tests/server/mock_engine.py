@@ -20,7 +20,7 @@ from kvloom.engine.outputs import (
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
-from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, ModelError, ParamsError, PromptTooLong, RequestError
 from kvloom.model.messages import normal_messages, template_variables
 
 BOS = 0
@@ -89,6 +89,7 @@ class MockEngine:
     hits: int = 0
     misses: int = 0
     resets: int = 0
+    audit_fault: str | None = None
     closed: bool = False
     _cache: set[tuple[str | None, tuple[int, ...]]] = field(default_factory=set)
 
@@ -147,6 +148,10 @@ class MockEngine:
     async def reset_cache(self) -> None:
         self.resets += 1
         self._cache.clear()
+
+    async def check(self) -> None:
+        if self.audit_fault is not None:
+            raise InternalError(self.audit_fault)
 
     def close(self) -> None:
         self.closed = True

@@ -74,6 +74,14 @@ async def test_cache(http: httpx2.AsyncClient, engine: MockEngine) -> None:
     assert reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+async def test_an_audit_on_demand(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+    assert (await http.post("/cache/check")).json() == {"status": "ok"}
+    engine.audit_fault = "a page leaks"
+    reply = await http.post("/cache/check")
+    assert reply.status_code == 500
+    assert reply.json()["error"]["type"] == "server_error"
+
+
 async def test_models(client: openai.AsyncOpenAI) -> None:
     models = [model async for model in client.models.list()]
     assert [model.id for model in models] == ["mock"]

@@ -96,6 +96,7 @@ async def test_who_may_reset_the_cache(
 ) -> None:
     async with talk(create_app(engine, ServerConfig(**settings))) as http:
         reply = await http.post("/cache/reset", headers=headers)
+        assert (await http.post("/cache/check", headers=headers)).status_code == status
     assert reply.status_code == status
     assert engine.resets == (status == 200)
     if status == 403:

@@ -2,7 +2,7 @@
 
     /health, /version                   anybody
     /metrics, /cache                    who has a key; anybody with ``open_metrics``
-    POST /cache/reset                   who has an admin key
+    POST /cache/reset, /cache/check     who has an admin key
     everything else                     who has a key
 
 Without any key everybody has one. Then whoever reaches a loopback address administrates; from elsewhere nobody does.

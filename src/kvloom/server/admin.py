@@ -42,4 +42,10 @@ def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
         await engine.reset_cache()
         return JSONResponse({"status": "ok"})
 
+    @router.post("/cache/check")
+    async def check(request: Request) -> JSONResponse:
+        caller_of(request).check_admin()
+        await engine.check()
+        return JSONResponse({"status": "ok"})
+
     return router
