@@ -18,7 +18,7 @@ from kvloom.engine.outputs import (
 )
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats, EngineStats
-from kvloom.errors import ModelError, ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, KvloomError, ModelError, ParamsError, PromptTooLong, RequestError
 
 BOS = 0
 
@@ -166,14 +166,14 @@ class MockEngine:
                 self.finished["length"] = self.finished.get("length", 0) + 1
             yield RequestUpdate(name, ids, deltas, metrics, scores, over, self._failure(ids, metrics))
 
-    def _failure(self, ids: list[int], metrics: RequestMetrics) -> str | None:
+    def _failure(self, ids: list[int], metrics: RequestMetrics) -> KvloomError | None:
         """The words ``!crash`` and ``!fail`` in a prompt break its third step."""
         words = self.tokenizer.decode(ids).split()
         if len(metrics.token_times_s) < 3:
             return None
         if "!crash" in words:
             raise RuntimeError("secret detail")
-        return "secret detail" if "!fail" in words else None
+        return InternalError("secret detail") if "!fail" in words else None
 
     def _look_up(self, ids: list[int], salt: str | None) -> int:
         """The longest prefix seen before under this salt, leaving at least one token to compute."""

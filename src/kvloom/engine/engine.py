@@ -27,7 +27,7 @@ from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
-from kvloom.errors import ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, ParamsError, PromptTooLong, RequestError
 from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
@@ -124,10 +124,10 @@ class Engine:
             submitted_s=self.clock(),
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
         )
+        request.sequences.append(self._new_sequence(request, 0))
         self._arrivals += 1
         self.prompt_tokens += len(prompt_ids)
         self.requests[request_id] = request
-        request.sequences.append(self._new_sequence(request, 0))
         self.scheduler.queues.enqueue(request.sequences[0])
 
     def abort(self, request_id: str) -> RequestUpdate | None:
@@ -171,12 +171,14 @@ class Engine:
         else:
             scores = self.forward.next_scores(batch)
         self.watch.lap("forward")
+        commit = self.commit
         for n in scored:
-            self.commit.prompt_scored(batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n))
+            sequence, rows = batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n)
+            commit.attempt(sequence.request, commit.prompt_scored, sequence, rows)
         for chunk in batch.chunks:
-            self.commit.written(chunk)
+            commit.attempt(chunk.sequence.request, commit.written, chunk)
         for chunk, next_scores in scores:
-            self.commit.sampled(chunk.sequence, next_scores)
+            commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 
@@ -277,7 +279,7 @@ class Engine:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""
         for sequence in request.sequences:
             draft.discard(sequence)
-        return self.commit.end(request, _NO_ROOM)
+        return self.commit.end(request, InternalError(_NO_ROOM))
 
     def _holdings(self) -> Iterator[tuple[PageId, str]]:
         for request in self.requests.values():

@@ -11,7 +11,7 @@ from typing import Any
 from kvloom.errors import ModelFileError
 from kvloom.model.spec import ModelSpec, spec_from_json
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 
@@ -36,12 +36,16 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text."""
+    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
+
+    ``twins``: (id, another id) of equal text, where ``tokenizer.json`` can name only the other.
+    """
 
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     special_tokens: dict[str, str]
     chat_template: str | None
+    twins: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +112,8 @@ def _from_json(value: dict[str, Any], directory: Path) -> Manifest:
     value["tensors"] = {
         name: TensorEntry(**entry | {"shape": tuple(entry["shape"])}) for name, entry in value["tensors"].items()
     }
-    value["text"] = TextRules(**value["text"] | {"eos_token_ids": tuple(value["text"]["eos_token_ids"])})
+    text = value["text"]
+    text["eos_token_ids"] = tuple(text["eos_token_ids"])
+    text["twins"] = tuple((int(token), int(other)) for token, other in text["twins"])
+    value["text"] = TextRules(**text)
     return Manifest(directory=directory, **value)

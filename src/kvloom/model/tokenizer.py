@@ -25,19 +25,25 @@ def load_tokenizer(manifest: Manifest) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
     give_back_free_memory()
-    return Tokenizer(backend, manifest.text, manifest.name)
+    return Tokenizer(backend, manifest.text, manifest.name, manifest.spec.vocab_size)
 
 
 class Tokenizer:
-    """Encodes and decodes. Safe to share between threads."""
+    """Encodes and decodes. Safe to share between threads.
 
-    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str) -> None:
+    ``num_ids``: ids that the model knows, if it knows more than the tokenizer has texts for; the others are empty.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str, num_ids: int = 0) -> None:
         self._backend = backend
         self._rules = rules
         self._model_name = model_name
         added = backend.get_added_tokens_decoder()
         self._added = {token: entry.content for token, entry in added.items()}
-        self._special = frozenset(token for token, entry in added.items() if entry.special)
+        self._twins = dict(rules.twins)
+        special = {token for token, entry in added.items() if entry.special}
+        self._special = frozenset(special | {token for token, other in rules.twins if other in special})
+        self._num_ids = max(num_ids, backend.get_vocab_size(with_added_tokens=True))
         self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
         self._bytes: dict[int, bytes] = {}
 
@@ -74,7 +80,7 @@ class Tokenizer:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for. Raises RequestError for an id outside the vocabulary."""
+        """The bytes that a token stands for, none for an id without a text. Raises RequestError for no id at all."""
         known = self._bytes.get(token_id)
         if known is None:
             known = self._bytes[token_id] = self._find_bytes(token_id)
@@ -102,12 +108,15 @@ class Tokenizer:
         return render_chat(self._rules.chat_template, messages, variables)
 
     def _find_bytes(self, token_id: int) -> bytes:
-        if token_id in self._added:
-            return self._spell_added(self._added[token_id])
-        piece = self._backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
-        if piece is None:
-            raise RequestError(f"token {token_id} is not in the vocabulary of {self.vocab_size}")
-        return self._spell(piece)
+        token = self._twins.get(token_id, token_id)
+        if token in self._added:
+            return self._spell_added(self._added[token])
+        piece = self._backend.id_to_token(token) if 0 <= token < 2**32 else None
+        if piece is not None:
+            return self._spell(piece)
+        if 0 <= token < self._num_ids:  # a head is often wider than the vocabulary
+            return b""
+        raise RequestError(f"token {token_id} is not in the vocabulary of {self._num_ids}")
 
 
 class TokenStream:
