@@ -73,6 +73,7 @@ class Commit:
     def sampled(self, sequence: Sequence, scores: NextScores) -> None:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
+        scores.check()
         for index in range(len(request.sequences), request.params.n):
             self._fork(sequence, index, scores)
         self._extend(sequence, scores)
