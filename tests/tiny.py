@@ -115,7 +115,7 @@ class CharTokenizer:
     def chat_prompt(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 
-    def stream(self, skip_special_tokens: bool) -> CharStream:
+    def stream(self, skip_special_tokens: bool, after: list[int]) -> CharStream:
         return CharStream()
 
 

@@ -43,7 +43,9 @@ class Tokenizer(Protocol):
     @property
     def eos_token_ids(self) -> frozenset[int]: ...
     def token_text(self, token_id: int) -> str: ...
-    def stream(self, skip_special_tokens: bool) -> TokenStream: ...
+    def stream(self, skip_special_tokens: bool, after: list[int]) -> TokenStream:
+        """Decode what continues ``after``."""
+        ...
 
 
 AttendFactory = Callable[[Arena], Attend]
@@ -261,7 +263,7 @@ class Engine:
             tables=self.layout.new_tables(),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
-                self.tokenizer.stream(params.skip_special_tokens),
+                self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
                 params.stop_strings,
                 params.include_stop_str_in_output,
             ),

@@ -15,6 +15,8 @@ from kvloom.model.heap import give_back_free_memory
 from kvloom.model.manifest import Manifest, TextRules
 
 _SPACE = "▁"
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8."""
 
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
@@ -86,9 +88,19 @@ class Tokenizer:
             known = self._bytes[token_id] = self._find_bytes(token_id)
         return known
 
-    def stream(self, skip_special_tokens: bool = True) -> TokenStream:
-        """Decode tokens one by one."""
-        return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
+    def stream(self, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> TokenStream:
+        """Decode tokens one by one: the text that they add to that of the tokens ``after`` which they come.
+
+        A text's first space goes where the tokenizer has put one in front, but only a text has a first space, not what
+        continues it. A character whose first bytes are in ``after`` is told whole.
+        """
+        skipped = self._special if skip_special_tokens else frozenset()
+        said = (token for token in after if token not in skipped)
+        begun = bool(after) and any(self.token_bytes(token) for token in said)
+        stream = TokenStream(self, skipped, self._strip_first_space and not begun)
+        if begun:
+            stream.resume(after)
+        return stream
 
     def chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
@@ -127,6 +139,16 @@ class TokenStream:
         self._skipped = skipped
         self._strip = strip_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def resume(self, before: Sequence[int]) -> None:
+        """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
+        tail = b""
+        for token in reversed(before):
+            if token not in self._skipped:
+                tail = self._tokenizer.token_bytes(token) + tail
+            if len(tail) >= _LONGEST_CHARACTER:
+                break
+        self._decoder.decode(tail)
 
     def push(self, token_id: int) -> str:
         """Take one token; return the text that is certain now, possibly empty."""
