@@ -115,7 +115,10 @@ class CharTokenizer:
     def chat_prompt(self, messages: list[dict], add_generation_prompt: bool = True) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 
-    def stream(self, skip_special_tokens: bool, after: list[int]) -> CharStream:
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.token_text(token_id).encode()
+
+    def stream(self, skip_special_tokens: bool, after: list[int] | tuple[int, ...] = ()) -> CharStream:
         return CharStream()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,12 @@ class WordTokenizer:
     def token_text(self, token_id: int) -> str:
         return f" {self._words[token_id]}"
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.token_text(token_id).encode()
+
+    def stream(self, skip_special_tokens: bool, after: Sequence[int] = ()) -> WordStream:
+        return WordStream(self, skip_special_tokens)
+
     def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
         if not self.has_template:
             raise ModelError("this model has no chat template", hint="use /v1/completions")
@@ -57,6 +63,18 @@ class WordTokenizer:
             self._ids[word] = len(self._words)
             self._words.append(word)
         return self._ids[word]
+
+
+@dataclass
+class WordStream:
+    tokenizer: WordTokenizer
+    skip_special_tokens: bool
+
+    def push(self, token_id: int) -> str:
+        return self.tokenizer.decode([token_id], self.skip_special_tokens)
+
+    def flush(self) -> str:
+        return ""
 
 
 @dataclass

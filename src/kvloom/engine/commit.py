@@ -73,6 +73,9 @@ class Commit:
     def sampled(self, sequence: Sequence, scores: NextScores) -> None:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
+        if request.max_tokens == 0:
+            self._end_with_prompt(sequence)
+            return
         scores.check()
         for index in range(len(request.sequences), request.params.n):
             self._fork(sequence, index, scores)
@@ -139,6 +142,16 @@ class Commit:
         if not joins and child.status is Status.RUNNING:
             self.queues.remove(child)
             self.queues.enqueue(child)
+
+    def _end_with_prompt(self, sequence: Sequence) -> None:
+        """Nothing but the prompt was asked for: all continuations are empty."""
+        request, scores = sequence.request, None if sequence.request.params.logprobs is None else ()
+        sequence.finish_reason = "length"
+        self._finish(sequence)
+        text = sequence.text.flush()
+        for index in range(request.params.n):
+            self._deltas_of(request).append(CompletionDelta(index, text, (), scores, "length"))
+        request.ended = True
 
     def _extend(self, sequence: Sequence, scores: NextScores) -> None:
         params = sequence.request.params

@@ -237,15 +237,16 @@ class Engine:
             bad = next((t for t in tokens if t >= vocab), None)
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
-        if len(prompt_ids) >= self.context_limit:
+        whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
+        if whole > self.context_limit:
             raise PromptTooLong(
                 f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
                 "them for the answer",
                 hint="shorten the prompt",
                 param="prompt",
             )
-        if len(prompt_ids) >= self.max_len:
-            needed = self.layout.bytes_for(len(prompt_ids) + 1)
+        if whole > self.max_len:
+            needed = self.layout.bytes_for(whole)
             raise PromptTooLong(
                 f"the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget of "
                 f"{self.budget_bytes} bytes holds {self.max_len} tokens",

@@ -22,8 +22,9 @@ class SamplingParams:
     """How to pick tokens and when to stop. Raises ParamsError on construction when a value is out of range.
 
     temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None draws one
-    from the engine's. max_tokens: None means as many as fit. logprobs / prompt_logprobs: how many top alternatives to
-    report (0 reports only the chosen token; None reports nothing). cache_salt: KV is shared only between equal salts.
+    from the engine's. max_tokens: None means as many as fit; 0 computes the prompt, and its scores if asked for, and
+    ends there. logprobs / prompt_logprobs: how many top alternatives to report (0 reports only the chosen token; None
+    reports nothing). cache_salt: KV is shared only between equal salts.
     """
 
     n: int = 1
@@ -56,7 +57,7 @@ class SamplingParams:
             raise ParamsError(f"cache_salt must be a string, got {self.cache_salt!r}", param="cache_salt")
         _whole("n", self.n, 1, MAX_SAMPLES)
         if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 1, None)
+            _whole("max_tokens", self.max_tokens, 0, None)
         _real("temperature", self.temperature, 0.0, 100.0)
         _whole("top_k", self.top_k, 0, None)
         _real("top_p", self.top_p, 0.0, 1.0, above=True)

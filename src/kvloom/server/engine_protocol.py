@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
+from kvloom.engine.text import TokenStream
 
 
 class Tokenizer(Protocol):
@@ -15,7 +16,11 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
-    def token_text(self, token_id: int, /) -> str: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
+    def stream(self, skip_special_tokens: bool, after: Sequence[int] = (), /) -> TokenStream:
+        """Decode tokens that come after others, one by one."""
+        ...
+
     def chat_prompt(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
         """Render a conversation. Raises RequestError, or ModelError when the model has no chat template."""
         ...

@@ -14,7 +14,7 @@ from kvloom.server.schemas import ChatRequest, CompletionRequest
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``text`` is what ``echo`` repeats."""
+    """``text`` is what ``echo`` repeats, and what an answer continues."""
 
     token_ids: list[int]
     text: str
@@ -55,7 +55,7 @@ async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
     echo = bool(body.echo)
 
     def prepare() -> tuple[Prompt, ...]:
-        return tuple(_prompt(one, tokenizer, echo) for one in wanted)
+        return tuple(_prompt(one, tokenizer, params.skip_special_tokens if echo else None) for one in wanted)
 
     # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
     ready = not echo and all(isinstance(one, list) for one in wanted)
@@ -79,7 +79,11 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | 
     return many
 
 
-def _prompt(prompt: str | list[int], tokenizer: Tokenizer, echo: bool) -> Prompt:
+def _prompt(prompt: str | list[int], tokenizer: Tokenizer, skip_special_tokens: bool | None) -> Prompt:
+    """``skip_special_tokens``: how to show token ids; None: not at all."""
     if isinstance(prompt, str):
         return Prompt(tokenizer.encode(prompt), prompt)
-    return Prompt(prompt, tokenizer.decode(prompt) if echo else "")
+    if skip_special_tokens is None:
+        return Prompt(prompt, "")
+    stream = tokenizer.stream(skip_special_tokens)
+    return Prompt(prompt, "".join(map(stream.push, prompt)))  # the answer tells the rest of a character

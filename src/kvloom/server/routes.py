@@ -55,7 +55,8 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
         body = await read_body(request, ChatRequest, config.max_body_bytes)
         check_model(body.model)
         job = await chat_job(body, engine.tokenizer)
-        return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
+        reply = ChatReply(engine.model_name, job, engine.tokenizer)
+        return await _answer(engine, metrics, config, request, body, reply)
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:
