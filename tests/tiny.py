@@ -100,6 +100,7 @@ class CharTokenizer:
     """Token t is the character chr(32 + t); token 0 ends a text."""
 
     eos_token_ids = frozenset({0})
+    bos_token_id = None
     vocab_size = VOCAB
 
     @staticmethod
@@ -117,7 +118,10 @@ class CharTokenizer:
     ) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 
-    def stream(self, skip_special_tokens: bool) -> CharStream:
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.token_text(token_id).encode()
+
+    def stream(self, skip_special_tokens: bool, after: list[int] | tuple[int, ...] = ()) -> CharStream:
         return CharStream()
 
 

@@ -15,6 +15,7 @@
     ├── EvalError(ValueError)           an evaluation cannot run as asked
     │   └── RunMismatch                 stored rows were made with other settings
     ├── SpanError(ValueError)           a span is empty, negative or out of order
+    ├── NumericsError                   a model computed NaN or infinity where a number is needed
     └── InternalError                   an invariant broke: please report it
 
 A message says what was asked and what is possible; ``hint`` says what to do next and is shown on its own line.
@@ -101,6 +102,10 @@ class RunMismatch(EvalError):
 
 class SpanError(KvloomError, ValueError):
     """A span is empty, negative or out of order."""
+
+
+class NumericsError(KvloomError):
+    """A model computed NaN or infinity where a number is needed: its weights are damaged, or it overflows."""
 
 
 class InternalError(KvloomError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from kvloom.engine.outputs import (
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
-from kvloom.errors import InternalError, ModelError, ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, KvloomError, ModelError, ParamsError, PromptTooLong, RequestError
 from kvloom.model.messages import normal_messages, template_variables
 
 BOS = 0
@@ -49,6 +49,12 @@ class WordTokenizer:
     def token_text(self, token_id: int) -> str:
         return f" {self._words[token_id]}"
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.token_text(token_id).encode()
+
+    def stream(self, skip_special_tokens: bool, after: Sequence[int] = ()) -> WordStream:
+        return WordStream(self, skip_special_tokens)
+
     def chat_prompt(
         self,
         messages: list[dict[str, Any]],
@@ -66,6 +72,18 @@ class WordTokenizer:
             self._ids[word] = len(self._words)
             self._words.append(word)
         return self._ids[word]
+
+
+@dataclass
+class WordStream:
+    tokenizer: WordTokenizer
+    skip_special_tokens: bool
+
+    def push(self, token_id: int) -> str:
+        return self.tokenizer.decode([token_id], self.skip_special_tokens)
+
+    def flush(self) -> str:
+        return ""
 
 
 @dataclass
@@ -189,14 +207,14 @@ class MockEngine:
                 self.finished["length"] = self.finished.get("length", 0) + 1
             yield RequestUpdate(name, ids, deltas, metrics, scores, over, self._failure(ids, metrics))
 
-    def _failure(self, ids: list[int], metrics: RequestMetrics) -> str | None:
+    def _failure(self, ids: list[int], metrics: RequestMetrics) -> KvloomError | None:
         """The words ``!crash`` and ``!fail`` in a prompt break its third step."""
         words = self.tokenizer.decode(ids).split()
         if len(metrics.token_times_s) < 3:
             return None
         if "!crash" in words:
             raise RuntimeError("secret detail")
-        return "secret detail" if "!fail" in words else None
+        return InternalError("secret detail") if "!fail" in words else None
 
     def _look_up(self, ids: list[int], salt: str | None) -> int:
         """The longest prefix seen before under this salt, leaving at least one token to compute."""

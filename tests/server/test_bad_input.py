@@ -62,7 +62,7 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"1": 101}}, "from -100 to 100", "logit_bias"),
     ({"logit_bias": {"-1": 1}}, "at least 0", "logit_bias"),
     ({"presence_penalty": 3}, "from -2 to 2", "presence_penalty"),
-    ({"repetition_penalty": 0}, "above 0", "repetition_penalty"),
+    ({"repetition_penalty": 0}, "from 0.01 to 100", "repetition_penalty"),
     ({"top_logprobs": 2}, "needs `logprobs`", "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 101}, "less than or equal to 100", "top_logprobs"),
     ({"logprobs": 3}, "valid boolean", "logprobs"),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from kvloom.bench.target import Answer
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import InternalError
 
 
 @dataclass(slots=True)
@@ -41,7 +40,7 @@ class EngineTarget:
     def _step(self, answers: dict[str, Answer], started: float) -> None:
         for update in self.engine.step():
             if update.error is not None:
-                raise InternalError(update.error)
+                raise update.error
             now = self.engine.clock() - started
             for delta in update.deltas:
                 answers[update.request_id].tokens.extend(delta.token_ids)

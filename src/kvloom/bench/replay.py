@@ -11,7 +11,7 @@ from kvloom.bench.trace import TraceRequest
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import InternalError, RequestError
+from kvloom.errors import RequestError
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Replay:
 
     def _hear(self, update: RequestUpdate) -> None:
         if update.error is not None:
-            raise InternalError(update.error)
+            raise update.error
         if update.finished:
             self.result.add(self._running.pop(update.request_id), update.metrics)
             self.on_end()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from kvloom.cli.say import turn_line
 from kvloom.engine.outputs import FinishReason, RequestMetrics
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import InternalError
 from kvloom.server.engine_protocol import ServedEngine
 
 
@@ -37,7 +36,7 @@ async def speak(engine: ServedEngine, prompt: list[int], params: SamplingParams,
     async with aclosing(engine.stream(prompt, params)) as updates:
         async for update in updates:
             if update.error is not None:
-                raise InternalError(update.error)
+                raise update.error
             spoken.prompt_tokens = len(update.prompt_token_ids)
             spoken.metrics = update.metrics
             for delta in update.deltas:

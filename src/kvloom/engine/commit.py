@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
-from kvloom.engine.outputs import CompletionDelta, RequestUpdate, TokenLogprobs
+from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
 from kvloom.engine.pages import Pages
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, NextScores, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.stats import StepWatch
+from kvloom.errors import InternalError, KvloomError, NumericsError
 from kvloom.segment import Span, SpanSet
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 @dataclass
@@ -31,6 +38,15 @@ class Commit:
     computed_tokens: int = 0
     finished: dict[str, int] = field(default_factory=dict)
     _deltas: dict[str, tuple[Request, list[CompletionDelta]]] = field(default_factory=dict)
+
+    def attempt(self, request: Request, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do something for one request: what it raises ends this request, and no other."""
+        if request.ended:  # another of its sequences failed in this step
+            return
+        try:
+            act(*args, **kwargs)
+        except Exception as raised:
+            self._fail(request, raised)
 
     def written(self, chunk: Chunk) -> None:
         """The chunk's KV is in its pages: close the gaps and publish what became full."""
@@ -57,21 +73,18 @@ class Commit:
     def sampled(self, sequence: Sequence, scores: NextScores) -> None:
         """Draw the next token; at the end of the prompt, fork the other continuations first."""
         request = sequence.request
+        if request.max_tokens == 0:
+            self._end_with_prompt(sequence)
+            return
+        scores.check()
         for index in range(len(request.sequences), request.params.n):
             self._fork(sequence, index, scores)
         self._extend(sequence, scores)
 
-    def end(self, request: Request, error: str | None = None) -> RequestUpdate:
+    def end(self, request: Request, error: KvloomError | None = None) -> RequestUpdate:
         """End a request from outside (abort, or ``error``); returns its last update."""
-        for sequence in request.sequences:
-            if sequence.status is not Status.FINISHED:
-                sequence.finish_reason, sequence.stop_reason = "abort", None
-                self._finish(sequence)
-                self._note(sequence, CompletionDelta(sequence.index, sequence.text.flush(), (), None, "abort"))
-        for index in range(len(request.sequences), request.params.n):  # not forked yet
-            self._deltas_of(request).append(CompletionDelta(index, "", (), None, "abort"))
-        request.ended = True
-        return self._update(request, error)
+        self._end(request, error, self._let_finish)
+        return self._update(request)
 
     def updates(self) -> list[RequestUpdate]:
         """Everything that changed since the last call, one update per request."""
@@ -79,6 +92,43 @@ class Commit:
         return [self._update(request) for request in requests]
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _fail(self, request: Request, raised: Exception) -> None:
+        """Something that was done for this request did not work: its state is not to be trusted any more."""
+        if isinstance(raised, NumericsError):
+            error: KvloomError = raised
+        else:
+            logger.error("request %s failed", request.id, exc_info=raised)
+            error = InternalError(f"the request failed inside the engine: {type(raised).__name__}: {raised}")
+            error.__cause__ = raised
+        self._end(request, error, self._abandon)
+
+    def _end(self, request: Request, error: KvloomError | None, close: Callable[[Sequence], str]) -> None:
+        """``close`` gives back what a sequence holds, and returns the rest of its text."""
+        reason: FinishReason = "abort" if error is None else "error"
+        deltas = self._deltas_of(request)  # an update goes out even if all sequences were over
+        for sequence in request.sequences:
+            if sequence.status is not Status.FINISHED:
+                sequence.finish_reason, sequence.stop_reason = reason, None
+                deltas.append(CompletionDelta(sequence.index, close(sequence), (), None, reason))
+        for index in range(len(request.sequences), request.params.n):  # not forked yet
+            deltas.append(CompletionDelta(index, "", (), None, reason))
+        request.ended, request.error = True, error
+
+    def _let_finish(self, sequence: Sequence) -> str:
+        try:
+            self._finish(sequence)
+            return sequence.text.flush()
+        except Exception:
+            logger.exception("continuation %s could not be ended in order", sequence.owner)
+            return self._abandon(sequence)
+
+    def _abandon(self, sequence: Sequence) -> str:
+        if sequence.status is not Status.FINISHED:
+            self.queues.discard(sequence)
+            self.pages.abandon(sequence)
+            self._over(sequence)
+        return ""
 
     def _fork(self, parent: Sequence, index: int, scores: NextScores) -> None:
         """Another continuation draws its first token. If no place is free it waits: the index knows the prompt."""
@@ -92,6 +142,16 @@ class Commit:
         if not joins and child.status is Status.RUNNING:
             self.queues.remove(child)
             self.queues.enqueue(child)
+
+    def _end_with_prompt(self, sequence: Sequence) -> None:
+        """Nothing but the prompt was asked for: all continuations are empty."""
+        request, scores = sequence.request, None if sequence.request.params.logprobs is None else ()
+        sequence.finish_reason = "length"
+        self._finish(sequence)
+        text = sequence.text.flush()
+        for index in range(request.params.n):
+            self._deltas_of(request).append(CompletionDelta(index, text, (), scores, "length"))
+        request.ended = True
 
     def _extend(self, sequence: Sequence, scores: NextScores) -> None:
         params = sequence.request.params
@@ -133,6 +193,9 @@ class Commit:
         if sequence.index == 0:
             sequence.request.metrics.kv_bytes = self.pages.held_bytes(sequence)
         self.pages.retire(sequence)
+        self._over(sequence)
+
+    def _over(self, sequence: Sequence) -> None:
         sequence.status = Status.FINISHED
         reason = sequence.finish_reason or "abort"
         self.finished[reason] = self.finished.get(reason, 0) + 1
@@ -150,9 +213,9 @@ class Commit:
     def _deltas_of(self, request: Request) -> list[CompletionDelta]:
         return self._deltas.setdefault(request.id, (request, []))[1]
 
-    def _update(self, request: Request, error: str | None = None) -> RequestUpdate:
+    def _update(self, request: Request) -> RequestUpdate:
         _, deltas = self._deltas.pop(request.id, (request, []))
-        finished = request.finished or error is not None
+        finished = request.finished
         if finished:
             request.metrics.total_s = self.clock() - request.submitted_s
         return RequestUpdate(
@@ -162,5 +225,5 @@ class Commit:
             request.metrics,
             request.prompt_logprobs,
             finished=finished,
-            error=error,
+            error=request.error,
         )

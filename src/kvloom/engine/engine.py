@@ -28,7 +28,7 @@ from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
-from kvloom.errors import ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, ParamsError, PromptTooLong, RequestError
 from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
@@ -44,7 +44,9 @@ class Tokenizer(Protocol):
     @property
     def eos_token_ids(self) -> frozenset[int]: ...
     def token_text(self, token_id: int) -> str: ...
-    def stream(self, skip_special_tokens: bool) -> TokenStream: ...
+    def stream(self, skip_special_tokens: bool, after: list[int]) -> TokenStream:
+        """Decode what continues ``after``."""
+        ...
 
 
 AttendFactory = Callable[[Arena], Attend]
@@ -142,10 +144,10 @@ class Engine:
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
             matching=matching,
         )
+        request.sequences.append(self._new_sequence(request, 0))
         self._arrivals += 1
         self.prompt_tokens += len(prompt_ids)
         self.requests[request_id] = request
-        request.sequences.append(self._new_sequence(request, 0))
         self.scheduler.queues.enqueue(request.sequences[0])
 
     def abort(self, request_id: str) -> RequestUpdate | None:
@@ -189,12 +191,14 @@ class Engine:
         else:
             scores = self.forward.next_scores(batch)
         self.watch.lap("forward")
+        commit = self.commit
         for n in scored:
-            self.commit.prompt_scored(batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n))
+            sequence, rows = batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n)
+            commit.attempt(sequence.request, commit.prompt_scored, sequence, rows)
         for chunk in batch.chunks:
-            self.commit.written(chunk)
+            commit.attempt(chunk.sequence.request, commit.written, chunk)
         for chunk, next_scores in scores:
-            self.commit.sampled(chunk.sequence, next_scores)
+            commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 
@@ -251,15 +255,16 @@ class Engine:
             bad = next((t for t in tokens if t >= vocab), None)
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
-        if len(prompt_ids) >= self.context_limit:
+        whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
+        if whole > self.context_limit:
             raise PromptTooLong(
                 f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
                 "them for the answer",
                 hint="shorten the prompt",
                 param="prompt",
             )
-        if len(prompt_ids) >= self.max_len:
-            needed = self.layout.bytes_for(len(prompt_ids) + 1)
+        if whole > self.max_len:
+            needed = self.layout.bytes_for(whole)
             raise PromptTooLong(
                 f"the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget of "
                 f"{self.budget_bytes} bytes holds {self.max_len} tokens",
@@ -277,7 +282,7 @@ class Engine:
             tables=self.layout.new_tables(),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
-                self.tokenizer.stream(params.skip_special_tokens),
+                self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
                 params.stop_strings,
                 params.include_stop_str_in_output,
             ),
@@ -295,7 +300,7 @@ class Engine:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""
         for sequence in request.sequences:
             draft.discard(sequence)
-        return self.commit.end(request, _NO_ROOM)
+        return self.commit.end(request, InternalError(_NO_ROOM))
 
     def _holdings(self) -> Iterator[tuple[PageId, str]]:
         for request in self.requests.values():

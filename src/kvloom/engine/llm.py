@@ -23,7 +23,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats
-from kvloom.errors import InternalError, RequestError
+from kvloom.errors import RequestError
 from kvloom.model.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -131,6 +131,9 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete prompts; results are in their order. Raises RequestError before anything runs.
 
+        A prompt that cannot be completed does not take the others along: its output has ``error``, and the finish
+        reason ``error``. Only when none could be completed, the first one's error is raised.
+
         Prompts are independent: what else is in the list never changes an answer (a request that samples without a
         ``seed`` of its own draws one by its number since the engine started). ``use_tqdm`` shows progress on stderr.
         ``add_special_tokens``: put the model's start token before texts; None: unless they bring it.
@@ -195,10 +198,11 @@ class LLM:
         finally:  # an error or Ctrl-C: leave nothing behind
             for name in assemblies:
                 self.engine.abort(name)
-        failed = next((output for output in outputs.values() if output.error is not None), None)
-        if failed is not None:
-            raise InternalError(f"{failed.request_id}: {failed.error}")
-        return [outputs[name] for name in names]
+        found = [outputs[name] for name in names]
+        errors = [output.error for output in found if output.error is not None]
+        if errors and len(errors) == len(found):
+            raise errors[0]
+        return found
 
 
 @contextmanager

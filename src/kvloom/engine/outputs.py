@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kvloom.errors import KvloomError
 from kvloom.segment import Miss, Reused
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,10 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class RequestOutput:
-    """The state of a request: complete when ``finished``, else what there is so far."""
+    """The state of a request: complete when ``finished``, else what there is so far.
+
+    ``error`` says why a request could not go on; its open continuations then have the finish reason ``error``.
+    """
 
     request_id: str
     prompt: str | None
@@ -72,7 +76,7 @@ class RequestOutput:
     metrics: RequestMetrics
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finished: bool = False
-    error: str | None = None
+    error: KvloomError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class CompletionDelta:
 class RequestUpdate:
     """What a step, or a few of them, changed for a request.
 
-    ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only.
+    ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only. With an ``error`` it is the last one.
     """
 
     request_id: str
@@ -100,4 +104,4 @@ class RequestUpdate:
     metrics: RequestMetrics
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finished: bool = False
-    error: str | None = None
+    error: KvloomError | None = None

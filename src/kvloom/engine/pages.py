@@ -83,6 +83,16 @@ class Pages:
         pages = [table.take(index) for table in sequence.tables for index, _ in reversed(list(table.pages()))]
         self.ledger.release(pages, sequence.owner)
 
+    def abandon(self, sequence: Sequence) -> None:
+        """Let go of everything after a failure, in whatever state it left the tables. Nothing more is published."""
+        for key in sequence.announced:
+            self.ledger.index.withdraw(key, sequence.owner)
+        sequence.announced.clear()
+        for table in sequence.tables:
+            for index, _ in list(table.pages()):
+                table.take(index)
+        self.ledger.abandon(sequence.owner)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _secure_page(self, owner: str, table: PageTable, index: int, spans: SpanSet) -> bool:
@@ -108,8 +118,8 @@ class Pages:
 
     def _keep_promise(self, sequence: Sequence, index: int) -> None:
         if index < len(sequence.keys) and sequence.keys[index] in sequence.announced:
-            sequence.announced.discard(sequence.keys[index])
             self.ledger.index.withdraw(sequence.keys[index], sequence.owner)
+            sequence.announced.discard(sequence.keys[index])
 
     def _publish(self, sequence: Sequence, group: int, index: int, size: int) -> None:
         """Publish one page; if its twin was there first, share that one and free ours."""

@@ -12,6 +12,8 @@ from kvloom.errors import ParamsError
 MAX_SAMPLES = 128
 MAX_LOGPROBS = 100
 MAX_STOPS = 64
+_REPETITION_PENALTIES = 0.01, 100.0
+"""Logits are divided by it, or multiplied: far from 1 nothing is left of them, or they overflow."""
 _GREEDY_BELOW = 1e-5  # dividing logits by less leaves one candidate anyway, or overflows
 
 
@@ -20,8 +22,9 @@ class SamplingParams:
     """How to pick tokens and when to stop. Raises ParamsError on construction when a value is out of range.
 
     temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None draws one
-    from the engine's. max_tokens: None means as many as fit. logprobs / prompt_logprobs: how many top alternatives to
-    report (0 reports only the chosen token; None reports nothing). cache_salt: KV is shared only between equal salts.
+    from the engine's. max_tokens: None means as many as fit; 0 computes the prompt, and its scores if asked for, and
+    ends there. logprobs / prompt_logprobs: how many top alternatives to report (0 reports only the chosen token; None
+    reports nothing). cache_salt: KV is shared only between equal salts.
     """
 
     n: int = 1
@@ -54,12 +57,12 @@ class SamplingParams:
             raise ParamsError(f"cache_salt must be a string, got {self.cache_salt!r}", param="cache_salt")
         _whole("n", self.n, 1, MAX_SAMPLES)
         if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 1, None)
+            _whole("max_tokens", self.max_tokens, 0, None)
         _real("temperature", self.temperature, 0.0, 100.0)
         _whole("top_k", self.top_k, 0, None)
         _real("top_p", self.top_p, 0.0, 1.0, above=True)
         _real("min_p", self.min_p, 0.0, 1.0)
-        _real("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
+        _real("repetition_penalty", self.repetition_penalty, *_REPETITION_PENALTIES)
         _real("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         for token, bias in self.biases.items():

@@ -10,6 +10,7 @@ from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.text import TextState
+from kvloom.errors import KvloomError
 from kvloom.memory.index import content_hash
 from kvloom.memory.keys import extend_keys
 from kvloom.memory.table import PageTable
@@ -28,7 +29,10 @@ class Status(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock."""
+    """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
+
+    ``ended``: over as a whole, whatever its sequences say; ``error``: because of this.
+    """
 
     id: str
     prompt: str | None
@@ -44,6 +48,7 @@ class Request:
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)
     ended: bool = False
+    error: KvloomError | None = None
 
     @property
     def streaming_since_s(self) -> float | None:

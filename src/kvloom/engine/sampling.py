@@ -6,16 +6,18 @@ logits. numpy throughout: these are small arrays, and waking a team of threads f
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.engine.params import SamplingParams
+from kvloom.errors import NumericsError
 
 _TOPS = (256, 4096, 32768)
 """Candidates to sort before all are: the filters seldom let more through."""
@@ -29,6 +31,13 @@ class NextScores(NamedTuple):
 
     logits_V: Logits
     likeliest: int
+
+    def check(self) -> None:
+        """Raise NumericsError unless a token can be picked. Minus infinity is fine: it rules a token out.
+
+        One number tells of all: the likeliest is the first NaN if there is one, and infinite with any that is.
+        """
+        _check_peak(self.logits_V[self.likeliest])
 
 
 @dataclass(slots=True)
@@ -60,8 +69,14 @@ class Sampler:
 
     def _choose(self, logits_V: Logits, likeliest: int | None) -> int:
         if self.generator is not None:
-            return self._random(logits_V / np.float32(self.params.temperature), self.generator)
-        return int(np.argmax(logits_V)) if likeliest is None else likeliest
+            with np.errstate(over="ignore"):  # what comes of it is checked
+                scaled_V = logits_V / np.float32(self.params.temperature)
+            return self._random(scaled_V, self.generator)
+        if likeliest is not None:
+            return likeliest
+        top = int(np.argmax(logits_V))
+        _check_peak(logits_V[top])
+        return top
 
     def _adjusted(self, logits_V: Logits) -> Logits:
         p = self.params
@@ -81,8 +96,10 @@ class Sampler:
         return logits
 
     def _random(self, logits_V: Logits, generator: np.random.Generator) -> int:
+        peak = logits_V.max()
+        _check_peak(peak)
         if not self.params.top_k and self.params.top_p == 1.0 and self.params.min_p == 0.0:
-            return _pick(_weights(logits_V, logits_V.max()), generator)
+            return _pick(_weights(logits_V, peak), generator)
         values, tokens = self._candidates(logits_V)
         weights = _weights(values, values[0])
         keep = np.ones(len(weights), dtype=bool)
@@ -108,8 +125,17 @@ class Sampler:
         return _falling(logits_V, size)
 
 
+def _check_peak(value: np.floating[Any]) -> None:
+    if not math.isfinite(value):
+        raise NumericsError(
+            f"the model's scores are not finite numbers ({value}): no token can be picked by them",
+            hint="its weights are damaged, or they overflow: check the file, or run it with float32 activations",
+        )
+
+
 def _weights(logits: Logits, top: np.float32) -> npt.NDArray[np.float64]:
-    return np.exp((logits - top).astype(np.float64))
+    with np.errstate(over="ignore"):  # so far below the top, a weight is 0
+        return np.exp((logits - top).astype(np.float64))
 
 
 def _pick(weights: npt.NDArray[np.float64], generator: np.random.Generator) -> int:
@@ -130,8 +156,9 @@ def _falling(logits_V: Logits, count: int) -> tuple[Logits, _Tokens]:
 
 
 def token_logprobs(logits_V: Logits, token: int, top: int, text_of: Callable[[int], str]) -> TokenLogprobs:
-    """The chosen token's raw log probability and rank, then those of the ``top`` likeliest."""
+    """The chosen token's raw log probability and rank, then those of the ``top`` likeliest. Raises NumericsError."""
     peak = logits_V.max()
+    _check_peak(peak)
     normaliser = float(peak) + float(np.log(_weights(logits_V, peak).sum()))
     rank = int((logits_V > logits_V[token]).sum()) + 1
     result = {token: Logprob(float(logits_V[token]) - normaliser, rank, text_of(token))}

@@ -9,7 +9,7 @@ from kvloom.engine.assemble import Assembly
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import InternalError
+from kvloom.errors import InternalError, KvloomError
 
 EngineFactory = Callable[[int | str], Engine]
 """A fresh engine over one model, with a KV budget in bytes (or text such as ``"256MiB"``)."""
@@ -21,7 +21,7 @@ class Answer:
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
-    error: str | None = None
+    error: KvloomError | None = None
 
     def add(self, update: RequestUpdate) -> None:
         for delta in update.deltas:

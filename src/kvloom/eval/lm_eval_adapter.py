@@ -6,8 +6,6 @@ lm_eval.simple_evaluate("kvloom", model_args="model=smollm2-135m-instruct", task
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -19,7 +17,7 @@ from kvloom.engine.build import build
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ModelError
 from kvloom.eval.drive import complete
-from kvloom.eval.likelihood import Likelihood, likelihoods
+from kvloom.eval.pairs import cut_left, encode_pair, encode_text, first_token, score_pairs
 from kvloom.eval.subject import Subject, subject_of
 
 _NEW_TOKENS = 256
@@ -71,8 +69,9 @@ class KvloomLM(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(log probability, is greedy) of every (context, continuation)."""
-        pairs = [self._encode_pair(*request.args) for request in requests]
-        found = self._score(pairs)
+        engine, tokenizer = self._subject.engine, self._subject.tokenizer
+        pairs = [cut_left(encode_pair(tokenizer, *request.args), engine.context_limit) for request in requests]
+        found = score_pairs(engine, pairs)
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, (answer.logprob, answer.greedy))
         return [(answer.logprob, answer.greedy) for answer in found]
@@ -88,7 +87,8 @@ class KvloomLM(LM):  # type: ignore[misc]
             text, settings = request.args
             wanted = _sampling(settings)
             room = self._subject.engine.max_len - (wanted.max_tokens or 0)
-            prompts.append(self._encode(text)[-max(1, room) :])
+            tokens = encode_text(self._subject.tokenizer, text) or [first_token(self._subject.tokenizer)]
+            prompts.append(tokens[-max(1, room) :])
             params.append(wanted)
         texts = complete(self._subject.engine, prompts, params, self._in_flight)
         for request, text in zip(requests, texts, strict=True):
@@ -97,49 +97,21 @@ class KvloomLM(LM):  # type: ignore[misc]
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Likelihood]:
-        """In the order of ``pairs``; equal contexts are computed once."""
-        by_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, (context, _) in enumerate(pairs):
-            by_context[tuple(context)].append(index)
-        found: dict[int, Likelihood] = {}
-        for shared, indices in by_context.items():
-            answers = likelihoods(self._subject.engine, shared, [pairs[index][1] for index in indices])
-            found.update(zip(indices, answers, strict=True))
-        return [found[index] for index in range(len(pairs))]
-
     def _rolling(self, text: str) -> float:
         tokens = self._subject.tokenizer.encode(text, add_special_tokens=False)
-        limit = self._subject.engine.context_limit - 1
-        windows = get_rolling_token_windows(tokens, self._first_token(), max_seq_len=limit, context_len=1)
-        return sum(answer.logprob for answer in self._score([make_disjoint_window(window) for window in windows]))
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of both, cut where the context's own tokens end; spaces at the seam belong to the continuation."""
-        if not context:
-            return [self._first_token()], self._subject.tokenizer.encode(continuation, add_special_tokens=False)
-        kept = context.rstrip(" ")
-        whole = self._encode(kept + context[len(kept) :] + continuation)
-        cut = len(self._encode(kept)) if kept else 1
-        cut = min(max(1, cut), len(whole) - 1)
-        first = max(0, len(whole) - self._subject.engine.context_limit)
-        return whole[min(first, cut - 1) : cut], whole[cut:]
-
-    def _encode(self, text: str) -> list[int]:
-        return self._subject.tokenizer.encode(text)
-
-    def _first_token(self) -> int:
-        """What an unconditioned text starts after: the tokenizer's first token, or else an end of text."""
-        first = self._subject.tokenizer.encode("")
-        return first[0] if first else min(self._subject.tokenizer.eos_token_ids)
+        limit, first = self._subject.engine.context_limit - 1, first_token(self._subject.tokenizer)
+        windows = get_rolling_token_windows(tokens, first, max_seq_len=limit, context_len=1)
+        pairs = [make_disjoint_window(window) for window in windows]
+        return sum(answer.logprob for answer in score_pairs(self._subject.engine, pairs))
 
 
 def _sampling(settings: dict[str, Any]) -> SamplingParams:
-    until = settings.get("until") or ()
+    until = settings.get("until") or []
+    stops = [until] if isinstance(until, str) else list(until)
     sampled = settings.get("do_sample", False)
     return SamplingParams(
         max_tokens=int(settings.get("max_gen_toks", _NEW_TOKENS)),
         temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
         top_p=float(settings.get("top_p", 1.0)) if sampled else 1.0,
-        stop=[until] if isinstance(until, str) else list(until),
+        stop=[stop for stop in stops if stop],
     )

@@ -106,6 +106,11 @@ class Ledger:
             else:
                 self._free(page)
 
+    def abandon(self, owner: str) -> None:
+        """Take from ``owner`` all that it holds, known to its page tables or not: something failed on the way."""
+        held = [page for page, record in self._records.items() for each in record.holders if each == owner]
+        self.release(sorted(held, key=lambda page: -self._records[page].position), owner)
+
     def publish(self, page: PageId, identity: Identity) -> PageId:
         """Make a held, complete page findable. Returns the findable page: another one if it was there first."""
         record = self._records[page]

@@ -41,7 +41,7 @@ _RANGES = {
     "top_k": _Range(-1, whole=True),
     "top_p": _Range(0, 1, open=True),
     "min_p": _Range(0, 1),
-    "repetition_penalty": _Range(0, 100, open=True),
+    "repetition_penalty": _Range(0.01, 100),
     "max_tokens": _Range(1, whole=True),
 }
 _HF_NAMES = {name: name for name in _RANGES if name != "max_tokens"} | {"max_new_tokens": "max_tokens"}

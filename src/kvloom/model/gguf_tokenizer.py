@@ -93,6 +93,7 @@ def gguf_text_rules(metadata: Mapping[str, Any], origin: str) -> TextRules:
         special_tokens=_special_tokens(metadata, vocab.tokens, origin),
         chat_template=metadata.get("tokenizer.chat_template"),
         sampling=gguf_recommended(metadata, f"`{origin}`"),
+        twins=_twins(vocab, metadata.get("tokenizer.ggml.model") == "llama"),
     )
 
 
@@ -105,6 +106,14 @@ def _text(tokens: Sequence[str], token: int, origin: str) -> str:
     if not 0 <= token < len(tokens):
         raise ModelFileError(f"`{origin}` names token {token}; its vocabulary has {len(tokens)}")
     return tokens[token]
+
+
+def _twins(vocab: _Vocab, sentence_piece: bool) -> tuple[tuple[int, int], ...]:
+    """Ids that a tokenizer.json cannot name, since a later one is spelled alike, each with that one."""
+    rename = _spelled_out(vocab) if sentence_piece else {}
+    spellings = [rename.get(text, text) for text in vocab.tokens]
+    named = {spelling: index for index, spelling in enumerate(spellings)}
+    return tuple((index, named[text]) for index, text in enumerate(spellings) if named[text] != index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +204,8 @@ def _sentence_piece(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> 
     scores = metadata.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(vocab.tokens):
         raise ModelFileError(f"`{origin}` has {len(vocab.tokens)} tokens but no score for each")
-    # GGUF writes runs of spaces among the user-defined tokens as spaces; pieces spell a space as ▁.
-    rename = {t: t.replace(" ", _SPACE) for t, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == _USER}
-    ids = {rename.get(text, text): index for text, index in vocab.ids.items()}
+    rename = _spelled_out(vocab)
+    ids = {rename.get(text, text): index for index, text in enumerate(vocab.tokens)}
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
     steps: list[dict[str, Any]] = [{"type": "Prepend", "prepend": _SPACE}] if prefix else []
@@ -225,6 +233,11 @@ def _sentence_piece(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> 
             byte_fallback=True,
         ),
     }
+
+
+def _spelled_out(vocab: _Vocab) -> dict[str, str]:
+    """GGUF writes runs of spaces among the user-defined tokens as spaces; pieces spell a space as ▁."""
+    return {t: t.replace(" ", _SPACE) for t, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == _USER}
 
 
 def _merges_by_score(vocab: _Vocab, scores: list[float]) -> list[list[str]]:

@@ -40,7 +40,8 @@ class TensorEntry:
 class TextRules:
     """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
 
-    ``sampling``: what the model's makers recommend, by the names of SamplingParams.
+    ``sampling``: what the model's makers recommend, by the names of SamplingParams. ``twins``: (id, another id) of
+    equal text, where ``tokenizer.json`` can name only the other.
     """
 
     eos_token_ids: tuple[int, ...]
@@ -48,6 +49,7 @@ class TextRules:
     special_tokens: dict[str, str]
     chat_template: str | None
     sampling: dict[str, float | int] = field(default_factory=dict)
+    twins: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from kvloom.model.messages import normal_messages, template_variables
 from kvloom.model.text_bound import TextBound, encode
 
 _SPACE = "▁"
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8."""
 
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
@@ -26,7 +28,7 @@ def load_tokenizer(manifest: Manifest) -> Tokenizer:
     with failures_name(manifest.tokenizer_path):
         backend = load_backend(manifest.tokenizer_path)
         give_back_free_memory()
-        return Tokenizer(backend, manifest.text, manifest.name)
+        return Tokenizer(backend, manifest.text, manifest.name, manifest.spec.vocab_size)
 
 
 def load_backend(path: Path) -> tokenizers.Tokenizer:
@@ -44,15 +46,21 @@ def load_backend(path: Path) -> tokenizers.Tokenizer:
 
 
 class Tokenizer:
-    """Encodes and decodes. Safe to share between threads."""
+    """Encodes and decodes. Safe to share between threads.
 
-    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str) -> None:
+    ``num_ids``: ids that the model knows, if it knows more than the tokenizer has texts for; the others are empty.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str, num_ids: int = 0) -> None:
         self._backend = backend
         self._rules = rules
         self._model_name = model_name
         added = backend.get_added_tokens_decoder()
         self._added = {token: entry.content for token, entry in added.items()}
-        self._special = frozenset(token for token, entry in added.items() if entry.special)
+        self._twins = dict(rules.twins)
+        special = {token for token, entry in added.items() if entry.special}
+        self._special = frozenset(special | {token for token, other in rules.twins if other in special})
+        self._num_ids = max(num_ids, backend.get_vocab_size(with_added_tokens=True))
         self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
         self._bytes: dict[int, bytes] = {}
         self._bound = TextBound(backend)
@@ -100,15 +108,25 @@ class Tokenizer:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for. Raises RequestError for an id outside the vocabulary."""
+        """The bytes that a token stands for, none for an id without a text. Raises RequestError for no id at all."""
         known = self._bytes.get(token_id)
         if known is None:
             known = self._bytes[token_id] = self._find_bytes(token_id)
         return known
 
-    def stream(self, skip_special_tokens: bool = True) -> TokenStream:
-        """Decode tokens one by one."""
-        return TokenStream(self, self._special if skip_special_tokens else frozenset(), self._strip_first_space)
+    def stream(self, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> TokenStream:
+        """Decode tokens one by one: the text that they add to that of the tokens ``after`` which they come.
+
+        A text's first space goes where the tokenizer has put one in front, but only a text has a first space, not what
+        continues it. A character whose first bytes are in ``after`` is told whole.
+        """
+        skipped = self._special if skip_special_tokens else frozenset()
+        said = (token for token in after if token not in skipped)
+        begun = bool(after) and any(self.token_bytes(token) for token in said)
+        stream = TokenStream(self, skipped, self._strip_first_space and not begun)
+        if begun:
+            stream.resume(after)
+        return stream
 
     def chat_prompt(
         self,
@@ -133,12 +151,15 @@ class Tokenizer:
         return render_chat(template, normal_messages(messages, template), variables)
 
     def _find_bytes(self, token_id: int) -> bytes:
-        if token_id in self._added:
-            return self._spell_added(self._added[token_id])
-        piece = self._backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
-        if piece is None:
-            raise RequestError(f"token {token_id} is not in the vocabulary of {self.vocab_size}")
-        return self._spell(piece)
+        token = self._twins.get(token_id, token_id)
+        if token in self._added:
+            return self._spell_added(self._added[token])
+        piece = self._backend.id_to_token(token) if 0 <= token < 2**32 else None
+        if piece is not None:
+            return self._spell(piece)
+        if 0 <= token < self._num_ids:  # a head is often wider than the vocabulary
+            return b""
+        raise RequestError(f"token {token_id} is not in the vocabulary of {self._num_ids}")
 
 
 class TokenStream:
@@ -149,6 +170,16 @@ class TokenStream:
         self._skipped = skipped
         self._strip = strip_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def resume(self, before: Sequence[int]) -> None:
+        """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
+        tail = b""
+        for token in reversed(before):
+            if token not in self._skipped:
+                tail = self._tokenizer.token_bytes(token) + tail
+            if len(tail) >= _LONGEST_CHARACTER:
+                break
+        self._decoder.decode(tail)
 
     def push(self, token_id: int) -> str:
         """Take one token; return the text that is certain now, possibly empty."""

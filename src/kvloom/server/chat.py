@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvloom.engine.outputs import CompletionDelta
+from kvloom.server.engine_protocol import Tokenizer
 from kvloom.server.fields import Json
 from kvloom.server.job import Job
 from kvloom.server.logprobs import chat_logprobs, prompt_logprobs
@@ -14,9 +15,10 @@ class ChatReply(Reply):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, model: str, job: Job) -> None:
+    def __init__(self, model: str, job: Job, tokenizer: Tokenizer) -> None:
         super().__init__(model, job)
         self._top = job.params.logprobs
+        self._bytes_of = tokenizer.token_bytes
         self._begun: set[int] = set()
 
     def whole(self) -> Json:
@@ -29,7 +31,7 @@ class ChatReply(Reply):
         return {
             "index": index,
             "message": {"role": "assistant", "content": "".join(answer.texts), "refusal": None},
-            "logprobs": None if self._top is None else chat_logprobs(answer.logprobs, self._top),
+            "logprobs": None if self._top is None else chat_logprobs(answer.logprobs, self._top, self._bytes_of),
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,
         }
@@ -44,7 +46,7 @@ class ChatReply(Reply):
             return chunks  # the token's text is held back until it is certain
         chunk = _chunk(index, {"content": delta.text} if delta.text or scored else {})
         if self._top is not None and delta.logprobs:
-            chunk["logprobs"] = chat_logprobs(delta.logprobs, self._top)
+            chunk["logprobs"] = chat_logprobs(delta.logprobs, self._top, self._bytes_of)
         if delta.finish_reason is not None:
             chunk["finish_reason"] = delta.finish_reason
             chunk["stop_reason"] = delta.stop_reason

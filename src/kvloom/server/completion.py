@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from kvloom.engine.outputs import CompletionDelta, TokenLogprobs
+from kvloom.engine.outputs import CompletionDelta
 from kvloom.server.engine_protocol import Tokenizer
 from kvloom.server.fields import Json
 from kvloom.server.job import Job
-from kvloom.server.logprobs import prompt_logprobs, text_logprobs
+from kvloom.server.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
+from kvloom.server.places import Places, prompt_places
 from kvloom.server.reply import Answer, Reply
 
 
@@ -21,13 +20,20 @@ class CompletionReply(Reply):
         super().__init__(model, job)
         self._top = job.params.logprobs
         self._tokenizer = tokenizer
-        self._offsets: dict[int, int] = {}
+        self._begun: set[int] = set()
+        self._scores: dict[int, ChoiceScores] = {}
 
     def choice(self, index: int, answer: Answer) -> Json:
+        text = self._echoed(answer.prompt) + "".join(answer.texts)
+        scores: Json | None = None
+        if self._top is not None:
+            told = self._new_scores(answer.prompt)
+            told.add(answer.logprobs)
+            scores = text_logprobs(*told.told(text, over=True), self._top, self._tokenizer.token_bytes)
         choice: Json = {
             "index": index,
-            "text": self._echoed(answer.prompt) + "".join(answer.texts),
-            "logprobs": self._scores(index, answer.prompt, answer.logprobs),
+            "text": text,
+            "logprobs": scores,
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,
         }
@@ -36,10 +42,10 @@ class CompletionReply(Reply):
         return choice
 
     def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
-        first = index not in self._offsets
+        first = index not in self._begun
+        self._begun.add(index)
         text = self._echoed(prompt) + delta.text if first else delta.text
-        scores = self._scores(index, prompt, delta.logprobs or ())
-        self._offsets.setdefault(index, 0)
+        scores = None if self._top is None else self._scores_of(index, prompt, text, delta, self._top)
         if not text and scores is None and delta.finish_reason is None:
             return []  # the token's text is held back until it is certain
         chunk: Json = {"index": index, "text": text, "logprobs": scores, "finish_reason": delta.finish_reason}
@@ -50,15 +56,21 @@ class CompletionReply(Reply):
     def _echoed(self, prompt: int) -> str:
         return self.job.prompts[prompt].text if self.job.echo else ""
 
-    def _scores(self, index: int, prompt: int, answer: Sequence[TokenLogprobs]) -> Json | None:
-        """Score the tokens after those already told for this choice; an echoed prompt's come first."""
-        if self._top is None:
-            return None
-        tokens: list[TokenLogprobs | None] = list(answer)
-        texts = [next(iter(token.values())).decoded_token for token in answer]
-        if self.job.echo and index not in self._offsets:
-            tokens[:0] = self._prompt_logprobs.get(prompt, [])
-            texts[:0] = [self._tokenizer.token_text(token) for token in self.job.prompts[prompt].token_ids]
-        offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + sum(map(len, texts))
-        return text_logprobs(tokens, texts, self._top, offset)
+    def _scores_of(self, index: int, prompt: int, text: str, delta: CompletionDelta, top: int) -> Json | None:
+        """What can be told of a choice's scores beside ``text``."""
+        if index not in self._scores:
+            self._scores[index] = self._new_scores(prompt)
+        told = self._scores[index]
+        told.add(delta.logprobs or ())
+        tokens, offsets = told.told(text, over=delta.finish_reason is not None)
+        return text_logprobs(tokens, offsets, top, self._tokenizer.token_bytes) if tokens else None
+
+    def _new_scores(self, prompt: int) -> ChoiceScores:
+        asked, text = self.job.prompts[prompt], self._echoed(prompt)
+        stream = self._tokenizer.stream(self.job.params.skip_special_tokens, asked.token_ids)
+        scores = ChoiceScores(Places(stream, len(text)))
+        if self.job.echo:
+            known = self._prompt_logprobs.get(prompt, [None] * len(asked.token_ids))
+            places = prompt_places(text, asked.token_ids, self._tokenizer.stream(False))
+            scores.add_prompt(zip(asked.token_ids, known, strict=True), places)
+        return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from kvloom.engine.defaults import SamplingDefaults
@@ -10,6 +10,7 @@ from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
+from kvloom.engine.text import TokenStream
 
 
 class Tokenizer(Protocol):
@@ -21,6 +22,11 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
     def token_text(self, token_id: int, /) -> str: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
+    def stream(self, skip_special_tokens: bool, after: Sequence[int] = (), /) -> TokenStream:
+        """Decode tokens that come after others, one by one."""
+        ...
+
     def chat_prompt(
         self,
         messages: list[dict[str, Any]],

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from kvloom.errors import KvloomError, ModelError, ModelNotFound, PromptTooLong, RequestError
+from kvloom.errors import KvloomError, ModelError, ModelNotFound, NumericsError, PromptTooLong, RequestError
 
 log = logging.getLogger("kvloom.server")
 
@@ -85,6 +85,9 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(404, _words(error), param="model", code="model_not_found")
         case ModelError():
             return ErrorReply(400, _words(error), param="model")
+        case NumericsError():
+            log.error("%s", error)
+            return ErrorReply(500, _words(error), "server_error", code="not_finite")
         case RequestAborted():
             return ErrorReply(503, str(error), "server_error", code="request_aborted")
         case ValidationError():

@@ -15,7 +15,7 @@ from kvloom.server.schemas import ChatRequest, CompletionRequest
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``text`` is what ``echo`` repeats."""
+    """``text`` is what ``echo`` repeats, and what an answer continues."""
 
     token_ids: list[int]
     text: str
@@ -55,7 +55,8 @@ async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: L
     params = body.params(engine.sampling_defaults)
     echo = bool(body.echo)
     wanted = _split(body.prompt, engine.max_model_len)
-    prompts = await _prepare(wanted, engine, lanes, echo, body.add_special_tokens)
+    shown = params.skip_special_tokens if echo else None
+    prompts = await _prepare(wanted, engine, lanes, shown, body.add_special_tokens)
     return Job(prompts, params, echo, body.prompt_logprobs is not None)
 
 
@@ -63,16 +64,16 @@ async def _prepare(
     wanted: list[str | list[int]],
     engine: ServedEngine,
     lanes: Lanes,
-    echo: bool,
+    shown: bool | None,
     add_special_tokens: bool | None,
 ) -> tuple[Prompt, ...]:
     tokenizer, limit = engine.tokenizer, engine.max_model_len
 
     def prepare(some: list[str | list[int]]) -> list[Prompt]:
-        return [_prompt(one, tokenizer, limit, echo, add_special_tokens) for one in some]
+        return [_prompt(one, tokenizer, limit, shown, add_special_tokens) for one in some]
 
     # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
-    if not echo and all(isinstance(one, list) for one in wanted):
+    if shown is None and all(isinstance(one, list) for one in wanted):
         return tuple(prepare(wanted))
     size = sum(map(len, wanted))
     if size < LARGE:
@@ -104,8 +105,16 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: in
 
 
 def _prompt(
-    prompt: str | list[int], tokenizer: Tokenizer, max_tokens: int, echo: bool, add_special_tokens: bool | None
+    prompt: str | list[int],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    skip_special_tokens: bool | None,
+    add_special_tokens: bool | None,
 ) -> Prompt:
+    """``skip_special_tokens``: how to show token ids; None: not at all."""
     if isinstance(prompt, str):
         return Prompt(tokenizer.encode(prompt, add_special_tokens, max_tokens=max_tokens), prompt)
-    return Prompt(prompt, tokenizer.decode(prompt) if echo else "")
+    if skip_special_tokens is None:
+        return Prompt(prompt, "")
+    stream = tokenizer.stream(skip_special_tokens)
+    return Prompt(prompt, "".join(map(stream.push, prompt)))  # the answer tells the rest of a character

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.server.fields import Json
+from kvloom.server.places import Places
 
 _FLOOR = -9999.0  # OpenAI's stand-in for minus infinity, which JSON cannot say
 
+Spelling = Callable[[int], bytes]
+"""From a token to the bytes that it stands for."""
 
-def chat_logprobs(tokens: Iterable[TokenLogprobs], top: int) -> Json:
+Scored = tuple[int, TokenLogprobs | None]
+"""A token and its log probabilities; None where nothing precedes it."""
+
+
+def chat_logprobs(tokens: Iterable[TokenLogprobs], top: int, bytes_of: Spelling) -> Json:
     """``choices[].logprobs`` of a chat completion, with the ``top`` likeliest beside each token."""
-    return {"content": [_chat_entry(token, top) for token in tokens], "refusal": None}
+    return {"content": [_chat_entry(token, top, bytes_of) for token in tokens], "refusal": None}
 
 
-def text_logprobs(tokens: Sequence[TokenLogprobs | None], texts: Sequence[str], top: int, offset: int) -> Json:
-    """``choices[].logprobs`` of a text completion.
-
-    An entry of ``tokens`` is None where nothing precedes the token; ``texts`` gives every token's own text.
-    ``offset``: characters of the answer before the first token.
-    """
-    offsets = []
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
+def text_logprobs(tokens: Sequence[Scored], offsets: Sequence[int], top: int, bytes_of: Spelling) -> Json:
+    """``choices[].logprobs`` of a text completion. ``offsets``: where each token begins in the text."""
+    scores = [scores for _, scores in tokens]
     return {
-        "tokens": list(texts),
-        "token_logprobs": [None if token is None else _finite(_chosen(token)) for token in tokens],
-        "top_logprobs": [None if token is None else _by_text(token) for token in tokens] if top else None,
-        "text_offset": offsets,
+        "tokens": [_shown(bytes_of(token)) for token, _ in tokens],
+        "token_logprobs": [None if each is None else _finite(next(iter(each.values()))) for each in scores],
+        "top_logprobs": [None if each is None else _by_text(each, bytes_of) for each in scores] if top else None,
+        "text_offset": list(offsets),
     }
 
 
@@ -38,30 +39,71 @@ def prompt_logprobs(tokens: Sequence[TokenLogprobs | None]) -> list[Json | None]
     return [None if token is None else {str(key): _full(value) for key, value in token.items()} for token in tokens]
 
 
-def _chosen(token: TokenLogprobs) -> Logprob:
-    return next(iter(token.values()))
+class ChoiceScores:
+    """Scores of one choice's tokens, told once it is certain where in its text they begin.
+
+    They wait with text that is held back: a stop string may cut it off, and nothing begins beyond the end of a text.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._waiting: deque[tuple[int, Scored]] = deque()
+        self._released = 0
+
+    def add_prompt(self, tokens: Iterable[Scored], places: Iterable[int]) -> None:
+        """Those of an echoed prompt come first."""
+        self._waiting.extend(zip(places, tokens, strict=True))
+
+    def add(self, tokens: Iterable[TokenLogprobs]) -> None:
+        """Those of an answer."""
+        for scores in tokens:
+            token = next(iter(scores))
+            self._waiting.append((self._places.next(token), (token, scores)))
+
+    def told(self, text: str, over: bool) -> tuple[list[Scored], list[int]]:
+        """Scores that are certain now that ``text`` went out as well, and where their tokens begin."""
+        self._released += len(text)
+        tokens, offsets = [], []
+        while self._waiting and (over or self._waiting[0][0] <= self._released):
+            place, scored = self._waiting.popleft()
+            tokens.append(scored)
+            offsets.append(min(place, self._released))
+        return tokens, offsets
+
+
+def _shown(data: bytes) -> str:
+    """A token's text; where that is no whole characters, its bytes, as OpenAI spells them."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _finite(value: Logprob) -> float:
     return max(value.logprob, _FLOOR)
 
 
-def _chat_entry(token: TokenLogprobs, top: int) -> Json:
-    likeliest = sorted((value for value in token.values() if value.rank <= top), key=lambda value: value.rank)
-    return _chat_token(_chosen(token)) | {"top_logprobs": [_chat_token(value) for value in likeliest]}
+def _chat_entry(scores: TokenLogprobs, top: int, bytes_of: Spelling) -> Json:
+    ranked = sorted(scores.items(), key=_rank)
+    likeliest = [_chat_token(token, value, bytes_of) for token, value in ranked if value.rank <= top]
+    return _chat_token(*next(iter(scores.items())), bytes_of) | {"top_logprobs": likeliest}
 
 
-def _chat_token(value: Logprob) -> Json:
-    text = value.decoded_token
-    return {"token": text, "logprob": _finite(value), "bytes": list(text.encode())}
+def _chat_token(token: int, value: Logprob, bytes_of: Spelling) -> Json:
+    data = bytes_of(token)
+    return {"token": _shown(data), "logprob": _finite(value), "bytes": list(data)}
 
 
-def _by_text(token: TokenLogprobs) -> dict[str, float]:
+def _by_text(scores: TokenLogprobs, bytes_of: Spelling) -> dict[str, float]:
     """Two ids may share a text: the likelier one is told."""
     told: dict[str, float] = {}
-    for value in sorted(token.values(), key=lambda value: value.rank):
-        told.setdefault(value.decoded_token, _finite(value))
+    for token, value in sorted(scores.items(), key=_rank):
+        told.setdefault(_shown(bytes_of(token)), _finite(value))
     return told
+
+
+def _rank(item: tuple[int, Logprob]) -> int:
+    return item[1].rank
 
 
 def _full(value: Logprob) -> Json:

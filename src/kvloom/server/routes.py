@@ -59,7 +59,8 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
         check_model(body.model)
         check_sequences(body, config.max_request_sequences)
         job = await chat_job(body, engine, lanes)
-        return await _answer(engine, metrics, config, request, body, ChatReply(engine.model_name, job))
+        reply = ChatReply(engine.model_name, job, engine.tokenizer)
+        return await _answer(engine, metrics, config, request, body, reply)
 
     @router.post("/completions")
     async def completions(request: Request) -> Response:

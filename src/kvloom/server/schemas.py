@@ -145,12 +145,14 @@ class ChatRequest(_Request):
 
     def check(self) -> None:
         super().check()
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        if limit is not None and limit < 1:
+            raise ParamsError(f"max_tokens must be a whole number at least 1, got {limit}", param="max_tokens")
         more: Json = {} if limit is None else {"max_tokens": limit}
         return self._params(defaults, logprobs=(self.top_logprobs or 0) if self.logprobs else None, **more)
 
@@ -169,7 +171,7 @@ class CompletionRequest(_Request):
             raise RequestError("`best_of` other than `n` is not supported", param="best_of")
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
-        """Raises ParamsError. OpenAI's default length is 16 tokens."""
+        """Raises ParamsError. OpenAI's default length is 16 tokens; with 0, an echoed prompt and its scores are all."""
         more: Json = {
             "max_tokens": 16 if self.max_tokens is None else self.max_tokens,
             "logprobs": self.logprobs,

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.errors import InternalError
 from kvloom.server.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
@@ -32,7 +31,7 @@ class _Ended:
 async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts whatever still runs.
 
-    Raises RequestError before any update of the prompt at fault, RequestAborted or InternalError later.
+    Raises RequestError before any update of the prompt at fault, RequestAborted or the engine's error later.
     """
     params = caller.own(job.params)
 
@@ -52,7 +51,7 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
 
 def _checked(update: RequestUpdate, metrics: Metrics) -> RequestUpdate:
     if update.error is not None:
-        raise InternalError(update.error)
+        raise update.error
     if update.finished:
         if any(delta.finish_reason == "abort" for delta in update.deltas):
             raise RequestAborted("the request was aborted")

@@ -131,7 +131,7 @@ class TestGrow:
         while engine.has_work:
             updates += engine.step()
             engine.check()
-        assert "exhausted" in updates[-1].error
+        assert "exhausted" in str(updates[-1].error)
         assert updates[-1].finished
         assert engine.grow.preemptions <= 2
         monkeypatch.undo()

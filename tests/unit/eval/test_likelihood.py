@@ -81,6 +81,13 @@ def test_the_adapter_scores_pairs_in_their_order(lm) -> None:
         assert greedy == want[1]
 
 
+def test_nothing_odd_ends_a_run(lm) -> None:
+    found = lm.loglikelihood([Request(pair) for pair in (("a", ""), ("", ""), ("   ", "b"), ("a", "b" * 700))])
+    assert found[:2] == [(0.0, True)] * 2
+    assert all(logprob < 0.0 for logprob, _ in found[2:])
+    assert lm.generate_until([Request(("", {"until": ["", "\n"], "max_gen_toks": 2}))]) != [""]
+
+
 def test_the_adapter_rolls_over_long_texts(lm) -> None:
     text = "".join(chr(32 + token) for token in random_prompt(1200, 3))
     (found,) = lm.loglikelihood_rolling([Request((text,))])

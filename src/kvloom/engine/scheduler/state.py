@@ -32,6 +32,12 @@ class Queues:
         queue = self.waiting if sequence.status is Status.WAITING else self.running
         queue.remove(sequence)
 
+    def discard(self, sequence: Sequence) -> None:
+        """Remove it from wherever it is, if it is anywhere."""
+        for queue in (self.waiting, self.running):
+            if sequence in queue:
+                queue.remove(sequence)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
