@@ -10,6 +10,7 @@ from kvloom.server.fields import Json
 from kvloom.server.job import Job
 from kvloom.server.logprobs import prompt_logprobs, text_logprobs
 from kvloom.server.reply import Answer, Reply
+from kvloom.server.token_ids import named_text_logprobs
 
 
 class CompletionReply(Reply):
@@ -22,6 +23,7 @@ class CompletionReply(Reply):
         self._top = job.params.logprobs
         self._tokenizer = tokenizer
         self._offsets: dict[int, int] = {}
+        self._begun: set[int] = set()
 
     def choice(self, index: int, answer: Answer) -> Json:
         choice: Json = {
@@ -33,6 +35,8 @@ class CompletionReply(Reply):
         }
         if self.job.show_prompt_logprobs:
             choice["prompt_logprobs"] = prompt_logprobs(self._prompt_logprobs.get(answer.prompt, []))
+        if self.job.show_token_ids:
+            choice |= self.prompt_ids(answer.prompt)
         return choice
 
     def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
@@ -45,6 +49,9 @@ class CompletionReply(Reply):
         chunk: Json = {"index": index, "text": text, "logprobs": scores, "finish_reason": delta.finish_reason}
         if delta.finish_reason is not None:
             chunk["stop_reason"] = delta.stop_reason
+        if self.job.show_token_ids and index not in self._begun:
+            self._begun.add(index)
+            chunk |= self.prompt_ids(prompt)
         return [chunk]
 
     def _echoed(self, prompt: int) -> str:
@@ -56,9 +63,12 @@ class CompletionReply(Reply):
             return None
         tokens: list[TokenLogprobs | None] = list(answer)
         texts = [next(iter(token.values())).decoded_token for token in answer]
+        ids = [next(iter(token)) for token in answer]
         if self.job.echo and index not in self._offsets:
+            ids[:0] = self.job.prompts[prompt].token_ids
             tokens[:0] = self._prompt_logprobs.get(prompt, [])
             texts[:0] = [self._tokenizer.token_text(token) for token in self.job.prompts[prompt].token_ids]
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + sum(map(len, texts))
-        return text_logprobs(tokens, texts, self._top, offset)
+        scores = text_logprobs(tokens, texts, self._top, offset)
+        return named_text_logprobs(scores, tokens, ids) if self.job.tokens_as_ids else scores

@@ -25,12 +25,15 @@ class Job:
     """Continue each of ``prompts`` in ``params.n`` ways. Choice ``p * n + i`` is continuation i of prompt p.
 
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
+    ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
     """
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
     echo: bool
     show_prompt_logprobs: bool
+    show_token_ids: bool = False
+    tokens_as_ids: bool = False
 
 
 async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
@@ -41,10 +44,10 @@ async def chat_job(body: ChatRequest, tokenizer: Tokenizer) -> Job:
 
     def render() -> Prompt:
         text = tokenizer.chat_prompt(turns)
-        return Prompt(tokenizer.encode(text, add_special_tokens=False), text)
+        return Prompt(tokenizer.encode(text, add_special_tokens=False), body.echoed())
 
     # In a thread: a long conversation takes a while to tokenize, and others are streaming.
-    return Job((await asyncio.to_thread(render),), params, False, body.prompt_logprobs is not None)
+    return _job(body, (await asyncio.to_thread(render),), params)
 
 
 async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
@@ -60,7 +63,18 @@ async def completion_job(body: CompletionRequest, tokenizer: Tokenizer) -> Job:
     # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
     ready = not echo and all(isinstance(one, list) for one in wanted)
     prompts = prepare() if ready else await asyncio.to_thread(prepare)
-    return Job(prompts, params, echo, body.prompt_logprobs is not None)
+    return _job(body, prompts, params)
+
+
+def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], params: SamplingParams) -> Job:
+    return Job(
+        prompts,
+        params,
+        echo=bool(body.echo),
+        show_prompt_logprobs=body.prompt_logprobs is not None,
+        show_token_ids=bool(body.return_token_ids),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
+    )
 
 
 def _split(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:

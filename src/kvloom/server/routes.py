@@ -21,6 +21,7 @@ from kvloom.server.metrics import Metrics
 from kvloom.server.reply import Reply
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 from kvloom.server.stream import EventStream, events
+from kvloom.server.unserved import ignored_header
 from kvloom.server.updates import Updates, run_job
 
 _CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
@@ -77,10 +78,14 @@ async def _answer(
     reply: Reply,
 ) -> Response:
     updates = run_job(engine, metrics, reply.job, reply.id)
+    headers = ignored_header(body.ignored())
     if body.stream:
-        return EventStream(events(reply, updates, body.include_usage), config.heartbeat_seconds)
+        frames = events(reply, updates, body.include_usage, body.usage_in_chunks)
+        stream = EventStream(frames, config.heartbeat_seconds)
+        stream.headers.update(headers)
+        return stream
     try:
-        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
+        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive), headers=headers)
     except ClientGone:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
