@@ -234,17 +234,18 @@ class Engine:
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
         if len(prompt_ids) >= self.context_limit:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
-                "them for the answer",
+            raise PromptTooLong(  # clients look for the first sentence, which is OpenAI's
+                f"This model's maximum context length is {self.context_limit} tokens. However, the prompt has "
+                f"{len(prompt_ids)} tokens, and the answer needs at least one",
                 hint="shorten the prompt",
                 param="prompt",
             )
         if len(prompt_ids) >= self.max_len:
             needed = self.layout.bytes_for(len(prompt_ids) + 1)
             raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget of "
-                f"{self.budget_bytes} bytes holds {self.max_len} tokens",
+                f"This model's maximum context length is {self.max_len} tokens. However, the prompt has "
+                f"{len(prompt_ids)} tokens, and the answer needs at least one: that takes {needed} bytes of KV memory, "
+                f"the budget is {self.budget_bytes} bytes",
                 hint="raise kv_bytes or shorten the prompt",
                 param="prompt",
             )

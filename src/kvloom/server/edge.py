@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
-_GUARDED = ("/v1/", "/cache")
+_GUARDED = ("/v1/", "/cache", "/tokenize", "/detokenize")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 

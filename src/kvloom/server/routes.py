@@ -43,6 +43,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
             raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
 
     @router.get("/models")
+    @router.get("/models/")
     async def models() -> JSONResponse:
         return JSONResponse({"object": "list", "data": [card]})
 
