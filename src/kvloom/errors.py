@@ -45,6 +45,11 @@ class PromptTooLong(RequestError):
     """The prompt exceeds the model's context or what the KV budget can hold."""
 
 
+def context_overflow(limit: int, detail: str) -> str:
+    """The words of a PromptTooLong: clients match on the first sentence."""
+    return f"This model's maximum context length is {limit} tokens. {detail}"
+
+
 class ParamsError(RequestError):
     """A sampling parameter is out of range."""
 

@@ -27,7 +27,7 @@ from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
-from kvloom.errors import ParamsError, PromptTooLong, RequestError
+from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
 from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
@@ -234,21 +234,17 @@ class Engine:
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
         if len(prompt_ids) >= self.context_limit:
-            raise PromptTooLong(  # clients look for the first sentence, which is OpenAI's
-                f"This model's maximum context length is {self.context_limit} tokens. However, the prompt has "
-                f"{len(prompt_ids)} tokens, and the answer needs at least one",
-                hint="shorten the prompt",
-                param="prompt",
-            )
+            detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
+            words = context_overflow(self.context_limit, detail)
+            raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
         if len(prompt_ids) >= self.max_len:
             needed = self.layout.bytes_for(len(prompt_ids) + 1)
-            raise PromptTooLong(
-                f"This model's maximum context length is {self.max_len} tokens. However, the prompt has "
-                f"{len(prompt_ids)} tokens, and the answer needs at least one: that takes {needed} bytes of KV memory, "
-                f"the budget is {self.budget_bytes} bytes",
-                hint="raise kv_bytes or shorten the prompt",
-                param="prompt",
+            detail = (
+                f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
+                f"has {self.budget_bytes} bytes"
             )
+            words = context_overflow(self.max_len, detail)
+            raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
 
     def _new_sequence(self, request: Request, index: int) -> Sequence:
         params = request.params

@@ -12,6 +12,8 @@ from kvloom.errors import ParamsError
 MAX_SAMPLES = 128
 MAX_LOGPROBS = 100
 MAX_STOPS = 64
+_REPETITION_PENALTIES = 0.01, 100.0
+"""Logits are divided by it, or multiplied: far from 1 nothing is left of them, or they overflow."""
 _GREEDY_BELOW = 1e-5  # dividing logits by less leaves one candidate anyway, or overflows
 
 
@@ -59,7 +61,7 @@ class SamplingParams:
         _whole("top_k", self.top_k, 0, None)
         _real("top_p", self.top_p, 0.0, 1.0, above=True)
         _real("min_p", self.min_p, 0.0, 1.0)
-        _real("repetition_penalty", self.repetition_penalty, 0.0, 100.0, above=True)
+        _real("repetition_penalty", self.repetition_penalty, *_REPETITION_PENALTIES)
         _real("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _real("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         for token, bias in self.biases.items():
