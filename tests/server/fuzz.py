@@ -53,6 +53,7 @@ class Fuzz:
         document = openapi_document()
         self.schemas = document["components"]["schemas"]
         self.paths = [path.replace("{name}", model) for path in document["paths"]]
+        self.sent: set[str] = set()
         self.strangers = (*HINTS, *REFUSED, *_NAMES)
 
     def shot(self) -> Shot:
@@ -66,6 +67,7 @@ class Fuzz:
         body = self.base(name)
         for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 6))):
             self.mutate(body, self.schemas[name]["properties"])
+        self.sent |= body.keys()
         self.bound(body)
         raw = self.write(body)
         headers = [JSON] if rng.random() < 0.9 else [(b"content-type", rng.choice(_TYPES))]

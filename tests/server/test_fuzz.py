@@ -22,12 +22,13 @@ from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.engine import Engine
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.server.app import create_app
+from kvloom.server.openapi import openapi_document
 from tiny import VOCAB, CharTokenizer, TinyModel
 
 from .fuzz import Fuzz, Shot
 
 SEED, SHOTS, TOGETHER = 12, 2000, 4
-LIMIT_S = 5.0
+LIMIT_S, PATIENCE_S = 5.0, 60.0  # of this process's own time; by the clock, where others compute on the same cores
 CONTEXT = 160
 INSIDES = ("Traceback", "site-packages", ".py", "Error(", " object at 0x")
 
@@ -100,9 +101,12 @@ async def test_random_requests(caplog: pytest.LogCaptureFixture) -> None:
         async def shooter() -> None:
             for shot in shots:
                 talk = Talk(shot)
-                began = time.perf_counter()
-                await asyncio.wait_for(app(talk.scope, talk.receive, talk.send), LIMIT_S)
-                assert time.perf_counter() - began < LIMIT_S
+                began = time.process_time()
+                answer = asyncio.ensure_future(app(talk.scope, talk.receive, talk.send))
+                done, _ = await asyncio.wait((answer,), timeout=PATIENCE_S)  # wait_for would cancel: that ends anything
+                assert done, f"no end: {shot}"
+                answer.result()
+                assert time.process_time() - began < LIMIT_S, shot
                 assert_well_answered(talk)
                 seen[talk.status] += 1
 
@@ -123,6 +127,7 @@ async def test_random_requests(caplog: pytest.LogCaptureFixture) -> None:
         assert (stats.running, stats.waiting, stats.cache.held_pages, stats.cache.cached_pages) == (0, 0, 0, 0)
     finally:
         served.close()
+    assert fuzz.sent >= documented_fields(), documented_fields() - fuzz.sent
     assert seen[200] > SHOTS / 8, seen
     assert seen[400] > SHOTS / 8, seen
     assert {404, 405} <= seen.keys()
@@ -165,6 +170,11 @@ def assert_error(document: Any, told: object) -> None:
     assert 0 < len(error["message"]) < 2500, told
     assert isinstance(error["type"], str), told
     assert all(error[name] is None or isinstance(error[name], str) for name in ("param", "code")), told
+
+
+def documented_fields() -> set[str]:
+    schemas = openapi_document()["components"]["schemas"]
+    return {name for model in ("ChatRequest", "CompletionRequest") for name in schemas[model]["properties"]}
 
 
 def strict(text: str) -> Any:

@@ -18,10 +18,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """``extension``: OpenAI's API does not have this field on this endpoint."""
+    """``extends``: the models of the endpoints on which OpenAI's API does not have this field."""
 
     says: str
-    extension: bool = False
+    extends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Refused:
 
 
 def _ours(says: str) -> Served:
-    return Served(says, extension=True)
+    return Served(says, extends=("ChatRequest", "CompletionRequest"))
 
 
 SERVED: Mapping[str, Served] = {
@@ -64,7 +64,10 @@ SERVED: Mapping[str, Served] = {
     "include_stop_str_in_output": _ours("leave the stop text in the answer"),
     "ignore_eos": _ours("go on after the end of text"),
     "skip_special_tokens": _ours("leave special tokens out of the text; true by default"),
-    "echo": Served("answers begin with the prompt; in chat with the last message, if it is the assistant's"),
+    "echo": Served(
+        "answers begin with the prompt; in chat with the last message, if it is the assistant's",
+        extends=("ChatRequest",),
+    ),
     "logprobs": Served("log probabilities of the answer's tokens: true in chat, how many alternatives in completions"),
     "top_logprobs": Served("so many likeliest alternatives per token; 0 to 100"),
     "prompt_logprobs": _ours("log probabilities of the prompt's tokens and so many alternatives; not streamed"),

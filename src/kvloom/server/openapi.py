@@ -113,7 +113,7 @@ def _request_schemas() -> Json:
         for name, schema in schemas[model.__name__]["properties"].items():
             served = SERVED[name]
             schema["description"] = served.says
-            if served.extension:
+            if model.__name__ in served.extends:
                 schema[EXTENSION] = True
     return schemas
 
