@@ -170,6 +170,7 @@ async def test_tokenize_says_what_a_chat_would_send(http: httpx2.AsyncClient, en
         ("/tokenize", {"prompt": ["a"]}, 400, "prompt"),
         ("/tokenize", {"prompt": "a", "model": "other"}, 404, "model"),
         ("/tokenize", {"messages": []}, 400, "messages"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "a", "audio": {}}]}, 400, "messages.0.audio"),
         ("/tokenize", {"messages": [{"role": "user", "content": "a"}], "chat_template": "x"}, 400, "chat_template"),
         ("/detokenize", {}, 400, "tokens"),
         ("/detokenize", {"tokens": [-1]}, 400, "tokens.0"),

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
-from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message
+from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
 _SAMPLING = (
     "n",
@@ -98,6 +98,8 @@ class _Request(BaseModel):
     def check(self) -> None:
         """Refuse what types cannot. Raises RequestError."""
         refuse(self.model_extra or {})
+        if self.stream_options is not None:
+            refuse_many(self.stream_options.model_extra or {}, "stream_options")
         if self.stream_options is not None and not self.stream:
             raise RequestError("`stream_options` needs `stream` to be true", param="stream_options")
         if self.prompt_logprobs is not None and self.stream:
@@ -177,7 +179,7 @@ class ChatRequest(_Request):
         """What ``echo`` puts before the answer: the last message, if it is the assistant's."""
         last = self.messages[-1]
         said = last.content if self.echo and last.role == "assistant" else None
-        return said if isinstance(said, str) else ""
+        return "\n".join(part["text"] for part in said) if isinstance(said, list) else said or ""
 
     def params(self) -> SamplingParams:
         """Raises ParamsError. Without a limit the answer may fill the context."""

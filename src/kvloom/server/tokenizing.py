@@ -17,7 +17,7 @@ from kvloom.server.body import read_body
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.fields import TokenId
 from kvloom.server.schemas import Message
-from kvloom.server.unserved import ignored, ignored_header, refuse
+from kvloom.server.unserved import ignored, ignored_header, refuse, refuse_in_message
 
 
 class TokenizeRequest(BaseModel):
@@ -71,6 +71,8 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig) -> APIRouter:
     async def tokenize(request: Request) -> JSONResponse:
         body = await read_body(request, TokenizeRequest, config.max_body_bytes)
         check(body)
+        for index, message in enumerate(body.messages or ()):
+            refuse_in_message(message.model_extra or {}, index)
         reply = await asyncio.to_thread(_tokenized, body, engine)
         return JSONResponse(reply.model_dump(), headers=ignored_header(ignored(body.model_extra or {})))
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from kvloom.errors import RequestError
 from kvloom.server.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED, Json
 
 IGNORED_HEADER = "x-kvloom-ignored"
 
-_MAX_NAMES = 16
+_MAX_NAMES, _MAX_FIELDS = 16, 1000
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def refuse_many(extra: Json, place: str) -> None:
+    """Every field is looked up, on the event loop: nobody has a use for more."""
+    if len(extra) > _MAX_FIELDS:
+        raise RequestError(
+            f"{place} has {len(extra):,} fields that this server does not have; at most {_MAX_FIELDS:,} are ignored"
+        )
 
 
 def refuse(extra: Json) -> None:
     """Raise RequestError for the first field that would change the answer, if we served it."""
+    refuse_many(extra, "the body")
     for name, value in extra.items():
         known = REFUSED.get(name)
         if known is not None and not known.passes(value, extra):
@@ -28,6 +38,7 @@ def refuse(extra: Json) -> None:
 
 def refuse_in_message(extra: Json, index: int) -> None:
     """The same for a message, where nothing has a neutral value but null and false."""
+    refuse_many(extra, f"message {index}")
     for name, value in extra.items():
         if name in MESSAGE_REFUSED and value is not None and value is not False:
             raise RequestError(
@@ -52,14 +63,14 @@ def ignored_in_messages(extras: Iterable[Json]) -> Iterator[str]:
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
-    """``x-kvloom-ignored``: the names, comma separated; beyond 16 of them, how many more.
+    """``x-kvloom-ignored``: the names, comma separated; after 16 of them, that there are more.
 
     A name that a header should not hold, and one that is very long, becomes ``?``.
     """
-    told = list(dict.fromkeys(name if _PLAIN.fullmatch(name) else "?" for name in names))
+    told = list(dict.fromkeys(name if _PLAIN.fullmatch(name) else "?" for name in islice(names, _MAX_FIELDS)))
     if not told:
         return {}
-    more = [f"and {len(told) - _MAX_NAMES} more"] if len(told) > _MAX_NAMES else []
+    more = ["and more"] if len(told) > _MAX_NAMES else []
     return {IGNORED_HEADER: ", ".join(told[:_MAX_NAMES] + more)}
 
 
