@@ -35,7 +35,10 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, lis
         (("run", "mock", "x", "--temperature", "nan"), "error: temperature must be a number from 0 to 100, got nan"),
         (("run", "mock", "x", "--temperature", "hot"), "error: Invalid value for '--temperature'"),
         (("run", "mock", "x", "--top-p", "2"), "error: top_p must be a number above 0 and at most 1, got 2.0"),
-        (("run", "mock", "word " * 600), "error: the prompt has 602 tokens, the context holds 512"),
+        (
+            ("run", "mock", "word " * 600),
+            "error: This model's maximum context length is 512 tokens. However",
+        ),
         (("run", "mock", "x", "--threads", "0"), "error: threads must be at least 1, got 0"),
         (("run", "mock", "x", "--kv-bytes", "lots"), "error: cannot read `lots` as a size in bytes"),
         (("run", "mock", "x", "--kv-bytes", "0"), "error: a size must be positive, got `0`"),

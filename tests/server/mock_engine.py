@@ -182,7 +182,8 @@ class MockEngine:
             raise RequestError("the prompt is empty", param="prompt")
         if len(ids) >= self.max_model_len:
             raise PromptTooLong(
-                f"the prompt has {len(ids)} tokens, the context holds {self.max_model_len}",
+                f"This model's maximum context length is {self.max_model_len} tokens. However, the prompt has "
+                f"{len(ids)} tokens, and the answer needs at least one",
                 hint="shorten the prompt",
                 param="prompt",
             )

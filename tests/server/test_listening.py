@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -118,6 +119,7 @@ def test_hosts_that_cannot_be() -> None:
 
 SERVE = """
 import sys
+import time
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
@@ -139,7 +141,11 @@ def test_a_signal_ends_the_server_gracefully(stop: signal.Signals, drain_s: int)
     tokens = 60 if drain_s > 1 else 50_000
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", SERVE, str(drain_s)]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with (
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server,
+        ExitStack() as whatever_happens,
+    ):
+        whatever_happens.callback(server.kill)
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         received = b""
@@ -149,7 +155,7 @@ def test_a_signal_ends_the_server_gracefully(stop: signal.Signals, drain_s: int)
                     http.get("/health")
                     break
                 except httpx2.ConnectError:
-                    pass
+                    time.sleep(0.05)
             asked = LONG | {"stream": True, "max_tokens": tokens}
             with http.stream("POST", "/v1/completions", json=asked) as reply:
                 for part in reply.iter_bytes():

@@ -28,7 +28,7 @@ from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
-from kvloom.errors import InternalError, ParamsError, PromptTooLong, RequestError
+from kvloom.errors import InternalError, ParamsError, PromptTooLong, RequestError, context_overflow
 from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
@@ -257,20 +257,17 @@ class Engine:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
         whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
         if whole > self.context_limit:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_limit}, at least one of "
-                "them for the answer",
-                hint="shorten the prompt",
-                param="prompt",
-            )
+            detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
+            words = context_overflow(self.context_limit, detail)
+            raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
         if whole > self.max_len:
             needed = self.layout.bytes_for(whole)
-            raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget of "
-                f"{self.budget_bytes} bytes holds {self.max_len} tokens",
-                hint="raise kv_bytes or shorten the prompt",
-                param="prompt",
+            detail = (
+                f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
+                f"has {self.budget_bytes} bytes"
             )
+            words = context_overflow(self.max_len, detail)
+            raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
 
     def _new_sequence(self, request: Request, index: int) -> Sequence:
         params = request.params

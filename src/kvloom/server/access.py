@@ -1,6 +1,6 @@
 """Who may ask for what.
 
-    /health, /version                   anybody
+    /health, /version, /openapi.json    anybody
     /metrics, /cache                    who has a key; anybody with ``open_metrics``
     POST /cache/reset, /cache/check     who has an admin key
     everything else                     who has a key
@@ -19,7 +19,7 @@ from kvloom.engine.request import Matching
 from kvloom.server.caller import Caller
 from kvloom.server.keys import Key, Keyring, Role
 
-_OPEN = frozenset({"/health", "/version"})
+_OPEN = frozenset({"/health", "/version", "/openapi.json"})
 _FIGURES = frozenset({"/metrics", "/cache"})
 
 

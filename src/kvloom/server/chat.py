@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from kvloom.engine.outputs import CompletionDelta
+from collections.abc import Sequence
+
+from kvloom.engine.outputs import CompletionDelta, TokenLogprobs
 from kvloom.server.engine_protocol import Tokenizer
 from kvloom.server.fields import Json
 from kvloom.server.job import Job
 from kvloom.server.logprobs import chat_logprobs, prompt_logprobs
 from kvloom.server.reply import Answer, Reply
+from kvloom.server.token_ids import named_chat_logprobs
 
 
 class ChatReply(Reply):
@@ -22,7 +25,7 @@ class ChatReply(Reply):
         self._begun: set[int] = set()
 
     def whole(self) -> Json:
-        document = super().whole()
+        document = super().whole() | self.opening()
         if self.job.show_prompt_logprobs:
             document["prompt_logprobs"] = prompt_logprobs(self._prompt_logprobs.get(0, []))
         return document
@@ -30,8 +33,8 @@ class ChatReply(Reply):
     def choice(self, index: int, answer: Answer) -> Json:
         return {
             "index": index,
-            "message": {"role": "assistant", "content": "".join(answer.texts), "refusal": None},
-            "logprobs": None if self._top is None else chat_logprobs(answer.logprobs, self._top, self._bytes_of),
+            "message": {"role": "assistant", "content": self._echoed() + "".join(answer.texts), "refusal": None},
+            "logprobs": None if self._top is None else self._scores(answer.logprobs, self._top),
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,
         }
@@ -40,17 +43,27 @@ class ChatReply(Reply):
         chunks: list[Json] = []
         if index not in self._begun:
             self._begun.add(index)
-            chunks.append(_chunk(index, {"role": "assistant", "content": ""}))
+            chunks.append(_chunk(index, {"role": "assistant", "content": self._echoed()}))
         scored = self._top is not None and delta.logprobs
         if not delta.text and not scored and delta.finish_reason is None:
             return chunks  # the token's text is held back until it is certain
         chunk = _chunk(index, {"content": delta.text} if delta.text or scored else {})
         if self._top is not None and delta.logprobs:
-            chunk["logprobs"] = chat_logprobs(delta.logprobs, self._top, self._bytes_of)
+            chunk["logprobs"] = self._scores(delta.logprobs, self._top)
         if delta.finish_reason is not None:
             chunk["finish_reason"] = delta.finish_reason
             chunk["stop_reason"] = delta.stop_reason
         return [*chunks, chunk]
+
+    def opening(self) -> Json:
+        return self.prompt_ids(0) if self.job.show_token_ids else {}
+
+    def _scores(self, tokens: Sequence[TokenLogprobs], top: int) -> Json:
+        scores = chat_logprobs(tokens, top, self._bytes_of)
+        return named_chat_logprobs(scores, tokens) if self.job.tokens_as_ids else scores
+
+    def _echoed(self) -> str:
+        return self.job.prompts[0].text if self.job.echo else ""
 
 
 def _chunk(index: int, delta: Json) -> Json:

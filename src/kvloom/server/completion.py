@@ -9,6 +9,7 @@ from kvloom.server.job import Job
 from kvloom.server.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
 from kvloom.server.places import Places, prompt_places
 from kvloom.server.reply import Answer, Reply
+from kvloom.server.token_ids import token_id_bytes
 
 
 class CompletionReply(Reply):
@@ -20,6 +21,7 @@ class CompletionReply(Reply):
         super().__init__(model, job)
         self._top = job.params.logprobs
         self._tokenizer = tokenizer
+        self._spelling = token_id_bytes if job.tokens_as_ids else tokenizer.token_bytes
         self._begun: set[int] = set()
         self._scores: dict[int, ChoiceScores] = {}
 
@@ -29,7 +31,7 @@ class CompletionReply(Reply):
         if self._top is not None:
             told = self._new_scores(answer.prompt)
             told.add(answer.logprobs)
-            scores = text_logprobs(*told.told(text, over=True), self._top, self._tokenizer.token_bytes)
+            scores = text_logprobs(*told.told(text, over=True), self._top, self._spelling)
         choice: Json = {
             "index": index,
             "text": text,
@@ -39,18 +41,22 @@ class CompletionReply(Reply):
         }
         if self.job.show_prompt_logprobs:
             choice["prompt_logprobs"] = prompt_logprobs(self._prompt_logprobs.get(answer.prompt, []))
+        if self.job.show_token_ids:
+            choice |= self.prompt_ids(answer.prompt)
         return choice
 
     def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
         first = index not in self._begun
-        self._begun.add(index)
         text = self._echoed(prompt) + delta.text if first else delta.text
         scores = None if self._top is None else self._scores_of(index, prompt, text, delta, self._top)
         if not text and scores is None and delta.finish_reason is None:
             return []  # the token's text is held back until it is certain
+        self._begun.add(index)
         chunk: Json = {"index": index, "text": text, "logprobs": scores, "finish_reason": delta.finish_reason}
         if delta.finish_reason is not None:
             chunk["stop_reason"] = delta.stop_reason
+        if self.job.show_token_ids and first:
+            chunk |= self.prompt_ids(prompt)
         return [chunk]
 
     def _echoed(self, prompt: int) -> str:
@@ -63,7 +69,7 @@ class CompletionReply(Reply):
         told = self._scores[index]
         told.add(delta.logprobs or ())
         tokens, offsets = told.told(text, over=delta.finish_reason is not None)
-        return text_logprobs(tokens, offsets, top, self._tokenizer.token_bytes) if tokens else None
+        return text_logprobs(tokens, offsets, top, self._spelling) if tokens else None
 
     def _new_scores(self, prompt: int) -> ChoiceScores:
         asked, text = self.job.prompts[prompt], self._echoed(prompt)

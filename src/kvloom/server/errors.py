@@ -20,11 +20,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from kvloom.errors import KvloomError, ModelError, ModelNotFound, NumericsError, PromptTooLong, RequestError
+from kvloom.server.missing import not_allowed, not_found
 
 log = logging.getLogger("kvloom.server")
 
 _MAX_DETAILS = 3
 _MAX_LISTED = 1000
+_MAX_MESSAGE, _MAX_PARAM = 2000, 200
 
 
 class BodyTooLarge(RequestError):
@@ -51,7 +53,8 @@ class ErrorReply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        param = None if self.param is None else _bounded(self.param, _MAX_PARAM)
+        fields = {"message": _bounded(self.message, _MAX_MESSAGE), "type": self.type, "param": param, "code": self.code}
         return {"error": fields}
 
     def response(self) -> JSONResponse:
@@ -92,8 +95,6 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(503, str(error), "server_error", code="request_aborted")
         case ValidationError():
             return _invalid(error)
-        case HTTPException():
-            return _http(error)
         case _:
             log.error("unexpected %s", type(error).__name__, exc_info=error)
             return INTERNAL
@@ -105,8 +106,19 @@ def install(app: FastAPI) -> None:
     async def answer(_: Request, error: Exception) -> JSONResponse:
         return reply_to(error).response()
 
-    for kind in (KvloomError, ValidationError, HTTPException):
+    async def answer_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _http(error, request).response()
+
+    for kind in (KvloomError, ValidationError):
         app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+
+
+def _bounded(text: str, limit: int) -> str:
+    """Messages repeat what callers sent: that may be long, and it may have what UTF-8 cannot say."""
+    text = text if len(text) <= limit else f"{text[:limit]}…"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _words(error: KvloomError) -> str:
@@ -130,7 +142,14 @@ def _invalid(error: ValidationError) -> ErrorReply:
     return ErrorReply(400, "; ".join(said), param=param)
 
 
-def _http(error: HTTPException) -> ErrorReply:
-    message = error.detail or HTTPStatus(error.status_code).phrase
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    return ErrorReply(error.status_code, message, code=code, headers=error.headers or {})
+def _http(error: HTTPException, request: Request) -> ErrorReply:
+    path, headers = request.scope["path"], error.headers or {}
+    match error.status_code:
+        case 404:
+            return ErrorReply(404, _words(not_found(path)), code="not_found")
+        case 405:
+            allowed = headers.get("Allow", "")
+            message = _words(not_allowed(request.method, path, allowed))
+            return ErrorReply(405, message, code="method_not_allowed", headers=headers)
+        case status:
+            return ErrorReply(status, error.detail or HTTPStatus(status).phrase, headers=headers)

@@ -26,12 +26,15 @@ class Job:
     """Continue each of ``prompts`` in ``params.n`` ways. Choice ``p * n + i`` is continuation i of prompt p.
 
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
+    ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
     """
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
     echo: bool
     show_prompt_logprobs: bool
+    show_token_ids: bool = False
+    tokens_as_ids: bool = False
 
 
 async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
@@ -43,10 +46,10 @@ async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job
 
     def render() -> Prompt:
         text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
-        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), text)
+        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
 
     size = sum(message.size for message in body.messages)
-    return Job((await lanes.run(render, size),), params, False, body.prompt_logprobs is not None)
+    return _job(body, (await lanes.run(render, size),), params)
 
 
 async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
@@ -57,7 +60,18 @@ async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: L
     wanted = _split(body.prompt, engine.max_model_len)
     shown = params.skip_special_tokens if echo else None
     prompts = await _prepare(wanted, engine, lanes, shown, body.add_special_tokens)
-    return Job(prompts, params, echo, body.prompt_logprobs is not None)
+    return _job(body, prompts, params)
+
+
+def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], params: SamplingParams) -> Job:
+    return Job(
+        prompts,
+        params,
+        echo=bool(body.echo),
+        show_prompt_logprobs=body.prompt_logprobs is not None,
+        show_token_ids=bool(body.return_token_ids),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
+    )
 
 
 async def _prepare(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kvloom.engine.workers import Workers
-from kvloom.model.heap import give_back_free_memory
+from kvloom.model.heap import give_back_memory_of_this_thread
 
 T = TypeVar("T")
 
@@ -39,4 +39,4 @@ class Lanes:
 
     async def _trim_later(self) -> None:
         await asyncio.sleep(_TRIM_AFTER_S)
-        await self._large.run(give_back_free_memory)
+        await self._large.run(give_back_memory_of_this_thread)

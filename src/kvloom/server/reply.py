@@ -23,12 +23,14 @@ class Answer:
 
     prompt: int
     texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
     def take(self, delta: CompletionDelta) -> None:
         self.texts.append(delta.text)
+        self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs or ())
         self.finish_reason = delta.finish_reason
         self.stop_reason = delta.stop_reason
@@ -50,6 +52,7 @@ class Reply(ABC):
         self._latest: dict[int, RequestUpdate] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._generated = 0
+        self._untold: dict[int, list[int]] = {}  # token ids whose text is held back, by choice
 
     def add(self, prompt: int, update: RequestUpdate) -> None:
         """Take in an update for ``whole``."""
@@ -57,12 +60,22 @@ class Reply(ABC):
             self._answers.setdefault(index, Answer(prompt)).take(delta)
 
     def whole(self) -> Json:
-        choices = [self.choice(index, answer) for index, answer in sorted(self._answers.items())]
+        choices = [self._with_ids(index, answer) for index, answer in sorted(self._answers.items())]
         return self.head(self.whole_object) | {"choices": choices, "usage": self.usage()}
 
     def chunks(self, prompt: int, update: RequestUpdate) -> list[Json]:
         """The choices to stream for an update, one chunk each."""
-        return [chunk for index, delta in self._note(prompt, update) for chunk in self.delta(index, prompt, delta)]
+        noted = self._note(prompt, update)
+        if self.job.show_token_ids:
+            return [chunk for index, delta in noted for chunk in self._delta_with_ids(index, prompt, delta)]
+        return [chunk for index, delta in noted for chunk in self.delta(index, prompt, delta)]
+
+    def opening(self) -> Json:
+        """Fields that the first chunk of a stream has besides its choice."""
+        return {}
+
+    def prompt_ids(self, prompt: int) -> Json:
+        return {"prompt_token_ids": self.job.prompts[prompt].token_ids}
 
     def head(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -84,6 +97,19 @@ class Reply(ABC):
     @abstractmethod
     def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
         """The choices, usually one, that stream ``delta``."""
+
+    def _with_ids(self, index: int, answer: Answer) -> Json:
+        choice = self.choice(index, answer)
+        return choice | {"token_ids": answer.token_ids} if self.job.show_token_ids else choice
+
+    def _delta_with_ids(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
+        """The ids go out with the text that they are part of; the last chunk of an answer is never empty."""
+        untold = self._untold.setdefault(index, [])
+        untold.extend(delta.token_ids)
+        chunks = self.delta(index, prompt, delta)
+        if chunks:
+            chunks[-1]["token_ids"] = self._untold.pop(index)
+        return chunks
 
     def _note(self, prompt: int, update: RequestUpdate) -> list[tuple[int, CompletionDelta]]:
         self._latest[prompt] = update

@@ -24,14 +24,17 @@ from kvloom.server.metrics import Metrics
 from kvloom.server.reply import Reply
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 from kvloom.server.stream import EventStream, events
+from kvloom.server.unserved import ignored_header
 from kvloom.server.updates import Updates, run_job
 
 _CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
 
 
-def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, started: int) -> APIRouter:
+def openai_routes(
+    engine: ServedEngine, metrics: Metrics, config: ServerConfig, lanes: Lanes, started: int
+) -> APIRouter:
     """``/v1``. ``started``: Unix time told as the model's creation."""
-    router, lanes = APIRouter(prefix="/v1"), Lanes()
+    router = APIRouter(prefix="/v1")
     card: Json = {
         "id": engine.model_name,
         "object": "model",
@@ -45,6 +48,7 @@ def openai_routes(engine: ServedEngine, metrics: Metrics, config: ServerConfig, 
             raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
 
     @router.get("/models")
+    @router.get("/models/")
     async def models() -> JSONResponse:
         return JSONResponse({"object": "list", "data": [card]})
 
@@ -83,10 +87,14 @@ async def _answer(
     reply: Reply,
 ) -> Response:
     updates = run_job(engine, metrics, reply.job, reply.id, caller_of(request))
+    headers = ignored_header(body.ignored())
     if body.stream:
-        return EventStream(events(reply, updates, body.include_usage), config.heartbeat_seconds)
+        frames = events(reply, updates, body.include_usage, body.usage_in_chunks)
+        stream = EventStream(frames, config.heartbeat_seconds)
+        stream.headers.update(headers)
+        return stream
     try:
-        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive))
+        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive), headers=headers)
     except ClientGone:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 

@@ -1,11 +1,14 @@
 """The bodies that callers send, in OpenAI's shape with vLLM's extra fields.
 
-Types are strict: ``"16"`` is no number. Null means the default. Unknown fields are ignored, as OpenAI's
-clients expect, unless serving them would have changed the answer (``fields.unsupported``).
+Types are strict: ``"16"`` is no number. Null means the default. What is done with other fields than these says
+``field_table``.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,7 +17,8 @@ from pydantic_core import PydanticCustomError
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.fields import Json, Prompts, Real, Stop, must_be, unsupported
+from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
 _SAMPLING = (
     "n",
@@ -35,13 +39,18 @@ _SAMPLING = (
     "cache_salt",
 )
 
+_TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
 _KEEPS_ALL = -1  # what vLLM's clients send as top_k for "keep every token"
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True)
+    """``include_obfuscation`` is a hint: nothing is added to hide the lengths of chunks."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class _Request(BaseModel):
@@ -71,16 +80,28 @@ class _Request(BaseModel):
     prompt_logprobs: int | None = None
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
+    echo: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def usage_in_chunks(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+    def ignored(self) -> Iterator[str]:
+        """Names of fields that have no effect because nobody knows them."""
+        options = ignored(self.stream_options.model_extra or {}) if self.stream_options else ()
+        return chain(ignored(self.model_extra or {}), (f"stream_options.{name}" for name in options))
+
     def check(self) -> None:
         """Refuse what types cannot. Raises RequestError."""
-        name = unsupported(self.model_extra or {})
-        if name is not None:
-            raise RequestError(f"`{name}` is not supported with this value", param=name)
+        refuse(self.model_extra or {})
+        if self.stream_options is not None:
+            refuse_many(self.stream_options.model_extra or {}, "stream_options")
         if self.stream_options is not None and not self.stream:
             raise RequestError("`stream_options` needs `stream` to be true", param="stream_options")
         if self.prompt_logprobs is not None and self.stream:
@@ -95,9 +116,9 @@ class _Request(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn."""
+    """One turn. A refusal, sent back, is what the assistant said."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str | list[Json], must_be("a string or a list of text parts")] | None = None
@@ -105,13 +126,14 @@ class Message(BaseModel):
     reasoning_content: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
 
     @field_validator("content")
     @classmethod
     def _texts_only(cls, content: str | list[Json] | None) -> str | list[Json] | None:
         for part in content if isinstance(content, list) else ():
             if part.get("type") != "text":
-                said = {"kind": str(part.get("type"))}
+                said = {"kind": str(part.get("type"))[:40]}
                 raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
             if not isinstance(part.get("text"), str):
                 raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
@@ -119,6 +141,8 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
+        if self.content is None and self.role == "assistant":
+            self.content = self.refusal
         if self.content is None and not (self.role == "assistant" and self.tool_calls):
             raise PydanticCustomError("no_content", "content is missing")
         return self
@@ -131,7 +155,7 @@ class Message(BaseModel):
 
     def for_template(self) -> Json:
         """What was sent: the tokenizer brings it into the form that its template wants."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "refusal"}
 
 
 class ChatRequest(_Request):
@@ -145,8 +169,19 @@ class ChatRequest(_Request):
 
     def check(self) -> None:
         super().check()
+        for index, message in enumerate(self.messages):
+            refuse_in_message(message.model_extra or {}, index)
         if self.top_logprobs and not self.logprobs:
             raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
+
+    def ignored(self) -> Iterator[str]:
+        return chain(super().ignored(), ignored_in_messages(message.model_extra or {} for message in self.messages))
+
+    def echoed(self) -> str:
+        """What ``echo`` puts before the answer: the last message, if it is the assistant's."""
+        last = self.messages[-1]
+        said = last.content if self.echo and last.role == "assistant" else None
+        return "\n".join(part["text"] for part in said) if isinstance(said, list) else said or ""
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
@@ -161,7 +196,6 @@ class CompletionRequest(_Request):
     """Body of ``POST /v1/completions``."""
 
     prompt: Prompts
-    echo: bool | None = None
     logprobs: int | None = None
     best_of: int | None = None
 
@@ -182,7 +216,6 @@ class CompletionRequest(_Request):
 
 
 def _biases(biases: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(token): bias for token, bias in biases.items()}
-    except ValueError:
-        raise ParamsError("the keys of logit_bias must be token ids", param="logit_bias") from None
+    if any(_TOKEN_ID.fullmatch(token) is None for token in biases):  # int() takes " 1_0 " and other scripts' digits
+        raise ParamsError("the keys of logit_bias must be token ids", param="logit_bias")
+    return {int(token): bias for token, bias in biases.items()}

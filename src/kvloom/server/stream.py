@@ -20,16 +20,28 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEARTBEAT = b": keep-alive\n\n"
 
 
-async def events(reply: Reply, updates: Updates, include_usage: bool) -> AsyncGenerator[bytes, None]:
+async def events(
+    reply: Reply, updates: Updates, include_usage: bool, usage_in_chunks: bool = False
+) -> AsyncGenerator[bytes, None]:
     """Yield the event stream: a piece per update, at the end the usage if asked for and ``[DONE]``."""
     head = b"data: " + to_json(reply.head(reply.chunk_object))[:-1] + b',"choices":['
+    first: bytes | None = b"data: " + to_json(reply.head(reply.chunk_object) | reply.opening())[:-1] + b',"choices":['
     tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
     async with aclosing(updates) as pairs:
         async for prompt, update in pairs:
             chunks = reply.chunks(prompt, update)
-            yield b"".join([head + to_json(chunk) + tail for chunk in chunks])
-    usage = head + b'],"usage":' + to_json(reply.usage()) + b"}\n\n" if include_usage else b""
+            if usage_in_chunks:
+                tail = _usage(reply)
+            frames = [head + to_json(chunk) + tail for chunk in chunks]
+            if first is not None and frames:
+                frames[0], first = first + frames[0].removeprefix(head), None
+            yield b"".join(frames)
+    usage = head + _usage(reply) if include_usage else b""
     yield usage + b"data: [DONE]\n\n"
+
+
+def _usage(reply: Reply) -> bytes:
+    return b'],"usage":' + to_json(reply.usage()) + b"}\n\n"
 
 
 class EventStream(StreamingResponse):

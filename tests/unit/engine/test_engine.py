@@ -77,7 +77,7 @@ class TestRefusing:
 
     def test_a_prompt_beyond_the_kv_budget_names_both_numbers(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
-        with pytest.raises(PromptTooLong, match=rf"{engine.max_len + 1} tokens.*160000 bytes holds {engine.max_len}"):
+        with pytest.raises(PromptTooLong, match=rf"{engine.max_len} tokens.*{engine.max_len + 1}.*160000 bytes"):
             engine.submit("a", [1] * (engine.max_len + 1), greedy())
 
     def test_the_longest_prompt_that_is_allowed_runs(self) -> None:

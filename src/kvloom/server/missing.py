@@ -1,0 +1,45 @@
+"""What is answered where there is nothing: the path, and the path that may have been meant."""
+
+from __future__ import annotations
+
+from kvloom.errors import RequestError
+
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/tokenize",
+    "/detokenize",
+    "/openapi.json",
+    "/health",
+    "/version",
+    "/metrics",
+    "/cache",
+    "/cache/reset",
+    "/cache/check",
+)
+
+_PREFIXES = {"v1", "api", "openai"}
+_MAX_SHOWN = 200
+
+
+def not_found(path: str) -> RequestError:
+    meant = {_bare(known): known for known in PATHS}.get(_bare(path))
+    hint = f"is `{meant}` meant?" if meant else "`/openapi.json` lists what there is"
+    return RequestError(f"`{_shown(path)}` is not supported by this server", hint=hint)
+
+
+def not_allowed(method: str, path: str, allowed: str) -> RequestError:
+    return RequestError(f"`{_shown(method)}` is not allowed for `{_shown(path)}`, only {allowed or 'other methods'}")
+
+
+def _bare(path: str) -> tuple[str, ...]:
+    """The path without what clients add or leave out: a version, empty parts, capitals."""
+    parts = [part for part in path.lower().split("/") if part]
+    while parts and parts[0] in _PREFIXES:
+        del parts[0]
+    return tuple(parts)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
