@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype, SchedulerConfig
+from kvloom.config import (
+    DEFAULT_KV_DTYPE,
+    Activations,
+    CacheConfig,
+    EngineConfig,
+    KvDtype,
+    RetentionName,
+    SchedulerConfig,
+)
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.engine import Engine
@@ -51,6 +59,9 @@ class LLM:
         A pulled name, a GGUF file or a directory with safetensors.
     kv_bytes:
         The hard budget of all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
+    retention:
+        Which reusable pages go first when room is needed: those used least recently (``"lru"``), or least frequently
+        (``"lfu"``).
     max_model_len:
         Longest prompt plus answer in tokens; None takes the model's context, as far as the budget holds it.
     threads:
@@ -73,6 +84,7 @@ class LLM:
         *,
         kv_bytes: int | str = "auto",
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
+        retention: RetentionName = "lru",
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -86,7 +98,7 @@ class LLM:
             threads=threads,
             seed=seed,
             activations=activations,
-            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype),
+            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
         )
         loaded = build(config)

@@ -32,7 +32,7 @@ def _pages(arena: Arena, books: Books) -> None:
     free = {page for _, slab in arena.slabs() for page in slab.free}
     if len(set(pages)) != len(pages) or free & set(pages):
         raise InternalError("a page is recorded twice, or free and recorded at once")
-    extents = sum(record.pool.format.in_extents for record in books.records.values())
+    extents = sum(record.extent is not None for record in books.records.values())
     if extents != arena.extents:
         raise InternalError(f"{extents} extents are recorded, {arena.extents} are charged")
 
@@ -41,7 +41,7 @@ def _counts(books: Books) -> None:
     held: Counter[Pool] = Counter()
     idle: Counter[Pool] = Counter()
     for record in books.records.values():
-        (held if record.holders else idle)[record.pool] += len(record.pages)
+        (held if record.holders else idle)[record.pool] += record.count
     records = Counter(record.pool for record in books.records.values() if not record.holders)
     slabs = Counter(slab.pool for slab in books.slabs.values() if not slab.held)
     for pool in books.pools.values():

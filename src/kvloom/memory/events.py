@@ -78,30 +78,27 @@ class Victims:
 
     def first(self, format: Format | None, now: float) -> PageId | None:
         """What to drop first, of this format or of any; None when nothing of it is idle."""
+        page: PageId | None = None
+        fault: Exception | None = None
         try:
             page = self.policy.victim(format, now)
-            if page is None or not self._is_idle(page, format):
-                page = self._overlooked(page, format)
-        except Exception as fault:
+            block = None if page is None else self.events.idle_blocks.get(page)
+            if block is not None and (format is None or block.format == format):
+                return page
+        except Exception as failure:
+            fault = failure
+        longest_idle = self._longest_idle(format)
+        if fault is None and (page is not None or longest_idle is not None):
+            fault = InternalError(f"{page} was named as a victim: not idle, or not of {format}")
+        if fault is not None:
             self.events.blame(self.policy, fault)
-            page = self._longest_idle(format)
-        return page
+        return longest_idle
 
     def check(self) -> None:
         """Audit: a policy that never failed knows exactly what is idle. Raises InternalError."""
         book, idle = self.policy.book(), self.events.idle_blocks.keys()
         if not self.events.faults and book != idle:
             raise InternalError(f"{type(self.policy).__name__} takes {set(book)} for idle, but {set(idle)} are")
-
-    def _is_idle(self, page: PageId, format: Format | None) -> bool:
-        block = self.events.idle_blocks.get(page)
-        return block is not None and (format is None or block.format == format)
-
-    def _overlooked(self, page: PageId | None, format: Format | None) -> PageId | None:
-        """None if there is nothing to name; otherwise raises InternalError, for ``page`` was wrong."""
-        if page is None and self._longest_idle(format) is None:
-            return None
-        raise InternalError(f"{page} was named as a victim, which is not idle or not of {format}")
 
     def _longest_idle(self, format: Format | None) -> PageId | None:
         blocks = self.events.idle_blocks.items()

@@ -16,7 +16,8 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvloom.errors import InternalError
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, page_stride
@@ -26,13 +27,12 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.policy.actions import Drop
-from kvloom.policy.events import Block, Hints
+from kvloom.policy.events import NO_HINTS, Block, Hints
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What a page is published as: ``tokens`` at ``position`` after ``parent``, for layer group ``group``.
 
     ``hints``: what its request said of it, for whoever hears of it.
@@ -43,7 +43,7 @@ class Identity:
     position: int
     content: int
     group: int
-    hints: Hints = field(default_factory=dict)
+    hints: Hints = NO_HINTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +102,11 @@ class Ledger:
         if fmt.in_extents:
             extent = self.allocate_extent(fmt, 1, position, owner)
             return None if extent is None else extent.page
+        pool, now = self._books.pool(fmt), self.clock()
         while (page := self.arena.allocate(fmt)) is None:
-            if not self._make_room(fmt):
+            if not self._make_room(pool, now):
                 return None
-        self._books.open(self._books.pool(fmt), (page,), position, owner, self.clock())
+        self._books.open(pool, page, owner, now)
         return page
 
     def allocate_extent(self, fmt: PageFormat, count: int, position: int, owner: str) -> Extent | None:
@@ -117,12 +118,12 @@ class Ledger:
             raise InternalError(f"an extent of {count} pages of {fmt.name}")
         if self.fits({fmt: count}) is not None:
             return None
+        pool, now = self._books.pool(fmt), self.clock()
         while (pages := self.arena.allocate_extent(fmt, count)) is None:
-            if not self._make_room(fmt):
+            if not self._make_room(pool, now):
                 raise InternalError(f"{count} pages of {fmt.name} should have fitted")
-        extent = Extent(fmt, pages)
-        self._books.open(self._books.pool(fmt), pages, position, owner, self.clock())  # type: ignore[arg-type]
-        return extent
+        self._books.open_extent(pool, pages, owner, now)
+        return Extent(fmt, pages)
 
     def hold(self, page: PageId, owner: str) -> None:
         """Share a held page, or bring an idle one back into use."""
@@ -156,8 +157,8 @@ class Ledger:
         it, self.changes = identity, self.changes + 1
         findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
         if findable == page and record.block is None:
-            entry, size = self.index.entry_of(page), record.size_bytes
-            fmt = record.pool.format
+            entry, fmt = self.index.entry_of(page), record.pool.format
+            size = record.count * page_stride(fmt)
             record.block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
             self.events.stored(record.block, self.clock())
         return findable
@@ -169,12 +170,12 @@ class Ledger:
             raise InternalError(f"page {action.page} cannot be dropped: it is not in use")
         if record.holders or record.block is None:
             raise InternalError(f"page {action.page} is held by {record.holders} and cannot be dropped")
-        now, self.changes = self.clock(), self.changes + 1
-        self.index.forget(action.page, why)
+        block, now, self.changes = record.block, self.clock(), self.changes + 1
+        self.index.forget(block.page, why)
         self._close(record, why, now)
-        self.events.gone(record.block, why, now)
+        self.events.gone(block, why, now)
         if why is Why.EVICTED:
-            self.evicted_pages += len(record.pages)
+            self.evicted_pages += record.count
 
     def reset(self) -> None:
         """Forget everything published. Held pages stay with their holders, and are free once those let go."""
@@ -251,16 +252,15 @@ class Ledger:
 
     def _close(self, record: Record, why: Why, now: float) -> None:
         self._books.close(record, why, now)
-        if record.pool.format.in_extents:
-            self.arena.free_extent(record.pages)
+        if record.extent is None:
+            self.arena.free(record.page)
         else:
-            self.arena.free(record.pages[0])
+            self.arena.free_extent(record.extent)
 
-    def _make_room(self, fmt: PageFormat) -> bool:
-        """Drop the least valuable page of this format, or else all of a slab that another format could spare."""
-        now = self.clock()
-        if self._books.pool(fmt).idle:
-            page = self._victims.first(fmt, now)
+    def _make_room(self, pool: Pool, now: float) -> bool:
+        """Drop the least valuable page of a pool, or else all of a slab that another one could spare."""
+        if pool.idle:
+            page = self._victims.first(pool.format, now)
             assert page is not None
             self.apply(Drop(page))
             return True
@@ -283,7 +283,7 @@ def _by_pool(records: Iterable[Record]) -> tuple[Counter[Pool], Counter[Pool]]:
     pages: Counter[Pool] = Counter()
     slabs: set[SlabBook] = set()
     for record in records:
-        pages[record.pool] += len(record.pages)
+        pages[record.pool] += record.count
         slabs.update(slab for slab in record.slabs if not slab.held)
     return pages, Counter(slab.pool for slab in slabs)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kvloom.memory.arena import Arena, page_stride
+from kvloom.memory.arena import Arena
 from kvloom.memory.events import Events
 from kvloom.memory.format import PageFormat
 from kvloom.policy.events import Block
@@ -28,7 +29,7 @@ class SlabBook:
     """What lies in a slab. ``records``: those that are idle in the order in which they became so.
 
     ``block``: what the policy knows the slab as. ``oldest``: while nothing is held, the record that was idle longest
-    when the policy last heard of the slab.
+    when the policy last heard of the slab. ``alone``: where a page lies.
     """
 
     pool: Pool
@@ -36,23 +37,28 @@ class SlabBook:
     held: int = 0
     records: dict[PageId, Record] = field(default_factory=dict)
     oldest: Record | None = None
+    alone: tuple[SlabBook, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A page, or an extent of pages, known by its first. ``block``: what it is published as. Idle since ``idle_s``."""
+    """A page, or an extent of ``count`` pages, known by its first. ``block``: what it is published as.
+
+    ``idle_s``: when the last holder let go. ``extent``: all pages, where the format comes in extents.
+    """
 
     pool: Pool
-    pages: Sequence[PageId]
-    position: int
+    page: PageId
     slabs: tuple[SlabBook, ...]
     holders: list[str]
+    extent: array[int] | None = None
+    count: int = 1
     block: Block | None = None
     idle_s: float = 0.0
 
     @property
-    def size_bytes(self) -> int:
-        return len(self.pages) * page_stride(self.pool.format)
+    def pages(self) -> Iterable[PageId]:
+        return (self.page,) if self.extent is None else map(PageId, self.extent)
 
 
 class Books:
@@ -73,21 +79,21 @@ class Books:
             pool = self.pools[fmt] = Pool(fmt)
         return pool
 
-    def open(self, pool: Pool, pages: Sequence[PageId], position: int, owner: str, now: float) -> Record:
-        """Record pages that were just taken: held by ``owner``."""
-        slab_of, first = self._arena.slab_of, pages[0]
-        indices = (slab_of(first),) if len(pages) == 1 else dict.fromkeys(map(slab_of, pages))
+    def open(self, pool: Pool, page: PageId, owner: str, now: float) -> None:
+        """Record a page that was just taken: held by ``owner``."""
+        index = self._arena.slab_of(page)
+        slab = self.slabs.get(index) or self._open_slab(pool, index, now)
+        self._open(Record(pool, page, slab.alone, [owner]), now)
+
+    def open_extent(self, pool: Pool, pages: array[int], owner: str, now: float) -> None:
+        """Record the pages of an extent."""
+        indices = dict.fromkeys(map(self._arena.slab_of, map(PageId, pages)))
         slabs = tuple([self.slabs.get(index) or self._open_slab(pool, index, now) for index in indices])
-        record = self.records[first] = Record(pool, pages, position, slabs, [owner])
-        pool.held += len(pages)
-        for slab in slabs:
-            slab.records[first] = record
-            self._use(slab, now)
-        return record
+        self._open(Record(pool, PageId(pages[0]), slabs, [owner], pages, len(pages)), now)
 
     def wake(self, record: Record, now: float) -> None:
         """An idle record is held again."""
-        pool, count = record.pool, len(record.pages)
+        pool, count = record.pool, record.count
         pool.held += count
         pool.idle -= count
         pool.idle_records -= 1
@@ -96,7 +102,7 @@ class Books:
 
     def rest(self, record: Record, now: float) -> None:
         """A held record is idle."""
-        page, pool, count = record.pages[0], record.pool, len(record.pages)
+        page, pool, count = record.page, record.pool, record.count
         pool.held -= count
         pool.idle += count
         pool.idle_records += 1
@@ -110,7 +116,7 @@ class Books:
 
     def close(self, record: Record, why: Why, now: float) -> None:
         """Forget a record whose pages go back to the arena: a held one that was never published, or an idle one."""
-        page, pool, count = record.pages[0], record.pool, len(record.pages)
+        page, pool, count = record.page, record.pool, record.count
         del self.records[page]
         if record.block is None:
             pool.held -= count
@@ -133,6 +139,13 @@ class Books:
         slab.oldest = next(iter(slab.records.values()))
         self._slab_events.idle(slab.block, slab.oldest.idle_s)
 
+    def _open(self, record: Record, now: float) -> None:
+        self.records[record.page] = record
+        record.pool.held += record.count
+        for slab in record.slabs:
+            slab.records[record.page] = record
+            self._use(slab, now)
+
     def _use(self, slab: SlabBook, now: float) -> None:
         slab.held += 1
         if slab.oldest is not None:
@@ -143,6 +156,7 @@ class Books:
     def _open_slab(self, pool: Pool, index: int, now: float) -> SlabBook:
         block = Block(None, None, PageId(index), pool.format, 0, (), self._arena.slab_bytes)
         slab = self.slabs[index] = SlabBook(pool, block)
+        slab.alone = (slab,)
         self._slab_events.stored(block, now)
         return slab
 

@@ -6,8 +6,8 @@ stored -> reused* -> idle -> reused* -> idle -> ... -> gone
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from kvloom.segment import PageId, PageKey, Why
 
@@ -17,11 +17,12 @@ class Format(Hashable, Protocol):
 
 
 Hints = Mapping[str, float]
-"""What a request said of its KV, by name, such as a priority. Empty when it said nothing."""
+"""What a request said of its KV, by name, such as a priority."""
+
+NO_HINTS: Hints = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """What is stored and dropped as one: a page, or an extent of pages. One value for as long as it is stored.
 
     ``page`` is its address, and the name by which it is held and dropped; ``key`` names what it holds, ``tokens`` from
@@ -35,7 +36,7 @@ class Block:
     position: int
     tokens: Sequence[int]
     size_bytes: int
-    hints: Hints = field(default_factory=dict)
+    hints: Hints = NO_HINTS
 
 
 class Listener(Protocol):

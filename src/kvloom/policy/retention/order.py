@@ -4,70 +4,59 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Set
-from dataclasses import dataclass, field
 
 from kvloom.policy.events import Block, Format
 from kvloom.segment import PageId
 
 _Item = tuple[float, ...]
-"""The rank, then a running number, then the page."""
-
-
-@dataclass(slots=True, eq=False)
-class _Heap:
-    """``live`` of the items are in the order still; the others are skipped when they surface."""
-
-    items: list[_Item] = field(default_factory=list)
-    live: int = 0
+"""The rank, a running number, and the page."""
 
 
 class Order:
     """A heap per format: O(log n) per operation. Of equal ranks, the one that came first is first."""
 
     def __init__(self) -> None:
-        self._live: dict[PageId, tuple[_Heap, _Item]] = {}
-        self._heaps: dict[Format, _Heap] = {}
+        self._live: dict[PageId, _Item] = {}
+        self._heaps: dict[Format, list[_Item]] = {}
         self._count = 0
 
     def put(self, block: Block, *rank: float) -> None:
         """Give a block its place, or a new one."""
         page = block.page
-        if page in self._live:
-            self.remove(page)
         self._count += 1
+        item = self._live[page] = (*rank, self._count, page)
         heap = self._heaps.get(block.format)
         if heap is None:
-            heap = self._heaps[block.format] = _Heap()
-        item = (*rank, self._count, page)
-        self._live[page] = heap, item
-        heap.live += 1
-        heapq.heappush(heap.items, item)
-        if len(heap.items) > 64 and len(heap.items) > 4 * heap.live:
-            heap.items = [item for item in heap.items if self._is_live(item)]
-            heapq.heapify(heap.items)
+            heap = self._heaps[block.format] = []
+        heapq.heappush(heap, item)
+        if len(heap) > 64 and len(heap) > 4 * len(self._live):
+            heap[:] = [item for item in heap if self._live.get(_page(item)) is item]
+            heapq.heapify(heap)
 
     def remove(self, page: PageId) -> tuple[float, ...] | None:
-        """Take a block out, if it is there; its rank."""
-        found = self._live.pop(page, None)
-        if found is None:
-            return None
-        found[0].live -= 1
-        return found[1][:-2]
+        """Take a block out, if it is there: its rank first. What is left in the heap is skipped when it surfaces."""
+        return self._live.pop(page, None)
 
     def first(self, format: Format | None) -> PageId | None:
         """The lowest of one format, or of all."""
-        heaps = self._heaps.values() if format is None else filter(None, [self._heaps.get(format)])
-        firsts = [item for heap in heaps if (item := self._top(heap)) is not None]
-        return PageId(int(min(firsts)[-1])) if firsts else None
+        if format is None:
+            item = min(filter(None, map(self._top, self._heaps.values())), default=None)
+        else:
+            item = self._top(self._heaps.get(format, []))
+        return None if item is None else _page(item)
 
     def pages(self) -> Set[PageId]:
         return self._live.keys()
 
-    def _top(self, heap: _Heap) -> _Item | None:
-        while heap.items and not self._is_live(heap.items[0]):
-            heapq.heappop(heap.items)
-        return heap.items[0] if heap.items else None
+    def _top(self, heap: list[_Item]) -> _Item | None:
+        live = self._live
+        while heap:
+            item = heap[0]
+            if live.get(_page(item)) is item:
+                return item
+            heapq.heappop(heap)
+        return None
 
-    def _is_live(self, item: _Item) -> bool:
-        found = self._live.get(item[-1])  # type: ignore[call-overload]
-        return found is not None and found[1] is item
+
+def _page(item: _Item) -> PageId:
+    return item[-1]  # type: ignore[return-value]
