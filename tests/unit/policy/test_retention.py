@@ -8,11 +8,13 @@ from typing import get_args
 
 import pytest
 
-from kvloom.config import RetentionName
+from kvloom.config import CacheConfig, RetentionName
+from kvloom.eval.subject import engine_beside
 from kvloom.policy.events import Block
 from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, Why
+from tiny import make_engine
 
 Event = tuple[str, Block, float]
 """(verb, block, seconds)."""
@@ -105,8 +107,8 @@ def test_equals_brute_force_over_random_lives(name: str, rank_of: Callable, seed
     chance, policy = random.Random(seed), POLICIES[name]()
     lives: dict[int, list[Event]] = {}
     evictions: dict[int, float] = {}
-    for now in range(4000):
-        page = chance.randrange(150)
+    for now in range(1500):
+        page = chance.randrange(80)
         life = lives.setdefault(page, [])
         if not life:
             verb = "stored"
@@ -147,3 +149,9 @@ def test_lfu_keeps_what_is_used_often_until_the_cache_has_aged() -> None:
         policy.gone(block(int(victim)), Why.EVICTED, 10.0 + page)
         evictions += 1
     assert evictions == 3, "four uses outlive three rounds of things used once"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_engine_gets_what_its_settings_name(name: RetentionName) -> None:
+    engine = engine_beside(make_engine(), CacheConfig(kv_bytes="4MiB", retention=name))
+    assert type(engine.ledger.retention) is type(POLICIES[name]())
