@@ -88,7 +88,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 40), owner=st.sampled_from("abc"))
     def allocate_extent(self, count: int, owner: str) -> None:
         fits = self.ledger.fits({HEAD: count}) is None
-        extent = self.ledger.allocate_extent(HEAD, count, 0, owner)
+        extent = self.ledger.allocate_extent(HEAD, count, owner)
         assert (extent is not None) == fits
         if extent is not None:
             assert len(set(extent.pages)) == count

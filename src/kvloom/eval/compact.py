@@ -44,7 +44,7 @@ class Compactor:
         )
         lists = self._chosen(dense, pages, positions_S, policy)
         sizes = [-(-len(chosen) // PAGE_TOKENS) for _, _, chosen in lists]
-        ids = self._take(fmt, sum(sizes), positions_S)
+        ids = self._take(fmt, sum(sizes))
         counts: list[int] = []
         for slot, head, chosen in lists:
             k_SD, v_SD = self._stored(dense, pages, slot, head)
@@ -69,10 +69,10 @@ class Compactor:
             lists += [(slot, head, chosen) for head, chosen in enumerate(kept)]
         return lists
 
-    def _take(self, fmt: PageFormat, count: int, positions_S: Positions) -> Sequence[int]:
+    def _take(self, fmt: PageFormat, count: int) -> Sequence[int]:
         if not count:
             return []
-        extent = self.ledger.allocate_extent(fmt, count, int(positions_S[0]), self.owner)
+        extent = self.ledger.allocate_extent(fmt, count, self.owner)
         if extent is None:
             raise EvalError("no room for compacted KV")
         return extent.pages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kvloom.errors import InternalError
@@ -94,11 +95,13 @@ class Victims:
             self.events.blame(self.policy, fault)
         return longest_idle
 
-    def check(self) -> None:
-        """Audit: a policy that never failed knows exactly what is idle. Raises InternalError."""
-        book, idle = self.policy.book(), self.events.idle_blocks.keys()
-        if not self.events.faults and book != idle:
-            raise InternalError(f"{type(self.policy).__name__} takes {set(book)} for idle, but {set(idle)} are")
+    def check(self, idle: Set[PageId]) -> None:
+        """Audit: what was told adds up to ``idle``, also for a policy that never failed. Raises InternalError."""
+        if self.events.idle_blocks.keys() != idle:
+            raise InternalError(f"{set(self.events.idle_blocks)} are idle by the events, but {set(idle)} are")
+        if not self.events.faults and self.policy.book() != idle:
+            name, book = type(self.policy).__name__, set(self.policy.book())
+            raise InternalError(f"{name} takes {book} for idle, but {set(idle)} are")
 
     def _longest_idle(self, format: Format | None) -> PageId | None:
         blocks = self.events.idle_blocks.items()

@@ -100,7 +100,7 @@ class Ledger:
         ``position`` is the first that it is for. Of a format that comes in extents, it is an extent of one page.
         """
         if fmt.in_extents:
-            extent = self.allocate_extent(fmt, 1, position, owner)
+            extent = self.allocate_extent(fmt, 1, owner)
             return None if extent is None else extent.page
         pool, now = self._books.pool(fmt), self.clock()
         while (page := self.arena.allocate(fmt)) is None:
@@ -109,7 +109,7 @@ class Ledger:
         self._books.open(pool, page, owner, now)
         return page
 
-    def allocate_extent(self, fmt: PageFormat, count: int, position: int, owner: str) -> Extent | None:
+    def allocate_extent(self, fmt: PageFormat, count: int, owner: str) -> Extent | None:
         """Take ``count`` pages, at least one, as one. None when there is no room for all: then nothing was dropped.
 
         Raises InternalError for a format whose pages have records of their own.
@@ -245,8 +245,8 @@ class Ledger:
         self.arena.check()
         self.index.check()
         audit(self.arena, self.index, self._books, holdings)
-        self._victims.check()
-        self._slab_victims.check()
+        self._victims.check({page for page, record in self._records.items() if not record.holders})
+        self._slab_victims.check({slab.block.page for slab in self._books.slabs.values() if not slab.held})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def make(slabs: int, fmt: PageFormat = HEAD) -> Ledger:
 
 
 def take(ledger: Ledger, count: int, owner: str = "a") -> Extent:
-    extent = ledger.allocate_extent(HEAD, count, 0, owner)
+    extent = ledger.allocate_extent(HEAD, count, owner)
     assert extent is not None
     return extent
 
@@ -75,7 +75,7 @@ def test_nothing_is_dropped_for_what_does_not_fit() -> None:
     held, idle = take(ledger, 10), take(ledger, 10)
     publish(ledger, idle, 1)
     ledger.release([idle.page], "a")
-    assert ledger.allocate_extent(HEAD, 2 * per_slab - 9, 0, "b") is None
+    assert ledger.allocate_extent(HEAD, 2 * per_slab - 9, "b") is None
     assert ledger.droppable() == [idle.page]
     assert take(ledger, 2 * per_slab - 10, "b").pages
     assert ledger.droppable() == []
@@ -122,7 +122,7 @@ def test_a_single_page_of_a_small_format_is_an_extent_of_one() -> None:
 @pytest.mark.parametrize(("fmt", "count"), [(HEAD, 0), (FULL, 3)])
 def test_impossible_extents_are_refused(fmt: PageFormat, count: int) -> None:
     with pytest.raises(InternalError, match="an extent of"):
-        make(2).allocate_extent(fmt, count, 0, "a")
+        make(2).allocate_extent(fmt, count, "a")
 
 
 # -- what a thinned-out context of SmolLM2 costs -------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_fifth_of_a_context_costs_at_most_23_percent(codec: str, split: str, t
     kept = sum(sizes) / (tokens * LAYERS * HEADS)
     assert 0.196 < kept <= 0.2
     count = sum(-(-size // PAGE_TOKENS) for size in sizes)
-    assert ledger.allocate_extent(head, count, 0, "kept") is not None
+    assert ledger.allocate_extent(head, count, "kept") is not None
     per_page = (arena.slab_cost_bytes(head) - slab) // arena.pages_per_slab(head)
     extent_bytes = count * (page_stride(head) + per_page) + EXTENT_METADATA_BYTES
     assert extent_bytes <= 0.23 * dense_bytes * kept / 0.2

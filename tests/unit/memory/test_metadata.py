@@ -71,7 +71,7 @@ def test_an_extent_costs_what_is_charged(policy: str, count: int) -> None:
     ledger = Ledger(arena, Index(1), POLICIES[policy]())
     with watched() as grown:
         for number in range(max(20, 5000 // count)):
-            extent = ledger.allocate_extent(HEAD, count, 0, "a")
+            extent = ledger.allocate_extent(HEAD, count, "a")
             assert extent is not None
             keep(ledger, extent.page, number, count)
             del extent
