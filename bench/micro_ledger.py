@@ -51,7 +51,7 @@ class Traffic:
 
     def miss(self) -> None:
         with self._timed("take, dropping another page"):
-            pages = [self._take(FULL, n) for n in range(REQUEST_PAGES)]
+            pages = [self._take(FULL) for _ in range(REQUEST_PAGES)]
         with self._timed("publish"):
             for n, page in enumerate(pages):
                 self._names += 1
@@ -79,12 +79,12 @@ class Traffic:
         for page in stuck:
             self.ledger.hold(page, "stuck")
         with self._timed("take, dropping a slab of another format"):
-            pages = [self._take(WINDOW, n) for n in range(REQUEST_PAGES)]
+            pages = [self._take(WINDOW) for _ in range(REQUEST_PAGES)]
         self.ledger.release(pages, "a")
         self.ledger.release(stuck, "stuck")
 
-    def _take(self, fmt: PageFormat, index: int) -> PageId:
-        page = self.ledger.allocate(fmt, 16 * index, "a")
+    def _take(self, fmt: PageFormat) -> PageId:
+        page = self.ledger.allocate(fmt, "a")
         assert page is not None
         return page
 

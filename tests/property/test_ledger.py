@@ -78,7 +78,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(fmt=st.sampled_from([BIG, SMALL]), owner=st.sampled_from("abc"))
     def allocate(self, fmt: PageFormat, owner: str) -> None:
         fits, extents = self.ledger.fits({fmt: 1}) is None, self.ledger.arena.extents
-        page = self.ledger.allocate(fmt, 0, owner)
+        page = self.ledger.allocate(fmt, owner)
         assert page is not None or not fits, "what fits can be had"
         assert page is None or fits or extents, "what does not fit cannot: but extents that go give back more"
         if page is not None:
@@ -170,7 +170,7 @@ for case in (TestLedger, TestUnderFrequency, TestUnderAnAdversary):
 def test_giving_everything_back_empties_the_arena() -> None:
     ledger = Ledger(Arena(400_000, 65_536), Index(2), LeastRecentlyUsed())
     pages = []
-    while (page := ledger.allocate(BIG if len(pages) % 2 else SMALL, 0, "a")) is not None:
+    while (page := ledger.allocate(BIG if len(pages) % 2 else SMALL, "a")) is not None:
         pages.append(page)
     assert ledger.arena.used_bytes > 300_000
     ledger.release(pages, "a")

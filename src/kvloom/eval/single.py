@@ -137,7 +137,7 @@ class SingleSequence:
         for table in self._tables:
             for index in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
                 if table.get(index) is None:
-                    page = self._ledger.allocate(table.format, index * PAGE_TOKENS, _OWNER)
+                    page = self._ledger.allocate(table.format, _OWNER)
                     assert page is not None, "the arena is made for the capacity"
                     table.put(index, page, filled=0, writable=True)
 

@@ -94,10 +94,10 @@ class Ledger:
 
     # -- taking and giving back ------------------------------------------------------------------------------------
 
-    def allocate(self, fmt: PageFormat, position: int, owner: str) -> PageId | None:
+    def allocate(self, fmt: PageFormat, owner: str) -> PageId | None:
         """Take a page for ``owner``, dropping idle pages if need be; None when all that is left is held.
 
-        ``position`` is the first that it is for. Of a format that comes in extents, it is an extent of one page.
+        Of a format that comes in extents, it is an extent of one page.
         """
         if fmt.in_extents:
             extent = self.allocate_extent(fmt, 1, owner)

@@ -103,7 +103,7 @@ def test_dense_pages_get_the_slabs_of_idle_extents() -> None:
     ledger.hold(extents[0].page, "a")
     pages = []
     while ledger.fits({FULL: 1}) is None:
-        pages.append(ledger.allocate(FULL, 0, "b"))
+        pages.append(ledger.allocate(FULL, "b"))
         ledger.check()
     assert None not in pages
     assert len(pages) == 2 * ledger.arena.pages_per_slab(FULL), "the two in which the held one does not lie"
@@ -112,7 +112,7 @@ def test_dense_pages_get_the_slabs_of_idle_extents() -> None:
 
 def test_a_single_page_of_a_small_format_is_an_extent_of_one() -> None:
     ledger = make(1)
-    page = ledger.allocate(HEAD, 0, "a")
+    page = ledger.allocate(HEAD, "a")
     assert page is not None
     assert ledger.arena.metadata_bytes > EXTENT_METADATA_BYTES
     ledger.release([page], "a")
@@ -156,8 +156,8 @@ def test_a_fifth_of_a_context_costs_at_most_23_percent(codec: str, split: str, t
     arena = Arena(2**30, slab)
     ledger = Ledger(arena, Index(1), LeastRecentlyUsed())
 
-    for n in range(tokens // PAGE_TOKENS):
-        assert ledger.allocate(dense, PAGE_TOKENS * n, "dense") is not None
+    for _ in range(tokens // PAGE_TOKENS):
+        assert ledger.allocate(dense, "dense") is not None
     dense_slabs = arena.used_bytes
     per_page = (arena.slab_cost_bytes(dense) - slab) // arena.pages_per_slab(dense)
     dense_bytes = ledger.held_bytes + tokens // PAGE_TOKENS * per_page

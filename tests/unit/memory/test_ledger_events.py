@@ -56,7 +56,7 @@ class Store:
     names: int = 0
 
     def page(self, fmt: PageFormat = SMALL, position: int = 0, owner: str = "a") -> PageId:
-        page = self.ledger.allocate(fmt, position, owner)
+        page = self.ledger.allocate(fmt, owner)
         assert page is not None
         self.names += 1
         group = 0 if fmt == BIG else 1
@@ -133,7 +133,7 @@ def test_a_block_says_all_there_is_to_know() -> None:
 def test_what_was_never_published_is_not_heard_of_and_a_reset_is() -> None:
     diary, ledger = Diary(), make()
     ledger.events.listeners.append(diary)
-    page = ledger.allocate(SMALL, 0, "a")
+    page = ledger.allocate(SMALL, "a")
     assert page is not None
     ledger.hold(page, "b")
     ledger.release([page], "a")
@@ -309,7 +309,7 @@ def work_to_take(policy: str, wanted: PageFormat, slabs: int) -> float:
     for page in ledger.droppable()[:: 10 * ledger.arena.pages_per_slab(SMALL)]:
         ledger.hold(page, "stuck")
     count = 60
-    return work(lambda: [ledger.allocate(wanted, 0, "b") for _ in range(count)]) / count
+    return work(lambda: [ledger.allocate(wanted, "b") for _ in range(count)]) / count
 
 
 @pytest.mark.parametrize("wanted", [SMALL, BIG], ids=["the same format", "another format"])

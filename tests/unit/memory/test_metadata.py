@@ -57,7 +57,7 @@ def test_a_page_costs_what_is_charged_with_all_ghosts_there_are(policy: str) -> 
     ledger = Ledger(arena, Index(1, max_ghosts=2 * pages), POLICIES[policy]())
     with watched() as grown:
         for number in range(4 * pages):
-            page = ledger.allocate(FULL, 0, "a")
+            page = ledger.allocate(FULL, "a")
             assert page is not None
             keep(ledger, page, number, 16)
     assert ledger.cached_pages == pages
