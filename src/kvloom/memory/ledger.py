@@ -48,7 +48,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extent:
-    """Pages of one format that live and die together: int32, in the order in which their taker fills them."""
+    """Pages of one format that live and die together: int32, in the order in which to fill them, not to be changed."""
 
     format: PageFormat
     pages: array[int]

@@ -62,9 +62,9 @@ class Record:
 
 
 class Books:
-    """Keeps the counts right. Knows nothing of keys and owners; a policy's events go to ``events``.
+    """Keeps all counts right. Knows nothing of keys, and of owners only the names.
 
-    ``slab_events``: a slab is a block to the policy too, idle while nothing in it is held.
+    ``slab_events``: hears of slabs as if they were pages, idle while nothing in them is held.
     """
 
     def __init__(self, arena: Arena, slab_events: Events) -> None:

@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 class Listener(Protocol):
-    """Hears of every event, after it has happened. ``now`` is in monotonic seconds and never falls.
+    """Hears of every event, after it has happened. ``now``: monotonic seconds.
 
     Events come between two steps of whoever computes: a listener returns at once. One that raises is counted and does
     no harm.
@@ -55,7 +55,10 @@ class Listener(Protocol):
         ...
 
     def idle(self, block: Block, now: float) -> None:
-        """The last holder let go at ``now``, the same for all that was let go together. Said again, it counts anew."""
+        """The last holder let go at ``now``, the same for all that was let go together. Said again, it counts anew.
+
+        A slab is idle since the first of its pages is: of slabs, ``now`` may lie before that of earlier events.
+        """
         ...
 
     def gone(self, block: Block, why: Why, now: float) -> None:
