@@ -24,7 +24,7 @@ from kvloom.memory.arena import Arena
 from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
-from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.policy.retention import POLICIES
 
 __all__ = ["Drop", "Engine"]
 
@@ -133,6 +133,7 @@ def make_engine(
     max_seqs: int = 64,
     stretch: float = 2.0,
     kv_dtype: str = "float32",
+    retention: str = "lru",
     activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
@@ -142,14 +143,14 @@ def make_engine(
         model="tiny",
         seed=seed,
         activations=activations,
-        cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024),
+        cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
         scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, stretch=stretch),
     )
 
     def attend(arena: Arena) -> Attend:
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
-    return Engine(TinyModel(windows), CharTokenizer(), config, attend, LeastRecentlyUsed())
+    return Engine(TinyModel(windows), CharTokenizer(), config, attend, POLICIES[retention]())
 
 
 @dataclass

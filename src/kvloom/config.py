@@ -14,6 +14,7 @@ from kvloom.errors import ConfigError
 KvDtype = Literal["float32", "float16", "bfloat16", "int16"]
 Activations = Literal["float32", "int8"]
 GenerationConfig = Literal["auto", "none"]
+RetentionName = Literal["lru", "lfu"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
@@ -78,17 +79,23 @@ class CacheConfig:
     """The main dial is ``kv_bytes``: data plus metadata of all KV, never exceeded.
 
     ``"auto"`` takes what one full context of the model needs, eight times over, within a quarter of the free memory.
+    ``retention``: which reusable pages go first when room is needed, those used least recently or least frequently.
     """
 
     kv_bytes: int | str = "auto"
     kv_dtype: KvDtype = DEFAULT_KV_DTYPE
     slab_bytes: int = 2 * 2**20
+    retention: RetentionName = "lru"
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
             parse_bytes(self.kv_bytes)
         if self.kv_dtype not in get_args(KvDtype):
             raise ConfigError(f"unknown kv_dtype `{self.kv_dtype}`", hint=f"one of {', '.join(get_args(KvDtype))}")
+        if self.retention not in get_args(RetentionName):
+            raise ConfigError(
+                f"unknown retention `{self.retention}`", hint=f"one of {', '.join(get_args(RetentionName))}"
+            )
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 

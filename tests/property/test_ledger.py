@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,29 +16,83 @@ from kvloom.memory.index import Index
 from kvloom.memory.keys import page_key, root_key
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.policy.actions import Drop
+from kvloom.policy.events import Block, Format
+from kvloom.policy.retention.base import Retention
+from kvloom.policy.retention.lfu import LeastFrequentlyUsed
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.segment import PageId
 
+HEAD = PageFormat("ragged", (), 1, 32, 32, "float32", ragged=True)
 BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float16")
 ROOT = root_key(weights="w", formats="f")
 
 
+class Adversary(LeastRecentlyUsed):
+    """Knows the order, and says anything but: what is held, unknown, gone, of another format, or no page at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[PageId] = []
+        self.turn = 0
+
+    def reused(self, block: Block, now: float) -> None:
+        super().reused(block, now)
+        self.heard.append(block.page)
+        if len(self.heard) % 5 == 0:
+            raise RuntimeError("no more")
+
+    def idle(self, block: Block, now: float) -> None:
+        super().idle(block, now)
+        self.heard.append(block.page)
+
+    def victim(self, format: Format | None, now: float) -> PageId | None:
+        self.turn += 1
+        answers = [
+            super().victim(None, now),
+            self.heard[self.turn % len(self.heard)] if self.heard else None,
+            self.heard[0] if self.heard else None,
+            None,
+            PageId(-self.turn),
+            "page",
+            [],
+        ]
+        if self.turn % (len(answers) + 1) == 0:
+            raise ValueError("cannot decide")
+        return answers[self.turn % len(answers)]  # type: ignore[return-value]
+
+    def fresh(self) -> Adversary:
+        return Adversary()
+
+
 class LedgerMachine(RuleBasedStateMachine):
+    policy: Callable[[], Retention] = LeastRecentlyUsed
+
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.ledger = Ledger(Arena(400_000, 65_536), Index(2), LeastRecentlyUsed(), clock=lambda: self.time)
-        self.held: list[tuple[int, str]] = []
+        self.ledger = Ledger(Arena(400_000, 65_536), Index(3), type(self).policy(), clock=lambda: self.time)
+        self.held: list[tuple[PageId, str]] = []
         self.names = 0
 
     @rule(fmt=st.sampled_from([BIG, SMALL]), owner=st.sampled_from("abc"))
     def allocate(self, fmt: PageFormat, owner: str) -> None:
-        fits = self.ledger.fits({fmt: 1}) is None
-        page = self.ledger.allocate(fmt, 0, owner)
-        assert (page is not None) == fits, "fits() and allocate() disagree"
+        fits, extents = self.ledger.fits({fmt: 1}) is None, self.ledger.arena.extents
+        page = self.ledger.allocate(fmt, owner)
+        assert page is not None or not fits, "what fits can be had"
+        assert page is None or fits or extents, "what does not fit cannot: but extents that go give back more"
         if page is not None:
             assert page not in {p for p, _ in self.held}, "a held page was given out again"
             self.held.append((page, owner))
+
+    @rule(count=st.integers(1, 40), owner=st.sampled_from("abc"))
+    def allocate_extent(self, count: int, owner: str) -> None:
+        fits = self.ledger.fits({HEAD: count}) is None
+        extent = self.ledger.allocate_extent(HEAD, count, owner)
+        assert (extent is not None) == fits
+        if extent is not None:
+            assert len(set(extent.pages)) == count
+            self.held.append((extent.page, owner))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), owner=st.sampled_from("abc"))
@@ -51,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         page, _ = data.draw(st.sampled_from(self.held))
         if page in self.ledger.index:
             return
-        group = 0 if self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format == BIG else 1
+        group = [BIG, SMALL, HEAD].index(self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format)
         self.names += 1
         tokens = [self.names % 3, self.names]
         assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group)) == page
@@ -92,18 +148,29 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def adds_up(self) -> None:
         self.ledger.check(self.held)
-        assert self.ledger.held_pages == len({page for page, _ in self.held})
+        assert set(self.ledger.droppable()).isdisjoint(page for page, _ in self.held)
         assert self.ledger.arena.used_bytes <= self.ledger.arena.budget_bytes
 
 
+class FrequencyMachine(LedgerMachine):
+    policy = LeastFrequentlyUsed
+
+
+class AdversaryMachine(LedgerMachine):
+    policy = Adversary
+
+
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestUnderFrequency = FrequencyMachine.TestCase
+TestUnderAnAdversary = AdversaryMachine.TestCase
+for case in (TestLedger, TestUnderFrequency, TestUnderAnAdversary):
+    case.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
 def test_giving_everything_back_empties_the_arena() -> None:
     ledger = Ledger(Arena(400_000, 65_536), Index(2), LeastRecentlyUsed())
     pages = []
-    while (page := ledger.allocate(BIG if len(pages) % 2 else SMALL, 0, "a")) is not None:
+    while (page := ledger.allocate(BIG if len(pages) % 2 else SMALL, "a")) is not None:
         pages.append(page)
     assert ledger.arena.used_bytes > 300_000
     ledger.release(pages, "a")

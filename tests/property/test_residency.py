@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import tiny
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
+from kvloom.policy.retention import POLICIES
 
 DENSE = (None, None)
 HYBRID = (24, None, 24)
@@ -143,11 +144,17 @@ class TestHitEqualsMiss:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(["dense", "hybrid", "two-windows"]), tight=st.booleans())
-def test_random_life(seed: int, name: str, tight: bool) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(["dense", "hybrid", "two-windows"]),
+    tight=st.booleans(),
+    retention=st.sampled_from(sorted(POLICIES)),
+)
+def test_random_life(seed: int, name: str, tight: bool, retention: str) -> None:
     """Random requests, forks, aborts, resets and drops; the ledger adds up after every step, and answers are right."""
     windows, chance = MODELS[name], random.Random(seed)
-    engine = tiny.make_engine(windows, kv_bytes=360_000 if tight else "2MiB", step_tokens=chance.choice([8, 24, 64]))
+    kv_bytes, step_tokens = 360_000 if tight else "2MiB", chance.choice([8, 24, 64])
+    engine = tiny.make_engine(windows, kv_bytes=kv_bytes, step_tokens=step_tokens, retention=retention)
     base, expected, got = tiny.random_prompt(90, seed), {}, {}
     for n in range(14):
         prompt = base[: chance.randrange(1, 90)] + tiny.random_prompt(chance.randrange(0, 12), n)

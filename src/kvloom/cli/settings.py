@@ -23,6 +23,7 @@ from kvloom.errors import ConfigError
 HELP = {
     "kv_bytes": "Memory for KV, metadata included: a hard limit, such as 2GiB",
     "kv_dtype": "Number format of stored KV",
+    "retention": "Which reusable KV goes first when room is needed: lru or lfu",
     "max_model_len": "Longest context, prompt and answer together",
     "threads": "Threads to compute with",
     "activations": "Precision of what meets quantized weights: int8 is fast, float32 exact",

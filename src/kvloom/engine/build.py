@@ -12,7 +12,7 @@ from kvloom.model.loading import load_model
 from kvloom.model.manifest import Manifest
 from kvloom.model.store import resolve
 from kvloom.model.tokenizer import Tokenizer, load_tokenizer
-from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.policy.retention import POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ def build(config: EngineConfig) -> Loaded:
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
-    engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), LeastRecentlyUsed())
+    retention = POLICIES[config.cache.retention]()
+    engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention)
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

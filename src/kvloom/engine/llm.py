@@ -14,6 +14,7 @@ from kvloom.config import (
     EngineConfig,
     GenerationConfig,
     KvDtype,
+    RetentionName,
     SchedulerConfig,
 )
 from kvloom.engine.assemble import Assembly
@@ -60,6 +61,9 @@ class LLM:
         A pulled name, a GGUF file or a directory with safetensors.
     kv_bytes:
         The hard budget of all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
+    retention:
+        Which reusable pages go first when room is needed: those used least recently (``"lru"``), or least frequently
+        (``"lfu"``).
     max_model_len:
         Longest prompt plus answer in tokens; None takes the model's context, as far as the budget holds it.
     threads:
@@ -84,6 +88,7 @@ class LLM:
         *,
         kv_bytes: int | str = "auto",
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
+        retention: RetentionName = "lru",
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -99,7 +104,7 @@ class LLM:
             seed=seed,
             activations=activations,
             generation_config=generation_config,
-            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype),
+            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
         )
         loaded = build(config)

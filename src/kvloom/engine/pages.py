@@ -34,7 +34,7 @@ class Pages:
         The caller holds ``source``: making room for the copy must not drop it.
         """
         table = sequence.tables[group]
-        page = self.ledger.allocate(table.format, index * PAGE_TOKENS, sequence.owner)
+        page = self.ledger.allocate(table.format, sequence.owner)
         if page is None:
             return False
         self._copy(source, page, table)
@@ -98,7 +98,7 @@ class Pages:
     def _secure_page(self, owner: str, table: PageTable, index: int, spans: SpanSet) -> bool:
         old = table.get(index)
         if old is None:
-            page = self.ledger.allocate(table.format, index * PAGE_TOKENS, owner)
+            page = self.ledger.allocate(table.format, owner)
             if page is None:
                 return False
             table.put(index, page, filled=0, writable=True)
@@ -108,7 +108,7 @@ class Pages:
         if self.ledger.holders(old) == 1 and old not in self.ledger.index:
             table.writable[index] = True  # the other holders of a fork are gone
             return True
-        page = self.ledger.allocate(table.format, index * PAGE_TOKENS, owner)
+        page = self.ledger.allocate(table.format, owner)
         if page is None:
             return False
         self._copy(old, page, table)

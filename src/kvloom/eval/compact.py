@@ -16,6 +16,8 @@ from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable
 from kvloom.segment import PageId
 
+Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
+
 
 def ragged_format(dense: PageFormat) -> PageFormat:
     """Pages for single heads of a layer group."""
@@ -24,7 +26,7 @@ def ragged_format(dense: PageFormat) -> PageFormat:
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Takes ragged pages from ``ledger`` for ``owner``."""
+    """Takes ragged pages from ``ledger`` for ``owner``: all of a layer group as one extent."""
 
     ledger: Ledger
     owner: str
@@ -40,22 +42,40 @@ class Compactor:
         positions_S = np.concatenate(
             [np.arange(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS) for index, _ in pages] or [np.zeros(0, np.int64)]
         )
-        ids: list[PageId] = []
+        lists = self._chosen(dense, pages, positions_S, policy)
+        sizes = [-(-len(chosen) // PAGE_TOKENS) for _, _, chosen in lists]
+        ids = self._take(fmt, sum(sizes))
         counts: list[int] = []
-        sizes: list[int] = []
+        for slot, head, chosen in lists:
+            k_SD, v_SD = self._stored(dense, pages, slot, head)
+            for at in range(0, len(chosen), PAGE_TOKENS):
+                piece = chosen[at : at + PAGE_TOKENS]
+                self._fill(fmt, ids[len(counts)], k_SD[piece], v_SD[piece], positions_S[piece])
+                counts.append(len(piece))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
+
+    def _chosen(
+        self, dense: PageFormat, pages: list[tuple[int, PageId]], positions_S: Positions, policy: KeepPolicy
+    ) -> list[tuple[int, int, Kept]]:
+        """(layer slot, head, what the policy keeps of it), in the order of a plan's lists."""
+        lists: list[tuple[int, int, Kept]] = []
         for slot, layer in enumerate(dense.layers):
             stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
             known = [decoded(k_SD, v_SD, dense.codec) for k_SD, v_SD in stored]
             k_SKD, v_SKD = (np.stack([of_head[n] for of_head in known], axis=1) for n in (0, 1))
             kept = policy.keep(LayerContext(layer, positions_S, k_SKD, v_SKD))
             _check(policy, kept, dense.heads, len(positions_S))
-            for (k_SD, v_SD), chosen in zip(stored, kept, strict=True):
-                pieces = [chosen[at : at + PAGE_TOKENS] for at in range(0, len(chosen), PAGE_TOKENS)]
-                ids += [self._fill(fmt, k_SD[piece], v_SD[piece], positions_S[piece]) for piece in pieces]
-                counts += [len(piece) for piece in pieces]
-                sizes.append(len(pieces))
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
+            lists += [(slot, head, chosen) for head, chosen in enumerate(kept)]
+        return lists
+
+    def _take(self, fmt: PageFormat, count: int) -> Sequence[int]:
+        if not count:
+            return []
+        extent = self.ledger.allocate_extent(fmt, count, self.owner)
+        if extent is None:
+            raise EvalError("no room for compacted KV")
+        return extent.pages
 
     def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
         """(k_SD, v_SD) of one (layer, head), as they are stored."""
@@ -64,22 +84,12 @@ class Compactor:
             return nothing(fmt)
         return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
 
-    def _fill(
-        self,
-        fmt: PageFormat,
-        k_SD: Stored,
-        v_SD: Stored,
-        positions_S: np.ndarray[tuple[int], np.dtype[np.int64]],
-    ) -> PageId:
-        page = self.ledger.allocate(fmt, int(positions_S[0]), self.owner)
-        if page is None:
-            raise EvalError("no room for compacted KV")
+    def _fill(self, fmt: PageFormat, page: int, k_SD: Stored, v_SD: Stored, positions_S: Positions) -> None:
         count, memory = len(positions_S), self.ledger.arena.memory
         keys_DS, values_SD = cell(memory, fmt, page, 0, 0)
         keys_DS[:, :count], values_SD[:count] = k_SD.T, v_SD
         places, bias = labels(memory, fmt, page)
         places[:count], bias[:count] = positions_S, 0.0
-        return page
 
 
 def _check(policy: KeepPolicy, kept: Sequence[Kept], heads: int, count: int) -> None:

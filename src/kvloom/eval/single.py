@@ -18,7 +18,7 @@ from kvloom.engine.engine import Engine
 from kvloom.errors import EvalError
 from kvloom.eval.compact import Compactor, ragged_format
 from kvloom.eval.policy import KeepPolicy
-from kvloom.memory.arena import PAGE_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride
+from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
@@ -137,7 +137,7 @@ class SingleSequence:
         for table in self._tables:
             for index in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
                 if table.get(index) is None:
-                    page = self._ledger.allocate(table.format, index * PAGE_TOKENS, _OWNER)
+                    page = self._ledger.allocate(table.format, _OWNER)
                     assert page is not None, "the arena is made for the capacity"
                     table.put(index, page, filled=0, writable=True)
 
@@ -160,8 +160,7 @@ def _arena(engine: Engine, capacity: int) -> Arena:
     wanted: list[tuple[PageFormat, int]] = [(fmt, pages) for fmt in dense]
     wanted += [(ragged_format(fmt), pages * fmt.heads * len(fmt.layers)) for fmt in dense]
     slab = fitting_slab_bytes([fmt for fmt, _ in wanted], engine.config.cache.slab_bytes)
-    budget = 0
+    budget = len(dense) * EXTENT_METADATA_BYTES
     for fmt, count in wanted:
-        per_slab = slab // page_stride(fmt)
-        budget += (-(-count // per_slab) + 1) * (slab + per_slab * PAGE_METADATA_BYTES)
+        budget += (-(-count // (slab // page_stride(fmt))) + 1) * slab_cost(fmt, slab)
     return Arena(budget, slab)

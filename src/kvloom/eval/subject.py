@@ -10,7 +10,7 @@ from typing import Protocol
 from kvloom.config import CacheConfig
 from kvloom.engine.build import Loaded
 from kvloom.engine.engine import Engine
-from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.policy.retention import POLICIES
 
 
 class Tokenizer(Protocol):
@@ -44,4 +44,4 @@ def subject_of(loaded: Loaded) -> Subject:
 def engine_beside(first: Engine, cache: CacheConfig) -> Engine:
     """Another engine over the same weights, with KV memory of its own."""
     config = dataclasses.replace(first.config, cache=cache)
-    return Engine(first.model, first.tokenizer, config, first.attend_factory, LeastRecentlyUsed())
+    return Engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention]())

@@ -13,7 +13,7 @@ What is transposed is what the codec stores: components, or for ``int16`` words 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from kvloom.codec import CODECS, Codec
@@ -58,6 +58,19 @@ class PageFormat:
             raise ConfigError(f"pages hold {PAGE_TOKENS} tokens, not {self.tokens}")
         if self.ragged and (self.layers or self.heads != 1):
             raise ConfigError("a ragged page serves one head of any one layer: no layers, heads=1")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Once: formats are keys of everything that is counted, for every page."""
+        return hash(tuple(getattr(self, each.name) for each in fields(self)))
+
+    @property
+    def in_extents(self) -> bool:
+        """Pages of single heads are small and many, and live and die together: they are recorded as extents."""
+        return self.ragged
 
     @property
     def numbers(self) -> Codec:

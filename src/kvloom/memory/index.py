@@ -137,6 +137,10 @@ class Index:
         if not self._contents[entry.content]:
             del self._contents[entry.content]
 
+    def entry_of(self, page: PageId) -> Entry:
+        """What a stored page is part of."""
+        return self._by_page[page][0]
+
     def pages(self) -> Iterator[PageId]:
         return iter(self._by_page)
 

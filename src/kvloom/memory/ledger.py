@@ -4,41 +4,59 @@ A page is in exactly one state:
 
     free      no record here
     held      some sequences hold it (each holder is named); it may be published as well
-    cached    nobody holds it, but it is published in the index: droppable, and it can be held again
+    idle      nobody holds it, but it is published in the index: droppable, and it can be held again ("cached")
+
+Many small pages that live and die together are an extent: one record with one list of holders, known by its first page,
+which stands for all of them wherever the ledger is asked to hold, release, publish or drop a page.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvloom.errors import InternalError
-from kvloom.memory.arena import Arena, page_stride
+from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, page_stride
+from kvloom.memory.audit import audit
+from kvloom.memory.events import Events, Victims
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
+from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.policy.actions import Drop
-from kvloom.policy.retention.base import Candidate, Retention
+from kvloom.policy.events import NO_HINTS, Block, Hints
+from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
 
 
-@dataclass(slots=True)
-class _Record:
-    format: PageFormat
-    position: int
-    holders: list[str]
+class Identity(NamedTuple):
+    """What a page is published as: ``tokens`` at ``position`` after ``parent``, for layer group ``group``.
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a page is published as: ``tokens`` at ``position`` after ``parent``, for layer group ``group``."""
+    ``hints``: what its request said of it, for whoever hears of it.
+    """
 
     parent: PageKey
     tokens: Sequence[int]
     position: int
     content: int
     group: int
+    hints: Hints = NO_HINTS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """Pages of one format that live and die together: int32, in the order in which to fill them, not to be changed."""
+
+    format: PageFormat
+    pages: array[int]
+
+    @property
+    def page(self) -> PageId:
+        """The first: the name by which the ledger knows all of them."""
+        return PageId(self.pages[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,9 @@ class NoFit:
 
 @dataclass
 class Ledger:
-    """Accounts for one arena. ``retention`` proposes what to drop when room is needed; ``clock`` gives seconds.
+    """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds.
+
+    What happens to whatever is published is told to the listeners of ``events``, the policy first.
 
     ``changes`` counts what may have made room or made something findable: as long as it stands still, what did not fit
     does not fit.
@@ -62,54 +82,77 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     evicted_pages: int = 0
     changes: int = 0
-    _records: dict[PageId, _Record] = field(default_factory=dict)
-    _cached: Counter[PageFormat] = field(default_factory=Counter)
-    _held: Counter[PageFormat] = field(default_factory=Counter)
-    _held_in_slab: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        of_slabs = self.retention.fresh()
+        slab_events = Events([of_slabs])
+        self.events = Events([self.retention])
+        self._books = Books(self.arena, slab_events)
+        self._records = self._books.records
+        self._victims = Victims(self.retention, self.events)
+        self._slab_victims = Victims(of_slabs, slab_events)
 
     # -- taking and giving back ------------------------------------------------------------------------------------
 
-    def allocate(self, fmt: PageFormat, position: int, owner: str) -> PageId | None:
-        """Take a page for ``owner``, dropping cached pages if need be; None when all that is left is held."""
+    def allocate(self, fmt: PageFormat, owner: str) -> PageId | None:
+        """Take a page for ``owner``, dropping idle pages if need be; None when all that is left is held.
+
+        Of a format that comes in extents, it is an extent of one page.
+        """
+        if fmt.in_extents:
+            extent = self.allocate_extent(fmt, 1, owner)
+            return None if extent is None else extent.page
+        pool, now = self._books.pool(fmt), self.clock()
         while (page := self.arena.allocate(fmt)) is None:
-            if not self._make_room(fmt):
+            if not self._make_room(pool, now):
                 return None
-        self._records[page] = _Record(fmt, position, [owner])
-        self._held[fmt] += 1
-        self._held_in_slab[self.arena.slab_of(page)] += 1
+        self._books.open(pool, page, owner, now)
         return page
 
+    def allocate_extent(self, fmt: PageFormat, count: int, owner: str) -> Extent | None:
+        """Take ``count`` pages, at least one, as one. None when there is no room for all: then nothing was dropped.
+
+        Raises InternalError for a format whose pages have records of their own.
+        """
+        if count < 1 or not fmt.in_extents:
+            raise InternalError(f"an extent of {count} pages of {fmt.name}")
+        if self.fits({fmt: count}) is not None:
+            return None
+        pool, now = self._books.pool(fmt), self.clock()
+        while (pages := self.arena.allocate_extent(fmt, count)) is None:
+            if not self._make_room(pool, now):
+                raise InternalError(f"{count} pages of {fmt.name} should have fitted")
+        self._books.open_extent(pool, pages, owner, now)
+        return Extent(fmt, pages)
+
     def hold(self, page: PageId, owner: str) -> None:
-        """Share a held page, or bring a cached one back into use."""
+        """Share a held page, or bring an idle one back into use."""
         record = self._records[page]
+        now = self.clock()
         if not record.holders:
-            self.retention.withdraw(page)
-            self._cached[record.format] -= 1
-            self._held[record.format] += 1
-            self._held_in_slab[self.arena.slab_of(page)] += 1
+            self._books.wake(record, now)
         record.holders.append(owner)
+        if record.block is not None:
+            self.events.reused(record.block, now)
 
     def release(self, pages: Iterable[PageId], owner: str) -> None:
-        """``owner`` lets go. Published pages stay cached, others are free at once. One time stamp for all."""
+        """``owner`` lets go. Published pages stay, idle, others are free at once. One time stamp for all."""
         now, self.changes = self.clock(), self.changes + 1
         for page in pages:
             record = self._records[page]
             record.holders.remove(owner)
             if record.holders:
                 continue
-            self._held[record.format] -= 1
-            self._held_in_slab[self.arena.slab_of(page)] -= 1
-            if page in self.index:
-                self._cached[record.format] += 1
-                fmt = record.format
-                self.retention.admit(Candidate(page, fmt.name, record.position, page_stride(fmt), now))
+            if record.block is None:
+                self._close(record, Why.NEW, now)
             else:
-                self._free(page)
+                self._books.rest(record, now)
+                self.events.idle(record.block, now)
 
     def abandon(self, owner: str) -> None:
         """Take from ``owner`` all that it holds, known to its page tables or not: something failed on the way."""
         held = [page for page, record in self._records.items() for each in record.holders if each == owner]
-        self.release(sorted(held, key=lambda page: -self._records[page].position), owner)
+        self.release(held, owner)
 
     def publish(self, page: PageId, identity: Identity) -> PageId:
         """Make a held, complete page findable. Returns the findable page: another one if it was there first."""
@@ -117,27 +160,38 @@ class Ledger:
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
         it, self.changes = identity, self.changes + 1
-        return self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
+        findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
+        if findable == page and record.block is None:
+            entry, fmt = self.index.entry_of(page), record.pool.format
+            size = record.count * page_stride(fmt)
+            record.block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
+            self.events.stored(record.block, self.clock())
+        return findable
 
     def apply(self, action: Drop, why: Why = Why.EVICTED) -> None:
-        """Carry out a proposal. Raises InternalError when the page is held."""
-        record, self.changes = self._records[action.page], self.changes + 1
-        if record.holders:
+        """Carry out a proposal. Raises InternalError when there is no such page, or when it is held."""
+        record = self._records.get(action.page)
+        if record is None:
+            raise InternalError(f"page {action.page} cannot be dropped: it is not in use")
+        if record.holders or record.block is None:
             raise InternalError(f"page {action.page} is held by {record.holders} and cannot be dropped")
-        self.retention.withdraw(action.page)
-        self._cached[record.format] -= 1
-        self.index.forget(action.page, why)
-        self._free(action.page)
+        block, now, self.changes = record.block, self.clock(), self.changes + 1
+        self.index.forget(block.page, why)
+        self._close(record, why, now)
+        self.events.gone(block, why, now)
         if why is Why.EVICTED:
-            self.evicted_pages += 1
+            self.evicted_pages += record.count
 
     def reset(self) -> None:
         """Forget everything published. Held pages stay with their holders, and are free once those let go."""
         for page in list(self.index.pages()):
-            if self._records[page].holders:
-                self.index.forget(page, Why.RESET)
-            else:
+            record = self._records[page]
+            if not record.holders:
                 self.apply(Drop(page), Why.RESET)
+            elif record.block is not None:
+                self.index.forget(page, Why.RESET)
+                block, record.block = record.block, None
+                self.events.gone(block, Why.RESET, self.clock())
         self.arena.trim()
 
     # -- asking ----------------------------------------------------------------------------------------------------
@@ -146,95 +200,100 @@ class Ledger:
         return len(self._records[page].holders)
 
     def droppable(self) -> list[PageId]:
-        """All cached pages."""
-        return [page for page, record in self._records.items() if not record.holders]
+        """All idle pages, and of extents the first, in the order in which they became idle."""
+        return list(self.events.idle_blocks)
 
     def fits(self, needs: Mapping[PageFormat, int], sparing: Collection[PageId] = ()) -> NoFit | None:
-        """None when so many more pages of each format can be had without dropping the cached pages in ``sparing``."""
-        spared = Counter(self._records[page].format for page in set(sparing) if not self._records[page].holders)
-        short = {
-            fmt: count - self.arena.free_pages(fmt) - self._cached[fmt] + spared[fmt] for fmt, count in needs.items()
+        """None when so many more pages of each format can be had without dropping the idle pages in ``sparing``.
+
+        Those of a format that comes in extents are meant as one extent.
+        """
+        spared = [record for page in set(sparing) if not (record := self._records[page]).holders]
+        pages, slabs = _by_pool(spared)
+        short = {self._books.pool(fmt): count - self.arena.free_pages(fmt) for fmt, count in needs.items()}
+        short = {pool: count - pool.idle + pages[pool] for pool, count in short.items()}
+        idle = {pool: pool.idle_slabs - slabs[pool] for pool in self._books.pools.values()}
+        for pool, count in short.items():  # what its own format does not need
+            idle[pool] = min(idle[pool], max(0, -count) // self.arena.pages_per_slab(pool.format))
+        wanted = {
+            pool: -(-count // self.arena.pages_per_slab(pool.format)) for pool, count in short.items() if count > 0
         }
-        idle = self._spare_slabs(short, {self.arena.slab_of(page) for page in sparing})
-        wanted = {fmt: -(-count // self.arena.pages_per_slab(fmt)) for fmt, count in short.items() if count > 0}
-        slabs = self.arena.free_slabs + idle.total()
         room = self.arena.budget_bytes - self.arena.used_bytes + self._cost_bytes(idle)
-        if sum(wanted.values()) <= slabs and self._cost_bytes(wanted) <= room:
+        spent = self._cost_bytes(wanted) + _extents_bytes(short, Counter(record.pool for record in spared))
+        if sum(wanted.values()) <= self.arena.free_slabs + sum(idle.values()) and spent <= room:
             return None
-        return NoFit(sum(count * page_stride(fmt) for fmt, count in short.items() if count > 0))
+        return NoFit(sum(count * page_stride(pool.format) for pool, count in short.items() if count > 0))
 
     def bytes_of(self, fmt: PageFormat) -> tuple[int, int]:
-        """(held, cached) bytes of one format."""
-        return self._held[fmt] * page_stride(fmt), self._cached[fmt] * page_stride(fmt)
+        """(held, idle) bytes of one format."""
+        pool = self._books.pool(fmt)
+        return pool.held * page_stride(fmt), pool.idle * page_stride(fmt)
 
     @property
     def held_pages(self) -> int:
-        return self._held.total()
+        return sum(pool.held for pool in self._books.pools.values())
 
     @property
     def cached_pages(self) -> int:
-        return self._cached.total()
+        return sum(pool.idle for pool in self._books.pools.values())
 
     @property
     def held_bytes(self) -> int:
-        return sum(count * page_stride(fmt) for fmt, count in self._held.items())
+        return sum(pool.held * page_stride(pool.format) for pool in self._books.pools.values())
 
     @property
     def cached_bytes(self) -> int:
-        return sum(count * page_stride(fmt) for fmt, count in self._cached.items())
+        return sum(pool.idle * page_stride(pool.format) for pool in self._books.pools.values())
 
     def check(self, holdings: Iterable[tuple[PageId, str]] | None = None) -> None:
         """Audit everything. ``holdings``: all (page, owner) pairs, if the caller knows them. Raises InternalError."""
         self.arena.check()
         self.index.check()
-        used = {index: slab.used for index, slab in self.arena.slabs()}
-        if Counter(self.arena.slab_of(page) for page in self._records) != Counter(used):
-            raise InternalError(f"{len(self._records)} records for {sum(used.values())} allocated pages")
-        free = {page for _, slab in self.arena.slabs() for page in slab.free}
-        if free & set(self._records):
-            raise InternalError("a page is free and recorded at once")
-        held = Counter(r.format for r in self._records.values() if r.holders)
-        cached = Counter(r.format for r in self._records.values() if not r.holders)
-        if held != +self._held or cached != +self._cached:
-            raise InternalError(f"held {held} and cached {cached} pages, counted as {self._held} and {self._cached}")
-        for page, record in self._records.items():
-            if not record.holders and page not in self.index:
-                raise InternalError(f"page {page} is neither held nor published: it leaks")
-        if any(page not in self._records for page in self.index.pages()):
-            raise InternalError("the index names a page that was freed")
-        if holdings is not None:
-            known = Counter((page, owner) for page, record in self._records.items() for owner in record.holders)
-            if known != Counter(holdings):
-                raise InternalError("the page tables and the ledger disagree about who holds what")
+        audit(self.arena, self.index, self._books, holdings)
+        self._victims.check({page for page, record in self._records.items() if not record.holders})
+        self._slab_victims.check({slab.block.page for slab in self._books.slabs.values() if not slab.held})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _free(self, page: PageId) -> None:
-        del self._records[page]
-        self.arena.free(page)
+    def _close(self, record: Record, why: Why, now: float) -> None:
+        self._books.close(record, why, now)
+        if record.extent is None:
+            self.arena.free(record.page)
+        else:
+            self.arena.free_extent(record.extent)
 
-    def _make_room(self, fmt: PageFormat) -> bool:
-        """Drop the least valuable page of this format, or else all of a slab that another format could spare."""
-        drop = next(self.retention.propose(fmt.name), None)
-        if drop is not None:
-            self.apply(drop)
+    def _make_room(self, pool: Pool, now: float) -> bool:
+        """Drop the least valuable page of a pool, or else all of a slab that another one could spare."""
+        if pool.idle:
+            page = self._victims.first(pool.format, now)
+            assert page is not None
+            self.apply(Drop(page))
             return True
-        for drop in self.retention.propose():
-            slab = self.arena.slab_of(drop.page)
-            if not self._held_in_slab[slab]:
-                for page in [page for page in self._records if self.arena.slab_of(page) == slab]:
-                    self.apply(Drop(page))
-                return True
+        while (index := self._slab_victims.first(None, now)) is not None:
+            slab = self._books.slabs[index]
+            if slab.oldest is not next(iter(slab.records.values())):
+                self._books.rank(slab)  # its oldest page was dropped meanwhile: it is younger than the policy knows
+                continue
+            for page in list(slab.records):
+                self.apply(Drop(page))
+            return True
         return False
 
-    def _cost_bytes(self, slabs: Mapping[PageFormat, int]) -> int:
-        return sum(self.arena.slab_cost_bytes(fmt) * count for fmt, count in slabs.items())
+    def _cost_bytes(self, slabs: Mapping[Pool, int]) -> int:
+        return sum(self.arena.slab_cost_bytes(pool.format) * count for pool, count in slabs.items())
 
-    def _spare_slabs(self, short: Mapping[PageFormat, int], spared: set[int]) -> Counter[PageFormat]:
-        """Slabs, by the format they serve now, that hold only cached pages and that their own format does not need."""
-        idle = Counter(
-            slab.format for index, slab in self.arena.slabs() if not self._held_in_slab[index] and index not in spared
-        )
-        for fmt, count in short.items():
-            idle[fmt] = min(idle[fmt], max(0, -count) // self.arena.pages_per_slab(fmt))
-        return idle
+
+def _by_pool(records: Iterable[Record]) -> tuple[Counter[Pool], Counter[Pool]]:
+    """(pages of these idle records, slabs that they lie in and that are idle), by pool."""
+    pages: Counter[Pool] = Counter()
+    slabs: set[SlabBook] = set()
+    for record in records:
+        pages[record.pool] += record.count
+        slabs.update(slab for slab in record.slabs if not slab.held)
+    return pages, Counter(slab.pool for slab in slabs)
+
+
+def _extents_bytes(pools: Iterable[Pool], spared: Mapping[Pool, int]) -> int:
+    """What one more extent of each pool that comes in extents costs, less what dropping the idle ones gives back."""
+    mine = [pool for pool in pools if pool.format.in_extents]
+    return sum(EXTENT_METADATA_BYTES * (1 - pool.idle_records + spared[pool]) for pool in mine)

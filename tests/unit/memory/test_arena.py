@@ -20,6 +20,7 @@ from kvloom.memory.arena import (
 from kvloom.memory.format import PageFormat
 
 FULL = PageFormat("full", (0, 1, 2), 2, 16, 16, "float16")
+WINDOW = PageFormat("window", (3,), 1, 80, 80, "float32")
 RAGGED = PageFormat("ragged", (), 1, 80, 80, "float32", ragged=True)
 
 
@@ -55,10 +56,10 @@ def test_the_budget_counts_metadata_and_is_never_exceeded() -> None:
 def test_a_slab_changes_format_when_it_is_empty() -> None:
     arena = Arena(2 * 65_536 + 100_000, 65_536)
     pages = take_all(arena, FULL)
-    assert arena.allocate(RAGGED) is None
+    assert arena.allocate(WINDOW) is None
     for page in pages[: arena.pages_per_slab(FULL)]:
         arena.free(page)
-    assert len(take_all(arena, RAGGED)) == arena.pages_per_slab(RAGGED)
+    assert len(take_all(arena, WINDOW)) == arena.pages_per_slab(WINDOW)
     arena.check()
 
 

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Set
+from typing import Protocol, Self
 
-from kvloom.policy.actions import Drop
+from kvloom.policy.events import Format, Listener
 from kvloom.segment import PageId
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A page that no sequence holds and that could be dropped.
+class Retention(Listener, Protocol):
+    """Keeps an order of what is idle, from the events that it hears. Never touches memory itself.
 
-    ``kind`` is the page format's name, ``position`` the first token position it holds, ``released_s`` when its last
-    holder let go (monotonic seconds; all pages of one request share one time stamp).
+    It decides what goes first, never whether there is room: an answer that names nothing droppable is counted, and the
+    ledger takes what has been idle longest.
     """
 
-    page: PageId
-    kind: str
-    position: int
-    size_bytes: int
-    released_s: float
+    def victim(self, format: Format | None, now: float) -> PageId | None:
+        """The block to drop first, of this format or of any; None when nothing of it is idle.
 
-
-class Retention(Protocol):
-    """Orders candidates. Sees them come and go; never touches memory itself."""
-
-    def admit(self, candidate: Candidate) -> None:
-        """A page became droppable."""
+        Asking changes nothing: the same is said until an event changes it. O(log n): it is asked for every page taken.
+        """
         ...
 
-    def withdraw(self, page: PageId) -> None:
-        """A page is held again, or gone."""
+    def fresh(self) -> Self:
+        """A policy with the same settings that has heard nothing yet: whole slabs are kept in an order of their own."""
         ...
 
-    def propose(self, kind: str | None = None) -> Iterator[Drop]:
-        """Drops in the order they should happen, of one kind or of all. Lazy: take what is needed."""
+    def book(self) -> Set[PageId]:
+        """All blocks that it takes for idle: for audits."""
         ...

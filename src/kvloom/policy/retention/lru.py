@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
+from collections.abc import Set
 
-from kvloom.policy.actions import Drop
-from kvloom.policy.retention.base import Candidate
-from kvloom.segment import PageId
-
-_Rank = tuple[float, int, int, PageId]
+from kvloom.policy.events import Block, Format
+from kvloom.policy.retention.order import Order
+from kvloom.segment import PageId, Why
 
 
 class LeastRecentlyUsed:
-    """O(log n) per operation: one heap per kind, stale items skipped when they surface."""
+    """What was let go of first goes first."""
 
     def __init__(self) -> None:
-        self._live: dict[PageId, tuple[str, _Rank]] = {}
-        self._heaps: dict[str, list[_Rank]] = {}
-        self._admitted = 0
+        self._order = Order()
 
-    def admit(self, candidate: Candidate) -> None:
-        self._admitted += 1
-        rank = (candidate.released_s, -candidate.position, self._admitted, candidate.page)
-        self._live[candidate.page] = (candidate.kind, rank)
-        heapq.heappush(self._heaps.setdefault(candidate.kind, []), rank)
-        self._compact(candidate.kind)
+    def stored(self, block: Block, now: float) -> None:
+        pass
 
-    def withdraw(self, page: PageId) -> None:
-        self._live.pop(page, None)
+    def reused(self, block: Block, now: float) -> None:
+        self._order.remove(block.page)
 
-    def propose(self, kind: str | None = None) -> Iterator[Drop]:
-        if kind is not None:
-            while (rank := self._oldest(kind)) is not None:
-                yield Drop(rank[3])
-                if self._oldest(kind) == rank:  # the proposal was not taken: do not offer it for ever
-                    return
-            return
-        for _, rank in sorted(self._live.values(), key=lambda live: live[1]):
-            yield Drop(rank[3])
+    def idle(self, block: Block, now: float) -> None:
+        self._order.put(block, now, -block.position)
 
-    def _oldest(self, kind: str) -> _Rank | None:
-        heap = self._heaps.get(kind, [])
-        while heap and self._live.get(heap[0][3], (kind, None))[1] != heap[0]:
-            heapq.heappop(heap)
-        return heap[0] if heap else None
+    def gone(self, block: Block, why: Why, now: float) -> None:
+        self._order.remove(block.page)
 
-    def _compact(self, kind: str) -> None:
-        heap = self._heaps[kind]
-        if len(heap) > 64 and len(heap) > 4 * len(self._live):
-            self._heaps[kind] = [rank for rank in heap if self._live.get(rank[3], (kind, None))[1] == rank]
-            heapq.heapify(self._heaps[kind])
+    def victim(self, format: Format | None, now: float) -> PageId | None:
+        return self._order.first(format)
+
+    def fresh(self) -> LeastRecentlyUsed:
+        return LeastRecentlyUsed()
+
+    def book(self) -> Set[PageId]:
+        return self._order.pages()

@@ -1,0 +1,130 @@
+"""What the ledger's operations cost, by policy and by how many pages are cached.
+
+    python -m bench.micro_ledger [--policies lru,lfu] [--pages 1000,10000,100000] [--rounds 9]
+
+Microseconds of processor time per page, medians over rounds, as one Markdown table. Nothing is computed: pages are only
+taken, published, shared and dropped. Publishing includes the SHA-256 of the page's key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kvloom.memory.arena import Arena
+from kvloom.memory.format import PageFormat
+from kvloom.memory.index import Index
+from kvloom.memory.keys import root_key
+from kvloom.memory.ledger import Identity, Ledger
+from kvloom.policy.retention import POLICIES
+from kvloom.segment import PageId
+
+FULL = PageFormat("full", (0,), 1, 16, 16, "float32")
+WINDOW = PageFormat("window", (1,), 1, 16, 16, "float32")
+SLAB_BYTES = 64 * 1024
+ROOT = root_key(weights="w", formats="f")
+REQUEST_PAGES = 256
+"""4,096 tokens."""
+
+
+class Traffic:
+    """A ledger whose arena is full of cached pages, and what requests do to it."""
+
+    def __init__(self, policy: str, pages: int) -> None:
+        probe = Arena(8 * SLAB_BYTES, SLAB_BYTES)
+        slabs = -(-pages // probe.pages_per_slab(FULL))
+        arena = Arena(slabs * probe.slab_cost_bytes(FULL), SLAB_BYTES)
+        self.ledger = Ledger(arena, Index(2, max_ghosts=2 * pages), POLICIES[policy]())
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self._names = 0
+
+    def fill(self) -> None:
+        """Requests that find nothing, until the last of them drops pages."""
+        dropped = self.ledger.evicted_pages
+        while self.ledger.evicted_pages - dropped < REQUEST_PAGES:
+            self.seconds.clear()
+            self.miss()
+
+    def miss(self) -> None:
+        with self._timed("take, dropping another page"):
+            pages = [self._take(FULL) for _ in range(REQUEST_PAGES)]
+        with self._timed("publish"):
+            for n, page in enumerate(pages):
+                self._names += 1
+                self.ledger.publish(page, Identity(ROOT, (self._names,), 16 * n, self._names, 0))
+        with self._timed("let go of the last hold"):
+            self.ledger.release(reversed(pages), "a")
+
+    def hit(self) -> None:
+        pages = self.ledger.droppable()[:REQUEST_PAGES]
+        with self._timed("hold a cached page"):
+            for page in pages:
+                self.ledger.hold(page, "a")
+        with self._timed("hold a held page"):
+            for page in pages:
+                self.ledger.hold(page, "b")
+        with self._timed("let go of a shared page"):
+            self.ledger.release(pages, "b")
+        with self._timed("let go of the last hold"):
+            self.ledger.release(reversed(pages), "a")
+
+    def other_format(self) -> None:
+        """Whole slabs go; a page in every hundredth slab is held, which keeps that slab."""
+        cached = self.ledger.droppable()
+        stuck = cached[:: 100 * self.ledger.arena.pages_per_slab(FULL)]
+        for page in stuck:
+            self.ledger.hold(page, "stuck")
+        with self._timed("take, dropping a slab of another format"):
+            pages = [self._take(WINDOW) for _ in range(REQUEST_PAGES)]
+        self.ledger.release(pages, "a")
+        self.ledger.release(stuck, "stuck")
+
+    def _take(self, fmt: PageFormat) -> PageId:
+        page = self.ledger.allocate(fmt, "a")
+        assert page is not None
+        return page
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.thread_time()
+        yield
+        self.seconds[name].append(time.thread_time() - start)
+
+
+def measure(policy: str, pages: int, rounds: int) -> dict[str, float]:
+    """Microseconds per page, by operation."""
+    traffic = Traffic(policy, pages)
+    traffic.fill()
+    for _ in range(rounds):
+        traffic.miss()
+        traffic.hit()
+    several = dict(traffic.seconds)
+    for _ in range(rounds):
+        traffic.fill()
+        traffic.other_format()
+        several.setdefault("take, dropping a slab of another format", []).append(
+            traffic.seconds["take, dropping a slab of another format"][-1]
+        )
+    return {name: 1e6 * statistics.median(times) / REQUEST_PAGES for name, times in several.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--pages", default="1000,10000,100000")
+    parser.add_argument("--rounds", type=int, default=9)
+    asked = parser.parse_args()
+    runs = [(policy, int(pages)) for policy in asked.policies.split(",") for pages in asked.pages.split(",")]
+    columns = [measure(policy, pages, asked.rounds) for policy, pages in runs]
+    print("| us per page | " + " | ".join(f"{policy}, {pages:,}" for policy, pages in runs) + " |")
+    print("|---|" + "---|" * len(columns))
+    for name in columns[0]:
+        print(f"| {name} | " + " | ".join(f"{column[name]:.2f}" for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()

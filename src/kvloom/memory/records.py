@@ -1,0 +1,167 @@
+"""The ledger's books: a record per page or extent, counts per format, and what lies in every slab."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kvloom.memory.arena import Arena
+from kvloom.memory.events import Events
+from kvloom.memory.format import PageFormat
+from kvloom.policy.events import Block
+from kvloom.segment import PageId, Why
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """All of one format: pages held, pages and records idle, and slabs in which nothing is held."""
+
+    format: PageFormat
+    held: int = 0
+    idle: int = 0
+    idle_records: int = 0
+    idle_slabs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class SlabBook:
+    """What lies in a slab. ``records``: those that are idle in the order in which they became so.
+
+    ``block``: what the policy knows the slab as. ``oldest``: while nothing is held, the record that was idle longest
+    when the policy last heard of the slab. ``alone``: where a page lies.
+    """
+
+    pool: Pool
+    block: Block
+    held: int = 0
+    records: dict[PageId, Record] = field(default_factory=dict)
+    oldest: Record | None = None
+    alone: tuple[SlabBook, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A page, or an extent of ``count`` pages, known by its first. ``block``: what it is published as.
+
+    ``idle_s``: when the last holder let go. ``extent``: all pages, where the format comes in extents.
+    """
+
+    pool: Pool
+    page: PageId
+    slabs: tuple[SlabBook, ...]
+    holders: list[str]
+    extent: array[int] | None = None
+    count: int = 1
+    block: Block | None = None
+    idle_s: float = 0.0
+
+    @property
+    def pages(self) -> Iterable[PageId]:
+        return (self.page,) if self.extent is None else map(PageId, self.extent)
+
+
+class Books:
+    """Keeps all counts right. Knows nothing of keys, and of owners only the names.
+
+    ``slab_events``: hears of slabs as if they were pages, idle while nothing in them is held.
+    """
+
+    def __init__(self, arena: Arena, slab_events: Events) -> None:
+        self._arena, self._slab_events = arena, slab_events
+        self.records: dict[PageId, Record] = {}
+        self.pools: dict[PageFormat, Pool] = {}
+        self.slabs: dict[int, SlabBook] = {}
+
+    def pool(self, fmt: PageFormat) -> Pool:
+        pool = self.pools.get(fmt)
+        if pool is None:
+            pool = self.pools[fmt] = Pool(fmt)
+        return pool
+
+    def open(self, pool: Pool, page: PageId, owner: str, now: float) -> None:
+        """Record a page that was just taken: held by ``owner``."""
+        index = self._arena.slab_of(page)
+        slab = self.slabs.get(index) or self._open_slab(pool, index, now)
+        self._open(Record(pool, page, slab.alone, [owner]), now)
+
+    def open_extent(self, pool: Pool, pages: array[int], owner: str, now: float) -> None:
+        """Record the pages of an extent."""
+        indices = dict.fromkeys(map(self._arena.slab_of, map(PageId, pages)))
+        slabs = tuple([self.slabs.get(index) or self._open_slab(pool, index, now) for index in indices])
+        self._open(Record(pool, PageId(pages[0]), slabs, [owner], pages, len(pages)), now)
+
+    def wake(self, record: Record, now: float) -> None:
+        """An idle record is held again."""
+        pool, count = record.pool, record.count
+        pool.held += count
+        pool.idle -= count
+        pool.idle_records -= 1
+        for slab in record.slabs:
+            self._use(slab, now)
+
+    def rest(self, record: Record, now: float) -> None:
+        """A held record is idle."""
+        page, pool, count = record.page, record.pool, record.count
+        pool.held -= count
+        pool.idle += count
+        pool.idle_records += 1
+        record.idle_s = now
+        for slab in record.slabs:
+            del slab.records[page]
+            slab.records[page] = record  # at the end
+            slab.held -= 1
+            if not slab.held:
+                self.rank(slab)
+
+    def close(self, record: Record, why: Why, now: float) -> None:
+        """Forget a record whose pages go back to the arena: a held one that was never published, or an idle one."""
+        page, pool, count = record.page, record.pool, record.count
+        del self.records[page]
+        if record.block is None:
+            pool.held -= count
+        else:
+            pool.idle -= count
+            pool.idle_records -= 1
+        for slab in record.slabs:
+            del slab.records[page]
+            if record.block is None:
+                slab.held -= 1
+            if not slab.records:
+                self._close_slab(slab, why, now)
+            elif record.block is None and not slab.held:
+                self.rank(slab)
+
+    def rank(self, slab: SlabBook) -> None:
+        """Nothing in a slab is held: for the policy it has been idle since the first of its records was."""
+        if slab.oldest is None:
+            slab.pool.idle_slabs += 1
+        slab.oldest = next(iter(slab.records.values()))
+        self._slab_events.idle(slab.block, slab.oldest.idle_s)
+
+    def _open(self, record: Record, now: float) -> None:
+        self.records[record.page] = record
+        record.pool.held += record.count
+        for slab in record.slabs:
+            slab.records[record.page] = record
+            self._use(slab, now)
+
+    def _use(self, slab: SlabBook, now: float) -> None:
+        slab.held += 1
+        if slab.oldest is not None:
+            slab.oldest = None
+            slab.pool.idle_slabs -= 1
+            self._slab_events.reused(slab.block, now)
+
+    def _open_slab(self, pool: Pool, index: int, now: float) -> SlabBook:
+        block = Block(None, None, PageId(index), pool.format, 0, (), self._arena.slab_bytes)
+        slab = self.slabs[index] = SlabBook(pool, block)
+        slab.alone = (slab,)
+        self._slab_events.stored(block, now)
+        return slab
+
+    def _close_slab(self, slab: SlabBook, why: Why, now: float) -> None:
+        del self.slabs[slab.block.page]
+        if slab.oldest is not None:
+            slab.pool.idle_slabs -= 1
+        self._slab_events.gone(slab.block, why, now)

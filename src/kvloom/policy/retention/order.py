@@ -1,0 +1,62 @@
+"""Blocks by rank, lowest first: what most policies need to keep their order in."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Set
+
+from kvloom.policy.events import Block, Format
+from kvloom.segment import PageId
+
+_Item = tuple[float, ...]
+"""The rank, a running number, and the page."""
+
+
+class Order:
+    """A heap per format: O(log n) per operation. Of equal ranks, the one that came first is first."""
+
+    def __init__(self) -> None:
+        self._live: dict[PageId, _Item] = {}
+        self._heaps: dict[Format, list[_Item]] = {}
+        self._count = 0
+
+    def put(self, block: Block, *rank: float) -> None:
+        """Give a block its place, or a new one."""
+        page = block.page
+        self._count += 1
+        item = self._live[page] = (*rank, self._count, page)
+        heap = self._heaps.get(block.format)
+        if heap is None:
+            heap = self._heaps[block.format] = []
+        heapq.heappush(heap, item)
+        if len(heap) > 64 and len(heap) > 4 * len(self._live):
+            heap[:] = [item for item in heap if self._live.get(_page(item)) is item]
+            heapq.heapify(heap)
+
+    def remove(self, page: PageId) -> tuple[float, ...] | None:
+        """Take a block out, if it is there: its rank first. What is left in the heap is skipped when it surfaces."""
+        return self._live.pop(page, None)
+
+    def first(self, format: Format | None) -> PageId | None:
+        """The lowest of one format, or of all."""
+        if format is None:
+            item = min(filter(None, map(self._top, self._heaps.values())), default=None)
+        else:
+            item = self._top(self._heaps.get(format, []))
+        return None if item is None else _page(item)
+
+    def pages(self) -> Set[PageId]:
+        return self._live.keys()
+
+    def _top(self, heap: list[_Item]) -> _Item | None:
+        live = self._live
+        while heap:
+            item = heap[0]
+            if live.get(_page(item)) is item:
+                return item
+            heapq.heappop(heap)
+        return None
+
+
+def _page(item: _Item) -> PageId:
+    return item[-1]  # type: ignore[return-value]
