@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tiny
 from bench.full_cache import FullCache
-from equivalence.test_families import CASES, TOLERANCE, random_model
+from equivalence.test_families import CASES, TOLERANCE, Case, random_model
 from equivalence.test_fused import LENGTH, apart, load, tokens
 from kvloom.arrays import Bytes, Floats, aligned_bytes
 from kvloom.attend.base import Attend
@@ -253,7 +253,7 @@ def test_the_model_of_the_other_tests_keeps_the_contract() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_probe_sees_the_hidden_states_of_transformers(case, tmp_path: Path) -> None:
+def test_a_probe_sees_the_hidden_states_of_transformers(case: Case, tmp_path: Path) -> None:
     """Between two ranges lies what goes from layer to layer."""
     ours, theirs = load(case, tmp_path), random_model(case)
     ids = tokens()
