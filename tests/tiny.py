@@ -64,24 +64,33 @@ class TinyModel:
         )
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
-        self.rows.append(len(tokens_T))
-        angles = torch.from_numpy(plan.positions_T)[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
-        h = self.embedding[tokens_T] + torch.cat([angles.sin(), angles.cos()], dim=1)
-        for layer, (wq, wk, wv, wo) in enumerate(self.blocks):
+    def embed(self, tokens_T: Indices) -> Floats:
+        return self.embedding[tokens_T].numpy()
+
+    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
+        h = torch.from_numpy(x_TC)
+        for layer in layers:
+            if layer == 0:
+                angles = torch.from_numpy(plan.positions_T)[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
+                h = h + torch.cat([angles.sin(), angles.cos()], dim=1)
+            wq, wk, wv, wo = self.blocks[layer]
             x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
             k, v = (_rows(w, x).view(-1, KV_HEADS, DIM).numpy() for w in (wk, wv))
             attend.write(k, v, plan, layer)
             out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM).numpy(), plan, layer)
             h = h + _rows(wo, torch.from_numpy(out).reshape(len(h), -1))
-        return h.numpy() if wanted_R is None else h.numpy()[wanted_R]
+        return h.numpy() if rows_R is None else h.numpy()[rows_R]
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
-        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, wanted_R)))
-
-    def logits(self, hidden_RC: Floats) -> Logits:
-        hidden = torch.from_numpy(hidden_RC)
+    def logits(self, x_RC: Floats) -> Logits:
+        hidden = torch.from_numpy(x_RC)
         return _rows(self.head, hidden / hidden.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)).numpy()
+
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+        self.rows.append(len(tokens_T))
+        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R)
+
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R)))
 
 
 def _rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

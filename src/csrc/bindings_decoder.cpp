@@ -33,6 +33,7 @@ T* at(Address address) {
 
 typedef nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Indices;
 typedef nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> Floats;
+typedef nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> ConstFloats;
 typedef std::vector<std::tuple<Address, Address, int64_t, int64_t>> Ropes;  // cos, sin, positions, half
 
 // The KV of all layers: the same for every step of a model.
@@ -58,25 +59,46 @@ class Decoder {
 
   void add_layer(const DecoderLayer& layer) { model_.layers.push_back(layer); }
 
-  void hidden(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-              const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    if (out.shape(1) != (size_t)model_.width()) throw nb::value_error("hidden states are as wide as the model");
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr, nullptr);
+  void embed(const Indices& tokens, const Floats& out) {
+    DecoderStep step = only_rows(tokens.size());
+    step.tokens = tokens.data();
+    step.x_out = results(out, step, model_.width());
+    run(step);
+  }
+
+  // x_out after layers [first, last).
+  void run_layers(const ConstFloats& x, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+                  const Ropes& ropes, const Indices& wanted, const Floats& out, int64_t first, int64_t last) {
+    DecoderStep step = layers_of(rows, std::move(parts), kv, ropes, wanted, first, last);
+    step.x_in = residual(x, step);
+    step.x_out = results(out, step, model_.width());
+    run(step);
+  }
+
+  // x_out after all layers.
+  void forward(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+               const Ropes& ropes, const Indices& wanted, const Floats& out) {
+    DecoderStep step = whole(tokens, rows, std::move(parts), kv, ropes, wanted);
+    step.x_out = results(out, step, model_.width());
+    run(step);
   }
 
   // Returns the likeliest token of each wanted row.
   std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts,
                               const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    if (out.shape(1) != (size_t)model_.head.outputs) throw nb::value_error("logits are as wide as the vocabulary");
+    DecoderStep step = whole(tokens, rows, std::move(parts), kv, ropes, wanted);
+    step.logits = results(out, step, model_.head.outputs);
     std::vector<int64_t> likeliest(wanted.size());
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data(), likeliest.data());
+    step.likeliest = likeliest.data();
+    run(step);
     return likeliest;
   }
 
-  void logits(Address hidden, int64_t rows, Address logits) {
-    const nb::gil_scoped_release unlocked;
-    const std::lock_guard<std::mutex> only_one(running_);
-    run_head(model_, at<const float>(hidden), rows, at<float>(logits), state_);
+  void logits(const ConstFloats& x, const Floats& out) {
+    DecoderStep step = only_rows(x.shape(0));
+    step.x_in = residual(x, step);
+    step.logits = results(out, step, model_.head.outputs);
+    run(step);
   }
 
   int64_t kv_bytes_read() const { return state_.kv_bytes_read; }
@@ -90,15 +112,47 @@ class Decoder {
   size_t workspace_bytes() const { return state_.workspace.bytes(); }
 
  private:
-  void run(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
-           const Ropes& ropes, const Indices& wanted, const Floats& out, float* hidden, float* logits,
-           int64_t* likeliest) {
-    if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
-    if (out.shape(0) != wanted.size()) throw nb::value_error("there must be one result per wanted row");
-    DecoderStep step{tokens.data(),          rows,   std::move(parts), &kv.layers, {}, wanted.data(),
-                     (int64_t)wanted.size(), hidden, logits,           likeliest};
+  // A pass through no layers.
+  static DecoderStep only_rows(size_t rows) {
+    DecoderStep step;
+    step.num_wanted = step.rows.rows = (int32_t)rows;
+    return step;
+  }
+
+  static DecoderStep layers_of(const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+                               const Ropes& ropes, const Indices& wanted, int64_t first, int64_t last) {
+    DecoderStep step;
+    step.rows = rows;
+    step.parts = std::move(parts);
+    step.kv = &kv.layers;
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
+    step.first = first, step.last = last;
+    step.wanted = wanted.data(), step.num_wanted = (int64_t)wanted.size();
+    return step;
+  }
+
+  DecoderStep whole(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+                    const Ropes& ropes, const Indices& wanted) const {
+    if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
+    DecoderStep step = layers_of(rows, std::move(parts), kv, ropes, wanted, 0, (int64_t)model_.layers.size());
+    step.tokens = tokens.data();
+    return step;
+  }
+
+  const float* residual(const ConstFloats& x, const DecoderStep& step) const {
+    if (x.shape(0) != (size_t)step.rows.rows) throw nb::value_error("there must be one x per row");
+    if (x.shape(1) != (size_t)model_.width()) throw nb::value_error("x is as wide as the model");
+    return x.data();
+  }
+
+  static float* results(const Floats& out, const DecoderStep& step, int64_t width) {
+    if (out.shape(0) != (size_t)step.num_wanted) throw nb::value_error("there must be one result per wanted row");
+    if (out.shape(1) != (size_t)width) throw nb::value_error("results are as wide as the model, or as its vocabulary");
+    return out.data();
+  }
+
+  void run(const DecoderStep& step) {
     raise_fault(find_fault(model_, step));
     const nb::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> only_one(running_);
@@ -149,11 +203,14 @@ void bind_decoder(nb::module_& m) {
       .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
            "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
       .def("add_layer", &Decoder::add_layer, "layer"_a)
-      .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("embed", &Decoder::embed, "tokens"_a.noconvert(), "out"_a.noconvert())
+      .def("run", &Decoder::run_layers, "x"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+           "wanted"_a.noconvert(), "out"_a.noconvert(), "first"_a, "last"_a)
+      .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
-      .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
+      .def("logits", &Decoder::logits, "x"_a.noconvert(), "out"_a.noconvert())
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")
       .def("workspace_bytes", &Decoder::workspace_bytes);

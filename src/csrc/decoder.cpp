@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -41,7 +42,7 @@ class Schedules {
   std::vector<Entry> entries_;
 };
 
-// One step under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
+// One pass under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
 class Pass {
  public:
   Pass(const DecoderModel& model, const DecoderStep& step, DecoderState& state)
@@ -57,34 +58,56 @@ class Pass {
         rows_(step.rows.rows) {}
 
   void run() {
-    clock_.measure(Operator::embed, [&] { embed(); });
-    for (size_t n = 0; n < model_.layers.size(); n++) layer(n);
-    if (step_.num_wanted == 0) return;
-    float* hidden = step_.hidden ? step_.hidden : at_.normed;
-    norm(model_.norm, hidden);
-    if (!step_.logits) return;
-    run_head(model_, hidden, rows_, step_.logits, state_);
-    clock_.measure(Operator::largest,
-                   [&] { ops_.largest({step_.logits, step_.likeliest, rows_, model_.head.outputs, model_.threads}); });
+    clock_.measure(Operator::embed, [&] { enter(); });
+    for (int64_t n = step_.first; n < step_.last; n++) layer(n);
+    if (step_.first == step_.last) narrow(0);
+    if (rows_ == 0) return;
+    if (step_.x_out) clock_.measure(Operator::norm, [&] { leave(); });
+    if (step_.logits) head();
   }
 
  private:
+  void enter() {
+    if (step_.tokens)
+      embed();
+    else
+      std::memcpy(at_.x, step_.x_in, (size_t)(rows_ * model_.width()) * sizeof(float));
+  }
+
   void embed() {
     gather_rows(model_.embed.parts, model_.embed.num_parts, model_.width(), step_.tokens, rows_, at_.x, model_.threads);
     if (model_.embed_scale == 1.0f) return;
     for (int64_t i = 0; i < rows_ * model_.width(); i++) at_.x[i] *= model_.embed_scale;
   }
 
-  void layer(size_t number) {
+  // Makes the addition that waits for a norm which is not of this pass.
+  void leave() {
+    const int64_t values = rows_ * model_.width();
+    if (pending_)
+      for (int64_t i = 0; i < values; i++) step_.x_out[i] = at_.x[i] + pending_[i];
+    else
+      std::memcpy(step_.x_out, at_.x, (size_t)values * sizeof(float));
+  }
+
+  void head() {
+    norm(model_.norm, at_.normed);
+    clock_.measure(Operator::head,
+                   [&] { linear_.linear(linear_args(model_, model_.head, at_.normed, rows_, step_.logits)); });
+    if (!step_.likeliest) return;
+    clock_.measure(Operator::largest,
+                   [&] { ops_.largest({step_.logits, step_.likeliest, rows_, model_.head.outputs, model_.threads}); });
+  }
+
+  void layer(int64_t number) {
     const DecoderLayer& layer = model_.layers[number];
     norm(layer.attn_norm, at_.normed);
     linear(layer.qkv, at_.normed, at_.qkv);
     split_heads(layer);
     write(number);
-    const bool last = number + 1 == model_.layers.size();
-    if (last && step_.num_wanted == 0) return;
+    const bool last = number + 1 == step_.last;
+    if (last && step_.num_wanted == 0) return narrow(0);
     attend(number);
-    if (last) keep_wanted(layer);
+    if (last) narrow((int64_t)layer.heads * layer.head_dim);
     linear(layer.o, at_.attended, at_.delta);
     pending_ = after(layer.post_attn_norm);
     norm(layer.mlp_norm, at_.normed);
@@ -156,16 +179,18 @@ class Pass {
     }
   }
 
-  // From here on nobody looks at the other rows. `wanted` ascends, so rows only move towards the front.
-  void keep_wanted(const DecoderLayer& layer) {
-    const int64_t width = model_.width(), heads_width = (int64_t)layer.heads * layer.head_dim;
-    for (int64_t i = 0; i < step_.num_wanted; i++) {
-      const int64_t row = step_.wanted[i];
-      std::memmove(at_.x + i * width, at_.x + row * width, (size_t)width * sizeof(float));
-      std::memmove(at_.attended + i * heads_width, at_.attended + row * heads_width,
-                   (size_t)heads_width * sizeof(float));
-    }
+  // From here on nobody looks at the other rows, of x and of what attention gave (width 0: nothing yet).
+  void narrow(int64_t attended_width) {
+    if (step_.num_wanted == rows_) return;
+    keep_wanted(at_.x, model_.width());
+    keep_wanted(at_.attended, attended_width);
     rows_ = step_.num_wanted;
+  }
+
+  // `wanted` ascends, so rows only move towards the front.
+  void keep_wanted(float* values, int64_t width) const {
+    for (int64_t i = 0; i < step_.num_wanted; i++)
+      std::memmove(values + i * width, values + step_.wanted[i] * width, (size_t)width * sizeof(float));
   }
 
   const DecoderModel& model_;
@@ -183,6 +208,10 @@ class Pass {
 
 bool all_below(const int64_t* index, int64_t count, int64_t end) {
   return std::all_of(index, index + count, [end](int64_t i) { return 0 <= i && i < end; });
+}
+
+bool ascend(const int64_t* index, int64_t count) {
+  return std::adjacent_find(index, index + count, std::greater_equal<int64_t>()) == index + count;
 }
 
 bool holds(const std::vector<const BoundPart*>& parts, const LayerKv::Place& place, const DecoderLayer& layer) {
@@ -207,13 +236,19 @@ const char* find_kv_fault(const DecoderLayer& layer, const LayerKv& kv, const De
 }  // namespace
 
 const char* find_fault(const DecoderModel& model, const DecoderStep& step) {
-  if (!all_below(step.tokens, step.rows.rows, model.embed.outputs)) return "a token is outside of the vocabulary";
-  if (!all_below(step.wanted, step.num_wanted, step.rows.rows)) return "a row is wanted that is not there";
-  if (!std::is_sorted(step.wanted, step.wanted + step.num_wanted)) return "wanted rows must ascend";
+  if (step.tokens && !all_below(step.tokens, step.rows.rows, model.embed.outputs))
+    return "a token is outside of the vocabulary";
+  if (step.wanted) {
+    if (!all_below(step.wanted, step.num_wanted, step.rows.rows)) return "a row is wanted that is not there";
+    if (!ascend(step.wanted, step.num_wanted)) return "wanted rows must ascend";
+  }
+  const int64_t layers = (int64_t)model.layers.size();
+  if (step.first < 0 || step.first > step.last || step.last > layers) return "there are no such layers";
+  if (step.first == step.last) return nullptr;
   if (step.kv->size() != model.layers.size()) return "the plan is for another number of layers";
   const int32_t* positions = step.rows.positions;
   const int64_t end = step.rows.rows ? *std::max_element(positions, positions + step.rows.rows) + 1LL : 0;
-  for (size_t n = 0; n < model.layers.size(); n++) {
+  for (int64_t n = step.first; n < step.last; n++) {
     const DecoderLayer& layer = model.layers[n];
     if (layer.rope < 0 || layer.rope >= (int64_t)step.ropes.size()) return "a layer's RoPE table is missing";
     const RopeTable& table = step.ropes[layer.rope];
@@ -225,12 +260,6 @@ const char* find_fault(const DecoderModel& model, const DecoderStep& step) {
 
 void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state) {
   Pass(model, step, state).run();
-}
-
-void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state) {
-  state.clock.measure(Operator::head, [&] {
-    KV_PICK(linear_kernels, model.isa).linear(linear_args(model, model.head, hidden, rows, logits));
-  });
 }
 
 }  // namespace kvloom

@@ -1,12 +1,13 @@
-// A decoder as data, and one step through all of its layers in one call: what kvloom/model/decoder.py and layers.py
+// A decoder as data, and one pass through a range of its layers in one call: what kvloom/model/decoder.py and layers.py
 // say operator by operator, with the same kernels in the same order, and therefore with the same bits.
 //
 //     x = embed(tokens)
 //     each layer   x += post_attn_norm(o(attend(heads(qkv(attn_norm(x))))))
 //                  x += post_mlp_norm(down(act(gate) * up)),  [gate | up] = gate_up(mlp_norm(x))
-//     hidden = norm(x)
+//     logits = head(norm(x))
 //
-// A norm whose weight is null is left out. An addition waits for the norm that reads its sum, which makes it.
+// A pass comes in with tokens or with x, and leaves with x or with logits. A norm whose weight is null is left out. An
+// addition waits for the norm that reads its sum, which makes it; or for the end of the pass.
 #pragma once
 
 #include <cstdint>
@@ -75,17 +76,20 @@ struct BoundPart {
   const int32_t *row_pages = nullptr, *row_slots = nullptr;
 };
 
+// One pass, for the rows of a step.
 struct DecoderStep {
-  const int64_t* tokens;  // [rows]
-  Rows rows;
+  const int64_t* tokens = nullptr;  // [rows], or null: x comes in
+  const float* x_in = nullptr;      // [rows, width]: what goes into layer `first`
+  Rows rows = {};
   std::vector<const BoundPart*> parts;
-  const std::vector<LayerKv>* kv;  // one per layer
+  const std::vector<LayerKv>* kv = nullptr;  // one per layer of the model
   std::vector<RopeTable> ropes;
-  const int64_t* wanted;  // rows whose hidden state is asked for
-  int64_t num_wanted;
-  float* hidden;       // [num_wanted, width], or null
-  float* logits;       // [num_wanted, vocabulary], or null
-  int64_t* likeliest;  // [num_wanted], where each row's largest logit is; null without logits
+  int64_t first = 0, last = 0;      // layers [first, last)
+  const int64_t* wanted = nullptr;  // rows that go on, ascending; null: all, or none. KV is written for every row.
+  int64_t num_wanted = 0;
+  float* x_out = nullptr;        // [num_wanted, width]: what comes out of layer `last - 1`; or null
+  float* logits = nullptr;       // [num_wanted, vocabulary], or null
+  int64_t* likeliest = nullptr;  // [num_wanted], where each row's largest logit is; or null
 };
 
 // Running memory of a decoder: one step at a time.
@@ -98,10 +102,7 @@ struct DecoderState {
 // What does not fit in a step, or null. run_decoder trusts what passed here, and writes nothing before.
 const char* find_fault(const DecoderModel& model, const DecoderStep& step);
 
-// The step's KV is written; the wanted rows after the final norm are in hidden, their logits in logits.
+// The KV of those layers is written for all rows; what is asked for is there for the wanted ones.
 void run_decoder(const DecoderModel& model, const DecoderStep& step, DecoderState& state);
-
-// logits [rows, vocabulary] of hidden [rows, width].
-void run_head(const DecoderModel& model, const float* hidden, int64_t rows, float* logits, DecoderState& state);
 
 }  // namespace kvloom

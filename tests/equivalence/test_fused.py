@@ -77,7 +77,7 @@ def apart(model: Decoder) -> Decoder:
 
 
 def again(model: Decoder, blocks: tuple[Block, ...]) -> FusedDecoder | None:
-    return fuse(model.spec, model.embed, model.head, blocks, model.norm, model.ropes, threads=1)
+    return fuse(model.spec, model.embedding, model.head, blocks, model.norm, model.ropes, threads=1)
 
 
 @pytest.mark.parametrize("chunks", [[LENGTH], CHUNKS], ids=["whole", "chunked"])
@@ -233,7 +233,7 @@ def test_mlps_of_mixed_weights(
 ) -> None:
     """Gated panel by panel or all at once, the bits are the same: over several blocks of rows, and for one row."""
     monkeypatch.setenv("KVLOOM_ISA", isa)
-    width = long_model.embed.cols
+    width = long_model.embedding.cols
     gate, up = (random_weight(kind, hidden, width) for kind in kinds[:2])
     for gated in (ops.silu_mul, ops.gelu_tanh_mul):
         mlp = GatedMlp(

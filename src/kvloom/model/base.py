@@ -30,10 +30,18 @@ class Scores:
 
 
 class Model(Protocol):
-    """A causal language model. Pure function of its inputs and the pages that ``attend`` holds."""
+    """A causal language model. Pure function of its inputs and the pages that ``attend`` holds.
+
+    It runs in layer ranges: ``embed``, then ``run`` over ``range(0, a)``, ``range(a, b)`` ..., then ``logits``. What
+    goes from one to the next is ``x``, the residual stream, float32 (rows, width). Every cut into ranges has the same
+    bits, and row r's bits depend on row r only. ``forward`` and ``scores`` do the same in one go.
+    """
 
     @property
-    def kv_map(self) -> KvMap: ...
+    def kv_map(self) -> KvMap:
+        """Has one entry per layer."""
+        ...
+
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -46,18 +54,27 @@ class Model(Protocol):
         """Hex SHA-256 of the weights' content and of the settings they run with (RoPE too): equal ids may share KV."""
         ...
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
-        """Run the layers over the step's rows; return hidden states after the final norm, float32 (R, width).
+    def embed(self, tokens_T: Indices) -> Floats:
+        """``x_TC`` as it goes into layer 0. ``tokens_T`` is int64."""
+        ...
 
-        ``tokens_T`` is int64. Positions are ``plan.positions_T``. ``wanted_R``: the rows asked for, ascending, int64;
-        None asks for all. The KV of all rows is written, in the pages that ``attend`` holds.
+    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
+        """``x_RC`` as it comes out of the last of ``layers``, which are contiguous. ``x_TC`` stays as it is.
+
+        Positions are ``plan.positions_T``. These layers' KV of all rows is written, in the pages that ``attend`` holds.
+        ``rows_R``: rows that go on, ascending, int64; None: all. A later range then takes ``narrowed(plan, rows_R)``,
+        and writes no KV of the others. No layers: ``x_TC``, or those rows of it.
         """
         ...
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
-        """``logits`` of ``forward``, in one go: what a step needs unless somebody asks for hidden states."""
+    def logits(self, x_RC: Floats) -> Logits:
+        """Vocabulary logits, float32 (R, vocab_size): final norm and head over what came out of any layer."""
         ...
 
-    def logits(self, hidden_RC: Floats) -> Logits:
-        """Vocabulary logits of chosen rows, float32 (R, vocab_size). Row r's bits depend on row r only."""
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+        """``embed``, and ``run`` over all layers."""
+        ...
+
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
+        """``forward`` and ``logits``: what a step needs unless somebody asks for more."""
         ...

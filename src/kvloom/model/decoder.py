@@ -1,4 +1,4 @@
-"""A causal decoder: embed, run the blocks, norm. The one implementation of ``model.base.Model``."""
+"""A causal decoder: embed, run the blocks, norm and head. The one implementation of ``model.base.Model``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
+from kvloom.errors import InternalError
 from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
@@ -31,12 +32,16 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoder:
-    """``embed`` and ``head`` hold one Weight when they are tied. ``fused``: all layers in one call, if possible."""
+    """``embedding`` and ``head`` hold one Weight when they are tied.
+
+    ``fused``: a range of layers in one call, if possible. What it does is spelled out here, operator by operator; the
+    two are equal bit for bit.
+    """
 
     spec: ModelSpec
     weights_id: str
     kv_map: KvMap
-    embed: Weight
+    embedding: Weight
     blocks: tuple[Block, ...]
     ropes: tuple[RopeTable, ...]
     norm: Norm
@@ -52,28 +57,40 @@ class Decoder:
     def context_length(self) -> int:
         return self.spec.context_length
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
-        if self.fused is None or not isinstance(attend, CpuAttend):
-            return self.op_by_op(tokens_T, plan, attend, wanted_R)
-        rows_R = np.arange(plan.num_rows) if wanted_R is None else wanted_R
-        return self.fused.hidden(tokens_T, attend.bind(plan), rows_R)
-
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices) -> Scores:
-        if self.fused is not None and isinstance(attend, CpuAttend):
-            return self.fused.scores(tokens_T, attend.bind(plan), wanted_R)
-        return Scores.of(self.logits(self.op_by_op(tokens_T, plan, attend, wanted_R)))
-
-    def op_by_op(self, tokens_T: Indices, plan: Plan, attend: Attend, wanted_R: Indices | None = None) -> Floats:
-        """``forward``, spelled out: what the fused layers must equal bit for bit."""
-        for table in self.ropes:
-            table.cover(int(plan.positions_T.max()))
-        x_TC = self.embed.gather(tokens_T, threads=self.threads)
+    def embed(self, tokens_T: Indices) -> Floats:
+        if self.fused is not None:
+            return self.fused.embed(tokens_T)
+        x_TC = self.embedding.gather(tokens_T, threads=self.threads)
         if self.spec.embed_scale != 1.0:
             x_TC *= np.float32(self.spec.embed_scale)
-        step = Step(plan, attend)
-        for layer, block in enumerate(self.blocks):
-            x_TC = block(x_TC, step, layer)
-        return self.norm(x_TC if wanted_R is None else x_TC[wanted_R])
+        return x_TC
+
+    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
+        if layers.step != 1 or not 0 <= layers.start <= layers.stop <= len(self.blocks):
+            raise InternalError(f"{layers} of a model with {len(self.blocks)} layers")
+        if self.fused is not None and isinstance(attend, CpuAttend):
+            return self.fused.run(x_TC, attend.bind(plan), layers, _rows(plan, rows_R))
+        for table in self.ropes:
+            table.cover(int(plan.positions_T.max(initial=0)))
+        x_TC, step = x_TC.copy(), Step(plan, attend)
+        for layer in layers:
+            x_TC = self.blocks[layer](x_TC, step, layer)
+        return x_TC if rows_R is None else x_TC[rows_R]
+
+    def logits(self, x_RC: Floats) -> Logits:
+        if self.fused is not None:
+            return self.fused.logits(x_RC)
+        return self.head(self.norm(np.ascontiguousarray(x_RC)))
+
+    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+        if self.fused is not None and isinstance(attend, CpuAttend):
+            return self.fused.forward(tokens_T, attend.bind(plan), _rows(plan, rows_R))
+        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R)
+
+    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
+        if self.fused is not None and isinstance(attend, CpuAttend):
+            return self.fused.scores(tokens_T, attend.bind(plan), rows_R)
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R)))
 
     def operator_seconds(self) -> dict[str, float]:
         """Seconds that fused layers have spent so far, by operator. Empty when they run op by op."""
@@ -83,7 +100,6 @@ class Decoder:
         """KV bytes that the attention of fused layers has read so far; what a step shares counts once. 0 op by op."""
         return 0 if self.fused is None else self.fused.kernel.kv_bytes_read()
 
-    def logits(self, hidden_RC: Floats) -> Logits:
-        if self.fused is not None:
-            return self.fused.logits(hidden_RC)
-        return self.head(np.ascontiguousarray(hidden_RC))
+
+def _rows(plan: Plan, rows_R: Indices | None) -> Indices:
+    return np.arange(plan.num_rows) if rows_R is None else rows_R

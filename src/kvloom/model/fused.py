@@ -1,8 +1,8 @@
-"""All layers of a step in one call to C++: the same kernels in the same order as op by op, hence the same bits.
+"""A range of layers in one call to C++: the same kernels in the same order as op by op, hence the same bits.
 
 A model whose blocks all say what they are made of (``Block.parts``) is described to the kernels once, when it is
 loaded; a step then passes a handful of addresses. Reasons: 300 calls from Python cost milliseconds per token, and
-values between two operators stay in memory that is reused.
+values between two operators stay in memory that is reused. A whole step, from tokens to scores, is one call too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TypeVar
 import numpy as np
 
 from kvloom import _kernels
-from kvloom.arrays import Floats, contiguous_address, vector_address
+from kvloom.arrays import Floats, vector_address
 from kvloom.attend.cpu import BoundPlan
 from kvloom.attend.plan import LayerPlan
 from kvloom.errors import InternalError
 from kvloom.model import ops
-from kvloom.model.base import Indices, Scores
+from kvloom.model.base import Indices, Logits, Scores
 from kvloom.model.layers import Block, BlockParts, GatedMul, Norm, Projection
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
@@ -35,7 +35,7 @@ _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 class FusedDecoder:
     """Runs what ``parts`` and the other weights describe. They are kept here, since the kernels know addresses only."""
 
-    embed: Weight
+    embedding: Weight
     head: Projection
     parts: tuple[BlockParts, ...]
     norm: Norm
@@ -44,43 +44,53 @@ class FusedDecoder:
     _layers: tuple[LayerPlan, ...] = ()
     _kv: _kernels.KvPlaces = field(default_factory=_kernels.KvPlaces)
 
-    def hidden(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Floats:
-        """Hidden states of the wanted rows, float32 (R, width)."""
-        hidden_RC = np.empty((wanted_R.size, self.embed.cols), np.float32)
-        self._run(self.kernel.hidden, tokens_T, bound, wanted_R, hidden_RC)
-        return hidden_RC
+    def embed(self, tokens_T: Indices) -> Floats:
+        """See ``Model.embed``."""
+        x_TC = self._residual(tokens_T.size)
+        _call(self.kernel.embed, tokens_T, x_TC)
+        return x_TC
 
-    def scores(self, tokens_T: Indices, bound: BoundPlan, wanted_R: Indices) -> Scores:
-        """Vocabulary logits of the wanted rows."""
-        logits_RV = np.empty((wanted_R.size, self.head.weight.rows), np.float32)
-        return Scores(logits_RV, self._run(self.kernel.scores, tokens_T, bound, wanted_R, logits_RV))
+    def run(self, x_TC: Floats, bound: BoundPlan, layers: range, rows_R: Indices) -> Floats:
+        """See ``Model.run``."""
+        x_RC = self._residual(rows_R.size)
+        self._run(self.kernel.run, np.ascontiguousarray(x_TC), bound, rows_R, x_RC, layers.start, layers.stop)
+        return x_RC
 
-    def logits(self, hidden_RC: Floats) -> Floats:
-        """Vocabulary logits, float32 (R, vocabulary)."""
-        rows, width = hidden_RC.shape
-        weight = self.head.weight
-        assert width == weight.cols, f"{width} features meet a matrix of {weight.cols} columns"
-        hidden_RC = np.ascontiguousarray(hidden_RC)
-        logits_RV = np.empty((rows, weight.rows), np.float32)
-        self.kernel.logits(contiguous_address(hidden_RC), rows, logits_RV.ctypes.data)
+    def forward(self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices) -> Floats:
+        """See ``Model.forward``."""
+        x_RC = self._residual(rows_R.size)
+        self._run(self.kernel.forward, tokens_T, bound, rows_R, x_RC)
+        return x_RC
+
+    def scores(self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices) -> Scores:
+        """See ``Model.scores``."""
+        logits_RV = np.empty((rows_R.size, self.head.weight.rows), np.float32)
+        return Scores(logits_RV, self._run(self.kernel.scores, tokens_T, bound, rows_R, logits_RV))
+
+    def logits(self, x_RC: Floats) -> Logits:
+        """See ``Model.logits``."""
+        logits_RV = np.empty((len(x_RC), self.head.weight.rows), np.float32)
+        _call(self.kernel.logits, np.ascontiguousarray(x_RC), logits_RV)
         return logits_RV
+
+    def _residual(self, rows: int) -> Floats:
+        return np.empty((rows, self.embedding.cols), np.float32)
 
     def _run(
         self,
         kernel: Callable[..., Found],
-        tokens_T: Indices,
+        entering: Indices | Floats,
         bound: BoundPlan,
-        wanted_R: Indices,
+        rows_R: Indices,
         out: Floats,
+        *layers: int,
     ) -> Found:
         last = _kernels.last_position(bound.rows)
         for table in self.ropes:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
-        try:
-            return kernel(tokens_T, bound.rows, bound.parts, self._places(bound.plan.layers), ropes, wanted_R, out)
-        except (TypeError, ValueError) as error:
-            raise InternalError(f"the step does not suit the model: {error}") from None
+        kv = self._places(bound.plan.layers)
+        return _call(kernel, entering, bound.rows, bound.parts, kv, ropes, rows_R, out, *layers)
 
     def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
         """An engine's plans all share one tuple of layers."""
@@ -92,9 +102,16 @@ class FusedDecoder:
         return self._kv
 
 
+def _call(kernel: Callable[..., Found], *arguments: object) -> Found:
+    try:
+        return kernel(*arguments)
+    except (TypeError, ValueError) as error:
+        raise InternalError(f"the step does not suit the model: {error}") from None
+
+
 def fuse(
     spec: ModelSpec,
-    embed: Weight,
+    embedding: Weight,
     head: Projection,
     blocks: Sequence[Block],
     norm: Norm,
@@ -106,15 +123,15 @@ def fuse(
     if len(parts) < len(blocks):
         return None
     kernel = _kernels.Decoder(
-        _matrix(embed, None, "float32"),
-        _projection(head, embed.cols, head.weight.rows),
+        _matrix(embedding, None, "float32"),
+        _projection(head, embedding.cols, head.weight.rows),
         spec.embed_scale,
-        _norm_weight(norm, embed.cols),
+        _norm_weight(norm, embedding.cols),
         threads,
     )
     for part in parts:
-        kernel.add_layer(_layer(part, embed.cols, ropes))
-    return FusedDecoder(embed, head, tuple(parts), norm, ropes, kernel)
+        kernel.add_layer(_layer(part, embedding.cols, ropes))
+    return FusedDecoder(embedding, head, tuple(parts), norm, ropes, kernel)
 
 
 def _layer(parts: BlockParts, width: int, ropes: tuple[RopeTable, ...]) -> _kernels.DecoderLayer:

@@ -61,7 +61,7 @@ def _load(manifest: Manifest, threads: int, activations: Activations) -> Model:
         spec=spec,
         weights_id=_with_activations(manifest.weights_id, activations),
         kv_map=kv_map_of(spec),
-        embed=embed,
+        embedding=embed,
         blocks=blocks,
         ropes=ropes,
         norm=norm,
