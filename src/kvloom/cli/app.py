@@ -119,6 +119,6 @@ app.add_typer(bench_app)
 
 
 def _sampling(max_tokens: int | None, temperature: float, top_p: float, top_k: int) -> SamplingParams:
-    from kvloom.engine.params import SamplingParams
+    from kvloom.engine.params import SamplingParams, some_tokens
 
-    return SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+    return SamplingParams(max_tokens=some_tokens(max_tokens), temperature=temperature, top_p=top_p, top_k=top_k)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
+from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be, unsupported
 
@@ -149,9 +149,7 @@ class ChatRequest(_Request):
     def params(self) -> SamplingParams:
         """Raises ParamsError. Without a limit the answer may fill the context."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        if limit is not None and limit < 1:
-            raise ParamsError(f"max_tokens must be a whole number at least 1, got {limit}", param="max_tokens")
-        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+        return self._params(max_tokens=some_tokens(limit), logprobs=(self.top_logprobs or 0) if self.logprobs else None)
 
 
 class CompletionRequest(_Request):
