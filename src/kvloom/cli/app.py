@@ -142,8 +142,9 @@ app.add_typer(bench_app)
 
 def _sampling(**flags: float | None) -> dict[str, Any]:
     """The flags that were given, checked before a model is loaded."""
-    from kvloom.engine.params import SamplingParams
+    from kvloom.engine.params import SamplingParams, some_tokens
 
     asked: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    some_tokens(asked.get("max_tokens"))
     SamplingParams(**asked)
     return asked

@@ -104,6 +104,13 @@ class SamplingParams:
         return self.logit_bias or {}
 
 
+def some_tokens(max_tokens: int | None) -> int | None:
+    """``max_tokens`` where an answer is expected. Raises ParamsError when there could be none."""
+    if max_tokens is not None:
+        _whole("max_tokens", max_tokens, 1, None)
+    return max_tokens
+
+
 def _sequence(name: str, value: object) -> tuple[Any, ...]:
     if value is None:
         return ()

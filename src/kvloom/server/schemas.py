@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from kvloom.engine.defaults import SamplingDefaults
-from kvloom.engine.params import MAX_LOGPROBS, SamplingParams
+from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
 from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
@@ -186,9 +186,7 @@ class ChatRequest(_Request):
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        if limit is not None and limit < 1:
-            raise ParamsError(f"max_tokens must be a whole number at least 1, got {limit}", param="max_tokens")
-        more: Json = {} if limit is None else {"max_tokens": limit}
+        more: Json = {} if limit is None else {"max_tokens": some_tokens(limit)}
         return self._params(defaults, logprobs=(self.top_logprobs or 0) if self.logprobs else None, **more)
 
 
