@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 import unicodedata
@@ -36,7 +35,7 @@ def test_other_threads_run_while_a_large_text_is_tokenized() -> None:
     thread = threading.Thread(target=tick)
     thread.start()
     started = time.perf_counter()
-    TOKENIZER.encode(TEXT * 40_000)
+    TOKENIZER.encode(TEXT * 15_000)
     took = time.perf_counter() - started
     done.set()
     thread.join()
@@ -138,10 +137,12 @@ def test_white_space_that_a_token_swallows(side: str) -> None:
 def test_composing_shrinks_a_text_by_less_than_we_say() -> None:
     """The longest way to write each composed character, from Unicode's own tables."""
     ways: dict[str, int] = defaultdict(int)
-    for code in range(sys.maxunicode + 1):
-        if not 0xD800 <= code < 0xE000:
-            apart = unicodedata.normalize("NFD", chr(code))
-            ways[apart] = max(ways[apart], len(chr(code).encode()))
+    for letter in map(chr, [*range(0xD800), *range(0xE000, 0x30000)]):  # nothing above is composed of anything
+        apart = unicodedata.normalize("NFD", letter)
+        if apart != letter:
+            ways[apart] = max(ways[apart], len(letter.encode()))
+    for letter in set("".join(ways)):
+        ways[letter] = max(ways[letter], len(letter.encode()))
 
     @cache
     def longest(apart: str) -> int:
