@@ -52,15 +52,14 @@ void join(const AttendCall& call, int64_t row, int32_t head, float* states) {
 // Merges the partials of all chunks of an item into `state`.
 void fold_chunks(const AttendCall& call, const Item& item, const Item* next, ChunkPass& pass, const State& state,
                  const State& partial) {
-  const int32_t* row_ids = call.work.row_ids + item.row_begin;
   for (int32_t r = 0; r < pass.rows(); r++) state.m[r] = empty, state.l[r] = 0.0f;
   for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
     Cells chunk;
     gather(call, item, c, next, chunk);
     if (c == item.chunk_begin)
-      pass.run(chunk, call.rows.positions, row_ids, state);
+      pass.run(chunk, state);
     else
-      pass.add(chunk, call.rows.positions, row_ids, state, partial);
+      pass.add(chunk, state, partial);
   }
 }
 
@@ -69,8 +68,7 @@ void store_chunks(const AttendCall& call, const Item& item, const Item* next, Ch
     Cells chunk;
     gather(call, item, c, next, chunk);
     const int64_t place = item.state + (c - item.chunk_begin) * (int64_t)pass.rows();
-    pass.run(chunk, call.rows.positions, call.work.row_ids + item.row_begin,
-             stored_state(call, states, place, pass.rows()));
+    pass.run(chunk, stored_state(call, states, place, pass.rows()));
   }
 }
 

@@ -5,6 +5,8 @@
 // by 0.
 #pragma once
 
+#include <algorithm>
+
 #include "attend_cells.h"
 #include "attend_micro.h"
 #include "attend_state.h"
@@ -13,6 +15,7 @@ namespace kvloom {
 namespace KV_ISA {
 
 constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
+constexpr int max_runs = 2 * chunk_pages;
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
@@ -42,6 +45,14 @@ struct Desk {
   }
 };
 
+static inline void rotate(float* x, const float* cos, const float* sin, int64_t half) {
+  for (int64_t i = 0; i < half; i++) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cos[i] - b * sin[i];
+    x[i + half] = b * cos[i] + a * sin[i];
+  }
+}
+
 // Rows that go through the micro-kernels together, and the pages that some or all of them see.
 struct Group {
   int32_t first, count;
@@ -51,21 +62,25 @@ struct Group {
 class ChunkPass {
  public:
   ChunkPass(const AttendCall& call, const Item& item, const Desk& desk)
-      : part_(call.part), desk_(desk), heads_(call.q_heads / call.part.heads), rows_(item.row_count * heads_) {
+      : call_(call),
+        item_(item),
+        part_(call.part),
+        desk_(desk),
+        heads_(call.q_heads / call.part.heads),
+        rows_(item.row_count * heads_) {
     const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
     in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
     micro_ = in_place_ ? stored_ : &micro_for_decoded(part_.number);
-    for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(call, item, first);
+    for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(first);
   }
 
   int32_t rows() const { return rows_; }
 
-  // Fills `out` with the partial over `chunk` of rows at `positions[row_ids[...]]`; rows that see nothing get m =
-  // empty.
-  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& out) {
-    look(chunk, positions, row_ids);
+  // Fills `out` with the partial over `chunk` of the item's rows; those that see nothing get m = empty.
+  void run(const Cells& chunk, const State& out) {
+    look(chunk);
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       weigh(group, out);
@@ -74,9 +89,9 @@ class ChunkPass {
   }
 
   // Merges that partial into `sum`; `partial` is a place for it.
-  void add(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& sum,
-           const State& partial) {
-    look(chunk, positions, row_ids);
+  void add(const Cells& chunk, const State& sum, const State& partial) {
+    look(chunk);
+    if (!seen_) return;
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       weigh(group, partial);
@@ -91,15 +106,38 @@ class ChunkPass {
   }
 
  private:
-  // Query of row r: its k_dim components.
-  const float* query_of(const AttendCall& call, const Item& item, int32_t r) const {
-    const int64_t row = call.work.row_ids[item.row_begin + r / heads_];
-    return call.q + (row * call.q_heads + item.head * heads_ + r % heads_) * part_.k_dim;
+  int32_t row_of(int32_t i) const { return call_.work.row_ids[item_.row_begin + i]; }
+
+  // The list that a row reads. Called where there are rotations only: else nobody needs to know.
+  int64_t list_of(int32_t row) const {
+    const int32_t *begin = call_.rows.seq_rows, *end = begin + call_.rows.seqs + 1;
+    return part_.list_of((int32_t)(std::upper_bound(begin, end, row) - begin) - 1, call_.layer_slot, item_.head);
+  }
+
+  // Where row number i asks.
+  int64_t position_of(int32_t i) const {
+    const int64_t position = call_.rows.positions[row_of(i)];
+    return part_.list_turns ? position - part_.shift_of(list_of(row_of(i))) : position;
+  }
+
+  // Query number r: its k_dim components, turned, in the place `to`, where its list wants that.
+  const float* query_of(int32_t r, float* to) const {
+    const int32_t row = row_of(r / heads_);
+    const float* q = call_.q + ((int64_t)row * call_.q_heads + item_.head * heads_ + r % heads_) * part_.k_dim;
+    if (!part_.list_turns) return q;
+    const int64_t list = list_of(row);
+    if (part_.shift_of(list) == 0) return q;
+    std::memcpy(to, q, sizeof(float) * part_.k_dim);
+    const Rotations& rotations = part_.rotations;
+    const int64_t angle = (int64_t)part_.list_turns[list] * rotations.half;
+    rotate(to, rotations.cos + angle, rotations.sin + angle, rotations.half);
+    return to;
   }
 
   bool integers() const { return part_.number == Number::int16; }
 
-  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step.
+  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step. `to` may
+  // be where it is.
   int32_t prepare(const float* q, float scale, float* to) const {
     if (integers()) {
       const int32_t num_words = part_.k_dim / 2;
@@ -111,12 +149,12 @@ class ChunkPass {
   }
 
   // A group's queries go to where its inner loop reads them: one component of all rows after the other.
-  void pack_queries(const AttendCall& call, const Item& item, int32_t first) {
+  void pack_queries(int32_t first) {
     const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_, dim = part_.k_dim;
     float *to = desk_.q + first * dim, *rows = desk_.keys;  // nobody needs that place yet
     int32_t width = 0;
     for (int32_t r = 0; r < count; r++)
-      width = prepare(query_of(call, item, first + r), call.scale * log2_e, rows + r * dim);
+      width = prepare(query_of(first + r, rows + r * dim), call_.scale * log2_e, rows + r * dim);
     int32_t d = 0;
     for (; d + 4 <= width; d += 4) {
       int32_t r = 0;
@@ -133,11 +171,11 @@ class ChunkPass {
       for (int32_t r = 0; r < count; r++) std::memcpy(to + d * count + r, rows + r * dim + d, sizeof(float));
   }
 
-  void look(const Cells& chunk, const int32_t* positions, const int32_t* row_ids) {
+  void look(const Cells& chunk) {
     chunk_ = &chunk;
     seen_ = 0;
     for (int32_t i = 0; i < rows_ / heads_; i++) {
-      see(part_, chunk, positions[row_ids[i]], desk_.sights[i]);
+      see(part_, chunk, position_of(i), desk_.sights[i]);
       seen_ |= desk_.sights[i].any;
     }
     if (in_place_) return;
@@ -201,11 +239,11 @@ class ChunkPass {
 
   // What a row does not see of the pages that it sees in part.
   void hide(const Sight& sight, float* s) const {
-    if (part_.ragged) add_biases(sight.any, s);
+    if (part_.entries == Entries::labelled) add_biases(sight.any & chunk_->biased, s);
     for (uint32_t left = sight.any & ~sight.full; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      for (int j = 0; j < sight.lo[i]; j++) s[i * page_tokens + j] = empty;
-      for (int j = sight.hi[i]; j < page_tokens; j++) s[i * page_tokens + j] = empty;
+      for (uint32_t unseen = ~sight.entries[i] & all_entries; unseen; unseen &= unseen - 1)
+        s[i * page_tokens + __builtin_ctz(unseen)] = empty;
     }
   }
 
@@ -283,7 +321,7 @@ class ChunkPass {
 
   // The sums of weight x value. Entries of a page that not all rows of the group see go row by row.
   void mix(const Group& group, const State& state) const {
-    Run runs[chunk_pages];
+    Run runs[max_runs];
     int32_t count = 0;
     float* out = state.o + (int64_t)group.first * part_.v_dim;
     std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
@@ -293,39 +331,54 @@ class ChunkPass {
     };
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
+      if (count + page_tokens / 2 > max_runs) flush();
       if (group.full >> i & 1) {
         runs[count++] = whole_page(i);
         continue;
       }
-      int lo = 0, hi = page_tokens;  // what all rows see
-      for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++) {
-        const bool any = desk_.sights[n].any >> i & 1;
-        lo = any && desk_.sights[n].lo[i] > lo ? desk_.sights[n].lo[i] : lo;
-        hi = any && desk_.sights[n].hi[i] < hi ? desk_.sights[n].hi[i] : any ? hi : 0;
+      const uint32_t common = seen_by_all(group, i);
+      for (int begin = 0, end; begin < page_tokens; begin = end) {
+        end = stretch_end(common, begin);
+        if (common >> begin & 1) {
+          runs[count++] = part_of_page(i, begin, end);
+        } else {
+          flush();
+          mix_alone(group, i, begin, end, out);
+        }
       }
-      if (lo >= hi) lo = hi = page_tokens;
-      flush();
-      mix_alone(group, i, 0, lo, out);
-      if (lo < hi) runs[count++] = part_of_page(i, lo, hi);
-      flush();
-      mix_alone(group, i, hi, page_tokens, out);
     }
     flush();
+  }
+
+  uint32_t seen_by_all(const Group& group, int i) const {
+    uint32_t entries = all_entries;
+    for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++)
+      entries &= desk_.sights[n].entries[i];
+    return entries;
+  }
+
+  // Entries from `begin` up to there are all in `entries`, or none of them is.
+  static int stretch_end(uint32_t entries, int begin) {
+    const uint32_t others = (entries >> begin & 1 ? ~entries : entries) >> begin | 1u << (page_tokens - begin);
+    return begin + __builtin_ctz(others);
   }
 
   // Entries begin .. end of page i, as far as each row sees them.
   void mix_alone(const Group& group, int i, int begin, int end, float* out) const {
     for (int32_t r = group.first; r < group.first + group.count; r++) {
-      const Sight& sight = desk_.sights[r / heads_];
-      if (!(sight.any >> i & 1)) continue;
-      const int lo = sight.lo[i] > begin ? sight.lo[i] : begin, hi = sight.hi[i] < end ? sight.hi[i] : end;
-      if (lo >= hi) continue;
-      const Run run = part_of_page(i, lo, hi);
+      const uint32_t entries = sight_of(r).entries[i] & bits_below(end);
       const int64_t at = r - group.first;
-      micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
+      for (int first = begin, last; first < end; first = last) {
+        last = stretch_end(entries, first);
+        if (!(entries >> first & 1)) continue;
+        const Run run = part_of_page(i, first, last);
+        micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
+      }
     }
   }
 
+  const AttendCall& call_;
+  const Item& item_;
   const Part& part_;
   const Desk& desk_;
   const int32_t heads_, rows_;

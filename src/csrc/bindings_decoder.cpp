@@ -40,14 +40,8 @@ struct KvPlaces {
   std::vector<LayerKv> layers;
 };
 
-typedef std::vector<std::pair<int32_t, int32_t>> Places;
-
-void add_kv(KvPlaces& kv, const Places& reads, const Places& writes, float scale) {
-  LayerKv layer;
-  for (const auto& [part, slot] : reads) layer.reads.push_back({part, slot});
-  for (const auto& [part, slot] : writes) layer.writes.push_back({part, slot});
-  layer.scale = scale;
-  kv.layers.push_back(layer);
+void add_kv(KvPlaces& kv, int32_t group, int32_t slot, bool owns, float scale) {
+  kv.layers.push_back({group, slot, owns, scale});
 }
 
 class Decoder {
@@ -58,18 +52,18 @@ class Decoder {
 
   void add_layer(const DecoderLayer& layer) { model_.layers.push_back(layer); }
 
-  void hidden(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  void hidden(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
               const Ropes& ropes, const Indices& wanted, const Floats& out) {
     if (out.shape(1) != (size_t)model_.width()) throw nb::value_error("hidden states are as wide as the model");
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, out.data(), nullptr, nullptr);
+    run(tokens, rows, std::move(groups), kv, ropes, wanted, out, out.data(), nullptr, nullptr);
   }
 
   // Returns the likeliest token of each wanted row.
-  std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts,
+  std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups,
                               const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
     if (out.shape(1) != (size_t)model_.head.outputs) throw nb::value_error("logits are as wide as the vocabulary");
     std::vector<int64_t> likeliest(wanted.size());
-    run(tokens, rows, std::move(parts), kv, ropes, wanted, out, nullptr, out.data(), likeliest.data());
+    run(tokens, rows, std::move(groups), kv, ropes, wanted, out, nullptr, out.data(), likeliest.data());
     return likeliest;
   }
 
@@ -90,12 +84,12 @@ class Decoder {
   size_t workspace_bytes() const { return state_.workspace.bytes(); }
 
  private:
-  void run(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  void run(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
            const Ropes& ropes, const Indices& wanted, const Floats& out, float* hidden, float* logits,
            int64_t* likeliest) {
     if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
     if (out.shape(0) != wanted.size()) throw nb::value_error("there must be one result per wanted row");
-    DecoderStep step{tokens.data(),          rows,   std::move(parts), &kv.layers, {}, wanted.data(),
+    DecoderStep step{tokens.data(),          rows,   std::move(groups), &kv.layers, {}, wanted.data(),
                      (int64_t)wanted.size(), hidden, logits,           likeliest};
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
@@ -144,14 +138,14 @@ void bind_decoder(nb::module_& m) {
   m.def("decoder_layer", &decoder_layer, nb::kw_only(), "attn_norm"_a, "q_norm"_a, "k_norm"_a, "post_attn_norm"_a,
         "mlp_norm"_a, "post_mlp_norm"_a, "qkv"_a, "o"_a, "gate_up"_a, "down"_a, "gate"_a, "rope"_a, "heads"_a,
         "kv_heads"_a, "head_dim"_a);
-  nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "reads"_a, "writes"_a, "scale"_a);
+  nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "group"_a, "slot"_a, "owns"_a, "scale"_a);
   nb::class_<Decoder>(m, "Decoder")
       .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
            "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
       .def("add_layer", &Decoder::add_layer, "layer"_a)
-      .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("hidden", &Decoder::hidden, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
-      .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
       .def("logits", &Decoder::logits, "hidden"_a, "rows"_a, "logits"_a)
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")

@@ -11,10 +11,16 @@ constexpr int shared_rows = 64;  // sequences with more rows in the step gain no
 constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its chunks
 
 int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
-  return (int32_t)(std::lower_bound(part.page_marks + begin, part.page_marks + end, start,
-                                    [](int32_t mark, int64_t wanted) { return mark < wanted; }) -
-                   part.page_marks);
+  return (int32_t)(std::lower_bound(part.page_starts + begin, part.page_starts + end, start,
+                                    [](int32_t first, int64_t wanted) { return first < wanted; }) -
+                   part.page_starts);
 }
+
+// A list, and how far that of the next head or layer slot lies behind it: see Chunk.
+struct List {
+  int64_t index;
+  int32_t step;
+};
 
 // Rows row_begin .. row_end of the row ids, over chunks chunk_begin .. chunk_end.
 struct Tile {
@@ -77,20 +83,22 @@ class Cutter {
 
  private:
   // A tile over all pages of a list that some of the rows may see.
-  Tile place(int64_t list, int32_t row_begin, int32_t row_end) {
+  Tile place(const List& list, int32_t row_begin, int32_t row_end) {
     const int32_t first_id = (int32_t)out_.row_ids_.size(), first_chunk = (int32_t)out_.chunks_.size();
     for (int32_t row = row_begin; row < row_end; row++) out_.row_ids_.push_back(row);
-    int32_t begin = part_.page_lists[list], end = part_.page_lists[list + 1];
-    if (!part_.ragged) {
-      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - part_.window + 2 - page_tokens);
-      end = first_page_from(part_, begin, end, (int64_t)rows_.positions[row_end - 1] + 1);
+    int32_t begin = part_.list_bounds[list.index], end = part_.list_bounds[list.index + 1];
+    const bool aligned = part_.lists == Lists::by_sequence && part_.entries == Entries::contiguous;
+    if (aligned) {
+      const int64_t shift = part_.shift_of(list.index);
+      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - shift - part_.window + 2 - page_tokens);
+      end = first_page_from(part_, begin, end, rows_.positions[row_end - 1] - shift + 1);
     }
     while (begin < end) {
-      const int32_t stop =
-          part_.ragged ? std::min(begin + chunk_pages, end)
-                       : first_page_from(part_, begin, std::min(begin + chunk_pages, end),
-                                         (part_.page_marks[begin] / chunk_positions + 1) * (int64_t)chunk_positions);
-      out_.chunks_.push_back({begin, stop});
+      int32_t stop = std::min(begin + chunk_pages, end);
+      if (aligned)
+        stop = first_page_from(part_, begin, stop,
+                               (part_.page_starts[begin] / chunk_positions + 1) * (int64_t)chunk_positions);
+      out_.chunks_.push_back({begin, stop, list.step});
       begin = stop;
     }
     return {first_id, (int32_t)out_.row_ids_.size(), first_chunk, (int32_t)out_.chunks_.size()};
@@ -118,13 +126,25 @@ class Cutter {
   int compare(const Tile& a, const Tile& b, int32_t depth) const {
     if (a.chunks() <= depth || b.chunks() <= depth) return (a.chunks() > depth) - (b.chunks() > depth);
     const Chunk &x = out_.chunks_[a.chunk_begin + depth], &y = out_.chunks_[b.chunk_begin + depth];
-    const int32_t count = x.page_end - x.page_begin, other = y.page_end - y.page_begin;
-    if (count != other) return count < other ? -1 : 1;
-    if (const int found = order(part_.page_ids + x.page_begin, part_.page_ids + y.page_begin, count)) return found;
-    return order(part_.page_marks + x.page_begin, part_.page_marks + y.page_begin, count);
+    if (x.count() != y.count()) return x.count() < y.count() ? -1 : 1;
+    const int32_t lists = x.list_step || y.list_step ? part_.slots * part_.heads : 1;
+    for (int32_t n = 0; n < lists; n++)
+      if (const int found = order(x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step,
+                                  x.count()))
+        return found;
+    return 0;
   }
 
-  static int order(const int32_t* a, const int32_t* b, int32_t count) {
+  // The same of `count` pages from `a` and from `b` on.
+  int order(int64_t a, int64_t b, int32_t count) const {
+    if (const int found = order(part_.page_ids + a, part_.page_ids + b, count)) return found;
+    if (part_.page_starts)
+      if (const int found = order(part_.page_starts + a, part_.page_starts + b, count)) return found;
+    return part_.page_masks ? order(part_.page_masks + a, part_.page_masks + b, count) : 0;
+  }
+
+  template <class Number>
+  static int order(const Number* a, const Number* b, int32_t count) {
     const auto differ = std::mismatch(a, a + count, b);
     return differ.first == a + count ? 0 : *differ.first < *differ.second ? -1 : 1;
   }
@@ -167,7 +187,7 @@ class Cutter {
 
   int64_t pages(int32_t chunk_begin, int32_t chunk_end) const {
     int64_t count = 0;
-    for (int32_t c = chunk_begin; c < chunk_end; c++) count += out_.chunks_[c].page_end - out_.chunks_[c].page_begin;
+    for (int32_t c = chunk_begin; c < chunk_end; c++) count += out_.chunks_[c].count();
     return count;
   }
   int64_t cost(const Tile& tile) const {
@@ -240,11 +260,15 @@ Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32
   join_sources_.resize((size_t)rows.rows * part.heads + 1);
   join_items_.resize((size_t)rows.rows * part.heads);
   Cutter cutter(*this, rows, part, q_heads / part.heads, threads);
-  if (!part.ragged) {
-    cutter.cut(0, part.heads, [](int32_t b) { return b; });
+  if (part.even) {
+    cutter.cut(0, part.heads, [&](int32_t b) {
+      const int64_t list = part.list_of(b, 0, 0);
+      const bool one = part.lists == Lists::by_sequence;
+      return List{list, one ? 0 : part.list_bounds[list + 1] - part.list_bounds[list]};
+    });
   } else {
     for (int32_t head = 0; head < part.heads; head++)
-      cutter.cut(head, head + 1, [&](int32_t b) { return ((int64_t)layer_slot * rows.seqs + b) * part.heads + head; });
+      cutter.cut(head, head + 1, [&](int32_t b) { return List{part.list_of(b, layer_slot, head), 0}; });
   }
   cutter.settle();
 }

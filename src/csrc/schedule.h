@@ -11,7 +11,7 @@ namespace kvloom {
 
 class Schedule {
  public:
-  // `layer_slot` matters for ragged parts only: their lists differ from layer to layer.
+  // For a layer slot, or for all of them: see schedule_slot.
   Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads);
 
   Work work() const;
@@ -35,5 +35,11 @@ class Schedule {
   int32_t q_heads_;
   const int32_t *positions_, *page_ids_;
 };
+
+// The layer slot whose schedule serves `layer_slot`: the first one, unless lists are of different length from layer to
+// layer.
+inline int32_t schedule_slot(const Part& part, int32_t layer_slot) {
+  return part.even ? 0 : layer_slot;
+}
 
 }  // namespace kvloom

@@ -1,6 +1,7 @@
 // The cut of attention into work, as kernels read it: plain arrays. Schedule (schedule.h) makes and owns them.
 //
-//     chunk    what one softmax partial covers: 256 positions counted from 0 (dense), or 16 pages of a list (ragged)
+//     chunk    what one softmax partial covers: 256 positions counted from 0 where a sequence has one list of contiguous
+//              pages, else 16 pages of a list counted from its first
 //     tile     query rows that go over the same chunks together
 //     item     (KV head, tile, some chunks)
 //     share    items that one thread takes at once: it knows early what comes next, and fetches it
@@ -17,9 +18,11 @@ constexpr int page_tokens = 16;
 constexpr int chunk_pages = 16;
 constexpr int chunk_positions = chunk_pages * page_tokens;
 
-// Pages page_begin .. page_end of Part::page_ids, chunk_pages at most.
+// Pages page_begin .. page_end of Part::page_ids, chunk_pages at most, for the first layer slot and head. Those of the
+// following ones lie `list_step` further each, where they have lists of their own.
 struct Chunk {
-  int32_t page_begin, page_end;
+  int32_t page_begin, page_end, list_step;
+  int32_t count() const { return page_end - page_begin; }
 };
 
 // What becomes of the partials of an item's chunks.

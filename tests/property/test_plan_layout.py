@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.attend.builder import Rows, build_plan
-from kvloom.attend.plan import NO_PAGE, LayerPlan
+from kvloom.attend.plan import NO_PAGE, BySequence, Contiguous, LayerPlan
 from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
@@ -15,7 +15,7 @@ from kvloom.segment import PageId, Span, SpanSet
 
 FULL = PageFormat("full", (0,), 1, 16, 16, "float16")
 NEAR = PageFormat("window", (1,), 1, 16, 16, "float16")
-LAYERS = (LayerPlan(((0, 0),), (0, 0), 1.0), LayerPlan(((1, 0),), (1, 0), 1.0))
+LAYERS = (LayerPlan(0, 0, True, 1.0), LayerPlan(1, 0, True, 1.0))
 
 
 @st.composite
@@ -39,17 +39,21 @@ def test_the_layout_is_what_the_tables_say(asked: list[Rows]) -> None:
     flat = [p for each in positions for p in each]
     assert plan.positions_T.tolist() == flat
     assert plan.seq_rows_B1.tolist() == bounds_of(positions)
-    for group, part in enumerate(plan.parts):
+    for group, described in enumerate(plan.groups):
+        (part,), (writes,) = described.parts, described.writes
+        assert isinstance(part.lists, BySequence)
+        assert isinstance(part.entries, Contiguous)
+        assert described.window == asked[0].tables[group].window
         tables = [rows.tables[group] for rows in asked]
         listed = [visible(table, at) for table, at in zip(tables, positions, strict=True)]
         assert part.page_ids_P.tolist() == [
             table.ids[n] for table, pages in zip(tables, listed, strict=True) for n in pages
         ]
-        assert part.page_starts_P.tolist() == [n * PAGE_TOKENS for pages in listed for n in pages]
-        assert part.seq_pages_B1.tolist() == bounds_of(listed)
+        assert part.entries.starts_P.tolist() == [n * PAGE_TOKENS for pages in listed for n in pages]
+        assert part.lists.bounds_L1.tolist() == bounds_of(listed)
         homes = [home(table, p) for table, at in zip(tables, positions, strict=True) for p in at]
-        assert part.row_pages_T.tolist() == homes
-        assert part.row_slots_T.tolist() == [p % PAGE_TOKENS for p in flat]
+        assert writes.row_pages_T.tolist() == homes
+        assert writes.row_slots_T.tolist() == [p % PAGE_TOKENS for p in flat]
 
 
 def visible(table: PageTable, positions: list[int]) -> list[int]:

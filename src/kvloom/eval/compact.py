@@ -1,4 +1,4 @@
-"""Compaction: the entries that a policy keeps move from dense pages to ragged ones, at their old positions."""
+"""Compaction: the entries that a policy keeps move to pages of single heads, at their old positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.attend.plan import Ints, RaggedPart
+from kvloom.attend.lists import HeadLists
+from kvloom.attend.plan import Ints, Labelled
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
 from kvloom.memory.cells import Stored, cell, decoded, labels, nothing
@@ -17,31 +18,31 @@ from kvloom.memory.table import PageTable
 from kvloom.segment import PageId
 
 
-def ragged_format(dense: PageFormat) -> PageFormat:
+def head_format(dense: PageFormat) -> PageFormat:
     """Pages for single heads of a layer group."""
-    return PageFormat("ragged", (), 1, dense.k_dim, dense.v_dim, dense.codec, ragged=True)
+    return PageFormat("per-head", (), 1, dense.k_dim, dense.v_dim, dense.codec, labelled=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Takes ragged pages from ``ledger`` for ``owner``."""
+    """Takes pages of single heads from ``ledger`` for ``owner``."""
 
     ledger: Ledger
     owner: str
 
-    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> RaggedPart:
+    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> HeadLists:
         """Copy what the policy keeps of the whole pages below page ``stop`` of a table; those pages are not given back.
 
         The entries are copied as they are stored, so that what is kept loses nothing. Raises EvalError when the policy
         answers what is not there.
         """
-        dense, fmt = table.format, ragged_format(table.format)
+        dense, fmt = table.format, head_format(table.format)
         pages = [(index, page) for index, page in table.pages() if index < stop]
         positions_S = np.concatenate(
             [np.arange(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS) for index, _ in pages] or [np.zeros(0, np.int64)]
         )
         ids: list[PageId] = []
-        counts: list[int] = []
+        masks: list[int] = []
         sizes: list[int] = []
         for slot, layer in enumerate(dense.layers):
             stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
@@ -52,10 +53,11 @@ class Compactor:
             for (k_SD, v_SD), chosen in zip(stored, kept, strict=True):
                 pieces = [chosen[at : at + PAGE_TOKENS] for at in range(0, len(chosen), PAGE_TOKENS)]
                 ids += [self._fill(fmt, k_SD[piece], v_SD[piece], positions_S[piece]) for piece in pieces]
-                counts += [len(piece) for piece in pieces]
+                masks += [(1 << len(piece)) - 1 for piece in pieces]
                 sizes.append(len(pieces))
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
+        masks_P = np.array(masks, np.uint16)
+        return HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
 
     def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
         """(k_SD, v_SD) of one (layer, head), as they are stored."""

@@ -78,7 +78,7 @@ class FusedDecoder:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         try:
-            return kernel(tokens_T, bound.rows, bound.parts, self._places(bound.plan.layers), ropes, wanted_R, out)
+            return kernel(tokens_T, bound.rows, bound.groups, self._places(bound.plan.layers), ropes, wanted_R, out)
         except (TypeError, ValueError) as error:
             raise InternalError(f"the step does not suit the model: {error}") from None
 
@@ -87,7 +87,7 @@ class FusedDecoder:
         if layers is not self._layers:
             kv = _kernels.KvPlaces()
             for layer in layers:
-                kv.add(list(layer.reads), [layer.writes] if layer.writes else [], layer.scale)
+                kv.add(layer.group, layer.slot, layer.owns, layer.scale)
             self._layers, self._kv = layers, kv
         return self._kv
 
