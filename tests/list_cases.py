@@ -6,13 +6,14 @@ Legend: S entries, H query heads, K KV heads, D head dim.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from attend_cases import NUM_LAYERS, Pool, fill_cell, int32
+from in_torch import rope
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.lists import HeadLists, MoreLists, SequenceList
 from kvloom.attend.plan import Contiguous, Labelled, LayerPlan, Plan
@@ -101,8 +102,11 @@ class ListWorld:
             table.put(index, PageId(page), filled=0xFFFF, writable=True)
         return table
 
-    def lists(self, kind: Kind, limit: int, most: int = 40) -> MoreLists:
-        """Random pages with entries at positions below ``limit``, all of which may be shifted."""
+    def lists(self, kind: Kind, limit: int, most: int = 24, raw: bool = False, moved: int = 0) -> MoreLists:
+        """Random pages with entries at positions below ``limit``, all of which may be shifted.
+
+        ``raw``: keys are rotated for their positions, after all of them were ``moved``.
+        """
         fmt, shape = self.shape.format(kind), self.shape
         slots, heads = (NUM_LAYERS, shape.kv_heads) if kind.by_head else (1, 1)
         ids: list[int] = []
@@ -121,9 +125,9 @@ class ListWorld:
             for first in firsts:
                 mask = self.below(2**PAGE_TOKENS) if kind.masked else 0xFFFF
                 ids.append(self.pool.free.pop())
-                starts.append(first * PAGE_TOKENS + 3)
+                starts.append(first * PAGE_TOKENS + 3 + moved)
                 masks.append(mask)
-                self.fill(fmt, ids[-1], cells, [n for n in range(PAGE_TOKENS) if mask >> n & 1], starts[-1])
+                self.fill(fmt, ids[-1], cells, [n for n in range(PAGE_TOKENS) if mask >> n & 1], starts[-1], raw)
             sizes.append(size)
         entries = Labelled() if kind.labelled else Contiguous(int32(starts))
         masks_P = np.array(masks, np.uint16) if kind.masked else None
@@ -132,9 +136,19 @@ class ListWorld:
         bounds = int32([0, *itertools.accumulate(sizes)])
         return HeadLists(fmt, entries, slots, heads, int32(ids), bounds, masks_P, kind.shift)
 
-    def fill(self, fmt: PageFormat, page: int, cells: list[tuple[int, int]], entries: list[int], first: int) -> None:
+    def fill(
+        self,
+        fmt: PageFormat,
+        page: int,
+        cells: list[tuple[int, int]],
+        entries: list[int],
+        first: int,
+        raw: bool = False,
+    ) -> None:
         for slot, head in cells:
             k_SD = torch.randn(len(entries), fmt.k_dim, generator=self.generator)
+            if raw:
+                k_SD = self.rotated(k_SD[:, None], first + torch.tensor(entries))[:, 0]
             v_SD = torch.randn(len(entries), fmt.v_dim, generator=self.generator)
             positions, bias = first + torch.tensor(entries), torch.randn(len(entries), generator=self.generator)
             if self.below(2):
@@ -147,6 +161,18 @@ class ListWorld:
     def queries(self, count: int) -> torch.Tensor:
         return torch.randn(count, self.shape.heads, self.shape.k_dim, generator=self.generator)
 
+    def queries_at(self, positions: Sequence[int]) -> torch.Tensor:
+        """Always the same raw queries, rotated for these positions."""
+        generator = torch.Generator().manual_seed(1)
+        q_THD = torch.randn(len(positions), self.shape.heads, self.shape.k_dim, generator=generator)
+        return self.rotated(q_THD, torch.tensor(positions))
+
+    def rotated(self, x_THD: torch.Tensor, positions_T: torch.Tensor) -> torch.Tensor:
+        if len(x_THD):
+            self.rope.cover(int(positions_T.max()))
+            rope(x_THD, positions_T.int(), torch.from_numpy(self.rope.cos), torch.from_numpy(self.rope.sin), 1)
+        return x_THD
+
     def plan(self, asked: Sequence[Rows]) -> Plan:
         return build_plan(asked, LAYERS, (self.rope,))
 
@@ -157,11 +183,3 @@ def rows(positions: Sequence[int], table: PageTable, more: Sequence[MoreLists] =
 
 def vars_of(shape: Shape) -> dict[str, object]:
     return {name: getattr(shape, name) for name in Shape.__slots__}
-
-
-def each_list(lists: MoreLists) -> Iterator[tuple[int, int]]:
-    """Begin and end of every list in its pages."""
-    if isinstance(lists, SequenceList):
-        yield 0, lists.page_ids_P.size
-    else:
-        yield from itertools.pairwise(lists.bounds_L1.tolist())

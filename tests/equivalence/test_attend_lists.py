@@ -1,4 +1,4 @@
-"""Parts of every kind: lists by sequence and by head, contiguous and labelled entries, masks, shifts, in any company."""
+"""Parts of every kind: lists by sequence or by head, contiguous or labelled entries, masks, shifts; in any company."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import joined, softmax_oracle
+from attend_cases import softmax_oracle
 from in_torch import CpuAttend, ReferenceAttend
 from kvloom.attend.builder import Rows
-from kvloom.attend.lists import HeadLists, SequenceList
 from kvloom.attend.plan import Contiguous, Part, Plan, Rotations
+from kvloom.attend.reference import met_queries
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 from kvloom.memory.format import PAGE_TOKENS
-from list_cases import KINDS, TABLE, Kind, ListWorld, Shape, rows
+from list_cases import KINDS, Kind, ListWorld, Shape, rows
 
 State = tuple[torch.Tensor, torch.Tensor]
 LIMIT = 700
@@ -48,22 +48,22 @@ def batch(world: ListWorld, kind: Kind, empty: int = 2) -> Plan:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize(("even", "window"), [(True, None), (False, 150)])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_kind_equals_the_reference_on_every_instruction_set(kind: Kind, even: bool, codec: str) -> None:
-    kind = dataclasses.replace(kind, even=even)
-    for window in (None, 150):
-        world = ListWorld(Shape(codec=codec), window, seed=sum(map(ord, str(kind))))
-        plan = batch(world, kind)
-        (group,) = plan.groups
-        assert len(group.parts) == 2
-        q_THD = world.queries(plan.num_rows)
-        for asked in (plan, only(plan, group.parts[1]), only(plan, *group.parts[::-1])):
-            wanted = ReferenceAttend(world.memory).attend(q_THD, asked, 1)
-            found = CpuAttend(world.memory, 2).attend(q_THD, asked, 1)
-            assert close(found, wanted)
-            for isa in isas():
-                assert same(CpuAttend(world.memory, 1, isa).attend(q_THD, asked, 1), found), isa
+def test_every_kind_equals_the_reference_on_every_instruction_set(
+    kind: Kind, even: bool, window: int | None, codec: str
+) -> None:
+    world = ListWorld(Shape(codec=codec), window, seed=sum(map(ord, str(kind))))
+    plan = batch(world, dataclasses.replace(kind, even=even))
+    (group,) = plan.groups
+    assert len(group.parts) == 2
+    q_THD = world.queries(plan.num_rows)
+    for asked in (plan, only(plan, group.parts[1]), only(plan, *group.parts[::-1])):
+        wanted = ReferenceAttend(world.memory).attend(q_THD, asked, 1)
+        found = CpuAttend(world.memory, 2).attend(q_THD, asked, 1)
+        assert close(found, wanted)
+        for isa in isas():
+            assert same(CpuAttend(world.memory, 1, isa).attend(q_THD, asked, 1), found), isa
 
 
 @st.composite
@@ -144,13 +144,22 @@ def test_a_mask_hides_what_it_does_not_name(by_head: bool, codec: str) -> None:
         assert positions.tolist() == everywhere
         visible = torch.tensor(everywhere)[None] <= torch.tensor(asked)[:, None]
         q = q_THD[:, 2 * head : 2 * head + 2]
-        q = q if codec != "int16" else _as_keys(q, world)
+        q = met_queries(part.format, q)
         wanted = softmax_oracle(q, k[:, None], v[:, None], visible, 0.125)
         found = out[:, 2 * head : 2 * head + 2].double(), lse[:, 2 * head : 2 * head + 2].double()
         assert close(found, wanted)
 
 
-def _as_keys(q_THD: torch.Tensor, world: ListWorld) -> torch.Tensor:
-    from kvloom.attend.reference import met_queries
-
-    return met_queries(world.shape.format(TABLE), q_THD)
+@pytest.mark.parametrize("codec", ["float32", "int16"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.shift], ids=str)
+def test_a_shift_reads_keys_as_if_they_had_been_rotated_for_where_they_stand(kind: Kind, codec: str) -> None:
+    """The same raw keys, rotated for two places: a list with a shift, and one without, 37 positions further."""
+    asked, found = (70, 300, 650), []
+    for moved in (0, kind.shift):
+        world = ListWorld(Shape(codec=codec), window=400, seed=5)
+        one = world.lists(kind, LIMIT, raw=True, moved=moved)
+        one = dataclasses.replace(one, shift=kind.shift - moved)
+        plan = world.plan([rows(asked, world.table(LIMIT), [one])])
+        part = plan.groups[0].parts[1]
+        found.append(CpuAttend(world.memory, 2).attend(world.queries_at(asked), only(plan, part), 1))
+    assert close(found[0], found[1], 1e-4 if codec == "float32" else 2e-3)

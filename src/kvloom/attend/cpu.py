@@ -89,9 +89,8 @@ class CpuAttend:
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         """See ``Attend.attend``."""
-        layer_plan = plan.layers[layer]
+        layer_plan, bound = plan.layers[layer], self.bind(plan)
         parts = plan.groups[layer_plan.group].parts
-        bound = self.bind(plan)
         num_rows, num_heads, _ = q_THD.shape
         v_dim = parts[0].format.v_dim
         out_THD = np.empty((num_rows, num_heads, v_dim), np.float32)
