@@ -68,13 +68,13 @@ struct Rotations {
 struct Part : PageLayout {
   Lists lists;
   Entries entries;
-  int32_t slots;                // layer slots that can be asked for
-  int64_t window;               // a row sees positions above its own minus this
-  const int32_t* page_ids;      // [pages]
-  const int32_t* page_starts;   // [pages], of contiguous entries; null for labelled ones
-  const uint16_t* page_masks;   // [pages], bit s: entry s is there; null: all are
-  const int32_t* list_bounds;   // [lists + 1]
-  const int32_t* list_turns;    // [lists], into rotations; null: nothing is turned
+  int32_t slots;               // layer slots that can be asked for
+  int64_t window;              // a row sees positions above its own minus this
+  const int32_t* page_ids;     // [pages]
+  const int32_t* page_starts;  // [pages], of contiguous entries; null for labelled ones
+  const uint16_t* page_masks;  // [pages], bit s: entry s is there; null: all are
+  const int32_t* list_bounds;  // [lists + 1]
+  const int32_t* list_turns;   // [lists], into rotations; null: nothing is turned
   Rotations rotations;
   bool even;  // the lists of a sequence are equally long for all layer slots and heads: one schedule serves them
 

@@ -24,7 +24,7 @@ struct Cells {
   int32_t count;
   Sight there;          // what is there to be seen
   int64_t first, last;  // positions of all that: everything lies between them
-  uint32_t biased;      // pages in which some bias is not 0
+  bool biased;          // some label has a bias
 };
 
 static inline uint32_t bits_below(int n) {
@@ -53,28 +53,37 @@ static inline void note_page(Sight& sight, int32_t page, uint32_t entries) {
   sight.full |= (uint32_t)(entries == all_entries) << page;
 }
 
-// Widens first .. last by the labelled entries of a page.
-static inline void cover_labels(const int32_t* positions, uint32_t entries, int64_t& first, int64_t& last) {
-  int32_t low = INT32_MAX, high = INT32_MIN;
-  for (int j = 0; j < page_tokens; j++) {
-    const bool there = entries >> j & 1;
-    low = there && positions[j] < low ? positions[j] : low;
-    high = there && positions[j] > high ? positions[j] : high;
-  }
-  first = low < first ? low : first, last = high > last ? high : last;
-}
-
+// Where the labelled entries of a chunk stand, and whether any has a bias. Lane by lane, so that it costs little.
 static inline void read_labels(const Part& part, Cells& chunk) {
-  chunk.first = INT32_MAX, chunk.last = INT32_MIN, chunk.biased = 0;
+  int32_t low[page_tokens], high[page_tokens], bias_bits[page_tokens];
+  for (int j = 0; j < page_tokens; j++) low[j] = INT32_MAX, high[j] = INT32_MIN, bias_bits[j] = 0;
   for (int32_t i = 0; i < chunk.count; i++) {
-    __builtin_prefetch(stored_positions(part, chunk.later[i]));
-    __builtin_prefetch(stored_biases(part, chunk.later[i]));
-    cover_labels(stored_positions(part, chunk.cells[i]), chunk.there.entries[i], chunk.first, chunk.last);
-    const float* biases = stored_biases(part, chunk.cells[i]);
-    int32_t some = 0;
-    for (int j = 0; j < page_tokens; j++) some |= biases[j] != 0.0f;
-    chunk.biased |= (uint32_t)some << i;
+    __builtin_prefetch(stored_positions(part, chunk.later[i]), 0, 2);
+    __builtin_prefetch(stored_biases(part, chunk.later[i]), 0, 2);
+    const int32_t* positions = stored_positions(part, chunk.cells[i]);
+    const int32_t* biases = positions + page_tokens;  // as bits: all are 0 of a 0
+    const uint32_t there = chunk.there.entries[i];
+    if (there == all_entries) {
+      for (int j = 0; j < page_tokens; j++) {
+        low[j] = positions[j] < low[j] ? positions[j] : low[j];
+        high[j] = positions[j] > high[j] ? positions[j] : high[j];
+        bias_bits[j] |= biases[j];
+      }
+    } else {
+      for (uint32_t left = there; left; left &= left - 1) {
+        const int j = __builtin_ctz(left);
+        low[0] = positions[j] < low[0] ? positions[j] : low[0];
+        high[0] = positions[j] > high[0] ? positions[j] : high[0];
+        bias_bits[0] |= biases[j];
+      }
+    }
   }
+  for (int j = 1; j < page_tokens; j++) {
+    low[0] = low[j] < low[0] ? low[j] : low[0];
+    high[0] = high[j] > high[0] ? high[j] : high[0];
+    bias_bits[0] |= bias_bits[j];
+  }
+  chunk.first = low[0], chunk.last = high[0], chunk.biased = bias_bits[0] != 0;
 }
 
 // Chunk number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
@@ -111,7 +120,8 @@ static inline uint32_t entries_between(const Part& part, const Cells& chunk, int
                                        int64_t newest) {
   if (part.entries == Entries::contiguous) {
     const int64_t start = chunk.starts[i];
-    const int begin = between<int>(0, oldest - start, page_tokens), end = between<int>(0, newest + 1 - start, page_tokens);
+    const int begin = between<int>(0, oldest - start, page_tokens),
+              end = between<int>(0, newest + 1 - start, page_tokens);
     return bits_below(end) & ~bits_below(begin);
   }
   const int32_t* positions = stored_positions(part, chunk.cells[i]);

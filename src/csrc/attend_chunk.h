@@ -239,7 +239,7 @@ class ChunkPass {
 
   // What a row does not see of the pages that it sees in part.
   void hide(const Sight& sight, float* s) const {
-    if (part_.entries == Entries::labelled) add_biases(sight.any & chunk_->biased, s);
+    if (part_.entries == Entries::labelled && chunk_->biased) add_biases(sight.any, s);
     for (uint32_t left = sight.any & ~sight.full; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       for (uint32_t unseen = ~sight.entries[i] & all_entries; unseen; unseen &= unseen - 1)

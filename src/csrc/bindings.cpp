@@ -160,8 +160,7 @@ int32_t slot_of_schedule(const BoundGroup& group, size_t index, int32_t layer_sl
 }
 
 void run_attend(const Rows& rows, const BoundGroup& group, size_t index, const Schedule& schedule, int32_t layer_slot,
-                float scale, Address q, Address out, Address lse, bool merge, int32_t threads,
-                const std::string& isa) {
+                float scale, Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
   const Part& part = part_of(group, index);
   if (!schedule.fits(rows, part)) throw nb::value_error("the schedule is of another plan");
   KV_PICK(attend_kernels, choose_isa(isa))

@@ -89,8 +89,8 @@ class Decoder {
            int64_t* likeliest) {
     if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
     if (out.shape(0) != wanted.size()) throw nb::value_error("there must be one result per wanted row");
-    DecoderStep step{tokens.data(),          rows,   std::move(groups), &kv.layers, {}, wanted.data(),
-                     (int64_t)wanted.size(), hidden, logits,           likeliest};
+    DecoderStep step{tokens.data(), rows,   std::move(groups), &kv.layers, {}, wanted.data(), (int64_t)wanted.size(),
+                     hidden,        logits, likeliest};
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
     raise_fault(find_fault(model_, step));

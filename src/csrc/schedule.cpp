@@ -129,8 +129,8 @@ class Cutter {
     if (x.count() != y.count()) return x.count() < y.count() ? -1 : 1;
     const int32_t lists = x.list_step || y.list_step ? part_.slots * part_.heads : 1;
     for (int32_t n = 0; n < lists; n++)
-      if (const int found = order(x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step,
-                                  x.count()))
+      if (const int found =
+              order(x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step, x.count()))
         return found;
     return 0;
   }

@@ -1,6 +1,7 @@
 // The cut of attention into work, as kernels read it: plain arrays. Schedule (schedule.h) makes and owns them.
 //
-//     chunk    what one softmax partial covers: 256 positions counted from 0 where a sequence has one list of contiguous
+//     chunk    what one softmax partial covers: 256 positions counted from 0 where a sequence has one list of
+//     contiguous
 //              pages, else 16 pages of a list counted from its first
 //     tile     query rows that go over the same chunks together
 //     item     (KV head, tile, some chunks)
