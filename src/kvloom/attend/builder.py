@@ -84,7 +84,7 @@ def _laid(sequences: Sequence[Rows], layers: tuple[LayerPlan, ...], turns: Seque
     numbers, count = _kernels.lay_rows(spans)
     laid = np.frombuffer(numbers, np.int32)
     positions_T, slots_T, seq_rows_B1 = laid[:count], laid[count : 2 * count], laid[2 * count :]
-    extended = any(rows.more for rows in sequences)
+    extended = [rows for rows in sequences if rows.more]
     groups = []
     for index, tables in enumerate(zip(*[rows.tables for rows in sequences], strict=True)):
         group = _tables_group(spans, tables, slots_T)
@@ -101,26 +101,35 @@ def _laid(sequences: Sequence[Rows], layers: tuple[LayerPlan, ...], turns: Seque
 def _tables_group(spans: _Spans, tables: Sequence[PageTable], slots_T: Ints) -> Group:
     """What one layer group reads and writes by its tables, one per sequence. Tables of one format make a part."""
     some = tables[0]
-    if all(table.format is some.format for table in tables):
-        part, writes = _tables_part(spans, tables, some.format, slots_T)
+    formats = {id(table.format): table.format for table in tables}  # dataclasses compare field by field, which is slow
+    if len(formats) == 1:
+        pages = [(table.ids, table.writable) for table in tables]
+        part, writes = _tables_part(spans, pages, some.format, some.window, slots_T)
         return Group(some.window, (part,), (writes,))
-    formats = sorted({table.format for table in tables}, key=_format_key)
-    pairs = [_tables_part(spans, tables, fmt, slots_T) for fmt in formats]
+    pairs = []
+    for fmt in sorted(set(formats.values()), key=_format_key):
+        pages = [(table.ids, table.writable) if table.format == fmt else _no_pages(table) for table in tables]
+        pairs.append(_tables_part(spans, pages, fmt, some.window, slots_T))
     return Group(some.window, tuple([part for part, _ in pairs]), tuple([writes for _, writes in pairs]))
 
 
-def _tables_part(spans: _Spans, tables: Sequence[PageTable], fmt: PageFormat, slots_T: Ints) -> tuple[Part, Writes]:
-    """Those of the tables whose pages are of this format; the others read and write nothing here."""
-    pages = [(table.ids, table.writable) if table.format == fmt else _no_pages(table) for table in tables]
-    numbers, count = _kernels.lay_pages(spans, pages, tables[0].window)
+_Pages = list[tuple["array[int]", bytearray]]
+"""Ids, and which are writable, by sequence."""
+
+
+def _tables_part(
+    spans: _Spans, pages: _Pages, fmt: PageFormat, window: int | None, slots_T: Ints
+) -> tuple[Part, Writes]:
+    numbers, count = _kernels.lay_pages(spans, pages, window)
     laid = np.frombuffer(numbers, np.int32)
-    rows = 2 * count + len(tables) + 1
+    rows = 2 * count + len(pages) + 1
     page_ids_P, starts_P, bounds_L1 = laid[:count], laid[count : 2 * count], laid[2 * count : rows]
     part = Part(fmt, BySequence(bounds_L1), Contiguous(starts_P), page_ids_P)
     return part, Writes(fmt, laid[rows:], slots_T)
 
 
 def _no_pages(table: PageTable) -> tuple[array[int], bytearray]:
+    """A table of pages in another format: its sequence neither reads nor writes any of this one."""
     return array("i", [NO_PAGE] * len(table.ids)), bytearray(len(table.writable))
 
 
