@@ -3,7 +3,7 @@
     python -m bench.micro_lists [--threads 2] [--pairs 9] [--context 4096]
 
 A step runs the layers of SmolLM2-135M (30 layers, 9 query heads on 3 KV heads of 64) over a context of random numbers
-in the default format, binding of the plan and schedules included. Rows stand behind the context and see all of what is
+in the default format, binding of the plan and work plans included. Rows stand behind the context and see all of what is
 kept. ``heads``: labelled pages of single heads that all keep as many entries. ``uneven``: budgets differ from head to
 head by up to a third, their sum is the same. ``pages``: dense pages of all heads, of which each head reads some. A
 ratio is the median over pairs.

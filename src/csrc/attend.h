@@ -76,7 +76,7 @@ struct Part : PageLayout {
   const int32_t* list_bounds;  // [lists + 1]
   const int32_t* list_turns;   // [lists], into rotations; null: nothing is turned
   Rotations rotations;
-  bool even;  // the lists of a sequence are equally long for all layer slots and heads: one schedule serves them
+  bool even;  // the lists of a sequence are equally long for all layer slots and heads: one work plan serves them
 
   KV_INLINE int64_t list_of(int32_t sequence, int32_t layer_slot, int32_t head) const {
     return lists == Lists::by_sequence ? sequence : ((int64_t)sequence * slots + layer_slot) * heads + head;
@@ -95,7 +95,7 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
-// Attends every row over one part, as its schedule says. With `merge`, out and lse already hold the result over other
+// Attends every row over one part, as its work plan says. With `merge`, out and lse already hold the result over other
 // entries: the new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
 struct AttendCall {
   Rows rows;

@@ -17,7 +17,7 @@
 
 #include "attend.h"
 #include "decoder.h"
-#include "schedule.h"
+#include "work_plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -150,21 +150,21 @@ const Part& part_of(const BoundGroup& group, size_t index) {
   return group.parts[index];
 }
 
-Schedule make_schedule(const Rows& rows, const BoundGroup& group, size_t index, int32_t layer_slot, int32_t q_heads,
-                       int32_t threads) {
-  return Schedule(rows, part_of(group, index), layer_slot, q_heads, threads);
+WorkPlan make_work_plan(const Rows& rows, const BoundGroup& group, size_t index, int32_t layer_slot, int32_t q_heads,
+                        int32_t threads) {
+  return WorkPlan(rows, part_of(group, index), layer_slot, q_heads, threads);
 }
 
-int32_t slot_of_schedule(const BoundGroup& group, size_t index, int32_t layer_slot) {
-  return schedule_slot(part_of(group, index), layer_slot);
+int32_t slot_of_work_plan(const BoundGroup& group, size_t index, int32_t layer_slot) {
+  return work_plan_slot(part_of(group, index), layer_slot);
 }
 
-void run_attend(const Rows& rows, const BoundGroup& group, size_t index, const Schedule& schedule, int32_t layer_slot,
+void run_attend(const Rows& rows, const BoundGroup& group, size_t index, const WorkPlan& work_plan, int32_t layer_slot,
                 float scale, Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
   const Part& part = part_of(group, index);
-  if (!schedule.fits(rows, part)) throw nb::value_error("the schedule is of another plan");
+  if (!work_plan.fits(rows, part)) throw nb::value_error("the work plan is of another plan");
   KV_PICK(attend_kernels, choose_isa(isa))
-      .attend({rows, part, schedule.work(), layer_slot, schedule.q_heads(), threads, scale, pointer<const float>(q),
+      .attend({rows, part, work_plan.work(), layer_slot, work_plan.q_heads(), threads, scale, pointer<const float>(q),
                pointer<float>(out), pointer<float>(lse), merge});
 }
 
@@ -185,12 +185,12 @@ void bind_attend(nb::module_& m) {
   m.def("bind_writes", &bind_writes, "rows"_a, "kind"_a, "row_pages"_a.noconvert(), "row_slots"_a.noconvert());
   m.def("bind_group", &bind_group, "parts"_a, "writes"_a);
   m.def("write", &run_write, NoGil(), "group"_a, "layer_slot"_a, "rows"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
-  nb::class_<Schedule>(m, "Schedule").def_prop_ro("kv_bytes", &Schedule::kv_bytes);
-  m.def("schedule_slot", &slot_of_schedule, "group"_a, "part"_a, "layer_slot"_a,
-        "The layer slot whose schedule serves this one.");
-  m.def("make_schedule", &make_schedule, NoGil(), "rows"_a, "group"_a, "part"_a, "layer_slot"_a, "q_heads"_a,
+  nb::class_<WorkPlan>(m, "WorkPlan").def_prop_ro("kv_bytes", &WorkPlan::kv_bytes);
+  m.def("work_plan_slot", &slot_of_work_plan, "group"_a, "part"_a, "layer_slot"_a,
+        "The layer slot whose work plan serves this one.");
+  m.def("make_work_plan", &make_work_plan, NoGil(), "rows"_a, "group"_a, "part"_a, "layer_slot"_a, "q_heads"_a,
         "threads"_a);
-  m.def("attend", &run_attend, NoGil(), "rows"_a, "group"_a, "part"_a, "schedule"_a, "layer_slot"_a, "scale"_a, "q"_a,
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "group"_a, "part"_a, "work_plan"_a, "layer_slot"_a, "scale"_a, "q"_a,
         "out"_a, "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
 }
 

@@ -9,7 +9,7 @@
 #include "linear.h"
 #include "ops.h"
 #include "pack.h"
-#include "schedule.h"
+#include "work_plan.h"
 
 namespace kvloom {
 namespace {
@@ -19,23 +19,23 @@ LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const fl
 }
 
 // The step's cuts of attention: layers that read the same pages in the same way share one.
-class Schedules {
+class WorkPlans {
  public:
-  explicit Schedules(int threads) : threads_(threads) {}
+  explicit WorkPlans(int threads) : threads_(threads) {}
 
-  const Schedule& find(const Rows& rows, const Part& part, int32_t layer_slot, int32_t heads) {
-    const int32_t slot = schedule_slot(part, layer_slot);
+  const WorkPlan& find(const Rows& rows, const Part& part, int32_t layer_slot, int32_t heads) {
+    const int32_t slot = work_plan_slot(part, layer_slot);
     for (const Entry& entry : entries_)
-      if (entry.part == &part && entry.slot == slot && entry.schedule->q_heads() == heads) return *entry.schedule;
-    entries_.push_back({&part, slot, std::make_unique<Schedule>(rows, part, slot, heads, threads_)});
-    return *entries_.back().schedule;
+      if (entry.part == &part && entry.slot == slot && entry.work_plan->q_heads() == heads) return *entry.work_plan;
+    entries_.push_back({&part, slot, std::make_unique<WorkPlan>(rows, part, slot, heads, threads_)});
+    return *entries_.back().work_plan;
   }
 
  private:
   struct Entry {
     const Part* part;
     int32_t slot;
-    std::unique_ptr<Schedule> schedule;
+    std::unique_ptr<WorkPlan> work_plan;
   };
 
   int threads_;
@@ -53,7 +53,7 @@ class Pass {
         linear_(KV_PICK(linear_kernels, model.isa)),
         ops_(KV_PICK(ops_kernels, model.isa)),
         attend_(KV_PICK(attend_kernels, model.isa)),
-        schedules_(model.threads),
+        work_plans_(model.threads),
         at_(model, step.rows.rows, state.workspace),
         rows_(step.rows.rows) {}
 
@@ -147,10 +147,10 @@ class Pass {
     bool merge = false;
     for (const Part& part : step_.groups[kv.group]->parts) {
       clock_.measure(Operator::attend, [&] {
-        const Schedule& schedule = schedules_.find(step_.rows, part, kv.slot, model_.layers[number].heads);
-        state_.kv_bytes_read += schedule.kv_bytes();
-        attend_.attend({step_.rows, part, schedule.work(), kv.slot, schedule.q_heads(), model_.threads, kv.scale, at_.q,
-                        at_.attended, at_.lse, merge});
+        const WorkPlan& work_plan = work_plans_.find(step_.rows, part, kv.slot, model_.layers[number].heads);
+        state_.kv_bytes_read += work_plan.kv_bytes();
+        attend_.attend({step_.rows, part, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads, kv.scale,
+                        at_.q, at_.attended, at_.lse, merge});
       });
       merge = true;
     }
@@ -175,7 +175,7 @@ class Pass {
   const LinearKernels& linear_;
   const OpsKernels& ops_;
   const AttendKernels& attend_;
-  Schedules schedules_;
+  WorkPlans work_plans_;
   const DecoderBuffers at_;
   int64_t rows_;
   const float* pending_ = nullptr;

@@ -40,7 +40,7 @@ RAW_TOLERANCE = {
     "int16": 2e-3,
 }  # against attention over the KV before rounding
 
-LENGTH = 700  # 44 pages, the last one part full; two chunks of the kernels
+LENGTH = 700  # 44 pages, the last one part full; three blocks of the kernels
 LAYOUTS = {
     "nothing cached": range(LENGTH),
     "all but the last": [LENGTH - 1],

@@ -17,7 +17,7 @@ from kvloom.attend.plan import ByHead, Plan
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 
-CHUNK_PAGES = 16  # chunk_pages of work.h
+BLOCK_PAGES = 16  # kv_block_pages of work.h
 
 
 def share(world: World, parents: list[int], pages: list[int]) -> None:
@@ -106,14 +106,14 @@ def test_every_instruction_set_shares_alike(rows: int, codec: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_shared_prefix_is_read_once(threads: int) -> None:
-    lengths = tuple(2 * CHUNK_PAGES * 16 + 40 + b for b in range(8))
+    lengths = tuple(2 * BLOCK_PAGES * 16 + 40 + b for b in range(8))
     rows = tuple((length - 1,) for length in lengths)
     world = filled(Case(lengths=lengths, rows=rows, heads=9, kv_heads=3, codec="float16"), [0] * 8, [0, *[32] * 7])
     cpu = CpuAttend(world.pool.memory, threads)
     page_bytes = world.format.page_bytes // len(world.format.layers)
     together = cpu.kv_bytes(ask(world, cpu)[2], 1, 9)
-    assert together == (2 * CHUNK_PAGES + 8 * 3) * page_bytes  # 40 to 47 positions more: 3 pages each
-    assert [cpu.kv_bytes(ask(world, cpu, b)[2], 1, 9) for b in range(8)] == [(2 * CHUNK_PAGES + 3) * page_bytes] * 8
+    assert together == (2 * BLOCK_PAGES + 8 * 3) * page_bytes  # 40 to 47 positions more: 3 pages each
+    assert [cpu.kv_bytes(ask(world, cpu, b)[2], 1, 9) for b in range(8)] == [(2 * BLOCK_PAGES + 3) * page_bytes] * 8
 
 
 def test_short_prefills_on_a_prefix_share_it_too() -> None:
@@ -127,7 +127,7 @@ def test_short_prefills_on_a_prefix_share_it_too() -> None:
 
 @pytest.mark.parametrize("keep", [1.0, 0.3])
 def test_lists_by_head_that_are_the_same_are_shared(keep: float) -> None:
-    """One schedule serves all layers and heads when nothing is dropped; with random lengths each layer has its own."""
+    """One work plan serves all layers and heads when nothing is dropped; with random lengths each layer has its own."""
     case = Case(lengths=(400, 400), rows=((399,), (399,)), heads=4, kv_heads=2)
     world, pool = World.of(case), head_pool(case)
     part, _, _ = kept_part(world, keep, pool)
@@ -154,7 +154,7 @@ def test_lists_by_head_that_are_the_same_are_shared(keep: float) -> None:
         assert bool(lse_TH.isfinite().all())
         pages = first[2 * layer + 2] - first[2 * layer]
         assert cpu.kv_bytes(plan, layer, 4) == pages * (part.format.k_bytes + part.format.v_bytes)
-    assert len(cpu.bind(plan).schedules) == (1 if even else 2)
+    assert len(cpu.bind(plan).work_plans) == (1 if even else 2)
     hidden = dataclasses.replace(twins, masks_P=twins.masks_P & 0x7FFF)
     apart = np.concatenate([hidden.masks_P[:until], twins.masks_P[:until]])
     for masks_P, times in ((hidden.masks_P, 1), (apart, 2)):

@@ -36,15 +36,15 @@ class BoundPlan:
     plan: Plan
     rows: _kernels.Rows
     groups: tuple[_kernels.Group, ...]
-    schedules: dict[tuple[int, int, int, int], _kernels.Schedule]
+    work_plans: dict[tuple[int, int, int, int], _kernels.WorkPlan]
     """By group, part, layer slot (0 when one serves all layers) and query heads: made when first asked for."""
 
-    def schedule(self, group: int, part: int, slot: int, num_heads: int, threads: int) -> _kernels.Schedule:
+    def work_plan(self, group: int, part: int, slot: int, num_heads: int, threads: int) -> _kernels.WorkPlan:
         bound = self.groups[group]
-        key = (group, part, _kernels.schedule_slot(bound, part, slot), num_heads)
-        if key not in self.schedules:
-            self.schedules[key] = _kernels.make_schedule(self.rows, bound, part, key[2], num_heads, threads)
-        return self.schedules[key]
+        key = (group, part, _kernels.work_plan_slot(bound, part, slot), num_heads)
+        if key not in self.work_plans:
+            self.work_plans[key] = _kernels.make_work_plan(self.rows, bound, part, key[2], num_heads, threads)
+        return self.work_plans[key]
 
 
 class CpuAttend:
@@ -103,7 +103,7 @@ class CpuAttend:
                 bound.rows,
                 bound.groups[layer_plan.group],
                 index,
-                bound.schedule(layer_plan.group, index, layer_plan.slot, num_heads, self.threads),
+                bound.work_plan(layer_plan.group, index, layer_plan.slot, num_heads, self.threads),
                 layer_plan.slot,
                 layer_plan.scale,
                 q_THD.ctypes.data,
@@ -122,7 +122,7 @@ class CpuAttend:
         """
         bound, place = self.bind(plan), plan.layers[layer]
         parts = range(len(plan.groups[place.group].parts))
-        return sum(bound.schedule(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in parts)
+        return sum(bound.work_plan(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in parts)
 
     def bind(self, plan: Plan) -> BoundPlan:
         """What the kernels know of ``plan``, for callers who run them without Python in between."""

@@ -1,4 +1,4 @@
-#include "schedule.h"
+#include "work_plan.h"
 
 #include <algorithm>
 #include <numeric>
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded more often
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
-constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its chunks
+constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its blocks
 
 int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
   return (int32_t)(std::lower_bound(part.page_starts + begin, part.page_starts + end, start,
@@ -16,19 +16,19 @@ int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t st
                    part.page_starts);
 }
 
-// A list, and how far that of the next head or layer slot lies behind it: see Chunk.
+// A list, and how far that of the next head or layer slot lies behind it: see KvBlock.
 struct List {
   int64_t index;
   int32_t step;
 };
 
-// Rows row_begin .. row_end of the row ids, over chunks chunk_begin .. chunk_end.
+// Rows row_begin .. row_end of the row ids, over blocks block_begin .. block_end.
 struct Tile {
-  int32_t row_begin, row_end, chunk_begin, chunk_end;
-  int32_t chunks() const { return chunk_end - chunk_begin; }
+  int32_t row_begin, row_end, block_begin, block_end;
+  int32_t blocks() const { return block_end - block_begin; }
 };
 
-// A tile together with the heads it stands for, and whether its chunks are its rows' first, or even all.
+// A tile together with the heads it stands for, and whether its blocks are its rows' first, or even all.
 struct Unit {
   Tile tile;
   int32_t head_begin, head_end;
@@ -39,7 +39,7 @@ struct Unit {
 
 class Cutter {
  public:
-  Cutter(Schedule& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
+  Cutter(WorkPlan& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
       : out_(out),
         rows_(rows),
         part_(part),
@@ -68,11 +68,11 @@ class Cutter {
     int64_t total = 0;
     for (const Unit& unit : units_) total += cost(unit.tile) * (unit.head_end - unit.head_begin);
     for (const Unit& unit : units_) {
-      const bool split = threads_ > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * fineness * threads_ > total;
-      for (int32_t c = unit.tile.chunk_begin; c < unit.tile.chunk_end; c += split ? 1 : unit.tile.chunks())
+      const bool split = threads_ > 1 && unit.tile.blocks() > 1 && cost(unit.tile) * fineness * threads_ > total;
+      for (int32_t c = unit.tile.block_begin; c < unit.tile.block_end; c += split ? 1 : unit.tile.blocks())
         for (int32_t head = unit.head_begin; head < unit.head_end; head++)
-          add_item(unit, head, c, split ? c + 1 : unit.tile.chunk_end, split);
-      if (unit.tile.chunks() == 0)
+          add_item(unit, head, c, split ? c + 1 : unit.tile.block_end, split);
+      if (unit.tile.blocks() == 0)
         for (int32_t head = unit.head_begin; head < unit.head_end; head++) add_item(unit, head, 0, 0, false);
     }
     std::stable_sort(out_.items_.begin(), out_.items_.end(),
@@ -84,7 +84,7 @@ class Cutter {
  private:
   // A tile over all pages of a list that some of the rows may see.
   Tile place(const List& list, int32_t row_begin, int32_t row_end) {
-    const int32_t first_id = (int32_t)out_.row_ids_.size(), first_chunk = (int32_t)out_.chunks_.size();
+    const int32_t first_id = (int32_t)out_.row_ids_.size(), first_block = (int32_t)out_.blocks_.size();
     for (int32_t row = row_begin; row < row_end; row++) out_.row_ids_.push_back(row);
     int32_t begin = part_.list_bounds[list.index], end = part_.list_bounds[list.index + 1];
     const bool aligned = part_.lists == Lists::by_sequence && part_.entries == Entries::contiguous;
@@ -94,14 +94,14 @@ class Cutter {
       end = first_page_from(part_, begin, end, rows_.positions[row_end - 1] - shift + 1);
     }
     while (begin < end) {
-      int32_t stop = std::min(begin + chunk_pages, end);
+      int32_t stop = std::min(begin + kv_block_pages, end);
       if (aligned)
         stop = first_page_from(part_, begin, stop,
-                               (part_.page_starts[begin] / chunk_positions + 1) * (int64_t)chunk_positions);
-      out_.chunks_.push_back({begin, stop, list.step});
+                               (part_.page_starts[begin] / kv_block_positions + 1) * (int64_t)kv_block_positions);
+      out_.blocks_.push_back({begin, stop, list.step});
       begin = stop;
     }
-    return {first_id, (int32_t)out_.row_ids_.size(), first_chunk, (int32_t)out_.chunks_.size()};
+    return {first_id, (int32_t)out_.row_ids_.size(), first_block, (int32_t)out_.blocks_.size()};
   }
 
   // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long, and as many
@@ -119,13 +119,13 @@ class Cutter {
 
   void add_pieces(const Tile& tile, bool first, bool all) {
     each_tile(tile.row_begin, tile.row_end,
-              [&](int32_t begin, int32_t end) { add({begin, end, tile.chunk_begin, tile.chunk_end}, first, all); });
+              [&](int32_t begin, int32_t end) { add({begin, end, tile.block_begin, tile.block_end}, first, all); });
   }
 
-  // -1, 0 or 1: an order of the chunks number `depth` of two tiles; equal when they are the same pages.
+  // -1, 0 or 1: an order of the blocks number `depth` of two tiles; equal when they are the same pages.
   int compare(const Tile& a, const Tile& b, int32_t depth) const {
-    if (a.chunks() <= depth || b.chunks() <= depth) return (a.chunks() > depth) - (b.chunks() > depth);
-    const Chunk &x = out_.chunks_[a.chunk_begin + depth], &y = out_.chunks_[b.chunk_begin + depth];
+    if (a.blocks() <= depth || b.blocks() <= depth) return (a.blocks() > depth) - (b.blocks() > depth);
+    const KvBlock &x = out_.blocks_[a.block_begin + depth], &y = out_.blocks_[b.block_begin + depth];
     if (x.count() != y.count()) return x.count() < y.count() ? -1 : 1;
     const int32_t lists = x.list_step || y.list_step ? part_.slots * part_.heads : 1;
     for (int32_t n = 0; n < lists; n++)
@@ -149,18 +149,18 @@ class Cutter {
     return differ.first == a + count ? 0 : *differ.first < *differ.second ? -1 : 1;
   }
 
-  // Tiles begin .. end agree in their first `depth` chunks, which are dealt with. Those that agree further go on
+  // Tiles begin .. end agree in their first `depth` blocks, which are dealt with. Those that agree further go on
   // together.
   void spread(Tile* begin, Tile* end, int32_t depth) {
     std::stable_sort(begin, end, [&](const Tile& a, const Tile& b) { return compare(a, b, depth) < 0; });
     while (begin < end) {
       Tile* stop = begin + 1;
       while (stop < end && compare(*begin, *stop, depth) == 0) stop++;
-      if (begin->chunks() <= depth) {
+      if (begin->blocks() <= depth) {
         for (; begin < stop; begin++)
           if (depth == 0) add_pieces(*begin, true, true);
       } else if (stop == begin + 1) {
-        const Tile rest{begin->row_begin, begin->row_end, begin->chunk_begin + depth, begin->chunk_end};
+        const Tile rest{begin->row_begin, begin->row_end, begin->block_begin + depth, begin->block_end};
         add_pieces(rest, depth == 0, depth == 0);
       } else {
         go_together(begin, stop, depth);
@@ -172,41 +172,41 @@ class Cutter {
   void go_together(Tile* begin, Tile* end, int32_t depth) {
     int32_t until = depth + 1;
     const auto agrees = [&](const Tile& tile) { return compare(*begin, tile, until) == 0; };
-    while (until < begin->chunks() && std::all_of(begin + 1, end, agrees)) until++;
+    while (until < begin->blocks() && std::all_of(begin + 1, end, agrees)) until++;
     const int32_t first_id = (int32_t)out_.row_ids_.size();
     bool all = depth == 0;
     for (Tile* tile = begin; tile < end; tile++) {
       for (int32_t id = tile->row_begin; id < tile->row_end; id++) out_.row_ids_.push_back(out_.row_ids_[id]);
-      all = all && tile->chunks() == until;
+      all = all && tile->blocks() == until;
     }
-    const Tile together{first_id, (int32_t)out_.row_ids_.size(), begin->chunk_begin + depth,
-                        begin->chunk_begin + until};
+    const Tile together{first_id, (int32_t)out_.row_ids_.size(), begin->block_begin + depth,
+                        begin->block_begin + until};
     add_pieces(together, depth == 0, all);
     spread(begin, end, until);
   }
 
-  int64_t pages(int32_t chunk_begin, int32_t chunk_end) const {
+  int64_t pages(int32_t block_begin, int32_t block_end) const {
     int64_t count = 0;
-    for (int32_t c = chunk_begin; c < chunk_end; c++) count += out_.chunks_[c].count();
+    for (int32_t c = block_begin; c < block_end; c++) count += out_.blocks_[c].count();
     return count;
   }
   int64_t cost(const Tile& tile) const {
-    return (pages(tile.chunk_begin, tile.chunk_end) + 1) * (tile.row_end - tile.row_begin);
+    return (pages(tile.block_begin, tile.block_end) + 1) * (tile.row_end - tile.row_begin);
   }
   static Tile tile_of(const Item& item) {
-    return {item.row_begin, item.row_begin + item.row_count, item.chunk_begin, item.chunk_end};
+    return {item.row_begin, item.row_begin + item.row_count, item.block_begin, item.block_end};
   }
 
-  void add_item(const Unit& unit, int32_t head, int32_t chunk_begin, int32_t chunk_end, bool split) {
+  void add_item(const Unit& unit, int32_t head, int32_t block_begin, int32_t block_end, bool split) {
     const int32_t row_count = unit.tile.row_end - unit.tile.row_begin, state_rows = row_count * group_;
     const Outcome outcome = split        ? Outcome::apart
                             : unit.all   ? Outcome::finish
                             : unit.first ? Outcome::fold
                                          : Outcome::apart;
-    out_.items_.push_back({outcome, head, unit.tile.row_begin, row_count, chunk_begin, chunk_end, out_.state_rows_});
-    out_.kv_bytes_ += pages(chunk_begin, chunk_end) * (part_.k_bytes() + part_.v_bytes());
+    out_.items_.push_back({outcome, head, unit.tile.row_begin, row_count, block_begin, block_end, out_.state_rows_});
+    out_.kv_bytes_ += pages(block_begin, block_end) * (part_.k_bytes() + part_.v_bytes());
     if (outcome == Outcome::finish) return;
-    const int32_t states = outcome == Outcome::fold ? 1 : chunk_end - chunk_begin;
+    const int32_t states = outcome == Outcome::fold ? 1 : block_end - block_begin;
     for (int32_t i = 0; i < row_count; i++) {
       const int32_t join = out_.row_ids_[unit.tile.row_begin + i] * part_.heads + head;
       out_.join_items_[join]++;
@@ -232,7 +232,7 @@ class Cutter {
     }
   }
 
-  // Sorts the sources by join; within one they are in the order of the chunks already.
+  // Sorts the sources by join; within one they are in the order of the blocks already.
   void join() {
     for (const Delivery& delivery : deliveries_) out_.join_sources_[delivery.join + 1]++;
     for (size_t j = 1; j < out_.join_sources_.size(); j++) out_.join_sources_[j] += out_.join_sources_[j - 1];
@@ -246,7 +246,7 @@ class Cutter {
     Source source;
   };
 
-  Schedule& out_;
+  WorkPlan& out_;
   const Rows& rows_;
   const Part& part_;
   const int32_t group_, tile_positions_, threads_;
@@ -255,7 +255,7 @@ class Cutter {
   std::vector<Delivery> deliveries_;
 };
 
-Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
+WorkPlan::WorkPlan(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
     : q_heads_(q_heads), positions_(rows.positions), page_ids_(part.page_ids) {
   join_sources_.resize((size_t)rows.rows * part.heads + 1);
   join_items_.resize((size_t)rows.rows * part.heads);
@@ -273,11 +273,11 @@ Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32
   cutter.settle();
 }
 
-Work Schedule::work() const {
+Work WorkPlan::work() const {
   return {items_.data(),
           shares_.data(),
           row_ids_.data(),
-          chunks_.data(),
+          blocks_.data(),
           sources_.data(),
           join_sources_.data(),
           join_items_.data(),
