@@ -7,7 +7,7 @@ import torch
 
 from kvloom.arrays import aligned_bytes
 from kvloom.attend.cpu import CpuAttend
-from kvloom.attend.plan import DensePart, Ints, LayerPlan, Plan
+from kvloom.attend.plan import BySequence, Contiguous, Group, Ints, LayerPlan, Part, Plan, Writes
 from kvloom.config import KvDtype
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
@@ -35,23 +35,21 @@ class FullCache:
         """Rows ``start : stop``, all earlier ones being in the cache."""
         rows = np.arange(start, stop, dtype=np.int32)
         pages = -(-stop // PAGE_TOKENS)
-        parts = tuple(
-            DensePart(
-                format=fmt,
-                window=group.window,
-                page_ids_P=ids[:pages],
-                page_starts_P=np.arange(pages, dtype=np.int32) * PAGE_TOKENS,
-                seq_pages_B1=np.array([0, pages], np.int32),
-                row_pages_T=ids[rows // PAGE_TOKENS],
-                row_slots_T=rows % PAGE_TOKENS,
+        bounds = np.array([0, pages], np.int32)
+        starts = np.arange(pages, dtype=np.int32) * PAGE_TOKENS
+        groups = tuple(
+            Group(
+                group.window,
+                (Part(fmt, BySequence(bounds), Contiguous(starts), ids[:pages]),),
+                (Writes(fmt, ids[rows // PAGE_TOKENS], rows % PAGE_TOKENS),),
             )
             for group, fmt, ids in zip(self.kv_map.groups, self.formats, self.page_ids, strict=True)
         )
-        places = [self.kv_map.place(layer) for layer in range(len(self.kv_map.layers))]
         layers = tuple(
-            LayerPlan((place,), place, kv.scale) for place, kv in zip(places, self.kv_map.layers, strict=True)
+            LayerPlan(*self.kv_map.place(layer), owns=True, scale=kv.scale)
+            for layer, kv in enumerate(self.kv_map.layers)
         )
-        return Plan(rows, np.array([0, stop - start], np.int32), parts, layers)
+        return Plan(rows, np.array([0, stop - start], np.int32), groups, layers)
 
 
 def hidden_states(

@@ -52,7 +52,7 @@ class Shape:
     def layers(self) -> tuple[LayerPlan, ...]:
         scale = self.dim**-0.5
         targets = [(group, slot) for group, (_, count) in enumerate(self.windows) for slot in range(count)]
-        return tuple(LayerPlan((target,), target, scale) for target in targets)
+        return tuple(LayerPlan(*target, owns=True, scale=scale) for target in targets)
 
 
 SMOLLM2 = Shape("SmolLM2-135M", 9, 3, 64, ((None, 30),))

@@ -17,7 +17,19 @@ import numpy as np
 import torch
 
 from in_torch import TensorAttend, rounded_keys, rounded_values
-from kvloom.attend.plan import NO_PAGE, DensePart, Ints, LayerPlan, Part, Plan, RaggedPart
+from kvloom.attend.plan import (
+    NO_PAGE,
+    ByHead,
+    BySequence,
+    Contiguous,
+    Group,
+    Ints,
+    Labelled,
+    LayerPlan,
+    Part,
+    Plan,
+    Writes,
+)
 from kvloom.attend.reference import met_queries, stored_keys, stored_values
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
@@ -102,17 +114,13 @@ class World:
         listed = [[n for n in sorted(table) if n not in gone] for table, gone in zip(self.tables, absent, strict=True)]
         placed = [(b, position) for b, positions in enumerate(rows) for position in positions]
         homes = [self.tables[b][p // PAGE_TOKENS] if write else NO_PAGE for b, p in placed]
-        part = DensePart(
-            format=self.format,
-            window=self.case.window,
-            page_ids_P=int32([self.tables[b][n] for b, numbers in enumerate(listed) for n in numbers]),
-            page_starts_P=int32([n * PAGE_TOKENS for numbers in listed for n in numbers]),
-            seq_pages_B1=bounds([len(numbers) for numbers in listed]),
-            row_pages_T=int32(homes),
-            row_slots_T=int32([p % PAGE_TOKENS for _, p in placed]),
-        )
-        layers = tuple(LayerPlan(((0, slot),), (0, slot), self.case.scale) for slot in range(NUM_LAYERS))
-        return Plan(int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (part,), layers)
+        lists = BySequence(bounds([len(numbers) for numbers in listed]))
+        entries = Contiguous(int32([n * PAGE_TOKENS for numbers in listed for n in numbers]))
+        page_ids_P = int32([self.tables[b][n] for b, numbers in enumerate(listed) for n in numbers])
+        writes = Writes(self.format, int32(homes), int32([p % PAGE_TOKENS for _, p in placed]))
+        group = Group(self.case.window, (Part(self.format, lists, entries, page_ids_P),), (writes,))
+        layers = tuple(LayerPlan(0, slot, True, self.case.scale) for slot in range(NUM_LAYERS))
+        return Plan(int32([p for _, p in placed]), bounds([len(positions) for positions in rows]), (group,), layers)
 
     def gather(self, store: list[torch.Tensor], rows: Rows) -> torch.Tensor:
         """The values of the rows of a step, (T, heads, D). Rows are alike in all layers."""
@@ -179,33 +187,33 @@ def softmax_oracle(
     return torch.einsum("ths,shd->thd", weights_THS, v_SHD), lse_TH
 
 
-def ragged_format(case: Case) -> PageFormat:
-    return PageFormat("ragged", (), 1, case.k_dim, case.v_dim, case.codec, ragged=True)
+def head_format(case: Case) -> PageFormat:
+    return PageFormat("per-head", (), 1, case.k_dim, case.v_dim, case.codec, labelled=True)
 
 
-def ragged_pool(case: Case) -> Pool:
-    """Room for one ragged part and, beside it, the dense pages."""
+def head_pool(case: Case) -> Pool:
+    """Room for one part with lists by head and, beside it, the dense pages."""
     pages = sum(-(-length // PAGE_TOKENS) for length in case.lengths)
     dense_bytes = PageFormat("full", (0, 1), case.kv_heads, case.k_dim, case.v_dim, case.codec).page_bytes
-    page_bytes = max(dense_bytes, ragged_format(case).page_bytes)
+    page_bytes = max(dense_bytes, head_format(case).page_bytes)
     count = pages * (1 + NUM_LAYERS * case.kv_heads)
     return Pool.of(count, page_bytes, torch.Generator().manual_seed(case.seed))
 
 
-def ragged_part(
-    world: World, keep: float, pool: Pool, window: int | None = None, below: int | None = None
-) -> tuple[RaggedPart, dict[tuple[int, int, int], torch.Tensor], torch.Tensor]:
-    """Hold a random share of each (layer, sequence, head)'s positions (or of those ``below``) in pages.
+def kept_part(
+    world: World, keep: float, pool: Pool, below: int | None = None
+) -> tuple[Part, dict[tuple[int, int, int], torch.Tensor], torch.Tensor]:
+    """Hold a random share of each (sequence, layer, head)'s positions (or of those ``below``) in pages of its own.
 
-    Returns (part, kept positions by cell, bias of every position).
+    Returns (part, kept positions by (layer, sequence, head), bias of every position).
     """
     case = world.case
     generator = torch.Generator().manual_seed(case.seed + 1)
-    fmt = ragged_format(case)
+    fmt = head_format(case)
     bias_S = torch.randn(max(case.lengths), generator=generator)
-    kept, ids, counts, sizes = {}, [], [], []
-    cells = itertools.product(range(NUM_LAYERS), range(len(case.lengths)), range(case.kv_heads))
-    for layer, b, head in cells:
+    kept, ids, masks, sizes = {}, [], [], []
+    cells = itertools.product(range(len(case.lengths)), range(NUM_LAYERS), range(case.kv_heads))
+    for b, layer, head in cells:
         limit = case.lengths[b] if below is None else min(below, case.lengths[b])
         positions = torch.nonzero(torch.rand(limit, generator=generator) < keep).flatten()
         kept[layer, b, head] = positions
@@ -213,35 +221,40 @@ def ragged_part(
         sizes.append(len(pieces))
         for piece in pieces:
             ids.append(pool.free.pop())
-            counts.append(piece.numel())
-            _fill_ragged(pool.memory, fmt, ids[-1], world.k[b][piece, head], world.v[b][piece, head], piece, bias_S)
-    part = RaggedPart(fmt, window, case.kv_heads, int32(ids), int32(counts), bounds(sizes))
-    return part, kept, bias_S
+            masks.append((1 << piece.numel()) - 1)
+            fill_cell(
+                pool.memory, fmt, ids[-1], 0, 0, world.k[b][piece, head], world.v[b][piece, head], piece, bias_S[piece]
+            )
+    lists = ByHead(bounds(sizes), NUM_LAYERS, case.kv_heads)
+    return Part(fmt, lists, Labelled(), int32(ids), np.array(masks, np.uint16)), kept, bias_S
 
 
-def _fill_ragged(
+def fill_cell(
     memory: torch.Tensor,
     fmt: PageFormat,
     page: int,
+    slot: int,
+    head: int,
     k_SD: torch.Tensor,
     v_SD: torch.Tensor,
     positions_S: torch.Tensor,
     bias_S: torch.Tensor,
+    entries: Sequence[int] | None = None,
 ) -> None:
-    start, count = page * GRAIN_BYTES, positions_S.numel()
-    cell = memory[start : start + fmt.page_bytes]
+    """Store entries (the first ones, or those named) of one cell of a page, with labels where the format has them."""
+    places = list(range(len(k_SD))) if entries is None else list(entries)
+    start = page * GRAIN_BYTES + fmt.cell_offset(slot, head)
+    cell = memory[start : start + fmt.cell_bytes]
     k_SW, v_SD = stored_keys(fmt, k_SD), stored_values(fmt, v_SD)
-    cell[: fmt.k_bytes].view(k_SW.dtype).view(-1, fmt.tokens)[:, :count] = k_SW.T
-    cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(v_SD.dtype).view(fmt.tokens, -1)[:count] = v_SD
-    labels = cell[fmt.k_bytes + fmt.v_bytes :]
-    labels[: 4 * count].view(torch.int32)[:] = positions_S.int()
-    labels[4 * fmt.tokens : 4 * (fmt.tokens + count)].view(torch.float32)[:] = bias_S[positions_S]
+    cell[: fmt.k_bytes].view(k_SW.dtype).view(-1, fmt.tokens)[:, places] = k_SW.T
+    cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(v_SD.dtype).view(fmt.tokens, -1)[places] = v_SD
+    if fmt.labelled:
+        labels = cell[fmt.k_bytes + fmt.v_bytes :]
+        labels[: 4 * fmt.tokens].view(torch.int32)[places] = positions_S.int()
+        labels[4 * fmt.tokens :].view(torch.float32)[places] = bias_S.float()
 
 
-def joined(plan: Plan, parts: tuple[Part, ...]) -> Plan:
-    """A plan like ``plan`` whose layers read all of ``parts``, in order."""
-    layers = tuple(
-        LayerPlan(tuple((index, slot) for index in range(len(parts))), None, layer.scale)
-        for slot, layer in enumerate(plan.layers)
-    )
-    return Plan(plan.positions_T, plan.seq_rows_B1, parts, layers)
+def joined(plan: Plan, parts: tuple[Part, ...], window: int | None = None) -> Plan:
+    """A plan like ``plan`` whose layers read all of ``parts``, in order, and write nothing."""
+    layers = tuple(LayerPlan(0, slot, False, layer.scale) for slot, layer in enumerate(plan.layers))
+    return Plan(plan.positions_T, plan.seq_rows_B1, (Group(window, parts),), layers)

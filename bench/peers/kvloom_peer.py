@@ -43,7 +43,7 @@ def open_peer(setup: Setup) -> Kvloom:
 class KvReads:
     """Stands before ``Forward`` and adds up the KV bytes that attention reads in steps of nothing but decoding.
 
-    The figures are the kernels' own, from the schedule that they follow.
+    The figures are the kernels' own, from the work plan that they follow.
     """
 
     forward: Forward

@@ -2,7 +2,7 @@
 // together.
 #include "attend.h"
 
-#include "attend_chunk.h"
+#include "attend_block.h"
 #include "attend_write.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -49,28 +49,26 @@ void join(const AttendCall& call, int64_t row, int32_t head, float* states) {
   finish(call, row, head, state, 0);
 }
 
-// Merges the partials of all chunks of an item into `state`.
-void fold_chunks(const AttendCall& call, const Item& item, const Item* next, ChunkPass& pass, const State& state,
+// Merges the partials of all blocks of an item into `state`.
+void fold_blocks(const AttendCall& call, const Item& item, const Item* next, BlockPass& pass, const State& state,
                  const State& partial) {
-  const int32_t* row_ids = call.work.row_ids + item.row_begin;
   for (int32_t r = 0; r < pass.rows(); r++) state.m[r] = empty, state.l[r] = 0.0f;
-  for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
-    Cells chunk;
-    gather(call, item, c, next, chunk);
-    if (c == item.chunk_begin)
-      pass.run(chunk, call.rows.positions, row_ids, state);
+  for (int32_t c = item.block_begin; c < item.block_end; c++) {
+    Cells block;
+    gather(call, item, c, next, block);
+    if (c == item.block_begin)
+      pass.run(block, state);
     else
-      pass.add(chunk, call.rows.positions, row_ids, state, partial);
+      pass.add(block, state, partial);
   }
 }
 
-void store_chunks(const AttendCall& call, const Item& item, const Item* next, ChunkPass& pass, float* states) {
-  for (int32_t c = item.chunk_begin; c < item.chunk_end; c++) {
-    Cells chunk;
-    gather(call, item, c, next, chunk);
-    const int64_t place = item.state + (c - item.chunk_begin) * (int64_t)pass.rows();
-    pass.run(chunk, call.rows.positions, call.work.row_ids + item.row_begin,
-             stored_state(call, states, place, pass.rows()));
+void store_blocks(const AttendCall& call, const Item& item, const Item* next, BlockPass& pass, float* states) {
+  for (int32_t c = item.block_begin; c < item.block_end; c++) {
+    Cells block;
+    gather(call, item, c, next, block);
+    const int64_t place = item.state + (c - item.block_begin) * (int64_t)pass.rows();
+    pass.run(block, stored_state(call, states, place, pass.rows()));
   }
 }
 
@@ -86,19 +84,19 @@ void deliver(const AttendCall& call, const Item& item, const Delivered& delivere
 void run_item(const AttendCall& call, const Item& item, const Item* next, const Delivered& delivered) {
   const int32_t group = group_of(call), rows = item.row_count * group;
   const Desk desk = Desk::at(scratch(Scratch::tile, Desk::bytes(rows, item.row_count, call.part)), rows, call.part);
-  ChunkPass pass(call, item, desk);
+  BlockPass pass(call, item, desk);
   const State state = State::at(desk.state, rows), partial = State::at(desk.partial, rows);
   switch (item.outcome) {
     case Outcome::finish:
-      fold_chunks(call, item, next, pass, state, partial);
+      fold_blocks(call, item, next, pass, state, partial);
       for (int32_t i = 0; i < item.row_count; i++)
         finish(call, call.work.row_ids[item.row_begin + i], item.head, state, i * group);
       return;
     case Outcome::fold:
-      fold_chunks(call, item, next, pass, stored_state(call, delivered.states, item.state, rows), partial);
+      fold_blocks(call, item, next, pass, stored_state(call, delivered.states, item.state, rows), partial);
       break;
     case Outcome::apart:
-      store_chunks(call, item, next, pass, delivered.states);
+      store_blocks(call, item, next, pass, delivered.states);
       break;
   }
   deliver(call, item, delivered);

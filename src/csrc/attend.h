@@ -36,32 +36,58 @@ struct Rows {
   int32_t rows, seqs;
 };
 
-// The pages of one part of a plan. Dense: page_marks are the pages' first positions and page_lists has one
-// list per sequence. Ragged: page_marks are counts of valid entries, and there is one list per (layer slot,
-// sequence, head).
-struct Part {
+// How pages of one format lie in memory. A page that holds one head of one layer has steps of 0.
+struct PageLayout {
   uint8_t* memory;
   Number number;
-  bool ragged;
   int32_t heads, k_dim, v_dim;
-  int64_t window;      // a row sees positions above its own minus this
-  int64_t cell_bytes;  // one (layer, head) of a page
-  const int32_t* page_ids;
-  const int32_t* page_marks;
-  const int32_t* page_lists;
+  int64_t slot_bytes, head_bytes;  // from one layer slot, and from one head, of a page to the next
 
   KV_INLINE int64_t k_bytes() const { return page_tokens * key_bytes(number, k_dim); }
   KV_INLINE int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
   KV_INLINE uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
-    const int64_t index = ragged ? 0 : (int64_t)layer_slot * heads + head;
-    return memory + page * grain_bytes + index * cell_bytes;
+    return memory + page * grain_bytes + layer_slot * slot_bytes + head * head_bytes;
   }
+};
+
+// Whose lists there are: one per sequence, or one per (sequence, layer slot, head).
+enum class Lists : int32_t { by_sequence, by_head };
+
+// Where entries stand: one after another from a position that the plan gives for each page, or where the page's labels
+// say.
+enum class Entries : int32_t { contiguous, labelled };
+
+// How queries are turned to meet keys that were stored for other positions: see kvloom/attend/plan.py.
+struct Rotations {
+  const int32_t* shifts;   // positions
+  const float *cos, *sin;  // [rotations, half]
+  int32_t count, half;
+};
+
+// The pages of one part of a plan.
+struct Part : PageLayout {
+  Lists lists;
+  Entries entries;
+  int32_t slots;               // layer slots that can be asked for
+  int64_t window;              // a row sees positions above its own minus this
+  const int32_t* page_ids;     // [pages]
+  const int32_t* page_starts;  // [pages], of contiguous entries; null for labelled ones
+  const uint16_t* page_masks;  // [pages], bit s: entry s is there; null: all are
+  const int32_t* list_bounds;  // [lists + 1]
+  const int32_t* list_turns;   // [lists], into rotations; null: nothing is turned
+  Rotations rotations;
+  bool even;  // the lists of a sequence are equally long for all layer slots and heads: one work plan serves them
+
+  KV_INLINE int64_t list_of(int32_t sequence, int32_t layer_slot, int32_t head) const {
+    return lists == Lists::by_sequence ? sequence : ((int64_t)sequence * slots + layer_slot) * heads + head;
+  }
+  KV_INLINE int32_t shift_of(int64_t list) const { return list_turns ? rotations.shifts[list_turns[list]] : 0; }
 };
 
 // Stores row t, head h of k and v as entry row_slots[t] of page row_pages[t], or nowhere when that is
 // no_page.
 struct WriteCall {
-  Part part;
+  PageLayout part;
   int32_t layer_slot, rows, threads;
   const float* k;  // [rows][heads][k_dim]
   const float* v;  // [rows][heads][v_dim]
@@ -69,7 +95,7 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
-// Attends every row over one part, as its schedule says. With `merge`, out and lse already hold the result over other
+// Attends every row over one part, as its work plan says. With `merge`, out and lse already hold the result over other
 // entries: the new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
 struct AttendCall {
   Rows rows;
@@ -96,6 +122,9 @@ KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
 const char* find_fault(const Rows& rows);
 const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,
                        int64_t memory_bytes);
+
+// Whether Part::even holds of checked lists.
+bool are_even(const Part& part, int64_t num_lists);
 const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots, int64_t rows, int64_t page_bytes,
                              int64_t memory_bytes);
 

@@ -1,4 +1,4 @@
-// A chunk's pages in memory, and which of their entries a row sees.
+// A block's pages in memory, and which of their entries a row sees.
 #pragma once
 
 #include <cstring>
@@ -8,43 +8,36 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// What one position sees of a chunk, a bit per page; `lo` and `hi` bound the entries of pages that it sees in
-// part.
-struct Sight {
+constexpr uint32_t all_entries = (1u << page_tokens) - 1;
+
+// What one position sees of a block: a bit per page of which it sees some or all entries, and a bit per entry.
+struct Visible {
   uint32_t any, full;
-  uint8_t lo[chunk_pages], hi[chunk_pages];
+  uint16_t entries[kv_block_pages];
 };
 
-// A chunk's pages in memory. `later` are those that the same thread reads next, to be fetched meanwhile: each while the
-// page in its place is read. Where there are none, the chunk's own.
+// A block's pages in memory. `later` are those that the same thread reads next, to be fetched meanwhile: each while the
+// page in its place is read. Where there are none, the block's own.
 struct Cells {
-  const uint8_t *cells[chunk_pages], *later[chunk_pages];
-  int32_t marks[chunk_pages];
+  const uint8_t *cells[kv_block_pages], *later[kv_block_pages];
+  const int32_t* starts;  // of contiguous entries
   int32_t count;
+  Visible there;        // what is there to be seen
+  int64_t first, last;  // positions of all that: everything lies between them
+  bool biased;          // some label has a bias
 };
 
 static inline uint32_t bits_below(int n) {
   return (1u << n) - 1;
 }
 
-static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int32_t page) {
-  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
+// Where the pages of a block begin in Part::page_ids for the item's layer slot and head.
+static inline int64_t first_page(const AttendCall& call, const Item& item, const KvBlock& block) {
+  return block.page_begin + (int64_t)block.list_step * (call.layer_slot * call.part.heads + item.head);
 }
 
-// Chunk number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
-static inline void gather(const AttendCall& call, const Item& item, int32_t c, const Item* next, Cells& chunk) {
-  const Chunk& pages = call.work.chunks[c];
-  chunk.count = pages.page_end - pages.page_begin;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    chunk.cells[i] = cell_of(call, item, pages.page_begin + i);
-    chunk.marks[i] = call.part.page_marks[pages.page_begin + i];
-  }
-  const bool goes_on = c + 1 < item.chunk_end;
-  const Item* later_item = goes_on ? &item : next && next->chunk_begin < next->chunk_end ? next : nullptr;
-  const Chunk later = !later_item ? Chunk{0, 0} : call.work.chunks[goes_on ? c + 1 : later_item->chunk_begin];
-  for (int32_t i = 0; i < chunk.count; i++)
-    chunk.later[i] =
-        later.page_begin + i < later.page_end ? cell_of(call, *later_item, later.page_begin + i) : chunk.cells[i];
+static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int64_t page) {
+  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
 }
 
 static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {
@@ -54,34 +47,100 @@ static inline const float* stored_biases(const Part& part, const uint8_t* cell) 
   return (const float*)(stored_positions(part, cell) + page_tokens);
 }
 
-static inline int clamp_slot(int64_t x) {
-  return x < 0 ? 0 : x > page_tokens ? page_tokens : (int)x;
+static inline void note_page(Visible& visible, int32_t page, uint32_t entries) {
+  visible.entries[page] = (uint16_t)entries;
+  visible.any |= (uint32_t)(entries != 0) << page;
+  visible.full |= (uint32_t)(entries == all_entries) << page;
 }
 
-static inline void see(const Part& part, const Cells& chunk, int32_t position, Sight& sight) {
+// Where the labelled entries of a block stand, and whether any has a bias. Lane by lane, so that it costs little.
+static inline void read_labels(const Part& part, Cells& block) {
+  int32_t low[page_tokens], high[page_tokens], bias_bits[page_tokens];
+  for (int j = 0; j < page_tokens; j++) low[j] = INT32_MAX, high[j] = INT32_MIN, bias_bits[j] = 0;
+  for (int32_t i = 0; i < block.count; i++) {
+    __builtin_prefetch(stored_positions(part, block.later[i]), 0, 2);
+    __builtin_prefetch(stored_biases(part, block.later[i]), 0, 2);
+    const int32_t* positions = stored_positions(part, block.cells[i]);
+    const int32_t* biases = positions + page_tokens;  // as bits: all are 0 of a 0
+    const uint32_t there = block.there.entries[i];
+    if (there == all_entries) {
+      for (int j = 0; j < page_tokens; j++) {
+        low[j] = positions[j] < low[j] ? positions[j] : low[j];
+        high[j] = positions[j] > high[j] ? positions[j] : high[j];
+        bias_bits[j] |= biases[j];
+      }
+    } else {
+      for (uint32_t left = there; left; left &= left - 1) {
+        const int j = __builtin_ctz(left);
+        low[0] = positions[j] < low[0] ? positions[j] : low[0];
+        high[0] = positions[j] > high[0] ? positions[j] : high[0];
+        bias_bits[0] |= biases[j];
+      }
+    }
+  }
+  for (int j = 1; j < page_tokens; j++) {
+    low[0] = low[j] < low[0] ? low[j] : low[0];
+    high[0] = high[j] > high[0] ? high[j] : high[0];
+    bias_bits[0] |= bias_bits[j];
+  }
+  block.first = low[0], block.last = high[0], block.biased = bias_bits[0] != 0;
+}
+
+// Block number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
+static inline void gather(const AttendCall& call, const Item& item, int32_t c, const Item* next, Cells& block) {
+  const Part& part = call.part;
+  const int64_t page = first_page(call, item, call.work.blocks[c]);
+  block.count = call.work.blocks[c].count();
+  for (int32_t i = 0; i < block.count; i++) block.cells[i] = cell_of(call, item, page + i);
+  const bool goes_on = c + 1 < item.block_end;
+  const Item* later_item = goes_on ? &item : next && next->block_begin < next->block_end ? next : nullptr;
+  const KvBlock later = !later_item ? KvBlock{0, 0, 0} : call.work.blocks[goes_on ? c + 1 : later_item->block_begin];
+  const int64_t later_page = later_item ? first_page(call, *later_item, later) : 0;
+  for (int32_t i = 0; i < block.count; i++)
+    block.later[i] = i < later.count() ? cell_of(call, *later_item, later_page + i) : block.cells[i];
+  if (part.page_masks) {
+    block.there.any = block.there.full = 0;
+    for (int32_t i = 0; i < block.count; i++) note_page(block.there, i, part.page_masks[page + i]);
+  } else {
+    block.there.any = block.there.full = bits_below(block.count);
+    std::memset(block.there.entries, 0xff, sizeof block.there.entries);
+  }
+  if (part.entries == Entries::labelled) return read_labels(part, block);
+  block.starts = part.page_starts + page;
+  block.first = block.starts[0], block.last = (int64_t)block.starts[block.count - 1] + page_tokens - 1;
+}
+
+template <class Number>
+static inline Number between(int64_t least, int64_t x, int64_t most) {
+  return (Number)(x < least ? least : x > most ? most : x);
+}
+
+// Entries of page i that stand from position `oldest` to `newest`.
+static inline uint32_t entries_between(const Part& part, const Cells& block, int32_t i, int64_t oldest,
+                                       int64_t newest) {
+  if (part.entries == Entries::contiguous) {
+    const int64_t start = block.starts[i];
+    const int begin = between<int>(0, oldest - start, page_tokens),
+              end = between<int>(0, newest + 1 - start, page_tokens);
+    return bits_below(end) & ~bits_below(begin);
+  }
+  const int32_t* positions = stored_positions(part, block.cells[i]);
+  const int32_t low = between<int32_t>(0, oldest, INT32_MAX), high = between<int32_t>(-1, newest, INT32_MAX);
+  uint32_t entries = 0;
+  for (int j = 0; j < page_tokens; j++) entries |= (uint32_t)(positions[j] >= low && positions[j] <= high) << j;
+  return entries;
+}
+
+static inline void find_visible(const Part& part, const Cells& block, int64_t position, Visible& visible) {
   const int64_t oldest = position - part.window + 1;
-  if (!part.ragged && oldest <= chunk.marks[0] && chunk.marks[chunk.count - 1] + page_tokens - 1 <= position) {
-    sight.any = sight.full = bits_below(chunk.count);
-    std::memset(sight.lo, 0, sizeof sight.lo);
-    std::memset(sight.hi, page_tokens, sizeof sight.hi);
+  if (oldest <= block.first && block.last <= position) {
+    visible = block.there;
     return;
   }
-  sight.any = sight.full = 0;
-  for (int32_t i = 0; i < chunk.count; i++) {
-    int lo = 0, hi = 0;
-    if (part.ragged) {
-      const int32_t* positions = stored_positions(part, chunk.cells[i]);
-      while (hi < chunk.marks[i] && positions[hi] <= position) hi++;
-      while (lo < hi && positions[lo] < oldest) lo++;
-    } else {
-      lo = clamp_slot(oldest - chunk.marks[i]);
-      hi = clamp_slot((int64_t)position + 1 - chunk.marks[i]);
-    }
-    if (lo >= hi) continue;
-    sight.any |= 1u << i;
-    if (hi - lo == page_tokens) sight.full |= 1u << i;
-    sight.lo[i] = (uint8_t)lo, sight.hi[i] = (uint8_t)hi;
-  }
+  std::memset(&visible, 0, sizeof visible);
+  if (block.last < oldest || position < block.first) return;
+  for (int32_t i = 0; i < block.count; i++)
+    note_page(visible, i, block.there.entries[i] & entries_between(part, block, i, oldest, position));
 }
 
 }  // namespace KV_ISA

@@ -57,7 +57,7 @@ struct Run {
   int32_t weight, count;
 };
 
-// Runs to mix. `after` is wanted next.
+// Runs to accumulate. `after` is wanted next.
 struct Runs {
   const Run* runs;
   int32_t count;
@@ -70,8 +70,8 @@ struct Blend {
 };
 
 template <class Numbers, int R, int C, bool kBlends>
-static inline void mix_columns(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
-                               int32_t column) {
+static inline void accumulate_columns(const float* weights, const Runs& runs, const Blend& blend, float* out,
+                                      int32_t v_dim, int32_t column) {
   v16 acc[R][C];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] =
       kBlends ? splat(0.0f) : load(out + r * v_dim + column + 16 * c);
@@ -98,24 +98,25 @@ static inline void mix_columns(const float* weights, const Runs& runs, const Ble
 }
 
 template <class Numbers, int R, bool kBlends>
-static void mix_all(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim) {
+static void accumulate_all(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim) {
   constexpr int C = columns_for(R);
   int32_t column = 0;
   for (; column + 16 * C <= v_dim; column += 16 * C)
-    mix_columns<Numbers, R, C, kBlends>(weights, runs, blend, out, v_dim, column);
-  for (; column < v_dim; column += 16) mix_columns<Numbers, R, 1, kBlends>(weights, runs, blend, out, v_dim, column);
+    accumulate_columns<Numbers, R, C, kBlends>(weights, runs, blend, out, v_dim, column);
+  for (; column < v_dim; column += 16)
+    accumulate_columns<Numbers, R, 1, kBlends>(weights, runs, blend, out, v_dim, column);
 }
 
 // out[r] += sum of weight x value over all runs, for R rows.
 template <class Numbers, int R>
-static void mix(const float* weights, const Runs& runs, float* out, int32_t v_dim) {
-  mix_all<Numbers, R, false>(weights, runs, {}, out, v_dim);
+static void accumulate(const float* weights, const Runs& runs, float* out, int32_t v_dim) {
+  accumulate_all<Numbers, R, false>(weights, runs, {}, out, v_dim);
 }
 
 // out[r] = out[r] x keep[r] + take[r] x sum of weight x value over all runs, for R rows.
 template <class Numbers, int R>
 static void blend(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim) {
-  mix_all<Numbers, R, true>(weights, runs, blend, out, v_dim);
+  accumulate_all<Numbers, R, true>(weights, runs, blend, out, v_dim);
 }
 
 template <class Numbers>
@@ -126,7 +127,7 @@ static void decode(const void* stored, int64_t count, float* out) {
 // The inner loops for one format of keys and one of values; index r - 1 serves r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
-  void (*mix[max_rows])(const float*, const Runs&, float*, int32_t);
+  void (*accumulate[max_rows])(const float*, const Runs&, float*, int32_t);
   void (*blend[max_rows])(const float*, const Runs&, const Blend&, float*, int32_t);
   void (*decode)(const void*, int64_t, float*);
 };
@@ -137,12 +138,12 @@ struct Micro {
 #define KV_EACH_COUNT(X) X(1), X(2), X(3), X(4), X(5), X(6)
 #endif
 #define KV_SCORE(R) score<Keys, R>
-#define KV_MIX(R) mix<Values, R>
+#define KV_ACCUMULATE(R) accumulate<Values, R>
 #define KV_BLEND(R) blend<Values, R>
 
 template <class Keys, class Values = Keys>
 static constexpr Micro micro_of = {
-    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_MIX)}, {KV_EACH_COUNT(KV_BLEND)}, decode<Values>};
+    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_ACCUMULATE)}, {KV_EACH_COUNT(KV_BLEND)}, decode<Values>};
 
 // For pages as they are stored.
 static inline const Micro& micro_for(Number number) {

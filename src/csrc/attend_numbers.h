@@ -45,7 +45,7 @@ constexpr bool are_integers<Int16> = true;
 template <>
 constexpr bool are_integers<NearInt16> = true;
 
-constexpr int s_stride = chunk_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
+constexpr int s_stride = kv_block_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
 
 // Accumulators that fit in registers, in v16, and the rows that go together.
 #if defined(__AVX512F__)

@@ -80,7 +80,7 @@ static void write_columns(const float* rows, int64_t stride, int32_t width, int3
 template <Number N>
 static void write_keys(const WriteCall& call, const Stretch& stretch, int32_t head) {
   typedef typename StoredAs<N>::type Value;
-  const Part& part = call.part;
+  const PageLayout& part = call.part;
   const int32_t slot = call.row_slots[stretch.row];
   uint8_t* cell = part.cell(call.row_pages[stretch.row], call.layer_slot, head);
   const float* k = call.k + (stretch.row * part.heads + head) * part.k_dim;
@@ -100,7 +100,7 @@ static void write_keys(const WriteCall& call, const Stretch& stretch, int32_t he
 template <Number N>
 static void write_values(const WriteCall& call, const Stretch& stretch, int32_t head) {
   typedef typename StoredAs<N>::type Value;
-  const Part& part = call.part;
+  const PageLayout& part = call.part;
   Value* values = (Value*)(part.cell(call.row_pages[stretch.row], call.layer_slot, head) + part.k_bytes()) +
                   (int64_t)call.row_slots[stretch.row] * part.v_dim;
   const float* v = call.v + (stretch.row * part.heads + head) * part.v_dim;

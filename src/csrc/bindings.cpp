@@ -5,16 +5,19 @@
 #include "bindings.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attend.h"
 #include "decoder.h"
-#include "schedule.h"
+#include "work_plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -72,77 +75,123 @@ Rows bind_rows(const Ints& positions, const Ints& seq_rows) {
   return bound;
 }
 
-// What all parts of one page format and window have in common.
-struct PartKind {
+typedef nb::ndarray<const uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> Masks;
+typedef nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> Table;
+
+// What all parts and writes of one page format have in common: a part without arrays.
+struct PageKind {
   Part part;
   int64_t page_bytes, memory_bytes;
 };
 
-PartKind part_kind(Address memory, int64_t memory_bytes, int number, bool ragged, int32_t heads, int32_t k_dim,
-                   int32_t v_dim, int64_t window, int64_t cell_bytes, int64_t page_bytes) {
-  return {{pointer<uint8_t>(memory), (Number)number, ragged, heads, k_dim, v_dim, window, cell_bytes, nullptr, nullptr,
-           nullptr},
-          page_bytes,
-          memory_bytes};
+PageKind page_kind(Address memory, int64_t memory_bytes, int number, int lists, int entries, int32_t slots,
+                   int32_t heads, int32_t k_dim, int32_t v_dim, int64_t window, int64_t slot_bytes, int64_t head_bytes,
+                   int64_t page_bytes) {
+  PageKind kind{{}, page_bytes, memory_bytes};
+  Part& part = kind.part;
+  part.memory = pointer<uint8_t>(memory), part.number = (Number)number;
+  part.heads = heads, part.k_dim = k_dim, part.v_dim = v_dim;
+  part.slot_bytes = slot_bytes, part.head_bytes = head_bytes;
+  part.lists = (Lists)lists, part.entries = (Entries)entries, part.slots = slots, part.window = window;
+  return kind;
 }
 
-BoundPart bind_part(const Rows& rows, const PartKind& kind, const Ints& page_ids, const Ints& page_marks,
-                    const Ints& page_lists) {
-  const int64_t num_pages = (int64_t)page_ids.size(), num_lists = (int64_t)page_lists.size() - 1;
-  if ((int64_t)page_marks.size() != num_pages) throw nb::value_error("there must be one mark per page");
-  if (num_lists < 0 || (!kind.part.ragged && num_lists != rows.seqs))
-    throw nb::value_error("there must be one list per sequence");
+Rotations bind_rotations(const Ints& shifts, const Table& cos, const Table& sin) {
+  if (cos.shape(0) != shifts.size() || sin.shape(0) != shifts.size() || cos.shape(1) != sin.shape(1))
+    throw nb::value_error("there must be one row of cos and of sin per rotation");
+  return {shifts.data(), cos.data(), sin.data(), (int32_t)shifts.size(), (int32_t)cos.shape(1)};
+}
+
+Part bind_part(const Rows& rows, const PageKind& kind, const Ints& page_ids, const Ints& list_bounds,
+               const std::optional<Ints>& page_starts, const std::optional<Masks>& page_masks,
+               const std::optional<Ints>& list_turns, const Rotations* rotations) {
   Part part = kind.part;
-  part.page_ids = page_ids.data(), part.page_marks = page_marks.data(), part.page_lists = page_lists.data();
-  raise_fault(find_fault(part, num_pages, num_lists, kind.page_bytes, kind.memory_bytes));
-  return {part};
+  const size_t num_pages = page_ids.size();
+  const int64_t num_lists = (int64_t)list_bounds.size() - 1;
+  const int64_t lists_each = part.lists == Lists::by_sequence ? 1 : (int64_t)part.slots * part.heads;
+  if (num_lists != rows.seqs * lists_each) throw nb::value_error("there must be one list per reader");
+  if (page_starts.has_value() != (part.entries == Entries::contiguous) ||
+      (page_starts && page_starts->size() != num_pages))
+    throw nb::value_error("there must be one start per page of contiguous entries");
+  if (page_masks && page_masks->size() != num_pages) throw nb::value_error("there must be one mask per page");
+  if (list_turns && (!rotations || (int64_t)list_turns->size() != num_lists))
+    throw nb::value_error("there must be one rotation per list");
+  part.page_ids = page_ids.data(), part.list_bounds = list_bounds.data();
+  part.page_starts = page_starts ? page_starts->data() : nullptr;
+  part.page_masks = page_masks ? page_masks->data() : nullptr;
+  if (list_turns) part.list_turns = list_turns->data(), part.rotations = *rotations;
+  raise_fault(find_fault(part, (int64_t)num_pages, num_lists, kind.page_bytes, kind.memory_bytes));
+  part.even = are_even(part, num_lists);
+  return part;
 }
 
-BoundPart bind_written_part(const Rows& rows, const PartKind& kind, const Ints& page_ids, const Ints& page_marks,
-                            const Ints& page_lists, const Ints& row_pages, const Ints& row_slots) {
-  BoundPart bound = bind_part(rows, kind, page_ids, page_marks, page_lists);
+BoundWrites bind_writes(const Rows& rows, const PageKind& kind, const Ints& row_pages, const Ints& row_slots) {
   if ((int64_t)row_pages.size() != rows.rows || (int64_t)row_slots.size() != rows.rows)
     throw nb::value_error("there must be one page and one slot per row");
   raise_fault(find_write_fault(row_pages.data(), row_slots.data(), rows.rows, kind.page_bytes, kind.memory_bytes));
-  bound.row_pages = row_pages.data(), bound.row_slots = row_slots.data();
-  return bound;
+  return {kind.part, kind.part.slots, row_pages.data(), row_slots.data()};
 }
 
-void run_write(const Rows& rows, const BoundPart& bound, int32_t layer_slot, Address k, Address v, int32_t threads,
+BoundGroup bind_group(std::vector<Part> parts, std::vector<BoundWrites> writes) {
+  if (parts.empty()) throw nb::value_error("a layer group has no parts");
+  return {std::move(parts), std::move(writes)};
+}
+
+void run_write(const BoundGroup& group, int32_t layer_slot, int32_t rows, Address k, Address v, int32_t threads,
                const std::string& isa) {
-  KV_PICK(attend_kernels, choose_isa(isa))
-      .write({bound.part, layer_slot, rows.rows, threads, pointer<const float>(k), pointer<const float>(v),
-              bound.row_pages, bound.row_slots});
+  for (const BoundWrites& writes : group.writes)
+    KV_PICK(attend_kernels, choose_isa(isa))
+        .write({writes.layout, layer_slot, rows, threads, pointer<const float>(k), pointer<const float>(v),
+                writes.row_pages, writes.row_slots});
 }
 
-Schedule make_schedule(const Rows& rows, const BoundPart& bound, int32_t layer_slot, int32_t q_heads, int32_t threads) {
-  return Schedule(rows, bound.part, layer_slot, q_heads, threads);
+const Part& part_of(const BoundGroup& group, size_t index) {
+  if (index >= group.parts.size()) throw nb::index_error("there is no such part");
+  return group.parts[index];
 }
 
-void run_attend(const Rows& rows, const BoundPart& bound, const Schedule& schedule, int32_t layer_slot, float scale,
-                Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
-  if (!schedule.fits(rows, bound.part)) throw nb::value_error("the schedule is of another plan");
+WorkPlan make_work_plan(const Rows& rows, const BoundGroup& group, size_t index, int32_t layer_slot, int32_t q_heads,
+                        int32_t threads) {
+  return WorkPlan(rows, part_of(group, index), layer_slot, q_heads, threads);
+}
+
+int32_t slot_of_work_plan(const BoundGroup& group, size_t index, int32_t layer_slot) {
+  return work_plan_slot(part_of(group, index), layer_slot);
+}
+
+void run_attend(const Rows& rows, const BoundGroup& group, size_t index, const WorkPlan& work_plan, int32_t layer_slot,
+                float scale, Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
+  const Part& part = part_of(group, index);
+  if (!work_plan.fits(rows, part)) throw nb::value_error("the work plan is of another plan");
   KV_PICK(attend_kernels, choose_isa(isa))
-      .attend({rows, bound.part, schedule.work(), layer_slot, schedule.q_heads(), threads, scale,
-               pointer<const float>(q), pointer<float>(out), pointer<float>(lse), merge});
+      .attend({rows, part, work_plan.work(), layer_slot, work_plan.q_heads(), threads, scale, pointer<const float>(q),
+               pointer<float>(out), pointer<float>(lse), merge});
 }
 
 void bind_attend(nb::module_& m) {
   nb::class_<Rows>(m, "Rows");
-  nb::class_<PartKind>(m, "PartKind");
-  nb::class_<BoundPart>(m, "Part");
+  nb::class_<PageKind>(m, "PageKind");
+  nb::class_<Rotations>(m, "Rotations");
+  nb::class_<Part>(m, "Part");
+  nb::class_<BoundWrites>(m, "Writes");
+  nb::class_<BoundGroup>(m, "Group");
   m.def("bind_rows", &bind_rows, "positions"_a.noconvert(), "seq_rows"_a.noconvert());
-  m.def("part_kind", &part_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "ragged"_a, "heads"_a,
-        "k_dim"_a, "v_dim"_a, "window"_a, "cell_bytes"_a, "page_bytes"_a);
-  m.def("bind_part", &bind_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(), "page_marks"_a.noconvert(),
-        "page_lists"_a.noconvert());
-  m.def("bind_written_part", &bind_written_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(),
-        "page_marks"_a.noconvert(), "page_lists"_a.noconvert(), "row_pages"_a.noconvert(), "row_slots"_a.noconvert());
-  m.def("write", &run_write, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
-  nb::class_<Schedule>(m, "Schedule").def_prop_ro("kv_bytes", &Schedule::kv_bytes);
-  m.def("make_schedule", &make_schedule, NoGil(), "rows"_a, "part"_a, "layer_slot"_a, "q_heads"_a, "threads"_a);
-  m.def("attend", &run_attend, NoGil(), "rows"_a, "part"_a, "schedule"_a, "layer_slot"_a, "scale"_a, "q"_a, "out"_a,
-        "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
+  m.def("page_kind", &page_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "lists"_a, "entries"_a,
+        "slots"_a, "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "slot_bytes"_a, "head_bytes"_a, "page_bytes"_a);
+  m.def("bind_rotations", &bind_rotations, "shifts"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert());
+  m.def("bind_part", &bind_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(), "list_bounds"_a.noconvert(),
+        "page_starts"_a.noconvert().none(), "page_masks"_a.noconvert().none(), "list_turns"_a.noconvert().none(),
+        "rotations"_a.none());
+  m.def("bind_writes", &bind_writes, "rows"_a, "kind"_a, "row_pages"_a.noconvert(), "row_slots"_a.noconvert());
+  m.def("bind_group", &bind_group, "parts"_a, "writes"_a);
+  m.def("write", &run_write, NoGil(), "group"_a, "layer_slot"_a, "rows"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
+  nb::class_<WorkPlan>(m, "WorkPlan").def_prop_ro("kv_bytes", &WorkPlan::kv_bytes);
+  m.def("work_plan_slot", &slot_of_work_plan, "group"_a, "part"_a, "layer_slot"_a,
+        "The layer slot whose work plan serves this one.");
+  m.def("make_work_plan", &make_work_plan, NoGil(), "rows"_a, "group"_a, "part"_a, "layer_slot"_a, "q_heads"_a,
+        "threads"_a);
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "group"_a, "part"_a, "work_plan"_a, "layer_slot"_a, "scale"_a, "q"_a,
+        "out"_a, "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
 }
 
 }  // namespace

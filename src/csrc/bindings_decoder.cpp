@@ -41,14 +41,8 @@ struct KvPlaces {
   std::vector<LayerKv> layers;
 };
 
-typedef std::vector<std::pair<int32_t, int32_t>> Places;
-
-void add_kv(KvPlaces& kv, const Places& reads, const Places& writes, float scale) {
-  LayerKv layer;
-  for (const auto& [part, slot] : reads) layer.reads.push_back({part, slot});
-  for (const auto& [part, slot] : writes) layer.writes.push_back({part, slot});
-  layer.scale = scale;
-  kv.layers.push_back(layer);
+void add_kv(KvPlaces& kv, int32_t group, int32_t slot, bool owns, float scale) {
+  kv.layers.push_back({group, slot, owns, scale});
 }
 
 class Decoder {
@@ -67,26 +61,26 @@ class Decoder {
   }
 
   // x_out after layers [first, last).
-  void run_layers(const ConstFloats& x, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  void run_layers(const ConstFloats& x, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
                   const Ropes& ropes, const Indices& wanted, const Floats& out, int64_t first, int64_t last) {
-    DecoderStep step = layers_of(rows, std::move(parts), kv, ropes, wanted, first, last);
+    DecoderStep step = layers_of(rows, std::move(groups), kv, ropes, wanted, first, last);
     step.x_in = residual(x, step);
     step.x_out = results(out, step, model_.width());
     run(step);
   }
 
   // x_out after all layers.
-  void forward(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  void forward(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
                const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    DecoderStep step = whole(tokens, rows, std::move(parts), kv, ropes, wanted);
+    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
     step.x_out = results(out, step, model_.width());
     run(step);
   }
 
   // Returns the likeliest token of each wanted row.
-  std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts,
+  std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups,
                               const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    DecoderStep step = whole(tokens, rows, std::move(parts), kv, ropes, wanted);
+    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
     step.logits = results(out, step, model_.head.outputs);
     std::vector<int64_t> likeliest(wanted.size());
     step.likeliest = likeliest.data();
@@ -119,11 +113,11 @@ class Decoder {
     return step;
   }
 
-  static DecoderStep layers_of(const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  static DecoderStep layers_of(const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
                                const Ropes& ropes, const Indices& wanted, int64_t first, int64_t last) {
     DecoderStep step;
     step.rows = rows;
-    step.parts = std::move(parts);
+    step.groups = std::move(groups);
     step.kv = &kv.layers;
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
@@ -132,10 +126,10 @@ class Decoder {
     return step;
   }
 
-  DecoderStep whole(const Indices& tokens, const Rows& rows, std::vector<const BoundPart*> parts, const KvPlaces& kv,
+  DecoderStep whole(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
                     const Ropes& ropes, const Indices& wanted) const {
     if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
-    DecoderStep step = layers_of(rows, std::move(parts), kv, ropes, wanted, 0, (int64_t)model_.layers.size());
+    DecoderStep step = layers_of(rows, std::move(groups), kv, ropes, wanted, 0, (int64_t)model_.layers.size());
     step.tokens = tokens.data();
     return step;
   }
@@ -198,17 +192,17 @@ void bind_decoder(nb::module_& m) {
   m.def("decoder_layer", &decoder_layer, nb::kw_only(), "attn_norm"_a, "q_norm"_a, "k_norm"_a, "post_attn_norm"_a,
         "mlp_norm"_a, "post_mlp_norm"_a, "qkv"_a, "o"_a, "gate_up"_a, "down"_a, "gate"_a, "rope"_a, "heads"_a,
         "kv_heads"_a, "head_dim"_a);
-  nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "reads"_a, "writes"_a, "scale"_a);
+  nb::class_<KvPlaces>(m, "KvPlaces").def(nb::init<>()).def("add", &add_kv, "group"_a, "slot"_a, "owns"_a, "scale"_a);
   nb::class_<Decoder>(m, "Decoder")
       .def(nb::init<const LinearMap&, const LinearMap&, float, const NormWeight&, int, const std::string&>(), "embed"_a,
            "head"_a, "embed_scale"_a, "norm"_a, "threads"_a, "isa"_a = "")
       .def("add_layer", &Decoder::add_layer, "layer"_a)
       .def("embed", &Decoder::embed, "tokens"_a.noconvert(), "out"_a.noconvert())
-      .def("run", &Decoder::run_layers, "x"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("run", &Decoder::run_layers, "x"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert(), "first"_a, "last"_a)
-      .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
-      .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "parts"_a, "kv"_a, "ropes"_a,
+      .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
       .def("logits", &Decoder::logits, "x"_a.noconvert(), "out"_a.noconvert())
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")

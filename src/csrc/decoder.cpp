@@ -10,7 +10,7 @@
 #include "linear.h"
 #include "ops.h"
 #include "pack.h"
-#include "schedule.h"
+#include "work_plan.h"
 
 namespace kvloom {
 namespace {
@@ -20,22 +20,23 @@ LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const fl
 }
 
 // The step's cuts of attention: layers that read the same pages in the same way share one.
-class Schedules {
+class WorkPlans {
  public:
-  explicit Schedules(int threads) : threads_(threads) {}
+  explicit WorkPlans(int threads) : threads_(threads) {}
 
-  const Schedule& find(const Rows& rows, const Part& part, const LayerKv::Place& place, int32_t heads) {
-    const int32_t slot = part.ragged ? place.slot : 0;
+  const WorkPlan& find(const Rows& rows, const Part& part, int32_t layer_slot, int32_t heads) {
+    const int32_t slot = work_plan_slot(part, layer_slot);
     for (const Entry& entry : entries_)
-      if (entry.part == place.part && entry.slot == slot && entry.schedule->q_heads() == heads) return *entry.schedule;
-    entries_.push_back({place.part, slot, std::make_unique<Schedule>(rows, part, slot, heads, threads_)});
-    return *entries_.back().schedule;
+      if (entry.part == &part && entry.slot == slot && entry.work_plan->q_heads() == heads) return *entry.work_plan;
+    entries_.push_back({&part, slot, std::make_unique<WorkPlan>(rows, part, slot, heads, threads_)});
+    return *entries_.back().work_plan;
   }
 
  private:
   struct Entry {
-    int32_t part, slot;
-    std::unique_ptr<Schedule> schedule;
+    const Part* part;
+    int32_t slot;
+    std::unique_ptr<WorkPlan> work_plan;
   };
 
   int threads_;
@@ -53,7 +54,7 @@ class Pass {
         linear_(KV_PICK(linear_kernels, model.isa)),
         ops_(KV_PICK(ops_kernels, model.isa)),
         attend_(KV_PICK(attend_kernels, model.isa)),
-        schedules_(model.threads),
+        work_plans_(model.threads),
         at_(model, step.rows.rows, state.workspace),
         rows_(step.rows.rows) {}
 
@@ -155,24 +156,23 @@ class Pass {
   }
 
   void write(size_t number) {
-    for (const LayerKv::Place& place : (*step_.kv)[number].writes) {
-      const BoundPart& bound = *step_.parts[place.part];
+    const LayerKv& kv = (*step_.kv)[number];
+    if (!kv.owns) return;
+    for (const BoundWrites& writes : step_.groups[kv.group]->writes)
       clock_.measure(Operator::write, [&] {
-        attend_.write(
-            {bound.part, place.slot, step_.rows.rows, model_.threads, at_.k, at_.v, bound.row_pages, bound.row_slots});
+        attend_.write({writes.layout, kv.slot, step_.rows.rows, model_.threads, at_.k, at_.v, writes.row_pages,
+                       writes.row_slots});
       });
-    }
   }
 
   void attend(size_t number) {
     const LayerKv& kv = (*step_.kv)[number];
     bool merge = false;
-    for (const LayerKv::Place& place : kv.reads) {
-      const Part& part = step_.parts[place.part]->part;
+    for (const Part& part : step_.groups[kv.group]->parts) {
       clock_.measure(Operator::attend, [&] {
-        const Schedule& schedule = schedules_.find(step_.rows, part, place, model_.layers[number].heads);
-        state_.kv_bytes_read += schedule.kv_bytes();
-        attend_.attend({step_.rows, part, schedule.work(), place.slot, schedule.q_heads(), model_.threads, kv.scale,
+        const WorkPlan& work_plan = work_plans_.find(step_.rows, part, kv.slot, model_.layers[number].heads);
+        state_.kv_bytes_read += work_plan.kv_bytes();
+        attend_.attend({step_.rows, part, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads, kv.scale,
                         at_.q, at_.attended, at_.lse, merge});
       });
       merge = true;
@@ -200,7 +200,7 @@ class Pass {
   const LinearKernels& linear_;
   const OpsKernels& ops_;
   const AttendKernels& attend_;
-  Schedules schedules_;
+  WorkPlans work_plans_;
   const DecoderBuffers at_;
   int64_t rows_;
   const float* pending_ = nullptr;
@@ -214,22 +214,21 @@ bool ascend(const int64_t* index, int64_t count) {
   return std::adjacent_find(index, index + count, std::greater_equal<int64_t>()) == index + count;
 }
 
-bool holds(const std::vector<const BoundPart*>& parts, const LayerKv::Place& place, const DecoderLayer& layer) {
-  if (place.part < 0 || place.part >= (int64_t)parts.size() || place.slot < 0) return false;
-  const Part& part = parts[place.part]->part;
-  const bool divides = part.heads > 0 && layer.heads % part.heads == 0;
-  return divides && part.k_dim == layer.head_dim && part.v_dim == layer.head_dim;
+bool suits(const PageLayout& layout, const DecoderLayer& layer) {
+  const bool divides = layout.heads > 0 && layer.heads % layout.heads == 0;
+  return divides && layout.k_dim == layer.head_dim && layout.v_dim == layer.head_dim;
 }
 
 const char* find_kv_fault(const DecoderLayer& layer, const LayerKv& kv, const DecoderStep& step) {
-  if (kv.reads.empty()) return "a layer reads no KV";
-  for (const LayerKv::Place& place : kv.reads)
-    if (!holds(step.parts, place, layer)) return "a layer reads a part that does not suit its heads";
-  for (const LayerKv::Place& place : kv.writes) {
-    if (!holds(step.parts, place, layer)) return "a layer writes to a part that does not suit its heads";
-    const BoundPart& bound = *step.parts[place.part];
-    if (bound.part.heads != layer.kv_heads || !bound.row_pages) return "a layer writes to a part that it does not own";
-  }
+  if (kv.group < 0 || kv.group >= (int64_t)step.groups.size() || kv.slot < 0) return "a layer is of no layer group";
+  const BoundGroup& group = *step.groups[kv.group];
+  for (const Part& part : group.parts)
+    if (!suits(part, layer) || kv.slot >= part.slots) return "a layer reads a part that does not suit it";
+  if (!kv.owns) return nullptr;
+  if (group.writes.empty()) return "a layer has no place for its own KV";
+  for (const BoundWrites& writes : group.writes)
+    if (!suits(writes.layout, layer) || writes.layout.heads != layer.kv_heads || kv.slot >= writes.slots)
+      return "a layer writes to pages that do not suit it";
   return nullptr;
 }
 

@@ -60,20 +60,24 @@ struct RopeTable {
   int64_t positions, half;
 };
 
-// Which pages a layer reads and writes: indices into the step's parts, and layer slots in them.
+// Where a layer's KV is: which of the step's groups, and which layer slot of its pages.
 struct LayerKv {
-  struct Place {
-    int32_t part, slot;
-  };
-  std::vector<Place> reads;   // never empty; merged in this order
-  std::vector<Place> writes;  // one, or none when another layer owns the KV
+  int32_t group, slot;
+  bool owns;  // it writes there
   float scale;
 };
 
-// A part of the plan, and where each row writes in it.
-struct BoundPart {
-  Part part;
-  const int32_t *row_pages = nullptr, *row_slots = nullptr;
+// Where rows write in pages of one format.
+struct BoundWrites {
+  PageLayout layout;
+  int32_t slots;
+  const int32_t *row_pages, *row_slots;
+};
+
+// A layer group: parts, merged in this order, and where its layers write.
+struct BoundGroup {
+  std::vector<Part> parts;  // never empty
+  std::vector<BoundWrites> writes;
 };
 
 // One pass, for the rows of a step.
@@ -81,7 +85,7 @@ struct DecoderStep {
   const int64_t* tokens = nullptr;  // [rows], or null: x comes in
   const float* x_in = nullptr;      // [rows, width]: what goes into layer `first`
   Rows rows = {};
-  std::vector<const BoundPart*> parts;
+  std::vector<const BoundGroup*> groups;
   const std::vector<LayerKv>* kv = nullptr;  // one per layer of the model
   std::vector<RopeTable> ropes;
   int64_t first = 0, last = 0;      // layers [first, last)

@@ -15,6 +15,15 @@ bool ascends(const int32_t* bounds, int64_t count, int64_t total) {
   return true;
 }
 
+bool starts_ascend(const Part& part, int64_t num_lists) {
+  for (int64_t i = 0; i < num_lists; i++)
+    for (int32_t p = part.list_bounds[i]; p < part.list_bounds[i + 1]; p++) {
+      const int32_t start = part.page_starts[p];
+      if (start < 0 || (p > part.list_bounds[i] && start - part.page_starts[p - 1] < page_tokens)) return false;
+    }
+  return true;
+}
+
 }  // namespace
 
 const char* find_fault(const Rows& rows) {
@@ -30,16 +39,27 @@ const char* find_fault(const Rows& rows) {
 
 const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,
                        int64_t memory_bytes) {
-  if (!ascends(part.page_lists, num_lists, num_pages)) return "page lists must ascend from 0 to the number of pages";
+  if (!ascends(part.list_bounds, num_lists, num_pages)) return "page lists must ascend from 0 to the number of pages";
+  for (int64_t p = 0; p < num_pages; p++)
+    if (!page_fits(part.page_ids[p], page_bytes, memory_bytes)) return "a page lies outside of the memory";
+  if (part.entries == Entries::contiguous && !starts_ascend(part, num_lists))
+    return "page starts of a list must ascend without overlap";
+  if (!part.list_turns) return nullptr;
+  if (2 * part.rotations.half > part.k_dim) return "a rotation is wider than a key";
   for (int64_t i = 0; i < num_lists; i++)
-    for (int32_t p = part.page_lists[i]; p < part.page_lists[i + 1]; p++) {
-      if (!page_fits(part.page_ids[p], page_bytes, memory_bytes)) return "a page lies outside of the memory";
-      const int32_t mark = part.page_marks[p];
-      if (part.ragged && (mark < 0 || mark > page_tokens)) return "a ragged page counts more entries than it can hold";
-      if (!part.ragged && (mark < 0 || (p > part.page_lists[i] && mark - part.page_marks[p - 1] < page_tokens)))
-        return "page starts of a sequence must ascend without overlap";
-    }
+    if (part.list_turns[i] < 0 || part.list_turns[i] >= part.rotations.count) return "a list's rotation is missing";
   return nullptr;
+}
+
+bool are_even(const Part& part, int64_t num_lists) {
+  const int64_t per_sequence = (int64_t)part.slots * part.heads;
+  if (part.lists == Lists::by_sequence) return true;
+  for (int64_t i = 0; i < num_lists; i++) {
+    const int64_t first = i / per_sequence * per_sequence;
+    if (part.list_bounds[i + 1] - part.list_bounds[i] != part.list_bounds[first + 1] - part.list_bounds[first])
+      return false;
+  }
+  return true;
 }
 
 const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots, int64_t rows, int64_t page_bytes,

@@ -1,12 +1,13 @@
-// The cut of attention into work, as kernels read it: plain arrays. Schedule (schedule.h) makes and owns them.
+// The cut of attention into work, as kernels read it: plain arrays. WorkPlan (work_plan.h) makes and owns them.
 //
-//     chunk    what one softmax partial covers: 256 positions counted from 0 (dense), or 16 pages of a list (ragged)
-//     tile     query rows that go over the same chunks together
-//     item     (KV head, tile, some chunks)
+//     block    (kv_block) what one softmax partial covers: 256 positions counted from 0 where a sequence has one list
+//              of contiguous pages, else 16 pages of a list counted from its first
+//     tile     query rows that go over the same blocks together
+//     item     (KV head, tile, some blocks)
 //     share    items that one thread takes at once: it knows early what comes next, and fetches it
 //     source   a stored partial of one row; a row that several items serve is put together from its sources
 //
-// A row's chunks are merged from the left, one by one, whoever computed them, so the cut does not show in the result.
+// A row's blocks are merged from the left, one by one, whoever computed them, so the cut does not show in the result.
 #pragma once
 
 #include <cstdint>
@@ -14,26 +15,28 @@
 namespace kvloom {
 
 constexpr int page_tokens = 16;
-constexpr int chunk_pages = 16;
-constexpr int chunk_positions = chunk_pages * page_tokens;
+constexpr int kv_block_pages = 16;
+constexpr int kv_block_positions = kv_block_pages * page_tokens;
 
-// Pages page_begin .. page_end of Part::page_ids, chunk_pages at most.
-struct Chunk {
-  int32_t page_begin, page_end;
+// Pages page_begin .. page_end of Part::page_ids, kv_block_pages at most, for the first layer slot and head. Those of
+// the following ones lie `list_step` further each, where they have lists of their own.
+struct KvBlock {
+  int32_t page_begin, page_end, list_step;
+  int32_t count() const { return page_end - page_begin; }
 };
 
-// What becomes of the partials of an item's chunks.
+// What becomes of the partials of an item's blocks.
 enum class Outcome : int32_t {
-  finish,  // these are all chunks of the rows: the results are written
-  fold,    // the rows' first chunks: merged, and stored as one state
-  apart,   // later chunks: stored one by one
+  finish,  // these are all blocks of the rows: the results are written
+  fold,    // the rows' first blocks: merged, and stored as one state
+  apart,   // later blocks: stored one by one
 };
 
 struct Item {
   Outcome outcome;
   int32_t head;
   int32_t row_begin, row_count;    // into Work::row_ids
-  int32_t chunk_begin, chunk_end;  // into Work::chunks
+  int32_t block_begin, block_end;  // into Work::blocks
   int64_t state;                   // where states are stored, counted in rows of states
 };
 
@@ -49,7 +52,7 @@ struct Work {
   const Item* items;
   const int32_t* shares;  // share s is items shares[s] .. shares[s + 1]
   const int32_t* row_ids;
-  const Chunk* chunks;
+  const KvBlock* blocks;
   const Source* sources;
   const int32_t* join_sources;
   const int32_t* join_items;

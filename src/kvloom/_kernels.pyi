@@ -9,16 +9,20 @@ import numpy.typing as npt
 _Ints = npt.NDArray[np.int32]
 _Indices = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float32]
+_Masks = npt.NDArray[np.uint16]
 _Spans = list[tuple[int, int]]
 
 def isas() -> list[str]: ...
 def default_isa() -> str: ...
 
 class Rows: ...
-class PartKind: ...
+class PageKind: ...
+class Rotations: ...
 class Part: ...
+class Writes: ...
+class Group: ...
 
-class Schedule:
+class WorkPlan:
     @property
     def kv_bytes(self) -> int: ...
 
@@ -27,35 +31,43 @@ def lay_pages(
     sequences: list[_Spans], tables: list[tuple[array[int], bytearray]], window: int | None
 ) -> tuple[bytearray, int]: ...
 def bind_rows(positions: _Ints, seq_rows: _Ints) -> Rows: ...
-def part_kind(
+def page_kind(
     *,
     memory: int,
     memory_bytes: int,
     number: int,
-    ragged: bool,
+    lists: int,
+    entries: int,
+    slots: int,
     heads: int,
     k_dim: int,
     v_dim: int,
     window: int,
-    cell_bytes: int,
+    slot_bytes: int,
+    head_bytes: int,
     page_bytes: int,
-) -> PartKind: ...
-def bind_part(rows: Rows, kind: PartKind, page_ids: _Ints, page_marks: _Ints, page_lists: _Ints) -> Part: ...
-def bind_written_part(
+) -> PageKind: ...
+def bind_rotations(shifts: _Ints, cos: _Floats, sin: _Floats) -> Rotations: ...
+def bind_part(
     rows: Rows,
-    kind: PartKind,
+    kind: PageKind,
     page_ids: _Ints,
-    page_marks: _Ints,
-    page_lists: _Ints,
-    row_pages: _Ints,
-    row_slots: _Ints,
+    list_bounds: _Ints,
+    page_starts: _Ints | None,
+    page_masks: _Masks | None,
+    list_turns: _Ints | None,
+    rotations: Rotations | None,
 ) -> Part: ...
-def write(rows: Rows, part: Part, layer_slot: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
-def make_schedule(rows: Rows, part: Part, layer_slot: int, q_heads: int, threads: int) -> Schedule: ...
+def bind_writes(rows: Rows, kind: PageKind, row_pages: _Ints, row_slots: _Ints) -> Writes: ...
+def bind_group(parts: list[Part], writes: list[Writes]) -> Group: ...
+def write(group: Group, layer_slot: int, rows: int, k: int, v: int, threads: int, isa: str = "") -> None: ...
+def work_plan_slot(group: Group, part: int, layer_slot: int) -> int: ...
+def make_work_plan(rows: Rows, group: Group, part: int, layer_slot: int, q_heads: int, threads: int) -> WorkPlan: ...
 def attend(
     rows: Rows,
-    part: Part,
-    schedule: Schedule,
+    group: Group,
+    part: int,
+    work_plan: WorkPlan,
     layer_slot: int,
     scale: float,
     q: int,
@@ -119,7 +131,7 @@ class DecoderLayer: ...
 
 class KvPlaces:
     def __init__(self) -> None: ...
-    def add(self, reads: list[tuple[int, int]], writes: list[tuple[int, int]], scale: float) -> None: ...
+    def add(self, group: int, slot: int, owns: bool, scale: float) -> None: ...
 
 class Decoder:
     def __init__(
@@ -131,7 +143,7 @@ class Decoder:
         self,
         x: _Floats,
         rows: Rows,
-        parts: Sequence[Part],
+        groups: Sequence[Group],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
@@ -143,7 +155,7 @@ class Decoder:
         self,
         tokens: _Indices,
         rows: Rows,
-        parts: Sequence[Part],
+        groups: Sequence[Group],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
@@ -153,7 +165,7 @@ class Decoder:
         self,
         tokens: _Indices,
         rows: Rows,
-        parts: Sequence[Part],
+        groups: Sequence[Group],
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,9 +12,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import Case, World, int32, joined, ragged_part, ragged_pool, softmax_oracle
+from attend_cases import Case, World, head_pool, int32, joined, kept_part, softmax_oracle
 from in_torch import CpuAttend, ReferenceAttend, TensorAttend, rounded_keys, rounded_values
-from kvloom.attend.plan import NO_PAGE, DensePart, Plan
+from kvloom.attend.plan import (
+    NO_PAGE,
+    ByHead,
+    BySequence,
+    Contiguous,
+    Group,
+    Labelled,
+    LayerPlan,
+    Part,
+    Plan,
+    Rotations,
+)
 from kvloom.attend.reference import met_queries
 from kvloom.codec import CODECS
 from kvloom.errors import ConfigError, InternalError
@@ -28,7 +40,7 @@ RAW_TOLERANCE = {
     "int16": 2e-3,
 }  # against attention over the KV before rounding
 
-LENGTH = 700  # 44 pages, the last one part full; two chunks of the kernels
+LENGTH = 700  # 44 pages, the last one part full; three blocks of the kernels
 LAYOUTS = {
     "nothing cached": range(LENGTH),
     "all but the last": [LENGTH - 1],
@@ -54,10 +66,8 @@ def error(found: tuple[torch.Tensor, torch.Tensor], wanted: tuple[torch.Tensor, 
     return float(torch.cat(gaps).abs().max())
 
 
-def dense_part(plan: Plan) -> DensePart:
-    part = plan.parts[0]
-    assert isinstance(part, DensePart)
-    return part
+def only_part(plan: Plan) -> Part:
+    return plan.groups[0].parts[0]
 
 
 def backend(name: str, memory: torch.Tensor) -> TensorAttend:
@@ -145,15 +155,15 @@ def test_every_variant_equals_the_reference(shape: tuple[int, int, int, int], is
 
 @settings(max_examples=15, deadline=None)
 @given(case=cases(), keep=st.sampled_from([0.0, 0.05, 0.5, 1.0]), window=st.none() | st.integers(1, 300))
-def test_ragged_pages_equal_attention_over_what_is_kept(case: Case, keep: float, window: int | None) -> None:
+def test_pages_of_heads_equal_attention_over_what_is_kept(case: Case, keep: float, window: int | None) -> None:
     case = dataclasses.replace(case, lengths=tuple(min(300, n) for n in case.lengths))
     case = dataclasses.replace(
         case, rows=tuple(tuple(p for p in r if p < n) for r, n in zip(case.rows, case.lengths, strict=True))
     )
     world = World.of(case)
-    pool = ragged_pool(case)
-    part, kept, bias_S = ragged_part(world, keep, pool, window)
-    plan = joined(world.plan(case.rows), (part,))
+    pool = head_pool(case)
+    part, kept, bias_S = kept_part(world, keep, pool)
+    plan = joined(world.plan(case.rows), (part,), window)
     q_THD, layer = world.gather(world.q, case.rows), 1
     found = CpuAttend(pool.memory, threads=2).attend(q_THD, plan, layer)
     assert error(found, ReferenceAttend(pool.memory).attend(q_THD, plan, layer)) <= STORED_TOLERANCE
@@ -175,16 +185,16 @@ def test_ragged_pages_equal_attention_over_what_is_kept(case: Case, keep: float,
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("codec", CODECS)
-def test_dense_and_ragged_parts_are_merged(codec: str, isa: str) -> None:
+def test_parts_by_sequence_and_by_head_are_merged(codec: str, isa: str) -> None:
     case = Case(lengths=(600, 70), rows=((*range(560, 600),), (3, 69)), heads=6, kv_heads=2, codec=codec)
     world = World.of(case)
-    pool = ragged_pool(case)
+    pool = head_pool(case)
     world.pool, world.tables = pool, [{n: pool.free.pop() for n in table} for table in world.tables]
     cpu, reference = CpuAttend(pool.memory, threads=2, isa=isa), ReferenceAttend(pool.memory)
     world.fill_cached(cpu)
     world.store(cpu, case.rows)
-    part, _, _ = ragged_part(world, 0.3, pool, below=512)
-    recent = world.plan(case.rows, absent=[set(range(32)), set(range(4))]).parts[0]
+    part, _, _ = kept_part(world, 0.3, pool, below=512)
+    recent = only_part(world.plan(case.rows, absent=[set(range(32)), set(range(4))]))
     q_THD = world.gather(world.q, case.rows)
     for parts in ((recent, part), (part, recent)):
         plan = joined(world.plan(case.rows), parts)
@@ -243,7 +253,7 @@ def test_write_stores_what_the_codec_says(codec: str, isa: str) -> None:
     twin.k, twin.v = world.k, world.v
     rows = case.rows
     plan = world.plan(rows)
-    dense_part(plan).row_pages_T[2] = NO_PAGE
+    plan.groups[0].writes[0].row_pages_T[2] = NO_PAGE
     k_TKD, v_TKD = world.gather(world.k, rows), world.gather(world.v, rows)
     CpuAttend(world.pool.memory, threads=2, isa=isa).write(k_TKD, v_TKD, plan, 1)
     ReferenceAttend(twin.pool.memory).write(k_TKD, v_TKD, plan, 1)
@@ -267,28 +277,72 @@ def test_write_keeps_nan(codec: str) -> None:
     assert all(torch.equal(memories[0], other) for other in memories)
 
 
+def with_part(group: Group, rotations: Rotations | None = None, **changes: Any) -> Group:
+    part = dataclasses.replace(group.parts[0], **changes)
+    return dataclasses.replace(group, parts=(part,), rotations=rotations)
+
+
+def with_writes(group: Group, **changes: Any) -> Group:
+    return dataclasses.replace(group, writes=(dataclasses.replace(group.writes[0], **changes),))
+
+
 def test_a_broken_plan_is_refused() -> None:
     world = World.of(Case(lengths=(40,), rows=((38, 39),)))
     cpu = CpuAttend(world.pool.memory, threads=1)
     q_THD, good = world.gather(world.q, [(38, 39)]), world.plan([(38, 39)])
-    part = dense_part(good)
-    broken = [
-        dataclasses.replace(part, page_ids_P=part.page_ids_P + 10**6),
-        dataclasses.replace(part, page_starts_P=part.page_starts_P[::-1].copy()),
-        dataclasses.replace(part, seq_pages_B1=int32([0, 2])),
-        dataclasses.replace(part, row_slots_T=int32([0, 16])),
-        dataclasses.replace(part, row_pages_T=int32([-2, 0])),
-        dataclasses.replace(part, page_ids_P=part.page_ids_P.astype(np.int64)),
-    ]
-    for bad in broken:
-        with pytest.raises(InternalError):
-            cpu.attend(q_THD, dataclasses.replace(good, parts=(bad,)), 0)
+    (group,) = good.groups
+    (part,) = group.parts
+    assert isinstance(part.lists, BySequence)
+    assert isinstance(part.entries, Contiguous)
+    starts, by_head = part.entries.starts_P, ByHead(part.lists.bounds_L1, 2, 1)
+    labelled = dataclasses.replace(part.format, labelled=True)
+    two, none = np.full(part.page_ids_P.size + 1, 0xFFFF, np.uint16), np.zeros(1, np.int32)
+    turned = Rotations(int32([3]), *np.ones((2, 1, 16), np.float32))
+    wide = Rotations(int32([3]), *np.ones((2, 1, 48), np.float32))
+    broken = {
+        "outside of the memory": [
+            with_part(group, page_ids_P=part.page_ids_P + 10**6),
+            with_writes(group, row_pages_T=int32([-2, 0])),
+        ],
+        "without overlap": [with_part(group, entries=Contiguous(starts[::-1].copy()))],
+        "from 0 to the number of pages": [with_part(group, lists=BySequence(int32([0, 2])))],
+        "outside of its page": [with_writes(group, row_slots_T=int32([0, 16]))],
+        "incompatible function arguments": [with_part(group, page_ids_P=part.page_ids_P.astype(np.int64))],
+        "do not read": [with_part(group, lists=by_head)],
+        "one list per reader": [
+            with_part(group, lists=ByHead(part.lists.bounds_L1, 2, 2)),
+            with_part(group, lists=BySequence(int32([0, 1, 3]))),
+        ],
+        "one start per page of contiguous entries": [
+            with_part(group, entries=Labelled()),
+            with_part(group, entries=Contiguous(starts[1:])),
+            with_part(group, format=labelled),
+        ],
+        "one mask per page": [with_part(group, masks_P=two)],
+        "one rotation per list": [with_part(group, turns_L=none), with_part(group, turned, turns_L=int32([0, 0]))],
+        "rotation is missing": [
+            with_part(group, turned, turns_L=int32([1])),
+            with_part(group, turned, turns_L=int32([-1])),
+        ],
+        "wider than a key": [with_part(group, wide, turns_L=none)],
+        "has no parts": [dataclasses.replace(group, parts=())],
+        "one row of cos and of sin": [with_part(group, dataclasses.replace(turned, shifts_U=int32([1, 2])))],
+    }
+    for fault, groups in broken.items():
+        for bad in groups:
+            with pytest.raises(InternalError, match=fault):
+                cpu.attend(q_THD, dataclasses.replace(good, groups=(bad,)), 0)
+    for layer in (LayerPlan(1, 0, False, 1.0), LayerPlan(0, 2, False, 1.0), LayerPlan(0, -1, False, 1.0)):
+        with pytest.raises(InternalError, match="layer 0: slot"):
+            cpu.attend(q_THD, dataclasses.replace(good, layers=(layer,)), 0)
+    with pytest.raises(InternalError, match="no place for its own KV"):
+        cpu.attend(q_THD, dataclasses.replace(good, groups=(dataclasses.replace(group, writes=()),)), 0)
     with pytest.raises(InternalError, match="must ascend"):
         cpu.attend(q_THD, dataclasses.replace(good, positions_T=int32([39, 38])), 0)
     with pytest.raises(InternalError, match="q_THD must be contiguous"):
         cpu.attend(q_THD.double(), good, 0)
     with pytest.raises(InternalError, match="does not own KV"):
-        cpu.write(q_THD, q_THD, joined(good, good.parts), 0)
+        cpu.write(q_THD, q_THD, joined(good, group.parts), 0)
     assert bool(cpu.attend(q_THD, good, 0)[0].isnan().any())  # layer 0 was never written: NaN, and no crash
 
 

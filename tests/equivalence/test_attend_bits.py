@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import Case, World, joined, ragged_part, ragged_pool
+from attend_cases import Case, World, head_pool, joined, kept_part
 from in_torch import CpuAttend
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
@@ -119,24 +119,24 @@ def _filled(world: World) -> CpuAttend:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_ragged_and_merged_parts_keep_the_bits_too(codec: str) -> None:
+def test_merged_parts_keep_the_bits_too(codec: str) -> None:
     rows = ((*range(700, 760), 899), (20, 299))
     case = Case(lengths=(900, 300), rows=rows, heads=6, kv_heads=2, codec=codec)
     world = World.of(case)
-    pool = ragged_pool(case)
+    pool = head_pool(case)
     world.pool, world.tables = pool, [{n: pool.free.pop() for n in table} for table in world.tables]
     world.fill_cached(CpuAttend(pool.memory, threads=2))
     world.store(CpuAttend(pool.memory, threads=2), case.rows)
-    part, _, _ = ragged_part(world, 0.7, pool)
+    part, _, _ = kept_part(world, 0.7, pool)
     results = []
     for isa in isas():
         for threads in (1, 2):
             cpu = CpuAttend(pool.memory, threads, isa)
             plan = world.plan(case.rows)
             q_THD = world.gather(world.q, case.rows)
-            results.append(cpu.attend(q_THD, joined(plan, (part, *plan.parts)), 1))
+            results.append(cpu.attend(q_THD, joined(plan, (part, *plan.groups[0].parts)), 1))
     assert all(same(result, results[0]) for result in results)
     for index, asked in ((7, ((707,), ())), (60, ((899,), ())), (61, ((), (20,)))):
         plan = world.plan(asked)
-        alone = cpu.attend(world.gather(world.q, asked), joined(plan, (part, *plan.parts)), 1)
+        alone = cpu.attend(world.gather(world.q, asked), joined(plan, (part, *plan.groups[0].parts)), 1)
         assert same(alone, row(results[0], index))

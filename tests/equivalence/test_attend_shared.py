@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import Case, World, int32, joined, ragged_part, ragged_pool
+from attend_cases import Case, World, head_pool, int32, joined, kept_part
 from in_torch import CpuAttend, ReferenceAttend
-from kvloom.attend.plan import Plan, RaggedPart
+from kvloom.attend.plan import ByHead, Plan
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 
-CHUNK_PAGES = 16  # chunk_pages of work.h
+BLOCK_PAGES = 16  # kv_block_pages of work.h
 
 
 def share(world: World, parents: list[int], pages: list[int]) -> None:
@@ -102,14 +106,14 @@ def test_every_instruction_set_shares_alike(rows: int, codec: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_shared_prefix_is_read_once(threads: int) -> None:
-    lengths = tuple(2 * CHUNK_PAGES * 16 + 40 + b for b in range(8))
+    lengths = tuple(2 * BLOCK_PAGES * 16 + 40 + b for b in range(8))
     rows = tuple((length - 1,) for length in lengths)
     world = filled(Case(lengths=lengths, rows=rows, heads=9, kv_heads=3, codec="float16"), [0] * 8, [0, *[32] * 7])
     cpu = CpuAttend(world.pool.memory, threads)
     page_bytes = world.format.page_bytes // len(world.format.layers)
     together = cpu.kv_bytes(ask(world, cpu)[2], 1, 9)
-    assert together == (2 * CHUNK_PAGES + 8 * 3) * page_bytes  # 40 to 47 positions more: 3 pages each
-    assert [cpu.kv_bytes(ask(world, cpu, b)[2], 1, 9) for b in range(8)] == [(2 * CHUNK_PAGES + 3) * page_bytes] * 8
+    assert together == (2 * BLOCK_PAGES + 8 * 3) * page_bytes  # 40 to 47 positions more: 3 pages each
+    assert [cpu.kv_bytes(ask(world, cpu, b)[2], 1, 9) for b in range(8)] == [(2 * BLOCK_PAGES + 3) * page_bytes] * 8
 
 
 def test_short_prefills_on_a_prefix_share_it_too() -> None:
@@ -121,24 +125,39 @@ def test_short_prefills_on_a_prefix_share_it_too() -> None:
     assert together < alone / 1.5  # two sequences' rows to a tile
 
 
-def test_ragged_lists_that_are_the_same_are_shared() -> None:
+@pytest.mark.parametrize("keep", [1.0, 0.3])
+def test_lists_by_head_that_are_the_same_are_shared(keep: float) -> None:
+    """One work plan serves all layers and heads when nothing is dropped; with random lengths each layer has its own."""
     case = Case(lengths=(400, 400), rows=((399,), (399,)), heads=4, kv_heads=2)
-    world, pool = World.of(case), ragged_pool(case)
-    part, _, _ = ragged_part(world, 1.0, pool)
-    first = [int(n) for n in part.cell_pages_C1]
-    ids, counts, bounds = [], [], [0]
-    for cell in range(len(first) - 1):  # (layer, sequence, head): sequence 1 reads what sequence 0 reads
-        source = cell - 2 if cell // 2 % 2 else cell
-        ids += part.page_ids_P[first[source] : first[source + 1]].tolist()
-        counts += part.page_counts_P[first[source] : first[source + 1]].tolist()
-        bounds.append(len(ids))
-    twins = RaggedPart(part.format, None, 2, *map(int32, (ids, counts, bounds)))
+    world, pool = World.of(case), head_pool(case)
+    part, _, _ = kept_part(world, keep, pool)
+    assert isinstance(part.lists, ByHead)
+    first, each = part.lists.bounds_L1.tolist(), 2 * case.kv_heads
+    even = len({b - a for a, b in itertools.pairwise(first[: each + 1])}) == 1
+    assert even == (keep == 1.0)
+    until = first[each]  # sequence 1 reads what sequence 0 reads
+    assert part.masks_P is not None
+    twins = dataclasses.replace(
+        part,
+        lists=ByHead(int32([*first[:each], *(until + n for n in first[: each + 1])]), 2, 2),
+        page_ids_P=np.tile(part.page_ids_P[:until], 2),
+        masks_P=np.tile(part.masks_P[:until], 2),
+    )
     plan = joined(world.plan(case.rows), (twins,))
     cpu = CpuAttend(pool.memory, threads=2)
     q_THD = world.gather(world.q, case.rows)
     q_THD[1] = q_THD[0]
-    out_THD, lse_TH = cpu.attend(q_THD, plan, 1)
-    assert torch.equal(out_THD[0], out_THD[1])
-    assert torch.equal(lse_TH[0], lse_TH[1])
-    assert bool(lse_TH.isfinite().all())
-    assert cpu.kv_bytes(plan, 1, 4) == (len(ids) // 8) * 2 * (part.format.k_bytes + part.format.v_bytes)
+    for layer in range(2):
+        out_THD, lse_TH = cpu.attend(q_THD, plan, layer)
+        assert torch.equal(out_THD[0], out_THD[1])
+        assert torch.equal(lse_TH[0], lse_TH[1])
+        assert bool(lse_TH.isfinite().all())
+        pages = first[2 * layer + 2] - first[2 * layer]
+        assert cpu.kv_bytes(plan, layer, 4) == pages * (part.format.k_bytes + part.format.v_bytes)
+    assert len(cpu.bind(plan).work_plans) == (1 if even else 2)
+    hidden = dataclasses.replace(twins, masks_P=twins.masks_P & 0x7FFF)
+    apart = np.concatenate([hidden.masks_P[:until], twins.masks_P[:until]])
+    for masks_P, times in ((hidden.masks_P, 1), (apart, 2)):
+        plan = joined(world.plan(case.rows), (dataclasses.replace(twins, masks_P=masks_P),))
+        pages = first[2]
+        assert cpu.kv_bytes(plan, 0, 4) == times * pages * (part.format.k_bytes + part.format.v_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from equivalence.test_gguf_models import WIDE
 from equivalence.test_gguf_models import tiny as tiny_llama
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.plan import ByHead, Contiguous, Group, Ints, Part, Rotations
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import Activations, CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
@@ -110,6 +112,52 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         assert np.array_equal(scores.logits_RV, model.logits(expected[rows]))
         assert scores.likeliest_R == scores.logits_RV.argmax(axis=1).tolist()
         assert np.array_equal(cache.memory, expected_memory)
+
+
+@pytest.mark.parametrize("chunk", [1, 9])
+def test_parts_of_every_kind(model: Decoder, chunk: int) -> None:
+    """Tables, then lists by head over the same pages: even and not, with holes, and with turned queries."""
+    cache, start = FullCache(model.kv_map, LENGTH), LENGTH - chunk
+    attend = CpuAttend(cache.memory, threads=2)
+    model.forward(tokens()[:start], cache.plan(0, start), attend)
+    plan = cache.plan(start, LENGTH)
+    plain = model.forward(tokens()[start:], plan, attend)
+    groups = tuple(with_lists_by_head(model, index, group) for index, group in enumerate(plan.groups))
+    plan = dataclasses.replace(plan, groups=groups)
+    hidden = model.forward(tokens()[start:], plan, attend)
+    assert np.array_equal(hidden, apart(model).forward(tokens()[start:], plan, attend))
+    assert not np.array_equal(hidden, plain)
+    reference = apart(model).forward(tokens()[start:], plan, ReferenceAttend(cache.memory))
+    np.testing.assert_allclose(reference, hidden, atol=1e-4, rtol=0)
+
+
+def with_lists_by_head(model: Decoder, index: int, group: Group) -> Group:
+    (dense,) = group.parts
+    slots, heads = len(dense.format.layers), dense.format.heads
+    described = model.blocks[dense.format.layers[0]].parts()
+    assert described is not None
+    shifts = np.array([0, 5, -3], np.int32)
+    rotations = Rotations(shifts, *described.attention.rope.turns(shifts))
+    lists, pages = slots * heads, dense.page_ids_P.size
+    page_ids_P = np.tile(dense.page_ids_P, lists)
+    even = np.arange(lists + 1, dtype=np.int32) * np.int32(pages)
+    uneven = even.copy()
+    uneven[1:-1] -= 1
+    part = Part(dense.format, ByHead(even, slots, heads), Contiguous(starts_of(even)), page_ids_P)
+    masks_P = np.random.default_rng(index).integers(0, 2**16, page_ids_P.size, np.uint16)
+    turns_L = (np.arange(lists) % 3).astype(np.int32)
+    parts = (
+        dense,
+        dataclasses.replace(part, turns_L=turns_L),
+        dataclasses.replace(part, masks_P=masks_P),
+        dataclasses.replace(part, lists=ByHead(uneven, slots, heads), entries=Contiguous(starts_of(uneven))),
+    )
+    return dataclasses.replace(group, parts=parts, rotations=rotations)
+
+
+def starts_of(bounds: Ints) -> Ints:
+    """Every list begins at position 0."""
+    return np.concatenate([np.arange(last - first, dtype=np.int32) * 16 for first, last in itertools.pairwise(bounds)])
 
 
 def test_many_requests_at_once(model: Decoder) -> None:

@@ -71,7 +71,7 @@ def test_parts_of_a_plan_are_merged(owner_of_page: list[int], order: list[int]) 
     plans = [
         world.plan(case.rows, [{page for page in world.tables[0] if owner_of_page[page] != owner}]) for owner in order
     ]
-    plan: Plan = joined(world.plan(case.rows), tuple(plan.parts[0] for plan in plans))
+    plan: Plan = joined(world.plan(case.rows), tuple(plan.groups[0].parts[0] for plan in plans))
     q_THD = world.gather(world.q, case.rows)
     for backend in (cpu, ReferenceAttend(world.pool.memory)):
         assert close(backend.attend(q_THD, plan, 1), world.oracle())
@@ -84,6 +84,6 @@ def test_one_part_read_twice_doubles_the_mass() -> None:
     world.fill_cached(cpu)
     out, lse = world.step(cpu)
     plan = world.plan(case.rows)
-    twice = joined(plan, (plan.parts[0], dataclasses.replace(plan.parts[0])))
+    twice = joined(plan, (plan.groups[0].parts[0], dataclasses.replace(plan.groups[0].parts[0])))
     found = cpu.attend(world.gather(world.q, case.rows), twice, 1)
     assert close(found, (out, lse + torch.log(torch.tensor(2.0))))

@@ -22,7 +22,7 @@ from kvloom.policy.retention.lfu import LeastFrequentlyUsed
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import PageId
 
-HEAD = PageFormat("ragged", (), 1, 32, 32, "float32", ragged=True)
+HEAD = PageFormat("per-head", (), 1, 32, 32, "float32", labelled=True)
 BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float16")
 ROOT = root_key(weights="w", formats="f")

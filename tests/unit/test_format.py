@@ -21,10 +21,10 @@ def test_cells_tile_the_page(codec: str, k_dim: int, v_dim: int) -> None:
     assert fmt.token_bytes * PAGE_TOKENS == fmt.page_bytes
 
 
-def test_a_ragged_page_also_holds_positions_and_biases() -> None:
+def test_a_labelled_page_also_holds_positions_and_biases() -> None:
     dense = PageFormat("full", (0,), 1, 64, 64, "float16")
-    ragged = PageFormat("ragged", (), 1, 64, 64, "float16", ragged=True)
-    assert ragged.page_bytes == dense.page_bytes + PAGE_TOKENS * (4 + 4)
+    labelled = PageFormat("per-head", (), 1, 64, 64, "float16", labelled=True)
+    assert labelled.page_bytes == dense.page_bytes + PAGE_TOKENS * (4 + 4)
 
 
 def test_impossible_formats_are_refused() -> None:
@@ -32,5 +32,5 @@ def test_impossible_formats_are_refused() -> None:
         PageFormat("full", (0,), 1, 64, 64, "int3")
     with pytest.raises(ConfigError, match="16 tokens, not 8"):
         PageFormat("full", (0,), 1, 64, 64, "float16", tokens=8)
-    with pytest.raises(ConfigError, match="ragged page serves one head"):
-        PageFormat("ragged", (0,), 1, 64, 64, "float16", ragged=True)
+    with pytest.raises(ConfigError, match="holds one head"):
+        PageFormat("per-head", (), 2, 64, 64, "float16")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kvloom import _kernels
 from kvloom.arrays import Bytes, Floats
-from kvloom.attend.plan import DensePart, LayerPlan, Part, Plan, RaggedPart
+from kvloom.attend.plan import ByHead, Contiguous, Group, LayerPlan, Part, Plan
 from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import choose_isa
 from kvloom.memory.arena import GRAIN_BYTES
@@ -35,15 +35,16 @@ class BoundPlan:
 
     plan: Plan
     rows: _kernels.Rows
-    parts: tuple[_kernels.Part, ...]
-    schedules: dict[tuple[int, int, int], _kernels.Schedule]
-    """By part, layer slot (0 when all layers read the same pages) and query heads: made when first asked for."""
+    groups: tuple[_kernels.Group, ...]
+    work_plans: dict[tuple[int, int, int, int], _kernels.WorkPlan]
+    """By group, part, layer slot (0 when one serves all layers) and query heads: made when first asked for."""
 
-    def schedule(self, index: int, slot: int, num_heads: int, threads: int) -> _kernels.Schedule:
-        key = (index, slot if isinstance(self.plan.parts[index], RaggedPart) else 0, num_heads)
-        if key not in self.schedules:
-            self.schedules[key] = _kernels.make_schedule(self.rows, self.parts[index], key[1], num_heads, threads)
-        return self.schedules[key]
+    def work_plan(self, group: int, part: int, slot: int, num_heads: int, threads: int) -> _kernels.WorkPlan:
+        bound = self.groups[group]
+        key = (group, part, _kernels.work_plan_slot(bound, part, slot), num_heads)
+        if key not in self.work_plans:
+            self.work_plans[key] = _kernels.make_work_plan(self.rows, bound, part, key[2], num_heads, threads)
+        return self.work_plans[key]
 
 
 class CpuAttend:
@@ -70,45 +71,45 @@ class CpuAttend:
         self.isa = choose_isa(isa)
         self._address, self._bytes = memory.ctypes.data, memory.nbytes
         self._last: BoundPlan | None = None
-        self._seen: tuple[tuple[LayerPlan, ...], list[PageFormat]] = (), []
-        self._kinds: dict[tuple[PageFormat, int | None, int, bool], _kernels.PartKind] = {}
+        self._seen: tuple[tuple[LayerPlan, ...], list[list[int]]] = (), []
+        self._kinds: dict[tuple[object, ...], _kernels.PageKind] = {}
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
         """See ``Attend.write``."""
-        target = plan.layers[layer].writes
-        if target is None:
+        layer_plan = plan.layers[layer]
+        if not layer_plan.owns:
             raise InternalError(f"layer {layer} does not own KV")
-        index, slot = target
-        fmt = plan.parts[index].format
-        _check(k_TKD, "k_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
-        _check(v_TKD, "v_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
-        bound = self.bind(plan)
+        for writes in plan.groups[layer_plan.group].writes:
+            fmt = writes.format
+            _check(k_TKD, "k_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.k_dim))
+            _check(v_TKD, "v_TKD", np.float32, (plan.num_rows, fmt.heads, fmt.v_dim))
+        group = self.bind(plan).groups[layer_plan.group]
         keys, values = k_TKD.ctypes.data, v_TKD.ctypes.data
-        _kernels.write(bound.rows, bound.parts[index], slot, keys, values, self.threads, self.isa)
+        _kernels.write(group, layer_plan.slot, plan.num_rows, keys, values, self.threads, self.isa)
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         """See ``Attend.attend``."""
-        layer_plan = plan.layers[layer]
+        layer_plan, bound = plan.layers[layer], self.bind(plan)
+        parts = plan.groups[layer_plan.group].parts
         num_rows, num_heads, _ = q_THD.shape
-        v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
+        v_dim = parts[0].format.v_dim
         out_THD = np.empty((num_rows, num_heads, v_dim), np.float32)
         lse_TH = np.empty((num_rows, num_heads), np.float32)
-        bound = self.bind(plan)
-        for order, (index, slot) in enumerate(layer_plan.reads):
-            part = plan.parts[index]
+        for index, part in enumerate(parts):
             _check(q_THD, "q_THD", np.float32, (plan.num_rows, num_heads, part.format.k_dim))
-            if num_heads % _heads(part) or part.format.v_dim != v_dim:
+            if num_heads % part.heads or part.format.v_dim != v_dim:
                 raise InternalError(f"layer {layer}: {num_heads} query heads do not fit {part.format}")
             _kernels.attend(
                 bound.rows,
-                bound.parts[index],
-                bound.schedule(index, slot, num_heads, self.threads),
-                slot,
+                bound.groups[layer_plan.group],
+                index,
+                bound.work_plan(layer_plan.group, index, layer_plan.slot, num_heads, self.threads),
+                layer_plan.slot,
                 layer_plan.scale,
                 q_THD.ctypes.data,
                 out_THD.ctypes.data,
                 lse_TH.ctypes.data,
-                order > 0,
+                index > 0,
                 self.threads,
                 self.isa,
             )
@@ -119,9 +120,9 @@ class CpuAttend:
 
         Pages that several sequences share count once where their rows are served together.
         """
-        bound = self.bind(plan)
-        reads = plan.layers[layer].reads
-        return sum(bound.schedule(index, slot, num_heads, self.threads).kv_bytes for index, slot in reads)
+        bound, place = self.bind(plan), plan.layers[layer]
+        parts = range(len(plan.groups[place.group].parts))
+        return sum(bound.work_plan(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in parts)
 
     def bind(self, plan: Plan) -> BoundPlan:
         """What the kernels know of ``plan``, for callers who run them without Python in between."""
@@ -129,68 +130,81 @@ class CpuAttend:
             self._check_slots(plan)
             try:
                 rows = _kernels.bind_rows(plan.positions_T, plan.seq_rows_B1)
-                parts = tuple(self._bind_part(rows, part) for part in plan.parts)
-            except ConfigError:
-                raise
+                groups = tuple([self._bind_group(rows, group) for group in plan.groups])
             except (TypeError, ValueError) as error:
+                if isinstance(error, ConfigError):
+                    raise
                 raise InternalError(f"the plan is broken: {error}") from None
-            self._last = BoundPlan(plan, rows, parts, {})
+            self._last = BoundPlan(plan, rows, groups, {})
         return self._last
 
-    def _bind_part(self, rows: _kernels.Rows, part: Part) -> _kernels.Part:
-        kind = self._kind(part)
-        if isinstance(part, RaggedPart):
-            return _kernels.bind_part(rows, kind, part.page_ids_P, part.page_counts_P, part.cell_pages_C1)
-        read = part.page_ids_P, part.page_starts_P, part.seq_pages_B1
-        return _kernels.bind_written_part(rows, kind, *read, part.row_pages_T, part.row_slots_T)
+    def _bind_group(self, rows: _kernels.Rows, group: Group) -> _kernels.Group:
+        turned, rotations = group.rotations, None
+        if turned is not None:
+            rotations = _kernels.bind_rotations(turned.shifts_U, turned.cos_UR, turned.sin_UR)
+        parts = [self._bind_part(rows, part, group.window, rotations) for part in group.parts]
+        writes = []
+        for one in group.writes:
+            kind = self._kind(one.format, None, group.window)
+            writes.append(_kernels.bind_writes(rows, kind, one.row_pages_T, one.row_slots_T))
+        return _kernels.bind_group(parts, writes)
 
-    def _kind(self, part: Part) -> _kernels.PartKind:
-        """What the kernels know of a page format: an engine has one or two, for all of its plans."""
-        fmt, ragged = part.format, isinstance(part, RaggedPart)
-        key = fmt, part.window, _heads(part), ragged
+    def _bind_part(
+        self, rows: _kernels.Rows, part: Part, window: int | None, rotations: _kernels.Rotations | None
+    ) -> _kernels.Part:
+        lists = part.lists
+        kind = self._kind(part.format, (lists.slots, lists.heads) if isinstance(lists, ByHead) else None, window)
+        starts_P = part.entries.starts_P if isinstance(part.entries, Contiguous) else None
+        return _kernels.bind_part(
+            rows, kind, part.page_ids_P, lists.bounds_L1, starts_P, part.masks_P, part.turns_L, rotations
+        )
+
+    def _kind(self, fmt: PageFormat, by_head: tuple[int, int] | None, window: int | None) -> _kernels.PageKind:
+        """What the kernels know of a page format and its readers: an engine has one or two, for all of its plans."""
+        key = fmt, by_head, window
         known = self._kinds.get(key)
         if known is not None:
             return known
         if fmt.k_dim % LANES or fmt.v_dim % LANES:
             raise ConfigError(f"head dims must be multiples of {LANES}, got {fmt.k_dim} and {fmt.v_dim}")
-        made = _kernels.part_kind(
+        shape = len(fmt.layers), fmt.heads
+        slots, heads = by_head or shape
+        if ((slots, heads) != shape and fmt.layers) or (not fmt.layers and by_head is None):
+            raise InternalError(f"{slots} layers of {heads} heads do not read {fmt}")
+        made = _kernels.page_kind(
             memory=self._address,
             memory_bytes=self._bytes,
             number=_NUMBERS[fmt.codec],
-            ragged=ragged,
-            heads=_heads(part),
+            lists=0 if by_head is None else 1,
+            entries=1 if fmt.labelled else 0,
+            slots=slots,
+            heads=heads,
             k_dim=fmt.k_dim,
             v_dim=fmt.v_dim,
-            window=_NO_WINDOW if part.window is None else part.window,
-            cell_bytes=fmt.cell_bytes,
+            window=_NO_WINDOW if window is None else window,
+            slot_bytes=fmt.cell_offset(1, 0),
+            head_bytes=fmt.cell_offset(0, 1),
             page_bytes=fmt.page_bytes,
         )
         self._kinds[key] = made
         return made
 
     def _check_slots(self, plan: Plan) -> None:
-        """Once for all plans of an engine: their layers and page formats are the same."""
-        seen = plan.layers, [part.format for part in plan.parts if isinstance(part, DensePart)]
-        if len(seen[1]) < len(plan.parts) or seen != self._seen:
-            _check_slots(plan)
-            self._seen = seen
+        """Once for all plans of an engine: their layers and the slots of their parts are the same."""
+        slots = [_slots(group) for group in plan.groups]
+        if (plan.layers, slots) == self._seen:
+            return
+        for number, layer in enumerate(plan.layers):
+            if not (0 <= layer.group < len(slots) and 0 <= layer.slot < min(slots[layer.group])):
+                raise InternalError(f"layer {number}: slot {layer.slot} of group {layer.group}, of {slots} slots")
+            if layer.owns and not plan.groups[layer.group].writes:
+                raise InternalError(f"layer {number} has no place for its own KV")
+        self._seen = plan.layers, slots
 
 
-def _heads(part: Part) -> int:
-    return part.heads if isinstance(part, RaggedPart) else part.format.heads
-
-
-def _check_slots(plan: Plan) -> None:
-    for number, layer in enumerate(plan.layers):
-        for index, slot in (*layer.reads, *([layer.writes] if layer.writes else [])):
-            part = plan.parts[index]
-            slots = len(part.format.layers)
-            if isinstance(part, RaggedPart):
-                slots = (part.cell_pages_C1.size - 1) // max(1, plan.num_seqs * part.heads)
-            if not 0 <= slot < slots:
-                raise InternalError(f"layer {number}: slot {slot} of part {index}, which has {slots}")
-        if layer.writes is not None and not isinstance(plan.parts[layer.writes[0]], DensePart):
-            raise InternalError(f"layer {number} writes to a part that is read only")
+def _slots(group: Group) -> list[int]:
+    """How many layer slots each part, and each place to write, has."""
+    return [part.slots for part in group.parts] + [len(one.format.layers) for one in group.writes]
 
 
 def _check(array: npt.NDArray[Any], name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:

@@ -1,7 +1,13 @@
 """The typed description of where KV is: the only place where segments become addresses.
 
 A plan is built once per step, on the host, and read by every layer. Legend of the shape suffixes: T query rows of the
-step, B sequences, P pages, H query heads, K KV heads, D head dim.
+step, B sequences, P pages of a part, L lists of a part, U rotations, H query heads, K KV heads, D head dim.
+
+    plan    rows            positions, by sequence
+            group 0         a window; where new KV goes
+              part 0        pages of one format, dealt out to lists, with entries of one kind
+              part 1        ...
+            group 1
 """
 
 from __future__ import annotations
@@ -11,65 +17,135 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kvloom.arrays import Floats
 from kvloom.memory.format import PageFormat
 
 Ints = npt.NDArray[np.int32]
-"""Arrays of a plan live on the host."""
+"""Arrays of a plan live on the host, contiguous."""
+
+Masks = npt.NDArray[np.uint16]
+"""A word per page: bit s says that entry s is there."""
 
 NO_PAGE = -1
 """Marks, in the int32 arrays that kernels read, a row whose KV is not written or a page that is not there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DensePart:
-    """Pages of one layer group, for every sequence of the step.
+class BySequence:
+    """One list per sequence, for all layers and heads: list b is pages ``bounds_L1[b] : bounds_L1[b + 1]``."""
 
-    Sequence b reads pages ``seq_pages_B1[b] : seq_pages_B1[b + 1]``, sorted by start. Page p holds the absolute
-    positions ``page_starts_P[p] : page_starts_P[p] + format.tokens``; those above a row's own position are not
-    visible to it, so a page's unwritten tail is never read as data.
+    bounds_L1: Ints
 
-    Row t writes its new KV to entry ``row_slots_T[t]`` of page ``row_pages_T[t]``, or nowhere when that is NO_PAGE.
-    All arrays are int32 and contiguous.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByHead:
+    """One list per sequence, layer slot and KV head: list ``(b * slots + slot) * heads + head``, bounds as above."""
+
+    bounds_L1: Ints
+    slots: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contiguous:
+    """Page p holds the positions ``starts_P[p] : starts_P[p] + format.tokens``; a list is sorted by start."""
+
+    starts_P: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Every cell of a page says at which position each of its entries stands, and what is added to its score."""
+
+
+Lists = BySequence | ByHead
+Entries = Contiguous | Labelled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Pages of one format: who reads them (``lists``), and where their entries stand (``entries``).
+
+    Parameters
+    ----------
+    masks_P:
+        Which entries of each page are there; None: all. What is not there may hold anything.
+    turns_L:
+        Which of the group's rotations each list has; None: nothing is turned.
     """
 
     format: PageFormat
-    window: int | None
+    lists: Lists
+    entries: Entries
     page_ids_P: Ints
-    page_starts_P: Ints
-    seq_pages_B1: Ints
+    masks_P: Masks | None = None
+    turns_L: Ints | None = None
+
+    @property
+    def heads(self) -> int:
+        return self.lists.heads if isinstance(self.lists, ByHead) else self.format.heads
+
+    @property
+    def slots(self) -> int:
+        """Layer slots that can be asked for."""
+        return self.lists.slots if isinstance(self.lists, ByHead) else len(self.format.layers)
+
+    def list_of(self, sequence: int, slot: int, head: int) -> int:
+        """Index of the list that the rows of a sequence read in this layer slot and KV head."""
+        if isinstance(self.lists, BySequence):
+            return sequence
+        return (sequence * self.lists.slots + slot) * self.lists.heads + head
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rotations:
+    """Keys that were cached for other positions are read as they lie: rows come to meet them.
+
+    The entries of a list with rotation u were stored at positions that lie ``shifts_U[u]`` below those where they
+    stand now. Its rows therefore ask at ``position - shifts_U[u]``, visibility and window included, with queries turned
+    to there: (a, b) = (q[i], q[i + R]) becomes (a cos - b sin, b cos + a sin), with cos and sin from ``cos_UR`` and
+    ``sin_UR``, float32. A shift of 0 turns nothing.
+    """
+
+    shifts_U: Ints
+    cos_UR: Floats
+    sin_UR: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Writes:
+    """Row t writes its new KV to entry ``row_slots_T[t]`` of page ``row_pages_T[t]``, or nowhere: NO_PAGE."""
+
+    format: PageFormat
     row_pages_T: Ints
     row_slots_T: Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RaggedPart:
-    """Pages that each hold one head of one layer, with stored positions and biases. Read only.
+class Group:
+    """One layer group: what its layers read, and where they write.
 
-    Cell ``c = (layer_slot * B + b) * K + head`` reads pages ``cell_pages_C1[c] : cell_pages_C1[c + 1]``; the first
-    ``page_counts_P[p]`` entries of page p are valid, in ascending order of position. All arrays are int32.
+    Results over ``parts`` (at least one) are merged from the first to the last. Their order must follow from what they
+    are, never from who else is in the step: floats do not add up alike in every order. A list
+    may be empty: its rows get the bits that they would get without the part.
     """
 
-    format: PageFormat
     window: int | None
-    heads: int
-    page_ids_P: Ints
-    page_counts_P: Ints
-    cell_pages_C1: Ints
-
-
-Part = DensePart | RaggedPart
+    parts: tuple[Part, ...]
+    writes: tuple[Writes, ...] = ()
+    rotations: Rotations | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """What one model layer reads: (index into ``Plan.parts``, layer slot in that part), merged by log-sum-exp.
+    """One model layer, the same in every plan of a model: its place in the pages of a layer group.
 
-    ``writes`` names the dense part that takes this layer's own new KV; None when another layer owns the KV.
-    ``scale`` multiplies q.k before the bias.
+    ``owns``: it writes its own KV there. ``scale`` multiplies q.k before the bias.
     """
 
-    reads: tuple[tuple[int, int], ...]
-    writes: tuple[int, int] | None
+    group: int
+    slot: int
+    owns: bool
     scale: float
 
 
@@ -79,12 +155,12 @@ class Plan:
 
     Row t asks at absolute position ``positions_T[t]``; rows of sequence b are ``seq_rows_B1[b] : seq_rows_B1[b +
     1]``, in ascending order of position, not necessarily contiguous. A row sees entries at positions ``<= its own``,
-    and with a window W only those ``> its own - W``. int32.
+    and with a window W only those ``> its own - W``: so a page's unwritten tail is never read as data. int32.
     """
 
     positions_T: Ints
     seq_rows_B1: Ints
-    parts: tuple[Part, ...]
+    groups: tuple[Group, ...]
     layers: tuple[LayerPlan, ...]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
-from kvloom.attend.plan import NO_PAGE, DensePart, Plan, RaggedPart
+from kvloom.attend.plan import NO_PAGE, Contiguous, Group, LayerPlan, Part, Plan, Writes
 from kvloom.codec.int16 import decode_keys, encode_keys
-from kvloom.memory.cells import cell, labels
+from kvloom.memory.cells import cell, labels, nothing
 from kvloom.memory.format import PageFormat
 
 _DTYPES = {
@@ -56,20 +57,22 @@ class ReferenceAttend:
     memory: Bytes
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
-        target = plan.layers[layer].writes
-        assert target is not None, f"layer {layer} does not own KV"
-        part = plan.parts[target[0]]
-        assert isinstance(part, DensePart)
-        rows, heads = k_TKD.shape[:2]
-        k_TKW = stored_keys(part.format, torch.from_numpy(k_TKD).flatten(0, 1)).reshape(rows, heads, -1)
-        stored_v_TKD = stored_values(part.format, torch.from_numpy(v_TKD))
-        for row, (page, slot) in enumerate(zip(part.row_pages_T.tolist(), part.row_slots_T.tolist(), strict=True)):
+        layer_plan = plan.layers[layer]
+        assert layer_plan.owns, f"layer {layer} does not own KV"
+        for writes in plan.groups[layer_plan.group].writes:
+            self._write(torch.from_numpy(k_TKD), torch.from_numpy(v_TKD), writes, layer_plan.slot)
+
+    def _write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, writes: Writes, slot: int) -> None:
+        fmt, (rows, heads) = writes.format, k_TKD.shape[:2]
+        k_TKW = stored_keys(fmt, k_TKD.flatten(0, 1)).reshape(rows, heads, -1)
+        stored_v_TKD = stored_values(fmt, v_TKD)
+        for row, (page, entry) in enumerate(zip(writes.row_pages_T, writes.row_slots_T, strict=True)):
             if page == NO_PAGE:
                 continue
-            for head in range(part.format.heads):
-                keys_DS, values_SD = self._cell(part.format, page, target[1], head)
-                keys_DS[:, slot] = k_TKW[row, head]
-                values_SD[slot] = stored_v_TKD[row, head]
+            for head in range(fmt.heads):
+                keys_DS, values_SD = self._cell(fmt, int(page), slot, head)
+                keys_DS[:, entry] = k_TKW[row, head]
+                values_SD[entry] = stored_v_TKD[row, head]
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         out_THD, lse_TH = self._attend(torch.from_numpy(q_THD), plan, layer)
@@ -77,72 +80,75 @@ class ReferenceAttend:
 
     def _attend(self, q_THD: torch.Tensor, plan: Plan, layer: int) -> State:
         layer_plan = plan.layers[layer]
+        group = plan.groups[layer_plan.group]
+        return functools.reduce(merge, [self._over(part, q_THD, plan, group, layer_plan) for part in group.parts])
+
+    def _over(self, part: Part, q_THD: torch.Tensor, plan: Plan, group: Group, layer: LayerPlan) -> State:
         num_rows, num_heads, _ = q_THD.shape
-        v_dim = plan.parts[layer_plan.reads[0][0]].format.v_dim
-        result = (
-            q_THD.new_zeros(num_rows, num_heads, v_dim),
-            q_THD.new_full((num_rows, num_heads), -torch.inf),
-        )
-        for part_index, layer_slot in layer_plan.reads:
-            part = plan.parts[part_index]
-            partial = torch.zeros_like(result[0]), torch.full_like(result[1], -torch.inf)
-            kv_heads = part.heads if isinstance(part, RaggedPart) else part.format.heads
-            group = num_heads // kv_heads
-            for b in range(plan.num_seqs):
-                rows = slice(int(plan.seq_rows_B1[b]), int(plan.seq_rows_B1[b + 1]))
-                for head in range(kv_heads):
-                    heads = slice(head * group, (head + 1) * group)
-                    entries = self._entries(part, plan, layer_slot, b, head)
-                    out, lse = _softmax(
-                        met_queries(part.format, q_THD[rows, heads]),
-                        torch.from_numpy(plan.positions_T[rows]),
-                        entries,
-                        part.window,
-                        layer_plan.scale,
-                    )
-                    partial[0][rows, heads], partial[1][rows, heads] = out, lse
-            result = merge(result, partial)
-        return result
+        out = q_THD.new_zeros(num_rows, num_heads, part.format.v_dim)
+        lse = q_THD.new_full((num_rows, num_heads), -torch.inf)
+        ratio = num_heads // part.heads
+        for b in range(plan.num_seqs):
+            rows = slice(int(plan.seq_rows_B1[b]), int(plan.seq_rows_B1[b + 1]))
+            if rows.start == rows.stop:
+                continue
+            for head in range(part.heads):
+                at, heads = part.list_of(b, layer.slot, head), slice(head * ratio, (head + 1) * ratio)
+                q_TGD, positions_T = _turned(
+                    q_THD[rows, heads], torch.from_numpy(plan.positions_T[rows]), part, group, at
+                )
+                entries = self._entries(part, at, layer.slot, head, int(positions_T[-1]))
+                q_TGD = met_queries(part.format, q_TGD)
+                out[rows, heads], lse[rows, heads] = _softmax(q_TGD, positions_T, entries, group.window, layer.scale)
+        return out, lse
 
-    def _entries(self, part: DensePart | RaggedPart, plan: Plan, layer_slot: int, b: int, head: int) -> _Entries:
-        """Gather (keys_SD, values_SD, positions_S, bias_S) of one sequence, layer and KV head, decoded to float32."""
-        pieces: list[_Entries] = []
-        last = (
-            int(plan.positions_T[int(plan.seq_rows_B1[b + 1]) - 1])
-            if plan.seq_rows_B1[b + 1] > plan.seq_rows_B1[b]
-            else -1
-        )
-        if isinstance(part, DensePart):
-            for p in range(int(part.seq_pages_B1[b]), int(part.seq_pages_B1[b + 1])):
-                start = int(part.page_starts_P[p])
-                count = min(
-                    part.format.tokens, last + 1 - start
-                )  # beyond the last row nothing is visible, or even written
-                if count > 0:
-                    keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), layer_slot, head)
-                    positions = torch.arange(start, start + count)
-                    pieces.append((keys_DS.T[:count], values_SD[:count], positions, torch.zeros(count)))
-        else:
-            at = (layer_slot * plan.num_seqs + b) * part.heads + head
-            for p in range(int(part.cell_pages_C1[at]), int(part.cell_pages_C1[at + 1])):
-                count = int(part.page_counts_P[p])
-                keys_DS, values_SD = self._cell(part.format, int(part.page_ids_P[p]), 0, 0)
-                positions, bias = map(torch.from_numpy, labels(self.memory, part.format, int(part.page_ids_P[p])))
-                pieces.append((keys_DS.T[:count], values_SD[:count], positions[:count], bias[:count]))
-        if not pieces:
-            empty = torch.zeros(0)
-            return torch.zeros(0, part.format.k_dim), torch.zeros(0, part.format.v_dim), empty.long(), empty
+    def _entries(self, part: Part, at: int, slot: int, head: int, last: int) -> _Entries:
+        """Gather (keys_SD, values_SD, positions_S, bias_S) of one list and cell, decoded to float32.
+
+        Nobody asks beyond position ``last``: nothing that lies there may even be written.
+        """
+        fmt = part.format
+        keys, values = (torch.from_numpy(x).view(of) for x, of in zip(nothing(fmt), _DTYPES[fmt.codec], strict=True))
+        pieces: list[_Entries] = [(keys, values, torch.zeros(0).int(), torch.zeros(0))]
+        for p in range(int(part.lists.bounds_L1[at]), int(part.lists.bounds_L1[at + 1])):
+            page = int(part.page_ids_P[p])
+            if isinstance(part.entries, Contiguous):
+                positions, bias = (
+                    int(part.entries.starts_P[p]) + torch.arange(fmt.tokens).int(),
+                    torch.zeros(fmt.tokens),
+                )
+            else:
+                positions, bias = map(torch.from_numpy, labels(self.memory, fmt, page, slot, head))
+            mask = 0xFFFF if part.masks_P is None else int(part.masks_P[p])
+            there = torch.tensor([bool(mask >> entry & 1) for entry in range(fmt.tokens)]) & (positions <= last)
+            keys_DS, values_SD = self._cell(fmt, page, slot, head)
+            pieces.append((keys_DS.T[there], values_SD[there], positions[there], bias[there]))
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
-        return known_keys(part.format, keys), values.float(), positions, bias
+        return known_keys(fmt, keys), values.float(), positions, bias
 
-    def _cell(self, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cell(self, fmt: PageFormat, page: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
-        keys_DS, values_SD = cell(self.memory, fmt, page, layer_slot, head)
+        keys_DS, values_SD = cell(self.memory, fmt, page, slot, head)
         of_keys, of_values = _DTYPES[fmt.codec]
         return torch.from_numpy(keys_DS).view(of_keys), torch.from_numpy(values_SD).view(of_values)
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _turned(
+    q_TGD: torch.Tensor, positions_T: torch.Tensor, part: Part, group: Group, at: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and positions with which rows meet list ``at``."""
+    if part.turns_L is None or group.rotations is None:
+        return q_TGD, positions_T
+    turn, rotations = int(part.turns_L[at]), group.rotations
+    shift, cos, sin = int(rotations.shifts_U[turn]), rotations.cos_UR[turn], rotations.sin_UR[turn]
+    if shift == 0:
+        return q_TGD, positions_T
+    a, b, rest = q_TGD[..., : cos.size], q_TGD[..., cos.size : 2 * cos.size], q_TGD[..., 2 * cos.size :]
+    cos_R, sin_R = torch.from_numpy(cos), torch.from_numpy(sin)
+    return torch.cat([a * cos_R - b * sin_R, b * cos_R + a * sin_R, rest], dim=-1), positions_T - shift
 
 
 def _softmax(

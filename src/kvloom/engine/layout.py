@@ -39,11 +39,10 @@ class KvLayout:
     @cached_property
     def layers(self) -> tuple[LayerPlan, ...]:
         """What every step's plan says of each layer."""
-        plans = []
-        for index, kv in enumerate(self.kv_map.layers):
-            place = self.kv_map.place(index)
-            plans.append(LayerPlan((place,), place if kv.owner == index else None, kv.scale))
-        return tuple(plans)
+        return tuple(
+            LayerPlan(*self.kv_map.place(index), owns=kv.owner == index, scale=kv.scale)
+            for index, kv in enumerate(self.kv_map.layers)
+        )
 
     @cached_property
     def slab_bytes(self) -> int:

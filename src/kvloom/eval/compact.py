@@ -1,4 +1,4 @@
-"""Compaction: the entries that a policy keeps move from dense pages to ragged ones, at their old positions."""
+"""Compaction: the entries that a policy keeps move to pages of single heads, at their old positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.attend.plan import Ints, RaggedPart
+from kvloom.attend.lists import HeadLists
+from kvloom.attend.plan import Ints, Labelled
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
 from kvloom.memory.cells import Stored, cell, decoded, labels, nothing
@@ -19,25 +20,25 @@ from kvloom.segment import PageId
 Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
-def ragged_format(dense: PageFormat) -> PageFormat:
+def head_format(dense: PageFormat) -> PageFormat:
     """Pages for single heads of a layer group."""
-    return PageFormat("ragged", (), 1, dense.k_dim, dense.v_dim, dense.codec, ragged=True)
+    return PageFormat("per-head", (), 1, dense.k_dim, dense.v_dim, dense.codec, labelled=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Takes ragged pages from ``ledger`` for ``owner``: all of a layer group as one extent."""
+    """Takes pages of single heads from ``ledger`` for ``owner``: all of a layer group as one extent."""
 
     ledger: Ledger
     owner: str
 
-    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> RaggedPart:
+    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> HeadLists:
         """Copy what the policy keeps of the whole pages below page ``stop`` of a table; those pages are not given back.
 
         The entries are copied as they are stored, so that what is kept loses nothing. Raises EvalError when the policy
         answers what is not there.
         """
-        dense, fmt = table.format, ragged_format(table.format)
+        dense, fmt = table.format, head_format(table.format)
         pages = [(index, page) for index, page in table.pages() if index < stop]
         positions_S = np.concatenate(
             [np.arange(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS) for index, _ in pages] or [np.zeros(0, np.int64)]
@@ -45,15 +46,16 @@ class Compactor:
         lists = self._chosen(dense, pages, positions_S, policy)
         sizes = [-(-len(chosen) // PAGE_TOKENS) for _, _, chosen in lists]
         ids = self._take(fmt, sum(sizes))
-        counts: list[int] = []
+        masks: list[int] = []
         for slot, head, chosen in lists:
             k_SD, v_SD = self._stored(dense, pages, slot, head)
             for at in range(0, len(chosen), PAGE_TOKENS):
                 piece = chosen[at : at + PAGE_TOKENS]
-                self._fill(fmt, ids[len(counts)], k_SD[piece], v_SD[piece], positions_S[piece])
-                counts.append(len(piece))
+                self._fill(fmt, ids[len(masks)], k_SD[piece], v_SD[piece], positions_S[piece])
+                masks.append((1 << len(piece)) - 1)
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        return RaggedPart(fmt, table.window, dense.heads, _int32(ids), _int32(counts), _int32(starts))
+        masks_P = np.array(masks, np.uint16)
+        return HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
 
     def _chosen(
         self, dense: PageFormat, pages: list[tuple[int, PageId]], positions_S: Positions, policy: KeepPolicy

@@ -1,7 +1,7 @@
 """What may be done to a context's KV before a question is asked: the hook of lossy methods, and two to judge the judge.
 
 A policy sees the KV of one layer at a time and says, per KV head, which entries stay. What is kept is compacted into
-ragged pages at its old positions (``eval.compact``): the memory that goes really goes.
+pages of single heads at its old positions (``eval.compact``): the memory that goes really goes.
 """
 
 from __future__ import annotations

@@ -6,17 +6,16 @@ its own. KV is accounted for by a ledger.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
-from kvloom.attend.plan import LayerPlan, Plan, RaggedPart
+from kvloom.attend.lists import HeadLists
 from kvloom.engine.engine import Engine
 from kvloom.errors import EvalError
-from kvloom.eval.compact import Compactor, ragged_format
+from kvloom.eval.compact import Compactor, head_format
 from kvloom.eval.policy import KeepPolicy
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
@@ -48,8 +47,7 @@ class SingleSequence:
         self._attend = engine.attend_factory(arena)
         self._ledger = Ledger(arena, Index(len(self._layout.formats), max_ghosts=1), LeastRecentlyUsed())
         self._tables = self._layout.new_tables()
-        self._layers = self._layout.layers
-        self._ragged: tuple[RaggedPart, ...] = ()
+        self._kept: tuple[tuple[HeadLists, ...], ...] = ()
         self._mark: int | None = None
         self._capacity = capacity
         self.length = 0
@@ -92,24 +90,17 @@ class SingleSequence:
 
     def retain(self, policy: KeepPolicy) -> None:
         """Let a policy thin out all whole pages so far; the unfinished page at the end stays. Once per sequence."""
-        if self._ragged:
+        if self._kept:
             raise EvalError("a context can be thinned out once only")
         self._trim(self.length)
         compactor, stop = Compactor(self._ledger, _OWNER), self.length // PAGE_TOKENS
-        parts = []
+        kept = []
         for table in self._tables:
-            parts.append(compactor.compact(table, stop, policy))
+            kept.append((compactor.compact(table, stop, policy),))
             self._note()  # for a moment both forms are there
             gone = [table.take(index) for index, _ in list(table.pages()) if index < stop]
             self._ledger.release(gone, _OWNER)
-        self._ragged = tuple(parts)
-        dense = len(self._tables)
-        self._layers = tuple(
-            LayerPlan(
-                (*layer.reads, *((group + dense, slot) for group, slot in layer.reads)), layer.writes, layer.scale
-            )
-            for layer in self._layers
-        )
+        self._kept = tuple(kept)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -121,17 +112,14 @@ class SingleSequence:
             chunk = list(tokens[start : start + step])
             span = Span(self.length, self.length + len(chunk))
             self._secure(span)
-            hidden_TC = self._model.forward(np.array(chunk, np.int64), self._plan(span), self._attend)
+            plan = build_plan([Rows(SpanSet((span,)), self._tables, self._kept)], self._layout.layers)
+            hidden_TC = self._model.forward(np.array(chunk, np.int64), plan, self._attend)
             for table in self._tables:
                 table.mark(span)
             self.length = span.stop
             self._note()
             self._trim(self.length if self._mark is None else self._mark)
             yield hidden_TC
-
-    def _plan(self, span: Span) -> Plan:
-        plan = build_plan([Rows(SpanSet((span,)), self._tables)], self._layers)
-        return dataclasses.replace(plan, parts=(*plan.parts, *self._ragged)) if self._ragged else plan
 
     def _secure(self, span: Span) -> None:
         for table in self._tables:
@@ -154,11 +142,11 @@ class SingleSequence:
 
 
 def _arena(engine: Engine, capacity: int) -> Arena:
-    """Room for all of a sequence twice: as dense pages, and as ragged ones while it is compacted."""
+    """Room for all of a sequence twice: as dense pages, and as pages of single heads while it is compacted."""
     dense = engine.layout.formats
     pages = -(-capacity // PAGE_TOKENS) + 1
     wanted: list[tuple[PageFormat, int]] = [(fmt, pages) for fmt in dense]
-    wanted += [(ragged_format(fmt), pages * fmt.heads * len(fmt.layers)) for fmt in dense]
+    wanted += [(head_format(fmt), pages * fmt.heads * len(fmt.layers)) for fmt in dense]
     slab = fitting_slab_bytes([fmt for fmt, _ in wanted], engine.config.cache.slab_bytes)
     budget = len(dense) * EXTENT_METADATA_BYTES
     for fmt, count in wanted:

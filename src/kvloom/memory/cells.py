@@ -25,7 +25,7 @@ _DTYPES: dict[str, tuple[type[np.generic], type[np.generic]]] = {
 
 
 def cell(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Stored, Stored]:
-    """(keys_DS, values_SD) of one (layer, head) of a page; a ragged page has the one at (0, 0).
+    """(keys_DS, values_SD) of one (layer, head) of a page; one without layers has a single cell.
 
     One row of keys_DS is a component of all keys or, of int16 keys, a word.
     """
@@ -43,9 +43,11 @@ def nothing(fmt: PageFormat) -> tuple[Stored, Stored]:
     return np.zeros((0, width), of_keys), np.zeros((0, fmt.v_dim), of_values)
 
 
-def labels(memory: Bytes, fmt: PageFormat, page: int) -> tuple[npt.NDArray[np.int32], Floats]:
-    """(positions_S, bias_S) of a ragged page."""
-    start = page * GRAIN_BYTES + fmt.k_bytes + fmt.v_bytes
+def labels(
+    memory: Bytes, fmt: PageFormat, page: int, layer_slot: int = 0, head: int = 0
+) -> tuple[npt.NDArray[np.int32], Floats]:
+    """(positions_S, bias_S) of one (layer, head) of a labelled page."""
+    start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head) + fmt.k_bytes + fmt.v_bytes
     middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
     return memory[start:middle].view(np.int32), memory[middle:stop].view(np.float32)
 

@@ -4,8 +4,8 @@ A page holds ``tokens`` entries of ``heads`` KV heads of ``layers`` layers. Insi
 first, then values:
 
     page = [ cell(layer 0, head 0) | cell(layer 0, head 1) | ... | cell(layer n, head m) ]
-    cell = [ K transposed: D_k x tokens ][ V: tokens x D_v ]                    dense
-    cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   ragged
+    cell = [ K transposed: D_k x tokens ][ V: tokens x D_v ]                    contiguous
+    cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   labelled
 
 Keys lie transposed because then a vector register holds one key component of 16 tokens: scores need no horizontal sums.
 What is transposed is what the codec stores: components, or for ``int16`` words of two components and last the step.
@@ -29,16 +29,16 @@ class PageFormat:
     Parameters
     ----------
     name:
-        For people: ``"full"``, ``"window512"``, ``"ragged"``.
+        For people: ``"full"``, ``"window512"``, ``"per-head"``.
     layers:
-        Owning layers (model numbering) in page order. Ragged pages serve any (layer, head): then this is empty.
+        Owning layers (model numbering) in page order. Empty: a page holds one head of any one layer.
     heads:
-        KV heads per layer held by one page (1 for ragged).
+        KV heads per layer held by one page.
     k_dim, v_dim:
         Width of a key and of a value.
     codec:
         Name in ``codec.CODECS``.
-    ragged:
+    labelled:
         Entries carry their own absolute position (int32) and an additive score bias (float32).
     """
 
@@ -48,7 +48,7 @@ class PageFormat:
     k_dim: int
     v_dim: int
     codec: str
-    ragged: bool = False
+    labelled: bool = False
     tokens: int = PAGE_TOKENS
 
     def __post_init__(self) -> None:
@@ -56,8 +56,8 @@ class PageFormat:
             raise ConfigError(f"unknown KV dtype `{self.codec}`", hint=f"one of {', '.join(CODECS)}")
         if self.tokens != PAGE_TOKENS:
             raise ConfigError(f"pages hold {PAGE_TOKENS} tokens, not {self.tokens}")
-        if self.ragged and (self.layers or self.heads != 1):
-            raise ConfigError("a ragged page serves one head of any one layer: no layers, heads=1")
+        if not self.layers and self.heads != 1:
+            raise ConfigError("a page without layers holds one head of any one layer: heads=1")
 
     def __hash__(self) -> int:
         return self._hash
@@ -70,7 +70,7 @@ class PageFormat:
     @property
     def in_extents(self) -> bool:
         """Pages of single heads are small and many, and live and die together: they are recorded as extents."""
-        return self.ragged
+        return self.labelled
 
     @property
     def numbers(self) -> Codec:
@@ -87,7 +87,7 @@ class PageFormat:
 
     @cached_property
     def cell_bytes(self) -> int:
-        return self.k_bytes + self.v_bytes + (8 * self.tokens if self.ragged else 0)
+        return self.k_bytes + self.v_bytes + (8 * self.tokens if self.labelled else 0)
 
     @cached_property
     def page_bytes(self) -> int:
@@ -99,4 +99,4 @@ class PageFormat:
 
     def cell_offset(self, layer_slot: int, head: int) -> int:
         """Byte offset inside the page of (``layers[layer_slot]``, ``head``)."""
-        return (layer_slot * self.heads + head) * self.cell_bytes
+        return 0 if not self.layers else (layer_slot * self.heads + head) * self.cell_bytes

@@ -90,14 +90,14 @@ class FusedDecoder:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         kv = self._places(bound.plan.layers)
-        return _call(kernel, entering, bound.rows, bound.parts, kv, ropes, rows_R, out, *layers)
+        return _call(kernel, entering, bound.rows, bound.groups, kv, ropes, rows_R, out, *layers)
 
     def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
         """An engine's plans all share one tuple of layers."""
         if layers is not self._layers:
             kv = _kernels.KvPlaces()
             for layer in layers:
-                kv.add(list(layer.reads), [layer.writes] if layer.writes else [], layer.scale)
+                kv.add(layer.group, layer.slot, layer.owns, layer.scale)
             self._layers, self._kv = layers, kv
         return self._kv
 

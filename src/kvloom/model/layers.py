@@ -99,7 +99,7 @@ class Attention:
             q_THD, k_TKD = self.qk_norms[0](q_THD), self.qk_norms[1](k_TKD)
         for part in (q_THD, k_TKD):
             rope(part, step.plan.positions_T, self.rope.cos, self.rope.sin, self.qkv.threads)
-        if step.plan.layers[layer].writes is not None:
+        if step.plan.layers[layer].owns:
             v_TKD = qkv_TXD[:, -self.kv_heads :]
             step.attend.write(np.ascontiguousarray(k_TKD), np.ascontiguousarray(v_TKD), step.plan, layer)
         out_THD, _ = step.attend.attend(np.ascontiguousarray(q_THD), step.plan, layer)

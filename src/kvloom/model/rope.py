@@ -71,6 +71,12 @@ class RopeTable:
             np.concatenate([self.sin, *(_rounded(np.sin(block.astype(np.float64))) for block in angles)]),
         )
 
+    def turns(self, shifts_U: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
+        """cos and sin, float32 (U, dim / 2), that turn a vector from its position to the one ``shifts_U`` below."""
+        angles = -shifts_U.astype(np.float32)[:, None] * self._frequencies
+        exact = angles.astype(np.float64)
+        return _rounded(np.cos(exact)), _rounded(np.sin(exact))
+
     def _hold(self, cos: Floats, sin: Floats) -> None:
         self.cos, self.sin = cos, sin
         positions, half = cos.shape

@@ -27,15 +27,15 @@ def test_groups_full_first_then_wide_to_narrow() -> None:
     kv = layout(windows=(512, None, 64, 512))
     assert [fmt.name for fmt in kv.formats] == ["full", "window512", "window64"]
     assert kv.formats[1].layers == (0, 3)
-    assert [plan.reads for plan in kv.layers] == [((1, 0),), ((0, 0),), ((2, 0),), ((1, 1),)]
+    assert [(plan.group, plan.slot) for plan in kv.layers] == [(1, 0), (0, 0), (2, 0), (1, 1)]
 
 
 def test_shared_kv_writes_once_and_reads_the_owner() -> None:
     layers = tuple(LayerKv(n - n % 2, 1, 16, 16, 0.25) for n in range(4))
     kv = KvLayout(KvMap(layers), CacheConfig(), 512)
     assert kv.formats[0].layers == (0, 2)
-    assert [plan.writes for plan in kv.layers] == [(0, 0), None, (0, 1), None]
-    assert [plan.reads for plan in kv.layers] == [((0, 0),), ((0, 0),), ((0, 1),), ((0, 1),)]
+    assert [plan.owns for plan in kv.layers] == [True, False, True, False]
+    assert [(plan.group, plan.slot) for plan in kv.layers] == [(0, 0), (0, 0), (0, 1), (0, 1)]
 
 
 def test_capacity_is_what_the_budget_holds_and_not_a_token_more() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import random
 
 import tiny
+from kvloom.attend.plan import Contiguous
 from kvloom.engine.pages import page_indices
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler import admit
@@ -171,9 +172,10 @@ def test_form_batch_flattens_in_order() -> None:
     assert batch.wanted_R.tolist() == [19]
     assert batch.wanted_starts == (0, 1, 1)
     assert batch.plan.positions_T.tolist() == [*range(20), *range(4)]
-    part = batch.plan.parts[0]
-    assert part.page_starts_P.tolist() == [0, 16, 0]
-    assert part.row_slots_T.tolist() == [p % 16 for p in [*range(20), *range(4)]]
+    (group,) = batch.plan.groups
+    assert isinstance(group.parts[0].entries, Contiguous)
+    assert group.parts[0].entries.starts_P.tolist() == [0, 16, 0]
+    assert group.writes[0].row_slots_T.tolist() == [p % 16 for p in [*range(20), *range(4)]]
 
 
 def test_page_indices_name_each_page_once() -> None:

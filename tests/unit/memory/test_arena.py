@@ -21,7 +21,7 @@ from kvloom.memory.format import PageFormat
 
 FULL = PageFormat("full", (0, 1, 2), 2, 16, 16, "float16")
 WINDOW = PageFormat("window", (3,), 1, 80, 80, "float32")
-RAGGED = PageFormat("ragged", (), 1, 80, 80, "float32", ragged=True)
+HEADS = PageFormat("per-head", (), 1, 80, 80, "float32", labelled=True)
 
 
 def take_all(arena: Arena, fmt: PageFormat) -> list:
@@ -33,11 +33,11 @@ def take_all(arena: Arena, fmt: PageFormat) -> list:
 
 def test_page_bytes_follow_from_the_format() -> None:
     assert FULL.page_bytes == 3 * 2 * 16 * (16 + 16) * 2
-    assert RAGGED.page_bytes == 16 * (80 + 80) * 4 + 16 * 4 + 16 * 4
+    assert HEADS.page_bytes == 16 * (80 + 80) * 4 + 16 * 4 + 16 * 4
     assert FULL.cell_offset(2, 1) == 5 * FULL.cell_bytes
 
 
-@pytest.mark.parametrize("fmt", [FULL, RAGGED])
+@pytest.mark.parametrize("fmt", [FULL, HEADS])
 def test_pages_are_aligned_disjoint_and_inside(fmt: PageFormat) -> None:
     arena = Arena(1_000_000, 65_536)
     starts = sorted(page * GRAIN_BYTES for page in take_all(arena, fmt))
@@ -103,7 +103,9 @@ def test_a_budget_below_one_slab_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"codec": "int3"}, {"tokens": 32}, {"ragged": True}], ids=["codec", "page size", "ragged with layers"]
+    "change",
+    [{"codec": "int3"}, {"tokens": 32}, {"layers": (), "heads": 2}],
+    ids=["codec", "page size", "heads without layers"],
 )
 def test_impossible_formats_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):

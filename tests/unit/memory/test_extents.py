@@ -18,7 +18,7 @@ from kvloom.policy.actions import Drop
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 FULL = PageFormat("full", (0, 1), 2, 32, 32, "float32")
-HEAD = PageFormat("ragged", (), 1, 32, 32, "float32", ragged=True)
+HEAD = PageFormat("per-head", (), 1, 32, 32, "float32", labelled=True)
 SLAB_BYTES = 65_536
 ROOT = root_key(weights="w", formats="f")
 
@@ -151,7 +151,7 @@ def kept_entries(split: str, tokens: int) -> list[int]:
 def test_a_fifth_of_a_context_costs_at_most_23_percent(codec: str, split: str, tokens: int) -> None:
     """Rounding to pages and metadata included; from 2,048 tokens on, unused pages of the last slab as well."""
     dense = PageFormat("full", tuple(range(LAYERS)), HEADS, WIDTH, WIDTH, codec)
-    head = PageFormat("ragged", (), 1, WIDTH, WIDTH, codec, ragged=True)
+    head = PageFormat("per-head", (), 1, WIDTH, WIDTH, codec, labelled=True)
     slab = fitting_slab_bytes([dense], 2 * 2**20)
     arena = Arena(2**30, slab)
     ledger = Ledger(arena, Index(1), LeastRecentlyUsed())

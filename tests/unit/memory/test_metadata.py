@@ -18,7 +18,7 @@ from kvloom.policy.retention import POLICIES
 from kvloom.segment import PageId
 
 FULL = PageFormat("full", (0,), 1, 128, 128, "float32")
-HEAD = PageFormat("ragged", (), 1, 64, 64, "int16", ragged=True)
+HEAD = PageFormat("per-head", (), 1, 64, 64, "int16", labelled=True)
 ROOT = root_key(weights="w", formats="f")
 SLAB_BYTES = 2**20
 

@@ -1,6 +1,6 @@
 // How attention over one part of a plan is cut into work. Made once per step; every layer follows it.
 //
-// Rows of several sequences share a tile over chunks that lie in the same pages (a common prefix): those are read once.
+// Rows of several sequences share a tile over blocks that lie in the same pages (a common prefix): those are read once.
 #pragma once
 
 #include <vector>
@@ -9,10 +9,10 @@
 
 namespace kvloom {
 
-class Schedule {
+class WorkPlan {
  public:
-  // `layer_slot` matters for ragged parts only: their lists differ from layer to layer.
-  Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads);
+  // For a layer slot, or for all of them: see work_plan_slot.
+  WorkPlan(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads);
 
   Work work() const;
   // Bytes of KV that a layer reads when it follows this; what several items read counts several times.
@@ -28,12 +28,18 @@ class Schedule {
 
   std::vector<Item> items_;
   std::vector<int32_t> shares_, row_ids_;
-  std::vector<Chunk> chunks_;
+  std::vector<KvBlock> blocks_;
   std::vector<Source> sources_;
   std::vector<int32_t> join_sources_, join_items_;
   int64_t state_rows_ = 0, kv_bytes_ = 0;
   int32_t q_heads_;
   const int32_t *positions_, *page_ids_;
 };
+
+// The layer slot whose work plan serves `layer_slot`: the first one, unless lists are of different length from layer to
+// layer.
+inline int32_t work_plan_slot(const Part& part, int32_t layer_slot) {
+  return part.even ? 0 : layer_slot;
+}
 
 }  // namespace kvloom

@@ -1,4 +1,4 @@
-#include "schedule.h"
+#include "work_plan.h"
 
 #include <algorithm>
 #include <numeric>
@@ -8,21 +8,27 @@ namespace {
 
 constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded more often
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
-constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its chunks
+constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its blocks
 
 int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
-  return (int32_t)(std::lower_bound(part.page_marks + begin, part.page_marks + end, start,
-                                    [](int32_t mark, int64_t wanted) { return mark < wanted; }) -
-                   part.page_marks);
+  return (int32_t)(std::lower_bound(part.page_starts + begin, part.page_starts + end, start,
+                                    [](int32_t first, int64_t wanted) { return first < wanted; }) -
+                   part.page_starts);
 }
 
-// Rows row_begin .. row_end of the row ids, over chunks chunk_begin .. chunk_end.
-struct Tile {
-  int32_t row_begin, row_end, chunk_begin, chunk_end;
-  int32_t chunks() const { return chunk_end - chunk_begin; }
+// A list, and how far that of the next head or layer slot lies behind it: see KvBlock.
+struct List {
+  int64_t index;
+  int32_t step;
 };
 
-// A tile together with the heads it stands for, and whether its chunks are its rows' first, or even all.
+// Rows row_begin .. row_end of the row ids, over blocks block_begin .. block_end.
+struct Tile {
+  int32_t row_begin, row_end, block_begin, block_end;
+  int32_t blocks() const { return block_end - block_begin; }
+};
+
+// A tile together with the heads it stands for, and whether its blocks are its rows' first, or even all.
 struct Unit {
   Tile tile;
   int32_t head_begin, head_end;
@@ -33,7 +39,7 @@ struct Unit {
 
 class Cutter {
  public:
-  Cutter(Schedule& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
+  Cutter(WorkPlan& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
       : out_(out),
         rows_(rows),
         part_(part),
@@ -62,11 +68,11 @@ class Cutter {
     int64_t total = 0;
     for (const Unit& unit : units_) total += cost(unit.tile) * (unit.head_end - unit.head_begin);
     for (const Unit& unit : units_) {
-      const bool split = threads_ > 1 && unit.tile.chunks() > 1 && cost(unit.tile) * fineness * threads_ > total;
-      for (int32_t c = unit.tile.chunk_begin; c < unit.tile.chunk_end; c += split ? 1 : unit.tile.chunks())
+      const bool split = threads_ > 1 && unit.tile.blocks() > 1 && cost(unit.tile) * fineness * threads_ > total;
+      for (int32_t c = unit.tile.block_begin; c < unit.tile.block_end; c += split ? 1 : unit.tile.blocks())
         for (int32_t head = unit.head_begin; head < unit.head_end; head++)
-          add_item(unit, head, c, split ? c + 1 : unit.tile.chunk_end, split);
-      if (unit.tile.chunks() == 0)
+          add_item(unit, head, c, split ? c + 1 : unit.tile.block_end, split);
+      if (unit.tile.blocks() == 0)
         for (int32_t head = unit.head_begin; head < unit.head_end; head++) add_item(unit, head, 0, 0, false);
     }
     std::stable_sort(out_.items_.begin(), out_.items_.end(),
@@ -77,23 +83,25 @@ class Cutter {
 
  private:
   // A tile over all pages of a list that some of the rows may see.
-  Tile place(int64_t list, int32_t row_begin, int32_t row_end) {
-    const int32_t first_id = (int32_t)out_.row_ids_.size(), first_chunk = (int32_t)out_.chunks_.size();
+  Tile place(const List& list, int32_t row_begin, int32_t row_end) {
+    const int32_t first_id = (int32_t)out_.row_ids_.size(), first_block = (int32_t)out_.blocks_.size();
     for (int32_t row = row_begin; row < row_end; row++) out_.row_ids_.push_back(row);
-    int32_t begin = part_.page_lists[list], end = part_.page_lists[list + 1];
-    if (!part_.ragged) {
-      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - part_.window + 2 - page_tokens);
-      end = first_page_from(part_, begin, end, (int64_t)rows_.positions[row_end - 1] + 1);
+    int32_t begin = part_.list_bounds[list.index], end = part_.list_bounds[list.index + 1];
+    const bool aligned = part_.lists == Lists::by_sequence && part_.entries == Entries::contiguous;
+    if (aligned) {
+      const int64_t shift = part_.shift_of(list.index);
+      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - shift - part_.window + 2 - page_tokens);
+      end = first_page_from(part_, begin, end, rows_.positions[row_end - 1] - shift + 1);
     }
     while (begin < end) {
-      const int32_t stop =
-          part_.ragged ? std::min(begin + chunk_pages, end)
-                       : first_page_from(part_, begin, std::min(begin + chunk_pages, end),
-                                         (part_.page_marks[begin] / chunk_positions + 1) * (int64_t)chunk_positions);
-      out_.chunks_.push_back({begin, stop});
+      int32_t stop = std::min(begin + kv_block_pages, end);
+      if (aligned)
+        stop = first_page_from(part_, begin, stop,
+                               (part_.page_starts[begin] / kv_block_positions + 1) * (int64_t)kv_block_positions);
+      out_.blocks_.push_back({begin, stop, list.step});
       begin = stop;
     }
-    return {first_id, (int32_t)out_.row_ids_.size(), first_chunk, (int32_t)out_.chunks_.size()};
+    return {first_id, (int32_t)out_.row_ids_.size(), first_block, (int32_t)out_.blocks_.size()};
   }
 
   // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long, and as many
@@ -111,36 +119,48 @@ class Cutter {
 
   void add_pieces(const Tile& tile, bool first, bool all) {
     each_tile(tile.row_begin, tile.row_end,
-              [&](int32_t begin, int32_t end) { add({begin, end, tile.chunk_begin, tile.chunk_end}, first, all); });
+              [&](int32_t begin, int32_t end) { add({begin, end, tile.block_begin, tile.block_end}, first, all); });
   }
 
-  // -1, 0 or 1: an order of the chunks number `depth` of two tiles; equal when they are the same pages.
+  // -1, 0 or 1: an order of the blocks number `depth` of two tiles; equal when they are the same pages.
   int compare(const Tile& a, const Tile& b, int32_t depth) const {
-    if (a.chunks() <= depth || b.chunks() <= depth) return (a.chunks() > depth) - (b.chunks() > depth);
-    const Chunk &x = out_.chunks_[a.chunk_begin + depth], &y = out_.chunks_[b.chunk_begin + depth];
-    const int32_t count = x.page_end - x.page_begin, other = y.page_end - y.page_begin;
-    if (count != other) return count < other ? -1 : 1;
-    if (const int found = order(part_.page_ids + x.page_begin, part_.page_ids + y.page_begin, count)) return found;
-    return order(part_.page_marks + x.page_begin, part_.page_marks + y.page_begin, count);
+    if (a.blocks() <= depth || b.blocks() <= depth) return (a.blocks() > depth) - (b.blocks() > depth);
+    const KvBlock &x = out_.blocks_[a.block_begin + depth], &y = out_.blocks_[b.block_begin + depth];
+    if (x.count() != y.count()) return x.count() < y.count() ? -1 : 1;
+    const int32_t lists = x.list_step || y.list_step ? part_.slots * part_.heads : 1;
+    for (int32_t n = 0; n < lists; n++)
+      if (const int found =
+              order(x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step, x.count()))
+        return found;
+    return 0;
   }
 
-  static int order(const int32_t* a, const int32_t* b, int32_t count) {
+  // The same of `count` pages from `a` and from `b` on.
+  int order(int64_t a, int64_t b, int32_t count) const {
+    if (const int found = order(part_.page_ids + a, part_.page_ids + b, count)) return found;
+    if (part_.page_starts)
+      if (const int found = order(part_.page_starts + a, part_.page_starts + b, count)) return found;
+    return part_.page_masks ? order(part_.page_masks + a, part_.page_masks + b, count) : 0;
+  }
+
+  template <class Number>
+  static int order(const Number* a, const Number* b, int32_t count) {
     const auto differ = std::mismatch(a, a + count, b);
     return differ.first == a + count ? 0 : *differ.first < *differ.second ? -1 : 1;
   }
 
-  // Tiles begin .. end agree in their first `depth` chunks, which are dealt with. Those that agree further go on
+  // Tiles begin .. end agree in their first `depth` blocks, which are dealt with. Those that agree further go on
   // together.
   void spread(Tile* begin, Tile* end, int32_t depth) {
     std::stable_sort(begin, end, [&](const Tile& a, const Tile& b) { return compare(a, b, depth) < 0; });
     while (begin < end) {
       Tile* stop = begin + 1;
       while (stop < end && compare(*begin, *stop, depth) == 0) stop++;
-      if (begin->chunks() <= depth) {
+      if (begin->blocks() <= depth) {
         for (; begin < stop; begin++)
           if (depth == 0) add_pieces(*begin, true, true);
       } else if (stop == begin + 1) {
-        const Tile rest{begin->row_begin, begin->row_end, begin->chunk_begin + depth, begin->chunk_end};
+        const Tile rest{begin->row_begin, begin->row_end, begin->block_begin + depth, begin->block_end};
         add_pieces(rest, depth == 0, depth == 0);
       } else {
         go_together(begin, stop, depth);
@@ -152,41 +172,41 @@ class Cutter {
   void go_together(Tile* begin, Tile* end, int32_t depth) {
     int32_t until = depth + 1;
     const auto agrees = [&](const Tile& tile) { return compare(*begin, tile, until) == 0; };
-    while (until < begin->chunks() && std::all_of(begin + 1, end, agrees)) until++;
+    while (until < begin->blocks() && std::all_of(begin + 1, end, agrees)) until++;
     const int32_t first_id = (int32_t)out_.row_ids_.size();
     bool all = depth == 0;
     for (Tile* tile = begin; tile < end; tile++) {
       for (int32_t id = tile->row_begin; id < tile->row_end; id++) out_.row_ids_.push_back(out_.row_ids_[id]);
-      all = all && tile->chunks() == until;
+      all = all && tile->blocks() == until;
     }
-    const Tile together{first_id, (int32_t)out_.row_ids_.size(), begin->chunk_begin + depth,
-                        begin->chunk_begin + until};
+    const Tile together{first_id, (int32_t)out_.row_ids_.size(), begin->block_begin + depth,
+                        begin->block_begin + until};
     add_pieces(together, depth == 0, all);
     spread(begin, end, until);
   }
 
-  int64_t pages(int32_t chunk_begin, int32_t chunk_end) const {
+  int64_t pages(int32_t block_begin, int32_t block_end) const {
     int64_t count = 0;
-    for (int32_t c = chunk_begin; c < chunk_end; c++) count += out_.chunks_[c].page_end - out_.chunks_[c].page_begin;
+    for (int32_t c = block_begin; c < block_end; c++) count += out_.blocks_[c].count();
     return count;
   }
   int64_t cost(const Tile& tile) const {
-    return (pages(tile.chunk_begin, tile.chunk_end) + 1) * (tile.row_end - tile.row_begin);
+    return (pages(tile.block_begin, tile.block_end) + 1) * (tile.row_end - tile.row_begin);
   }
   static Tile tile_of(const Item& item) {
-    return {item.row_begin, item.row_begin + item.row_count, item.chunk_begin, item.chunk_end};
+    return {item.row_begin, item.row_begin + item.row_count, item.block_begin, item.block_end};
   }
 
-  void add_item(const Unit& unit, int32_t head, int32_t chunk_begin, int32_t chunk_end, bool split) {
+  void add_item(const Unit& unit, int32_t head, int32_t block_begin, int32_t block_end, bool split) {
     const int32_t row_count = unit.tile.row_end - unit.tile.row_begin, state_rows = row_count * group_;
     const Outcome outcome = split        ? Outcome::apart
                             : unit.all   ? Outcome::finish
                             : unit.first ? Outcome::fold
                                          : Outcome::apart;
-    out_.items_.push_back({outcome, head, unit.tile.row_begin, row_count, chunk_begin, chunk_end, out_.state_rows_});
-    out_.kv_bytes_ += pages(chunk_begin, chunk_end) * (part_.k_bytes() + part_.v_bytes());
+    out_.items_.push_back({outcome, head, unit.tile.row_begin, row_count, block_begin, block_end, out_.state_rows_});
+    out_.kv_bytes_ += pages(block_begin, block_end) * (part_.k_bytes() + part_.v_bytes());
     if (outcome == Outcome::finish) return;
-    const int32_t states = outcome == Outcome::fold ? 1 : chunk_end - chunk_begin;
+    const int32_t states = outcome == Outcome::fold ? 1 : block_end - block_begin;
     for (int32_t i = 0; i < row_count; i++) {
       const int32_t join = out_.row_ids_[unit.tile.row_begin + i] * part_.heads + head;
       out_.join_items_[join]++;
@@ -212,7 +232,7 @@ class Cutter {
     }
   }
 
-  // Sorts the sources by join; within one they are in the order of the chunks already.
+  // Sorts the sources by join; within one they are in the order of the blocks already.
   void join() {
     for (const Delivery& delivery : deliveries_) out_.join_sources_[delivery.join + 1]++;
     for (size_t j = 1; j < out_.join_sources_.size(); j++) out_.join_sources_[j] += out_.join_sources_[j - 1];
@@ -226,7 +246,7 @@ class Cutter {
     Source source;
   };
 
-  Schedule& out_;
+  WorkPlan& out_;
   const Rows& rows_;
   const Part& part_;
   const int32_t group_, tile_positions_, threads_;
@@ -235,25 +255,29 @@ class Cutter {
   std::vector<Delivery> deliveries_;
 };
 
-Schedule::Schedule(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
+WorkPlan::WorkPlan(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
     : q_heads_(q_heads), positions_(rows.positions), page_ids_(part.page_ids) {
   join_sources_.resize((size_t)rows.rows * part.heads + 1);
   join_items_.resize((size_t)rows.rows * part.heads);
   Cutter cutter(*this, rows, part, q_heads / part.heads, threads);
-  if (!part.ragged) {
-    cutter.cut(0, part.heads, [](int32_t b) { return b; });
+  if (part.even) {
+    cutter.cut(0, part.heads, [&](int32_t b) {
+      const int64_t list = part.list_of(b, 0, 0);
+      const bool one = part.lists == Lists::by_sequence;
+      return List{list, one ? 0 : part.list_bounds[list + 1] - part.list_bounds[list]};
+    });
   } else {
     for (int32_t head = 0; head < part.heads; head++)
-      cutter.cut(head, head + 1, [&](int32_t b) { return ((int64_t)layer_slot * rows.seqs + b) * part.heads + head; });
+      cutter.cut(head, head + 1, [&](int32_t b) { return List{part.list_of(b, layer_slot, head), 0}; });
   }
   cutter.settle();
 }
 
-Work Schedule::work() const {
+Work WorkPlan::work() const {
   return {items_.data(),
           shares_.data(),
           row_ids_.data(),
-          chunks_.data(),
+          blocks_.data(),
           sources_.data(),
           join_sources_.data(),
           join_items_.data(),

@@ -1,9 +1,11 @@
-// One tile of query rows against one chunk of KV: visibility, scores, softmax, weighted values.
+// One tile of query rows against one block of KV: visibility, scores, softmax, weighted values.
 //
-// A chunk's borders never depend on the rows, so a row always adds the same numbers in the same order. Entries that a
+// A block's borders never depend on the rows, so a row always adds the same numbers in the same order. Entries that a
 // row does not see take part in nothing: their scores are overwritten and their values are not multiplied, not even
 // by 0.
 #pragma once
+
+#include <algorithm>
 
 #include "attend_cells.h"
 #include "attend_micro.h"
@@ -13,26 +15,27 @@ namespace kvloom {
 namespace KV_ISA {
 
 constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
+constexpr int max_runs = 2 * kv_block_pages;
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
   float *q, *s, *keys, *values, *state, *partial;
-  Sight* sights;
+  Visible* visible;
 
   static int64_t bytes(int64_t rows, int64_t positions, const Part& part) {
-    const int64_t decoded = chunk_positions * (int64_t)(part.k_dim + part.v_dim);
+    const int64_t decoded = kv_block_positions * (int64_t)(part.k_dim + part.v_dim);
     const int64_t floats = rows * part.k_dim + max_rows * s_stride + decoded + 2 * state_floats(rows, part);
-    return floats * 4 + positions * (int64_t)sizeof(Sight);
+    return floats * 4 + positions * (int64_t)sizeof(Visible);
   }
   static Desk at(void* base, int64_t rows, const Part& part) {
     Desk desk;
     desk.s = (float*)base;
     desk.q = desk.s + max_rows * s_stride;
     desk.keys = desk.q + rows * part.k_dim;
-    desk.values = desk.keys + chunk_positions * part.k_dim;
-    desk.state = desk.values + chunk_positions * part.v_dim;
+    desk.values = desk.keys + kv_block_positions * part.k_dim;
+    desk.state = desk.values + kv_block_positions * part.v_dim;
     desk.partial = desk.state + state_floats(rows, part);
-    desk.sights = (Sight*)(desk.partial + state_floats(rows, part));
+    desk.visible = (Visible*)(desk.partial + state_floats(rows, part));
     return desk;
   }
 
@@ -42,64 +45,99 @@ struct Desk {
   }
 };
 
+static inline void rotate(float* x, const float* cos, const float* sin, int64_t half) {
+  for (int64_t i = 0; i < half; i++) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cos[i] - b * sin[i];
+    x[i + half] = b * cos[i] + a * sin[i];
+  }
+}
+
 // Rows that go through the micro-kernels together, and the pages that some or all of them see.
 struct Group {
   int32_t first, count;
   uint32_t any, full;
 };
 
-class ChunkPass {
+class BlockPass {
  public:
-  ChunkPass(const AttendCall& call, const Item& item, const Desk& desk)
-      : part_(call.part), desk_(desk), heads_(call.q_heads / call.part.heads), rows_(item.row_count * heads_) {
+  BlockPass(const AttendCall& call, const Item& item, const Desk& desk)
+      : call_(call),
+        item_(item),
+        part_(call.part),
+        desk_(desk),
+        heads_(call.q_heads / call.part.heads),
+        rows_(item.row_count * heads_) {
     const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     stored_ = &micro_for(part_.number);
     in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
     micro_ = in_place_ ? stored_ : &micro_for_decoded(part_.number);
-    for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(call, item, first);
+    for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(first);
   }
 
   int32_t rows() const { return rows_; }
 
-  // Fills `out` with the partial over `chunk` of rows at `positions[row_ids[...]]`; rows that see nothing get m =
-  // empty.
-  void run(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& out) {
-    look(chunk, positions, row_ids);
+  // Fills `out` with the partial over `block` of the item's rows; those that see nothing get m = empty.
+  void run(const Cells& block, const State& out) {
+    find_all_visible(block);
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
-      weigh(group, out);
-      mix(group, out);
+      softmax(group, out);
+      accumulate(group, out);
     }
   }
 
   // Merges that partial into `sum`; `partial` is a place for it.
-  void add(const Cells& chunk, const int32_t* positions, const int32_t* row_ids, const State& sum,
-           const State& partial) {
-    look(chunk, positions, row_ids);
+  void add(const Cells& block, const State& sum, const State& partial) {
+    find_all_visible(block);
+    if (!seen_) return;
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
-      weigh(group, partial);
+      softmax(group, partial);
       const State into = sum.from(first, part_.v_dim), from = partial.from(first, part_.v_dim);
       if (group.any == group.full && all_gathered(into, group.count) && all_gathered(from, group.count)) {
         blend(group, into, from);
       } else {
-        mix(group, partial);
+        accumulate(group, partial);
         merge_states(into, from, group.count, part_.v_dim);
       }
     }
   }
 
  private:
-  // Query of row r: its k_dim components.
-  const float* query_of(const AttendCall& call, const Item& item, int32_t r) const {
-    const int64_t row = call.work.row_ids[item.row_begin + r / heads_];
-    return call.q + (row * call.q_heads + item.head * heads_ + r % heads_) * part_.k_dim;
+  int32_t row_of(int32_t i) const { return call_.work.row_ids[item_.row_begin + i]; }
+
+  // The list that a row reads. Called where there are rotations only: else nobody needs to know.
+  int64_t list_of(int32_t row) const {
+    const int32_t *begin = call_.rows.seq_rows, *end = begin + call_.rows.seqs + 1;
+    return part_.list_of((int32_t)(std::upper_bound(begin, end, row) - begin) - 1, call_.layer_slot, item_.head);
+  }
+
+  // Where row number i asks.
+  int64_t position_of(int32_t i) const {
+    const int64_t position = call_.rows.positions[row_of(i)];
+    return part_.list_turns ? position - part_.shift_of(list_of(row_of(i))) : position;
+  }
+
+  // Query number r: its k_dim components, turned, in the place `to`, where its list wants that.
+  const float* query_of(int32_t r, float* to) const {
+    const int32_t row = row_of(r / heads_);
+    const float* q = call_.q + ((int64_t)row * call_.q_heads + item_.head * heads_ + r % heads_) * part_.k_dim;
+    if (!part_.list_turns) return q;
+    const int64_t list = list_of(row);
+    if (part_.shift_of(list) == 0) return q;
+    std::memcpy(to, q, sizeof(float) * part_.k_dim);
+    const Rotations& rotations = part_.rotations;
+    const int64_t angle = (int64_t)part_.list_turns[list] * rotations.half;
+    rotate(to, rotations.cos + angle, rotations.sin + angle, rotations.half);
+    return to;
   }
 
   bool integers() const { return part_.number == Number::int16; }
 
-  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step.
+  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step. `to` may
+  // be where it is.
   int32_t prepare(const float* q, float scale, float* to) const {
     if (integers()) {
       const int32_t num_words = part_.k_dim / 2;
@@ -111,12 +149,12 @@ class ChunkPass {
   }
 
   // A group's queries go to where its inner loop reads them: one component of all rows after the other.
-  void pack_queries(const AttendCall& call, const Item& item, int32_t first) {
+  void pack_queries(int32_t first) {
     const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_, dim = part_.k_dim;
     float *to = desk_.q + first * dim, *rows = desk_.keys;  // nobody needs that place yet
     int32_t width = 0;
     for (int32_t r = 0; r < count; r++)
-      width = prepare(query_of(call, item, first + r), call.scale * log2_e, rows + r * dim);
+      width = prepare(query_of(first + r, rows + r * dim), call_.scale * log2_e, rows + r * dim);
     int32_t d = 0;
     for (; d + 4 <= width; d += 4) {
       int32_t r = 0;
@@ -133,12 +171,12 @@ class ChunkPass {
       for (int32_t r = 0; r < count; r++) std::memcpy(to + d * count + r, rows + r * dim + d, sizeof(float));
   }
 
-  void look(const Cells& chunk, const int32_t* positions, const int32_t* row_ids) {
-    chunk_ = &chunk;
+  void find_all_visible(const Cells& block) {
+    block_ = &block;
     seen_ = 0;
     for (int32_t i = 0; i < rows_ / heads_; i++) {
-      see(part_, chunk, positions[row_ids[i]], desk_.sights[i]);
-      seen_ |= desk_.sights[i].any;
+      find_visible(part_, block, position_of(i), desk_.visible[i]);
+      seen_ |= desk_.visible[i].any;
     }
     if (in_place_) return;
     if (!integers()) decode(0, part_.k_dim, desk_.keys);
@@ -154,58 +192,58 @@ class ChunkPass {
   Group group_at(int32_t first) const {
     Group g{first, rows_ - first < group_rows_ ? rows_ - first : group_rows_, 0, ~0u};
     for (int32_t i = first / heads_; i <= (first + g.count - 1) / heads_; i++)
-      g.any |= desk_.sights[i].any, g.full &= desk_.sights[i].full;
+      g.any |= desk_.visible[i].any, g.full &= desk_.visible[i].full;
     return g;
   }
 
   // Pages that anyone sees, as floats: all groups read those.
   void decode(int64_t offset, int32_t dim, float* to) const {
-    for (int i = 0; i < chunk_->count; i++)
-      if (seen_ >> i & 1) stored_->decode(chunk_->cells[i] + offset, page_tokens * dim, to + i * page_tokens * dim);
+    for (int i = 0; i < block_->count; i++)
+      if (seen_ >> i & 1) stored_->decode(block_->cells[i] + offset, page_tokens * dim, to + i * page_tokens * dim);
   }
 
   void score(const Group& group) const {
-    const void *keys[chunk_pages + KeyPages::ahead], *later[chunk_pages];
-    int32_t slots[chunk_pages], count = 0;
+    const void *keys[kv_block_pages + KeyPages::ahead], *later[kv_block_pages];
+    int32_t slots[kv_block_pages], count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       keys[count] =
-          in_place_ || integers() ? (const void*)chunk_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
-      later[count] = chunk_->later[i];
+          in_place_ || integers() ? (const void*)block_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
+      later[count] = block_->later[i];
       slots[count++] = i;
     }
     for (int i = 0; i < KeyPages::ahead; i++)
-      keys[count + i] = chunk_->cells[i < chunk_->count ? i : 0] + part_.k_bytes();
+      keys[count + i] = block_->cells[i < block_->count ? i : 0] + part_.k_bytes();
     micro_->score[group.count - 1](desk_.q + group.first * part_.k_dim, part_.k_dim, {keys, later, slots, count},
                                    desk_.s);
   }
 
   // Weights of a group, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
-  void weigh(const Group& group, const State& out) const {
+  void softmax(const Group& group, const State& out) const {
     score(group);
     float* m = out.m + group.first;
     float* l = out.l + group.first;
     for (int32_t r = 0; r < group.count; r++) {
-      const Sight& sight = sight_of(group.first + r);
-      hide(sight, desk_.s + r * s_stride);
-      m[r] = highest(sight.any, desk_.s + r * s_stride);
+      const Visible& visible = visible_to(group.first + r);
+      hide(visible, desk_.s + r * s_stride);
+      m[r] = highest(visible.any, desk_.s + r * s_stride);
     }
     for (int32_t r = 0; r < group.count; r++) {
       const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
-      l[r] = soften(sight_of(group.first + r).any, desk_.s + r * s_stride, base);
+      l[r] = weights_of(visible_to(group.first + r).any, desk_.s + r * s_stride, base);
       if (l[r] != 0.0f) m[r] = base;
     }
   }
 
-  const Sight& sight_of(int32_t row) const { return desk_.sights[row / heads_]; }
+  const Visible& visible_to(int32_t row) const { return desk_.visible[row / heads_]; }
 
   // What a row does not see of the pages that it sees in part.
-  void hide(const Sight& sight, float* s) const {
-    if (part_.ragged) add_biases(sight.any, s);
-    for (uint32_t left = sight.any & ~sight.full; left; left &= left - 1) {
+  void hide(const Visible& visible, float* s) const {
+    if (part_.entries == Entries::labelled && block_->biased) add_biases(visible.any, s);
+    for (uint32_t left = visible.any & ~visible.full; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      for (int j = 0; j < sight.lo[i]; j++) s[i * page_tokens + j] = empty;
-      for (int j = sight.hi[i]; j < page_tokens; j++) s[i * page_tokens + j] = empty;
+      for (uint32_t unseen = ~visible.entries[i] & all_entries; unseen; unseen &= unseen - 1)
+        s[i * page_tokens + __builtin_ctz(unseen)] = empty;
     }
   }
 
@@ -222,7 +260,7 @@ class ChunkPass {
   }
 
   // Scores of one row -> weights; their sum.
-  static float soften(uint32_t pages, float* s, float m) {
+  static float weights_of(uint32_t pages, float* s, float m) {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
@@ -237,7 +275,7 @@ class ChunkPass {
   void add_biases(uint32_t pages, float* s) const {
     for (; pages; pages &= pages - 1) {
       float* page = s + __builtin_ctz(pages) * page_tokens;
-      store(page, fma(load(stored_biases(part_, chunk_->cells[__builtin_ctz(pages)])), splat(log2_e), load(page)));
+      store(page, fma(load(stored_biases(part_, block_->cells[__builtin_ctz(pages)])), splat(log2_e), load(page)));
     }
   }
 
@@ -254,12 +292,12 @@ class ChunkPass {
   int64_t entry_bytes() const { return part_.v_dim * (in_place_ ? value_bytes(part_.number) : 4); }
 
   const uint8_t* values_of(int page) const {
-    return in_place_ ? chunk_->cells[page] + part_.k_bytes()
+    return in_place_ ? block_->cells[page] + part_.k_bytes()
                      : (const uint8_t*)desk_.values + page * page_tokens * entry_bytes();
   }
 
   Run whole_page(int i) const {
-    return {values_of(i), chunk_->later[i] + part_.k_bytes(), i * page_tokens, page_tokens};
+    return {values_of(i), block_->later[i] + part_.k_bytes(), i * page_tokens, page_tokens};
   }
   Run part_of_page(int i, int lo, int hi) const {
     const uint8_t* values = values_of(i) + lo * entry_bytes();
@@ -268,64 +306,79 @@ class ChunkPass {
 
   // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
   void blend(const Group& group, const State& into, const State& from) const {
-    Run runs[chunk_pages];
+    Run runs[kv_block_pages];
     int32_t count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       runs[count++] = whole_page(i);
     }
     const Union both(into, from);
-    micro_->blend[group.count - 1](desk_.s, {runs, count, chunk_->later[0]}, {both.keep, both.take}, into.o,
+    micro_->blend[group.count - 1](desk_.s, {runs, count, block_->later[0]}, {both.keep, both.take}, into.o,
                                    part_.v_dim);
     std::memcpy(into.m, both.m, sizeof(float) * group.count);
     std::memcpy(into.l, both.l, sizeof(float) * group.count);
   }
 
   // The sums of weight x value. Entries of a page that not all rows of the group see go row by row.
-  void mix(const Group& group, const State& state) const {
-    Run runs[chunk_pages];
+  void accumulate(const Group& group, const State& state) const {
+    Run runs[max_runs];
     int32_t count = 0;
     float* out = state.o + (int64_t)group.first * part_.v_dim;
     std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
     const auto flush = [&] {
-      if (count) micro_->mix[group.count - 1](desk_.s, {runs, count, chunk_->later[0]}, out, part_.v_dim);
+      if (count) micro_->accumulate[group.count - 1](desk_.s, {runs, count, block_->later[0]}, out, part_.v_dim);
       count = 0;
     };
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
+      if (count + page_tokens / 2 > max_runs) flush();
       if (group.full >> i & 1) {
         runs[count++] = whole_page(i);
         continue;
       }
-      int lo = 0, hi = page_tokens;  // what all rows see
-      for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++) {
-        const bool any = desk_.sights[n].any >> i & 1;
-        lo = any && desk_.sights[n].lo[i] > lo ? desk_.sights[n].lo[i] : lo;
-        hi = any && desk_.sights[n].hi[i] < hi ? desk_.sights[n].hi[i] : any ? hi : 0;
+      const uint32_t common = seen_by_all(group, i);
+      for (int begin = 0, end; begin < page_tokens; begin = end) {
+        end = stretch_end(common, begin);
+        if (common >> begin & 1) {
+          runs[count++] = part_of_page(i, begin, end);
+        } else {
+          flush();
+          accumulate_alone(group, i, begin, end, out);
+        }
       }
-      if (lo >= hi) lo = hi = page_tokens;
-      flush();
-      mix_alone(group, i, 0, lo, out);
-      if (lo < hi) runs[count++] = part_of_page(i, lo, hi);
-      flush();
-      mix_alone(group, i, hi, page_tokens, out);
     }
     flush();
   }
 
+  uint32_t seen_by_all(const Group& group, int i) const {
+    uint32_t entries = all_entries;
+    for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++)
+      entries &= desk_.visible[n].entries[i];
+    return entries;
+  }
+
+  // Entries from `begin` up to there are all in `entries`, or none of them is.
+  static int stretch_end(uint32_t entries, int begin) {
+    const uint32_t others = (entries >> begin & 1 ? ~entries : entries) >> begin | 1u << (page_tokens - begin);
+    return begin + __builtin_ctz(others);
+  }
+
   // Entries begin .. end of page i, as far as each row sees them.
-  void mix_alone(const Group& group, int i, int begin, int end, float* out) const {
+  void accumulate_alone(const Group& group, int i, int begin, int end, float* out) const {
     for (int32_t r = group.first; r < group.first + group.count; r++) {
-      const Sight& sight = desk_.sights[r / heads_];
-      if (!(sight.any >> i & 1)) continue;
-      const int lo = sight.lo[i] > begin ? sight.lo[i] : begin, hi = sight.hi[i] < end ? sight.hi[i] : end;
-      if (lo >= hi) continue;
-      const Run run = part_of_page(i, lo, hi);
+      const uint32_t entries = visible_to(r).entries[i] & bits_below(end);
       const int64_t at = r - group.first;
-      micro_->mix[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
+      for (int first = begin, last; first < end; first = last) {
+        last = stretch_end(entries, first);
+        if (!(entries >> first & 1)) continue;
+        const Run run = part_of_page(i, first, last);
+        micro_->accumulate[0](desk_.s + at * s_stride, {&run, 1, run.values}, out + at * part_.v_dim, part_.v_dim);
+      }
     }
   }
 
+  const AttendCall& call_;
+  const Item& item_;
   const Part& part_;
   const Desk& desk_;
   const int32_t heads_, rows_;
@@ -333,7 +386,7 @@ class ChunkPass {
   uint32_t seen_ = 0;
   bool in_place_;
   const Micro *stored_, *micro_;
-  const Cells* chunk_ = nullptr;
+  const Cells* block_ = nullptr;
 };
 
 }  // namespace KV_ISA
