@@ -18,6 +18,7 @@ from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
@@ -173,12 +174,16 @@ class Done:
 
 
 def run(
-    engine: Engine, prompts: dict[str, list[int]], params: SamplingParams | None = None, check: bool = True
+    engine: Engine,
+    prompts: dict[str, list[int]],
+    params: SamplingParams | None = None,
+    check: bool = True,
+    cache: CacheParams | None = None,
 ) -> dict[str, Done]:
     """Submit all prompts together and step to the end, auditing the ledger after every step."""
     greedy = params or SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
     for name, prompt in prompts.items():
-        engine.submit(name, list(prompt), greedy)
+        engine.submit(name, list(prompt), greedy, cache=cache)
     return drain(engine, list(prompts), check)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvloom.engine.async_engine import AsyncEngine
+    from kvloom.engine.cache_params import CacheParams
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
@@ -20,6 +21,7 @@ _HOMES = {
     "LLM": "kvloom.engine.llm",
     "AsyncEngine": "kvloom.engine.async_engine",
     "SamplingParams": "kvloom.engine.params",
+    "CacheParams": "kvloom.engine.cache_params",
     "RequestOutput": "kvloom.engine.outputs",
     "CompletionOutput": "kvloom.engine.outputs",
     "RequestMetrics": "kvloom.engine.outputs",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "LLM",
     "AsyncEngine",
+    "CacheParams",
     "CompletionOutput",
     "Logprob",
     "RequestMetrics",

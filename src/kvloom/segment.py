@@ -126,11 +126,11 @@ class Why(StrEnum):
     DIFFERS = "differs"  # the stored continuation of this prefix has another token here
     EVICTED = "evicted"  # it was stored, and dropped to make room
     RESET = "reset"  # it was stored, and the cache was reset
-    OTHER_SALT = "other-salt"  # the same content is stored under another cache_salt
+    OTHER_SALT = "other-salt"  # the same content is stored under another salt
     WINDOW = "window"  # full-attention pages are there, but a window layer gave its pages back
     TOO_SHORT = "too-short"  # the tail after a reused prefix fills no page, and was not kept
     LAST_TOKEN = "last-token"  # wholly cached: the last token is computed again for its logits
-    NOT_ASKED = "not-asked"  # the request wants logits of every prompt position
+    NOT_ASKED = "not-asked"  # the request does not read the cache, or wants logits of every prompt position
 
 
 RAM = "ram"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention import POLICIES
@@ -158,8 +159,11 @@ def test_random_life(seed: int, name: str, tight: bool, retention: str) -> None:
     base, expected, got = tiny.random_prompt(90, seed), {}, {}
     for n in range(14):
         prompt = base[: chance.randrange(1, 90)] + tiny.random_prompt(chance.randrange(0, 12), n)
-        salt = chance.choice([None, None, "tenant"])
-        engine.submit(f"r{n}", prompt, SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, cache_salt=salt))
+        salt, read, write = (
+            chance.choice(kinds) for kinds in ([None, None, "tenant"], [True, True, False], [True, True, False])
+        )
+        cache = CacheParams(salt=salt, read=read, write=write)
+        engine.submit(f"r{n}", prompt, SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True), cache=cache)
         expected[f"r{n}"] = prompt
         for _ in range(chance.randrange(4)):
             _collect(engine, got)

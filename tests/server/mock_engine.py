@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import (
     CompletionDelta,
@@ -18,7 +19,6 @@ from kvloom.engine.outputs import (
     TokenLogprobs,
 )
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Matching
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import InternalError, KvloomError, ModelError, ParamsError, PromptTooLong, RequestError
 from kvloom.model.messages import normal_messages, template_variables
@@ -102,6 +102,7 @@ class MockEngine:
     params: list[SamplingParams] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
+    caches: list[CacheParams] = field(default_factory=list)
     finished: dict[str, int] = field(default_factory=dict)
     generated: int = 0
     hits: int = 0
@@ -118,18 +119,19 @@ class MockEngine:
         request_id: str | None = None,
         *,
         client: str = "",
-        matching: Matching = "tokens",
+        cache: CacheParams | None = None,
     ) -> AsyncGenerator[RequestUpdate, None]:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         self._admit(ids, params)
         self.clients.append(client)
+        self.caches.append(cache or CacheParams())
         name = request_id or f"request-{len(self.seen)}"
         assert name not in self.seen, f"request id {name} was used twice"
         self.seen.append(name)
         self.live.add(name)
         done = False
         try:
-            async for update in self._run(name, ids, params):
+            async for update in self._run(name, ids, params, self.caches[-1].salt):
                 done = update.finished
                 yield update
         finally:
@@ -190,9 +192,11 @@ class MockEngine:
         if any(token >= self.tokenizer.vocab_size for token in ids):
             raise ParamsError(f"token ids must be below {self.tokenizer.vocab_size}", param="prompt")
 
-    async def _run(self, name: str, ids: list[int], params: SamplingParams) -> AsyncGenerator[RequestUpdate, None]:
+    async def _run(
+        self, name: str, ids: list[int], params: SamplingParams, salt: str | None
+    ) -> AsyncGenerator[RequestUpdate, None]:
         started = time.perf_counter()
-        metrics = RequestMetrics(cached_tokens=self._look_up(ids, params.cache_salt), queue_s=0.0)
+        metrics = RequestMetrics(cached_tokens=self._look_up(ids, salt), queue_s=0.0)
         limit = min(params.max_tokens or self.max_model_len, self.max_model_len - len(ids))
         answers = [_Answer(self, index, ids, params, limit) for index in range(params.n)]
         scores = None if params.prompt_logprobs is None else [None, *(self.score(one, 0) for one in ids[1:])]

@@ -6,6 +6,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 
 from .mock_engine import MockEngine
@@ -134,6 +135,7 @@ async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) 
             "repetition_penalty": 1.5,
             "ignore_eos": True,
             "cache_salt": "s",
+            "kvloom": {"cache": {"read": False}},
             "stop_token_ids": [4],
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
@@ -151,7 +153,8 @@ async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) 
         True,
         False,
     )
-    assert (params.cache_salt, params.prompt_logprobs, params.logprobs) == ("s", 2, None)
+    assert (params.prompt_logprobs, params.logprobs) == (2, None)
+    assert engine.caches[-1] == CacheParams(salt="s", read=False)
 
 
 async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: MockEngine) -> None:

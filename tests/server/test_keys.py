@@ -125,8 +125,8 @@ async def test_the_engine_gets_the_keys_salt(engine: MockEngine, path: Path) -> 
         for key in ("alices-key", "ops-key"):
             for more in ({}, {"cache_salt": "x"}):
                 await http.post("/v1/completions", json=TEXT | more, headers=bearer(key))
-    assert len({params.cache_salt for params in engine.params}) == 4
-    assert engine.params[0].cache_salt == Key("alice", "alices-key").salt(None)
+    assert len({cache.salt for cache in engine.caches}) == 4
+    assert engine.caches[0].salt == Key("alice", "alices-key").salt(None)
 
 
 def test_two_of_one_kind_are_refused(path: Path) -> None:

@@ -19,12 +19,12 @@ from contextlib import aclosing
 from kvloom.config import EngineConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
@@ -85,7 +85,7 @@ class AsyncEngine:
         request_id: str | None = None,
         *,
         client: str = "",
-        matching: Matching = "tokens",
+        cache: CacheParams | None = None,
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
@@ -93,7 +93,7 @@ class AsyncEngine:
         name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
 
         def submit() -> None:
-            self.engine.submit(name, ids, params, text, client=client, matching=matching)
+            self.engine.submit(name, ids, params, text, client=client, cache=cache)
 
         self._command(lambda: self._submit(name, submit, inbox))
         finished = False
@@ -112,12 +112,17 @@ class AsyncEngine:
         return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=self.max_model_len))
 
     async def generate(
-        self, prompt: str | list[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt: str | list[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        cache: CacheParams | None = None,
     ) -> AsyncIterator[RequestOutput]:
         """Yield the whole output so far, after each step."""
         name = request_id or f"req-{uuid.uuid4().hex}"
         assembly = Assembly(name, prompt if isinstance(prompt, str) else None, params.n)
-        async with aclosing(self.stream(prompt, params, name)) as updates:
+        async with aclosing(self.stream(prompt, params, name, cache=cache)) as updates:
             async for update in updates:
                 yield assembly.add(update)
 

@@ -10,12 +10,13 @@ from typing import Protocol
 
 from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Matching, Request, Sequence
+from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler import Draft, Scheduler
 from kvloom.engine.scheduler.admit import Admit
@@ -121,14 +122,15 @@ class Engine:
         prompt: str | None = None,
         *,
         client: str = "",
-        matching: Matching = "tokens",
+        cache: CacheParams | None = None,
     ) -> None:
         """Queue a request. Raises RequestError when it can never be served; then nothing has changed.
 
         Clients get their turns one after another, a client's own requests in order of arrival.
         """
         self._validate(request_id, prompt_ids, params)
-        root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=params.cache_salt)
+        cache = cache or CacheParams()
+        root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=cache.salt)
         room = self.max_len - len(prompt_ids)
         if not self.requests:
             self.turns.rest()
@@ -142,7 +144,7 @@ class Engine:
             turn=self.turns.take(client, params.n),
             submitted_s=self.clock(),
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-            matching=matching,
+            cache=cache,
         )
         request.sequences.append(self._new_sequence(request, 0))
         self._arrivals += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from kvloom.config import (
     DEFAULT_KV_DTYPE,
@@ -19,7 +19,7 @@ from kvloom.config import (
 )
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
-from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -31,6 +31,9 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}``."""
 
 Message = Mapping[str, Any]
+
+_Asked = tuple[SamplingParams, CacheParams]
+Kind = TypeVar("Kind")
 
 
 class CacheView:
@@ -131,6 +134,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        cache_params: CacheParams | Sequence[CacheParams] | None = None,
         use_tqdm: bool = False,
         add_special_tokens: bool | None = None,
     ) -> list[RequestOutput]:
@@ -140,19 +144,21 @@ class LLM:
         reason ``error``. Only when none could be completed, the first one's error is raised.
 
         Prompts are independent: what else is in the list never changes an answer (a request that samples without a
-        ``seed`` of its own draws one by its number since the engine started). ``use_tqdm`` shows progress on stderr.
+        ``seed`` of its own draws one by its number since the engine started). ``cache_params``: what prompts may find
+        in the KV cache and leave there; one for all, or one per prompt. ``use_tqdm`` shows progress on stderr.
         ``add_special_tokens``: put the model's start token before texts; None: unless they bring it.
         """
         items = _as_list(prompts)
-        params = _as_params(sampling_params, len(items), self._defaults)
+        asked = self._asked(sampling_params, cache_params, len(items))
         prepared = [self._encode(item, add_special_tokens) for item in items]
-        return self._run(prepared, params, use_tqdm)
+        return self._run(prepared, asked, use_tqdm)
 
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        cache_params: CacheParams | Sequence[CacheParams] | None = None,
         use_tqdm: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
@@ -172,7 +178,23 @@ class LLM:
             (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self.max_model_len))
             for text in texts
         ]
-        return self._run(prepared, _as_params(sampling_params, len(texts), self._defaults), use_tqdm)
+        return self._run(prepared, self._asked(sampling_params, cache_params, len(texts)), use_tqdm)
+
+    def _asked(
+        self,
+        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        cache: CacheParams | Sequence[CacheParams] | None,
+        count: int,
+    ) -> list[_Asked]:
+        params = self._defaults.params() if sampling is None else sampling
+        caches = CacheParams() if cache is None else cache
+        return list(
+            zip(
+                _per_prompt("sampling_params", params, SamplingParams, count),
+                _per_prompt("cache_params", caches, CacheParams, count),
+                strict=True,
+            )
+        )
 
     def _encode(self, prompt: Prompt, add_special_tokens: bool | None) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
@@ -186,15 +208,15 @@ class LLM:
         return None, _token_ids(prompt)
 
     def _run(
-        self, prompts: list[tuple[str | None, list[int]]], params: list[SamplingParams], show_progress: bool
+        self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], show_progress: bool
     ) -> list[RequestOutput]:
         names = [f"req-{next(self._ids)}" for _ in prompts]
         assemblies: dict[str, Assembly] = {}
         outputs: dict[str, RequestOutput] = {}
         try:
-            for name, (text, ids), wanted in zip(names, prompts, params, strict=True):
-                self.engine.submit(name, ids, wanted, text)
-                assemblies[name] = Assembly(name, text, wanted.n)
+            for name, (text, ids), (params, cache) in zip(names, prompts, asked, strict=True):
+                self.engine.submit(name, ids, params, text, cache=cache)
+                assemblies[name] = Assembly(name, text, params.n)
             with _progress(len(names), show_progress) as advance:
                 while self.engine.has_work:
                     for update in self.engine.step():
@@ -230,14 +252,14 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return list(prompts)  # type: ignore[arg-type]
 
 
-def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int, defaults: SamplingDefaults
-) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or defaults.params()] * count
-    if len(params) != count:
-        raise RequestError(f"{count} prompts but {len(params)} sampling_params", param="sampling_params")
-    return list(params)
+def _per_prompt(name: str, given: Kind | Sequence[Kind], kind: type[Kind], count: int) -> list[Kind]:
+    """One for all, or one per prompt."""
+    if isinstance(given, kind):
+        return [given] * count
+    many = list(cast("Sequence[Kind]", given))
+    if len(many) != count:
+        raise RequestError(f"{count} prompts but {len(many)} {name}", param=name)
+    return many
 
 
 def _token_ids(ids: Any) -> list[int]:

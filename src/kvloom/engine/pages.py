@@ -122,7 +122,12 @@ class Pages:
             sequence.announced.discard(sequence.keys[index])
 
     def _publish(self, sequence: Sequence, group: int, index: int, size: int) -> None:
-        """Publish one page; if its twin was there first, share that one and free ours."""
+        """Publish one page; if its twin was there first, share that one and free ours.
+
+        A request that does not read the cache keeps its own; of one that does not write it, nothing is published.
+        """
+        if not sequence.request.cache.write:
+            return
         sequence.extend_identity()
         table = sequence.tables[group]
         page = table.get(index)
@@ -131,7 +136,7 @@ class Pages:
         content = sequence.contents[index] if size == PAGE_TOKENS else 0
         identity = Identity(sequence.parent_key(index), tokens, index * PAGE_TOKENS, content, group)
         findable = self.ledger.publish(page, identity)
-        if findable != page:
+        if findable != page and sequence.request.cache.read:
             self.ledger.hold(findable, sequence.owner)
             table.put(index, findable, filled=(1 << size) - 1, writable=False)
             self.ledger.release([page], sequence.owner)

@@ -1,4 +1,4 @@
-"""What a caller may ask of one generation. Names follow vLLM's where it has them."""
+"""How a caller wants tokens picked. Names follow vLLM's where it has them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SamplingParams:
     temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None draws one
     from the engine's. max_tokens: None means as many as fit; 0 computes the prompt, and its scores if asked for, and
     ends there. logprobs / prompt_logprobs: how many top alternatives to report (0 reports only the chosen token; None
-    reports nothing). cache_salt: KV is shared only between equal salts.
+    reports nothing).
     """
 
     n: int = 1
@@ -45,7 +45,6 @@ class SamplingParams:
     skip_special_tokens: bool = True
     logprobs: int | None = None
     prompt_logprobs: int | None = None
-    cache_salt: str | None = None
 
     def __post_init__(self) -> None:
         stops = (self.stop,) if isinstance(self.stop, str) else _sequence("stop", self.stop)
@@ -53,8 +52,6 @@ class SamplingParams:
         object.__setattr__(self, "stop_token_ids", _sequence("stop_token_ids", self.stop_token_ids))
         object.__setattr__(self, "logit_bias", dict(self.logit_bias or {}))
         object.__setattr__(self, "top_k", 0 if self.top_k == -1 else self.top_k)
-        if self.cache_salt is not None and not _is_text(self.cache_salt):
-            raise ParamsError(f"cache_salt must be a string, got {self.cache_salt!r}", param="cache_salt")
         _whole("n", self.n, 1, MAX_SAMPLES)
         if self.max_tokens is not None:
             _whole("max_tokens", self.max_tokens, 0, None)
@@ -117,11 +114,6 @@ def _sequence(name: str, value: object) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ParamsError(f"{name} must be a list, got {value!r}", param=name)
     return tuple(value)
-
-
-def _is_text(value: object) -> bool:
-    """A string that can be encoded (lone surrogates cannot)."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _whole(name: str, value: object, low: int, high: int | None) -> None:

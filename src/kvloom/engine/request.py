@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
@@ -15,10 +15,6 @@ from kvloom.memory.index import content_hash
 from kvloom.memory.keys import extend_keys
 from kvloom.memory.table import PageTable
 from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
-
-Matching = Literal["tokens", "pages"]
-"""How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
-by token. Both give the same answers."""
 
 
 class Status(Enum):
@@ -43,7 +39,7 @@ class Request:
     turn: int
     submitted_s: float
     max_tokens: int
-    matching: Matching = "tokens"
+    cache: CacheParams = field(default_factory=CacheParams)
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

@@ -15,7 +15,7 @@ import ipaddress
 from starlette.types import Scope
 
 from kvloom.config import ServerConfig
-from kvloom.engine.request import Matching
+from kvloom.engine.cache_params import Matching
 from kvloom.server.caller import Caller
 from kvloom.server.keys import Key, Keyring, Role
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Matching
+from kvloom.engine.cache_params import CacheParams, Matching
 from kvloom.server.errors import AdminOnly
 from kvloom.server.keys import Key, Role
 
@@ -23,11 +22,10 @@ class Caller:
     apart: Key | None = None
     matching: Matching = "tokens"
 
-    def own(self, params: SamplingParams) -> SamplingParams:
-        """The parameters, with the salt that this caller's KV really has."""
-        if self.apart is None:
-            return params
-        return dataclasses.replace(params, cache_salt=self.apart.salt(params.cache_salt))
+    def own(self, cache: CacheParams) -> CacheParams:
+        """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""
+        salt = cache.salt if self.apart is None else self.apart.salt(cache.salt)
+        return dataclasses.replace(cache, salt=salt, match=self.matching)
 
     def check_admin(self) -> None:
         """Raises AdminOnly."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Matching
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.text import TokenStream
 
@@ -60,7 +60,7 @@ class ServedEngine(Protocol):
         request_id: str | None = None,
         *,
         client: str = "",
-        matching: Matching = "tokens",
+        cache: CacheParams | None = None,
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Raises RequestError before the first update. Clients get their turns fairly.
 

@@ -76,6 +76,9 @@ SERVED: Mapping[str, Served] = {
     "add_special_tokens": _ours("put the model's special tokens around the text"),
     "chat_template_kwargs": _ours("variables for the chat template"),
     "cache_salt": _ours("KV is reused only between requests of the same salt"),
+    "kvloom": _ours(
+        '`{"cache": {"read": false, "write": false}}`: compute the whole prompt anew, leave nothing to be found'
+    ),
     "stream": Served("answer by server-sent events"),
     "stream_options": Served("`include_usage`: usage in a last event; `continuous_usage_stats`: in every event"),
 }
@@ -286,7 +289,7 @@ REFUSED: Mapping[str, Refused] = {
     "max_completion_tokens": Refused(instead=_LIMIT),
     "return_tokens": Refused((False,), "use `return_token_ids`"),
     # where it runs
-    "cache_prompt": Refused((True,), "use a `cache_salt` of your own"),
+    "cache_prompt": Refused((True,), 'use `"kvloom": {"cache": {"read": false}}`'),
     "priority": Refused((0,)),
     "speculative": Refused((False,)),
     "kv_transfer_params": Refused(({},)),

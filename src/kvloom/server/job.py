@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong, RequestError, context_overflow
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
@@ -31,6 +32,7 @@ class Job:
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
+    cache: CacheParams
     echo: bool
     show_prompt_logprobs: bool
     show_token_ids: bool = False
@@ -67,6 +69,7 @@ def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], par
     return Job(
         prompts,
         params,
+        body.cache_params,
         echo=bool(body.echo),
         show_prompt_logprobs=body.prompt_logprobs is not None,
         show_token_ids=bool(body.return_token_ids),

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
+from kvloom.server.extension import Extension, cache_params
 from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
 from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
@@ -36,7 +38,6 @@ _SAMPLING = (
     "ignore_eos",
     "skip_special_tokens",
     "prompt_logprobs",
-    "cache_salt",
 )
 
 _TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
@@ -79,6 +80,7 @@ class _Request(BaseModel):
     skip_special_tokens: bool | None = None
     prompt_logprobs: int | None = None
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    kvloom: Extension | None = None
     add_special_tokens: bool | None = None
     echo: bool | None = None
     return_token_ids: bool | None = None
@@ -92,6 +94,11 @@ class _Request(BaseModel):
     def usage_in_chunks(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
+    @property
+    def cache_params(self) -> CacheParams:
+        """What the caller asks of the cache; ``Caller.own`` has the last word."""
+        return cache_params(self.kvloom, self.cache_salt)
+
     def ignored(self) -> Iterator[str]:
         """Names of fields that have no effect because nobody knows them."""
         options = ignored(self.stream_options.model_extra or {}) if self.stream_options else ()
@@ -102,6 +109,8 @@ class _Request(BaseModel):
         refuse(self.model_extra or {})
         if self.stream_options is not None:
             refuse_many(self.stream_options.model_extra or {}, "stream_options")
+        if self.kvloom is not None:
+            self.kvloom.check()
         if self.stream_options is not None and not self.stream:
             raise RequestError("`stream_options` needs `stream` to be true", param="stream_options")
         if self.prompt_logprobs is not None and self.stream:

@@ -33,11 +33,11 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
 
     Raises RequestError before any update of the prompt at fault, RequestAborted or the engine's error later.
     """
-    params = caller.own(job.params)
+    cache = caller.own(job.cache)
 
     def ask(index: int) -> Stream:
         ids, name = job.prompts[index].token_ids, f"{reply_id}-{index}"
-        return engine.stream(ids, params, name, client=caller.client, matching=caller.matching)
+        return engine.stream(ids, job.params, name, client=caller.client, cache=cache)
 
     if len(job.prompts) == 1:  # no layer in between: this runs for every token
         async with aclosing(ask(0)) as updates:

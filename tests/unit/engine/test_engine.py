@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tiny
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError, ParamsError, PromptTooLong, RequestError
 from kvloom.segment import Miss, Resident, Reused, Span, Why
@@ -143,11 +144,11 @@ class TestSharing:
 
     def test_salts_keep_apart_and_say_so(self) -> None:
         engine = tiny.make_engine()
-        tiny.run(engine, {"a": PROMPT}, greedy(cache_salt="one"))
-        other = tiny.run(engine, {"b": PROMPT}, greedy(cache_salt="two"))["b"].updates[-1].metrics
+        tiny.run(engine, {"a": PROMPT}, greedy(), cache=CacheParams(salt="one"))
+        other = tiny.run(engine, {"b": PROMPT}, greedy(), cache=CacheParams(salt="two"))["b"].updates[-1].metrics
         assert other.cached_tokens == 0
         assert Why.OTHER_SALT in {miss.why for miss in other.misses}
-        same = tiny.run(engine, {"c": PROMPT}, greedy(cache_salt="one"))["c"].updates[-1].metrics
+        same = tiny.run(engine, {"c": PROMPT}, greedy(), cache=CacheParams(salt="one"))["c"].updates[-1].metrics
         assert same.cached_tokens == 39
 
     def test_the_running_twin_is_deduplicated(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tiny
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.commit import Commit
+from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.llm import LLM
 from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
@@ -165,6 +166,7 @@ async def test_the_async_engine_tells_one_caller(
 def llm(monkeypatch: pytest.MonkeyPatch) -> LLM:
     class Loaded:
         engine, tokenizer = tiny.make_engine((24, None), step_tokens=48), tiny.CharTokenizer()
+        defaults = SamplingDefaults()
 
     monkeypatch.setattr("kvloom.engine.llm.build", lambda config: Loaded)
     return LLM("tiny")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestMetrics
 from kvloom.engine.params import SamplingParams
 from kvloom.segment import Why
@@ -19,7 +20,7 @@ SECRET = tiny.random_prompt(56, 1)
 
 
 def in_pages(engine: tiny.Engine, name: str, prompt: list[int]) -> tuple[list[int], RequestMetrics]:
-    engine.submit(name, prompt, GREEDY, matching="pages")
+    engine.submit(name, prompt, GREEDY, cache=CacheParams(match="pages"))
     done = tiny.drain(engine, [name])[name]
     return done.tokens[0], done.updates[-1].metrics
 

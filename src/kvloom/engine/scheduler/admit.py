@@ -96,7 +96,9 @@ class Admit:
                 self.misses_by_why[miss.why] = self.misses_by_why.get(miss.why, 0) + len(miss.span)
 
     def _announce(self, sequence: Sequence) -> None:
-        """Promise the whole pages that are going to be computed."""
+        """Promise the whole pages that are going to be computed, if others may have them."""
+        if not sequence.request.cache.write:
+            return
         index = self.ledger.index
         for n in page_indices(sequence.gaps):
             complete = all(table.is_full(n) for table in sequence.tables)

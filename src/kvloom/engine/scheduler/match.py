@@ -59,7 +59,7 @@ def match(sequence: Sequence, index: Index) -> Match:
     length = len(sequence.tokens)
     last = _last(sequence)
     sequence.extend_identity()
-    if sequence.wants_prompt_scores:
+    if sequence.wants_prompt_scores or not sequence.request.cache.read:
         return Match(SpanSet.full(length), misses=(Miss(Span(0, length), Why.NOT_ASKED),))
     entries = [index.find(key, sequence.page_tokens(n)) for n, key in enumerate(sequence.keys)]
     stored = _collect(sequence, index, entries)
@@ -79,7 +79,7 @@ def match(sequence: Sequence, index: Index) -> Match:
 def _last(sequence: Sequence) -> SpanSet:
     """What is computed in any case, for its logits: a token, or what there is of its page."""
     length = len(sequence.tokens)
-    start = length - 1 if sequence.request.matching == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
+    start = length - 1 if sequence.request.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
     return SpanSet((Span(start, length),))
 
 
@@ -93,7 +93,7 @@ def _collect(sequence: Sequence, index: Index, entries: list[Entry | None]) -> _
                 stored.hits.append(Hit(group, n, page))
                 spans[group].append(Span(n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS))
     missing = [n for n in range(-(-length // PAGE_TOKENS)) if n >= len(entries) or entries[n] is None]
-    inside = missing and sequence.request.matching == "tokens"
+    inside = missing and sequence.request.cache.match == "tokens"
     for n in sorted({missing[0], missing[-1]} if inside else set()):
         near = index.nearest(sequence.parent_key(n), sequence.page_tokens(n))
         if near is not None:
@@ -170,7 +170,7 @@ def _explain(
 
 def _why_page(sequence: Sequence, index: Index, entries: list[Entry | None], n: int) -> Why:
     parent, tokens = sequence.parent_key(n), sequence.page_tokens(n)
-    inside = sequence.request.matching == "tokens"
+    inside = sequence.request.cache.match == "tokens"
     if n < len(entries):
         if entries[n] is not None:
             return Why.EVICTED  # stored for some layer groups only: the others' pages were dropped

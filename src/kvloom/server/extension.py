@@ -1,0 +1,55 @@
+"""The field ``kvloom`` of a body: what neither OpenAI's API nor vLLM's has a name for.
+
+    {"kvloom": {"cache": {"read": false, "write": false}}}
+
+Nothing in it is ignored: a name that is not known is refused.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.errors import RequestError
+from kvloom.server.field_table import Json
+
+_ELSEWHERE = {
+    "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",
+    "kvloom.cache.cache_salt": "it stands beside `kvloom`",
+    "kvloom.cache.match": "the server's setting `share_prefixes` says it",
+}
+
+
+class CacheFields(BaseModel):
+    """Who may say what: the salt stands in the body, where vLLM has it; how finely KV is found is the server's."""
+
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    read: bool | None = None
+    write: bool | None = None
+
+
+class Extension(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    cache: CacheFields | None = None
+
+    def check(self) -> None:
+        """Refuse what is not known, by name. Raises RequestError."""
+        _only(self, "kvloom")
+        if self.cache is not None:
+            _only(self.cache, "kvloom.cache")
+
+
+def cache_params(extension: Extension | None, salt: str | None) -> CacheParams:
+    """Null means the default."""
+    asked = extension.cache if extension is not None else None
+    flags: Json = {} if asked is None else asked.model_dump(include=set(CacheFields.model_fields), exclude_none=True)
+    return CacheParams(salt=salt, **flags)
+
+
+def _only(fields: BaseModel, place: str) -> None:
+    for name in fields.model_extra or {}:
+        known = " and ".join(f"`{one}`" for one in type(fields).model_fields)
+        full = f"{place}.{name}"
+        raise RequestError(f"`{full}` is not known", hint=_ELSEWHERE.get(full, f"`{place}` has {known}"), param=full)

@@ -1,0 +1,119 @@
+"""What a body may ask of the cache: ``cache_salt``, and ``kvloom`` for what nobody else has a name for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+import tiny
+from kvloom.config import ServerConfig
+from kvloom.engine.async_engine import AsyncEngine
+from kvloom.engine.cache_params import CacheParams
+from kvloom.server.app import create_app
+from kvloom.server.keys import Key
+
+from .mock_engine import MockEngine
+
+CHAT = {"model": "mock", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 3}
+TEXT = {"model": "mock", "prompt": "one two", "max_tokens": 3}
+ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
+
+
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ({}, CacheParams()),
+        ({"kvloom": None}, CacheParams()),
+        ({"kvloom": {}}, CacheParams()),
+        ({"kvloom": {"cache": None}}, CacheParams()),
+        ({"kvloom": {"cache": {"read": None, "write": True}}}, CacheParams()),
+        ({"kvloom": {"cache": {"read": False}}}, CacheParams(read=False)),
+        ({"kvloom": {"cache": {"write": False}}, "cache_salt": "s"}, CacheParams(write=False, salt="s")),
+    ],
+)
+async def test_what_arrives(
+    http: httpx2.AsyncClient, engine: MockEngine, path: str, body: Any, asked: Any, meant: CacheParams
+) -> None:
+    reply = await http.post(path, json=body | asked)
+    assert reply.status_code == 200, reply.text
+    assert "x-kvloom-ignored" not in reply.headers
+    assert engine.caches == [meant]
+
+
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+@pytest.mark.parametrize(
+    ("field", "param", "words"),
+    [
+        (True, "kvloom", "an object"),
+        ([], "kvloom", "an object"),
+        ({"cache": False}, "kvloom.cache", "an object"),
+        ({"cache": {"read": 0}}, "kvloom.cache.read", "boolean"),
+        ({"cache": {"write": "false"}}, "kvloom.cache.write", "boolean"),
+        ({"cash": {}}, "kvloom.cash", "`kvloom` has `cache`"),
+        ({"cache": {"reed": None}}, "kvloom.cache.reed", "`kvloom.cache` has `read` and `write`"),
+        ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
+        ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
+        ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
+    ],
+)
+async def test_nothing_in_it_is_ignored(
+    http: httpx2.AsyncClient, engine: MockEngine, path: str, body: Any, field: Any, param: str, words: str
+) -> None:
+    reply = await http.post(path, json=body | {"kvloom": field})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert words in error["message"]
+    assert engine.prompts == []
+
+
+async def test_a_key_and_a_shared_cache_have_the_last_word(engine: MockEngine, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice alices-key\n")
+    asked = TEXT | {"cache_salt": "x", "kvloom": {"cache": {"write": False}}}
+    for together in (False, True):
+        config = ServerConfig(api_keys_file=str(keys), share_prefixes=together)
+        transport = httpx2.ASGITransport(create_app(engine, config))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://kvloom") as http:
+            reply = await http.post("/v1/completions", json=asked, headers={"Authorization": "Bearer alices-key"})
+            assert reply.status_code == 200
+    apart, shared = engine.caches
+    assert apart == CacheParams(salt=Key("alice", "alices-key").salt("x"), write=False)
+    assert shared == CacheParams(salt="x", write=False, match="pages")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[openai.AsyncOpenAI]:
+    engine = AsyncEngine.over(tiny.make_engine(), tiny.CharTokenizer(), "tiny")
+    transport = httpx2.ASGITransport(create_app(engine))
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://kvloom") as http:
+            yield openai.AsyncOpenAI(api_key="none", base_url="http://kvloom/v1", http_client=http, max_retries=0)
+    finally:
+        engine.close()
+
+
+async def test_what_comes_of_it(client: openai.AsyncOpenAI) -> None:
+    """The same answer each time; found is only what was written, and only by who reads."""
+    prompt, texts = tiny.random_prompt(64, 3), set()
+
+    async def cached(**cache: bool) -> int:
+        reply = await client.completions.create(
+            model="tiny", prompt=prompt, max_tokens=5, temperature=0, extra_body={"kvloom": {"cache": cache}}
+        )
+        texts.add(reply.choices[0].text)
+        return reply.usage.prompt_tokens_details.cached_tokens
+
+    assert await cached(write=False) == 0
+    assert await cached() == 0
+    assert await cached(read=False) == 0
+    assert await cached(write=False) == 63
+    assert await cached(read=False, write=False) == 0
+    assert len(texts) == 1
+    with pytest.raises(openai.BadRequestError, match=r"kvloom\.cache\.keep"):
+        await cached(keep=True)
