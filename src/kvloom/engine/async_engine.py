@@ -175,11 +175,11 @@ class AsyncEngine:
 
     def _loop(self) -> None:
         while not self._closing.is_set():
-            busy = self.engine.has_work
+            busy = self.engine.runnable
             self._obey(wait=not busy, seconds=_OBEY_S if busy else math.inf)
-            if self.engine.has_work and not self._closing.is_set():
+            if self.engine.runnable and not self._closing.is_set():
                 self._step()
-            self._post.send(hurry=not self.engine.has_work)
+            self._post.send(hurry=not self.engine.runnable)
             self._stats = self.engine.stats()
         self._obey(wait=False, seconds=math.inf)  # what came in meanwhile is told that it is too late
         for name in list(self._inboxes):
@@ -187,7 +187,10 @@ class AsyncEngine:
         self._post.send(hurry=True)
 
     def _obey(self, wait: bool, seconds: float) -> None:
-        """Carry out the commands there are, within ``seconds``; when idle, sleep until one comes."""
+        """Carry out the commands there are, within ``seconds``; when idle, sleep until one comes.
+
+        Any of them may bring what requests wait for.
+        """
         until_s = self.engine.clock() + seconds
         try:
             command = self._commands.get(timeout=_IDLE_S) if wait else self._commands.get_nowait()
@@ -196,6 +199,7 @@ class AsyncEngine:
                     command()
                 except Exception:
                     logger.exception("a command failed")
+                self.engine.wake()
                 if self.engine.clock() > until_s:
                     return
                 command = self._commands.get_nowait()

@@ -26,6 +26,7 @@ from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
 from kvloom.engine.scheduler.share import PromptShare
 from kvloom.engine.scheduler.turns import Turns
+from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.text import TextState, TokenStream
@@ -66,7 +67,7 @@ class Engine:
     retention:
         Which cached pages go first.
     clock:
-        Monotonic seconds.
+        Monotonic seconds: the only clock of this engine and of all that it is made of.
     """
 
     model: Model
@@ -89,7 +90,8 @@ class Engine:
         self.max_len = self.layout.capacity_tokens(self.budget_bytes, self.context_limit)
         arena = Arena(self.budget_bytes, self.layout.slab_bytes)
         ghosts = sum(self.budget_bytes // fmt.page_bytes for fmt in self.layout.formats)
-        self.ledger = Ledger(arena, Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts)), self.retention)
+        index = Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts))
+        self.ledger = Ledger(arena, index, self.retention, clock=self.clock)
         self.pages = Pages(self.ledger)
         self.turns, fit = Turns(), Fit(self.pages, self.layout)
         self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
@@ -98,7 +100,7 @@ class Engine:
         stages = (ChunkRunning(self.share), self.grow, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
-        self.watch = StepWatch()
+        self.watch = StepWatch(self.clock)
         self.commit = Commit(
             self.pages,
             self.scheduler.queues,
@@ -111,6 +113,7 @@ class Engine:
             self.watch,
         )
         self._arrivals = 0
+        self._stall = Stall()
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -151,21 +154,39 @@ class Engine:
         self.prompt_tokens += len(prompt_ids)
         self.requests[request_id] = request
         self.scheduler.queues.enqueue(request.sequences[0])
+        self.wake()
 
     def abort(self, request_id: str) -> RequestUpdate | None:
         """End a request at once; None when there is no such request (any more)."""
         request = self.requests.pop(request_id, None)
+        self.wake()
         return None if request is None else self.commit.end(request)
 
     @property
     def has_work(self) -> bool:
+        """Whether there are requests that are not over."""
         return bool(self.requests)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a step would do something. With work, but not runnable: all of it waits for something outside."""
+        queues = self.scheduler.queues
+        return bool(queues.running or queues.waiting) and self._stall.over
+
+    def wake(self) -> None:
+        """What was waited for may be there. May be called from any thread."""
+        self._stall.wake()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait at most ``seconds`` for somebody to call ``wake``."""
+        self._stall.sleep(seconds)
 
     # -- the step --------------------------------------------------------------------------------------------------
 
     def step(self) -> list[RequestUpdate]:
         """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
         self.watch.start()
+        self._stall.step_begins()
         began_s = self.clock()
         draft = self.scheduler.schedule()
         self.held_bytes = self.ledger.held_bytes
@@ -176,6 +197,7 @@ class Engine:
             self.watch.lap("plan")
             self._run(batch)
             self._learn(draft, self.clock() - began_s)
+        self._notice(draft)
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
@@ -207,6 +229,7 @@ class Engine:
     def reset_cache(self) -> None:
         """Forget all reusable KV. Running requests go on with what they hold."""
         self.ledger.reset()
+        self.wake()
 
     def check(self) -> None:
         """Audit the ledger against all page tables. Raises InternalError."""
@@ -286,6 +309,14 @@ class Engine:
                 params.include_stop_str_in_output,
             ),
         )
+
+    def _notice(self, draft: Draft) -> None:
+        """Whether this step got anywhere: with an empty draft it may still have moved sequences or pages."""
+        if draft.chunks or draft.failed:
+            self._stall.step_worked()
+        else:
+            queues, ledger = self.scheduler.queues, self.ledger
+            self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
     def _learn(self, draft: Draft, seconds: float) -> None:
         """Tell the prompts' share what the step took, if anybody streams."""

@@ -32,6 +32,9 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 
 Message = Mapping[str, Any]
 
+_SLEEP_S = 0.5
+"""How long to wait for news at a time, when all requests wait for something outside the engine."""
+
 _Asked = tuple[SamplingParams, CacheParams]
 Kind = TypeVar("Kind")
 
@@ -219,6 +222,9 @@ class LLM:
                 assemblies[name] = Assembly(name, text, params.n)
             with _progress(len(names), show_progress) as advance:
                 while self.engine.has_work:
+                    if not self.engine.runnable:
+                        self.engine.sleep(_SLEEP_S)
+                        continue
                     for update in self.engine.step():
                         outputs[update.request_id] = assemblies[update.request_id].add(update)
                         advance(int(update.finished))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -46,17 +46,18 @@ Phase = Literal["schedule", "plan", "forward", "sample", "commit"]
 
 
 class StepWatch:
-    """Adds up seconds per phase: every ``lap`` charges the time since the last one to a phase."""
+    """Adds up seconds per phase: every ``lap`` charges the time since the last one to a phase. ``clock``: seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._spent: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
         self._last = 0.0
 
     def start(self) -> None:
-        self._last = time.perf_counter()
+        self._last = self._clock()
 
     def lap(self, phase: Phase) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         self._spent[phase] += now - self._last
         self._last = now
 
