@@ -57,6 +57,7 @@ class Side:
     """One checkout: its library and its server."""
 
     def __init__(self, checkout: Checkout, workloads: Sequence[Workload], stack: ExitStack) -> None:
+        checkout.pull(MODEL)
         capacity = max(workload.kv_tokens for workload in workloads) + 1024
         setup = setup_of(pull(MODEL), default_threads(), capacity)
         self.library = RemotePeer("kvloom", checkout.python, setup, checkout)

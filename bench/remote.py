@@ -42,8 +42,16 @@ class Checkout:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes find on their path: its own code, not this one's."""
-        return os.environ | {"PYTHONPATH": f"{self.root}{os.pathsep}{self.root / 'src'}"}
+        """What its processes find: code and models of its own, for another version may store models differently."""
+        if self == HERE:
+            return dict(os.environ)
+        path = f"{self.root}{os.pathsep}{self.root / 'src'}"
+        return os.environ | {"PYTHONPATH": path, "KVLOOM_HOME": str(self.python.parents[1] / "kvloom-models")}
+
+    def pull(self, model: str) -> None:
+        """Fetch a model, as this checkout stores it."""
+        command = [str(self.python), "-c", f"from kvloom.model.store import pull; pull({model!r})"]
+        subprocess.run(command, cwd=self.root, env=self.environment, check=True)
 
 
 HERE = Checkout(ROOT, Path(sys.executable))

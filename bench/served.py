@@ -53,7 +53,7 @@ class Served:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=dict(os.environ) if self._checkout == HERE else self._checkout.environment,
+            env=self._checkout.environment,
         )
         assert self._process.stderr is not None
         said = []
