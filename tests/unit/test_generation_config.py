@@ -114,7 +114,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_library_heeds_them_unless_told_not_to(model: str) -> None:
-    llm = LLM(model, kv_bytes="4MiB", threads=1)
+    llm = LLM(model, kv_bytes="8MiB", threads=1)
     assert llm.get_default_sampling_params() == SamplingParams(temperature=0.0, top_k=7, max_tokens=3)
     silent, asked = (
         llm.generate({"prompt_token_ids": [5, 6]}, params)[0].outputs[0].token_ids
