@@ -129,7 +129,7 @@ def judged(
         _none("good answers lost", lost, f"of {len(quiet) + len(loud)}"),
         _none("good answers that differ", different, f"of {len(quiet) + len(loud)}"),
         _none("floods served, or met with a fault of ours", served_anyway, "statuses 2xx and 5xx"),
-        _none("floods without an answer in 20 s", unanswered, ""),
+        _none("floods without an answer in a minute", unanswered, ""),
         _none("audits that fail", int(audit != "passes"), audit),
         at_most("resident memory", resident[1] / resident[0], 1 + GROWTH, "x that before", _mib(*resident)),
     ]

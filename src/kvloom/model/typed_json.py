@@ -42,6 +42,8 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def _first_that_fits(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if type(value) in kinds:  # a whole number stays one, where a number of either kind may stand
+        return value
     failures = []
     for kind in kinds:
         try:
