@@ -61,22 +61,50 @@ def _completion(target: Target, **fields: Any) -> bytes:
     return post(target, "/v1/completions", json.dumps({"model": target.model, **fields}).encode())
 
 
+class Prepared:
+    """A request that is made once: whoever floods has a machine of their own for that, here it is the server's."""
+
+    def __init__(self, make: Callable[[Target], bytes]) -> None:
+        self._make = make
+        self._made: bytes | None = None
+
+    def of(self, target: Target) -> bytes:
+        if self._made is None:
+            self._made = self._make(target)
+        return self._made
+
+
+def _turns(target: Target) -> bytes:
+    turns = [{"role": "user", "content": "x" * 100}] * 20_000
+    return post(target, "/v1/chat/completions", json.dumps({"model": target.model, "messages": turns}).encode())
+
+
+def _letters(target: Target) -> str:
+    return "".join(target.rng.choice("abcdefghijklmnopqrstuvwxyz  ") for _ in range(4096))
+
+
+_HEADERS = b"".join(b"x-%d: y\r\n" % n for n in range(8192))
+_HUGE = Prepared(lambda target: _completion(target, prompt="all work and no play " * 790_000))
+_LONG = Prepared(lambda target: _completion(target, prompt=_letters(target) * 1024))
+_SEQUENCES = Prepared(lambda target: _completion(target, prompt=["hello"] * 1024, n=128, max_tokens=64))
+_DEEP = Prepared(lambda target: post(target, "/v1/chat/completions", b'{"messages":' + b"[" * 100_000))
+_TURNS = Prepared(_turns)
+
+
 async def huge_text(target: Target) -> str:
     """A prompt of nearly 16 MB."""
-    return await exchange(target, _completion(target, prompt="all work and no play " * 790_000))
+    return await exchange(target, _HUGE.of(target))
 
 
 async def long_text(target: Target) -> str:
-    """A prompt of 4 MB, in letters that no two of which make a token often."""
-    word = "".join(target.rng.choice("abcdefghijklmnopqrstuvwxyz  ") for _ in range(4096))
-    return await exchange(target, _completion(target, prompt=word * 1024))
+    """A prompt of 4 MB, of letters that seldom make a token together."""
+    return await exchange(target, _LONG.of(target))
 
 
 async def huge_headers(target: Target) -> str:
     """Up to 100 MiB of small headers, before anything that could be checked."""
-    block = b"".join(b"x-%d: y\r\n" % n for n in range(8192))
     head = f"GET /health HTTP/1.1\r\nHost: {target.host}\r\n".encode()
-    return await exchange(target, head, *[block] * 1200)
+    return await exchange(target, head, *[_HEADERS] * 1200)
 
 
 async def slow_headers(target: Target) -> str:
@@ -92,7 +120,7 @@ async def stalled_body(target: Target) -> str:
 
 async def many_sequences(target: Target) -> str:
     """1,024 prompts with 128 continuations each."""
-    return await exchange(target, _completion(target, prompt=["hello"] * 1024, n=128, max_tokens=64))
+    return await exchange(target, _SEQUENCES.of(target))
 
 
 async def impossible_fields(target: Target) -> str:
@@ -114,14 +142,12 @@ async def impossible_fields(target: Target) -> str:
 
 async def deep_json(target: Target) -> str:
     """A body of 100,000 brackets."""
-    return await exchange(target, post(target, "/v1/chat/completions", b'{"messages":' + b"[" * 100_000))
+    return await exchange(target, _DEEP.of(target))
 
 
 async def odd_chat(target: Target) -> str:
     """A conversation that no template takes: 20,000 turns."""
-    turns = [{"role": "user", "content": "x" * 100}] * 20_000
-    body = json.dumps({"model": target.model, "messages": turns}).encode()
-    return await exchange(target, post(target, "/v1/chat/completions", body))
+    return await exchange(target, _TURNS.of(target))
 
 
 async def wrong_paths(target: Target) -> str:
