@@ -81,6 +81,7 @@ class BlockPass {
   // Fills `out` with the partial over `block` of the item's rows; those that see nothing get m = empty.
   void run(const Cells& block, const State& out) {
     find_all_visible(block);
+    decode_values();
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       softmax(group, out);
@@ -92,6 +93,7 @@ class BlockPass {
   void add(const Cells& block, const State& sum, const State& partial) {
     find_all_visible(block);
     if (!seen_) return;
+    decode_values();
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       softmax(group, partial);
@@ -101,6 +103,23 @@ class BlockPass {
       } else {
         accumulate(group, partial);
         merge_states(into, from, group.count, part_.v_dim);
+      }
+    }
+  }
+
+  // Calls body(row, pages, scores) for every row: the pages of `block` of which it sees something, and its scores of
+  // their entries, in units of log 2, where it sees them; else `empty`.
+  template <class Body>
+  void each_scored(const Cells& block, const Body& body) {
+    find_all_visible(block);
+    if (!seen_) return;
+    for (int32_t first = 0; first < rows_; first += group_rows_) {
+      const Group group = group_at(first);
+      score(group);
+      for (int32_t r = 0; r < group.count; r++) {
+        const Visible& visible = visible_to(first + r);
+        hide(visible, desk_.s + r * s_stride);
+        body(first + r, visible.any, (const float*)desk_.s + r * s_stride);
       }
     }
   }
@@ -178,9 +197,11 @@ class BlockPass {
       find_visible(part_, block, position_of(i), desk_.visible[i]);
       seen_ |= desk_.visible[i].any;
     }
-    if (in_place_) return;
-    if (!integers()) decode(0, part_.k_dim, desk_.keys);
-    decode(part_.k_bytes(), part_.v_dim, desk_.values);
+    if (!in_place_ && !integers()) decode(0, part_.k_dim, desk_.keys);
+  }
+
+  void decode_values() {
+    if (!in_place_) decode(part_.k_bytes(), part_.v_dim, desk_.values);
   }
 
   static bool all_gathered(const State& state, int32_t rows) {
