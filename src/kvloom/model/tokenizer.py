@@ -170,6 +170,7 @@ class TokenStream:
         self._skipped = skipped
         self._strip = strip_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._waiting = False  # whether the decoder holds bytes of an incomplete character
 
     def resume(self, before: Sequence[int]) -> None:
         """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
@@ -179,7 +180,7 @@ class TokenStream:
                 tail = self._tokenizer.token_bytes(token) + tail
             if len(tail) >= _LONGEST_CHARACTER:
                 break
-        self._decoder.decode(tail)
+        self._decode(tail)
 
     def push(self, token_id: int) -> str:
         """Take one token; return the text that is certain now, possibly empty."""
@@ -188,11 +189,19 @@ class TokenStream:
         data = self._tokenizer.token_bytes(token_id)
         if self._strip and data:
             data, self._strip = data.removeprefix(b" "), False
-        return self._decoder.decode(data)
+        if not self._waiting and data.isascii():  # most tokens are: whole characters that nothing is waiting for
+            return data.decode("ascii")
+        return self._decode(data)
 
     def flush(self) -> str:
         """End the stream: what still waits is incomplete, and becomes U+FFFD."""
+        self._waiting = False
         return self._decoder.decode(b"", final=True)
+
+    def _decode(self, data: bytes) -> str:
+        text = self._decoder.decode(data)
+        self._waiting = bool(self._decoder.getstate()[0])
+        return text
 
 
 def _begin(backend: tokenizers.Tokenizer) -> int | None:
