@@ -22,6 +22,9 @@ _SPACE = "▁"
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8."""
 
+_SLICE = 2**20
+"""Characters to encode at a time."""
+
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
     """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
@@ -86,12 +89,7 @@ class Tokenizer:
         that brings its start token no second one. Raises RequestError when the text is not valid Unicode (a lone
         surrogate), PromptTooLong when it has more than ``max_tokens`` for sure.
         """
-        try:
-            num_bytes = len(text.encode("utf-8"))
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"the text is not valid Unicode: a lone surrogate {text[error.start]!r} at character {error.start}"
-            ) from error
+        num_bytes = _num_bytes(text)
         if max_tokens is not None and num_bytes > max_tokens:
             self._bound.check(text, num_bytes, max_tokens)
         ids = list(encode(self._backend, text, add_special_tokens is not False).ids)
@@ -202,6 +200,20 @@ class TokenStream:
         text = self._decoder.decode(data)
         self._waiting = bool(self._decoder.getstate()[0])
         return text
+
+
+def _num_bytes(text: str) -> int:
+    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError for half a character."""
+    total = 0
+    for start in range(0, len(text), _SLICE):
+        try:
+            total += len(text[start : start + _SLICE].encode("utf-8"))
+        except UnicodeEncodeError as error:
+            at = start + error.start
+            raise RequestError(
+                f"the text is not valid Unicode: a lone surrogate {text[at]!r} at character {at}"
+            ) from error
+    return total
 
 
 def _begin(backend: tokenizers.Tokenizer) -> int | None:
