@@ -203,7 +203,7 @@ class TokenStream:
 
 
 def _num_bytes(text: str) -> int:
-    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError for half a character."""
+    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError."""
     total = 0
     for start in range(0, len(text), _SLICE):
         try:
