@@ -24,7 +24,7 @@ from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.grow import GrowOrPreempt
-from kvloom.engine.scheduler.share import PromptShare
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
@@ -96,8 +96,8 @@ class Engine:
         self.turns, fit = Turns(), Fit(self.pages, self.layout)
         self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
         self.grow = GrowOrPreempt(self.pages)
-        self.share = PromptShare(scheduling.stretch)
-        stages = (ChunkRunning(self.share), self.grow, self.admit)
+        self.prefill_budget = PrefillBudget(scheduling.max_decode_slowdown)
+        stages = (ChunkRunning(self.prefill_budget), self.grow, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
         self.watch = StepWatch(self.clock)
@@ -319,12 +319,12 @@ class Engine:
             self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
     def _learn(self, draft: Draft, seconds: float) -> None:
-        """Tell the prompts' share what the step took, if anybody streams."""
+        """Tell the prefill budget what the step took, if anybody streams."""
         if draft.streaming_since_s < math.inf:
             prompts = [chunk for chunk in draft.chunks.values() if len(chunk.spans) > 1]
             rows = sum(len(chunk.spans) for chunk in prompts)
             first = prompts[0].sequence.owner if prompts else ""
-            self.share.took(len(draft.chunks) - len(prompts), rows, first, seconds)
+            self.prefill_budget.took(len(draft.chunks) - len(prompts), rows, first, seconds)
 
     def _give_up(self, request: Request, draft: Draft) -> RequestUpdate:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""

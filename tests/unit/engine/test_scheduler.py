@@ -14,7 +14,7 @@ from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import match
-from kvloom.engine.scheduler.share import PromptShare
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Draft
 from kvloom.memory.ledger import NoFit
 from kvloom.segment import Span, SpanSet
@@ -36,7 +36,7 @@ class TestChunk:
             engine.scheduler.queues.start(sequence)
         short.gaps = SpanSet((Span(49, 50),))
         draft = Draft(10)
-        ChunkRunning(PromptShare(2.0)).run(engine.scheduler.queues, draft)
+        ChunkRunning(PrefillBudget(2.0)).run(engine.scheduler.queues, draft)
         assert [(c.sequence, len(c.spans)) for c in draft.chunks.values()] == [(short, 1), (long, 9)]
         assert draft.rows_left == 0
         assert [c.closes for c in draft.chunks.values()] == [True, False]

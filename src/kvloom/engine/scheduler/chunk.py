@@ -1,6 +1,6 @@
 """Chunk: split the row budget. Sequences that need one row go first, then the others in order.
 
-A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
+A prompt that arrives while answers are streaming gets as many rows as keep them flowing (``prefill_budget.py``).
 Prompts that were there when the oldest of those answers began get all rows that are left: requests that arrive
 together start together, and meanwhile they stream in larger steps.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.share import PromptShare
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Chunk, Draft, Queues
 
 _TOGETHER_S = 0.5
@@ -22,7 +22,7 @@ read one by one, on cores that compute the first of it already."""
 class ChunkRunning:
     """Gives every running sequence the lowest positions of its gaps, as far as rows are left."""
 
-    share: PromptShare
+    prefill_budget: PrefillBudget
 
     def run(self, queues: Queues, draft: Draft) -> None:
         single: list[Sequence] = []
@@ -33,7 +33,7 @@ class ChunkRunning:
         if streaming:
             draft.streaming_since_s = min(streaming) + _TOGETHER_S
             if prompts := len(others) + len(queues.waiting):
-                draft.late_rows_left = self.share.rows(len(streaming), prompts)
+                draft.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
         for sequence in (*single, *others):
             if room := draft.room(sequence):
                 draft.add(Chunk(sequence, sequence.gaps.first(room)))
