@@ -23,7 +23,7 @@ from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
-from kvloom.engine.scheduler.grow import GrowOrPreempt
+from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stall import Stall
@@ -95,9 +95,9 @@ class Engine:
         self.pages = Pages(self.ledger)
         self.turns, fit = Turns(), Fit(self.pages, self.layout)
         self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
-        self.grow = GrowOrPreempt(self.pages)
+        self.preempt = Preempt(self.pages)
         self.prefill_budget = PrefillBudget(scheduling.max_decode_slowdown)
-        stages = (ChunkRunning(self.prefill_budget), self.grow, self.admit)
+        stages = (ChunkRunning(self.prefill_budget), self.preempt, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
         self.watch = StepWatch(self.clock)
@@ -257,7 +257,7 @@ class Engine:
             prompt_tokens=self.prompt_tokens,
             generated_tokens=self.commit.generated_tokens,
             computed_tokens=self.commit.computed_tokens,
-            preemptions=self.grow.preemptions,
+            preemptions=self.preempt.preemptions,
             finished=dict(self.commit.finished),
             cache=cache,
             seconds=self.watch.seconds(),

@@ -134,7 +134,7 @@ class TestGrow:
             engine.check()
         assert "exhausted" in str(updates[-1].error)
         assert updates[-1].finished
-        assert engine.grow.preemptions <= 2
+        assert engine.preempt.preemptions <= 2
         monkeypatch.undo()
         assert tiny.run(engine, {"b": tiny.random_prompt(40, 2)}, GREEDY)["b"].reasons[0] == "length"
 
@@ -153,7 +153,7 @@ class TestGrow:
     def test_the_latest_arrival_is_preempted_and_comes_back_in_order(self) -> None:
         engine = tiny.make_engine(kv_bytes=260_000)
         sequences = [waiting(engine, f"r{n}", 40, seed=n) for n in range(3)]
-        while not engine.grow.preemptions and engine.has_work:
+        while not engine.preempt.preemptions and engine.has_work:
             engine.step()
             engine.check()
             for s in sequences:

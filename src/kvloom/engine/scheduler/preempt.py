@@ -1,4 +1,4 @@
-"""Grow: find a page for every row of the step; if there is none, the last in order gives its memory up."""
+"""Preempt: find a page for every row of the step; if there is none, the last in order gives its memory up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvloom.policy.actions import Drop
 
 
 @dataclass
-class GrowOrPreempt:
+class Preempt:
     """Who is earlier in order wins: a sequence is only ever preempted for one that comes before it."""
 
     pages: Pages
@@ -25,7 +25,7 @@ class GrowOrPreempt:
             while not self.pages.secure(chunk.sequence, chunk.spans, groups):
                 victim = queues.running[-1]
                 alone = len(queues.running) == 1
-                self.preempt(victim, queues, draft)
+                self._preempt(victim, queues, draft)
                 if alone:
                     self._start_over(victim, draft)
                 if victim is chunk.sequence:
@@ -42,7 +42,7 @@ class GrowOrPreempt:
             draft.failed.append(sequence)
         sequence.started_over_at = len(sequence.tokens)
 
-    def preempt(self, victim: Sequence, queues: Queues, draft: Draft) -> None:
+    def _preempt(self, victim: Sequence, queues: Queues, draft: Draft) -> None:
         """Drop to absent: its published pages stay cached while there is room, the rest is computed again."""
         draft.discard(victim)
         queues.remove(victim)
