@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
-from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 
 _TOGETHER_S = 0.5
 """Requests that come within this time of an answer's first token count as having come with it: over HTTP a burst is
@@ -24,16 +24,16 @@ class ChunkRunning:
 
     prefill_budget: PrefillBudget
 
-    def run(self, queues: Queues, draft: Draft) -> None:
+    def run(self, queues: Queues, plan: StepPlan) -> None:
         single: list[Sequence] = []
         others: list[Sequence] = []
         for sequence in queues.running:
             (single if len(sequence.gaps) == 1 else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
-            draft.streaming_since_s = min(streaming) + _TOGETHER_S
+            plan.streaming_since_s = min(streaming) + _TOGETHER_S
             if prompts := len(others) + len(queues.waiting):
-                draft.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
+                plan.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
         for sequence in (*single, *others):
-            if room := draft.room(sequence):
-                draft.add(Chunk(sequence, sequence.gaps.first(room)))
+            if room := plan.room(sequence):
+                plan.add(Chunk(sequence, sequence.gaps.first(room)))
