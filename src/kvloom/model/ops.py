@@ -22,7 +22,7 @@ from kvloom.model.weight import Weight
 Precision = Literal["float32", "int8", "int16"]
 """Of activations in a matrix product."""
 
-DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
+PLANES: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
 """Of 8 bits each; the kernels' ``enum class Activations``."""
 
 
@@ -54,7 +54,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
-        DIGITS[activations],
+        PLANES[activations],
         isa or "",
     )
     return out_RO
