@@ -77,15 +77,15 @@ class Decoder {
     run(step);
   }
 
-  // Returns the likeliest token of each wanted row.
+  // Returns the argmax of each wanted row.
   std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups,
                               const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
     DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
     step.logits = results(out, step, model_.head.outputs);
-    std::vector<int64_t> likeliest(wanted.size());
-    step.likeliest = likeliest.data();
+    std::vector<int64_t> argmax(wanted.size());
+    step.argmax = argmax.data();
     run(step);
-    return likeliest;
+    return argmax;
   }
 
   void logits(const ConstFloats& x, const Floats& out) {
@@ -203,7 +203,7 @@ void bind_decoder(nb::module_& m) {
       .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
+           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the argmax of each wanted row.")
       .def("logits", &Decoder::logits, "x"_a.noconvert(), "out"_a.noconvert())
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")

@@ -110,9 +110,9 @@ void bind_ops(nb::module_& m) {
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
   m.def(
-      "largest",
+      "argmax",
       [](uintptr_t x, uintptr_t out, int64_t rows, int64_t width, int threads, const std::string& isa) {
-        KV_PICK(ops_kernels, choose_isa(isa)).largest({at<float>(x), at<int64_t>(out), rows, width, threads});
+        KV_PICK(ops_kernels, choose_isa(isa)).argmax({at<float>(x), at<int64_t>(out), rows, width, threads});
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
 }

@@ -59,7 +59,7 @@ def say(monkeypatch: pytest.MonkeyPatch):
     def script(*pieces: str) -> None:
         counts: dict[int, int] = {}
 
-        def draw(sampler, logits, likeliest=None) -> int:
+        def draw(sampler, logits, argmax=None) -> int:
             at = counts[id(sampler)] = counts.get(id(sampler), -1) + 1
             return VOCAB[pieces[at % len(pieces)]]
 

@@ -160,12 +160,12 @@ def _rms_norm(x: Floats, delta: int, weight_C: Floats, eps: float, threads: int,
     return out
 
 
-def largest(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
+def argmax(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
     """``x_RV.argmax(axis=1)``: the first of the largest, or the first NaN. (R, V) contiguous -> (R,)."""
     rows, width = x_RV.shape
     assert width, "rows are empty"
     first_R = np.empty(rows, np.int64)
-    _kernels.largest(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
+    _kernels.argmax(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
     return first_R
 
 
