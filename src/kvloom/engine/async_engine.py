@@ -29,8 +29,8 @@ from kvloom.engine.update_batcher import UpdateBatcher
 from kvloom.engine.update_queue import UpdateQueue, tell
 from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
-from kvloom.model.chat import start_rendering
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.text.chat import start_rendering
+from kvloom.model.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
