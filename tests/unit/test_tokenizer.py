@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
-from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.files.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
+from kvloom.model.text.tokenizer import Tokenizer
 from sentencepiece_oracle import oracle
 from varied_texts import TEXTS
 
