@@ -146,9 +146,9 @@ class ReferenceAttend:
             p_RGS = torch.exp(scores_RGS - lse_RH[:, heads, None]).double()
             columns_S = (entries[2] + shift - columns.start).long()
             inside_S = (columns_S >= 0) & (columns_S < len(columns))
-            p_XNS = p_RGS[..., inside_S].unflatten(1, (results, -1)).transpose(1, 2).flatten(0, 1)
+            p_RNXS = p_RGS[..., inside_S].reshape(len(p_RGS), results, ratio // results, int(inside_S.sum()))
             running_NS = torch.from_numpy(tally.running_LNS[place, head * results : (head + 1) * results])
-            for p_NS in p_XNS:
+            for p_NS in p_RNXS.transpose(1, 2).flatten(0, 1):
                 if tally.observation.reduce is Reduce.SUM:
                     running_NS.index_add_(1, columns_S[inside_S], p_NS)
                 else:
