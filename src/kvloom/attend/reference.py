@@ -147,12 +147,11 @@ class ReferenceAttend:
             columns_S = (entries[2] + shift - columns.start).long()
             inside_S = (columns_S >= 0) & (columns_S < len(columns))
             p_RNXS = p_RGS[..., inside_S].reshape(len(p_RGS), results, ratio // results, int(inside_S.sum()))
-            running_NS = torch.from_numpy(tally.running_LNS[place, head * results : (head + 1) * results])
-            for p_NS in p_RNXS.transpose(1, 2).flatten(0, 1):
-                if tally.observation.reduce is Reduce.SUM:
-                    running_NS.index_add_(1, columns_S[inside_S], p_NS)
-                else:
-                    running_NS.index_reduce_(1, columns_S[inside_S], p_NS, "amax")
+            running_SN = tally.running_LNS[place, head * results : (head + 1) * results].T
+            if tally.observation.reduce is Reduce.SUM:
+                np.add.at(running_SN, columns_S[inside_S].numpy(), p_RNXS.sum(dim=(0, 2)).T.numpy())
+            else:
+                np.maximum.at(running_SN, columns_S[inside_S].numpy(), p_RNXS.amax(dim=(0, 2)).T.numpy())
 
     def _entries(self, part: Part, at: int, slot: int, head: int, last: int) -> _Entries:
         """Gather (keys_SD, values_SD, positions_S, bias_S) of one list and cell, decoded to float32.
