@@ -107,22 +107,22 @@ class BlockPass {
     }
   }
 
-  // Calls body(row, pages, scores) for every row: the pages of `block` of which it sees something, and its scores of
-  // their entries, in units of log 2, where it sees them; else `empty`.
+  // Calls body(group, scores) for every group of rows that sees something of `block`: s_stride scores a row, in units
+  // of log 2, right on pages of which the row sees something; `empty` where it does not see an entry of those.
   template <class Body>
   void each_scored(const Cells& block, const Body& body) {
     find_all_visible(block);
     if (!seen_) return;
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
+      if (!group.any) continue;
       score(group);
-      for (int32_t r = 0; r < group.count; r++) {
-        const Visible& visible = visible_to(first + r);
-        hide(visible, desk_.s + r * s_stride);
-        body(first + r, visible.any, (const float*)desk_.s + r * s_stride);
-      }
+      for (int32_t r = 0; r < group.count; r++) hide(visible_to(first + r), desk_.s + r * s_stride);
+      body(group, desk_.s);
     }
   }
+
+  const Visible& visible_to(int32_t row) const { return desk_.visible[row / heads_]; }
 
  private:
   int32_t row_of(int32_t i) const { return call_.work.row_ids[item_.row_begin + i]; }
@@ -255,8 +255,6 @@ class BlockPass {
       if (l[r] != 0.0f) m[r] = base;
     }
   }
-
-  const Visible& visible_to(int32_t row) const { return desk_.visible[row / heads_]; }
 
   // What a row does not see of the pages that it sees in part.
   void hide(const Visible& visible, float* s) const {

@@ -13,36 +13,67 @@ namespace KV_ISA {
 
 constexpr int32_t observe_tile_rows = 240;  // query rows that share a block's decoded keys
 
-static inline double reduced(Reduce reduce, double x, double y) {
-  if (reduce == Reduce::sum) return x + y;
-  return x >= y || x != x ? x : y;  // NaN stays
-}
+// Doubles of one machine vector, and as many floats.
+#if defined(__AVX512F__)
+constexpr int double_lanes = 8;
+#else
+constexpr int double_lanes = 4;
+#endif
+typedef double doubles __attribute__((vector_size(8 * double_lanes)));
+typedef float few_floats __attribute__((vector_size(4 * double_lanes)));
 
-// The scores of one row on the pages of a block, all in their places in `to`, which holds a number per entry.
+// to[j] += p[j], or the greater of both, of every `step`th of `rows` rows in turn, for the entries of a page. In
+// double, row by row and from above, so that the cut into groups, tiles and steps does not show.
 template <Reduce kReduce>
-static inline void take_in(uint32_t pages, const float* scores, float lse, double* to) {
-  for (; pages; pages &= pages - 1) {
-    const int at = __builtin_ctz(pages) * page_tokens;
-    float p[page_tokens];
-    store(p, vexp2(load(scores + at) - splat(lse)));
-    for (int j = 0; j < page_tokens; j++) to[at + j] = reduced(kReduce, to[at + j], p[j]);
+static inline void reduce_page(const float* p, int32_t rows, int32_t step, double* to) {
+  for (int j = 0; j < page_tokens; j += double_lanes) {
+    doubles sum;
+    std::memcpy(&sum, to + j, sizeof sum);
+    for (int32_t r = 0; r < rows; r += step) {
+      few_floats some;
+      std::memcpy(&some, p + r * s_stride + j, sizeof some);
+      const doubles x = __builtin_convertvector(some, doubles);
+      if constexpr (kReduce == Reduce::sum)
+        sum = sum + x;
+      else
+        sum = (sum >= x) | (sum != sum) ? sum : x;  // NaN stays
+    }
+    std::memcpy(to + j, &sum, sizeof sum);
   }
 }
 
-// Rows of a tile over one block. Rows are taken in one by one and in ascending order, so the cut does not show.
+// The scores of one row -> its probabilities; 0 on those `pages` of which it has not `seen` anything.
+static inline void weigh(uint32_t pages, uint32_t seen, float lse, float* s) {
+  for (; pages; pages &= pages - 1) {
+    const int i = __builtin_ctz(pages);
+    float* page = s + i * page_tokens;
+    store(page, seen >> i & 1 ? vexp2(load(page) - splat(lse)) : splat(0.0f));
+  }
+}
+
+// Rows of a tile over one block.
 template <Reduce kReduce>
 static void observe_tile(const ObserveCall& call, const Item& tile, const Cells& block, double* to) {
   const AttendCall& asked = call.asked;
-  const int32_t group = asked.q_heads / asked.part.heads;
-  const Desk desk = Desk::at(scratch(Scratch::tile, Desk::bytes(tile.row_count * group, tile.row_count, asked.part)),
-                             tile.row_count * group, asked.part);
+  const int32_t heads = asked.q_heads / asked.part.heads;
+  const Desk desk = Desk::at(scratch(Scratch::tile, Desk::bytes(tile.row_count * heads, tile.row_count, asked.part)),
+                             tile.row_count * heads, asked.part);
   BlockPass pass(asked, tile, desk);
-  pass.each_scored(block, [&](int32_t r, uint32_t pages, const float* scores) {
-    const int64_t row = asked.work.row_ids[tile.row_begin + r / group];
-    const float lse = call.lse[row * asked.q_heads + tile.head * group + r % group];
-    if (lse == empty) return;
-    const int32_t result = call.results > 1 ? r % group : 0;
-    take_in<kReduce>(pages, scores, (float)((double)lse * log2_e), to + result * (int64_t)kv_block_positions);
+  pass.each_scored(block, [&](const Group& group, float* s) {
+    for (int32_t r = 0; r < group.count; r++) {
+      const int32_t query = group.first + r;
+      const int64_t row = asked.work.row_ids[tile.row_begin + query / heads];
+      const float lse = call.lse[row * asked.q_heads + tile.head * heads + query % heads];
+      weigh(group.any, lse == empty ? 0 : pass.visible_to(query).any, (float)((double)lse * log2_e), s + r * s_stride);
+    }
+    for (int32_t n = 0; n < call.results; n++) {
+      const int32_t first = (n + call.results - group.first % call.results) % call.results;  // of result n's rows
+      for (uint32_t left = group.any; left; left &= left - 1) {
+        const int64_t at = __builtin_ctz(left) * page_tokens;
+        reduce_page<kReduce>(s + first * s_stride + at, group.count - first, call.results,
+                             to + n * (int64_t)kv_block_positions + at);
+      }
+    }
   });
 }
 

@@ -45,9 +45,19 @@ class Blocks {
   std::vector<KvBlock> blocks_;
 };
 
-// Where entry j of page number `page` of a list stands, whose entries have moved by `shift`.
-int64_t position_of(const Part& part, int64_t page, const int32_t* labels, int j, int64_t shift) {
-  return (part.entries == Entries::contiguous ? (int64_t)part.page_starts[page] + j : labels[j]) + shift;
+void take_in(Reduce reduce, double x, double& to) {
+  if (reduce == Reduce::sum)
+    to += x;
+  else
+    to = to >= x || to != to ? to : x;  // NaN stays
+}
+
+// Takes in count entries of one page, which stand side by side.
+void take_in(Reduce reduce, const double* x, int64_t count, double* to) {
+  if (reduce == Reduce::sum)
+    for (int64_t i = 0; i < count; i++) to[i] += x[i];
+  else
+    for (int64_t i = 0; i < count; i++) take_in(reduce, x[i], to[i]);
 }
 
 class OnePart {
@@ -75,31 +85,37 @@ class OnePart {
   }
 
  private:
-  // One by one: labelled entries may share a position.
   void hand_over(int64_t n) {
     const KvBlock& block = blocks_.blocks()[n];
     const int32_t head = blocks_.heads()[n];
-    const int64_t list = part_.list_of(tally_.chosen.sequence, attended_.slot, head), shift = part_.shift_of(list);
-    const double* from = reduced_ + n * results_ * kv_block_positions;
-    for (int32_t page = block.page_begin; page < block.page_end; page++) {
-      const int32_t* labels =
-          (const int32_t*)(part_.cell(part_.page_ids[page], attended_.slot, head) + part_.k_bytes() + part_.v_bytes());
-      for (int j = 0; j < page_tokens; j++, from++) {
-        const int64_t column = position_of(part_, page, labels, j, shift) - tally_.first_column;
-        if (column >= 0 && column < tally_.num_columns) add(head, column, from);
-      }
+    const int64_t list = part_.list_of(tally_.chosen.sequence, attended_.slot, head);
+    const int64_t moved = part_.shift_of(list) - tally_.first_column;  // from stored positions to columns
+    for (int32_t result = 0; result < results_; result++) {
+      const double* from = reduced_ + (n * results_ + result) * kv_block_positions;
+      double* to = running_ + ((int64_t)head * results_ + result) * tally_.num_columns;
+      for (int32_t page = block.page_begin; page < block.page_end; page++, from += page_tokens)
+        part_.entries == Entries::contiguous ? add_page(from, part_.page_starts[page] + moved, to)
+                                             : add_labelled(from, labels(page, head), moved, to);
     }
   }
 
-  void add(int32_t head, int64_t column, const double* from) {
-    for (int32_t r = 0; r < results_; r++) {
-      double& to = running_[((int64_t)head * results_ + r) * tally_.num_columns + column];
-      const double x = from[(int64_t)r * kv_block_positions];
-      if (tally_.reduce == Reduce::sum)
-        to += x;
-      else if (!(to >= x) && to == to)  // NaN stays
-        to = x;
+  void add_page(const double* from, int64_t column, double* to) const {
+    const int64_t begin = std::max<int64_t>(0, -column);
+    const int64_t end = std::min<int64_t>(page_tokens, tally_.num_columns - column);
+    if (begin < end) take_in(tally_.reduce, from + begin, end - begin, to + column + begin);
+  }
+
+  // One by one: entries may share a position.
+  void add_labelled(const double* from, const int32_t* positions, int64_t moved, double* to) const {
+    for (int j = 0; j < page_tokens; j++) {
+      const int64_t column = positions[j] + moved;
+      if (column >= 0 && column < tally_.num_columns) take_in(tally_.reduce, from[j], to[column]);
     }
+  }
+
+  // The positions of a page's entries.
+  const int32_t* labels(int32_t page, int32_t head) const {
+    return (const int32_t*)(part_.cell(part_.page_ids[page], attended_.slot, head) + part_.k_bytes() + part_.v_bytes());
   }
 
   const Attended& attended_;
