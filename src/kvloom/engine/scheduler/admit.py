@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.reserve import Reserve
-from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
@@ -31,11 +31,11 @@ class Admit:
         self.misses_by_why: dict[str, int] = {}
         self._no_room: tuple[Sequence, int] | None = None
 
-    def run(self, queues: Queues, draft: Draft) -> None:
+    def run(self, queues: Queues, plan: StepPlan) -> None:
         for sequence in list(queues.waiting):
-            if not draft.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
+            if not plan.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
-            if sequence in draft.failed:
+            if sequence in plan.failed:
                 continue
             found = match(sequence, self.ledger.index)
             if found.waits_for is not None:
@@ -45,15 +45,15 @@ class Admit:
                 if queues.running:
                     self._no_room = sequence, self.ledger.changes
                     return
-                draft.failed.append(sequence)
+                plan.failed.append(sequence)
                 continue
             queues.remove(sequence)
             queues.start(sequence)
             self.turns.started(sequence.request.turn)
             self._account(sequence, started)
-            spans = sequence.kv.ready(draft.room(sequence))
+            spans = sequence.kv.ready(plan.room(sequence))
             if spans and sequence.kv.reserve(spans):
-                draft.add(Chunk(sequence, spans))
+                plan.add(Chunk(sequence, spans))
 
     def _hopeless(self, sequence: Sequence) -> bool:
         """True when it did not fit before and nothing has been given back since: not worth another look-up."""
