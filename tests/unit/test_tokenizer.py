@@ -144,6 +144,11 @@ def test_lone_surrogates_are_refused() -> None:
         BYTE_LEVEL.encode("abc\ud83d")
 
 
+def test_a_lone_surrogate_is_found_however_far_back() -> None:
+    with pytest.raises(RequestError, match=r"lone surrogate .* at character 1100003"):
+        BYTE_LEVEL.encode("ab" * 550_000 + "abc\ud83d")
+
+
 def test_varied_texts_come_back() -> None:
     for text in TEXTS:
         assert BYTE_LEVEL.decode(BYTE_LEVEL.encode(text), skip_special_tokens=False) == text
