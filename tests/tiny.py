@@ -154,9 +154,7 @@ def make_engine(
         seed=seed,
         activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
-        scheduler=SchedulerConfig(
-            step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown
-        ),
+        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown),
     )
 
     def attend(arena: Arena) -> Attend:
