@@ -133,6 +133,11 @@ def _pairs(a: Method, b: Method) -> Pairs:
     pairs = {key: (prompt, b.prompts[key]) for key, prompt in a.prompts.items() if key in b.prompts}
     if not pairs:
         raise EvalError("the two runs have no prompt in common", hint="run them with the same tasks, lengths and seed")
+    if a.settings.asked != b.settings.asked:
+        raise EvalError(
+            "the two runs were asked in different ways (chat template, wording, haystack or edition of the tasks)",
+            hint="run them with the same --chat, --wording and --haystack: scores of different protocols never mix",
+        )
     for x, y in pairs.values():
         asked = {(row.answers, row.settings.seed) for row in (*x, *y)}
         if len(asked) > 1:

@@ -134,6 +134,9 @@ def test_what_cannot_be_compared_is_refused_or_remarked() -> None:
     other = dataclasses.replace(SETTINGS, seed=2)
     with pytest.raises(EvalError, match="niah_single sample 0 asks different things"):
         compare(EXACT, rows("niah_single", GOOD, settings=other), JUDGE)
+    for change in ({"chat": "ab"}, {"wording": "ruler"}, {"haystack": "text"}, {"versions": {"tasks": "2"}}):
+        with pytest.raises(EvalError, match="asked in different ways"):
+            compare(EXACT, rows("niah_single", GOOD, settings=dataclasses.replace(SETTINGS, **change)), JUDGE)
     threads = dataclasses.replace(SETTINGS, threads=1, versions={"kvloom": "2"})
     remarks = compare(EXACT, rows("niah_single", GOOD, settings=threads), JUDGE).remarks
     assert remarks[0] == "also different: threads: 2 against 1"
