@@ -96,6 +96,8 @@ def assert_mirrored(forth: Comparison, back: Comparison) -> None:
     assert [each.standing for each in forth.deltas] == [each.standing for each in back.deltas]
     assert (forth.overall.p, forth.overall.documents) == (back.overall.p, back.overall.documents)
     assert forth.overall.detectable == pytest.approx(back.overall.detectable)
+    assert forth.bytes_ratio is not None
+    assert back.bytes_ratio is not None
     assert forth.bytes_ratio == pytest.approx(1 / back.bytes_ratio)
 
 
@@ -152,6 +154,13 @@ def test_a_long_answer_does_not_change_the_ranking() -> None:
     found = compare(EXACT, old, JUDGE)
     assert found.bytes_ratio == found.end_bytes_ratio == 0.8
     assert any("right after compression" in remark for remark in found.remarks)
+
+
+def test_a_method_that_keeps_nothing_has_no_bytes() -> None:
+    empty = [dataclasses.replace(row, context_bytes_per_token=0.0) for row in SINK_ROWS]
+    found = compare(EXACT, empty, JUDGE)
+    assert (found.bytes_ratio, found.end_bytes_ratio) == (0.0, 0.8)
+    assert compare(empty, DAMAGED_ROWS, JUDGE).bytes_ratio is None
 
 
 def test_seeds_of_a_random_policy_are_put_together() -> None:
