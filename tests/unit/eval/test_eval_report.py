@@ -155,7 +155,7 @@ def test_a_report_says_it_all_in_three_forms(tmp_path: Path) -> None:
     assert {"report.md", "report.json", "quality-against-bytes.png", "differences-0.png"} <= set(files)
     assert all(path.stat().st_size > 500 for path in files.values())
     text = files["report.md"].read_text()
-    assert "| niah_single | 1024 | 20 | 90.0 [" in text
+    assert "| niah_single | 1024 | 20 | 20 | 90.0 [" in text
     assert "| all | 1024 | 2 | 80.0 [" in text
     assert "## m: damaged:drop=0.5 against exact" in text
     assert "23040" in text
