@@ -30,7 +30,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return tiny_subject()
 
     monkeypatch.setattr(backend, "open_subject", open_subject)
-    monkeypatch.setattr(choose, "make_tasks", lambda files: {task.name: task for task in (ToyNeedle(), ToyShape())})
+    monkeypatch.setattr(
+        choose, "make_tasks", lambda files, material: {task.name: task for task in (ToyNeedle(), ToyShape())}
+    )
     monkeypatch.delenv("KVLOOM_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

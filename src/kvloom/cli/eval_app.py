@@ -30,6 +30,16 @@ Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="A file or directory, as NAME=PATH: text, squad, hotpot, open_questions, a public set"),
 ]
+Chat = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat/--no-chat", help="Put prompts in the model's chat template", show_default="if the model has one"
+    ),
+]
+Wording = Annotated[str, typer.Option("--wording", help="Words around RULER's tasks: own, or ruler, as long as theirs")]
+Haystack = Annotated[
+    str, typer.Option("--haystack", help="Filler: annals, or essays, as dense as English; or --data text=FILE")
+]
 InFlight = Annotated[int, typer.Option("--in-flight", help="Prompts at once", min=1)]
 
 
@@ -43,6 +53,9 @@ def run(
     samples: Samples = 25,
     policy: Policy = "exact",
     query_aware: Annotated[bool, typer.Option("--query-aware", help="Let the policy see the question too")] = False,
+    chat: Chat = None,
+    wording: Wording = "own",
+    haystack: Haystack = "annals",
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,
@@ -54,7 +67,8 @@ def run(
     """Run benchmarks. A run that was interrupted goes on where it stopped."""
     from kvloom.cli.eval_runs import RunRequest, run_benchmarks
 
-    request = RunRequest(model, tuple(task or ()), tuple(length or (1024, 2048)), samples, policy, query_aware)
+    lengths = tuple(length or (1024, 2048))
+    request = RunRequest(model, tuple(task or ()), lengths, samples, policy, query_aware, chat, wording, haystack)
     run_benchmarks(request, tuple(data or ()), in_flight, output, estimate_only, json, settings)
 
 
@@ -66,6 +80,7 @@ def sweep(
     task: Tasks = None,
     length: Lengths = None,
     samples: Samples = 10,
+    chat: Chat = None,
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,
@@ -74,7 +89,8 @@ def sweep(
     """Find the context length at which the model itself stops working."""
     from kvloom.cli.eval_runs import RunRequest, run_sweep
 
-    request = RunRequest(model, tuple(task or ("niah", "niah_single_1")), tuple(length or ()), samples, "exact")
+    tasks = tuple(task or ("niah", "niah_single_1"))
+    request = RunRequest(model, tasks, tuple(length or ()), samples, "exact", chat=chat)
     run_sweep(request, tuple(data or ()), in_flight, output, json, settings)
 
 

@@ -77,6 +77,14 @@ def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[tuple[Row, Row]
     pairs = [(row, found[row.key]) for row in rows_a if row.key in found]
     if not pairs:
         raise EvalError("the two runs have no prompt in common", hint="run them with the same tasks, lengths and seed")
+    before, after = pairs[0][0].settings.prompts, pairs[0][1].settings.prompts
+    differing = [
+        f"{name} {was!r} against {after[name]!r}"
+        for name, was in before.items()
+        if was != after[name] and name not in ("model", "seed")
+    ]
+    if differing:
+        raise EvalError(f"the two runs were asked differently: {'; '.join(differing)}", hint="run them alike")
     wrong = next((x for x, y in pairs if x.answers != y.answers or x.settings.seed != y.settings.seed), None)
     if wrong is not None:
         raise EvalError(
@@ -103,7 +111,7 @@ def _delta(key: CellKey, rows: Sequence[Row], changes: Sequence[float], signal: 
 
 def _remarks(a: Row, b: Row) -> list[str]:
     x, y = dataclasses.asdict(a.settings), dataclasses.asdict(b.settings)
-    differing = [name for name in x if x[name] != y[name] and name not in ("policy", "params")]
+    differing = [name for name in x if x[name] != y[name] and name not in ("policy", "params", "code")]
     return [
         f"{name}: {x[name]} against {y[name]}" + ("" if name in _MAY_DIFFER else " (not the policy's doing)")
         for name in differing

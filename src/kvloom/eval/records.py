@@ -30,7 +30,9 @@ Key = tuple[str, int, int, int]
 class Settings:
     """What results depend on, speed included. ``weights_id``: hex digest. ``data``: digests of files the user named.
 
-    ``in_flight``: prompts that shared the engine; times per token are those of such company.
+    ``in_flight``: prompts that shared the engine; times per token are those of such company. ``code``: digest of the
+    policy's code and profile, see ``identity``. ``chat``: digest of what a chat template puts around a prompt, empty
+    without: a protocol of its own. ``wording`` and ``haystack``: what the offline tasks are made of.
     """
 
     model: str
@@ -45,6 +47,17 @@ class Settings:
     threads: int
     versions: Mapping[str, str]
     data: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    chat: str = ""
+    wording: str = "own"
+    haystack: str = "annals"
+
+    @property
+    def prompts(self) -> Mapping[str, object]:
+        """What prompts depend on: runs that differ here have answered different questions, or in another protocol."""
+        tasks = self.versions.get("tasks", "1")
+        names = ("model", "seed", "chat", "wording", "haystack", "data")
+        return {"tasks": tasks} | {name: getattr(self, name) for name in names}
 
     @property
     def label(self) -> str:
@@ -65,6 +78,7 @@ class Row:
 
     ``control``: what the answer to another prompt of the same task would have scored here, None for the first: a task
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
+    ``document``: names the text that was asked about; rows of one document are not independent. Empty in old rows.
     """
 
     settings: Settings
@@ -86,6 +100,7 @@ class Row:
     ms_per_token: float | None
     kv_bytes_per_token: float
     peak_kv_bytes: int
+    document: str = ""
 
     @property
     def key(self) -> Key:

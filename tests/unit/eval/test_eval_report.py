@@ -148,6 +148,13 @@ def test_what_cannot_be_compared_is_refused_or_remarked() -> None:
     other = dataclasses.replace(SETTINGS, seed=2)
     with pytest.raises(EvalError, match="niah_single sample 0 asks different things"):
         compare(EXACT, rows("niah_single", GOOD, settings=other))
+    for change, fault in (
+        ({"chat": "ab"}, "chat '' against 'ab'"),
+        ({"wording": "ruler"}, "wording 'own' against 'ruler'"),
+    ):
+        protocol = dataclasses.replace(DAMAGED, **change)
+        with pytest.raises(EvalError, match=f"asked differently: {fault}"):
+            compare(EXACT, rows("niah_single", GOOD, settings=protocol))
     threads = dataclasses.replace(SETTINGS, threads=1, versions={"kvloom": "2"})
     remarks = compare(EXACT, rows("niah_single", GOOD, settings=threads)).remarks
     assert remarks[0] == "threads: 2 against 1"
