@@ -130,6 +130,15 @@ def test_fidelity_of_the_exact_cache_is_zero(tiny: Path) -> None:
     assert "KL (nats/token)     0.000000" in invoke(*asked).stdout
 
 
+def test_fidelity_without_files_is_on_texts_that_need_their_context(tiny: Path) -> None:
+    asked = ("eval", "fidelity", "tiny", "--tokens", "512", "--pieces", "2")
+    found = json.loads(invoke(*asked, "--policy", "damaged", "--json").stdout)
+    assert (found["texts"], found["pieces"]) == ("made", 2)
+    assert found["near"]["tokens"] == 64
+    assert len(found["code"]) == 16
+    assert "recall" in invoke(*asked).stdout
+
+
 def test_trust_prints_what_was_compared(tiny: Path) -> None:
     result = invoke("eval", "trust", "tiny", "--length", "96")
     assert result.exit_code == 0

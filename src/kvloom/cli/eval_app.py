@@ -98,18 +98,21 @@ def sweep(
 @with_settings("engine", "cache", "scheduler")
 def fidelity(
     model: Model,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Texts to compare on", show_default=False)],
     settings: Settings,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Texts to compare on", show_default="made ones that tell things twice"),
+    ] = None,
     policy: Policy = "exact",
     tokens: Annotated[int, typer.Option(help="Cut the texts into pieces of so many tokens", min=4)] = 1024,
     pieces: Annotated[int, typer.Option(help="Pieces to compare on at most", min=1)] = 16,
     context_share: Annotated[float, typer.Option(help="Share of a piece that is context")] = 0.5,
     json: Json = False,
 ) -> None:
-    """Compare a policy with the exact cache on any text: perplexity, KL, top-1 agreement. Needs no labels."""
+    """Compare a policy with the exact cache on any text: KL over all tokens, and over those that need the context."""
     from kvloom.cli.eval_checks import compare_on_texts
 
-    compare_on_texts(model, files, policy, (tokens, pieces, context_share), json, settings)
+    compare_on_texts(model, files or [], policy, (tokens, pieces, context_share), json, settings)
 
 
 @eval_app.command()

@@ -16,7 +16,7 @@ from kvloom.eval.task import Sample, Turn
 from kvloom.eval.tasks.base import Draft, Room, SeededTask
 from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.wording import Asking, Wording
-from kvloom.eval.tasks.words import dictionary, letters, pairs
+from kvloom.eval.tasks.words import ADJECTIVES, NOUNS, dictionary, letters, pairs
 
 COMMON = 10
 ASKED_RANK = 4
@@ -68,7 +68,8 @@ def _draw_words(rng: random.Random, count: int) -> list[str]:
     """Different words in random order, so that no kind of word is commoner than another among those asked for."""
     known = list(dictionary())
     more = count - len(known)
-    return rng.sample(known + pairs(rng, more) if more > 0 else known, count)
+    pool = known + pairs(rng, more) if more > 0 else known[: max(count, len(ADJECTIVES + NOUNS))]
+    return rng.sample(pool, count)
 
 
 def _most_entries(room: Room) -> int:

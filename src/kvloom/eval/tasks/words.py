@@ -65,8 +65,8 @@ NAMES = _words(
 
 @cache
 def dictionary() -> tuple[str, ...]:
-    """Single words, each once."""
-    return tuple(dict.fromkeys((*lexicon().words, *ADJECTIVES, *NOUNS)))
+    """Single words, each once: those of pairs first, which are rarer and so of more tokens, like RULER's."""
+    return tuple(dict.fromkeys((*ADJECTIVES, *NOUNS, *lexicon().words)))
 
 
 def pair(rng: random.Random) -> str:
