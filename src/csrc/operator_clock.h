@@ -6,9 +6,9 @@
 
 namespace kvloom {
 
-enum class Operator : int { embed, norm, linear, heads, write, attend, head, largest, count };
-constexpr const char* kOperatorNames[(int)Operator::count] = {"embed", "norm",   "linear", "heads",
-                                                              "write", "attend", "head",   "largest"};
+enum class Operator : int { embed, norm, linear, heads, write, attend, observe, head, argmax, count };
+constexpr const char* kOperatorNames[(int)Operator::count] = {"embed",  "norm",    "linear", "heads", "write",
+                                                              "attend", "observe", "head",   "argmax"};
 
 class OperatorClock {
  public:

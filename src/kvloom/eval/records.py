@@ -53,13 +53,6 @@ class Settings:
     haystack: str = "annals"
 
     @property
-    def prompts(self) -> Mapping[str, object]:
-        """What prompts depend on: runs that differ here have answered different questions, or in another protocol."""
-        tasks = self.versions.get("tasks", "1")
-        names = ("model", "seed", "chat", "wording", "haystack", "data")
-        return {"tasks": tasks} | {name: getattr(self, name) for name in names}
-
-    @property
     def label(self) -> str:
         """Policy and parameters, as ``parse_policy`` reads them; the query-aware column is marked."""
         params = ",".join(f"{name}={value}" for name, value in self.params.items())
@@ -71,6 +64,16 @@ class Settings:
         """The label behind the model's name."""
         return f"{self.model}: {self.label}"
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is done to the context: such runs judge others."""
+        return self.policy == "exact"
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """How prompts were made: runs that differ here answered other prompts, whatever their numbers say."""
+        return self.chat, self.wording, self.haystack, self.versions.get("tasks", "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -79,6 +82,7 @@ class Row:
     ``control``: what the answer to another prompt of the same task would have scored here, None for the first: a task
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
     ``document``: names the text that was asked about; rows of one document are not independent. Empty in old rows.
+    ``context_bytes_per_token``: None in old rows.
     """
 
     settings: Settings
@@ -101,6 +105,7 @@ class Row:
     kv_bytes_per_token: float
     peak_kv_bytes: int
     document: str = ""
+    context_bytes_per_token: float | None = None
 
     @property
     def key(self) -> Key:
@@ -166,6 +171,14 @@ def read_rows(directory: Path) -> list[Row]:
     if rows and any(row.settings != rows[0].settings for row in rows):
         raise RunMismatch(f"`{directory}` mixes rows of different settings")
     return rows
+
+
+def first_settings(directory: Path) -> Settings | None:
+    """Of the rows of a run; None when there is none, or no run. Raises DataFileError when a row cannot be read."""
+    for path in _files(directory):
+        for row in _parsed(path):
+            return row.settings
+    return None
 
 
 def _files(directory: Path) -> list[Path]:

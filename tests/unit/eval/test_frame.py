@@ -18,8 +18,8 @@ from kvloom.eval.records import Row, RunStore, read_rows
 from kvloom.eval.run import Work, run, settings_of
 from kvloom.eval.subject import Subject
 from kvloom.eval.task import Sample, Turn
-from kvloom.model.chat import render_chat
-from kvloom.model.messages import normal_messages
+from kvloom.model.text.chat import render_chat
+from kvloom.model.text.messages import normal_messages
 from tiny import CharTokenizer
 from toy_tasks import ToyNeedle, tiny_subject
 
@@ -94,6 +94,6 @@ def test_a_chat_takes_its_place_from_the_length_and_is_a_protocol_of_its_own(tmp
     plain, chat = go(tmp_path / "plain", subject, None), go(tmp_path / "chat", subject, frame_of(subject))
     assert [row.length for row in plain] == [row.length for row in chat] == [120] * 3
     assert max(row.prompt_tokens for row in chat) <= 117  # three are for the answer
-    assert plain[0].settings.prompts != chat[0].settings.prompts
+    assert plain[0].settings.asked != chat[0].settings.asked
     with pytest.raises(RunMismatch, match="chat '' -> "):
         go(tmp_path / "plain", subject, frame_of(subject))

@@ -1,4 +1,4 @@
-"""What the stages share: the queues, and the draft of the step they are filling."""
+"""What the stages share: the queues, and the plan of the step they are filling."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class Queues:
     running: list[Sequence] = field(default_factory=list)
 
     def enqueue(self, sequence: Sequence) -> None:
-        """To the queue of those that hold nothing and want everything."""
+        """To the queue of those that hold nothing and lack everything."""
         sequence.status = Status.WAITING
-        sequence.gaps = SpanSet.full(len(sequence.tokens))
         bisect.insort(self.waiting, sequence, key=attrgetter("order"))
 
     def start(self, sequence: Sequence) -> None:
@@ -49,12 +48,12 @@ class Chunk:
     @property
     def closes(self) -> bool:
         """True when nothing is left to compute afterwards: the last row's logits are wanted."""
-        return len(self.spans) == len(self.sequence.gaps)
+        return len(self.spans) == len(self.sequence.kv.missing)
 
 
 @dataclass
-class Draft:
-    """The step in the making.
+class StepPlan:
+    """The step in the making: who computes what.
 
     rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
     ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on.
@@ -85,4 +84,4 @@ class Draft:
             self.late_rows_left -= rows
 
     def _late(self, sequence: Sequence) -> bool:
-        return len(sequence.gaps) > 1 and sequence.request.submitted_s > self.streaming_since_s
+        return len(sequence.kv.missing) > 1 and sequence.request.submitted_s > self.streaming_since_s

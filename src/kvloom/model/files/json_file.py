@@ -1,0 +1,35 @@
+"""JSON files that other people made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kvloom.errors import ModelFileError
+from kvloom.model.reading import read_bytes
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model directory. Raises ModelFileError."""
+    return parse_object(read_bytes(path), path)
+
+
+def parse_object(raw: bytes, path: Path) -> dict[str, Any]:
+    """The object that ``raw``, of ``path``, spells in UTF-8. Raises ModelFileError, also when a key is there twice."""
+    try:
+        value = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:  # a nesting too deep, too
+        raise ModelFileError(f"cannot read `{path}`: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"`{path}` should hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key `{twice[:80]}` is there twice")
+    return table

@@ -1,0 +1,271 @@
+"""Text to tokens and back, whole or as a stream, over the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
+from kvloom.model.files.manifest import Manifest, TextRules
+from kvloom.model.heap import give_back_free_memory
+from kvloom.model.reading import failures_name
+from kvloom.model.text.chat import render_chat
+from kvloom.model.text.messages import normal_messages, template_variables
+from kvloom.model.text.text_bound import TextBound, encode
+
+_SPACE = "▁"
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8."""
+
+_SLICE = 2**20
+"""Characters to encode at a time."""
+
+
+def load_tokenizer(manifest: Manifest) -> Tokenizer:
+    """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
+    with failures_name(manifest.tokenizer_path):
+        backend = load_backend(manifest.tokenizer_path)
+        give_back_free_memory()
+        return Tokenizer(backend, manifest.text, manifest.name, manifest.spec.vocab_size)
+
+
+def load_backend(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json, without what its maker had set for a call or a training run. Raises ModelFileError."""
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
+    # Each of these would cut, pad or vary a prompt without a word.
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.model, tokenizers.models.BPE):
+        backend.model.dropout = None
+    return backend
+
+
+class Tokenizer:
+    """Encodes and decodes. Safe to share between threads.
+
+    ``num_ids``: ids that the model knows, if it knows more than the tokenizer has texts for; the others are empty.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, rules: TextRules, model_name: str, num_ids: int = 0) -> None:
+        self._backend = backend
+        self._rules = rules
+        self._model_name = model_name
+        added = backend.get_added_tokens_decoder()
+        self._added = {token: entry.content for token, entry in added.items()}
+        self._twins = dict(rules.twins)
+        special = {token for token, entry in added.items() if entry.special}
+        self._special = frozenset(special | {token for token, other in rules.twins if other in special})
+        self._num_ids = max(num_ids, backend.get_vocab_size(with_added_tokens=True))
+        self._spell, self._spell_added, self._strip_first_space = _speller(backend, model_name)
+        self._bytes: dict[int, bytes] = {}
+        self._bound = TextBound(backend)
+        self._begin = _begin(backend)
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return frozenset(self._rules.eos_token_ids)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._rules.bos_token_id
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
+        """Token ids of ``text``, more than ``max_tokens`` or not: it lets this stop early at a text that cannot fit.
+
+        ``add_special_tokens``: put the model's start and end tokens around it; None does so, too, but gives a text
+        that brings its start token no second one. Raises RequestError when the text is not valid Unicode (a lone
+        surrogate), PromptTooLong when it has more than ``max_tokens`` for sure.
+        """
+        num_bytes = _num_bytes(text)
+        if max_tokens is not None and num_bytes > max_tokens:
+            self._bound.check(text, num_bytes, max_tokens)
+        ids = list(encode(self._backend, text, add_special_tokens is not False).ids)
+        twice = add_special_tokens is None and self._begin is not None and ids[:2] == [self._begin] * 2
+        return ids[1:] if twice else ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of whole tokens; bytes that form no character become U+FFFD. Raises RequestError for an unknown id."""
+        stream = self.stream(skip_special_tokens)
+        return "".join([*(stream.push(token) for token in ids), stream.flush()])
+
+    def token_text(self, token_id: int) -> str:
+        """One token's text, its leading space included; a part of a character shows as U+FFFD."""
+        return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, none for an id without a text. Raises RequestError for no id at all."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._find_bytes(token_id)
+        return known
+
+    def stream(self, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> TokenStream:
+        """Decode tokens one by one: the text that they add to that of the tokens ``after`` which they come.
+
+        A text's first space goes where the tokenizer has put one in front, but only a text has a first space, not what
+        continues it. A character whose first bytes are in ``after`` is told whole.
+        """
+        skipped = self._special if skip_special_tokens else frozenset()
+        said = (token for token in after if token not in skipped)
+        begun = bool(after) and any(self.token_bytes(token) for token in said)
+        stream = TokenStream(self, skipped, self._strip_first_space and not begun)
+        if begun:
+            stream.resume(after)
+        return stream
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._rules.chat_template is not None
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
+
+        ``chat_template_kwargs`` reach the template as variables (``enable_thinking`` ...). Raises ModelError when the
+        model has no template, RequestError when the messages do not suit it.
+        """
+        template = self._rules.chat_template
+        if template is None:
+            raise ModelError(
+                f"model `{self._model_name}` has no chat template",
+                hint="it is a base model: send a plain prompt, or choose an instruct model",
+            )
+        ours = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        variables = {**self._rules.special_tokens, **ours, **template_variables(chat_template_kwargs)}
+        return render_chat(template, normal_messages(messages, template), variables)
+
+    def _find_bytes(self, token_id: int) -> bytes:
+        token = self._twins.get(token_id, token_id)
+        if token in self._added:
+            return self._spell_added(self._added[token])
+        piece = self._backend.id_to_token(token) if 0 <= token < 2**32 else None
+        if piece is not None:
+            return self._spell(piece)
+        if 0 <= token < self._num_ids:  # a head is often wider than the vocabulary
+            return b""
+        raise RequestError(f"token {token_id} is not in the vocabulary of {self._num_ids}")
+
+
+class TokenStream:
+    """Turns tokens into text as they come. Bytes of a character that is not complete yet wait."""
+
+    def __init__(self, tokenizer: Tokenizer, skipped: frozenset[int], strip_first_space: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = skipped
+        self._strip = strip_first_space
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._waiting = False  # whether the decoder holds bytes of an incomplete character
+
+    def resume(self, before: Sequence[int]) -> None:
+        """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
+        tail = b""
+        for token in reversed(before):
+            if token not in self._skipped:
+                tail = self._tokenizer.token_bytes(token) + tail
+            if len(tail) >= _LONGEST_CHARACTER:
+                break
+        self._decode(tail)
+
+    def push(self, token_id: int) -> str:
+        """Take one token; return the text that is certain now, possibly empty."""
+        if token_id in self._skipped:
+            return ""
+        data = self._tokenizer.token_bytes(token_id)
+        if self._strip and data:
+            data, self._strip = data.removeprefix(b" "), False
+        if not self._waiting and data.isascii():  # most tokens are: whole characters that nothing is waiting for
+            return data.decode("ascii")
+        return self._decode(data)
+
+    def flush(self) -> str:
+        """End the stream: what still waits is incomplete, and becomes U+FFFD."""
+        self._waiting = False
+        return self._decoder.decode(b"", final=True)
+
+    def _decode(self, data: bytes) -> str:
+        text = self._decoder.decode(data)
+        self._waiting = bool(self._decoder.getstate()[0])
+        return text
+
+
+def _num_bytes(text: str) -> int:
+    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError."""
+    total = 0
+    for start in range(0, len(text), _SLICE):
+        try:
+            total += len(text[start : start + _SLICE].encode("utf-8"))
+        except UnicodeEncodeError as error:
+            at = start + error.start
+            raise RequestError(
+                f"the text is not valid Unicode: a lone surrogate {text[at]!r} at character {at}"
+            ) from error
+    return total
+
+
+def _begin(backend: tokenizers.Tokenizer) -> int | None:
+    """The token that the backend puts in front of every text, if it puts one."""
+    plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
+    return whole[0] if whole[:1] != plain[:1] else None
+
+
+Speller = Callable[[str], bytes]
+"""From a vocabulary piece to the bytes it stands for."""
+
+
+def _speller(backend: tokenizers.Tokenizer, model_name: str) -> tuple[Speller, Speller, bool]:
+    """How pieces and added tokens spell bytes, and whether a text's first space goes: the decoder says."""
+    decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {}
+    steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
+    if "ByteLevel" in steps:
+        return _spell_byte_level, str.encode, False
+    if "ByteFallback" in steps or "Metaspace" in steps:
+        prefixed = steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
+        return _spell_sentence_piece, _spell_spaces, prefixed or steps.get("Strip", {}).get("start", 0) > 0
+    raise UnsupportedModel(
+        f"model `{model_name}` has a tokenizer with decoder `{', '.join(steps) or 'none'}`",
+        hint="kvloom runs byte-level BPE and SentencePiece BPE with byte fallback",
+    )
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
+
+
+def _spell_byte_level(piece: str) -> bytes:
+    if all(letter in _BYTE_OF for letter in piece):
+        return bytes(_BYTE_OF[letter] for letter in piece)
+    return piece.encode("utf-8")
+
+
+def _spell_sentence_piece(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return _spell_spaces(piece)
+
+
+def _spell_spaces(text: str) -> bytes:
+    return text.replace(_SPACE, " ").encode("utf-8")
