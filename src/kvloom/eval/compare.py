@@ -16,7 +16,7 @@ from kvloom.eval.paired import Paired, paired
 from kvloom.eval.records import Key, Row, Settings
 from kvloom.eval.stats import Interval
 
-_POLICYS_OWN = {"policy", "params"}
+_POLICYS_OWN = {"policy", "params", "code"}
 _MAY_DIFFER = {"protocol", "kv_dtype", "in_flight", "threads"}
 Pairs = dict[Key, tuple[Prompt, Prompt]]
 
