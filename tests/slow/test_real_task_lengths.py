@@ -6,7 +6,8 @@ import pytest
 
 from kvloom.eval.task import Task
 from kvloom.eval.tasks import make_tasks
-from kvloom.model.text.tokenizer import Tokenizer, load_tokenizer
+from kvloom.model.files.loading import load_tokenizer
+from kvloom.model.text.tokenizer import Tokenizer
 from offline_tasks import names, write_files
 from real_models import manifest_of
 
