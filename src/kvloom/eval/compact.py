@@ -9,12 +9,12 @@ import numpy as np
 
 from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Ints, Labelled
+from kvloom.engine.kv import SequenceKv
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
 from kvloom.memory.cells import Stored, cell, decoded, labels, nothing
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
-from kvloom.memory.ledger import Ledger
-from kvloom.memory.table import PageTable
+from kvloom.memory.ledger import Extent
 from kvloom.segment import PageId
 
 Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -27,17 +27,17 @@ def head_format(dense: PageFormat) -> PageFormat:
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Takes pages of single heads from ``ledger`` for ``owner``: all of a layer group as one extent."""
+    """Moves what a policy keeps of a sequence to pages of single heads: all of a layer group to one extent."""
 
-    ledger: Ledger
-    owner: str
+    kv: SequenceKv
 
-    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> HeadLists:
-        """Copy what the policy keeps of the whole pages below page ``stop`` of a table; those pages are not given back.
+    def compact(self, group: int, stop: int, policy: KeepPolicy) -> tuple[HeadLists, list[Extent]]:
+        """Copy what the policy keeps of the pages below page ``stop`` of a layer group, which stay.
 
         The entries are copied as they are stored, so that what is kept loses nothing. Raises EvalError when the policy
         answers what is not there.
         """
+        table = self.kv.tables[group]
         dense, fmt = table.format, head_format(table.format)
         pages = [(index, page) for index, page in table.pages() if index < stop]
         positions_S = np.concatenate(
@@ -45,7 +45,8 @@ class Compactor:
         )
         lists = self._chosen(dense, pages, positions_S, policy)
         sizes = [-(-len(chosen) // PAGE_TOKENS) for _, _, chosen in lists]
-        ids = self._take(fmt, sum(sizes))
+        extents = self._take(fmt, sum(sizes))
+        ids = [page for extent in extents for page in extent.pages]
         masks: list[int] = []
         for slot, head, chosen in lists:
             k_SD, v_SD = self._stored(dense, pages, slot, head)
@@ -55,7 +56,8 @@ class Compactor:
                 masks.append((1 << len(piece)) - 1)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         masks_P = np.array(masks, np.uint16)
-        return HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
+        kept = HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
+        return kept, extents
 
     def _chosen(
         self, dense: PageFormat, pages: list[tuple[int, PageId]], positions_S: Positions, policy: KeepPolicy
@@ -71,23 +73,23 @@ class Compactor:
             lists += [(slot, head, chosen) for head, chosen in enumerate(kept)]
         return lists
 
-    def _take(self, fmt: PageFormat, count: int) -> Sequence[int]:
+    def _take(self, fmt: PageFormat, count: int) -> list[Extent]:
         if not count:
             return []
-        extent = self.ledger.allocate_extent(fmt, count, self.owner)
+        extent = self.kv.take(fmt, count)
         if extent is None:
             raise EvalError("no room for compacted KV")
-        return extent.pages
+        return [extent]
 
     def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
         """(k_SD, v_SD) of one (layer, head), as they are stored."""
-        cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
+        cells = [cell(self.kv.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
         if not cells:
             return nothing(fmt)
         return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
 
     def _fill(self, fmt: PageFormat, page: int, k_SD: Stored, v_SD: Stored, positions_S: Positions) -> None:
-        count, memory = len(positions_S), self.ledger.arena.memory
+        count, memory = len(positions_S), self.kv.ledger.arena.memory
         keys_DS, values_SD = cell(memory, fmt, page, 0, 0)
         keys_DS[:, :count], values_SD[:count] = k_SD.T, v_SD
         places, bias = labels(memory, fmt, page)
