@@ -16,7 +16,8 @@ from kvloom.eval.tasks import TASKS, TaskFiles, make_tasks
 from kvloom.eval.tasks.filler import noise_lines
 from kvloom.eval.tasks.material import Material
 from kvloom.eval.tasks.wording import RULER_LENGTHS, Asking
-from kvloom.model.text.tokenizer import Tokenizer, load_tokenizer
+from kvloom.model.files.loading import load_tokenizer
+from kvloom.model.text.tokenizer import Tokenizer
 from offline_tasks import names, write_files
 from real_models import manifest_of
 
