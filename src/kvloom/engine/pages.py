@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
-from kvloom.memory.arena import GRAIN_BYTES, page_stride
+from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.memory.table import PageTable
@@ -47,7 +47,8 @@ class Pages:
         for mine, theirs in zip(parent.tables, child.tables, strict=True):
             for index, page in mine.pages():
                 self.ledger.hold(page, child.owner)
-                theirs.put(index, page, filled=mine.filled[index], writable=False)
+                fmt = mine.format_of(index)
+                theirs.put(index, page, filled=mine.filled[index], writable=False, format=fmt)
                 mine.writable[index] = False
 
     def written(self, sequence: Sequence, spans: SpanSet) -> None:
@@ -72,7 +73,7 @@ class Pages:
 
     def held_bytes(self, sequence: Sequence) -> int:
         """Bytes of the pages in its tables, shared ones included."""
-        return sum(table.count() * page_stride(table.format) for table in sequence.tables)
+        return sum(table.held_bytes() for table in sequence.tables)
 
     def retire(self, sequence: Sequence) -> None:
         """Let go of everything. The unfinished last page is published first, so that a follow-up can copy it."""
@@ -108,11 +109,10 @@ class Pages:
         if self.ledger.holders(old) == 1 and old not in self.ledger.index:
             table.writable[index] = True  # the other holders of a fork are gone
             return True
-        page = self.ledger.allocate(table.format, owner)
+        page = self.ledger.copy(old, owner)
         if page is None:
             return False
-        self._copy(old, page, table)
-        table.put(index, page, filled=table.filled[index], writable=True)
+        table.put(index, page, filled=table.filled[index], writable=True, format=table.format_of(index))
         self.ledger.release([old], owner)
         return True
 
