@@ -1,8 +1,10 @@
 """This checkout beside another one, such as the commit before a change: ``python -m bench.before_after OTHER``.
 
-Both run in processes of their own, loaded once, asleep while the other works. They take turns, and which of them begins
-alternates. A figure is the median over the pairs of this checkout's rate as a share of the other's, so 1.01 is one
-percent more per second. OTHER is a checkout with an environment of its own (``make venv``).
+Both run in processes of their own, asleep while the other works. They take turns, and which of them begins alternates.
+Which of them is loaded first matters too, by a percent and more: it gets other memory. So there are two sittings, each
+with the other order of loading, and half of the pairs. A figure is the median over the pairs of this checkout's rate as
+a share of the other's, so 1.01 is one percent more per second. OTHER is a checkout with an environment of its own
+(``make venv``).
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from bench.served import Served
 from bench.text import long_text
 from kvloom.bench.workloads import Figure, Single, Together, Workload, random_tokens
 from kvloom.config import default_threads
-from kvloom.model.store import pull
-from kvloom.model.tokenizer import load_tokenizer
+from kvloom.model.files.store import pull
+from kvloom.model.text.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 VOCABULARY = 49_000
@@ -86,6 +88,16 @@ def _steps_outside_of_the_model(workload: Workload, before: dict[str, Any], afte
     return Figure(f"steps outside of the model, {workload.name}", (after["steps"] - before["steps"]) / seconds, "1/s")
 
 
+def sittings(other: Checkout, workloads: Sequence[Workload], count: int) -> Iterator[Pair]:
+    """``count`` pairs of every figure, one half with this checkout loaded first, the rest with ``other``."""
+    halves = (count - count // 2, count // 2)
+    for half, order in zip(halves, ((HERE, other), (other, HERE)), strict=True):
+        if half:
+            with ExitStack() as stack:
+                sides = {checkout: Side(checkout, workloads, stack) for checkout in order}
+                yield from pairs(sides[HERE], sides[other], workloads, half)
+
+
 def pairs(ours: Side, theirs: Side, workloads: Sequence[Workload], count: int) -> Iterator[Pair]:
     """``count`` pairs of every figure, after one that warms both up."""
     text = load_tokenizer(pull(MODEL)).encode(long_text())
@@ -112,8 +124,9 @@ def markdown(stamp: Stamp, found: Sequence[Pair], count: int, against: str) -> s
         told = f"{before:.1f} | {after:.1f} | **{median(ratios):.3f}** | {min(ratios):.2f} | {max(ratios):.2f}"
         rows.append(f"| {figure} | {those[0].unit} | {told} |")
     circumstances = (
-        f"{stamp.hardware}, {stamp.threads} threads, {stamp.taken}; {MODEL}; {count} pairs after one that is not "
-        f"counted; before: {against}. All figures are rates: more is better. A ratio is the median of the pairs'."
+        f"{stamp.hardware}, {stamp.threads} threads, {stamp.taken}; {MODEL}; {count} pairs in two sittings, each after "
+        f"one that is not counted; before: {against}. All figures are rates: more is better. A ratio is the median of "
+        "the pairs'."
     )
     return "\n\n".join(["# Before and after", f"    {stamp.command}", circumstances, "\n".join(rows)]) + "\n"
 
@@ -129,9 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder; by default one under bench/results")
     options = parser.parse_args(given)
     workloads, count = (QUICK, 1) if options.quick else (WORKLOADS, options.pairs)
-    with ExitStack() as stack:
-        ours, theirs = (Side(each, workloads, stack) for each in (HERE, Checkout.at(options.other)))
-        found = list(pairs(ours, theirs, workloads, count))
+    found = list(sittings(Checkout.at(options.other), workloads, count))
     command = f"python -m bench.before_after OTHER --name {options.name} --pairs {count}"
     stamp = Stamp.now(command)
     text = markdown(stamp, found, count, options.against)

@@ -26,7 +26,7 @@ from bench.remote import RemotePeer, interpreter, setup_of
 from kvloom.bench.target import Answer
 from kvloom.bench.workloads import random_tokens
 from kvloom.config import default_threads
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
 

@@ -12,7 +12,7 @@ from bench.harness import Check, Outcome, at_least, worst_of
 from kvloom.bench.bounds import Bound, Demand, best_rates
 from kvloom.bench.workloads import Single
 from kvloom.config import CacheConfig
-from kvloom.model.store import resolve
+from kvloom.model.files.store import resolve
 
 
 def against_peers(comparison: Comparison, group: str, figures: list[str], goal: float) -> list[Check]:

@@ -23,7 +23,7 @@ from kvloom.bench.engine_target import EngineTarget
 from kvloom.bench.workloads import random_tokens
 from kvloom.config import CacheConfig, default_threads
 from kvloom.model.decoder import Decoder
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
 OUTSIDE = "outside of operators"

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.peers.base import PEERS, Facts, Setup
 from kvloom.bench.target import Answer
-from kvloom.model.manifest import Manifest
+from kvloom.model.files.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600.0
@@ -50,7 +50,7 @@ class Checkout:
 
     def pull(self, model: str) -> None:
         """Fetch a model, as this checkout stores it."""
-        command = [str(self.python), "-c", f"from kvloom.model.store import pull; pull({model!r})"]
+        command = [str(self.python), "-c", f"from kvloom.model.files.store import pull; pull({model!r})"]
         subprocess.run(command, cwd=self.root, env=self.environment, check=True)
 
 

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _pulled(name: str) -> ModelEngines:
     from bench.drive import load
-    from kvloom.model.store import pull
+    from kvloom.model.files.store import pull
 
     pull(name)
     return load(name)

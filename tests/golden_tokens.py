@@ -42,7 +42,7 @@ def stored(model: str) -> list[list[int]]:
 
 def main() -> None:
     from bench.drive import load
-    from kvloom.model.store import pull
+    from kvloom.model.files.store import pull
 
     found = {}
     for model in MODELS:

@@ -10,9 +10,9 @@ import tokenizers
 import transformers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from kvloom.model.hf_tokenizer import convert_hf_tokenizer
-from kvloom.model.manifest import TOKENIZER_FILE
-from kvloom.model.tokenizer import Tokenizer, load_backend
+from kvloom.model.files.hf_tokenizer import convert_hf_tokenizer
+from kvloom.model.files.manifest import TOKENIZER_FILE
+from kvloom.model.text.tokenizer import Tokenizer, load_backend
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]

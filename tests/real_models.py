@@ -8,8 +8,8 @@ import gguf
 import numpy as np
 import torch
 
-from kvloom.model.manifest import Manifest
-from kvloom.model.store import pull
+from kvloom.model.files.manifest import Manifest
+from kvloom.model.files.store import pull
 
 
 @cache

@@ -141,7 +141,7 @@ def make_engine(
     kv_bytes: int | str = "4MiB",
     step_tokens: int = 64,
     max_seqs: int = 64,
-    stretch: float = 2.0,
+    max_decode_slowdown: float = 2.0,
     kv_dtype: str = "float32",
     retention: str = "lru",
     activations: str = "int8",
@@ -154,7 +154,9 @@ def make_engine(
         seed=seed,
         activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
-        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, stretch=stretch),
+        scheduler=SchedulerConfig(
+            step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown
+        ),
     )
 
     def attend(arena: Arena) -> Attend:

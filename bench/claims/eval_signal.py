@@ -32,7 +32,7 @@ from kvloom.eval.subject import Subject, subject_of
 from kvloom.eval.summary import CellKey, Summary, summarize
 from kvloom.eval.task import Task
 from kvloom.eval.tasks import TASKS
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 WITHIN = 0.05

@@ -20,7 +20,7 @@ from kvloom.eval.records import RunStore
 from kvloom.eval.run import Benchmark, Work, run, settings_of
 from kvloom.eval.subject import Subject, subject_of
 from kvloom.eval.tasks import TASKS
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
 GOAL_MINUTES = 25.0

@@ -8,7 +8,7 @@ import time
 from statistics import median
 
 from bench.harness import Outcome, at_most, note, worst_of
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
 FIRST_TOKEN_S, IMPORT_S = 5.0, 0.3

@@ -10,7 +10,7 @@ from bench.drive import load
 from bench.harness import Outcome, note
 from bench.text import long_text
 from kvloom.eval.trust.situations import SITUATIONS, Cell, Setting
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 
 def measure(quick: bool) -> Outcome:

@@ -23,7 +23,7 @@ from kvloom.eval.policy import Damaged, Exact
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import subject_of
 from kvloom.model.base import Logits
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
 GOAL = 1e-4

@@ -26,7 +26,7 @@ from bench.text import long_text
 from kvloom.config import CacheConfig, EngineConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.stats import EngineStats
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 from kvloom.server.app import create_app
 
 MODEL = "smollm2-135m-instruct"

@@ -19,7 +19,7 @@ from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.step import Forward
 from kvloom.model.decoder import Decoder, kv_map_of
-from kvloom.model.store import resolve
+from kvloom.model.files.store import resolve
 
 
 def open_peer(setup: Setup) -> Kvloom:

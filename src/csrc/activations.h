@@ -1,5 +1,5 @@
-// Rows of activations as bytes: every 32 columns share a scale. Or as two digits of that form, the second being what
-// the first left over, which is as good as 15 bits.
+// Rows of activations as planes of bytes, in which every 32 columns share a scale. One plane, or two of them: the second
+// holds what the first left over, and both together are as good as 15 bits.
 //
 // scale = max|x| / 127, code = x * (127 / max|x|) rounded to the nearest, ties to even. Groups smaller than
 // 1e-30 throughout become zeros; a group that holds something not finite gets the scale NaN, so that every
@@ -17,41 +17,42 @@ namespace KV_ISA {
 
 constexpr int kGroup = 32;
 
-struct Digit {
+// A matrix of activations rounded to bytes.
+struct Plane {
   int8_t* codes;     // [cols / 4][rows][4]
   float* scale;      // [cols / 32][rows]
   float* total;      // [cols / 32][rows]: scale * sum of codes, which minima are multiplied with
   int32_t* less8;    // [cols / 16][rows]: -8 * sum of 16 codes, what 4-bit codes with an offset need
   int32_t* less128;  // [cols / 16][rows]
 
-  Digit tile(int64_t row, int64_t cols) const {
+  Plane tile(int64_t row, int64_t cols) const {
     const int64_t groups = row * (cols / kGroup);
     return {codes + row * cols, scale + groups, total + groups, less8 + 2 * groups, less128 + 2 * groups};
   }
 };
 
 struct Activations8 {
-  Digit digit[2];
-  int digits;
+  Plane plane[2];
+  int planes;
 
   // Those of the tile that starts with row `row`.
   Activations8 tile(int64_t row, int64_t cols) const {
-    return {{digit[0].tile(row, cols), digit[1].tile(row, cols)}, digits};
+    return {{plane[0].tile(row, cols), plane[1].tile(row, cols)}, planes};
   }
 
   // Of a tile of `rows` rows, what follows column `col`, a multiple of 32.
   Activations8 after(int64_t col, int64_t rows) const { return tile(rows, col); }
 };
 
-static inline Activations8 activations_scratch(Scratch purpose, int64_t rows, int64_t cols, int digits) {
+static inline Activations8 activations_scratch(Scratch purpose, int64_t rows, int64_t cols, int planes) {
   const int64_t groups = rows * (cols / kGroup), bytes = rows * cols + groups * 24;
-  char* at = (char*)scratch(purpose, (size_t)(digits * bytes));
+  char* at = (char*)scratch(purpose, (size_t)(planes * bytes));
   Activations8 x = {};
-  x.digits = digits;
-  for (int i = 0; i < digits; i++, at += bytes) {
+  x.planes = planes;
+  for (int i = 0; i < planes; i++, at += bytes) {
     float* floats = (float*)(at + rows * cols);
     int32_t* sums = (int32_t*)(floats + 2 * groups);
-    x.digit[i] = {(int8_t*)at, floats, floats + groups, sums, sums + 2 * groups};
+    x.plane[i] = {(int8_t*)at, floats, floats + groups, sums, sums + 2 * groups};
   }
   return x;
 }
@@ -111,7 +112,7 @@ static inline float greatest(const float* x) {
 
 // Group `g` of row `r` of a tile of `rows` rows, but for the codes: those go to `codes` in the order of x. What is left
 // of x goes to `rest`, if there is one.
-static inline void quantize_group(const Digit& out, const float* x, int64_t g, int64_t r, int64_t rows, int8_t* codes,
+static inline void quantize_group(const Plane& out, const float* x, int64_t g, int64_t r, int64_t rows, int8_t* codes,
                                   float* rest) {
   const float most = greatest(x);
   const bool finite = most < INFINITY, usable = finite && most > 1e-30f;
@@ -139,12 +140,12 @@ static inline void quantize_row(const float* x, int64_t cols, const Activations8
     alignas(64) int8_t codes[2][kAtOnce];
     for (int64_t at = c; at < end; at += kGroup) {
       alignas(64) float rest[kGroup];
-      const bool two = out.digits == 2;
-      quantize_group(out.digit[0], x + at, at / kGroup, r, rows, codes[0] + at - c, two ? rest : nullptr);
-      if (two) quantize_group(out.digit[1], rest, at / kGroup, r, rows, codes[1] + at - c, nullptr);
+      const bool two = out.planes == 2;
+      quantize_group(out.plane[0], x + at, at / kGroup, r, rows, codes[0] + at - c, two ? rest : nullptr);
+      if (two) quantize_group(out.plane[1], rest, at / kGroup, r, rows, codes[1] + at - c, nullptr);
     }
-    for (int i = 0; i < out.digits; i++)
-      for (int64_t at = c; at < end; at += 4) std::memcpy(out.digit[i].codes + at * rows + 4 * r, codes[i] + at - c, 4);
+    for (int i = 0; i < out.planes; i++)
+      for (int64_t at = c; at < end; at += 4) std::memcpy(out.plane[i].codes + at * rows + 4 * r, codes[i] + at - c, 4);
   }
 }
 

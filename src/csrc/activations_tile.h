@@ -37,7 +37,7 @@ static inline void load_columns(const float* x, int64_t stride, int64_t rows, v1
 }
 
 // Group `g` of all rows. What is left of x takes its place if `leave_rest`.
-static inline void quantize_columns(const Digit& out, int64_t g, int64_t rows, bool leave_rest, v16 (&x)[kGroup]) {
+static inline void quantize_columns(const Plane& out, int64_t g, int64_t rows, bool leave_rest, v16 (&x)[kGroup]) {
   const __mmask16 lanes = (__mmask16)((1u << rows) - 1);
   const auto put = [&](void* to, auto v) { _mm512_mask_storeu_epi32(to, lanes, (__m512i)v); };
   const v16 zero = {}, magic = splat(12582912.0f);  // see `rounded`
@@ -74,7 +74,7 @@ static inline void quantize_lanes(const float* x, int64_t cols, const Activation
   for (int64_t g = 0; g < cols / kGroup; g++) {
     v16 column[kGroup];
     load_columns(x + g * kGroup, cols, rows, column);
-    for (int i = 0; i < out.digits; i++) quantize_columns(out.digit[i], g, rows, i + 1 < out.digits, column);
+    for (int i = 0; i < out.planes; i++) quantize_columns(out.plane[i], g, rows, i + 1 < out.planes, column);
   }
 }
 

@@ -77,15 +77,15 @@ class Decoder {
     run(step);
   }
 
-  // Returns the likeliest token of each wanted row.
+  // Returns the argmax of each wanted row.
   std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups,
                               const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
     DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
     step.logits = results(out, step, model_.head.outputs);
-    std::vector<int64_t> likeliest(wanted.size());
-    step.likeliest = likeliest.data();
+    std::vector<int64_t> argmax(wanted.size());
+    step.argmax = argmax.data();
     run(step);
-    return likeliest;
+    return argmax;
   }
 
   void logits(const ConstFloats& x, const Floats& out) {
@@ -162,8 +162,8 @@ int64_t last_position(const Rows& rows) {
   return rows.rows ? *std::max_element(rows.positions, rows.positions + rows.rows) : -1;
 }
 
-LinearMap linear_map(Address parts, int64_t num_parts, Address bias, int64_t cols, int64_t outputs, int digits) {
-  return {at<const Matrix>(parts), num_parts, at<const float>(bias), cols, outputs, (Activations)digits};
+LinearMap linear_map(Address parts, int64_t num_parts, Address bias, int64_t cols, int64_t outputs, int planes) {
+  return {at<const Matrix>(parts), num_parts, at<const float>(bias), cols, outputs, (Activations)planes};
 }
 
 NormWeight norm_weight(Address weight, float eps) {
@@ -187,7 +187,7 @@ void bind_decoder(nb::module_& m) {
   nb::class_<DecoderLayer>(m, "DecoderLayer");
   m.def("last_position", &last_position, "rows"_a, "The highest position of a step's rows; -1 when there are none.");
   m.def("linear_map", &linear_map, nb::kw_only(), "parts"_a, "num_parts"_a, "bias"_a, "cols"_a, "outputs"_a,
-        "digits"_a);
+        "planes"_a);
   m.def("norm_weight", &norm_weight, "weight"_a, "eps"_a);
   m.def("decoder_layer", &decoder_layer, nb::kw_only(), "attn_norm"_a, "q_norm"_a, "k_norm"_a, "post_attn_norm"_a,
         "mlp_norm"_a, "post_mlp_norm"_a, "qkv"_a, "o"_a, "gate_up"_a, "down"_a, "gate"_a, "rope"_a, "heads"_a,
@@ -203,7 +203,7 @@ void bind_decoder(nb::module_& m) {
       .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
            "wanted"_a.noconvert(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the likeliest token of each wanted row.")
+           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the argmax of each wanted row.")
       .def("logits", &Decoder::logits, "x"_a.noconvert(), "out"_a.noconvert())
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")

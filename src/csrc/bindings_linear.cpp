@@ -65,13 +65,13 @@ void bind_weights(nb::module_& m) {
   m.def(
       "linear",
       [](uintptr_t x, uintptr_t parts, uintptr_t bias, uintptr_t out, int64_t rows, int64_t cols, int64_t outputs,
-         int64_t num_parts, int threads, int digits, const std::string& isa) {
+         int64_t num_parts, int threads, int planes, const std::string& isa) {
         KV_PICK(linear_kernels, choose_isa(isa))
             .linear({at<float>(x), at<Matrix>(parts), at<float>(bias), at<float>(out), rows, cols, outputs, num_parts,
-                     threads, (Activations)digits});
+                     threads, (Activations)planes});
       },
       NoGil(), "x"_a, "parts"_a, "bias"_a, "out"_a, "rows"_a, "cols"_a, "outputs"_a, "num_parts"_a, "threads"_a,
-      "digits"_a, "isa"_a = "");
+      "planes"_a, "isa"_a = "");
 }
 
 void bind_ops(nb::module_& m) {
@@ -110,9 +110,9 @@ void bind_ops(nb::module_& m) {
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
   m.def(
-      "largest",
+      "argmax",
       [](uintptr_t x, uintptr_t out, int64_t rows, int64_t width, int threads, const std::string& isa) {
-        KV_PICK(ops_kernels, choose_isa(isa)).largest({at<float>(x), at<int64_t>(out), rows, width, threads});
+        KV_PICK(ops_kernels, choose_isa(isa)).argmax({at<float>(x), at<int64_t>(out), rows, width, threads});
       },
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
 }

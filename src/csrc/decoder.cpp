@@ -94,9 +94,9 @@ class Pass {
     norm(model_.norm, at_.normed);
     clock_.measure(Operator::head,
                    [&] { linear_.linear(linear_args(model_, model_.head, at_.normed, rows_, step_.logits)); });
-    if (!step_.likeliest) return;
-    clock_.measure(Operator::largest,
-                   [&] { ops_.largest({step_.logits, step_.likeliest, rows_, model_.head.outputs, model_.threads}); });
+    if (!step_.argmax) return;
+    clock_.measure(Operator::argmax,
+                   [&] { ops_.argmax({step_.logits, step_.argmax, rows_, model_.head.outputs, model_.threads}); });
   }
 
   void layer(int64_t number) {

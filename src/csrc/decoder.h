@@ -93,7 +93,7 @@ struct DecoderStep {
   int64_t num_wanted = 0;
   float* x_out = nullptr;        // [num_wanted, width]: what comes out of layer `last - 1`; or null
   float* logits = nullptr;       // [num_wanted, vocabulary], or null
-  int64_t* likeliest = nullptr;  // [num_wanted], where each row's largest logit is; or null
+  int64_t* argmax = nullptr;  // [num_wanted], where each row's largest logit is; or null
 };
 
 // Running memory of a decoder: one step at a time.

@@ -8,17 +8,17 @@ namespace kvloom {
 namespace KV_ISA {
 namespace {
 
-// How many digits of bytes the activations of a product have; 0: floats.
-int digits_of(const LinearArgs& args) {
+// How many activation planes a product reads; 0: floats.
+int planes_of(const LinearArgs& args) {
   return args.cols % kGroup ? 0 : (int)args.activations;
 }
 
 int64_t tile_rows(const LinearArgs& args) {
-  return digits_of(args) ? kTileRows8 : kTileRows;
+  return planes_of(args) ? kTileRows8 : kTileRows;
 }
 
 bool reads_floats(const LinearArgs& args) {
-  if (digits_of(args) == 0) return true;
+  if (planes_of(args) == 0) return true;
   for (int64_t i = 0; i < args.num_parts; i++)
     if (!is_quantized((Kind)args.parts[i].kind)) return true;
   return false;
@@ -64,9 +64,9 @@ class Blocks {
 
 Input rounded_input(const LinearArgs& a) {
   const Tiles tiles(a.rows, tile_rows(a));
-  const int digits = digits_of(a);
-  if (!digits) return {a.x, a.cols, tiles, {}};
-  const Activations8 x8 = activations_scratch(Scratch::activations, a.rows, a.cols, digits);
+  const int planes = planes_of(a);
+  if (!planes) return {a.x, a.cols, tiles, {}};
+  const Activations8 x8 = activations_scratch(Scratch::activations, a.rows, a.cols, planes);
   parallel_for(tiles.count, a.threads, [&](int64_t i) {
     const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
     quantize_tile(a.x + row * a.cols, a.cols, x8.tile(row, a.cols), rows);
@@ -128,11 +128,11 @@ class GatedWorker {
   // A panel of outputs here is a group of columns there.
   void deliver(int64_t panel) const {
     const int64_t cols = a_.down.cols, first = panel * kPanel;
-    for (int64_t i = gate_.tile; out_.digits && i < gate_.end; i++) {
+    for (int64_t i = gate_.tile; out_.planes && i < gate_.end; i++) {
       const int64_t row = in_.tiles.first(i), rows = in_.tiles.first(i + 1) - row;
       quantize_tile(y_ + (row - row_) * kPanel, kPanel, out_.tile(row, cols).after(first, rows), rows);
     }
-    if (out_.digits && !reads_floats(a_.down)) return;
+    if (out_.planes && !reads_floats(a_.down)) return;
     const size_t bytes = (size_t)least(kPanel, cols - first) * sizeof(float);
     for (int64_t r = 0; r < rows_; r++) std::memcpy(a_.between + (row_ + r) * cols + first, y_ + r * kPanel, bytes);
   }
@@ -151,9 +151,9 @@ void mlp(const MlpArgs& args) {
   LinearArgs down = args.down;
   down.x = args.between;
   const Input input = rounded_input(up);
-  const bool bytes = digits_of(down) && tile_rows(up) == tile_rows(down);
+  const bool bytes = planes_of(down) && tile_rows(up) == tile_rows(down);
   const Activations8 gated =
-      bytes ? activations_scratch(Scratch::gated, down.rows, down.cols, digits_of(down)) : Activations8{};
+      bytes ? activations_scratch(Scratch::gated, down.rows, down.cols, planes_of(down)) : Activations8{};
   const Blocks blocks(up, 1, input.tiles);
   parallel_for(blocks.count(), up.threads, [&](int64_t i) {
     const Block gate = blocks.at(i);

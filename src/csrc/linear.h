@@ -7,9 +7,9 @@
 // With int8 activations, x is rounded as activations.h says, to codes q with a scale s per 32 columns. y[r][o] starts
 // as above and takes the weights' groups one after another: first, by fused multiply-add, the exact integer sum of
 // q * code times s * d rounded to float, then, by fused multiply-add too and if the kind has minima, s * (the sum of
-// q over the group) rounded to float times m. int16 activations are a second digit beside that: what the first left
+// q over the group) rounded to float times m. int16 activations are a second plane beside that: what the first left
 // over, x - s * q by fused multiply-add, is rounded in the same way, and every group adds its terms after those of the
-// first digit. Parts of plain floats, and matrices whose columns are no multiple of
+// first plane. Parts of plain floats, and matrices whose columns are no multiple of
 // 32, are multiplied with float activations all the same.
 //
 // Nothing else enters: not the number of rows, the threads, the tiling or the instruction set, so that a row's bits
@@ -23,7 +23,7 @@
 
 namespace kvloom {
 
-enum class Activations : int { float32, int8, int16 };  // the value: digits of 8 bits
+enum class Activations : int { float32, int8, int16 };  // the value: planes of bytes
 
 struct LinearArgs {
   const float* x;       // [rows, cols]

@@ -85,9 +85,9 @@ struct alignas(64) Sums {
   }
 };
 
-// y += one group of columns of one digit. word(run, i, j) is the i-th word in a run, of outputs 16 j to 16 j + 15.
+// y += one group of columns of one plane. word(run, i, j) is the i-th word in a run, of outputs 16 j to 16 j + 15.
 template <class F, int R, class Word, class Scale>
-static inline void add_group(const Word& word, const Scale& scales, const Digit& x, int64_t g, Sums& y) {
+static inline void add_group(const Word& word, const Scale& scales, const Plane& x, int64_t g, Sums& y) {
   const int8_t* codes = x.codes + g * F::cols * R;
   const float *scale = x.scale + g * F::cols / kGroup * R, *total = x.total + g * F::cols / kGroup * R;
   const int32_t* less = (F::offset == 8 ? x.less8 : x.less128) + g * (F::cols / 16) * R;
@@ -144,7 +144,7 @@ template <Kind K, int R>
       load_scales<K>(head, group, s.d, s.m);
       return s;
     };
-    for (int i = 0; i < x.digits; i++) add_group<FormatOf<K>, R>(word, scales, x.digit[i], g, y);
+    for (int i = 0; i < x.planes; i++) add_group<FormatOf<K>, R>(word, scales, x.plane[i], g, y);
   });
 }
 
@@ -211,7 +211,7 @@ template <class F, int R>
       for (int j = 0; j < 2; j++) s.d.v[j] = load(w.d[g] + 16 * j), s.m.v[j] = load(w.m[g] + 16 * j);
       return s;
     };
-    for (int i = 0; i < x.digits; i++) add_group<F, R>(word, scales, x.digit[i], g, y);
+    for (int i = 0; i < x.planes; i++) add_group<F, R>(word, scales, x.plane[i], g, y);
   }
 }
 

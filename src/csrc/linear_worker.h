@@ -28,9 +28,9 @@ struct Input {
   const float* x;
   int64_t cols;
   Tiles tiles;
-  Activations8 x8;  // no digits: floats only
+  Activations8 x8;  // no planes: floats only
 
-  bool in_bytes(const Matrix& part) const { return x8.digits > 0 && is_quantized((Kind)part.kind); }
+  bool in_bytes(const Matrix& part) const { return x8.planes > 0 && is_quantized((Kind)part.kind); }
 };
 
 // A block of work: tiles [tile, end) of rows times panels [first, last) of one part.

@@ -6,9 +6,9 @@
 
 namespace kvloom {
 
-enum class Operator : int { embed, norm, linear, heads, write, attend, head, largest, count };
+enum class Operator : int { embed, norm, linear, heads, write, attend, head, argmax, count };
 constexpr const char* kOperatorNames[(int)Operator::count] = {"embed", "norm",   "linear", "heads",
-                                                              "write", "attend", "head",   "largest"};
+                                                              "write", "attend", "head",   "argmax"};
 
 class OperatorClock {
  public:

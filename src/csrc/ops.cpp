@@ -126,7 +126,7 @@ inline int64_t first_largest(const float* x, int64_t n) {
   return best;
 }
 
-void largest(const LargestArgs& a) {
+void argmax(const ArgmaxArgs& a) {
   for_rows(a.rows, a.width, a.threads, [&](int64_t r) { a.out[r] = first_largest(a.x + r * a.width, a.width); });
 }
 
@@ -140,7 +140,7 @@ void gelu_tanh_mul(const GateArgs& args) {
 
 }  // namespace
 
-const OpsKernels ops_kernels = {rms_norm, rope, split_heads, silu_mul, gelu_tanh_mul, largest};
+const OpsKernels ops_kernels = {rms_norm, rope, split_heads, silu_mul, gelu_tanh_mul, argmax};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

@@ -52,7 +52,7 @@ struct GateArgs {
 };
 
 // out [rows]: where the largest of x [rows, width] is, the first one of several; a NaN counts as larger than all.
-struct LargestArgs {
+struct ArgmaxArgs {
   const float* x;
   int64_t* out;
   int64_t rows, width;
@@ -65,7 +65,7 @@ struct OpsKernels {
   void (*split_heads)(const SplitHeadsArgs&);
   void (*silu_mul)(const GateArgs&);
   void (*gelu_tanh_mul)(const GateArgs&);
-  void (*largest)(const LargestArgs&);
+  void (*argmax)(const ArgmaxArgs&);
 };
 KV_DECLARE_VARIANTS(OpsKernels, ops_kernels)
 

@@ -104,20 +104,20 @@ class CacheConfig:
 class SchedulerConfig:
     """How much runs at once.
 
-    step_tokens: rows computed per step at most. max_seqs: sequences that run at once at most. stretch: how many times
-    longer than a step without prompts a step may take while answers stream; larger serves new prompts sooner and makes
-    the streams less smooth.
+    step_tokens: rows computed per step at most. max_seqs: sequences that run at once at most. max_decode_slowdown: how
+    many times as long as a step without prompts a step may take while answers stream; larger serves new prompts sooner
+    and makes the streams less smooth.
     """
 
     step_tokens: int = 512
     max_seqs: int = 64
-    stretch: float = 2.0
+    max_decode_slowdown: float = 2.0
 
     def __post_init__(self) -> None:
         if self.step_tokens < 1 or self.max_seqs < 1:
             raise ConfigError("step_tokens and max_seqs must be at least 1")
-        if not self.stretch >= 1:
-            raise ConfigError(f"stretch must be at least 1, got {self.stretch}")
+        if not self.max_decode_slowdown >= 1:
+            raise ConfigError(f"max_decode_slowdown must be at least 1, got {self.max_decode_slowdown}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ import pytest
 from kvloom.cli import backend
 from kvloom.config import EngineConfig
 from kvloom.errors import ModelNotFound
-from kvloom.model.manifest import Manifest, TensorEntry, TextRules, WeightFile
-from kvloom.model.progress import Progress
+from kvloom.model.files.manifest import Manifest, TensorEntry, TextRules, WeightFile
+from kvloom.model.files.progress import Progress
 from kvloom.model.spec import ModelSpec, RopeSpec
 from tests.server.mock_engine import MockEngine
 

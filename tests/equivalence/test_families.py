@@ -15,8 +15,8 @@ from tokenizers.decoders import ByteLevel
 
 from bench.full_cache import full_logits
 from kvloom.model.base import Model
-from kvloom.model.convert import Origin, convert
-from kvloom.model.loading import load_model
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.files.loading import load_model
 
 TOLERANCE = 1e-4
 VOCAB = 96

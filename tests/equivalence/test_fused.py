@@ -27,11 +27,11 @@ from kvloom.errors import InternalError
 from kvloom.kernels import isas
 from kvloom.model import ops
 from kvloom.model.base import Indices
-from kvloom.model.convert import Origin, convert
+from kvloom.model.files.convert import Origin, convert
 from kvloom.model.decoder import Decoder
 from kvloom.model.fused import FusedDecoder, fuse
 from kvloom.model.layers import Block, GatedMlp, PreNormBlock, Projection
-from kvloom.model.loading import load_model
+from kvloom.model.files.loading import load_model
 from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -110,7 +110,7 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         assert np.array_equal(hidden, expected[rows])
         scores = runner.scores(tokens(), cache.plan(0, LENGTH), attend, rows)
         assert np.array_equal(scores.logits_RV, model.logits(expected[rows]))
-        assert scores.likeliest_R == scores.logits_RV.argmax(axis=1).tolist()
+        assert scores.argmax_R == scores.logits_RV.argmax(axis=1).tolist()
         assert np.array_equal(cache.memory, expected_memory)
 
 
@@ -200,8 +200,8 @@ def test_seconds_are_counted_per_operator(small_model: Decoder) -> None:
     before = small_model.fused.kernel.seconds()
     small_model.logits(run(small_model, [LENGTH])[0])
     after = small_model.fused.kernel.seconds()
-    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "head", "largest"}
-    assert {name for name in after if after[name] > before[name]} == set(after) - {"largest"}  # nobody wanted that
+    assert set(after) == {"embed", "norm", "linear", "heads", "write", "attend", "head", "argmax"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"argmax"}  # nobody wanted that
 
 
 class Odd(PreNormBlock):

@@ -11,8 +11,8 @@ import torch
 import transformers
 
 from bench.full_cache import full_logits
-from kvloom.model.convert import Origin, convert
-from kvloom.model.loading import load_model
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.files.loading import load_model
 from tiny_gguf import write_gguf
 
 TOLERANCE = 1e-4

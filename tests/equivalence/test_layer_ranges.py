@@ -278,18 +278,18 @@ def test_drafts_that_leave_early(model: Decoder, exit_layer: int) -> None:
     cache = FullCache(model.kv_map, LENGTH)
     attend, first, rest = CpuAttend(cache.memory, threads=2), range(exit_layer), range(exit_layer, len(model.blocks))
 
-    def likeliest(x: Floats) -> list[int]:
+    def argmaxes(x: Floats) -> list[int]:
         return model.logits(x).argmax(axis=1).tolist()
 
     done = prompt.tolist()
     x = model.forward(prompt, cache.plan(0, len(prompt)), attend, np.array([len(prompt) - 1]))
-    done += likeliest(x)
+    done += argmaxes(x)
     while len(done) < len(prompt) + count:
         at, draft, left = len(done) - 1, [done[-1]], []
         for n in range(ahead):
             left.append(model.run(model.embed(np.array(draft[-1:])), cache.plan(at + n, at + n + 1), attend, first))
-            draft += likeliest(left[-1])
-        checked = likeliest(model.run(np.concatenate(left), cache.plan(at, at + ahead), attend, rest))
+            draft += argmaxes(left[-1])
+        checked = argmaxes(model.run(np.concatenate(left), cache.plan(at, at + ahead), attend, rest))
         agree = next((n for n in range(ahead - 1) if checked[n] != draft[n + 1]), ahead - 1)
         done += checked[: agree + 1]
     assert done[: len(prompt) + count] == greedy(model, prompt, count)
@@ -302,7 +302,7 @@ def greedy(model: Decoder, prompt: Indices, count: int) -> list[int]:
         rows = np.array(done[start:])
         scores = model.scores(rows, cache.plan(start, len(done)), attend, np.array([len(rows) - 1]))
         start = len(done)
-        done += scores.likeliest_R
+        done += scores.argmax_R
     return done
 
 
@@ -316,7 +316,7 @@ def test_seconds_are_counted_in_ranges_too(small_model: Decoder) -> None:
     x = small_model.run(x, cache.plan(0, LENGTH), CpuAttend(cache.memory, threads=1), range(1, 2))
     small_model.logits(x)
     after = small_model.operator_seconds()
-    assert {name for name in after if after[name] > before[name]} == set(after) - {"largest"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"argmax"}
 
 
 @pytest.mark.parametrize("layers", [range(4), range(-1, 2), range(2, 1), range(0, 3, 2)], ids=str)

@@ -49,7 +49,7 @@ def test_close_to_the_reference(
     theirs = reference_ops.linear(x_RC, weight, bias_O, 1, activations)
     largest_OC = ops.dequantized(weight).abs().unflatten(1, (-1, 16)).amax(-1).repeat_interleave(16, dim=1)
     size_RO = x_RC.abs() @ largest_OC.T + bias_O.abs()
-    # The second digit is of what the first left, which the reference rounds once more.
+    # The second plane is of what the first left, which the reference rounds once more.
     tolerance = {"int8": 1e-5, "int16": 1e-4}[activations]
     assert bool(((ours - theirs).abs() <= tolerance * size_RO).all())
 
@@ -82,7 +82,7 @@ def fused(a: float, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("activations", ROUNDED)
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_order_of_arithmetic_is_the_documented_one(isa: str, activations: Precision) -> None:
-    """On Q4_1, which has everything: per group first the product of codes, then the minimum; digit after digit."""
+    """On Q4_1, which has everything: per group first the product of codes, then the minimum; plane after plane."""
     cols, outputs = 96, 5
     raw, x_C, bias_O = random_raw("Q4_1", outputs, cols, 3), random_x(1, cols)[0], torch.randn(outputs)
     blocks = raw.reshape(outputs, cols // 32, 20)
@@ -154,7 +154,7 @@ def test_zeros_and_the_smallest_numbers_give_zeros(isa: str, rows: int) -> None:
         assert torch.equal(y_RO, torch.zeros(rows, 33))
 
 
-def test_two_digits_are_much_closer_than_one() -> None:
+def test_two_planes_are_much_closer_than_one() -> None:
     weight, x_RC = pack("Q8_0", 64, 512), torch.randn(8, 512)
     exact = ops.linear(x_RC, weight, None, 1)
     errors = [float((ops.linear(x_RC, weight, None, 1, each) - exact).norm() / exact.norm()) for each in ROUNDED]

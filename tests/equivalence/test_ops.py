@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import in_torch as ops
 from kvloom.kernels import isas
 from kvloom.model import reference_ops
-from kvloom.model.ops import largest
+from kvloom.model.ops import argmax
 
 ISAS = isas()
 WIDTHS = (1, 15, 16, 64, 100, 576)
@@ -156,11 +156,11 @@ def test_positions_outside_of_the_tables_are_caught(bad: int) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_largest_is_the_first_of_the_largest_as_numpy_finds_it(isa: str, data: st.DataObject) -> None:
+def test_argmax_is_the_first_of_the_largest_as_numpy_finds_it(isa: str, data: st.DataObject) -> None:
     """Few different values, so that ties are common; infinities and NaN in places."""
     width = data.draw(st.sampled_from([1, 15, 16, 1023, 1024, 1040, 3072, 4099]))
     seed = data.draw(st.integers(0, 1000))
     x_RV = np.random.default_rng(seed).integers(-3, 4, (5, width)).astype(np.float32)
     for value in data.draw(st.lists(st.sampled_from([math.inf, -math.inf, math.nan, 9.0, -0.0]), max_size=4)):
         x_RV[data.draw(st.integers(0, 4)), data.draw(st.integers(0, width - 1))] = value
-    assert largest(x_RV, 2, isa=isa).tolist() == x_RV.argmax(axis=1).tolist()
+    assert argmax(x_RV, 2, isa=isa).tolist() == x_RV.argmax(axis=1).tolist()

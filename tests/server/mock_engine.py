@@ -21,7 +21,7 @@ from kvloom.engine.outputs import (
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats, EngineStats
 from kvloom.errors import InternalError, KvloomError, ModelError, ParamsError, PromptTooLong, RequestError
-from kvloom.model.messages import normal_messages, template_variables
+from kvloom.model.text.messages import normal_messages, template_variables
 
 BOS = 0
 

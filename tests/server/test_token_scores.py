@@ -15,8 +15,8 @@ import tiny
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
-from kvloom.model.manifest import TextRules
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.tokenizer import Tokenizer
 from kvloom.server.app import create_app
 
 EMOJI = ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"]
@@ -59,7 +59,7 @@ def say(monkeypatch: pytest.MonkeyPatch):
     def script(*pieces: str) -> None:
         counts: dict[int, int] = {}
 
-        def draw(sampler, logits, likeliest=None) -> int:
+        def draw(sampler, logits, argmax=None) -> int:
             at = counts[id(sampler)] = counts.get(id(sampler), -1) + 1
             return VOCAB[pieces[at % len(pieces)]]
 

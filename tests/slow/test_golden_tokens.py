@@ -6,7 +6,7 @@ import pytest
 
 from bench.drive import ModelEngines, load
 from golden_tokens import MODELS, greedy_tokens, stored
-from kvloom.model.store import pull
+from kvloom.model.files.store import pull
 
 
 @pytest.mark.real

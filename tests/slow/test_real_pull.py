@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kvloom.model import store
-from kvloom.model.loading import load_model
-from kvloom.model.tokenizer import load_tokenizer
+from kvloom.model.files import store
+from kvloom.model.files.loading import load_model
+from kvloom.model.text.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.real
 

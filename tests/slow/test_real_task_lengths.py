@@ -6,7 +6,7 @@ import pytest
 
 from kvloom.eval.task import Task
 from kvloom.eval.tasks import make_tasks
-from kvloom.model.tokenizer import Tokenizer, load_tokenizer
+from kvloom.model.text.tokenizer import Tokenizer, load_tokenizer
 from offline_tasks import names, write_files
 from real_models import manifest_of
 

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 import tiny
 from kvloom.engine.params import SamplingParams
-from kvloom.model.manifest import TextRules
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.tokenizer import Tokenizer
 
 PIECES = ["▁user", "▁hello", "▁", "us", "er", "h", "e", "l", "o", "u", "s", "r", "é", "!"]
 

@@ -16,8 +16,8 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.llm import LLM
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError, ModelFileError
-from kvloom.model import store
-from kvloom.model.generation_config import gguf_recommended, hf_recommended
+from kvloom.model.files import store
+from kvloom.model.files.generation_config import gguf_recommended, hf_recommended
 from tiny_gguf import write_gguf
 
 

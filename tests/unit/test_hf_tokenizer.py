@@ -9,7 +9,7 @@ import pytest
 from tokenizers import AddedToken
 
 from hf_directory import backend, ours, theirs, write
-from kvloom.model.tokenizer import load_backend
+from kvloom.model.text.tokenizer import load_backend
 
 LONG = "the cat sat on the mat, and the dog beside it"
 

@@ -29,6 +29,9 @@ ORDER = (
 )
 """Each may import itself and those before it."""
 
+INSIDE = {"model": ("", "text", "files")}
+"""Rooms inside a room, in the same order; "" is what lies in it directly."""
+
 ONLY = {"policy": {"errors", "segment", "codec", "policy"}}
 """Rooms that may import even less."""
 
@@ -47,6 +50,24 @@ def edges(root: Path) -> Iterator[tuple[str, str, str]]:
                 yield str(path.relative_to(root)), parts[0], ".".join(module.split(".")[1:2])
 
 
+def inner_back_edges(root: Path) -> list[str]:
+    """Imports between the rooms inside one room that point the wrong way."""
+    wrong = []
+    for room, order in INSIDE.items():
+        for path in sorted((root / room).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            own = parts[1] if len(parts) > 2 else ""
+            for module in _imported(ast.parse(path.read_text(encoding="utf-8")), ("kvloom", *parts)):
+                target = next((inner for inner in order if inner and _inside(module, f"kvloom.{room}.{inner}")), "")
+                if order.index(target) > order.index(own):
+                    wrong.append(f"{path.relative_to(root)}: {own or room} must not import {target}")
+    return wrong
+
+
+def _inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
 def _imported(tree: ast.AST, here: tuple[str, ...]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -54,7 +75,7 @@ def _imported(tree: ast.AST, here: tuple[str, ...]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(here[: len(here) - node.level]) if node.level else ""
             module = ".".join(filter(None, (base, node.module)))
-            yield from (f"{module}.{alias.name}" if module == "kvloom" else module for alias in node.names)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def back_edges(root: Path) -> list[str]:
@@ -72,6 +93,7 @@ def back_edges(root: Path) -> list[str]:
 
 def test_imports_point_one_way() -> None:
     assert back_edges(SOURCE) == []
+    assert inner_back_edges(SOURCE) == []
 
 
 def test_the_walk_sees_the_package() -> None:
@@ -99,10 +121,28 @@ def test_a_back_edge_is_found(tmp_path: Path, file: str, code: str, fault: str) 
     assert back_edges(tmp_path) == [f"{file}: {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("file", "code", "fault"),
+    [
+        ("model/rope.py", "from kvloom.model.files.manifest import Manifest", "model must not import files"),
+        ("model/rope.py", "from kvloom.model.text import chat", "model must not import text"),
+        ("model/text/chat.py", "from kvloom.model import files", "text must not import files"),
+        ("model/text/chat.py", "def late():\n    from ..files import store", "text must not import files"),
+    ],
+)
+def test_a_back_edge_inside_a_room_is_found(tmp_path: Path, file: str, code: str, fault: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    assert inner_back_edges(tmp_path) == [f"{file}: {fault}"]
+
+
 def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "a.py").write_text(
         "import os\nfrom kvloom import _kernels\nfrom kvloom.memory import arena\n"
     )
     (tmp_path / "__init__.py").write_text("from kvloom.cli import main\n")
-    assert back_edges(tmp_path) == []
+    (tmp_path / "model" / "files").mkdir(parents=True)
+    (tmp_path / "model" / "files" / "a.py").write_text("from kvloom.model import rope\nfrom kvloom.model.text import chat\n")
+    assert back_edges(tmp_path) == inner_back_edges(tmp_path) == []

@@ -18,15 +18,15 @@ import pytest
 import safetensors
 
 from kvloom.errors import ModelError, ModelFileError, UnsupportedModel
-from kvloom.model import store
-from kvloom.model.convert import Origin, convert
-from kvloom.model.files import failures_name
-from kvloom.model.gguf_file import read_gguf
-from kvloom.model.gguf_tokenizer import gguf_tokenizer_json
-from kvloom.model.loading import load_model
-from kvloom.model.manifest import MANIFEST_FILE, read_manifest
-from kvloom.model.safetensors_file import read_safetensors
-from kvloom.model.tokenizer import load_tokenizer
+from kvloom.model.files import store
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.reading import failures_name
+from kvloom.model.files.gguf_file import read_gguf
+from kvloom.model.files.gguf_tokenizer import gguf_tokenizer_json
+from kvloom.model.files.loading import load_model
+from kvloom.model.files.manifest import MANIFEST_FILE, read_manifest
+from kvloom.model.files.safetensors_file import read_safetensors
+from kvloom.model.text.tokenizer import load_tokenizer
 from tiny_gguf import tiny_llama, write_gguf
 
 # ---- GGUF, byte by byte
@@ -163,7 +163,7 @@ def test_rope_divisors_that_are_zero(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_vocabulary_of_wrong_types(key: str, value: Any, reason: str) -> None:
-    from kvloom.model.text_settings import check_gguf_text
+    from kvloom.model.files.text_settings import check_gguf_text
 
     good = {"tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.model": "gpt2"}
     check_gguf_text(good, "x.gguf")

@@ -10,7 +10,7 @@ import pytest
 
 from hf_directory import backend, ours, theirs, write
 from kvloom.errors import RequestError
-from kvloom.model.messages import normal_messages, template_variables
+from kvloom.model.text.messages import normal_messages, template_variables
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": [2, "é"]}'}}
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"

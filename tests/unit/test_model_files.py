@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvloom.errors import ModelError, ModelFileError, UnsupportedModel
-from kvloom.model.convert import Origin, convert
-from kvloom.model.gguf_file import read_gguf
-from kvloom.model.kinds import KINDS
-from kvloom.model.loading import load_model
-from kvloom.model.safetensors_file import read_safetensors
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.files.gguf_file import read_gguf
+from kvloom.model.files.kinds import KINDS
+from kvloom.model.files.loading import load_model
+from kvloom.model.files.safetensors_file import read_safetensors
 from tiny_gguf import add_settings, tiny_llama, write_gguf
 
 
@@ -220,7 +220,7 @@ class TestSafetensors:
             try_convert(hf, tmp_path)
 
     def test_broken_tokenizer_is_told_when_it_is_read(self, hf: Path, tmp_path: Path) -> None:
-        from kvloom.model.tokenizer import load_tokenizer
+        from kvloom.model.text.tokenizer import load_tokenizer
 
         (hf / "tokenizer.json").write_text("{}")
         (tmp_path / "out").mkdir()

@@ -13,11 +13,11 @@ import torch
 
 from bench.full_cache import full_logits
 from kvloom.errors import ModelFileError
-from kvloom.model import store
-from kvloom.model.convert import Origin, convert
-from kvloom.model.gguf_split import read_gguf_parts
-from kvloom.model.loading import load_model
-from kvloom.model.split_names import SplitName
+from kvloom.model.files import store
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.files.gguf_split import read_gguf_parts
+from kvloom.model.files.loading import load_model
+from kvloom.model.files.split_names import SplitName
 from tiny_gguf import tiny_llama, write_gguf, write_parts
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]

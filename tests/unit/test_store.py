@@ -22,10 +22,10 @@ import pytest
 import transformers
 
 from kvloom.errors import ModelFileError, ModelNotFound, PullError, UnsupportedModel
-from kvloom.model import catalog, disk, pull_pip, store
-from kvloom.model.catalog import NamedModel, Wheel
-from kvloom.model.loading import load_model
-from kvloom.model.manifest import MANIFEST_VERSION, read_manifest
+from kvloom.model.files import catalog, disk, pull_pip, store
+from kvloom.model.files.catalog import NamedModel, Wheel
+from kvloom.model.files.loading import load_model
+from kvloom.model.files.manifest import MANIFEST_VERSION, read_manifest
 from tiny_gguf import write_gguf, write_parts
 
 NAME = "tiny-in-two-wheels"
@@ -460,6 +460,6 @@ class TestHub:
 
 
 def test_importing_the_store_stays_light() -> None:
-    code = "import sys, kvloom.model.store; print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
+    code = "import sys, kvloom.model.files.store; print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,9 +17,9 @@ import pytest
 
 from hostile_templates import hostile_templates
 from kvloom.errors import ModelFileError, RequestError
-from kvloom.model.chat import render_chat
+from kvloom.model.text.chat import render_chat
 from kvloom.model.heap import give_back_free_memory
-from kvloom.model.template_process import TemplateProcess
+from kvloom.model.text.template_process import TemplateProcess
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 MESSAGES = json.dumps(TURNS)
@@ -212,7 +212,7 @@ def test_what_is_not_json_is_refused_by_name() -> None:
 
 PARENT = """
 import os, sys, threading, time
-from kvloom.model.template_process import TemplateProcess
+from kvloom.model.text.template_process import TemplateProcess
 process = TemplateProcess(render_seconds=float(sys.argv[2]))
 process.render("{{ messages }}", "[]", "{}")
 print(process.worker_pid, flush=True)
@@ -243,7 +243,7 @@ def test_the_worker_ends_with_its_process(state: str, end: str) -> None:
 def test_a_fork_has_a_worker_of_its_own() -> None:
     code = """
 import os
-from kvloom.model.chat import render_chat
+from kvloom.model.text.chat import render_chat
 say = lambda: render_chat("{{ messages | length }}", [{"role": "user", "content": "x"}], {})
 assert say() == "1"
 child = os.fork()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 
 from kvloom.errors import PromptTooLong
-from kvloom.model import text_bound
-from kvloom.model.text_bound import TextBound
+from kvloom.model.text import text_bound
+from kvloom.model.text.text_bound import TextBound
 from trained_tokenizer import TEXT, trained_backend, trained_tokenizer
 
 BACKEND, TOKENIZER = trained_backend(), trained_tokenizer()

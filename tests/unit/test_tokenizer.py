@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
-from kvloom.model.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.files.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
+from kvloom.model.text.tokenizer import Tokenizer
 from sentencepiece_oracle import oracle
 from varied_texts import TEXTS
 
@@ -142,6 +142,11 @@ def test_token_text() -> None:
 def test_lone_surrogates_are_refused() -> None:
     with pytest.raises(RequestError, match=r"lone surrogate .* at character 3"):
         BYTE_LEVEL.encode("abc\ud83d")
+
+
+def test_a_lone_surrogate_is_found_however_far_back() -> None:
+    with pytest.raises(RequestError, match=r"lone surrogate .* at character 1100003"):
+        BYTE_LEVEL.encode("ab" * 550_000 + "abc\ud83d")
 
 
 def test_varied_texts_come_back() -> None:

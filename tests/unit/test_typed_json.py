@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kvloom.model.typed_json import typed
+from kvloom.model.files.typed_json import typed
 
 
 @dataclass(frozen=True)

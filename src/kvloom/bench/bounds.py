@@ -14,7 +14,7 @@ from kvloom.bench.workloads import MultiTurn, SharedPrefix, Single, Together, Wo
 from kvloom.config import CacheConfig
 from kvloom.engine.layout import KvLayout
 from kvloom.model.decoder import kv_map_of
-from kvloom.model.manifest import Manifest
+from kvloom.model.files.manifest import Manifest
 from kvloom.model.spec import ModelSpec
 
 

@@ -9,8 +9,8 @@ from kvloom.config import EngineConfig
 if TYPE_CHECKING:
     from kvloom.engine.build import Loaded
     from kvloom.eval.subject import Subject
-    from kvloom.model.manifest import Manifest
-    from kvloom.model.progress import Progress
+    from kvloom.model.files.manifest import Manifest
+    from kvloom.model.files.progress import Progress
     from kvloom.server.engine_protocol import ServedEngine
 
     class Engine(ServedEngine, Protocol):
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 def pull(name: str, progress: Progress) -> Manifest:
     """Fetch a model, or register a path. Raises ModelError."""
-    from kvloom.model import store
+    from kvloom.model.files import store
 
     return store.pull(name, progress)
 
 
 def resolve(name: str) -> Manifest:
     """Find a model that is here. Raises ModelError."""
-    from kvloom.model import store
+    from kvloom.model.files import store
 
     return store.resolve(name)
 

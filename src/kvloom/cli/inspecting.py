@@ -14,7 +14,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.model.decoder import kv_map_of
 
 if TYPE_CHECKING:
-    from kvloom.model.manifest import Manifest
+    from kvloom.model.files.manifest import Manifest
 
 Facts = dict[str, Any]
 

@@ -15,7 +15,7 @@ from kvloom.server.keys import Keyring
 from kvloom.server.run import bind, leave_within, serve, url_of
 
 if TYPE_CHECKING:
-    from kvloom.model.manifest import Manifest
+    from kvloom.model.files.manifest import Manifest
 
 _GRACE_S = 2.0
 """After the drain: for the step that the engine is in, and for leaving."""

@@ -31,7 +31,7 @@ HELP = {
     "seed": "Seed of the requests that bring none",
     "step_tokens": "Tokens computed per step at most",
     "max_seqs": "Sequences that run at once at most",
-    "stretch": "How many times longer a step may take for new prompts while answers stream",
+    "max_decode_slowdown": "How many times as long a step may take for new prompts while answers stream",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 takes a free one",
     "max_connections": "Connections at once",

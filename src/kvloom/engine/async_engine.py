@@ -2,7 +2,7 @@
 
 event loop                                   engine thread
 stream() -- command queue ---------------->  submit / abort / reset
-         <-- call_soon_threadsafe ---------  RequestUpdates, all of a step at once (mail.py)
+         <-- call_soon_threadsafe ---------  RequestUpdates, all of a step at once (update_batcher.py)
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
-from kvloom.engine.mail import Inbox, Postbag, tell
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
+from kvloom.engine.update_batcher import UpdateBatcher
+from kvloom.engine.update_queue import UpdateQueue, tell
 from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
-from kvloom.model.chat import start_rendering
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.text.chat import start_rendering
+from kvloom.model.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ class AsyncEngine:
         self.max_model_len = engine.max_len
         self.sampling_defaults = defaults
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._inboxes: dict[str, Inbox] = {}
+        self._queues: dict[str, UpdateQueue] = {}
         self._texts = Workers("kvloom-text", count=1)
-        self._post = Postbag(self.engine.clock)
+        self._batcher = UpdateBatcher(self.engine.clock)
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
@@ -90,23 +91,23 @@ class AsyncEngine:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
         ids = await self._encode(prompt) if isinstance(prompt, str) else list(prompt)
-        name, inbox = request_id or f"req-{uuid.uuid4().hex}", Inbox()
+        name, updates = request_id or f"req-{uuid.uuid4().hex}", UpdateQueue()
 
         def submit() -> None:
             self.engine.submit(name, ids, params, text, client=client, cache=cache)
 
-        self._command(lambda: self._submit(name, submit, inbox))
+        self._command(lambda: self._submit(name, submit, updates))
         finished = False
         try:
             while not finished:
-                mail = await inbox.get()
-                finished = isinstance(mail, KvloomError) or mail.finished
-                if isinstance(mail, KvloomError):
-                    raise mail
-                yield mail
+                update = await updates.get()
+                finished = isinstance(update, KvloomError) or update.finished
+                if isinstance(update, KvloomError):
+                    raise update
+                yield update
         finally:
             if not finished and self.alive:
-                self._command(lambda: self._abort(name, inbox))
+                self._command(lambda: self._abort(name, updates))
 
     async def _encode(self, text: str) -> list[int]:
         return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=self.max_model_len))
@@ -179,12 +180,12 @@ class AsyncEngine:
             self._obey(wait=not busy, seconds=_OBEY_S if busy else math.inf)
             if self.engine.runnable and not self._closing.is_set():
                 self._step()
-            self._post.send(hurry=not self.engine.runnable)
+            self._batcher.send(urgent=not self.engine.runnable)
             self._stats = self.engine.stats()
         self._obey(wait=False, seconds=math.inf)  # what came in meanwhile is told that it is too late
-        for name in list(self._inboxes):
+        for name in list(self._queues):
             self._fail(name, _CLOSED)
-        self._post.send(hurry=True)
+        self._batcher.send(urgent=True)
 
     def _obey(self, wait: bool, seconds: float) -> None:
         """Carry out the commands there are, within ``seconds``; when idle, sleep until one comes.
@@ -218,28 +219,28 @@ class AsyncEngine:
             self._deliver(update)
 
     def _deliver(self, update: RequestUpdate) -> None:
-        inbox = self._inboxes.get(update.request_id)
-        if inbox is not None:
-            self._post.add(inbox, update)
+        updates = self._queues.get(update.request_id)
+        if updates is not None:
+            self._batcher.add(updates, update)
         if update.finished:
-            self._inboxes.pop(update.request_id, None)
+            self._queues.pop(update.request_id, None)
 
-    def _submit(self, name: str, submit: Callable[[], None], inbox: Inbox) -> None:
+    def _submit(self, name: str, submit: Callable[[], None], updates: UpdateQueue) -> None:
         try:
             if self._closing.is_set():
                 raise InternalError(_CLOSED)
             submit()
         except KvloomError as error:
-            self._post.add(inbox, error)
+            self._batcher.add(updates, error)
         except Exception:
             logger.exception("a request could not be submitted")
-            self._post.add(inbox, InternalError("internal error"))
+            self._batcher.add(updates, InternalError("internal error"))
         else:
-            self._inboxes[name] = inbox
+            self._queues[name] = updates
 
-    def _abort(self, name: str, inbox: Inbox | None) -> None:
-        """``inbox``: abort only if the request is still the one that this inbox belongs to."""
-        if inbox is not None and self._inboxes.get(name) is not inbox:
+    def _abort(self, name: str, updates: UpdateQueue | None) -> None:
+        """``updates``: abort only if the request is still the one that this queue belongs to."""
+        if updates is not None and self._queues.get(name) is not updates:
             return
         update = self.engine.abort(name)
         if update is not None:
@@ -250,9 +251,9 @@ class AsyncEngine:
             self.engine.abort(name)
         except Exception:
             logger.exception("request %s could not be aborted", name)
-        inbox = self._inboxes.pop(name, None)
-        if inbox is not None:
-            self._post.add(inbox, InternalError(message))
+        updates = self._queues.pop(name, None)
+        if updates is not None:
+            self._batcher.add(updates, InternalError(message))
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

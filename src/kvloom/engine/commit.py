@@ -156,7 +156,7 @@ class Commit:
     def _extend(self, sequence: Sequence, scores: NextScores) -> None:
         params = sequence.request.params
         self.watch.lap("commit")
-        token = sequence.sampler.draw(scores.logits_V, scores.likeliest)
+        token = sequence.sampler.draw(scores.logits_V, scores.argmax)
         self.watch.lap("sample")
         sequence.tokens.append(token)
         sequence.gaps = SpanSet((Span(len(sequence.tokens) - 1, len(sequence.tokens)),))

@@ -18,13 +18,13 @@ from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
-from kvloom.engine.scheduler import Draft, Scheduler
+from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
-from kvloom.engine.scheduler.grow import GrowOrPreempt
-from kvloom.engine.scheduler.share import PromptShare
+from kvloom.engine.scheduler.preempt import Preempt
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
@@ -95,9 +95,9 @@ class Engine:
         self.pages = Pages(self.ledger)
         self.turns, fit = Turns(), Fit(self.pages, self.layout)
         self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
-        self.grow = GrowOrPreempt(self.pages)
-        self.share = PromptShare(scheduling.stretch)
-        stages = (ChunkRunning(self.share), self.grow, self.admit)
+        self.preempt = Preempt(self.pages)
+        self.prefill_budget = PrefillBudget(scheduling.max_decode_slowdown)
+        stages = (ChunkRunning(self.prefill_budget), self.preempt, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
         self.watch = StepWatch(self.clock)
@@ -188,16 +188,16 @@ class Engine:
         self.watch.start()
         self._stall.step_begins()
         began_s = self.clock()
-        draft = self.scheduler.schedule()
+        plan = self.scheduler.schedule()
         self.held_bytes = self.ledger.held_bytes
-        failed = [self._give_up(request, draft) for request in dict.fromkeys(s.request for s in draft.failed)]
+        failed = [self._give_up(request, plan) for request in dict.fromkeys(s.request for s in plan.failed)]
         self.watch.lap("schedule")
-        if draft.chunks:
-            batch = form_batch(list(draft.chunks.values()), self.layout.layers)
+        if plan.chunks:
+            batch = form_batch(list(plan.chunks.values()), self.layout.layers)
             self.watch.lap("plan")
             self._run(batch)
-            self._learn(draft, self.clock() - began_s)
-        self._notice(draft)
+            self._learn(plan, self.clock() - began_s)
+        self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
@@ -257,7 +257,7 @@ class Engine:
             prompt_tokens=self.prompt_tokens,
             generated_tokens=self.commit.generated_tokens,
             computed_tokens=self.commit.computed_tokens,
-            preemptions=self.grow.preemptions,
+            preemptions=self.preempt.preemptions,
             finished=dict(self.commit.finished),
             cache=cache,
             seconds=self.watch.seconds(),
@@ -310,26 +310,26 @@ class Engine:
             ),
         )
 
-    def _notice(self, draft: Draft) -> None:
-        """Whether this step got anywhere: with an empty draft it may still have moved sequences or pages."""
-        if draft.chunks or draft.failed:
+    def _notice(self, plan: StepPlan) -> None:
+        """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""
+        if plan.chunks or plan.failed:
             self._stall.step_worked()
         else:
             queues, ledger = self.scheduler.queues, self.ledger
             self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
-    def _learn(self, draft: Draft, seconds: float) -> None:
-        """Tell the prompts' share what the step took, if anybody streams."""
-        if draft.streaming_since_s < math.inf:
-            prompts = [chunk for chunk in draft.chunks.values() if len(chunk.spans) > 1]
+    def _learn(self, plan: StepPlan, seconds: float) -> None:
+        """Tell the prefill budget what the step took, if anybody streams."""
+        if plan.streaming_since_s < math.inf:
+            prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
             rows = sum(len(chunk.spans) for chunk in prompts)
             first = prompts[0].sequence.owner if prompts else ""
-            self.share.took(len(draft.chunks) - len(prompts), rows, first, seconds)
+            self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
 
-    def _give_up(self, request: Request, draft: Draft) -> RequestUpdate:
+    def _give_up(self, request: Request, plan: StepPlan) -> RequestUpdate:
         """End a request one of whose sequences has no room; none of the others runs in this step either."""
         for sequence in request.sequences:
-            draft.discard(sequence)
+            plan.discard(sequence)
         return self.commit.end(request, InternalError(_NO_ROOM))
 
     def _holdings(self) -> Iterator[tuple[PageId, str]]:

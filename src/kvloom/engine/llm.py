@@ -25,7 +25,7 @@ from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats
 from kvloom.errors import RequestError
-from kvloom.model.tokenizer import Tokenizer
+from kvloom.model.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}``."""

@@ -27,17 +27,17 @@ _Tokens = npt.NDArray[np.intp]
 
 
 class NextScores(NamedTuple):
-    """What the model says of one sequence's next token. ``likeliest``: the first of the largest logits."""
+    """What the model says of one sequence's next token. ``argmax``: the first of the largest logits."""
 
     logits_V: Logits
-    likeliest: int
+    argmax: int
 
     def check(self) -> None:
         """Raise NumericsError unless a token can be picked. Minus infinity is fine: it rules a token out.
 
-        One number tells of all: the likeliest is the first NaN if there is one, and infinite with any that is.
+        One number tells of all: the argmax is the first NaN if there is one, and infinite with any that is.
         """
-        _check_peak(self.logits_V[self.likeliest])
+        _check_peak(self.logits_V[self.argmax])
 
 
 @dataclass(slots=True)
@@ -59,21 +59,21 @@ class Sampler:
         names = [seed % 2**64 for seed in seeds]
         return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
 
-    def draw(self, logits_V: Logits, likeliest: int | None = None) -> int:
-        """Choose a token; ``logits_V`` is not modified. ``likeliest``: the first of its largest, if that is known."""
+    def draw(self, logits_V: Logits, argmax: int | None = None) -> int:
+        """Choose a token; ``logits_V`` is not modified. ``argmax``: the first of its largest, if that is known."""
         if not self.params.adjusts_logits:
-            return self._choose(logits_V, likeliest)
+            return self._choose(logits_V, argmax)
         token = self._choose(self._adjusted(logits_V), None)
         self.generated[token] += 1
         return token
 
-    def _choose(self, logits_V: Logits, likeliest: int | None) -> int:
+    def _choose(self, logits_V: Logits, argmax: int | None) -> int:
         if self.generator is not None:
             with np.errstate(over="ignore"):  # what comes of it is checked
                 scaled_V = logits_V / np.float32(self.params.temperature)
             return self._random(scaled_V, self.generator)
-        if likeliest is not None:
-            return likeliest
+        if argmax is not None:
+            return argmax
         top = int(np.argmax(logits_V))
         _check_peak(logits_V[top])
         return top

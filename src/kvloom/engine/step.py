@@ -52,4 +52,4 @@ class Forward:
 
 
 def _by_chunk(chunks: list[Chunk], scores: Scores) -> list[tuple[Chunk, NextScores]]:
-    return list(zip(chunks, map(NextScores, scores.logits_RV, scores.likeliest_R), strict=True))
+    return list(zip(chunks, map(NextScores, scores.logits_RV, scores.argmax_R), strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from kvloom.engine.mail import tell
+from kvloom.engine.update_queue import tell
 
 T = TypeVar("T")
 

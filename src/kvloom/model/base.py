@@ -19,10 +19,10 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Vocabulary logits of some rows, and the token of each row's largest one: the lowest id where several are."""
+    """Vocabulary logits of some rows, and each row's argmax: the lowest id where several are largest."""
 
     logits_RV: Logits
-    likeliest_R: list[int]
+    argmax_R: list[int]
 
     @staticmethod
     def of(logits_RV: Logits) -> Scores:

@@ -173,7 +173,7 @@ def _matrix(weight: Weight, bias_O: Floats | None, activations: ops.Precision) -
         bias=0 if bias_O is None else vector_address(bias_O, weight.rows),
         cols=weight.cols,
         outputs=weight.rows,
-        digits=ops.DIGITS[activations],
+        planes=ops.PLANES[activations],
     )
 
 

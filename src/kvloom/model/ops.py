@@ -22,7 +22,7 @@ from kvloom.model.weight import Weight
 Precision = Literal["float32", "int8", "int16"]
 """Of activations in a matrix product."""
 
-DIGITS: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
+PLANES: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
 """Of 8 bits each; the kernels' ``enum class Activations``."""
 
 
@@ -54,7 +54,7 @@ def linear(
         weight.rows,
         len(weight.parts),
         threads,
-        DIGITS[activations],
+        PLANES[activations],
         isa or "",
     )
     return out_RO
@@ -160,12 +160,12 @@ def _rms_norm(x: Floats, delta: int, weight_C: Floats, eps: float, threads: int,
     return out
 
 
-def largest(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
+def argmax(x_RV: Floats, threads: int, *, isa: str | None = None) -> npt.NDArray[np.int64]:
     """``x_RV.argmax(axis=1)``: the first of the largest, or the first NaN. (R, V) contiguous -> (R,)."""
     rows, width = x_RV.shape
     assert width, "rows are empty"
     first_R = np.empty(rows, np.int64)
-    _kernels.largest(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
+    _kernels.argmax(contiguous_address(x_RV), first_R.ctypes.data, rows, width, threads, isa or "")
     return first_R
 
 

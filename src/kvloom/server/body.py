@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -13,6 +14,9 @@ from kvloom.server.lanes import LARGE, Lanes
 from kvloom.server.weigh import refuse_heavy
 
 Body = TypeVar("Body", bound=BaseModel)
+
+_SLICE = 2**20
+"""Bytes to decode at a time."""
 
 
 async def read_body(request: Request, model: type[Body], max_bytes: int, lanes: Lanes) -> Body:
@@ -39,11 +43,20 @@ def _parse(data: bytearray, model: type[Body]) -> Body:
     if not data:
         raise RequestError("the body is empty", hint="send a JSON object")
     refuse_heavy(data)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the body is not valid UTF-8 at byte {error.start}") from None
-    return model.model_validate_json(text)
+    return model.model_validate_json(_decoded(data))
+
+
+def _decoded(data: bytearray) -> str:
+    """In slices: between them others may have the interpreter."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    parts, waiting = [], 0
+    for start in range(0, len(data), _SLICE):
+        try:
+            parts.append(decoder.decode(data[start : start + _SLICE], final=start + _SLICE >= len(data)))
+        except UnicodeDecodeError as error:
+            raise RequestError(f"the body is not valid UTF-8 at byte {start - waiting + error.start}") from None
+        waiting = len(decoder.getstate()[0])
+    return "".join(parts)
 
 
 def _too_large(size: int, limit: int) -> BodyTooLarge:

@@ -255,8 +255,8 @@ def test_a_request_without_room_ends_once_whatever_its_other_continuations_were_
     engine.step()
 
     class NoRoomForTwo:
-        def run(self, queues, draft) -> None:
-            draft.failed += [s for s in queues.running if s.request.id == "a"][:2]
+        def run(self, queues, plan) -> None:
+            plan.failed += [s for s in queues.running if s.request.id == "a"][:2]
 
     stages = engine.scheduler.stages
     engine.scheduler.stages = (*stages, NoRoomForTwo())

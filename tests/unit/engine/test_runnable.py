@@ -16,7 +16,7 @@ from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.scheduler.state import Draft, Queues
+from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.engine.stall import Stall
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
@@ -24,15 +24,15 @@ PROMPT = tiny.random_prompt(40, 1)
 
 
 class Gate:
-    """A stage that takes everything out of the draft while it is shut, as if all requests waited for their KV."""
+    """A stage that takes everything out of the plan while it is shut, as if all requests waited for their KV."""
 
     def __init__(self, engine: Engine) -> None:
         self.inside, self.shut = engine.scheduler.stages, True
         engine.scheduler.stages = (self,)
 
-    def run(self, queues: Queues, draft: Draft) -> None:
+    def run(self, queues: Queues, plan: StepPlan) -> None:
         for stage in () if self.shut else self.inside:
-            stage.run(queues, draft)
+            stage.run(queues, plan)
 
     def open(self) -> None:
         self.shut = False
@@ -91,7 +91,7 @@ def test_what_counts_as_news(news: Callable[[Engine], None]) -> None:
 
 
 def test_it_is_runnable_as_long_as_it_runs() -> None:
-    """Also where memory is so tight that steps preempt, start over and draft nothing in between."""
+    """Also where memory is so tight that steps preempt, start over and plan nothing in between."""
     for windows, kv_bytes in (((None, None), 300_000), ((24, None, 24), 290_000), ((20, 20), 240_000)):
         engine = tiny.make_engine(windows, kv_bytes=kv_bytes, step_tokens=16)
         params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)

@@ -1,4 +1,4 @@
-"""Each stage by itself: what it adds to the draft, and what it leaves alone."""
+"""Each stage by itself: what it adds to the plan, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import match
-from kvloom.engine.scheduler.share import PromptShare
-from kvloom.engine.scheduler.state import Draft
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.state import StepPlan
 from kvloom.memory.ledger import NoFit
 from kvloom.segment import Span, SpanSet
 
@@ -35,11 +35,11 @@ class TestChunk:
             engine.scheduler.queues.remove(sequence)
             engine.scheduler.queues.start(sequence)
         short.gaps = SpanSet((Span(49, 50),))
-        draft = Draft(10)
-        ChunkRunning(PromptShare(2.0)).run(engine.scheduler.queues, draft)
-        assert [(c.sequence, len(c.spans)) for c in draft.chunks.values()] == [(short, 1), (long, 9)]
-        assert draft.rows_left == 0
-        assert [c.closes for c in draft.chunks.values()] == [True, False]
+        plan = StepPlan(10)
+        ChunkRunning(PrefillBudget(2.0)).run(engine.scheduler.queues, plan)
+        assert [(c.sequence, len(c.spans)) for c in plan.chunks.values()] == [(short, 1), (long, 9)]
+        assert plan.rows_left == 0
+        assert [c.closes for c in plan.chunks.values()] == [True, False]
 
     def test_a_chunk_crosses_holes(self) -> None:
         gaps = SpanSet.of([Span(0, 3), Span(10, 14), Span(40, 50)])
@@ -134,7 +134,7 @@ class TestGrow:
             engine.check()
         assert "exhausted" in str(updates[-1].error)
         assert updates[-1].finished
-        assert engine.grow.preemptions <= 2
+        assert engine.preempt.preemptions <= 2
         monkeypatch.undo()
         assert tiny.run(engine, {"b": tiny.random_prompt(40, 2)}, GREEDY)["b"].reasons[0] == "length"
 
@@ -153,7 +153,7 @@ class TestGrow:
     def test_the_latest_arrival_is_preempted_and_comes_back_in_order(self) -> None:
         engine = tiny.make_engine(kv_bytes=260_000)
         sequences = [waiting(engine, f"r{n}", 40, seed=n) for n in range(3)]
-        while not engine.grow.preemptions and engine.has_work:
+        while not engine.preempt.preemptions and engine.has_work:
             engine.step()
             engine.check()
             for s in sequences:
@@ -166,8 +166,8 @@ class TestGrow:
 def test_form_batch_flattens_in_order() -> None:
     engine = tiny.make_engine(step_tokens=24)
     a, b = waiting(engine, "a", 20), waiting(engine, "b", 20, seed=2)
-    draft = engine.scheduler.schedule()
-    batch = form_batch(list(draft.chunks.values()), engine.layout.layers)
+    plan = engine.scheduler.schedule()
+    batch = form_batch(list(plan.chunks.values()), engine.layout.layers)
     assert batch.tokens_T.tolist() == a.tokens + b.tokens[:4]
     assert batch.wanted_R.tolist() == [19]
     assert batch.wanted_starts == (0, 1, 1)

@@ -1,4 +1,4 @@
-"""The scheduler: a short loop over stages, each of which trims or extends the draft of one step."""
+"""The scheduler: a short loop over stages, each of which trims or extends the plan of one step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kvloom.engine.scheduler.state import Draft, Queues
+from kvloom.engine.scheduler.state import Queues, StepPlan
 
 
 class Stage(Protocol):
     """One concern of scheduling."""
 
-    def run(self, queues: Queues, draft: Draft) -> None: ...
+    def run(self, queues: Queues, plan: StepPlan) -> None: ...
 
 
 @dataclass
@@ -23,12 +23,12 @@ class Scheduler:
     step_tokens: int
     queues: Queues = field(default_factory=Queues)
 
-    def schedule(self) -> Draft:
+    def schedule(self) -> StepPlan:
         """Decide the next step. Memory for it is taken when this returns."""
-        draft = Draft(self.step_tokens)
+        plan = StepPlan(self.step_tokens)
         for stage in self.stages:
-            stage.run(self.queues, draft)
-        return draft
+            stage.run(self.queues, plan)
+        return plan
 
 
-__all__ = ["Draft", "Queues", "Scheduler", "Stage"]
+__all__ = ["Queues", "Scheduler", "Stage", "StepPlan"]

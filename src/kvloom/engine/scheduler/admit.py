@@ -9,7 +9,7 @@ from kvloom.engine.pages import Pages, page_indices
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import Match, match
-from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
@@ -33,11 +33,11 @@ class Admit:
         self.misses_by_why: dict[str, int] = {}
         self._no_room: tuple[Sequence, int] | None = None
 
-    def run(self, queues: Queues, draft: Draft) -> None:
+    def run(self, queues: Queues, plan: StepPlan) -> None:
         for sequence in list(queues.waiting):
-            if not draft.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
+            if not plan.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
-            if sequence in draft.failed:
+            if sequence in plan.failed:
                 continue
             found = match(sequence, self.ledger.index)
             if found.waits_for is not None:
@@ -47,16 +47,16 @@ class Admit:
                 if queues.running:
                     self._no_room = sequence, self.ledger.changes
                     return
-                draft.failed.append(sequence)
+                plan.failed.append(sequence)
                 continue
             queues.remove(sequence)
             queues.start(sequence)
             self.turns.started(sequence.request.turn)
             self._account(sequence, started)
             self._announce(sequence)
-            chunk = Chunk(sequence, sequence.gaps.first(draft.room(sequence)))
+            chunk = Chunk(sequence, sequence.gaps.first(plan.room(sequence)))
             if self.pages.secure(sequence, chunk.spans, range(len(sequence.tables))):
-                draft.add(chunk)
+                plan.add(chunk)
 
     def _hopeless(self, sequence: Sequence) -> bool:
         """True when it did not fit before and nothing has been given back since: not worth another look-up."""

@@ -1,6 +1,6 @@
 """Chunk: split the row budget. Sequences that need one row go first, then the others in order.
 
-A prompt that arrives while answers are streaming gets a share of the rows that keeps them flowing (``share.py``).
+A prompt that arrives while answers are streaming gets as many rows as keep them flowing (``prefill_budget.py``).
 Prompts that were there when the oldest of those answers began get all rows that are left: requests that arrive
 together start together, and meanwhile they stream in larger steps.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.share import PromptShare
-from kvloom.engine.scheduler.state import Chunk, Draft, Queues
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 
 _TOGETHER_S = 0.5
 """Requests that come within this time of an answer's first token count as having come with it: over HTTP a burst is
@@ -22,18 +22,18 @@ read one by one, on cores that compute the first of it already."""
 class ChunkRunning:
     """Gives every running sequence the lowest positions of its gaps, as far as rows are left."""
 
-    share: PromptShare
+    prefill_budget: PrefillBudget
 
-    def run(self, queues: Queues, draft: Draft) -> None:
+    def run(self, queues: Queues, plan: StepPlan) -> None:
         single: list[Sequence] = []
         others: list[Sequence] = []
         for sequence in queues.running:
             (single if len(sequence.gaps) == 1 else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
-            draft.streaming_since_s = min(streaming) + _TOGETHER_S
+            plan.streaming_since_s = min(streaming) + _TOGETHER_S
             if prompts := len(others) + len(queues.waiting):
-                draft.late_rows_left = self.share.rows(len(streaming), prompts)
+                plan.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
         for sequence in (*single, *others):
-            if room := draft.room(sequence):
-                draft.add(Chunk(sequence, sequence.gaps.first(room)))
+            if room := plan.room(sequence):
+                plan.add(Chunk(sequence, sequence.gaps.first(room)))

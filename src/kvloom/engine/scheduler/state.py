@@ -1,4 +1,4 @@
-"""What the stages share: the queues, and the draft of the step they are filling."""
+"""What the stages share: the queues, and the plan of the step they are filling."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Chunk:
 
 
 @dataclass
-class Draft:
-    """The step in the making.
+class StepPlan:
+    """The step in the making: who computes what.
 
     rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
     ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on.

@@ -111,12 +111,12 @@ def after_preemption(setting: Setting) -> Cell:
         tight = setting.make(int(one_bytes * len(prompts) * share))
         together = [answer.tokens for answer in run_all(tight, prompts, growing)]
         tight.check()
-        if together != alone or tight.grow.preemptions:
+        if together != alone or tight.preempt.preemptions:
             break
     warm = run_one(tight, prompts[-1], growing)
     tight.check()
-    identical = together == alone and warm.tokens == alone[-1] and tight.grow.preemptions > 0
-    return Cell(identical, warm.metrics.cached_tokens, setting.growing_from, f"{tight.grow.preemptions} preemptions")
+    identical = together == alone and warm.tokens == alone[-1] and tight.preempt.preemptions > 0
+    return Cell(identical, warm.metrics.cached_tokens, setting.growing_from, f"{tight.preempt.preemptions} preemptions")
 
 
 def after_abort_storm(setting: Setting) -> Cell:

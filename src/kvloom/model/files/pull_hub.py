@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.errors import PullError
-from kvloom.model.disk import need_room
-from kvloom.model.growth import watched
-from kvloom.model.progress import Progress
-from kvloom.model.split_names import SplitName
+from kvloom.model.files.disk import need_room
+from kvloom.model.files.growth import watched
+from kvloom.model.files.progress import Progress
+from kvloom.model.files.split_names import SplitName
 
 _PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja"]
 _SLACK_BYTES = 64 << 20

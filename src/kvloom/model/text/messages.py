@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvloom.errors import RequestError
-from kvloom.model.template_form import TemplateForm, template_form
+from kvloom.model.text.template_form import TemplateForm, template_form
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OURS = ("self", "messages", "add_generation_prompt", "tools", "documents", "chat_template", "tokenize")

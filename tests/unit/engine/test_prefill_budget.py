@@ -1,4 +1,4 @@
-"""The share of prompts beside streams: what it learns, and that nobody starves or changes by it."""
+"""The rows of prompts beside streams: what it learns, and that nobody starves or changes by it."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from hypothesis import strategies as st
 
 import tiny
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.scheduler.share import SIZES, PromptShare
+from kvloom.engine.scheduler.prefill_budget import SIZES, PrefillBudget
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
 SHORT = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
 QUIET_S = 0.02
 
 
-def settled(share: PromptShare, row_s: float, streams: int = 4, prompts: int = 1, steps: int = 400) -> list[int]:
+def settled(budget: PrefillBudget, row_s: float, streams: int = 4, prompts: int = 1, steps: int = 400) -> list[int]:
     """Sizes chosen on a machine where every prompt row costs ``row_s``."""
-    share.took(streams, 0, "", QUIET_S)
+    budget.took(streams, 0, "", QUIET_S)
     sizes = []
     for _ in range(steps):
-        sizes.append(share.rows(streams, prompts))
-        share.took(streams, sizes[-1], "prompt", QUIET_S + row_s * sizes[-1])
+        sizes.append(budget.rows(streams, prompts))
+        budget.took(streams, sizes[-1], "prompt", QUIET_S + row_s * sizes[-1])
     return sizes
 
 
 @given(st.floats(1e-5, 1e-3), st.floats(1.5, 4.0))
-def test_the_share_is_the_largest_that_fits(row_s: float, stretch: float) -> None:
-    sizes = settled(PromptShare(stretch), row_s)
+def test_the_budget_is_the_largest_that_fits(row_s: float, slowdown: float) -> None:
+    sizes = settled(PrefillBudget(slowdown), row_s)
     last = sizes[-1]
-    assert last == SIZES[0] or row_s * last <= (stretch - 1) * QUIET_S
+    assert last == SIZES[0] or row_s * last <= (slowdown - 1) * QUIET_S
     larger = next((size for size in SIZES if size > last), None)
-    assert larger is None or row_s * larger > (stretch - 1) * QUIET_S / 2
+    assert larger is None or row_s * larger > (slowdown - 1) * QUIET_S / 2
 
 
 def test_where_prompts_outnumber_streams_they_get_more() -> None:
-    share = PromptShare(2.0)
-    settled(share, 1e-4)
-    assert share.rows(4, 40) == 10 * share.rows(4, 1)
+    budget = PrefillBudget(2.0)
+    settled(budget, 1e-4)
+    assert budget.rows(4, 40) == 10 * budget.rows(4, 1)
 
 
 def test_a_size_that_took_too_long_is_left_and_tried_again_only_after_a_while() -> None:
-    share = PromptShare(2.0)
-    sizes = settled(share, 1e-4)
-    share.took(4, sizes[-1], "prompt", 1.0)
-    after = settled(share, 1e-4)
+    budget = PrefillBudget(2.0)
+    sizes = settled(budget, 1e-4)
+    budget.took(4, sizes[-1], "prompt", 1.0)
+    after = settled(budget, 1e-4)
     assert after[0] < sizes[-1]
     again = after.index(sizes[-1])
     assert again > 100
@@ -53,10 +53,10 @@ def test_a_size_that_took_too_long_is_left_and_tried_again_only_after_a_while() 
 
 
 def test_the_next_prompt_starts_from_where_the_last_one_was() -> None:
-    share = PromptShare(2.0)
-    sizes = settled(share, 1e-4)
-    share.took(4, sizes[-1], "another", QUIET_S)
-    assert share.rows(4, 1) > sizes[-1]
+    budget = PrefillBudget(2.0)
+    sizes = settled(budget, 1e-4)
+    budget.took(4, sizes[-1], "another", QUIET_S)
+    assert budget.rows(4, 1) > sizes[-1]
 
 
 class Clock:
@@ -69,9 +69,9 @@ class Clock:
         return sum(0.1 + 0.01 * rows for rows in self.model.rows)
 
 
-def run_with_late_prompt(length: int, stretch: float, streams: int = 2) -> tuple[tiny.Engine, dict[str, list[int]]]:
+def run_with_late_prompt(length: int, slowdown: float, streams: int = 2) -> tuple[tiny.Engine, dict[str, list[int]]]:
     """Streams run; then a long prompt comes. Tokens by request."""
-    engine = tiny.make_engine(step_tokens=64, stretch=stretch)
+    engine = tiny.make_engine(step_tokens=64, max_decode_slowdown=slowdown)
     engine.clock = engine.admit.clock = engine.commit.clock = Clock(engine.model)
     tokens: dict[str, list[int]] = {f"stream{n}": [] for n in range(streams)} | {"long": []}
     for n in range(streams):
@@ -87,8 +87,8 @@ def run_with_late_prompt(length: int, stretch: float, streams: int = 2) -> tuple
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(20, 120), st.sampled_from([1.0, 2.0, math.inf]))
-def test_bits_do_not_depend_on_the_share(length: int, stretch: float) -> None:
-    _, tokens = run_with_late_prompt(length, stretch)
+def test_bits_do_not_depend_on_the_budget(length: int, slowdown: float) -> None:
+    _, tokens = run_with_late_prompt(length, slowdown)
     alone = {"long": tiny.random_prompt(length, 99), "stream1": tiny.random_prompt(9, 1)}
     for name, prompt in alone.items():
         expected = tiny.run(tiny.make_engine(), {name: prompt}, GREEDY)[name].tokens[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.family import Family
-from kvloom.model.kinds import kind_of
-from kvloom.model.manifest import MANIFEST_FILE, Manifest, TensorEntry
+from kvloom.model.files.kinds import kind_of
+from kvloom.model.files.manifest import MANIFEST_FILE, Manifest, TensorEntry
 from kvloom.model.registry import FAMILIES
 from kvloom.model.shapes import checked, layer_shape, top_shape
 from kvloom.model.spec import ModelSpec

@@ -7,8 +7,8 @@ from collections.abc import Container, Mapping
 from functools import lru_cache
 
 from kvloom.errors import KvloomError
-from kvloom.model.chat import render_chat
-from kvloom.model.messages import normal_messages
+from kvloom.model.text.chat import render_chat
+from kvloom.model.text.messages import normal_messages
 
 _KNOWN = (
     "<|im_end|>",

@@ -1,4 +1,4 @@
-"""Grow: find a page for every row of the step; if there is none, the last in order gives its memory up."""
+"""Preempt: find a page for every row of the step; if there is none, the last in order gives its memory up."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 
 from kvloom.engine.pages import Pages
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.state import Draft, Queues
+from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.policy.actions import Drop
 
 
 @dataclass
-class GrowOrPreempt:
+class Preempt:
     """Who is earlier in order wins: a sequence is only ever preempted for one that comes before it."""
 
     pages: Pages
     preemptions: int = 0
 
-    def run(self, queues: Queues, draft: Draft) -> None:
-        for chunk in list(draft.chunks.values()):
-            if chunk.sequence not in draft.chunks:  # preempted meanwhile
+    def run(self, queues: Queues, plan: StepPlan) -> None:
+        for chunk in list(plan.chunks.values()):
+            if chunk.sequence not in plan.chunks:  # preempted meanwhile
                 continue
             groups = range(len(chunk.sequence.tables))
             while not self.pages.secure(chunk.sequence, chunk.spans, groups):
                 victim = queues.running[-1]
                 alone = len(queues.running) == 1
-                self.preempt(victim, queues, draft)
+                self._preempt(victim, queues, plan)
                 if alone:
-                    self._start_over(victim, draft)
+                    self._start_over(victim, plan)
                 if victim is chunk.sequence:
                     break
 
-    def _start_over(self, sequence: Sequence, draft: Draft) -> None:
+    def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """Alone and out of room: its pages lie scattered over slabs that other formats need; in an empty arena it fits.
 
         If it has not come further since it last started over, it never will.
@@ -39,12 +39,12 @@ class GrowOrPreempt:
         for page in self.pages.ledger.droppable():
             self.pages.ledger.apply(Drop(page))
         if sequence.started_over_at == len(sequence.tokens):
-            draft.failed.append(sequence)
+            plan.failed.append(sequence)
         sequence.started_over_at = len(sequence.tokens)
 
-    def preempt(self, victim: Sequence, queues: Queues, draft: Draft) -> None:
+    def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:
         """Drop to absent: its published pages stay cached while there is room, the rest is computed again."""
-        draft.discard(victim)
+        plan.discard(victim)
         queues.remove(victim)
         self.pages.retire(victim)
         victim.request.metrics.preemptions += 1

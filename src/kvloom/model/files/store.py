@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvloom.errors import ModelFileError, ModelNotFound
-from kvloom.model.catalog import NAMED_MODELS
-from kvloom.model.disk import full_disk_is_pull_error
-from kvloom.model.manifest import MANIFEST_FILE, Manifest, read_manifest
-from kvloom.model.progress import Progress, Silent
-from kvloom.model.pull_hub import HubName, fetch_hub
-from kvloom.model.pull_pip import fetch_named
-from kvloom.model.split_names import SplitName
+from kvloom.model.files.catalog import NAMED_MODELS
+from kvloom.model.files.disk import full_disk_is_pull_error
+from kvloom.model.files.manifest import MANIFEST_FILE, Manifest, read_manifest
+from kvloom.model.files.progress import Progress, Silent
+from kvloom.model.files.pull_hub import HubName, fetch_hub
+from kvloom.model.files.pull_pip import fetch_named
+from kvloom.model.files.split_names import SplitName
 
 _STAMPED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 _SILENT = Silent()
@@ -124,7 +124,7 @@ def _build(final: Path, name: str, source: str, fetch: Callable[[Path], Path], s
         if here is not None and here.stamp == stamp and _complete(here):  # another process was faster
             return here
         with _staging(final) as staging:
-            from kvloom.model.convert import Origin, convert  # brings in numpy
+            from kvloom.model.files.convert import Origin, convert  # brings in numpy
 
             convert(fetch(staging), staging, Origin(name, source, stamp))
             for litter in ("wheels", "tmp"):
@@ -144,7 +144,7 @@ def _current(final: Path) -> Manifest:
         model = next((path for path in (final / "model.gguf", final / "files") if path.exists()), None)
         if model is None:
             raise
-        from kvloom.model.convert import Origin, convert
+        from kvloom.model.files.convert import Origin, convert
 
         with _locked(final):
             gguf = sorted(model.rglob("*.gguf")) if model.is_dir() else []

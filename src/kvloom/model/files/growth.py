@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvloom.model.progress import Progress
+from kvloom.model.files.progress import Progress
 
 _POLL_S = 0.1
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from kvloom.errors import RequestError
-from kvloom.model.template_process import TemplateProcess
+from kvloom.model.text.template_process import TemplateProcess
 
 _LARGE = 256 * 2**10  # characters of JSON
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.errors import ModelFileError
-from kvloom.model.files import read_bytes
+from kvloom.model.reading import read_bytes
 
 
 def read_json(path: Path) -> dict[str, Any]:

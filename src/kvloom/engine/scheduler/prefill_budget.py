@@ -1,4 +1,4 @@
-"""Share: how many rows of new prompts a step computes beside answers that are streaming."""
+"""Prefill budget: how many rows of new prompts a step computes beside answers that are streaming."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536
 adds to a step does not depend on its rows."""
 
 _AIM = 0.6
-"""Part of the permitted stretch that is aimed at: single steps scatter around what is aimed at."""
+"""Part of the permitted slowdown that is aimed at: single steps scatter around what is aimed at."""
 
 _WEIGHT = 0.25
 """Of the newest step, in running means."""
@@ -19,20 +19,21 @@ _FADE = 0.995
 
 
 @dataclass
-class PromptShare:
-    """Keeps a step beside streams within ``stretch`` times a step without prompts, by what steps have taken so far.
+class PrefillBudget:
+    """Keeps a step beside streams within ``max_decode_slowdown`` times a step without prompts.
 
-    The trade: a reader sees the text flow on while somebody's long prompt is computed, and the prompt takes about
-    ``stretch / (stretch - 1)`` times as long as it would alone. Where prompts outnumber streams, their share grows in
-    proportion: a crowd does not wait for its first tokens so that a few stay smooth, and under full load steps are
-    large. ``stretch`` of infinity keeps nothing back.
+    The trade, with s for the slowdown: a reader sees the text flow on while somebody's long prompt is computed, and the
+    prompt takes about ``s / (s - 1)`` times as long as it would alone. Where prompts outnumber streams, the budget
+    grows in proportion: a crowd does not wait for its first tokens so that a few stay smooth, and under full load steps
+    are large. A slowdown of infinity keeps nothing back.
 
-    Nothing is assumed of the machine: the share climbs through ``SIZES`` while the next one should fit, and steps back
-    when a size took too long, as sizes do while a prompt grows. The smallest is given in any case. The schedule depends
-    on the clock; what is computed does not: a row's bits do not depend on the chunking.
+    Nothing is assumed of the machine, everything learned from what steps have taken: the budget climbs through
+    ``SIZES`` while the next one should fit, and steps back when a size took too long, as sizes do while a prompt grows.
+    The smallest is given in any case. The schedule depends on the clock; what is computed does not: a row's bits do not
+    depend on the chunking.
     """
 
-    stretch: float
+    max_decode_slowdown: float
     _quiet_s: dict[int, float] = field(default_factory=dict)
     _extra_s: list[float | None] = field(default_factory=lambda: [None] * len(SIZES))
     _at: int = 0
@@ -41,7 +42,7 @@ class PromptShare:
     def rows(self, streams: int, prompts: int) -> int:
         """Prompt rows for the next step, beside ``streams`` rows, with ``prompts`` sequences in want of them."""
         if self._quiet_s:
-            self._move((self.stretch - 1) * _AIM * self._quiet(streams))
+            self._move((self.max_decode_slowdown - 1) * _AIM * self._quiet(streams))
         return SIZES[self._at] * max(1, prompts // streams)
 
     def took(self, streams: int, prompt_rows: int, prompt: str, seconds: float) -> None:

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvloom.errors import PullError
-from kvloom.model.catalog import NamedModel, Wheel
-from kvloom.model.disk import disk_full, need_room
-from kvloom.model.growth import watched
-from kvloom.model.progress import Progress
+from kvloom.model.files.catalog import NamedModel, Wheel
+from kvloom.model.files.disk import disk_full, need_room
+from kvloom.model.files.growth import watched
+from kvloom.model.files.progress import Progress
 
 _CHUNK = 1 << 20
 _SLACK_BYTES = 64 << 20  # tokenizer, manifest, and whatever else the system writes meanwhile

@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from kvloom.errors import KvloomError, ModelError, ModelFileError
-from kvloom.model.disk import FULL
+from kvloom.model.files.disk import FULL
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.generation_config import gguf_recommended
-from kvloom.model.manifest import TextRules
-from kvloom.model.turn_ends import is_marker, turn_ends
+from kvloom.model.files.generation_config import gguf_recommended
+from kvloom.model.files.manifest import TextRules
+from kvloom.model.files.turn_ends import is_marker, turn_ends
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "▁"

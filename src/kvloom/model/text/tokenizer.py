@@ -11,16 +11,19 @@ from typing import Any
 import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
-from kvloom.model.chat import render_chat
-from kvloom.model.files import failures_name
+from kvloom.model.text.chat import render_chat
+from kvloom.model.reading import failures_name
 from kvloom.model.heap import give_back_free_memory
-from kvloom.model.manifest import Manifest, TextRules
-from kvloom.model.messages import normal_messages, template_variables
-from kvloom.model.text_bound import TextBound, encode
+from kvloom.model.files.manifest import Manifest, TextRules
+from kvloom.model.text.messages import normal_messages, template_variables
+from kvloom.model.text.text_bound import TextBound, encode
 
 _SPACE = "▁"
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8."""
+
+_SLICE = 2**20
+"""Characters to encode at a time."""
 
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
@@ -86,12 +89,7 @@ class Tokenizer:
         that brings its start token no second one. Raises RequestError when the text is not valid Unicode (a lone
         surrogate), PromptTooLong when it has more than ``max_tokens`` for sure.
         """
-        try:
-            num_bytes = len(text.encode("utf-8"))
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"the text is not valid Unicode: a lone surrogate {text[error.start]!r} at character {error.start}"
-            ) from error
+        num_bytes = _num_bytes(text)
         if max_tokens is not None and num_bytes > max_tokens:
             self._bound.check(text, num_bytes, max_tokens)
         ids = list(encode(self._backend, text, add_special_tokens is not False).ids)
@@ -170,6 +168,7 @@ class TokenStream:
         self._skipped = skipped
         self._strip = strip_first_space
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._waiting = False  # whether the decoder holds bytes of an incomplete character
 
     def resume(self, before: Sequence[int]) -> None:
         """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
@@ -179,7 +178,7 @@ class TokenStream:
                 tail = self._tokenizer.token_bytes(token) + tail
             if len(tail) >= _LONGEST_CHARACTER:
                 break
-        self._decoder.decode(tail)
+        self._decode(tail)
 
     def push(self, token_id: int) -> str:
         """Take one token; return the text that is certain now, possibly empty."""
@@ -188,11 +187,33 @@ class TokenStream:
         data = self._tokenizer.token_bytes(token_id)
         if self._strip and data:
             data, self._strip = data.removeprefix(b" "), False
-        return self._decoder.decode(data)
+        if not self._waiting and data.isascii():  # most tokens are: whole characters that nothing is waiting for
+            return data.decode("ascii")
+        return self._decode(data)
 
     def flush(self) -> str:
         """End the stream: what still waits is incomplete, and becomes U+FFFD."""
+        self._waiting = False
         return self._decoder.decode(b"", final=True)
+
+    def _decode(self, data: bytes) -> str:
+        text = self._decoder.decode(data)
+        self._waiting = bool(self._decoder.getstate()[0])
+        return text
+
+
+def _num_bytes(text: str) -> int:
+    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError."""
+    total = 0
+    for start in range(0, len(text), _SLICE):
+        try:
+            total += len(text[start : start + _SLICE].encode("utf-8"))
+        except UnicodeEncodeError as error:
+            at = start + error.start
+            raise RequestError(
+                f"the text is not valid Unicode: a lone surrogate {text[at]!r} at character {at}"
+            ) from error
+    return total
 
 
 def _begin(backend: tokenizers.Tokenizer) -> int | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.files import is_there, open_regular, plain_name
-from kvloom.model.json_file import parse_object, read_json
+from kvloom.model.reading import is_there, open_regular, plain_name
+from kvloom.model.files.json_file import parse_object, read_json
 from kvloom.model.keys import Keys
 
 _KINDS = {"F32": ("F32", 4), "F16": ("F16", 2), "BF16": ("BF16", 2)}

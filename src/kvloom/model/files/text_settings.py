@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kvloom.errors import ModelFileError
-from kvloom.model.files import is_there
-from kvloom.model.json_file import read_json
+from kvloom.model.reading import is_there
+from kvloom.model.files.json_file import read_json
 from kvloom.model.keys import Keys
 
 _MOST_ID = (1 << 32) - 1

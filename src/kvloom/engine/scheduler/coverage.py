@@ -1,0 +1,147 @@
+"""Coverage: which positions of a sequence the index has KV for, and which must be computed.
+
+Look-up does not stop at the first miss: pages after a hole are hits too. A position counts as covered only if every
+layer group has what later rows will read; where a window layer gave its pages back, positions are computed again from
+far enough back that every row finds its window. A request that matches in pages sees nothing of what is inside a
+page: no tails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvloom.engine.request import Sequence
+from kvloom.memory.format import PAGE_TOKENS
+from kvloom.memory.index import Entry, Index
+from kvloom.segment import PageId, Span, SpanSet
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Page ``index`` of layer group ``group`` can be shared as it is."""
+
+    group: int
+    index: int
+    page: PageId
+
+
+@dataclass(frozen=True, slots=True)
+class TailCopy:
+    """The first ``tokens`` entries of a stored page are ours, the rest is not: copy the page and go on in the copy."""
+
+    index: int
+    tokens: int
+    pages: tuple[tuple[int, PageId], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the index has for a sequence.
+
+    entries: by page, as far as pages are full. stored: per layer group the positions that are stored. everywhere: those
+    that every layer without a window has. gaps: what must be computed. hits, copies: the pages that help.
+    """
+
+    entries: list[Entry | None]
+    stored: list[SpanSet]
+    everywhere: SpanSet
+    gaps: SpanSet
+    hits: tuple[Hit, ...]
+    copies: tuple[TailCopy, ...]
+
+
+def cover(sequence: Sequence, index: Index) -> Coverage:
+    """Look all tokens of a waiting sequence up."""
+    length = len(sequence.tokens)
+    entries = [index.find(key, sequence.page_tokens(n)) for n, key in enumerate(sequence.keys)]
+    hits, copies = _hits(entries), _tails(sequence, index, entries)
+    stored = [SpanSet.of(_spans(group, hits, copies)) for group in range(len(sequence.tables))]
+    windows = [table.window for table in sequence.tables]
+    full = [have for have, window in zip(stored, windows, strict=True) if window is None]
+    everywhere = _intersection(full) if full else SpanSet.full(length)
+    gaps = _close((SpanSet.full(length) - everywhere) | always_computed(sequence), stored, windows)
+    return Coverage(
+        entries=entries,
+        stored=stored,
+        everywhere=everywhere,
+        gaps=gaps,
+        hits=tuple(hit for hit in hits if _useful(hit, gaps, windows[hit.group])),
+        copies=tuple(copy for copy in copies if _copy_helps(copy, gaps)),
+    )
+
+
+def always_computed(sequence: Sequence) -> SpanSet:
+    """What is computed in any case, for its logits: a token, or what there is of its page."""
+    length = len(sequence.tokens)
+    start = length - 1 if sequence.request.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
+    return SpanSet((Span(start, length),))
+
+
+def _hits(entries: list[Entry | None]) -> list[Hit]:
+    return [
+        Hit(group, n, page)
+        for n, entry in enumerate(entries)
+        for group, page in enumerate(entry.pages if entry else ())
+        if page is not None
+    ]
+
+
+def _tails(sequence: Sequence, index: Index, entries: list[Entry | None]) -> list[TailCopy]:
+    """Stored pages that begin like the first or the last page that is missing."""
+    pages = -(-len(sequence.tokens) // PAGE_TOKENS)
+    missing = [n for n in range(pages) if n >= len(entries) or entries[n] is None]
+    if not missing or sequence.request.cache.match != "tokens":
+        return []
+    copies = []
+    for n in sorted({missing[0], missing[-1]}):
+        near = index.nearest(sequence.parent_key(n), sequence.page_tokens(n))
+        if near is not None:
+            entry, shared = near
+            stored = tuple((group, page) for group, page in enumerate(entry.pages) if page is not None)
+            copies.append(TailCopy(n, shared, stored))
+    return copies
+
+
+def _spans(group: int, hits: list[Hit], copies: list[TailCopy]) -> list[Span]:
+    """What a layer group has: its whole pages, and the beginnings of others."""
+    whole = [Span(hit.index * PAGE_TOKENS, (hit.index + 1) * PAGE_TOKENS) for hit in hits if hit.group == group]
+    return whole + [
+        Span(copy.index * PAGE_TOKENS, copy.index * PAGE_TOKENS + copy.tokens)
+        for copy in copies
+        if any(g == group for g, _ in copy.pages)
+    ]
+
+
+def _intersection(sets: list[SpanSet]) -> SpanSet:
+    common = sets[0]
+    for other in sets[1:]:
+        common = common & other
+    return common
+
+
+def _close(gaps: SpanSet, covered: list[SpanSet], windows: list[int | None]) -> SpanSet:
+    """Add to ``gaps`` whatever their rows would look for in vain in a window layer, until nothing is missing."""
+    while True:
+        wanted: list[Span] = []
+        for have, window in zip(covered, windows, strict=True):
+            if window is None or window == 1:
+                continue
+            reads = [Span(max(0, gap.start - window + 1), gap.start) for gap in gaps if gap.start > 0]
+            wanted += SpanSet.of(reads) - have - gaps
+        if not wanted:
+            return gaps
+        gaps = gaps | SpanSet.of(wanted)
+
+
+def _useful(hit: Hit, gaps: SpanSet, window: int | None) -> bool:
+    """Full-attention pages always; a window layer's page only if some row will read it."""
+    if window is None:
+        return True
+    start, stop = hit.index * PAGE_TOKENS, (hit.index + 1) * PAGE_TOKENS
+    return any(start < gap.stop and stop > gap.start - window + 1 for gap in gaps)
+
+
+def _copy_helps(copy: TailCopy, gaps: SpanSet) -> bool:
+    """A copy is worth its page unless all of its entries are computed again anyway."""
+    start = copy.index * PAGE_TOKENS
+    return bool(SpanSet((Span(start, start + copy.tokens),)) - gaps)
