@@ -15,6 +15,7 @@ namespace kvloom {
 namespace KV_ISA {
 
 constexpr int max_runs = 2 * kv_block_pages;
+constexpr int fetching_rows = 4;  // of a group: the first ones, in the course of their softmax
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
@@ -219,7 +220,7 @@ class BlockPass {
     }
     for (int32_t r = 0; r < group.count; r++) {
       const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
-      l[r] = weigh(visible_to(group.first + r).any, desk_.s + r * s_stride, base);
+      l[r] = weigh(r, visible_to(group.first + r).any, desk_.s + r * s_stride, base);
       if (l[r] != 0.0f) m[r] = base;
     }
   }
@@ -248,22 +249,30 @@ class BlockPass {
     return fold_max(vmax(top[0], top[1]));
   }
 
-  // Scores of one row -> weights, scaled as their values want it; the sum of those that are not.
-  float weigh(uint32_t pages, float* s, float m) const {
-    return scales_at_ ? weights_of<true>(pages, s, m) : weights_of<false>(pages, s, m);
+  // Scores of row number `row` of a group -> weights, scaled as their values want it; the sum of those that are not.
+  float weigh(int32_t row, uint32_t pages, float* s, float m) const {
+    return scales_at_ ? weights_of<true>(row, pages, s, m) : weights_of<false>(row, pages, s, m);
   }
 
   template <bool kScaled>
-  float weights_of(uint32_t pages, float* s, float m) const {
+  float weights_of(int32_t row, uint32_t pages, float* s, float m) const {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
         const v16 p = vexp2(load(s + i * page_tokens) - splat(m));
+        if (kScaled && row < fetching_rows) fetch_values(i, row);
         store(s + i * page_tokens, kScaled ? p * load((const float*)(block_->cells[i] + scales_at_)) : p);
         sum = sum + p;
       }
     });
     return fold_sum(sum);
+  }
+
+  // Two lines of the values that come later than page i, so that memory does not rest while weights are computed:
+  // blocks of few bytes are waited for where keys and values are read.
+  void fetch_values(int i, int32_t row) const {
+    const int64_t at = part_.k_bytes() + row * 128;
+    fetch_later(block_->later[i], at), fetch_later(block_->later[i], at + 64);
   }
 
   void add_biases(uint32_t pages, float* s) const {

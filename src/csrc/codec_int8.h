@@ -52,8 +52,12 @@ struct Int8Words {
 struct Int8Values {
   static constexpr int64_t size = 1;
   static inline v16 at(const void* base, int64_t i) { return load_i8((const uint8_t*)base + i); }
-  static inline void soon(const void* base, int64_t i) { fetch_soon(base, i); }
-  static inline void later(const void* base, int64_t i) { fetch_later(base, i); }
+  static inline void soon(const void* base, int64_t i) {
+    if (!(i & 32)) fetch_soon(base, i);
+  }
+  static inline void later(const void* base, int64_t i) {
+    if (!(i & 32)) fetch_later(base, i);
+  }
 };
 
 struct Int8 {
