@@ -27,7 +27,7 @@ def start(engine: Engine, count: int, context: int, steps: int) -> None:
         prompt = [draw.randrange(100, engine.model.vocab_size) for _ in range(context)]
         engine.submit(f"batch-{count}-{n}", prompt, params)
     queues = engine.scheduler.queues
-    while queues.waiting or any(len(sequence.gaps) > 1 for sequence in queues.running):
+    while queues.waiting or any(len(sequence.kv.missing) > 1 for sequence in queues.running):
         engine.step()
 
 

@@ -15,6 +15,7 @@ import torch
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.observe import NOBODY, Observers, asked_of
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
@@ -68,8 +69,16 @@ class TinyModel:
     def embed(self, tokens_T: Indices) -> Floats:
         return self.embedding[tokens_T].numpy()
 
-    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
-        h = torch.from_numpy(x_TC)
+    def run(
+        self,
+        x_TC: Floats,
+        plan: Plan,
+        attend: Attend,
+        layers: range,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
+        h, asked = torch.from_numpy(x_TC), asked_of(plan, observers)
         for layer in layers:
             if layer == 0:
                 angles = torch.from_numpy(plan.positions_T)[:, None] * torch.exp(-torch.arange(WIDTH // 2) * 0.6)
@@ -78,7 +87,10 @@ class TinyModel:
             x = h / h.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)
             k, v = (_rows(w, x).view(-1, KV_HEADS, DIM).numpy() for w in (wk, wv))
             attend.write(k, v, plan, layer)
-            out, _ = attend.attend(_rows(wq, x).view(-1, HEADS, DIM).numpy(), plan, layer)
+            q = _rows(wq, x).view(-1, HEADS, DIM).numpy()
+            out, lse = attend.attend(q, plan, layer)
+            if asked:
+                attend.observe(q, lse, plan, layer, asked)
             h = h + _rows(wo, torch.from_numpy(out).reshape(len(h), -1))
         return h.numpy() if rows_R is None else h.numpy()[rows_R]
 
@@ -86,12 +98,21 @@ class TinyModel:
         hidden = torch.from_numpy(x_RC)
         return _rows(self.head, hidden / hidden.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)).numpy()
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+    def forward(
+        self,
+        tokens_T: Indices,
+        plan: Plan,
+        attend: Attend,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         self.rows.append(len(tokens_T))
-        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R)
+        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R, observers)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
-        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R)))
+    def scores(
+        self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
+    ) -> Scores:
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R, observers)))
 
 
 def _rows(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -154,9 +175,7 @@ def make_engine(
         seed=seed,
         activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
-        scheduler=SchedulerConfig(
-            step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown
-        ),
+        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown),
     )
 
     def attend(arena: Arena) -> Attend:

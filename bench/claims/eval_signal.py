@@ -1,12 +1,13 @@
-"""eval-signal: which tasks carry signal on small models, and composites that are worth comparing.
+"""eval-signal: which tasks count on small models, and composites that are worth comparing.
 
 Judged from records under `bench/results/<hardware>/<month>/eval/<model>/`, which take hours to make:
 
     kvloom eval run MODEL --length 1024 --length 2048 --samples 25 --output PLACE
     kvloom eval run MODEL --length 4096 --samples 10 --output PLACE
-    kvloom eval run MODEL --length 8192 --samples 10 --task niah --task niah_single_1 ... --output PLACE
+    kvloom eval run MODEL --length 4096 --samples 25 --task niah --task niah_single_1 ... --output PLACE
+    kvloom eval run MODEL --length 8192 --samples 20 --task niah --task niah_single_1 ... --output PLACE
 
-A composite is the mean over the tasks with signal at one length; it counts when its 95% interval is within 5 points.
+A composite is the mean over the tasks that count at one length; it is good when its 95% interval is within 5 points.
 As a row's bits depend on nothing but the row, records can be checked anywhere: a few prompts are answered anew, alone,
 and must get the recorded answers.
 """
@@ -40,13 +41,15 @@ REPEATED = 10
 LONGEST_REPEATED = 2048
 QUICK_TASKS = ("niah", "niah_single_1", "niah_multikey_2", "vt", "key_value", "babilong_qa1")
 NEEDLES = tuple(name for name in TASKS if name.startswith("niah"))
+TELLING = (*NEEDLES, "multi_turn")
+"""Tasks that small models can do at 4K: there, as many samples as at shorter lengths."""
 
 
 def planned() -> dict[CellKey, int]:
     """Samples that the records must have at least, by task and length."""
     wanted = {(name, length): 25 for length in (1024, 2048) for name in TASKS}
-    wanted |= {(name, 4096): 10 for name in TASKS}
-    return wanted | {(name, 8192): 10 for name in NEEDLES}
+    wanted |= {(name, 4096): 25 if name in TELLING else 10 for name in TASKS}
+    return wanted | {(name, 8192): 20 for name in NEEDLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,8 @@ def _judged() -> Outcome:
         verdicts.append(verdict)
         details[model] = {
             "composites": {f"{each.group}/{each.length}": str(each.score) for each in summary.composites},
-            "signal": _cells(summary, True),
-            "no_signal": _cells(summary, False),
+            "counts": _cells(summary, True),
+            "left_out": _cells(summary, False),
             "missing": verdict.missing,
             "changed": verdict.changed,
         }
@@ -135,8 +138,8 @@ def _quick() -> Outcome:
     rows = answers(subject, work)
     summary = summarize(rows)
     changed = list(repeated(subject, rows, TASKS))
-    found = sum(cell.signal for cell in summary.cells)
-    details = {"quick": True, "signal": _cells(summary, True), "no_signal": _cells(summary, False), "changed": changed}
+    found = sum(cell.counts for cell in summary.cells)
+    details = {"quick": True, "counts": _cells(summary, True), "left_out": _cells(summary, False), "changed": changed}
     # so few samples cannot make an interval narrow: it is enough that needles are found and tasks told apart
     holds = 1 <= found < len(summary.cells) and not changed
     return Outcome("eval-signal", found, 1, "tasks with signal", holds, details)
@@ -152,5 +155,5 @@ def answers(subject: Subject, work: Work) -> list[Row]:
             return list(store.rows.values())
 
 
-def _cells(summary: Summary, signal: bool) -> dict[str, str]:
-    return {f"{cell.task}/{cell.length}": str(cell.score) for cell in summary.cells if cell.signal is signal}
+def _cells(summary: Summary, counts: bool) -> dict[str, str]:
+    return {f"{cell.task}/{cell.length}": str(cell.score) for cell in summary.cells if cell.counts is counts}

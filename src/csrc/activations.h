@@ -1,5 +1,5 @@
-// Rows of activations as planes of bytes, in which every 32 columns share a scale. One plane, or two of them: the second
-// holds what the first left over, and both together are as good as 15 bits.
+// Rows of activations as planes of bytes, in which every 32 columns share a scale. One plane, or two of them: the
+// second holds what the first left over, and both together are as good as 15 bits.
 //
 // scale = max|x| / 127, code = x * (127 / max|x|) rounded to the nearest, ties to even. Groups smaller than
 // 1e-30 throughout become zeros; a group that holds something not finite gets the scale NaN, so that every

@@ -3,6 +3,7 @@
 #include "attend.h"
 
 #include "attend_block.h"
+#include "attend_observe.h"
 #include "attend_write.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -114,6 +115,10 @@ void attend(const AttendCall& call) {
   });
 }
 
+void observe(const ObserveCall& call) {
+  parallel_for(call.num_items, call.asked.threads, [&](int64_t n) { observe_item(call, n); });
+}
+
 void write(const WriteCall& call) {
   constexpr int64_t step = page_tokens;  // rows of a task: mostly one page, so that threads do not share cache lines
   parallel_for((call.rows + step - 1) / step, call.threads,
@@ -132,7 +137,7 @@ bool set_codec(PageLayout& layout, const char* name) {
 
 }  // namespace
 
-const AttendKernels attend_kernels = {write, attend, set_codec};
+const AttendKernels attend_kernels = {write, attend, observe, set_codec};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

@@ -99,9 +99,25 @@ struct AttendCall {
   bool merge;
 };
 
+enum class Reduce : int32_t { sum, max };
+
+// Reduces the final probabilities of chosen rows of one sequence, by entry: item n is block n of `asked.work`, which
+// belongs to a list of KV head heads[n]. Of `asked`, nobody writes `out` and `lse`; its row_ids are the chosen rows.
+struct ObserveCall {
+  AttendCall asked;
+  int64_t num_items;
+  int32_t sequence, num_rows;
+  const int32_t* heads;  // [items]
+  const float* lse;      // [rows][q_heads], over all parts
+  Reduce reduce;
+  int32_t results;  // of an item: 1 for the KV head, or as many as it has query heads
+  double* reduced;  // [items][results][kv_block_positions]
+};
+
 struct AttendKernels {
   void (*write)(const WriteCall&);
   void (*attend)(const AttendCall&);
+  void (*observe)(const ObserveCall&);
   bool (*set_codec)(PageLayout&, const char* name);  // with the dims there; false: no codec has this name
 };
 KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)

@@ -83,6 +83,7 @@ class BlockPass {
   // Fills `out` with the partial over `block` of the item's rows; those that see nothing get m = empty.
   void run(const Cells& block, const State& out) {
     find_all_visible(block);
+    decode_values();
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       softmax(group, out);
@@ -94,6 +95,7 @@ class BlockPass {
   void add(const Cells& block, const State& sum, const State& partial) {
     find_all_visible(block);
     if (!seen_) return;
+    decode_values();
     for (int32_t first = 0; first < rows_; first += group_rows_) {
       const Group group = group_at(first);
       softmax(group, partial);
@@ -106,6 +108,23 @@ class BlockPass {
       }
     }
   }
+
+  // Calls body(group, scores) for every group of rows that sees something of `block`: s_stride scores a row, in units
+  // of log 2, right on pages of which the row sees something; `empty` where it does not see an entry of those.
+  template <class Body>
+  void each_scored(const Cells& block, const Body& body) {
+    find_all_visible(block);
+    if (!seen_) return;
+    for (int32_t first = 0; first < rows_; first += group_rows_) {
+      const Group group = group_at(first);
+      if (!group.any) continue;
+      score(group);
+      for (int32_t r = 0; r < group.count; r++) hide(visible_to(first + r), desk_.s + r * s_stride);
+      body(group, desk_.s);
+    }
+  }
+
+  const Visible& visible_to(int32_t row) const { return desk_.visible[row / heads_]; }
 
  private:
   int32_t row_of(int32_t i) const { return call_.work.row_ids[item_.row_begin + i]; }
@@ -166,7 +185,18 @@ class BlockPass {
       find_visible(part_, block, position_of(i), desk_.visible[i]);
       seen_ |= desk_.visible[i].any;
     }
-    if (!in_place_) decode();
+    if (!near_keys_) return;
+    each_seen([&](int64_t i) {
+      codec_.decode_keys(block_->cells[i], part_.k_dim, desk_.keys + i * page_tokens * part_.k_dim);
+    });
+  }
+
+  void decode_values() {
+    if (in_place_) return;
+    each_seen([&](int64_t i) {
+      codec_.decode_values(block_->cells[i] + part_.k_bytes(), part_.v_dim,
+                           desk_.values + i * page_tokens * part_.v_dim);
+    });
   }
 
   static bool all_gathered(const State& state, int32_t rows) {
@@ -182,14 +212,11 @@ class BlockPass {
     return g;
   }
 
-  // Pages that anyone sees, to where all groups read them.
-  void decode() const {
-    for (int64_t i = 0; i < block_->count; i++) {
-      if (!(seen_ >> i & 1)) continue;
-      const uint8_t* cell = block_->cells[i];
-      if (near_keys_) codec_.decode_keys(cell, part_.k_dim, desk_.keys + i * page_tokens * part_.k_dim);
-      codec_.decode_values(cell + part_.k_bytes(), part_.v_dim, desk_.values + i * page_tokens * part_.v_dim);
-    }
+  // Calls body(i) for every page that anyone sees: decoded, it is there for all groups.
+  template <class Body>
+  void each_seen(const Body& body) const {
+    for (int64_t i = 0; i < block_->count; i++)
+      if (seen_ >> i & 1) body(i);
   }
 
   void score(const Group& group) const {
@@ -224,8 +251,6 @@ class BlockPass {
       if (l[r] != 0.0f) m[r] = base;
     }
   }
-
-  const Visible& visible_to(int32_t row) const { return desk_.visible[row / heads_]; }
 
   // What a row does not see of the pages that it sees in part.
   void hide(const Visible& visible, float* s) const {

@@ -21,6 +21,9 @@ void bind_plan(nanobind::module_& m);
 // Weights, matrix products, and the small operators.
 void bind_linear(nanobind::module_& m);
 
+// Statistics of attention.
+void bind_observe(nanobind::module_& m);
+
 // A whole step in one call.
 void bind_decoder(nanobind::module_& m);
 

@@ -62,8 +62,9 @@ class Decoder {
 
   // x_out after layers [first, last).
   void run_layers(const ConstFloats& x, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
-                  const Ropes& ropes, const Indices& wanted, const Floats& out, int64_t first, int64_t last) {
-    DecoderStep step = layers_of(rows, std::move(groups), kv, ropes, wanted, first, last);
+                  const Ropes& ropes, const Indices& wanted, const Observer* observer, const Floats& out, int64_t first,
+                  int64_t last) {
+    DecoderStep step = layers_of(rows, std::move(groups), kv, ropes, wanted, observer, first, last);
     step.x_in = residual(x, step);
     step.x_out = results(out, step, model_.width());
     run(step);
@@ -71,16 +72,17 @@ class Decoder {
 
   // x_out after all layers.
   void forward(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
-               const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
+               const Ropes& ropes, const Indices& wanted, const Observer* observer, const Floats& out) {
+    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted, observer);
     step.x_out = results(out, step, model_.width());
     run(step);
   }
 
   // Returns the argmax of each wanted row.
   std::vector<int64_t> scores(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups,
-                              const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Floats& out) {
-    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted);
+                              const KvPlaces& kv, const Ropes& ropes, const Indices& wanted, const Observer* observer,
+                              const Floats& out) {
+    DecoderStep step = whole(tokens, rows, std::move(groups), kv, ropes, wanted, observer);
     step.logits = results(out, step, model_.head.outputs);
     std::vector<int64_t> argmax(wanted.size());
     step.argmax = argmax.data();
@@ -114,22 +116,25 @@ class Decoder {
   }
 
   static DecoderStep layers_of(const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
-                               const Ropes& ropes, const Indices& wanted, int64_t first, int64_t last) {
+                               const Ropes& ropes, const Indices& wanted, const Observer* observer, int64_t first,
+                               int64_t last) {
     DecoderStep step;
     step.rows = rows;
     step.groups = std::move(groups);
     step.kv = &kv.layers;
     for (const auto& [cos, sin, positions, half] : ropes)
       step.ropes.push_back({at<const float>(cos), at<const float>(sin), positions, half});
+    step.observer = observer;
     step.first = first, step.last = last;
     step.wanted = wanted.data(), step.num_wanted = (int64_t)wanted.size();
     return step;
   }
 
   DecoderStep whole(const Indices& tokens, const Rows& rows, std::vector<const BoundGroup*> groups, const KvPlaces& kv,
-                    const Ropes& ropes, const Indices& wanted) const {
+                    const Ropes& ropes, const Indices& wanted, const Observer* observer) const {
     if ((int64_t)tokens.size() != rows.rows) throw nb::value_error("there must be one token per row");
-    DecoderStep step = layers_of(rows, std::move(groups), kv, ropes, wanted, 0, (int64_t)model_.layers.size());
+    DecoderStep step =
+        layers_of(rows, std::move(groups), kv, ropes, wanted, observer, 0, (int64_t)model_.layers.size());
     step.tokens = tokens.data();
     return step;
   }
@@ -199,11 +204,11 @@ void bind_decoder(nb::module_& m) {
       .def("add_layer", &Decoder::add_layer, "layer"_a)
       .def("embed", &Decoder::embed, "tokens"_a.noconvert(), "out"_a.noconvert())
       .def("run", &Decoder::run_layers, "x"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert(), "first"_a, "last"_a)
+           "wanted"_a.noconvert(), "observer"_a.none(), "out"_a.noconvert(), "first"_a, "last"_a)
       .def("forward", &Decoder::forward, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert())
+           "wanted"_a.noconvert(), "observer"_a.none(), "out"_a.noconvert())
       .def("scores", &Decoder::scores, "tokens"_a.noconvert(), "rows"_a, "groups"_a, "kv"_a, "ropes"_a,
-           "wanted"_a.noconvert(), "out"_a.noconvert(), "Returns the argmax of each wanted row.")
+           "wanted"_a.noconvert(), "observer"_a.none(), "out"_a.noconvert(), "Returns the argmax of each wanted row.")
       .def("logits", &Decoder::logits, "x"_a.noconvert(), "out"_a.noconvert())
       .def("seconds", &Decoder::seconds, "Seconds spent so far, by operator.")
       .def("kv_bytes_read", &Decoder::kv_bytes_read, "Bytes of KV that attention has read so far.")

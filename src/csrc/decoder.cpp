@@ -19,6 +19,15 @@ LinearArgs linear_args(const DecoderModel& model, const LinearMap& map, const fl
   return {x, map.parts, map.bias, out, rows, map.cols, map.outputs, map.num_parts, model.threads, map.activations};
 }
 
+Attended attended(const DecoderModel& model, const DecoderStep& step, int64_t number, const float* q,
+                  const float* lse) {
+  const DecoderLayer& layer = model.layers[number];
+  const LayerKv& kv = (*step.kv)[number];
+  return {
+      step.rows, step.groups[kv.group]->parts, number, kv.slot, layer.heads, layer.head_dim, model.threads, kv.scale, q,
+      lse};
+}
+
 // The step's cuts of attention: layers that read the same pages in the same way share one.
 class WorkPlans {
  public:
@@ -106,7 +115,7 @@ class Pass {
     split_heads(layer);
     write(number);
     const bool last = number + 1 == step_.last;
-    if (last && step_.num_wanted == 0) return narrow(0);
+    if (last && step_.num_wanted == 0 && !observed(number)) return narrow(0);
     attend(number);
     if (last) narrow((int64_t)layer.heads * layer.head_dim);
     linear(layer.o, at_.attended, at_.delta);
@@ -177,7 +186,13 @@ class Pass {
       });
       merge = true;
     }
+    if (observed((int64_t)number))
+      clock_.measure(Operator::observe, [&] {
+        observe(attend_, attended(model_, step_, (int64_t)number, at_.q, at_.lse), *step_.observer);
+      });
   }
+
+  bool observed(int64_t number) const { return step_.observer && step_.observer->asks(number); }
 
   // From here on nobody looks at the other rows, of x and of what attention gave (width 0: nothing yet).
   void narrow(int64_t attended_width) {
@@ -253,6 +268,8 @@ const char* find_fault(const DecoderModel& model, const DecoderStep& step) {
     const RopeTable& table = step.ropes[layer.rope];
     if (end > table.positions || 2 * table.half > layer.head_dim) return "a RoPE table is too short or too wide";
     if (const char* fault = find_kv_fault(layer, (*step.kv)[n], step)) return fault;
+    if (!step.observer) continue;
+    if (const char* fault = find_fault(*step.observer, attended(model, step, n, nullptr, nullptr))) return fault;
   }
   return nullptr;
 }

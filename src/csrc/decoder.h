@@ -16,6 +16,7 @@
 #include "attend.h"
 #include "dispatch.h"
 #include "linear.h"
+#include "observe.h"
 #include "operator_clock.h"
 #include "weights.h"
 #include "workspace.h"
@@ -88,11 +89,12 @@ struct DecoderStep {
   std::vector<const BoundGroup*> groups;
   const std::vector<LayerKv>* kv = nullptr;  // one per layer of the model
   std::vector<RopeTable> ropes;
-  int64_t first = 0, last = 0;      // layers [first, last)
-  const int64_t* wanted = nullptr;  // rows that go on, ascending; null: all, or none. KV is written for every row.
+  const Observer* observer = nullptr;  // null: nobody asks
+  int64_t first = 0, last = 0;         // layers [first, last)
+  const int64_t* wanted = nullptr;     // rows that go on, ascending; null: all, or none. KV is written for every row.
   int64_t num_wanted = 0;
-  float* x_out = nullptr;        // [num_wanted, width]: what comes out of layer `last - 1`; or null
-  float* logits = nullptr;       // [num_wanted, vocabulary], or null
+  float* x_out = nullptr;     // [num_wanted, width]: what comes out of layer `last - 1`; or null
+  float* logits = nullptr;    // [num_wanted, vocabulary], or null
   int64_t* argmax = nullptr;  // [num_wanted], where each row's largest logit is; or null
 };
 

@@ -6,9 +6,9 @@
 
 namespace kvloom {
 
-enum class Operator : int { embed, norm, linear, heads, write, attend, head, argmax, count };
-constexpr const char* kOperatorNames[(int)Operator::count] = {"embed", "norm",   "linear", "heads",
-                                                              "write", "attend", "head",   "argmax"};
+enum class Operator : int { embed, norm, linear, heads, write, attend, observe, head, argmax, count };
+constexpr const char* kOperatorNames[(int)Operator::count] = {"embed",  "norm",    "linear", "heads", "write",
+                                                              "attend", "observe", "head",   "argmax"};
 
 class OperatorClock {
  public:

@@ -5,7 +5,7 @@
 
 namespace kvloom {
 
-enum class Scratch { states, missing, tile, activations, gated, count };
+enum class Scratch { states, missing, tile, observed, activations, gated, count };
 
 // At least `bytes`, aligned to 64, contents undefined. Valid until the same thread asks for the same purpose
 // again.

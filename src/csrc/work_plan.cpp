@@ -10,12 +10,6 @@ constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded 
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
 constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its blocks
 
-int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
-  return (int32_t)(std::lower_bound(part.page_starts + begin, part.page_starts + end, start,
-                                    [](int32_t first, int64_t wanted) { return first < wanted; }) -
-                   part.page_starts);
-}
-
 // A list, and how far that of the next head or layer slot lies behind it: see KvBlock.
 struct List {
   int64_t index;
@@ -36,6 +30,12 @@ struct Unit {
 };
 
 }  // namespace
+
+int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start) {
+  return (int32_t)(std::lower_bound(part.page_starts + begin, part.page_starts + end, start,
+                                    [](int32_t first, int64_t wanted) { return first < wanted; }) -
+                   part.page_starts);
+}
 
 class Cutter {
  public:

@@ -9,6 +9,9 @@
 
 namespace kvloom {
 
+// The first of pages begin .. end of contiguous entries that starts at position `start` or later.
+int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start);
+
 class WorkPlan {
  public:
   // For a layer slot, or for all of them: see work_plan_slot.

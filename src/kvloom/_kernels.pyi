@@ -79,6 +79,37 @@ def attend(
     threads: int,
     isa: str = "",
 ) -> None: ...
+
+class Observer:
+    def __init__(self) -> None: ...
+    def add_tally(
+        self,
+        rows: Rows,
+        sequence: int,
+        chosen: _Ints,
+        layers: Sequence[int],
+        reduce: int,
+        first_column: int,
+        running: npt.NDArray[np.float64],
+        counted: _Indices,
+    ) -> None: ...
+    def add_record(
+        self, rows: Rows, sequence: int, chosen: _Ints, layers: Sequence[int], places: _Indices, queries: _Floats
+    ) -> None: ...
+
+def observe(
+    observer: Observer,
+    rows: Rows,
+    group: Group,
+    layer: int,
+    layer_slot: int,
+    scale: float,
+    q_heads: int,
+    q: int,
+    lse: int,
+    threads: int,
+    isa: str = "",
+) -> None: ...
 def weight_kinds() -> list[tuple[str, int, int, int]]: ...
 def pack_weight(source: int, kind: int, rows: int, cols: int, packed: int, threads: int) -> None: ...
 def gather_rows(parts: int, num_parts: int, cols: int, ids: int, count: int, out: int, threads: int) -> bool: ...
@@ -149,6 +180,7 @@ class Decoder:
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
+        observer: Observer | None,
         out: _Floats,
         first: int,
         last: int,
@@ -161,6 +193,7 @@ class Decoder:
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
+        observer: Observer | None,
         out: _Floats,
     ) -> None: ...
     def scores(
@@ -171,6 +204,7 @@ class Decoder:
         kv: KvPlaces,
         ropes: list[tuple[int, int, int, int]],
         wanted: _Indices,
+        observer: Observer | None,
         out: _Floats,
     ) -> list[int]: ...
     def logits(self, x: _Floats, out: _Floats) -> None: ...

@@ -2,7 +2,7 @@
 
     position   0         16        32        48        64
                |---------|---------|---------|---------|
-    segments   [ Resident "ram"   )[ Absent )[ Resident )      half-open, sorted, gapless
+    segments   [ Resident "ram"   )[ Missing )[ Resident )     half-open, sorted, one after another
 
 No tensors and no I/O here. Everything is immutable: a change makes a new value.
 """
@@ -93,12 +93,12 @@ class SpanSet:
         left: list[Span] = []
         for span in self.spans:
             start = span.start
-            for hole in other.spans:
-                if hole.stop <= start or hole.start >= span.stop:
+            for without in other.spans:
+                if without.stop <= start or without.start >= span.stop:
                     continue
-                if hole.start > start:
-                    left.append(Span(start, hole.start))
-                start = max(start, hole.stop)
+                if without.start > start:
+                    left.append(Span(start, without.start))
+                start = max(start, without.stop)
             if start < span.stop:
                 left.append(Span(start, span.stop))
         return SpanSet(tuple(left))
@@ -146,10 +146,15 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class Missing:
     """KV that must be computed. The recipe is always the tokens themselves; ``why`` says what was missed."""
 
     why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """KV that is on its way from somewhere else, and need not be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +162,11 @@ class Segment:
     """A maximal run of positions whose KV is in one state."""
 
     span: Span
-    state: Resident | Absent
+    state: Resident | Missing | Pending
 
 
 Context = tuple[Segment, ...]
-"""Sorted, gapless segments from position 0."""
+"""Sorted segments from position 0, each from where the one before ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,12 +61,42 @@ def test_policies_get_directories_of_their_own_and_can_be_compared(tiny: Path) -
     text = invoke("eval", "compare", exact, damaged).stdout
     assert "## tiny: damaged:drop=0.9,seed=0 (query-aware) against exact" in text
     assert "Also different: protocol: query-agnostic against query-aware." in text
-    found = json.loads(invoke("eval", "compare", exact, damaged, "--json").stdout)
+    (found,) = json.loads(invoke("eval", "compare", exact, damaged, "--json").stdout)
     assert found["bytes_ratio"] < 0.8
     result = invoke("eval", "report", exact, damaged, "--output", "both")
     assert result.stdout.strip() == "both/report.md"
     assert "against exact" in (tiny / "both" / "report.md").read_text()
     assert json.loads(invoke("eval", "report", exact, "--output", "both", "--json").stdout)["unjudged"] == []
+
+
+def test_two_lossy_runs_are_judged_by_the_exact_one_beside_them(tiny: Path) -> None:
+    for policy in ("exact", "damaged:drop=0.9", "damaged:drop=0.2"):
+        assert invoke(*RUN, "--policy", policy).exit_code == 0
+    more, less = "eval-runs/tiny-damaged-drop=0.9", "eval-runs/tiny-damaged-drop=0.2"
+    result = invoke("eval", "compare", more, less)
+    assert "with eval-runs/tiny-exact" in result.stderr
+    titles = [line for line in result.stdout.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "## tiny: damaged:drop=0.2,seed=0 against damaged:drop=0.9,seed=0",
+        "## tiny: damaged:drop=0.9,seed=0 against exact",
+        "## tiny: damaged:drop=0.2,seed=0 against exact",
+    ]
+    assert "has 1 of 3 seeds" in result.stdout
+    assert invoke("eval", "compare", more, less, "--judge", "eval-runs/tiny-exact").stdout == result.stdout
+    assert "| tiny: damaged:drop=0.9,seed=0 |" in (tiny / more / "report.md").read_text()  # beside the exact run
+
+
+def test_missing_answers_are_refused_or_told(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for policy in ("exact", "damaged"):
+        invoke(*RUN, "--policy", policy)
+    rows = tiny / "eval-runs" / "tiny-damaged" / ROWS
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    asked = ("eval", "compare", "eval-runs/tiny-exact", "eval-runs/tiny-damaged")
+    code, said = fails(capsys, *asked)
+    assert code == 2
+    assert said[0].startswith("error: 1 prompts of 1 cells were answered in one run only")
+    assert said[1].endswith("--common")
+    assert "1 prompts that only the first has answered" in invoke(*asked, "--common").stdout
 
 
 def test_an_estimate_alone_runs_nothing(tiny: Path) -> None:

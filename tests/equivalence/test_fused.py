@@ -27,11 +27,11 @@ from kvloom.errors import InternalError
 from kvloom.kernels import isas
 from kvloom.model import ops
 from kvloom.model.base import Indices
-from kvloom.model.files.convert import Origin, convert
 from kvloom.model.decoder import Decoder
+from kvloom.model.files.convert import Origin, convert
+from kvloom.model.files.loading import load_model
 from kvloom.model.fused import FusedDecoder, fuse
 from kvloom.model.layers import Block, GatedMlp, PreNormBlock, Projection
-from kvloom.model.files.loading import load_model
 from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
 from kvloom.policy.retention.lru import LeastRecentlyUsed

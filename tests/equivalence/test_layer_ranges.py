@@ -22,6 +22,7 @@ from kvloom.attend.base import Attend
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.narrow import narrowed
+from kvloom.attend.observe import NOBODY, Observers
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
@@ -207,14 +208,24 @@ class LayerByLayer(Decoder):
     def of(model: Decoder) -> LayerByLayer:
         return LayerByLayer(**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)})
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+    def forward(
+        self,
+        tokens_T: Indices,
+        plan: Plan,
+        attend: Attend,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         x = self.embed(tokens_T)
         for layer in range(len(self.blocks)):
-            x = self.run(x, plan, attend, range(layer, layer + 1), rows_R if layer + 1 == len(self.blocks) else None)
+            rows = rows_R if layer + 1 == len(self.blocks) else None
+            x = self.run(x, plan, attend, range(layer, layer + 1), rows, observers)
         return x
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
-        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R)))
+    def scores(
+        self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
+    ) -> Scores:
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R, observers)))
 
 
 def test_an_engine_that_runs_layer_by_layer_answers_alike(model: Decoder) -> None:

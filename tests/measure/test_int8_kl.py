@@ -11,8 +11,8 @@ import transformers
 from bench.claims.int8_kl import Reading, compare, read
 from kvloom.config import Activations, KvDtype
 from kvloom.model.base import Model
-from kvloom.model.files.convert import Origin, convert
 from kvloom.model.decoder import Decoder
+from kvloom.model.files.convert import Origin, convert
 from kvloom.model.files.loading import load_model
 from kvloom.model.files.manifest import Manifest
 from tiny_gguf import write_gguf

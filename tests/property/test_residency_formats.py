@@ -9,8 +9,9 @@ import pytest
 import tiny
 from kvloom.codec import CODECS
 from kvloom.engine.params import SamplingParams
+from kvloom.errors import InternalError
 from kvloom.memory.arena import page_stride, slab_cost
-from kvloom.policy.actions import Drop, Recode
+from kvloom.policy.actions import Drop
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 WINDOWS = {"dense": (None, None), "hybrid": (24, None, 24)}
@@ -83,11 +84,10 @@ def recode_old(made: tiny.Engine, request: str, keep: int) -> int:
     """An exact recent window: all sealed pages but the last ``keep`` become int8. Returns how many did."""
     count = 0
     for sequence in made.requests[request].sequences:
-        for table in sequence.tables:
-            for index, page in list(table.pages())[:-keep]:
+        for group, table in enumerate(sequence.kv.tables):
+            for index, _ in list(table.pages())[:-keep]:
                 if table.is_full(index) and not table.writable[index] and table.format_of(index) == table.format:
-                    action = Recode(page, "int8", (sequence.owner,))
-                    assert made.ledger.recode(action, {sequence.owner: table}) is not None
+                    assert sequence.kv.recode(group, index, "int8")
                     count += 1
     made.check()
     return count
@@ -122,6 +122,51 @@ def test_an_exact_recent_window_decodes_and_adds_up(windows: tuple[int | None, .
     assert {fmt.codec for fmt in formats} == {"float32"}
 
 
+def test_nothing_that_was_computed_after_recoded_pages_is_found() -> None:
+    prompt, made = tiny.random_prompt(80, 11), engine((None, None), "float32")
+    longer = SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
+    made.submit("lossy", prompt, longer)
+    while not any(update.deltas for update in made.step()):
+        pass
+    assert recode_old(made, "lossy", keep=1) > 0
+    (sequence,) = made.requests["lossy"].sequences
+    before = sequence.kv.held_bytes
+    while made.has_work:
+        made.step()
+        made.check()
+    assert before > 0
+    assert max(entry.position for entry in made.ledger.index.entries.values()) == 64, "the prompt's last whole page"
+    follow_up = [*prompt, *sequence.tokens[80:120]]
+    done = tiny.run(made, {"follow-up": follow_up}, GREEDY)["follow-up"]
+    assert done.tokens[0] == cold((None, None), "float32", follow_up)
+    assert done.updates[-1].metrics.cached_tokens == 80
+
+
+def test_a_cut_into_a_recoded_page_is_written_again() -> None:
+    prompt, made = tiny.random_prompt(80, 12), engine((None, None), "float32")
+    made.submit("a", prompt, SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True))
+    while not any(update.deltas for update in made.step()):
+        pass
+    (sequence,) = made.requests["a"].sequences
+    kv = sequence.kv
+    for index in (2, 3):
+        assert kv.recode(0, index, "int8")
+    with pytest.raises(InternalError):
+        kv.recode(0, 40, "int8")
+    kv.truncate(56)
+    made.check()
+    assert kv.tables[0].format_of(3).codec == "int8"
+    kv.append(*prompt[56:81])
+    assert kv.reserve(kv.ready(99))
+    codecs = [kv.tables[0].format_of(index).codec for index in range(5)]
+    assert codecs == ["float32", "float32", "int8", "int8", "float32"]
+    assert kv.tables[0].writable[3]
+    made.check()
+    made.abort("a")
+    made.check()
+    assert made.stats().cache.held_pages == 0
+
+
 def test_a_fork_reads_recoded_pages_as_they_are() -> None:
     windows, prompt = (None, None), tiny.random_prompt(100, 9)
     made = engine(windows, "float32", step_tokens=40)
@@ -135,7 +180,7 @@ def test_a_fork_reads_recoded_pages_as_they_are() -> None:
         made.check()
         for request in made.requests.values():
             for sequence in request.sequences:
-                for table in sequence.tables:
+                for table in sequence.kv.tables:
                     for index, page in table.pages():
                         slab = made.ledger.arena.slab(made.ledger.arena.slab_of(page))
                         assert slab.format == table.format_of(index)

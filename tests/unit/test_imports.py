@@ -144,5 +144,7 @@ def test_what_is_allowed_is_not_found(tmp_path: Path) -> None:
     )
     (tmp_path / "__init__.py").write_text("from kvloom.cli import main\n")
     (tmp_path / "model" / "files").mkdir(parents=True)
-    (tmp_path / "model" / "files" / "a.py").write_text("from kvloom.model import rope\nfrom kvloom.model.text import chat\n")
+    (tmp_path / "model" / "files" / "a.py").write_text(
+        "from kvloom.model import rope\nfrom kvloom.model.text import chat\n"
+    )
     assert back_edges(tmp_path) == inner_back_edges(tmp_path) == []

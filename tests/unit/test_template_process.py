@@ -17,8 +17,8 @@ import pytest
 
 from hostile_templates import hostile_templates
 from kvloom.errors import ModelFileError, RequestError
-from kvloom.model.text.chat import render_chat
 from kvloom.model.heap import give_back_free_memory
+from kvloom.model.text.chat import render_chat
 from kvloom.model.text.template_process import TemplateProcess
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
@@ -100,7 +100,7 @@ def test_200_hostile_templates(strict: TemplateProcess) -> None:
 @pytest.mark.parametrize(
     ("template", "error", "words"),
     [
-        (ENDLESS, RequestError, "does not come to an end within 0.3 s"),
+        (ENDLESS, RequestError, "took too long: it had not rendered these messages after 0.3 s"),
         ("{{ messages | tojson(indent=2000000000) }}", RequestError, "needs more than 128 MiB of memory"),
         ("{{ 'x' * 1048577 }}", RequestError, "would have more than 1,048,576 characters"),
         ("{{ 10 ** 100000 }}", ModelFileError, r"is broken \(Exceeds the limit"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from kvloom.arrays import Floats
+from kvloom.attend.observe import Asked
 from kvloom.attend.plan import Plan
 
 
@@ -31,5 +33,12 @@ class Attend(Protocol):
         out_THD:
             float32. lse_TH: float32, natural log of the sum of exp(scale * q.k + bias); an empty set gives (0, -inf).
             Row t's bits depend only on row t's own query, position and pages, never on the other rows of the step.
+        """
+        ...
+
+    def observe(self, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int, asked: Sequence[Asked]) -> None:
+        """Tell the probes of ``asked`` about a layer: after its ``attend``, with the same queries and the lse it gave.
+
+        Costs a pass over the keys that chosen rows see, for each ``Tally``.
         """
         ...

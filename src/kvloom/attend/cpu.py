@@ -5,6 +5,7 @@ A plan is looked at once, when its first layer runs; further calls of the same p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,15 @@ import numpy.typing as npt
 
 from kvloom import _kernels
 from kvloom.arrays import Bytes, Floats
+from kvloom.attend.observe import Asked, Reduce, Tally
 from kvloom.attend.plan import ByHead, Contiguous, Group, LayerPlan, Part, Plan
 from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import choose_isa
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
+
+_REDUCTIONS = {Reduce.SUM: 0, Reduce.MAX: 1}
+"""As ``enum class Reduce`` of attend.h."""
 
 _NO_WINDOW = 2**31
 """Wider than any position is far."""
@@ -44,6 +49,14 @@ class BoundPlan:
         return self.work_plans[key]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundObserver:
+    """Who asks in a step, and what the kernels know of it. Holding the probes keeps their arrays alive."""
+
+    asked: Sequence[Asked]
+    kernel: _kernels.Observer
+
+
 class CpuAttend:
     """Keeps the contract of ``attend.base.Attend``.
 
@@ -68,6 +81,7 @@ class CpuAttend:
         self.isa = choose_isa(isa)
         self._address, self._bytes = memory.ctypes.data, memory.nbytes
         self._last: BoundPlan | None = None
+        self._observer: BoundObserver | None = None
         self._seen: tuple[tuple[LayerPlan, ...], list[list[int]]] = (), []
         self._kinds: dict[tuple[object, ...], _kernels.PageKind] = {}
 
@@ -111,6 +125,51 @@ class CpuAttend:
                 self.isa,
             )
         return out_THD, lse_TH
+
+    def observe(self, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int, asked: Sequence[Asked]) -> None:
+        """See ``Attend.observe``."""
+        layer_plan, bound = plan.layers[layer], self.bind(plan)
+        num_heads = q_THD.shape[1]
+        _check(q_THD, "q_THD", np.float32, (plan.num_rows, num_heads, q_THD.shape[2]))
+        _check(lse_TH, "lse_TH", np.float32, (plan.num_rows, num_heads))
+        if self._observer is None or self._observer.asked is not asked:
+            self._observer = self.bind_observer(plan, asked)
+        try:
+            _kernels.observe(
+                self._observer.kernel,
+                bound.rows,
+                bound.groups[layer_plan.group],
+                layer,
+                layer_plan.slot,
+                layer_plan.scale,
+                num_heads,
+                q_THD.ctypes.data,
+                lse_TH.ctypes.data,
+                self.threads,
+                self.isa,
+            )
+        except ValueError as error:
+            raise InternalError(f"probes do not suit layer {layer}: {error}") from None
+
+    def bind_observer(self, plan: Plan, asked: Sequence[Asked]) -> BoundObserver:
+        """What the kernels know of the probes of a step, for callers who run them without Python in between."""
+        observer, rows = _kernels.Observer(), self.bind(plan).rows
+        for one in asked:
+            probe = one.probe
+            if isinstance(probe, Tally):
+                observer.add_tally(
+                    rows,
+                    one.sequence,
+                    one.rows_R,
+                    probe.layers,
+                    _REDUCTIONS[probe.observation.reduce],
+                    probe.observation.columns.start,
+                    probe.running_LNS,
+                    probe.counted_L,
+                )
+            else:
+                observer.add_record(rows, one.sequence, one.rows_R, probe.layers, one.places_R, probe.queries_LRHD)
+        return BoundObserver(asked, observer)
 
     def kv_bytes(self, plan: Plan, layer: int, num_heads: int) -> int:
         """Bytes of keys and values that ``attend`` reads for ``layer``, given its number of query heads.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
+from kvloom.attend.observe import Asked, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Contiguous, Group, LayerPlan, Part, Plan, Writes
 from kvloom.memory.cells import cell, decoded, labels
 
@@ -53,15 +56,65 @@ class ReferenceAttend:
             rows = slice(int(plan.seq_rows_B1[b]), int(plan.seq_rows_B1[b + 1]))
             if rows.start == rows.stop:
                 continue
+            positions_T = torch.from_numpy(plan.positions_T[rows])
             for head in range(part.heads):
-                at, heads = part.list_of(b, layer.slot, head), slice(head * ratio, (head + 1) * ratio)
-                q_TGD, positions_T = _turned(
-                    q_THD[rows, heads], torch.from_numpy(plan.positions_T[rows]), part, group, at
-                )
-                entries = self._entries(part, at, layer.slot, head, int(positions_T[-1]))
-                q_TGD = torch.from_numpy(part.format.numbers.keys.met(q_TGD.numpy()))
-                out[rows, heads], lse[rows, heads] = _softmax(q_TGD, positions_T, entries, group.window, layer.scale)
+                heads = slice(head * ratio, (head + 1) * ratio)
+                scores_TGS, entries, _ = self._meet(q_THD[rows, heads], positions_T, part, group, layer, b, head)
+                out[rows, heads], lse[rows, heads] = _softmax(scores_TGS, entries[1])
         return out, lse
+
+    def _meet(
+        self,
+        q_TGD: torch.Tensor,
+        positions_T: torch.Tensor,
+        part: Part,
+        group: Group,
+        layer: LayerPlan,
+        sequence: int,
+        head: int,
+    ) -> tuple[torch.Tensor, _Entries, int]:
+        """Scores of rows of one sequence over a list, those entries, and their shift."""
+        at = part.list_of(sequence, layer.slot, head)
+        q_TGD, asked_T = _turned(q_TGD, positions_T, part, group, at)
+        entries = self._entries(part, at, layer.slot, head, int(asked_T[-1]))
+        met_TGD = torch.from_numpy(part.format.numbers.keys.met(q_TGD.numpy()))
+        scores_TGS = _scores(met_TGD, asked_T, entries, group.window, layer.scale)
+        return scores_TGS, entries, int(positions_T[0] - asked_T[0])
+
+    def observe(self, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int, asked: Sequence[Asked]) -> None:
+        for one in asked:
+            if layer not in one.probe.layers:
+                continue
+            place = one.probe.layers.index(layer)
+            if isinstance(one.probe, QueryRecord):
+                one.probe.queries_LRHD[place, one.places_R] = q_THD[one.rows_R]
+                continue
+            for part in plan.groups[plan.layers[layer].group].parts:
+                self._tally(one.probe, place, one, part, q_THD, lse_TH, plan, layer)
+            one.probe.counted_L[place] += one.rows_R.size
+
+    def _tally(
+        self, tally: Tally, place: int, one: Asked, part: Part, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int
+    ) -> None:
+        layer_plan, columns = plan.layers[layer], tally.observation.columns
+        q_RHD, lse_RH = torch.from_numpy(q_THD[one.rows_R]), torch.from_numpy(lse_TH[one.rows_R])
+        lse_RH = torch.where(lse_RH.isneginf(), torch.inf, lse_RH)  # sees nothing, and gives nothing
+        ratio, results = q_RHD.shape[1] // part.heads, len(tally.running_LNS[place]) // part.heads
+        positions_R, group = torch.from_numpy(plan.positions_T[one.rows_R]), plan.groups[layer_plan.group]
+        for head in range(part.heads):
+            heads = slice(head * ratio, (head + 1) * ratio)
+            scores_RGS, entries, shift = self._meet(
+                q_RHD[:, heads], positions_R, part, group, layer_plan, one.sequence, head
+            )
+            p_RGS = torch.exp(scores_RGS - lse_RH[:, heads, None]).double()
+            columns_S = (entries[2] + shift - columns.start).long()
+            inside_S = (columns_S >= 0) & (columns_S < len(columns))
+            p_RNXS = p_RGS[..., inside_S].reshape(len(p_RGS), results, ratio // results, int(inside_S.sum()))
+            running_SN = tally.running_LNS[place, head * results : (head + 1) * results].T
+            if tally.observation.reduce is Reduce.SUM:
+                np.add.at(running_SN, columns_S[inside_S].numpy(), p_RNXS.sum(dim=(0, 2)).T.numpy())
+            else:
+                np.maximum.at(running_SN, columns_S[inside_S].numpy(), p_RNXS.amax(dim=(0, 2)).T.numpy())
 
     def _entries(self, part: Part, at: int, slot: int, head: int, last: int) -> _Entries:
         """Gather (keys_SD, values_SD, positions_S, bias_S) of one list and cell, decoded to float32.
@@ -106,15 +159,19 @@ def _turned(
     return torch.cat([a * cos_R - b * sin_R, b * cos_R + a * sin_R, rest], dim=-1), positions_T - shift
 
 
-def _softmax(
+def _scores(
     q_TGD: torch.Tensor, positions_T: torch.Tensor, entries: _Entries, window: int | None, scale: float
-) -> State:
-    keys_SD, values_SD, positions_S, bias_S = entries
+) -> torch.Tensor:
+    """Minus infinity where a row does not see an entry."""
+    keys_SD, _, positions_S, bias_S = entries
     visible_TS = positions_S[None, :] <= positions_T[:, None]
     if window is not None:
         visible_TS &= positions_S[None, :] > positions_T[:, None] - window
     scores_TGS = torch.einsum("tgd,sd->tgs", q_TGD, keys_SD) * scale + bias_S
-    scores_TGS = scores_TGS.masked_fill(~visible_TS[:, None, :], -torch.inf)
+    return scores_TGS.masked_fill(~visible_TS[:, None, :], -torch.inf)
+
+
+def _softmax(scores_TGS: torch.Tensor, values_SD: torch.Tensor) -> State:
     lse_TG = torch.logsumexp(scores_TGS, dim=-1)
     top_TG = torch.where(torch.isinf(lse_TG), torch.zeros_like(lse_TG), lse_TG)
     return torch.einsum("tgs,sd->tgd", torch.exp(scores_TGS - top_TG[..., None]), values_SD), lse_TG

@@ -112,14 +112,19 @@ def trust(
 
 @eval_app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Directory of a run, the exact one as a rule")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Directory of a run")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Directory of another run")],
+    judge: Annotated[
+        list[Path] | None,
+        typer.Option("--judge", help="An exact run that says which tasks count", show_default="those beside A and B"),
+    ] = None,
+    common: Annotated[bool, typer.Option("--common", help="Leave out prompts that one run has not answered")] = False,
     json: Json = False,
 ) -> None:
-    """Compare two runs prompt by prompt."""
+    """Compare two runs prompt by prompt, and each with the exact one."""
     from kvloom.cli.eval_reports import compare_runs
 
-    compare_runs(a, b, json)
+    compare_runs(a, b, tuple(judge or ()), common, json)
 
 
 @eval_app.command()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from kvloom.cli.say import say
-from kvloom.eval.compare import compare
-from kvloom.eval.records import read_rows
+from kvloom.eval.find import comparisons_of, find_runs
 from kvloom.eval.report.gather import gather
 from kvloom.eval.report.markdown import comparison_lines
 from kvloom.eval.report.write import write_report
 
 
-def compare_runs(a: Path, b: Path, as_json: bool) -> None:
-    """Print a comparison, B against A."""
-    found = compare(read_rows(a), read_rows(b))
-    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else "\n".join(comparison_lines(found)))
+def compare_runs(a: Path, b: Path, judges: Sequence[Path], common: bool, as_json: bool) -> None:
+    """Print what B is against A, and then what either is against the exact run that lies beside them or is named."""
+    found = find_runs(a, b, judges)
+    for place in found.used:
+        say(f"with {place}")
+    comparisons = comparisons_of(found, common)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in comparisons], indent=2))
+    else:
+        print("\n\n".join("\n".join(comparison_lines(each)) for each in comparisons))
 
 
 def report_runs(runs: list[Path], output: Path, as_json: bool) -> None:

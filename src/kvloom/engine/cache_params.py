@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from kvloom.errors import ParamsError
+from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 
 Matching = Literal["tokens", "pages"]
 """How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
 by token."""
+
+
+def _is_text(value: object) -> bool:
+    """A string that can be encoded (lone surrogates cannot)."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _one_of(default: Any, allowed: str, fits: Callable[[Any], bool]) -> Any:
+    """A field that takes ``allowed``, which is what ``fits`` finds fitting."""
+    return field(default=default, metadata={"allowed": allowed, "fits": fits})
+
+
+def _flag(default: bool) -> Any:
+    return _one_of(default, "True or False", lambda value: isinstance(value, bool))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,25 +36,26 @@ class CacheParams:
 
     salt: KV is shared only between equal salts. read: False looks nothing up; every position of the prompt is
     computed. write: False leaves nothing that could be found, while it runs or later; continuations of one prompt
-    share its pages all the same. match: how finely stored KV is found.
+    share its pages all the same. match: how finely stored KV is found. priority: what is stored is given up before
+    anything of higher priority, once nobody uses it; what several requests use has the highest that one asked for.
     """
 
-    salt: str | None = None
-    read: bool = True
-    write: bool = True
-    match: Matching = "tokens"
+    salt: str | None = _one_of(None, "a string", lambda value: value is None or _is_text(value))
+    read: bool = _flag(True)
+    write: bool = _flag(True)
+    match: Matching = _one_of("tokens", "'tokens' or 'pages'", lambda value: value in get_args(Matching))
+    priority: int = _one_of(
+        DEFAULT_PRIORITY, "a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100
+    )
 
     def __post_init__(self) -> None:
-        if self.salt is not None and not _is_text(self.salt):
-            raise ParamsError(f"salt must be a string, got {self.salt!r}", param="salt")
-        for name, value in (("read", self.read), ("write", self.write)):
-            if not isinstance(value, bool):
-                raise ParamsError(f"{name} must be True or False, got {value!r}", param=name)
-        if self.match not in get_args(Matching):
-            allowed = " or ".join(repr(one) for one in get_args(Matching))
-            raise ParamsError(f"match must be {allowed}, got {self.match!r}", param="match")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not each.metadata["fits"](value):
+                allowed = each.metadata["allowed"]
+                raise ParamsError(f"{each.name} must be {allowed}, got {value!r}", param=each.name)
 
-
-def _is_text(value: object) -> bool:
-    """A string that can be encoded (lone surrogates cannot)."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    @property
+    def hints(self) -> Hints:
+        """What is told of everything that the request stores or uses."""
+        return with_priority(self.priority)

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import ParamSpec
 
 from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
-from kvloom.engine.pages import Pages
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, NextScores, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.stats import StepWatch
 from kvloom.errors import InternalError, KvloomError, NumericsError
-from kvloom.segment import Span, SpanSet
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +23,6 @@ P = ParamSpec("P")
 class Commit:
     """Ends a step. ``max_len``: positions a sequence may have; ``eos``: tokens that end a text; ``clock``: seconds."""
 
-    pages: Pages
     queues: Queues
     eos: frozenset[int]
     max_len: int
@@ -49,14 +46,13 @@ class Commit:
             self._fail(request, raised)
 
     def written(self, chunk: Chunk) -> None:
-        """The chunk's KV is in its pages: close the gaps and publish what became full."""
+        """The chunk's KV is in its pages. All tokens that there are count as accepted: what became full is published."""
         sequence, rows = chunk.sequence, len(chunk.spans)
-        sequence.gaps = sequence.gaps - chunk.spans
-        self.pages.written(sequence, chunk.spans)
+        kv = sequence.kv
+        kv.written(chunk.spans)
+        kv.publish(len(kv.tokens))
         sequence.request.metrics.computed_tokens += rows
         self.computed_tokens += rows
-        first = sequence.gaps.spans[0].start if sequence.gaps else len(sequence.tokens)
-        self.pages.trim_windows(sequence, first)
 
     def prompt_scored(self, sequence: Sequence, scored: Iterable[tuple[int, Logits]]) -> None:
         """Record log probabilities of the prompt: logits at position p speak of the token at p + 1."""
@@ -126,7 +122,7 @@ class Commit:
     def _abandon(self, sequence: Sequence) -> str:
         if sequence.status is not Status.FINISHED:
             self.queues.discard(sequence)
-            self.pages.abandon(sequence)
+            sequence.kv.abandon()
             self._over(sequence)
         return ""
 
@@ -136,7 +132,7 @@ class Commit:
         parent.request.sequences.append(child)
         child.started, joins = True, len(self.queues.running) < self.max_seqs
         if joins:
-            self.pages.share(parent, child)
+            parent.kv.fork(child.kv)
         self.queues.start(child)
         self._extend(child, scores)
         if not joins and child.status is Status.RUNNING:
@@ -158,8 +154,7 @@ class Commit:
         self.watch.lap("commit")
         token = sequence.sampler.draw(scores.logits_V, scores.argmax)
         self.watch.lap("sample")
-        sequence.tokens.append(token)
-        sequence.gaps = SpanSet((Span(len(sequence.tokens) - 1, len(sequence.tokens)),))
+        sequence.kv.append(token)
         self.generated_tokens += 1
         self._time(sequence)
         logprobs: tuple[TokenLogprobs, ...] | None = None
@@ -191,8 +186,8 @@ class Commit:
     def _finish(self, sequence: Sequence) -> None:
         self.queues.remove(sequence)
         if sequence.index == 0:
-            sequence.request.metrics.kv_bytes = self.pages.held_bytes(sequence)
-        self.pages.retire(sequence)
+            sequence.request.metrics.kv_bytes = sequence.kv.held_bytes
+        sequence.kv.release()
         self._over(sequence)
 
     def _over(self, sequence: Sequence) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,9 +12,9 @@ from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
+from kvloom.engine.kv import PageNames, SequenceKv
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
@@ -22,9 +22,9 @@ from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
-from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.reserve import Reserve
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
@@ -37,7 +37,6 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.retention.base import Retention
-from kvloom.segment import PageId
 
 
 class Tokenizer(Protocol):
@@ -92,17 +91,15 @@ class Engine:
         ghosts = sum(self.budget_bytes // fmt.page_bytes for fmt in self.layout.formats)
         index = Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts))
         self.ledger = Ledger(arena, index, self.retention, clock=self.clock)
-        self.pages = Pages(self.ledger)
-        self.turns, fit = Turns(), Fit(self.pages, self.layout)
-        self.admit = Admit(self.ledger, fit, self.pages, scheduling.max_seqs, self.clock, self.turns)
-        self.preempt = Preempt(self.pages)
+        self.turns, reserve = Turns(), Reserve(self.ledger, self.layout)
+        self.admit = Admit(self.ledger, reserve, scheduling.max_seqs, self.clock, self.turns)
+        self.preempt = Preempt(self.ledger)
         self.prefill_budget = PrefillBudget(scheduling.max_decode_slowdown)
         stages = (ChunkRunning(self.prefill_budget), self.preempt, self.admit)
         self.scheduler = Scheduler(stages, scheduling.step_tokens)
         self.forward = Forward(self.model, self.attend_factory(arena))
         self.watch = StepWatch(self.clock)
         self.commit = Commit(
-            self.pages,
             self.scheduler.queues,
             self.tokenizer.eos_token_ids,
             self.max_len,
@@ -184,7 +181,7 @@ class Engine:
     # -- the step --------------------------------------------------------------------------------------------------
 
     def step(self) -> list[RequestUpdate]:
-        """Close part of the gap between wanted and covered, for as many requests as the row budget allows."""
+        """Compute part of what is missing, for as many requests as the row budget allows."""
         self.watch.start()
         self._stall.step_begins()
         began_s = self.clock()
@@ -232,8 +229,9 @@ class Engine:
         self.wake()
 
     def check(self) -> None:
-        """Audit the ledger against all page tables. Raises InternalError."""
-        self.ledger.check(self._holdings())
+        """Audit the ledger against what all sequences hold. Raises InternalError."""
+        sequences = [sequence for request in self.requests.values() for sequence in request.sequences]
+        self.ledger.check([held for sequence in sequences for held in sequence.kv.holdings()])
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
@@ -300,8 +298,13 @@ class Engine:
         return Sequence(
             request=request,
             index=index,
-            tokens=list(request.prompt_token_ids),
-            tables=self.layout.new_tables(),
+            kv=SequenceKv(
+                self.ledger,
+                f"{request.id}/{index}",
+                PageNames(request.root, list(request.prompt_token_ids)),
+                self.layout.new_tables(),
+                request.cache,
+            ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
                 self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
@@ -331,10 +334,3 @@ class Engine:
         for sequence in request.sequences:
             plan.discard(sequence)
         return self.commit.end(request, InternalError(_NO_ROOM))
-
-    def _holdings(self) -> Iterator[tuple[PageId, str]]:
-        for request in self.requests.values():
-            for sequence in request.sequences:
-                for table in sequence.tables:
-                    for _, page in table.pages():
-                        yield page, sequence.owner

@@ -24,6 +24,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import CacheStats
+from kvloom.engine.vllm_names import with_vllm_names
 from kvloom.errors import RequestError
 from kvloom.model.text.tokenizer import Tokenizer
 
@@ -78,6 +79,11 @@ class LLM:
         ``"int8"`` rounds what meets quantized weights to 8 bits, for speed; ``"float32"`` is exact.
     generation_config:
         Without ``sampling_params``, ``"auto"`` samples as the model's makers recommend, ``"none"`` at temperature 1.
+    step_tokens, max_seqs:
+        Tokens computed per step, and sequences that run at once, at most.
+    vllm:
+        vLLM's names of these settings (``max_num_batched_tokens``, ``max_num_seqs``, ``kv_cache_memory_bytes``). Its
+        arguments that mean nothing here are refused with a ConfigError that says what to use instead.
 
     Examples
     --------
@@ -102,6 +108,7 @@ class LLM:
         generation_config: GenerationConfig = "auto",
         step_tokens: int = 512,
         max_seqs: int = 64,
+        **vllm: Any,
     ) -> None:
         config = EngineConfig(
             model=model,
@@ -113,7 +120,7 @@ class LLM:
             cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
         )
-        loaded = build(config)
+        loaded = build(with_vllm_names(config, vllm))
         self._tokenizer = loaded.tokenizer
         self._defaults = loaded.defaults
         self.engine = loaded.engine

@@ -1,4 +1,4 @@
-"""A request and its sequences: what is wanted, what is covered, and where its KV is."""
+"""A request and its sequences: what a caller asked for, and what has come of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.text import TextState
 from kvloom.errors import KvloomError
-from kvloom.memory.index import content_hash
-from kvloom.memory.keys import extend_keys
-from kvloom.memory.table import PageTable
-from kvloom.segment import RAM, Absent, Context, PageKey, Resident, Segment, Span, SpanSet, Why
+from kvloom.segment import PageKey
 
 
 class Status(Enum):
@@ -60,36 +58,31 @@ class Request:
 
 @dataclass(eq=False)
 class Sequence:
-    """One continuation.
+    """One continuation: how it is sampled and told, and ``kv``, the home of its tokens and their KV.
 
-        positions   0                                        len(tokens)
-                    [ covered | gap | covered | gap ......... )
-                                 ^ every step computes the lowest positions of ``gaps``
-
-    ``keys`` and ``contents`` name the whole pages of ``tokens``; ``announced`` are those it has promised to compute.
-    ``started_over_at``: its length when it last had to begin again from an empty arena.
+    ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an empty
+    arena.
     """
 
     request: Request
     index: int
-    tokens: list[int]
-    tables: tuple[PageTable, ...]
+    kv: SequenceKv
     sampler: Sampler
     text: TextState
+    tokens: list[int] = field(init=False)
     status: Status = Status.WAITING
-    gaps: SpanSet = field(default_factory=SpanSet)
-    keys: list[PageKey] = field(default_factory=list)
-    contents: list[int] = field(default_factory=list)
-    announced: set[PageKey] = field(default_factory=set)
     started: bool = False
     started_over_at: int | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
+    def __post_init__(self) -> None:
+        self.tokens = self.kv.tokens
+
     @property
     def owner(self) -> str:
         """Name under which the ledger knows it."""
-        return f"{self.request.id}/{self.index}"
+        return self.kv.owner
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -111,30 +104,3 @@ class Sequence:
             return False
         scores = self.request.prompt_logprobs
         return scores is None or None in scores[1:]
-
-    def extend_identity(self) -> None:
-        """Name the whole pages that ``tokens`` has grown by."""
-        extend_keys(self.keys, self.request.root, self.tokens)
-        for index in range(len(self.contents), len(self.keys)):
-            before = self.contents[index - 1] if index else 0
-            self.contents.append(content_hash(before, self.page_tokens(index)))
-
-    def parent_key(self, index: int) -> PageKey:
-        """Identity of everything before page ``index``."""
-        return self.keys[index - 1] if index else self.request.root
-
-    def parent_content(self, index: int) -> int:
-        return self.contents[index - 1] if index else 0
-
-    def page_tokens(self, index: int) -> list[int]:
-        size = self.tables[0].format.tokens
-        return self.tokens[index * size : (index + 1) * size]
-
-    def context(self, tier: str = RAM) -> Context:
-        """The sequence as segments, for people and policies."""
-        resident = self.tables[0].resident() - self.gaps
-        name = self.tables[0].format.name
-        segments = [Segment(span, Resident(tier, name)) for span in resident]
-        absent = SpanSet.full(len(self.tokens)) - resident
-        segments += [Segment(Span(span.start, span.stop), Absent(Why.NEW)) for span in absent]
-        return tuple(sorted(segments, key=lambda segment: segment.span))

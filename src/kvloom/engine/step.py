@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
+from kvloom.attend.observe import NOBODY, Observers
 from kvloom.engine.sampling import Logits, NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
@@ -23,17 +24,18 @@ class Forward:
     model: Model
     attend: Attend
 
-    def next_scores(self, batch: Batch) -> list[tuple[Chunk, NextScores]]:
+    def next_scores(self, batch: Batch, observers: Observers = NOBODY) -> list[tuple[Chunk, NextScores]]:
         """For every chunk that closes its sequence's gaps: the scores of its last row.
 
-        The KV of all rows is written when this returns.
+        The KV of all rows is written when this returns, and the probes of ``observers`` (by place in ``batch.chunks``)
+        have been told.
         """
-        scores = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
+        scores = self.model.scores(batch.tokens_T, batch.plan, self.attend, batch.wanted_R, observers)
         return _by_chunk([batch.chunks[n] for n in batch.closing], scores)
 
-    def hidden(self, batch: Batch) -> Floats:
+    def hidden(self, batch: Batch, observers: Observers = NOBODY) -> Floats:
         """The same for a batch in which prompt scores are wanted: hidden states of the wanted rows, (R, width)."""
-        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R)
+        return self.model.forward(batch.tokens_T, batch.plan, self.attend, batch.wanted_R, observers)
 
     def scores_after(self, batch: Batch, hidden_RC: Floats) -> list[tuple[Chunk, NextScores]]:
         """``next_scores`` from hidden states."""

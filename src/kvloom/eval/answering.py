@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.assemble import Assembly
+from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import EvalError, InternalError
@@ -16,6 +17,8 @@ from kvloom.eval.policy import Exact, KeepPolicy, Policy, QueryProtocol
 from kvloom.eval.prompt import Prompt
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import Subject
+from kvloom.memory.arena import page_stride
+from kvloom.memory.format import PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +26,10 @@ class Reply:
     """An answer and its cost.
 
     ttft_s: from the start of its work to the first token. ms_per_token: between later tokens, None when there is one
-    only. kv_bytes_per_token: bytes of its pages at the end, by positions covered. peak_kv_bytes: bytes held by all that
-    ran beside it and itself, at most. Both as the ledger counts.
+    only. context_bytes_per_token: bytes of the context's pages right after compression, before the question, by its
+    tokens: what methods are ranked by, as it does not depend on how long the answer is. kv_bytes_per_token: bytes of
+    its pages at the end, by positions covered. peak_kv_bytes: bytes held by all that ran beside it and itself, at most.
+    All as the ledger counts.
     """
 
     text: str
@@ -33,6 +38,7 @@ class Reply:
     computed_tokens: int
     ttft_s: float
     ms_per_token: float | None
+    context_bytes_per_token: float
     kv_bytes_per_token: float
     peak_kv_bytes: int
 
@@ -104,10 +110,10 @@ class EngineAnswers:
                 raise InternalError(f"{flight.prompt.sample.task} sample {flight.prompt.sample.index}: {output.error}")
             if output.finished:
                 del flights[update.request_id]
-                yield flight.prompt, _engine_reply(flight, output)
+                yield flight.prompt, _engine_reply(flight, output, engine.layout)
 
 
-def _engine_reply(flight: _Flight, output: RequestOutput) -> Reply:
+def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> Reply:
     metrics, said = output.metrics, output.outputs[0]
     times = metrics.token_times_s
     return Reply(
@@ -117,9 +123,19 @@ def _engine_reply(flight: _Flight, output: RequestOutput) -> Reply:
         computed_tokens=metrics.computed_tokens,
         ttft_s=(metrics.ttft_s or 0.0) - (metrics.queue_s or 0.0),
         ms_per_token=1000 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+        context_bytes_per_token=dense_bytes(layout, len(flight.prompt.context_ids)) / len(flight.prompt.context_ids),
         kv_bytes_per_token=metrics.kv_bytes / (flight.prompt.num_tokens + len(said.token_ids) - 1),
         peak_kv_bytes=flight.peak_bytes,
     )
+
+
+def dense_bytes(layout: KvLayout, tokens: int) -> int:
+    """What the pages of so many tokens take when nothing is compressed; a window keeps what the next token sees."""
+    total = 0
+    for fmt, window in zip(layout.formats, layout.windows, strict=True):
+        first = 0 if window is None else max(0, tokens - window + 1) // PAGE_TOKENS
+        total += (-(-tokens // PAGE_TOKENS) - first) * page_stride(fmt)
+    return total
 
 
 @dataclass(slots=True)
@@ -152,6 +168,7 @@ class KeptAnswers:
         else:
             sequence, cached = self._sequence(prompt)
             rest = prompt.question_ids
+        context_bytes_per_token = sequence.held_bytes / sequence.length
         ids, times = self._greedy(sequence, rest, prompt.max_new_tokens)
         return Reply(
             text=self.subject.tokenizer.decode(ids),
@@ -160,6 +177,7 @@ class KeptAnswers:
             computed_tokens=prompt.num_tokens - cached + len(ids) - 1,
             ttft_s=times[0] - started,
             ms_per_token=1000 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+            context_bytes_per_token=context_bytes_per_token,
             kv_bytes_per_token=sequence.held_bytes / sequence.length,
             peak_kv_bytes=sequence.peak_bytes,
         )

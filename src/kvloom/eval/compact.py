@@ -10,12 +10,12 @@ import numpy as np
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Ints, Labelled
+from kvloom.engine.kv import SequenceKv
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
 from kvloom.memory.cells import cell, labels
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
-from kvloom.memory.ledger import Ledger
-from kvloom.memory.table import PageTable
+from kvloom.memory.ledger import Extent
 from kvloom.segment import PageId
 
 Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -28,17 +28,17 @@ def head_format(dense: PageFormat) -> PageFormat:
 
 @dataclass(frozen=True, slots=True)
 class Compactor:
-    """Takes pages of single heads from ``ledger`` for ``owner``: all of a layer group as one extent."""
+    """Moves what a policy keeps of a sequence to pages of single heads: all of a layer group to one extent."""
 
-    ledger: Ledger
-    owner: str
+    kv: SequenceKv
 
-    def compact(self, table: PageTable, stop: int, policy: KeepPolicy) -> HeadLists:
-        """Copy what the policy keeps of the whole pages below page ``stop`` of a table; those pages are not given back.
+    def compact(self, group: int, stop: int, policy: KeepPolicy) -> tuple[HeadLists, list[Extent]]:
+        """Copy what the policy keeps of the pages below page ``stop`` of a layer group, which stay.
 
         The entries are copied as they are stored, so that what is kept loses nothing. Raises EvalError when the policy
         answers what is not there.
         """
+        table = self.kv.tables[group]
         dense, fmt = table.format, head_format(table.format)
         pages = [(index, page) for index, page in table.pages() if index < stop]
         positions_S = np.concatenate(
@@ -46,7 +46,8 @@ class Compactor:
         )
         lists = self._chosen(dense, pages, positions_S, policy)
         sizes = [-(-len(chosen) // PAGE_TOKENS) for _, _, chosen in lists]
-        ids = self._take(fmt, sum(sizes))
+        extents = self._take(fmt, sum(sizes))
+        ids = [page for extent in extents for page in extent.pages]
         masks: list[int] = []
         for slot, head, chosen in lists:
             keys_SE, values_SE = self._stored(dense, pages, slot, head)
@@ -56,7 +57,8 @@ class Compactor:
                 masks.append((1 << len(piece)) - 1)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         masks_P = np.array(masks, np.uint16)
-        return HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
+        kept = HeadLists(fmt, Labelled(), len(dense.layers), dense.heads, _int32(ids), _int32(starts), masks_P)
+        return kept, extents
 
     def _chosen(
         self, dense: PageFormat, pages: list[tuple[int, PageId]], positions_S: Positions, policy: KeepPolicy
@@ -71,13 +73,13 @@ class Compactor:
             lists += [(slot, head, chosen) for head, chosen in enumerate(kept)]
         return lists
 
-    def _take(self, fmt: PageFormat, count: int) -> Sequence[int]:
+    def _take(self, fmt: PageFormat, count: int) -> list[Extent]:
         if not count:
             return []
-        extent = self.ledger.allocate_extent(fmt, count, self.owner)
+        extent = self.kv.take(fmt, count)
         if extent is None:
             raise EvalError("no room for compacted KV")
-        return extent.pages
+        return [extent]
 
     def _known(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Floats, Floats]:
         """(k_SD, v_SD) of one (layer, head): what is stored means."""
@@ -92,7 +94,7 @@ class Compactor:
         return k_NSE.reshape(-1, k_NSE.shape[-1]), v_NSE.reshape(-1, v_NSE.shape[-1])
 
     def _blocks(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Bytes, Bytes]:
-        cells = [cell(self.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
+        cells = [cell(self.kv.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
         keys_NB, values_NB = (
             np.empty((len(cells), fmt.k_bytes), np.uint8),
             np.empty((len(cells), fmt.v_bytes), np.uint8),
@@ -102,7 +104,7 @@ class Compactor:
         return keys_NB, values_NB
 
     def _fill(self, fmt: PageFormat, page: int, keys_SE: Bytes, values_SE: Bytes, positions_S: Positions) -> None:
-        count, memory = len(positions_S), self.ledger.arena.memory
+        count, memory = len(positions_S), self.kv.ledger.arena.memory
         keys_B, values_B = cell(memory, fmt, page, 0, 0)
         fmt.numbers.keys.put_entries(keys_SE, keys_B, fmt.k_dim, range(count))
         fmt.numbers.values.put_entries(values_SE, values_B, fmt.v_dim, range(count))

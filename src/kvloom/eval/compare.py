@@ -1,110 +1,200 @@
-"""Two runs on the same prompts, row by row: what one policy costs against another, with paired tests."""
+"""Two methods on the same prompts, row by row: what one costs against the other, on cells that a third run chose."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from kvloom.errors import EvalError
-from kvloom.eval.records import Row
-from kvloom.eval.stats import Interval, bootstrap, sign_test, stratified
-from kvloom.eval.summary import CellKey, grouped, has_signal, per_sample
+from kvloom.eval.clusters import Clusters, clusters_of
+from kvloom.eval.judge import Judge, Standing
+from kvloom.eval.observe import LEAST_SEEDS, CellKey, Method, Prompt, method_of, observe, scores
+from kvloom.eval.paired import Paired, paired
+from kvloom.eval.records import Key, Row, Settings
+from kvloom.eval.stats import Interval
 
-_MAY_DIFFER = {"policy", "params", "protocol", "kv_dtype", "in_flight", "threads"}
+_POLICYS_OWN = {"policy", "params"}
+_MAY_DIFFER = {"protocol", "kv_dtype", "in_flight", "threads"}
+Pairs = dict[Key, tuple[Prompt, Prompt]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """B minus A on one cell, over ``count`` samples.
-
-    ``p``: two-sided sign test. ``signal``: A shows that the model can do it.
-    """
+    """B minus A on one cell, over ``count`` samples about ``documents`` documents. See ``Paired``."""
 
     task: str
     length: int
     count: int
+    documents: int
     score_a: float
     score_b: float
     difference: Interval
     p: float
-    signal: bool
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaired:
+    """Prompts of a cell that only one of the methods has answered: they are left out."""
+
+    task: str
+    length: int
+    only_a: int
+    only_b: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """``overall``: mean difference over cells with signal, None when no cell has any. Ratios are B over A, of sums.
+    """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A.
 
-    ``remarks``: differences of the settings beside the policy, which may explain what the policy is blamed for.
+    ``bytes_ratio``: right after compression, before the question. ``end_bytes_ratio``: at the end of the answers, which
+    may be long. ``chosen``: on which samples an exact run chose the cells; empty when there was none. ``remarks``: what
+    beside the policies may explain a difference, or keep it from being one.
     """
 
     model: str
     a: str
     b: str
     deltas: tuple[Delta, ...]
-    overall: Interval | None
-    overall_p: float
+    overall: Paired | None
     bytes_ratio: float
+    end_bytes_ratio: float
     ttft_ratio: float
+    chosen: str
+    unpaired: tuple[Unpaired, ...]
     remarks: tuple[str, ...]
 
 
-def compare(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> Comparison:
-    """Pair the rows of two runs by prompt. Raises EvalError when they share none, or answered different questions."""
-    pairs = _pairs(rows_a, rows_b)
-    a, b = pairs[0]
-    cells = grouped(row for row, _ in pairs)
-    signal = {key: has_signal(rows) for key, rows in cells.items()}
-    other = {row.key: row for _, row in pairs}
-    changes = {key: per_sample(rows, lambda row: other[row.key].score - row.score) for key, rows in cells.items()}
-    telling = [changes[key] for key in cells if signal[key]]
+def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: bool = False) -> Comparison:
+    """Pair the answers of two methods by prompt.
+
+    Either may be several runs, with different seeds of a random policy. ``judge``: an exact run's word on which cells
+    count. Raises EvalError when they share no prompt, or were asked different things, or when one lacks answers in a
+    cell that both have: what lacks may not be a fair draw. ``common`` allows that; what lacks is counted all the same.
+    """
+    a, b = method_of(rows_a), method_of(rows_b)
+    unpaired = tuple(_unpaired(a, b))
+    if not common:
+        _check_whole(a, b, unpaired)
+    pairs = _pairs(a, b)
+    by_cell: dict[CellKey, Pairs] = defaultdict(dict)
+    for key in sorted(pairs, key=lambda key: (key[1], key[0], key[2:])):
+        by_cell[key[0], key[1]][key] = pairs[key]
+    telling = [cell for key, cell in by_cell.items() if judge.of(key) == "counts"]
     return Comparison(
         model=" and ".join(dict.fromkeys((a.settings.model, b.settings.model))),
-        a=a.settings.label,
-        b=b.settings.label,
-        deltas=tuple(_delta(key, rows, changes[key], signal[key]) for key, rows in cells.items()),
-        overall=stratified(telling) if telling else None,
-        overall_p=sign_test([change for cell in telling for change in cell]),
-        bytes_ratio=sum(y.kv_bytes_per_token for _, y in pairs) / sum(x.kv_bytes_per_token for x, _ in pairs),
-        ttft_ratio=sum(y.ttft_s for _, y in pairs) / sum(x.ttft_s for x, _ in pairs),
-        remarks=tuple(_remarks(a, b)),
+        a=a.label,
+        b=b.label,
+        deltas=tuple(_delta(key, cell, judge.of(key)) for key, cell in by_cell.items()),
+        overall=paired(_difference(telling)) if telling else None,
+        bytes_ratio=_ratio(pairs, "context_bytes_per_token") or _ratio(pairs, "kv_bytes_per_token"),
+        end_bytes_ratio=_ratio(pairs, "kv_bytes_per_token"),
+        ttft_ratio=_ratio(pairs, "ttft_s"),
+        chosen=judge.how,
+        unpaired=unpaired,
+        remarks=tuple(_remarks(a, b, pairs)),
     )
 
 
-def _pairs(rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[tuple[Row, Row]]:
-    found = {row.key: row for row in rows_b}
-    pairs = [(row, found[row.key]) for row in rows_a if row.key in found]
+def _unpaired(a: Method, b: Method) -> Iterator[Unpaired]:
+    cells_a, cells_b = _keys_by_cell(a), _keys_by_cell(b)
+    for cell in sorted(cells_a.keys() | cells_b.keys(), key=lambda cell: (cell[1], cell[0])):
+        ours, theirs = cells_a.get(cell, set()), cells_b.get(cell, set())
+        if ours != theirs:
+            yield Unpaired(task=cell[0], length=cell[1], only_a=len(ours - theirs), only_b=len(theirs - ours))
+
+
+def _keys_by_cell(method: Method) -> dict[CellKey, set[Key]]:
+    found: dict[CellKey, set[Key]] = defaultdict(set)
+    for key in method.prompts:
+        found[key[0], key[1]].add(key)
+    return found
+
+
+def _check_whole(a: Method, b: Method, unpaired: Sequence[Unpaired]) -> None:
+    hint = "finish the run with the command that began it, or compare what both have with --common"
+    for method in (a, b):
+        if method.holes:
+            raise EvalError(f"the seeds of {method.label} lack {method.holes} answers that others have", hint=hint)
+    shared = _keys_by_cell(a).keys() & _keys_by_cell(b).keys()
+    holes = [each for each in unpaired if (each.task, each.length) in shared]
+    if holes:
+        lacks = sum(each.only_a + each.only_b for each in holes)
+        raise EvalError(
+            f"{lacks} prompts of {len(holes)} cells were answered in one run only, the first in {holes[0].task} at "
+            f"{holes[0].length}: what lacks may not be a fair draw",
+            hint=hint,
+        )
+
+
+def _pairs(a: Method, b: Method) -> Pairs:
+    pairs = {key: (prompt, b.prompts[key]) for key, prompt in a.prompts.items() if key in b.prompts}
     if not pairs:
         raise EvalError("the two runs have no prompt in common", hint="run them with the same tasks, lengths and seed")
-    wrong = next((x for x, y in pairs if x.answers != y.answers or x.settings.seed != y.settings.seed), None)
-    if wrong is not None:
-        raise EvalError(
-            f"{wrong.task} sample {wrong.index} asks different things in the two runs",
-            hint="run them with the same seed, model and data files",
-        )
-    return sorted(pairs, key=lambda pair: (pair[0].length, pair[0].task, pair[0].index, pair[0].turn))
+    for x, y in pairs.values():
+        asked = {(row.answers, row.settings.seed) for row in (*x, *y)}
+        if len(asked) > 1:
+            raise EvalError(
+                f"{x[0].task} sample {x[0].index} asks different things in the two runs",
+                hint="run them with the same seed, model and data files",
+            )
+    return pairs
 
 
-def _delta(key: CellKey, rows: Sequence[Row], changes: Sequence[float], signal: bool) -> Delta:
-    score = fmean(per_sample(rows, lambda row: row.score))
-    difference = bootstrap(changes)
+def _difference(cells: Sequence[Pairs]) -> Clusters:
+    """B minus A."""
+    seeds = len(next(iter(cells[0].values()))[0])
+    both = [[x + y for x, y in cell.values()] for cell in cells]
+    a = clusters_of([observe(prompts, lambda prompt: scores(prompt[:seeds])) for prompts in both])
+    b = clusters_of([observe(prompts, lambda prompt: scores(prompt[seeds:])) for prompts in both])
+    return b.minus(a)
+
+
+def _delta(key: CellKey, cell: Pairs, standing: Standing) -> Delta:
+    found = paired(_difference([cell]))
+    score_a = clusters_of([observe((x for x, _ in cell.values()), scores)]).mean
     return Delta(
         task=key[0],
         length=key[1],
-        count=len(changes),
-        score_a=score,
-        score_b=score + difference.mean,
-        difference=difference,
-        p=sign_test(changes),
-        signal=signal,
+        count=len({key[:3] for key in cell}),
+        documents=found.documents,
+        score_a=score_a,
+        score_b=score_a + found.difference.mean,
+        difference=found.difference,
+        p=found.p,
+        standing=standing,
     )
 
 
-def _remarks(a: Row, b: Row) -> list[str]:
-    x, y = dataclasses.asdict(a.settings), dataclasses.asdict(b.settings)
-    differing = [name for name in x if x[name] != y[name] and name not in ("policy", "params")]
-    return [
-        f"{name}: {x[name]} against {y[name]}" + ("" if name in _MAY_DIFFER else " (not the policy's doing)")
-        for name in differing
-    ]
+def _ratio(pairs: Pairs, name: str) -> float:
+    """Of sums, the seeds averaged; 0 when a row does not have it."""
+    sums = [0.0, 0.0]
+    for pair in pairs.values():
+        for side, prompt in enumerate(pair):
+            values = [getattr(row, name) for row in prompt]
+            if None in values:
+                return 0.0
+            sums[side] += sum(values) / len(values)
+    return sums[1] / sums[0]
+
+
+def _remarks(a: Method, b: Method, pairs: Pairs) -> Iterator[str]:
+    for method in (a, b):
+        if method.too_few_seeds:
+            yield (
+                f"{method.label} draws at random, and has {method.seeds} of {LEAST_SEEDS} seeds: what another would "
+                "give is not in the intervals"
+            )
+    if not _ratio(pairs, "context_bytes_per_token"):
+        yield "the rows do not say their bytes right after compression: the ratio is that at the end of the answers"
+    yield from _differing(a.settings, b.settings)
+
+
+def _differing(a: Settings, b: Settings) -> Iterator[str]:
+    x, y = dataclasses.asdict(a), dataclasses.asdict(b)
+    for name in x:
+        if x[name] != y[name] and name not in _POLICYS_OWN:
+            why = "" if name in _MAY_DIFFER else " (not the policy's doing)"
+            yield f"also different: {name}: {x[name]} against {y[name]}{why}"

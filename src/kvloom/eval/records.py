@@ -47,6 +47,11 @@ class Settings:
     data: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_exact(self) -> bool:
+        """Whether nothing is done to the context: such runs judge others."""
+        return self.policy == "exact"
+
+    @property
     def label(self) -> str:
         """Policy and parameters, as ``parse_policy`` reads them; the query-aware column is marked."""
         params = ",".join(f"{name}={value}" for name, value in self.params.items())
@@ -65,6 +70,8 @@ class Row:
 
     ``control``: what the answer to another prompt of the same task would have scored here, None for the first: a task
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
+    ``document``: names the text that was asked about, where others may be about it too. ``context_bytes_per_token``:
+    None in rows from before it was measured.
     """
 
     settings: Settings
@@ -86,6 +93,8 @@ class Row:
     ms_per_token: float | None
     kv_bytes_per_token: float
     peak_kv_bytes: int
+    context_bytes_per_token: float | None = None
+    document: str = ""
 
     @property
     def key(self) -> Key:
@@ -151,6 +160,14 @@ def read_rows(directory: Path) -> list[Row]:
     if rows and any(row.settings != rows[0].settings for row in rows):
         raise RunMismatch(f"`{directory}` mixes rows of different settings")
     return rows
+
+
+def first_settings(directory: Path) -> Settings | None:
+    """Of the rows of a run; None when there is none, or no run. Raises DataFileError when a row cannot be read."""
+    for path in _files(directory):
+        for row in _parsed(path):
+            return row.settings
+    return None
 
 
 def _files(directory: Path) -> list[Path]:

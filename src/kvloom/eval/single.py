@@ -1,7 +1,7 @@
 """One sequence driven by hand, outside of the scheduler: for scores of every position, and for compacted contexts.
 
-It computes what the engine computes, bit for bit: the same model, plans, page formats and kernels, over an arena of
-its own. KV is accounted for by a ledger.
+It computes what the engine computes, bit for bit: the same model, plans, page formats and kernels. Its KV has the home
+that every sequence's has (``engine.kv``), over an arena of its own.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
-from kvloom.attend.lists import HeadLists
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
+from kvloom.engine.kv import PageNames, SequenceKv
 from kvloom.errors import EvalError
 from kvloom.eval.compact import Compactor, head_format
 from kvloom.eval.policy import KeepPolicy
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.index import Index
+from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Logits
 from kvloom.policy.retention.lru import LeastRecentlyUsed
-from kvloom.segment import Span, SpanSet
 
-_OWNER = "single"
 _LOGIT_VALUES = 2**21
 """Logits are made so many values at a time: a row of a large vocabulary is a megabyte."""
 
@@ -46,12 +46,16 @@ class SingleSequence:
         arena = _arena(engine, capacity)
         self._attend = engine.attend_factory(arena)
         self._ledger = Ledger(arena, Index(len(self._layout.formats), max_ghosts=1), LeastRecentlyUsed())
-        self._tables = self._layout.new_tables()
-        self._kept: tuple[tuple[HeadLists, ...], ...] = ()
+        names = PageNames(root_key(weights=engine.model.weights_id, formats=self._layout.identity), [])
+        cache = CacheParams(read=False, write=False)
+        self._kv = SequenceKv(self._ledger, "single", names, self._layout.new_tables(), cache)
         self._mark: int | None = None
         self._capacity = capacity
-        self.length = 0
         self.peak_bytes = 0
+
+    @property
+    def length(self) -> int:
+        return len(self._kv.tokens)
 
     @property
     def held_bytes(self) -> int:
@@ -76,66 +80,45 @@ class SingleSequence:
                 yield self._model.logits(hidden_TC[first : first + rows])
 
     def mark(self) -> None:
-        """Remember this length for ``rewind``."""
+        """Remember this length for ``rewind``: what comes after it is never accepted."""
         self._mark = self.length
 
     def rewind(self) -> None:
         """Forget all tokens after the mark."""
         assert self._mark is not None, "there is no mark"
-        last = -(-self._mark // PAGE_TOKENS)
-        for table in self._tables:
-            gone = [table.take(index) for index, _ in list(table.pages()) if index >= last]
-            self._ledger.release(gone, _OWNER)
-        self.length = self._mark
+        self._kv.truncate(self._mark)
 
     def retain(self, policy: KeepPolicy) -> None:
         """Let a policy thin out all whole pages so far; the unfinished page at the end stays. Once per sequence."""
-        if self._kept:
+        kv, stop = self._kv, self.length // PAGE_TOKENS
+        if kv.lists:
             raise EvalError("a context can be thinned out once only")
-        self._trim(self.length)
-        compactor, stop = Compactor(self._ledger, _OWNER), self.length // PAGE_TOKENS
-        kept = []
-        for table in self._tables:
-            kept.append((compactor.compact(table, stop, policy),))
+        kv.publish(self.length)
+        for group in range(len(kv.tables)):
+            kept, extents = Compactor(kv).compact(group, stop, policy)
             self._note()  # for a moment both forms are there
-            gone = [table.take(index) for index, _ in list(table.pages()) if index < stop]
-            self._ledger.release(gone, _OWNER)
-        self._kept = tuple(kept)
+            kv.replace(group, stop, [kept], extents)
+
+    def check(self) -> None:
+        """Audit the ledger against what the sequence holds. Raises InternalError."""
+        self._ledger.check(list(self._kv.holdings()))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _forward(self, tokens: Sequence[int]) -> Iterator[Floats]:
         if not tokens or self.length + len(tokens) > self._capacity:
             raise EvalError(f"{len(tokens)} tokens after {self.length} do not fit a capacity of {self._capacity}")
-        step = self._layout.step_tokens
+        kv, step = self._kv, self._layout.step_tokens
         for start in range(0, len(tokens), step):
-            chunk = list(tokens[start : start + step])
-            span = Span(self.length, self.length + len(chunk))
-            self._secure(span)
-            plan = build_plan([Rows(SpanSet((span,)), self._tables, self._kept)], self._layout.layers)
-            hidden_TC = self._model.forward(np.array(chunk, np.int64), plan, self._attend)
-            for table in self._tables:
-                table.mark(span)
-            self.length = span.stop
+            kv.append(*tokens[start : start + step])
+            rows = Rows(kv.missing, kv.tables, kv.lists)
+            assert kv.reserve(rows.spans), "the arena is made for the capacity"
+            chunk_T = np.array(tokens[start : start + step], np.int64)
+            hidden_TC = self._model.forward(chunk_T, build_plan([rows], self._layout.layers), self._attend)
+            kv.written(rows.spans)
             self._note()
-            self._trim(self.length if self._mark is None else self._mark)
+            kv.publish(self.length if self._mark is None else self._mark)
             yield hidden_TC
-
-    def _secure(self, span: Span) -> None:
-        for table in self._tables:
-            for index in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
-                if table.get(index) is None:
-                    page = self._ledger.allocate(table.format, _OWNER)
-                    assert page is not None, "the arena is made for the capacity"
-                    table.put(index, page, filled=0, writable=True)
-
-    def _trim(self, next_position: int) -> None:
-        """Give back pages that no row from ``next_position`` on sees through a window, as the engine does."""
-        for table in self._tables:
-            if table.window is not None:
-                low = max(0, next_position - table.window + 1) // PAGE_TOKENS
-                gone = [table.take(index) for index, _ in list(table.pages()) if index < low]
-                self._ledger.release(gone, _OWNER)
 
     def _note(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)

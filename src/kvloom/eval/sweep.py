@@ -10,16 +10,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kvloom.eval.clusters import clusters_of
+from kvloom.eval.judge import has_signal
+from kvloom.eval.observe import Prompt, method_of, observe, scores
 from kvloom.eval.records import Row
-from kvloom.eval.stats import Interval, wilson
-from kvloom.eval.summary import grouped, has_signal, per_sample
+from kvloom.eval.share import share
+from kvloom.eval.stats import Interval
 
 RETAINED = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How far a model carries one task. ``scores``: (length, mean with Wilson's interval), ascending.
+    """How far a model carries one task. ``scores``: (length, mean with its interval), ascending.
 
     ``base`` and ``effective_length``: None when no length shows signal: the model cannot do the task at all.
     """
@@ -39,21 +42,17 @@ class Reach:
 
 def reach(rows: Sequence[Row]) -> list[Reach]:
     """Judge every task of an exact run."""
-    by_task: dict[str, dict[int, list[Row]]] = defaultdict(dict)
-    for (task, length), found in grouped(rows).items():
-        by_task[task][length] = found
+    by_task: dict[str, dict[int, list[Prompt]]] = defaultdict(dict)
+    for (task, length), prompts in (method_of(rows).cells() if rows else {}).items():
+        by_task[task][length] = prompts
     return [_reach(task, lengths) for task, lengths in by_task.items()]
 
 
-def _reach(task: str, lengths: dict[int, list[Row]]) -> Reach:
-    scores = tuple(
-        (length, wilson(sum(each), len(each)))
-        for length, rows in sorted(lengths.items())
-        for each in [per_sample(rows, lambda row: row.score)]
-    )
+def _reach(task: str, lengths: dict[int, list[Prompt]]) -> Reach:
+    found = tuple((length, share(clusters_of([observe(lengths[length], scores)]))) for length in sorted(lengths))
     base: float | None = None
     effective: int | None = None
-    for length, interval in scores:
+    for length, interval in found:
         if base is None:
             if not has_signal(lengths[length]):
                 continue
@@ -61,4 +60,4 @@ def _reach(task: str, lengths: dict[int, list[Row]]) -> Reach:
         if interval.mean < RETAINED * base:
             break
         effective = length
-    return Reach(task=task, scores=scores, base=base, effective_length=effective)
+    return Reach(task=task, scores=found, base=base, effective_length=effective)

@@ -9,6 +9,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.records import Books, Pool
+from kvloom.policy.events import DEFAULT_PRIORITY, priority_of
 from kvloom.segment import PageId
 
 
@@ -62,6 +63,10 @@ def _slabs(arena: Arena, books: Books) -> None:
         held = sum(bool(record.holders) for record in slab.records.values())
         if inside[index] != set(slab.records) or held != slab.held or (slab.oldest is None) != bool(held):
             raise InternalError(f"slab {index} is said to hold {slab.held} of {len(slab.records)} records")
+        asked = Counter(priority_of(each.block.hints) for each in slab.records.values() if each.block is not None)
+        del asked[DEFAULT_PRIORITY]
+        if asked != (slab.priorities or {}) or (not held and slab.priority != priority_of(slab.block.hints)):
+            raise InternalError(f"slab {index} has records of priorities {slab.priorities}, not {asked}")
 
 
 def _published(index: Index, books: Books) -> None:

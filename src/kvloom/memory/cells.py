@@ -45,11 +45,6 @@ def recode(memory: Bytes, source: PageFormat, page: int, target: PageFormat, to:
     into[:, stop:] = cells[:, source.k_bytes + source.v_bytes :]
 
 
-def copy_page(memory: Bytes, fmt: PageFormat, page: int, to: int) -> None:
-    """Write the bytes of ``page`` to the page ``to``."""
-    page_cells(memory, fmt, to)[:] = page_cells(memory, fmt, page)
-
-
 def page_cells(memory: Bytes, fmt: PageFormat, page: int) -> Bytes:
     """The bytes of a page, a row for each (layer, head)."""
     start = page * GRAIN_BYTES

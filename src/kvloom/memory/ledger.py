@@ -29,7 +29,7 @@ from kvloom.memory.index import Index
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.memory.table import PageTable
 from kvloom.policy.actions import Drop, Recode
-from kvloom.policy.events import NO_HINTS, Block, Hints
+from kvloom.policy.events import NO_HINTS, Block, Hints, merged
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
 
@@ -127,24 +127,15 @@ class Ledger:
         self._books.open_extent(pool, pages, owner, now)
         return Extent(fmt, pages)
 
-    def copy(self, page: PageId, owner: str) -> PageId | None:
-        """A page like a held one, for ``owner`` alone; None when there is no room for it."""
-        record = self._records[page]
-        fmt = record.pool.format
-        copy = self.allocate(fmt, owner)
-        if copy is not None:
-            self._records[copy].recoded = record.recoded
-            cells.copy_page(self.arena.memory, fmt, page, copy)
-        return copy
-
-    def hold(self, page: PageId, owner: str) -> None:
-        """Share a held page, or bring an idle one back into use."""
+    def hold(self, page: PageId, owner: str, hints: Hints = NO_HINTS) -> None:
+        """Share a held page, or bring an idle one back into use. ``hints``: what the new holder says of it."""
         record = self._records[page]
         now = self.clock()
         if not record.holders:
             self._books.wake(record, now)
         record.holders.append(owner)
         if record.block is not None:
+            self._hint(record, record.block, hints)
             self.events.reused(record.block, now)
 
     def release(self, pages: Iterable[PageId], owner: str) -> None:
@@ -161,10 +152,10 @@ class Ledger:
                 self._books.rest(record, now)
                 self.events.idle(record.block, now)
 
-    def abandon(self, owner: str) -> None:
-        """Take from ``owner`` all that it holds, known to its page tables or not: something failed on the way."""
-        held = [page for page, record in self._records.items() for each in record.holders if each == owner]
-        self.release(held, owner)
+    def abandon(self, pages: Iterable[PageId], owner: str) -> None:
+        """Take from ``owner`` whatever it holds of ``pages``, as often as it does: something failed on the way."""
+        there = [(page, record) for page in dict.fromkeys(pages) if (record := self._records.get(page)) is not None]
+        self.release([page for page, record in there for each in record.holders if each == owner], owner)
 
     def publish(self, page: PageId, identity: Identity) -> PageId:
         """Make a held, complete page findable. Returns the findable page: another one if it was there first.
@@ -181,8 +172,13 @@ class Ledger:
         if findable == page and record.block is None:
             entry, fmt = self.index.entry_of(page), record.pool.format
             size = record.count * page_stride(fmt)
-            record.block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
-            self.events.stored(record.block, self.clock())
+            block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
+            self._books.file(record, block)
+            self.events.stored(block, self.clock())
+        elif findable != page:
+            twin = self._records[findable]
+            assert twin.block is not None
+            self._hint(twin, twin.block, it.hints)
         return findable
 
     def apply(self, action: Drop, why: Why = Why.EVICTED) -> None:
@@ -220,7 +216,11 @@ class Ledger:
         if page is None:
             return None
         self._records[page].recoded = True
-        cells.recode(self.arena.memory, source, action.page, fmt, page)
+        try:
+            cells.recode(self.arena.memory, source, action.page, fmt, page)
+        except BaseException:
+            self.release([page], first)
+            raise
         for holder, table, index in places:
             if holder != first:
                 self.hold(page, holder)
@@ -236,7 +236,8 @@ class Ledger:
                 self.apply(Drop(page), Why.RESET)
             elif record.block is not None:
                 self.index.forget(page, Why.RESET)
-                block, record.block = record.block, None
+                block = record.block
+                self._books.file(record, None)
                 self.events.gone(block, Why.RESET, self.clock())
         self.arena.trim()
 
@@ -300,6 +301,15 @@ class Ledger:
         self._slab_victims.check({slab.block.page for slab in self._books.slabs.values() if not slab.held})
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _hint(self, record: Record, block: Block, hints: Hints) -> None:
+        """Somebody else asks for what is published as ``block``, and says this of it."""
+        if hints is block.hints or (together := merged(block.hints, hints)) == block.hints:
+            return
+        block = block._replace(hints=together)
+        self._books.file(record, block)
+        if not record.holders:
+            self.events.idle(block, record.idle_s)  # again: its place has changed
 
     def _close(self, record: Record, why: Why, now: float) -> None:
         self._books.close(record, why, now)

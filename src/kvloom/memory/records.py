@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kvloom.memory.arena import Arena
 from kvloom.memory.events import Events
 from kvloom.memory.format import PageFormat
-from kvloom.policy.events import Block
+from kvloom.policy.events import DEFAULT_PRIORITY, Block, priority_of, with_priority
 from kvloom.segment import PageId, Why
 
 
@@ -29,7 +29,8 @@ class SlabBook:
     """What lies in a slab. ``records``: those that are idle in the order in which they became so.
 
     ``block``: what the policy knows the slab as. ``oldest``: while nothing is held, the record that was idle longest
-    when the policy last heard of the slab. ``alone``: where a page lies.
+    when the policy last heard of the slab. ``alone``: where a page lies. ``priorities``: how many published records have
+    each but the default one.
     """
 
     pool: Pool
@@ -38,6 +39,23 @@ class SlabBook:
     records: dict[PageId, Record] = field(default_factory=dict)
     oldest: Record | None = None
     alone: tuple[SlabBook, ...] = ()
+    priorities: dict[float, int] | None = None
+
+    @property
+    def priority(self) -> float:
+        """The highest of its records, all of which are published while nothing is held."""
+        if not self.priorities:
+            return DEFAULT_PRIORITY
+        highest, others = max(self.priorities), sum(self.priorities.values())
+        return max(highest, DEFAULT_PRIORITY) if others < len(self.records) else highest
+
+    def count(self, priority: float, change: int) -> None:
+        """More or fewer records have this priority."""
+        if priority != DEFAULT_PRIORITY:
+            counts = self.priorities = self.priorities or {}
+            counts[priority] = counts.get(priority, 0) + change
+            if not counts[priority]:
+                del counts[priority]
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +134,17 @@ class Books:
             if not slab.held:
                 self.rank(slab)
 
+    def file(self, record: Record, block: Block | None) -> None:
+        """A record is published as ``block`` from now on, or no longer."""
+        for known, change in ((record.block, -1), (block, 1)):
+            if known is not None:
+                for slab in record.slabs:
+                    slab.count(priority_of(known.hints), change)
+        record.block = block
+        if not record.holders:
+            for slab in record.slabs:
+                self._rank_anew(slab)
+
     def close(self, record: Record, why: Why, now: float) -> None:
         """Forget a record whose pages go back to the arena: a held one that was never published, or an idle one."""
         page, pool, count = record.page, record.pool, record.count
@@ -129,9 +158,13 @@ class Books:
             del slab.records[page]
             if record.block is None:
                 slab.held -= 1
+            else:
+                slab.count(priority_of(record.block.hints), -1)
             if not slab.records:
                 self._close_slab(slab, why, now)
-            elif record.block is None and not slab.held:
+            elif record.block is not None:
+                self._rank_anew(slab)
+            elif not slab.held:
                 self.rank(slab)
 
     def rank(self, slab: SlabBook) -> None:
@@ -139,6 +172,8 @@ class Books:
         if slab.oldest is None:
             slab.pool.idle_slabs += 1
         slab.oldest = next(iter(slab.records.values()))
+        if slab.priority != priority_of(slab.block.hints):
+            slab.block = slab.block._replace(hints=with_priority(slab.priority))
         self._slab_events.idle(slab.block, slab.oldest.idle_s)
 
     def _open(self, record: Record, now: float) -> None:
@@ -147,6 +182,11 @@ class Books:
         for slab in record.slabs:
             slab.records[record.page] = record
             self._use(slab, now)
+
+    def _rank_anew(self, slab: SlabBook) -> None:
+        """If nothing in it is held, and its priority is not what the policy knows."""
+        if not slab.held and slab.priority != priority_of(slab.block.hints):
+            self.rank(slab)
 
     def _use(self, slab: SlabBook, now: float) -> None:
         slab.held += 1

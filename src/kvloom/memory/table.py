@@ -20,6 +20,8 @@ _NO_PAGE = -1
 class PageTable:
     """Grows as positions are reached. Page n holds positions ``[n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS)``.
 
+    ``trimmed``: pages below this one slid out of the window and were given back.
+
     ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is written), ``writable`` 0 or 1 (this sequence alone
     holds the page, and it is not sealed). They are read and written one by one, for every sequence and step, which
     numpy's arrays are slow at; the plan builder takes whole slices.
@@ -33,6 +35,7 @@ class PageTable:
     filled: array[int] = field(default_factory=lambda: array("H", [0] * 8))
     writable: bytearray = field(default_factory=lambda: bytearray(8))
     others: dict[PageFormat, set[int]] = field(default_factory=dict)
+    trimmed: int = 0
 
     def get(self, index: int) -> PageId | None:
         page = self.ids[index] if index < len(self.ids) else _NO_PAGE
@@ -65,6 +68,17 @@ class PageTable:
         if self.others:
             self._forget_format(index)
         return page
+
+    def cut(self, length: int) -> None:
+        """Nothing is written from position ``length`` on: the pages beyond were taken out before."""
+        index, kept = divmod(length, PAGE_TOKENS)
+        if index < len(self.filled):
+            self.filled[index] &= (1 << kept) - 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.ids, self.filled, self.writable = array("i", [_NO_PAGE] * 8), array("H", [0] * 8), bytearray(8)
+        self.others, self.trimmed = {}, 0
 
     def mark(self, span: Span) -> list[int]:
         """Note that ``span`` was written where writable; return the pages that became full by it."""
@@ -141,3 +155,19 @@ class PageTable:
         self.ids.extend([_NO_PAGE] * extra)
         self.filled.extend([0] * extra)
         self.writable.extend(bytes(extra))
+
+
+def page_span(index: int) -> Span:
+    """The positions of a page."""
+    return Span(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS)
+
+
+def page_indices(spans: SpanSet) -> list[int]:
+    """Pages touched by any of the spans, ascending, each once."""
+    touched: list[int] = []
+    for span in spans:
+        first = span.start // PAGE_TOKENS
+        if touched and touched[-1] == first:
+            first += 1
+        touched += range(first, -(-span.stop // PAGE_TOKENS))
+    return touched

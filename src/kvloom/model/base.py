@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
+from kvloom.attend.observe import NOBODY, Observers
 from kvloom.attend.plan import Plan
 from kvloom.model.kv_map import KvMap
 
@@ -58,12 +59,21 @@ class Model(Protocol):
         """``x_TC`` as it goes into layer 0. ``tokens_T`` is int64."""
         ...
 
-    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
+    def run(
+        self,
+        x_TC: Floats,
+        plan: Plan,
+        attend: Attend,
+        layers: range,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         """``x_RC`` as it comes out of the last of ``layers``, which are contiguous. ``x_TC`` stays as it is.
 
         Positions are ``plan.positions_T``. These layers' KV of all rows is written, in the pages that ``attend`` holds.
         ``rows_R``: rows that go on, ascending, int64; None: all. A later range then takes ``narrowed(plan, rows_R)``,
         and writes no KV of the others. No layers: ``x_TC``, or those rows of it.
+        ``observers``: probes that are told of all rows of these layers (see ``attend.observe``).
         """
         ...
 
@@ -71,10 +81,19 @@ class Model(Protocol):
         """Vocabulary logits, float32 (R, vocab_size): final norm and head over what came out of any layer."""
         ...
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+    def forward(
+        self,
+        tokens_T: Indices,
+        plan: Plan,
+        attend: Attend,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         """``embed``, and ``run`` over all layers."""
         ...
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
+    def scores(
+        self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
+    ) -> Scores:
         """``forward`` and ``logits``: what a step needs unless somebody asks for more."""
         ...

@@ -8,7 +8,8 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
-from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.cpu import BoundObserver, CpuAttend
+from kvloom.attend.observe import NOBODY, Observers, asked_of
 from kvloom.attend.plan import Plan
 from kvloom.errors import InternalError
 from kvloom.model.base import Indices, Logits, Scores
@@ -65,14 +66,22 @@ class Decoder:
             x_TC *= np.float32(self.spec.embed_scale)
         return x_TC
 
-    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
+    def run(
+        self,
+        x_TC: Floats,
+        plan: Plan,
+        attend: Attend,
+        layers: range,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         if layers.step != 1 or not 0 <= layers.start <= layers.stop <= len(self.blocks):
             raise InternalError(f"{layers} of a model with {len(self.blocks)} layers")
         if self.fused is not None and isinstance(attend, CpuAttend):
-            return self.fused.run(x_TC, attend.bind(plan), layers, _rows(plan, rows_R))
+            return self.fused.run(x_TC, attend.bind(plan), layers, _rows(plan, rows_R), _bound(attend, plan, observers))
         for table in self.ropes:
             table.cover(int(plan.positions_T.max(initial=0)))
-        x_TC, step = x_TC.copy(), Step(plan, attend)
+        x_TC, step = x_TC.copy(), Step(plan, attend, asked_of(plan, observers) if observers else ())
         for layer in layers:
             x_TC = self.blocks[layer](x_TC, step, layer)
         return x_TC if rows_R is None else x_TC[rows_R]
@@ -82,15 +91,24 @@ class Decoder:
             return self.fused.logits(x_RC)
         return self.head(self.norm(np.ascontiguousarray(x_RC)))
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
+    def forward(
+        self,
+        tokens_T: Indices,
+        plan: Plan,
+        attend: Attend,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
         if self.fused is not None and isinstance(attend, CpuAttend):
-            return self.fused.forward(tokens_T, attend.bind(plan), _rows(plan, rows_R))
-        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R)
+            return self.fused.forward(tokens_T, attend.bind(plan), _rows(plan, rows_R), _bound(attend, plan, observers))
+        return self.run(self.embed(tokens_T), plan, attend, range(len(self.blocks)), rows_R, observers)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
+    def scores(
+        self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
+    ) -> Scores:
         if self.fused is not None and isinstance(attend, CpuAttend):
-            return self.fused.scores(tokens_T, attend.bind(plan), rows_R)
-        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R)))
+            return self.fused.scores(tokens_T, attend.bind(plan), rows_R, _bound(attend, plan, observers))
+        return Scores.of(self.logits(self.forward(tokens_T, plan, attend, rows_R, observers)))
 
     def operator_seconds(self) -> dict[str, float]:
         """Seconds that fused layers have spent so far, by operator. Empty when they run op by op."""
@@ -99,6 +117,13 @@ class Decoder:
     def kv_bytes_read(self) -> int:
         """KV bytes that the attention of fused layers has read so far; what a step shares counts once. 0 op by op."""
         return 0 if self.fused is None else self.fused.kernel.kv_bytes_read()
+
+
+def _bound(attend: CpuAttend, plan: Plan, observers: Observers) -> BoundObserver | None:
+    if not observers:
+        return None
+    asked = asked_of(plan, observers)
+    return attend.bind_observer(plan, asked) if asked else None
 
 
 def _rows(plan: Plan, rows_R: Indices | None) -> Indices:

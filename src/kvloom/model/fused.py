@@ -15,7 +15,7 @@ import numpy as np
 
 from kvloom import _kernels
 from kvloom.arrays import Floats, vector_address
-from kvloom.attend.cpu import BoundPlan
+from kvloom.attend.cpu import BoundObserver, BoundPlan
 from kvloom.attend.plan import LayerPlan
 from kvloom.errors import InternalError
 from kvloom.model import ops
@@ -50,22 +50,28 @@ class FusedDecoder:
         _call(self.kernel.embed, tokens_T, x_TC)
         return x_TC
 
-    def run(self, x_TC: Floats, bound: BoundPlan, layers: range, rows_R: Indices) -> Floats:
+    def run(
+        self, x_TC: Floats, bound: BoundPlan, layers: range, rows_R: Indices, observer: BoundObserver | None = None
+    ) -> Floats:
         """See ``Model.run``."""
-        x_RC = self._residual(rows_R.size)
-        self._run(self.kernel.run, np.ascontiguousarray(x_TC), bound, rows_R, x_RC, layers.start, layers.stop)
+        x_TC, x_RC = np.ascontiguousarray(x_TC), self._residual(rows_R.size)
+        self._run(self.kernel.run, x_TC, bound, rows_R, observer, x_RC, layers.start, layers.stop)
         return x_RC
 
-    def forward(self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices) -> Floats:
+    def forward(
+        self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices, observer: BoundObserver | None = None
+    ) -> Floats:
         """See ``Model.forward``."""
         x_RC = self._residual(rows_R.size)
-        self._run(self.kernel.forward, tokens_T, bound, rows_R, x_RC)
+        self._run(self.kernel.forward, tokens_T, bound, rows_R, observer, x_RC)
         return x_RC
 
-    def scores(self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices) -> Scores:
+    def scores(
+        self, tokens_T: Indices, bound: BoundPlan, rows_R: Indices, observer: BoundObserver | None = None
+    ) -> Scores:
         """See ``Model.scores``."""
         logits_RV = np.empty((rows_R.size, self.head.weight.rows), np.float32)
-        return Scores(logits_RV, self._run(self.kernel.scores, tokens_T, bound, rows_R, logits_RV))
+        return Scores(logits_RV, self._run(self.kernel.scores, tokens_T, bound, rows_R, observer, logits_RV))
 
     def logits(self, x_RC: Floats) -> Logits:
         """See ``Model.logits``."""
@@ -82,6 +88,7 @@ class FusedDecoder:
         entering: Indices | Floats,
         bound: BoundPlan,
         rows_R: Indices,
+        observer: BoundObserver | None,
         out: Floats,
         *layers: int,
     ) -> Found:
@@ -90,7 +97,8 @@ class FusedDecoder:
             table.cover(last)
         ropes = [table.addresses for table in self.ropes]
         kv = self._places(bound.plan.layers)
-        return _call(kernel, entering, bound.rows, bound.groups, kv, ropes, rows_R, out, *layers)
+        asked = None if observer is None else observer.kernel
+        return _call(kernel, entering, bound.rows, bound.groups, kv, ropes, rows_R, asked, out, *layers)
 
     def _places(self, layers: tuple[LayerPlan, ...]) -> _kernels.KvPlaces:
         """An engine's plans all share one tuple of layers."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
+from kvloom.attend.observe import Asked
 from kvloom.attend.plan import Plan
 from kvloom.model.ops import Precision, add_rms_norm, linear, rms_norm, rope, silu_mul
 from kvloom.model.rope import RopeTable
@@ -44,10 +45,11 @@ class Block(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights."""
+    """What a layer needs beside its weights, and who asks what of its attention."""
 
     plan: Plan
     attend: Attend
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +83,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attention:
-    """Project, norm q and k where the family does, rotate, write the new KV, attend, project back."""
+    """Project, norm q and k where the family does, rotate, write the new KV, attend, tell who asked, project back."""
 
     qkv: Projection
     o: Projection
@@ -102,7 +104,10 @@ class Attention:
         if step.plan.layers[layer].owns:
             v_TKD = qkv_TXD[:, -self.kv_heads :]
             step.attend.write(np.ascontiguousarray(k_TKD), np.ascontiguousarray(v_TKD), step.plan, layer)
-        out_THD, _ = step.attend.attend(np.ascontiguousarray(q_THD), step.plan, layer)
+        q_THD = np.ascontiguousarray(q_THD)
+        out_THD, lse_TH = step.attend.attend(q_THD, step.plan, layer)
+        if step.asked:
+            step.attend.observe(q_THD, lse_TH, step.plan, layer, step.asked)
         return self.o(out_THD.reshape(rows, self.heads * self.head_dim))
 
 

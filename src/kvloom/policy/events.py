@@ -21,9 +21,30 @@ Hints = Mapping[str, float]
 
 NO_HINTS: Hints = MappingProxyType({})
 
+DEFAULT_PRIORITY = 50
+"""Of what nobody said anything else about. Of two blocks, the one of lower priority goes first."""
+
+
+def priority_of(hints: Hints) -> float:
+    return hints.get("priority", DEFAULT_PRIORITY)
+
+
+def with_priority(priority: float) -> Hints:
+    """Hints that say nothing else, or nothing at all."""
+    return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
+
+
+def merged(first: Hints, second: Hints) -> Hints:
+    """What two requests that share a block say of it: the higher priority counts, else the second has the last word."""
+    if first is second:
+        return first
+    return {**first, **second, **with_priority(max(priority_of(first), priority_of(second)))}
+
 
 class Block(NamedTuple):
-    """What is stored and dropped as one: a page, or an extent of pages. One value for as long as it is stored.
+    """What is stored and dropped as one: a page, or an extent of pages.
+
+    One value for as long as it is stored, except for ``hints``: who shares it has a say.
 
     ``page`` is its address, and the name by which it is held and dropped; ``key`` names what it holds, ``tokens`` from
     ``position`` on, after the prefix ``parent``. Slabs, of which only a policy hears, hold no tokens and have no keys.

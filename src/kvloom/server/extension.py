@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.errors import RequestError
+from kvloom.errors import ParamsError, RequestError
 from kvloom.server.field_table import Json
 
 _ELSEWHERE = {
@@ -27,6 +27,7 @@ class CacheFields(BaseModel):
 
     read: bool | None = None
     write: bool | None = None
+    priority: int | None = None
 
 
 class Extension(BaseModel):
@@ -42,14 +43,20 @@ class Extension(BaseModel):
 
 
 def cache_params(extension: Extension | None, salt: str | None) -> CacheParams:
-    """Null means the default."""
+    """Null means the default. Raises ParamsError."""
     asked = extension.cache if extension is not None else None
-    flags: Json = {} if asked is None else asked.model_dump(include=set(CacheFields.model_fields), exclude_none=True)
-    return CacheParams(salt=salt, **flags)
+    said: Json = {} if asked is None else asked.model_dump(include=set(CacheFields.model_fields), exclude_none=True)
+    try:
+        return CacheParams(salt=salt, **said)
+    except ParamsError as error:
+        if error.param in said:
+            error.param = f"kvloom.cache.{error.param}"
+        raise
 
 
 def _only(fields: BaseModel, place: str) -> None:
     for name in fields.model_extra or {}:
-        known = " and ".join(f"`{one}`" for one in type(fields).model_fields)
+        *names, last = [f"`{one}`" for one in type(fields).model_fields]
+        known = f"{', '.join(names)} and {last}" if names else last
         full = f"{place}.{name}"
         raise RequestError(f"`{full}` is not known", hint=_ELSEWHERE.get(full, f"`{place}` has {known}"), param=full)

@@ -9,9 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from kvloom.server.field_table import Json
 
-__all__ = ["MAX_PROMPTS", "Json", "Prompts", "Real", "Stop", "TokenId", "must_be"]
-
-MAX_PROMPTS = 1024
+__all__ = ["Json", "Prompts", "Real", "Stop", "TokenId", "must_be"]
 
 
 def must_be(words: str) -> WrapValidator:

@@ -9,7 +9,6 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong, RequestError, context_overflow
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.fields import MAX_PROMPTS
 from kvloom.server.lanes import LARGE, Lanes
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 
@@ -102,7 +101,7 @@ async def _prepare(
 
 
 def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: int) -> list[str | list[int]]:
-    """One entry per prompt. Raises RequestError when there are none, too many, or one is empty or too long."""
+    """One entry per prompt. Raises RequestError when there are none, or one is empty or too long."""
     many: list[str | list[int]] = []
     if isinstance(prompt, str):
         many = [prompt]
@@ -110,8 +109,6 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: in
         many = [[token for token in prompt if isinstance(token, int)]]
     else:
         many = [one for one in prompt if not isinstance(one, int)]
-    if len(many) > MAX_PROMPTS:
-        raise RequestError(f"prompt has {len(many)} entries, at most {MAX_PROMPTS} are allowed", param="prompt")
     if not many or any(len(one) == 0 for one in many):
         raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
     longest = max((len(one) for one in many if isinstance(one, list)), default=0)

@@ -67,7 +67,7 @@ def test_who_does_not_read_keeps_its_own_pages() -> None:
     for _ in range(3):
         engine.step()
     (sequence,) = engine.requests["own"].sequences
-    own = {page for table in sequence.tables for _, page in table.pages()}
+    own = {page for table in sequence.kv.tables for _, page in table.pages()}
     assert own
     assert not own & before
     tiny.drain(engine, ["own"])

@@ -205,17 +205,17 @@ class TestWindows:
             if not engine.requests:
                 break
             (sequence,) = engine.requests["a"].sequences
-            computed = len(sequence.tokens) - len(sequence.gaps)
-            assert sequence.tables[0].count() * 16 >= computed
+            computed = len(sequence.tokens) - len(sequence.kv.missing)
+            assert sequence.kv.tables[0].count() * 16 >= computed
             # between steps: the window, rounded up to pages at both ends
-            assert sequence.tables[1].count() <= -(-24 // 16) + 1
+            assert sequence.kv.tables[1].count() <= -(-24 // 16) + 1
             assert engine.ledger.bytes_of(window)[0] <= 3 * window.page_bytes
 
     def test_context_shows_segments(self) -> None:
         engine = tiny.make_engine(step_tokens=16)
         engine.submit("a", PROMPT, greedy())
         engine.step()
-        (segment, rest) = engine.requests["a"].sequences[0].context()
+        (segment, rest) = engine.requests["a"].sequences[0].kv.context()
         assert (segment.span, segment.state) == (Span(0, 16), Resident("ram", "full"))
         assert rest.span == Span(16, 40)
 

@@ -11,8 +11,10 @@ import tiny
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.commit import Commit
 from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv.holder import Holder
+from kvloom.engine.kv.sharing import Sharing
 from kvloom.engine.llm import LLM
-from kvloom.engine.pages import Pages
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.text import TextState
@@ -49,6 +51,18 @@ def sequence_is_bad(engine, _self, sequence, *args) -> bool:
     return _id(sequence.request.id) == "bad"
 
 
+def kv_is_bad(engine, kv, *args) -> bool:
+    return _id(kv.owner.split("/")[0]) == "bad"
+
+
+def sharing_is_bad(engine, sharing, *args) -> bool:
+    return kv_is_bad(engine, sharing.holder)
+
+
+def owner_is_bad(engine, ledger, what, owner, *args) -> bool:
+    return _id(owner.split("/")[0]) == "bad"
+
+
 def page_is_bad(engine, ledger, page, *args) -> bool:
     return any(_id(owner.split("/")[0]) == "bad" for owner in ledger._records[page].holders)
 
@@ -81,28 +95,38 @@ PLACES = {
     "write": (PLAIN, throwing(Commit, "written", chunk_is_bad)),
     "write, late": (PLAIN, throwing(Commit, "written", chunk_is_bad, late=True)),
     "write an answer": (PLAIN, throwing(Commit, "written", chunk_is_bad, after=9)),
-    "write pages": (PLAIN, throwing(Pages, "written", sequence_is_bad)),
+    "write pages": (PLAIN, throwing(SequenceKv, "written", kv_is_bad)),
+    "write pages, late": (PLAIN, throwing(SequenceKv, "written", kv_is_bad, after=2, late=True)),
+    "publish pages": (PLAIN, throwing(SequenceKv, "publish", kv_is_bad, after=1)),
     "publish": (PLAIN, throwing(Ledger, "publish", page_is_bad)),
     "publish, late": (PLAIN, throwing(Ledger, "publish", page_is_bad, late=True)),
     "publish in the middle": (PLAIN, throwing(Ledger, "publish", page_is_bad, after=3, late=True)),
-    "trim windows": (PLAIN, throwing(Pages, "trim_windows", sequence_is_bad)),
-    "keep a promise": (PLAIN, throwing(Pages, "_keep_promise", sequence_is_bad)),
-    "keep a promise, late": (PLAIN, throwing(Pages, "_keep_promise", sequence_is_bad, late=True)),
+    "publish a page": (PLAIN, throwing(Sharing, "publish", sharing_is_bad, after=1, late=True)),
+    "trim windows": (PLAIN, throwing(SequenceKv, "_trim_windows", kv_is_bad)),
+    "give back": (PLAIN, throwing(Holder, "give_back", kv_is_bad)),
+    "give back, late": (PLAIN, throwing(Holder, "give_back", kv_is_bad, late=True)),
+    "keep a promise": (PLAIN, throwing(Sharing, "keep", sharing_is_bad)),
+    "keep a promise, late": (PLAIN, throwing(Sharing, "keep", sharing_is_bad, late=True)),
+    "append": (PLAIN, throwing(SequenceKv, "append", kv_is_bad, after=2)),
     "sample": (PLAIN, throwing(Sampler, "draw", sampler_is_bad)),
     "sample later": (PLAIN, throwing(Sampler, "draw", sampler_is_bad, after=5)),
     "sample a fork": (FORKED, throwing(Sampler, "draw", sampler_is_bad, after=1)),
     "sample one of three": (FORKED, throwing(Sampler, "draw", sampler_is_bad, after=10)),
     "fork": (FORKED, throwing(Commit, "_fork", sequence_is_bad)),
     "fork, late": (FORKED, throwing(Commit, "_fork", sequence_is_bad, late=True)),
-    "share": (FORKED, throwing(Pages, "share", sequence_is_bad)),
-    "share, late": (FORKED, throwing(Pages, "share", sequence_is_bad, late=True)),
+    "share": (FORKED, throwing(SequenceKv, "fork", kv_is_bad)),
+    "share, late": (FORKED, throwing(SequenceKv, "fork", kv_is_bad, late=True)),
+    "share a page": (FORKED, throwing(Holder, "share", kv_is_bad, after=2)),
+    "share a page, late": (FORKED, throwing(Holder, "share", kv_is_bad, after=2, late=True)),
+    "hold": (FORKED, throwing(Ledger, "hold", owner_is_bad, after=2)),
+    "hold, late": (FORKED, throwing(Ledger, "hold", owner_is_bad, after=2, late=True)),
     "text": (SCORED, throwing(TextState, "push", text_is_bad, after=2)),
     "last text": (PLAIN, throwing(TextState, "flush", text_is_bad)),
     "time": (PLAIN, throwing(Commit, "_time", sequence_is_bad, after=3)),
     "note": (PLAIN, throwing(Commit, "_note", sequence_is_bad, after=3)),
     "finish": (PLAIN, throwing(Commit, "_finish", sequence_is_bad)),
-    "retire": (PLAIN, throwing(Pages, "retire", sequence_is_bad)),
-    "retire, late": (PLAIN, throwing(Pages, "retire", sequence_is_bad, late=True)),
+    "end": (PLAIN, throwing(SequenceKv, "release", kv_is_bad)),
+    "end, late": (PLAIN, throwing(SequenceKv, "release", kv_is_bad, late=True)),
 }
 every_place = pytest.mark.parametrize(("params", "install"), PLACES.values(), ids=PLACES)
 
@@ -196,7 +220,7 @@ def test_the_library_raises_when_nothing_is_left(llm: LLM, monkeypatch: pytest.M
 
 
 def test_a_broken_abort_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, method in ((TextState, "flush"), (Pages, "retire"), (Ledger, "publish")):
+    for owner, method in ((TextState, "flush"), (SequenceKv, "release"), (Ledger, "publish")):
         engine = tiny.make_engine()
         for name, prompt in PROMPTS.items():
             engine.submit(name, prompt, PLAIN)

@@ -7,16 +7,17 @@ import random
 
 import tiny
 from kvloom.attend.plan import Contiguous
-from kvloom.engine.pages import page_indices
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler import admit
 from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
-from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import match
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.reserve import Reserve
 from kvloom.engine.scheduler.state import StepPlan
 from kvloom.memory.ledger import NoFit
+from kvloom.memory.table import page_indices
 from kvloom.segment import Span, SpanSet
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
@@ -34,39 +35,39 @@ class TestChunk:
         for sequence in (long, short):
             engine.scheduler.queues.remove(sequence)
             engine.scheduler.queues.start(sequence)
-        short.gaps = SpanSet((Span(49, 50),))
+        short.kv.missing = SpanSet((Span(49, 50),))
         plan = StepPlan(10)
         ChunkRunning(PrefillBudget(2.0)).run(engine.scheduler.queues, plan)
         assert [(c.sequence, len(c.spans)) for c in plan.chunks.values()] == [(short, 1), (long, 9)]
         assert plan.rows_left == 0
         assert [c.closes for c in plan.chunks.values()] == [True, False]
 
-    def test_a_chunk_crosses_holes(self) -> None:
-        gaps = SpanSet.of([Span(0, 3), Span(10, 14), Span(40, 50)])
-        assert gaps.first(9).spans == (Span(0, 3), Span(10, 14), Span(40, 42))
+    def test_a_chunk_goes_over_what_is_there(self) -> None:
+        missing = SpanSet.of([Span(0, 3), Span(10, 14), Span(40, 50)])
+        assert missing.first(9).spans == (Span(0, 3), Span(10, 14), Span(40, 42))
 
 
-class TestFit:
+class TestReserve:
     def test_takes_all_or_nothing(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         first, second = waiting(engine, "a", engine.max_len - 8), waiting(engine, "b", 60, seed=2)
-        fit = Fit(engine.pages, engine.layout)
-        assert fit.try_start(first, match(first, engine.ledger.index), 0) is None
+        reserve = Reserve(engine.ledger, engine.layout)
+        assert reserve.try_start(first, match(first, engine.ledger.index), 0) is None
         held = engine.ledger.held_pages
-        assert isinstance(fit.try_start(second, match(second, engine.ledger.index), 0), NoFit)
+        assert isinstance(reserve.try_start(second, match(second, engine.ledger.index), 0), NoFit)
         assert engine.ledger.held_pages == held
         engine.check()
 
     def test_headroom_is_left(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         sequence = waiting(engine, "a", 32)
-        fit, found = Fit(engine.pages, engine.layout), match(sequence, engine.ledger.index)
-        assert isinstance(fit.try_start(sequence, found, 10_000), NoFit)
-        assert fit.try_start(sequence, found, 0) is None
-        assert sequence.tables[0].count() == 2
+        reserve, found = Reserve(engine.ledger, engine.layout), match(sequence, engine.ledger.index)
+        assert isinstance(reserve.try_start(sequence, found, 10_000), NoFit)
+        assert reserve.try_start(sequence, found, 0) is None
+        assert sequence.kv.tables[0].count() == 2
 
     def test_a_copy_keeps_its_source_while_room_is_made_for_another(self) -> None:
-        """A hole and a tail, both to be copied, in an arena without a free page: one copy must not evict the other."""
+        """A page in the middle and a tail, both to be copied, in an arena without a free page: one copy must not evict the other."""
         engine = tiny.make_engine(kv_bytes="256KiB")
         prompt, ledger = tiny.random_prompt(70, 1), engine.ledger
         first = tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0]
@@ -127,7 +128,7 @@ class TestGrow:
         engine = tiny.make_engine()
         waiting(engine, "a", 40)
         engine.step()
-        monkeypatch.setattr(type(engine.pages), "secure", lambda *a: False)
+        monkeypatch.setattr(SequenceKv, "reserve", lambda *a: False)
         updates = []
         while engine.has_work:
             updates += engine.step()
@@ -160,7 +161,7 @@ class TestGrow:
                 s.request.max_tokens = 1000
         assert engine.scheduler.queues.waiting[0] is sequences[2]
         assert sequences[2].request.metrics.preemptions == 1
-        assert sequences[2].gaps == SpanSet.full(len(sequences[2].tokens))
+        assert sequences[2].kv.missing == SpanSet.full(len(sequences[2].tokens))
 
 
 def test_form_batch_flattens_in_order() -> None:

@@ -100,7 +100,7 @@ def test_what_is_dropped_frees_memory() -> None:
     sequence.retain(Damaged(drop=0.75))
     assert sequence.held_bytes < 0.5 * before
     assert sequence.peak_bytes >= before + 10_000  # for a moment, both forms are there
-    sequence._ledger.check()
+    sequence.check()
     with pytest.raises(EvalError, match="once"):
         sequence.retain(Damaged())
 
@@ -117,7 +117,7 @@ def test_rewinding_forgets_all_after_the_mark(windows) -> None:
     scores(sequence, random_prompt(60, 7))
     sequence.rewind()
     assert np.array_equal(first, scores(sequence, tokens[75:]))
-    sequence._ledger.check()
+    sequence.check()
 
 
 def test_a_broken_policy_is_refused() -> None:

@@ -109,13 +109,6 @@ def test_others_keep_what_was_there_and_find_it() -> None:
     assert book.droppable() == [page]
     assert book.publish(new, Identity(ROOT, range(16), 32, 0, 0)) == new
     assert new not in book.index, "nobody who looks for exact KV finds it"
-    copy = book.copy(new, "d")
-    assert copy is not None
-    assert book.publish(copy, Identity(ROOT, [1], 0, 0, 0)) == copy
-    assert copy not in book.index
-    size = FORMAT.recoded("int8").page_bytes
-    bytes_of = [book.arena.memory[each * 64 : each * 64 + size] for each in (new, copy)]
-    np.testing.assert_array_equal(*bytes_of)
 
 
 def test_what_only_its_holders_know_is_free_at_once() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvloom.engine.pages import Pages, page_indices
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.fit import Fit
 from kvloom.engine.scheduler.match import Match, match
+from kvloom.engine.scheduler.reserve import Reserve
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
@@ -21,8 +20,7 @@ class Admit:
     """Who is first in order starts first; but who would compute a page that another is computing now waits a step."""
 
     ledger: Ledger
-    fit: Fit
-    pages: Pages
+    reserve: Reserve
     max_seqs: int
     clock: Callable[[], float]
     turns: Turns
@@ -53,10 +51,9 @@ class Admit:
             queues.start(sequence)
             self.turns.started(sequence.request.turn)
             self._account(sequence, started)
-            self._announce(sequence)
-            chunk = Chunk(sequence, sequence.gaps.first(plan.room(sequence)))
-            if self.pages.secure(sequence, chunk.spans, range(len(sequence.tables))):
-                plan.add(chunk)
+            spans = sequence.kv.ready(plan.room(sequence))
+            if spans and sequence.kv.reserve(spans):
+                plan.add(Chunk(sequence, spans))
 
     def _hopeless(self, sequence: Sequence) -> bool:
         """True when it did not fit before and nothing has been given back since: not worth another look-up."""
@@ -64,7 +61,7 @@ class Admit:
 
     def _start(self, sequence: Sequence, found: Match, queues: Queues) -> Match | None:
         """The match it started with; None when there is no room yet."""
-        if self.fit.try_start(sequence, found, headroom=len(queues.running)) is None:
+        if self.reserve.try_start(sequence, found, headroom=len(queues.running)) is None:
             return found
         if queues.running:
             return None
@@ -75,7 +72,7 @@ class Admit:
                 if page not in keep:
                     self.ledger.apply(Drop(page))
             found = match(sequence, self.ledger.index)
-            if self.fit.try_start(sequence, found, headroom=0) is None:
+            if self.reserve.try_start(sequence, found, headroom=0) is None:
                 return found
         return None
 
@@ -84,24 +81,14 @@ class Admit:
             return
         sequence.started = True
         metrics, num_prompt = sequence.request.metrics, sequence.num_prompt
-        prompt_gaps = len(sequence.gaps & SpanSet.full(num_prompt))
+        prompt, missing = SpanSet.full(num_prompt), sequence.kv.missing
+        computed = len(missing & prompt)
         if sequence.index == 0:
-            metrics.cached_tokens = num_prompt - prompt_gaps
+            metrics.cached_tokens = num_prompt - computed
             metrics.misses = list(found.misses)
-            metrics.reused = [Reused(span, RAM) for span in SpanSet.full(num_prompt) - sequence.gaps]
+            metrics.reused = [Reused(span, RAM) for span in prompt - missing]
             metrics.queue_s = self.clock() - sequence.request.submitted_s
             self.hit_tokens += metrics.cached_tokens
-            self.miss_tokens += prompt_gaps
+            self.miss_tokens += computed
             for miss in found.misses:
                 self.misses_by_why[miss.why] = self.misses_by_why.get(miss.why, 0) + len(miss.span)
-
-    def _announce(self, sequence: Sequence) -> None:
-        """Promise the whole pages that are going to be computed, if others may have them."""
-        if not sequence.request.cache.write:
-            return
-        index = self.ledger.index
-        for n in page_indices(sequence.gaps):
-            complete = all(table.is_full(n) for table in sequence.tables)
-            if n < len(sequence.keys) and not complete and index.coming_from(sequence.keys[n]) is None:
-                index.announce(sequence.keys[n], sequence.owner)
-                sequence.announced.add(sequence.keys[n])

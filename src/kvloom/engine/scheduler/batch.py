@@ -18,7 +18,7 @@ class Batch:
     """One step's work: rows of all chunks, one after another, in ``tokens_T`` and ``plan``.
 
     Somebody wants the logits of rows ``wanted_R``; those of chunk c are ``wanted_starts[c] : wanted_starts[c + 1]`` of
-    them: its last row when it closes its sequence's gaps, all of its rows when the prompt's scores are asked for.
+    them: its last row when nothing of its sequence is missing afterwards, all of its rows when the prompt's scores are asked for.
     ``closing``: places in ``chunks`` of those that close.
     """
 
@@ -36,10 +36,11 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     tokens, wanted = array("q"), array("q")
     wanted_starts, closing = [0], []
     for n, chunk in enumerate(chunks):
-        known, first = chunk.sequence.tokens, len(tokens)
+        kv, first = chunk.sequence.kv, len(tokens)
+        known = kv.tokens
         for span in chunk.spans:
             tokens.extend(known[span.start : span.stop])
-        rows.append(Rows(chunk.spans, chunk.sequence.tables))
+        rows.append(Rows(chunk.spans, kv.tables, kv.lists))
         closes = chunk.closes
         if closes:
             closing.append(n)

@@ -20,7 +20,7 @@ read one by one, on cores that compute the first of it already."""
 
 @dataclass(frozen=True, slots=True)
 class ChunkRunning:
-    """Gives every running sequence the lowest positions of its gaps, as far as rows are left."""
+    """Gives every running sequence its lowest missing positions, as far as rows are left and nothing pending precedes them."""
 
     prefill_budget: PrefillBudget
 
@@ -28,12 +28,12 @@ class ChunkRunning:
         single: list[Sequence] = []
         others: list[Sequence] = []
         for sequence in queues.running:
-            (single if len(sequence.gaps) == 1 else others).append(sequence)
+            (single if len(sequence.kv.missing) == 1 else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
             plan.streaming_since_s = min(streaming) + _TOGETHER_S
             if prompts := len(others) + len(queues.waiting):
                 plan.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
         for sequence in (*single, *others):
-            if room := plan.room(sequence):
-                plan.add(Chunk(sequence, sequence.gaps.first(room)))
+            if (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
+                plan.add(Chunk(sequence, spans))

@@ -1,6 +1,6 @@
 """Coverage: which positions of a sequence the index has KV for, and which must be computed.
 
-Look-up does not stop at the first miss: pages after a hole are hits too. A position counts as covered only if every
+Look-up does not stop at the first miss: later pages are hits too. A position counts as covered only if every
 layer group has what later rows will read; where a window layer gave its pages back, positions are computed again from
 far enough back that every row finds its window. A request that matches in pages sees nothing of what is inside a
 page: no tails.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloom.engine.request import Sequence
+from kvloom.engine.kv import SequenceKv
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
 from kvloom.segment import PageId, Span, SpanSet
@@ -39,41 +39,41 @@ class Coverage:
     """What the index has for a sequence.
 
     entries: by page, as far as pages are full. stored: per layer group the positions that are stored. everywhere: those
-    that every layer without a window has. gaps: what must be computed. hits, copies: the pages that help.
+    that every layer without a window has. missing: what must be computed. hits, copies: the pages that help.
     """
 
     entries: list[Entry | None]
     stored: list[SpanSet]
     everywhere: SpanSet
-    gaps: SpanSet
+    missing: SpanSet
     hits: tuple[Hit, ...]
     copies: tuple[TailCopy, ...]
 
 
-def cover(sequence: Sequence, index: Index) -> Coverage:
+def cover(kv: SequenceKv, index: Index) -> Coverage:
     """Look all tokens of a waiting sequence up."""
-    length = len(sequence.tokens)
-    entries = [index.find(key, sequence.page_tokens(n)) for n, key in enumerate(sequence.keys)]
-    hits, copies = _hits(entries), _tails(sequence, index, entries)
-    stored = [SpanSet.of(_spans(group, hits, copies)) for group in range(len(sequence.tables))]
-    windows = [table.window for table in sequence.tables]
+    length = len(kv.tokens)
+    entries = [index.find(key, kv.names.page_tokens(n)) for n, key in enumerate(kv.names.keys)]
+    hits, copies = _hits(entries), _tails(kv, index, entries)
+    stored = [SpanSet.of(_spans(group, hits, copies)) for group in range(len(kv.tables))]
+    windows = [table.window for table in kv.tables]
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]
     everywhere = _intersection(full) if full else SpanSet.full(length)
-    gaps = _close((SpanSet.full(length) - everywhere) | always_computed(sequence), stored, windows)
+    missing = _close((SpanSet.full(length) - everywhere) | always_computed(kv), stored, windows)
     return Coverage(
         entries=entries,
         stored=stored,
         everywhere=everywhere,
-        gaps=gaps,
-        hits=tuple(hit for hit in hits if _useful(hit, gaps, windows[hit.group])),
-        copies=tuple(copy for copy in copies if _copy_helps(copy, gaps)),
+        missing=missing,
+        hits=tuple(hit for hit in hits if _useful(hit, missing, windows[hit.group])),
+        copies=tuple(copy for copy in copies if _copy_helps(copy, missing)),
     )
 
 
-def always_computed(sequence: Sequence) -> SpanSet:
+def always_computed(kv: SequenceKv) -> SpanSet:
     """What is computed in any case, for its logits: a token, or what there is of its page."""
-    length = len(sequence.tokens)
-    start = length - 1 if sequence.request.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
+    length = len(kv.tokens)
+    start = length - 1 if kv.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
     return SpanSet((Span(start, length),))
 
 
@@ -86,15 +86,15 @@ def _hits(entries: list[Entry | None]) -> list[Hit]:
     ]
 
 
-def _tails(sequence: Sequence, index: Index, entries: list[Entry | None]) -> list[TailCopy]:
+def _tails(kv: SequenceKv, index: Index, entries: list[Entry | None]) -> list[TailCopy]:
     """Stored pages that begin like the first or the last page that is missing."""
-    pages = -(-len(sequence.tokens) // PAGE_TOKENS)
-    missing = [n for n in range(pages) if n >= len(entries) or entries[n] is None]
-    if not missing or sequence.request.cache.match != "tokens":
+    pages = -(-len(kv.tokens) // PAGE_TOKENS)
+    lacking = [n for n in range(pages) if n >= len(entries) or entries[n] is None]
+    if not lacking or kv.cache.match != "tokens":
         return []
     copies = []
-    for n in sorted({missing[0], missing[-1]}):
-        near = index.nearest(sequence.parent_key(n), sequence.page_tokens(n))
+    for n in sorted({lacking[0], lacking[-1]}):
+        near = index.nearest(kv.names.parent_key(n), kv.names.page_tokens(n))
         if near is not None:
             entry, shared = near
             stored = tuple((group, page) for group, page in enumerate(entry.pages) if page is not None)
@@ -119,29 +119,29 @@ def _intersection(sets: list[SpanSet]) -> SpanSet:
     return common
 
 
-def _close(gaps: SpanSet, covered: list[SpanSet], windows: list[int | None]) -> SpanSet:
-    """Add to ``gaps`` whatever their rows would look for in vain in a window layer, until nothing is missing."""
+def _close(missing: SpanSet, covered: list[SpanSet], windows: list[int | None]) -> SpanSet:
+    """Add to ``missing`` whatever their rows would look for in vain in a window layer, until nothing is missing."""
     while True:
         wanted: list[Span] = []
         for have, window in zip(covered, windows, strict=True):
             if window is None or window == 1:
                 continue
-            reads = [Span(max(0, gap.start - window + 1), gap.start) for gap in gaps if gap.start > 0]
-            wanted += SpanSet.of(reads) - have - gaps
+            reads = [Span(max(0, each.start - window + 1), each.start) for each in missing if each.start > 0]
+            wanted += SpanSet.of(reads) - have - missing
         if not wanted:
-            return gaps
-        gaps = gaps | SpanSet.of(wanted)
+            return missing
+        missing = missing | SpanSet.of(wanted)
 
 
-def _useful(hit: Hit, gaps: SpanSet, window: int | None) -> bool:
+def _useful(hit: Hit, missing: SpanSet, window: int | None) -> bool:
     """Full-attention pages always; a window layer's page only if some row will read it."""
     if window is None:
         return True
     start, stop = hit.index * PAGE_TOKENS, (hit.index + 1) * PAGE_TOKENS
-    return any(start < gap.stop and stop > gap.start - window + 1 for gap in gaps)
+    return any(start < each.stop and stop > each.start - window + 1 for each in missing)
 
 
-def _copy_helps(copy: TailCopy, gaps: SpanSet) -> bool:
+def _copy_helps(copy: TailCopy, missing: SpanSet) -> bool:
     """A copy is worth its page unless all of its entries are computed again anyway."""
     start = copy.index * PAGE_TOKENS
-    return bool(SpanSet((Span(start, start + copy.tokens),)) - gaps)
+    return bool(SpanSet((Span(start, start + copy.tokens),)) - missing)

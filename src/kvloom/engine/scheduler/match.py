@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.coverage import Hit, TailCopy, cover
 from kvloom.engine.scheduler.explanation import explain
@@ -16,7 +17,7 @@ from kvloom.segment import Miss, Span, SpanSet, Why
 class Match:
     """The outcome. ``waits_for``: another sequence is computing the first page that is missing."""
 
-    gaps: SpanSet
+    missing: SpanSet
     hits: tuple[Hit, ...] = ()
     copies: tuple[TailCopy, ...] = ()
     misses: tuple[Miss, ...] = ()
@@ -25,22 +26,23 @@ class Match:
 
 def match(sequence: Sequence, index: Index) -> Match:
     """Match all tokens of a waiting sequence."""
-    sequence.extend_identity()
-    if sequence.wants_prompt_scores or not sequence.request.cache.read:
-        everything = Span(0, len(sequence.tokens))
+    kv = sequence.kv
+    kv.names.extend()
+    if sequence.wants_prompt_scores or not kv.cache.read:
+        everything = Span(0, len(kv.tokens))
         return Match(SpanSet((everything,)), misses=(Miss(everything, Why.NOT_ASKED),))
-    found = cover(sequence, index)
+    found = cover(kv, index)
     return Match(
-        gaps=found.gaps,
+        missing=found.missing,
         hits=found.hits,
         copies=found.copies,
-        misses=explain(sequence, index, found),
-        waits_for=_coming(sequence, index, found.gaps),
+        misses=explain(kv, index, found),
+        waits_for=_coming(kv, index, found.missing),
     )
 
 
-def _coming(sequence: Sequence, index: Index, gaps: SpanSet) -> str | None:
-    """Who is computing the page that holds the first gap, if somebody else is."""
-    n = gaps.spans[0].start // PAGE_TOKENS
-    owner = index.coming_from(sequence.keys[n]) if n < len(sequence.keys) else None
-    return None if owner == sequence.owner else owner
+def _coming(kv: SequenceKv, index: Index, missing: SpanSet) -> str | None:
+    """Who is computing the page that holds the first missing position, if somebody else is."""
+    n = missing.spans[0].start // PAGE_TOKENS
+    owner = index.coming_from(kv.names.keys[n]) if n < len(kv.names.keys) else None
+    return None if owner == kv.owner else owner

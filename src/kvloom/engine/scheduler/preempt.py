@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloom.engine.pages import Pages
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.state import Queues, StepPlan
+from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
 
 
@@ -14,15 +14,14 @@ from kvloom.policy.actions import Drop
 class Preempt:
     """Who is earlier in order wins: a sequence is only ever preempted for one that comes before it."""
 
-    pages: Pages
+    ledger: Ledger
     preemptions: int = 0
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):
             if chunk.sequence not in plan.chunks:  # preempted meanwhile
                 continue
-            groups = range(len(chunk.sequence.tables))
-            while not self.pages.secure(chunk.sequence, chunk.spans, groups):
+            while not chunk.sequence.kv.reserve(chunk.spans):
                 victim = queues.running[-1]
                 alone = len(queues.running) == 1
                 self._preempt(victim, queues, plan)
@@ -36,17 +35,17 @@ class Preempt:
 
         If it has not come further since it last started over, it never will.
         """
-        for page in self.pages.ledger.droppable():
-            self.pages.ledger.apply(Drop(page))
+        for page in self.ledger.droppable():
+            self.ledger.apply(Drop(page))
         if sequence.started_over_at == len(sequence.tokens):
             plan.failed.append(sequence)
         sequence.started_over_at = len(sequence.tokens)
 
     def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:
-        """Drop to absent: its published pages stay cached while there is room, the rest is computed again."""
+        """All is missing again: its published pages stay cached while there is room, the rest is computed again."""
         plan.discard(victim)
         queues.remove(victim)
-        self.pages.retire(victim)
+        victim.kv.release()
         victim.request.metrics.preemptions += 1
         self.preemptions += 1
         queues.enqueue(victim)

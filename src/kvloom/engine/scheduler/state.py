@@ -19,9 +19,8 @@ class Queues:
     running: list[Sequence] = field(default_factory=list)
 
     def enqueue(self, sequence: Sequence) -> None:
-        """To the queue of those that hold nothing and want everything."""
+        """To the queue of those that hold nothing and lack everything."""
         sequence.status = Status.WAITING
-        sequence.gaps = SpanSet.full(len(sequence.tokens))
         bisect.insort(self.waiting, sequence, key=attrgetter("order"))
 
     def start(self, sequence: Sequence) -> None:
@@ -49,7 +48,7 @@ class Chunk:
     @property
     def closes(self) -> bool:
         """True when nothing is left to compute afterwards: the last row's logits are wanted."""
-        return len(self.spans) == len(self.sequence.gaps)
+        return len(self.spans) == len(self.sequence.kv.missing)
 
 
 @dataclass
@@ -85,4 +84,4 @@ class StepPlan:
             self.late_rows_left -= rows
 
     def _late(self, sequence: Sequence) -> bool:
-        return len(sequence.gaps) > 1 and sequence.request.submitted_s > self.streaming_since_s
+        return len(sequence.kv.missing) > 1 and sequence.request.submitted_s > self.streaming_since_s

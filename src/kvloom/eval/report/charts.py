@@ -40,8 +40,8 @@ def _quality_against_bytes(report: Report) -> Any:
     for summary in report.summaries:
         for length, score, low, high, size in _points(summary):
             spread = [[score - low], [high - score]]
-            axes.errorbar([size], [score], yerr=spread, fmt="o", label=f"{summary.settings.title}, {length} tokens")
-    axes.set(xlabel="KV bytes per token", ylabel="composite score (%)", ylim=(0, 100))
+            axes.errorbar([size], [score], yerr=spread, fmt="o", label=f"{summary.title}, {length} tokens")
+    axes.set(xlabel="KV bytes per token, before the question", ylabel="composite score (%)", ylim=(0, 100))
     axes.set_xlim(left=0)
     if axes.has_data():
         axes.legend(fontsize="small")
@@ -52,7 +52,7 @@ def _points(summary: Summary) -> list[tuple[int, float, float, float, float]]:
     """(length, score, low, high, bytes per token) of every length."""
     found = []
     for composite in summary.composites:
-        sizes = [cell.kv_bytes_per_token for cell in summary.cells if cell.length == composite.length]
+        sizes = [cell.size for cell in summary.cells if cell.length == composite.length]
         if composite.group == "all":
             it = composite.score
             found.append((composite.length, 100 * it.mean, 100 * it.low, 100 * it.high, sum(sizes) / len(sizes)))
@@ -78,11 +78,11 @@ def _differences(comparison: Comparison) -> Any:
     places = range(len(deltas))
     for place, delta in zip(places, deltas, strict=True):
         it = delta.difference
-        colour = "tab:blue" if delta.signal else "lightgrey"
+        colour = "tab:blue" if delta.standing == "counts" else "lightgrey"
         axes.plot([100 * it.low, 100 * it.high], [place, place], color=colour)
         axes.plot([100 * it.mean], [place], "o", color=colour)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(places, [f"{delta.task} {delta.length}" for delta in deltas], fontsize="small")
     axes.invert_yaxis()
-    axes.set(xlabel="points against the exact run (grey: no signal)", title=f"{comparison.model}: {comparison.b}")
+    axes.set(xlabel="points against the exact run (grey: does not count)", title=f"{comparison.model}: {comparison.b}")
     return figure

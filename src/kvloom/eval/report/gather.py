@@ -1,19 +1,22 @@
-"""What a report is about: one run or several on the same prompts, judged by the exact one if it is among them."""
+"""What a report is about: runs on the same prompts, each beside the exact one, and beside each other."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 from kvloom.errors import EvalError
 from kvloom.eval.compare import Comparison, compare
-from kvloom.eval.records import Row, read_rows
-from kvloom.eval.summary import Summary, signals, summarize
+from kvloom.eval.judge import baseline_of, judge_of
+from kvloom.eval.observe import methods_of
+from kvloom.eval.records import Row, Settings, read_rows
+from kvloom.eval.summary import Summary, summarize
 
 _DEPTHS = 11
 
@@ -32,11 +35,15 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``unjudged``: models without an exact run, which would say what counts: each of their runs speaks for itself."""
+    """``unjudged``: methods without an exact run, which would say what counts: they have no composites.
+
+    ``comparisons``: every method with the exact run on its prompts. ``pairs``: every two other methods.
+    """
 
     unjudged: tuple[str, ...]
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
+    pairs: tuple[Comparison, ...]
     heat_maps: tuple[tuple[str, HeatMap], ...]
 
     def to_json(self) -> str:
@@ -44,35 +51,68 @@ class Report:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
 
 
-def gather(directories: Sequence[Path]) -> Report:
-    """Read runs from their directories. Raises DataFileError and EvalError."""
-    runs = []
-    for directory in directories:
-        rows = read_rows(directory)
-        if not rows:
-            raise EvalError(f"`{directory}` holds no rows yet")
-        runs.append(rows)
-    return report_of(runs)
+def gather(directories: Sequence[Path], judges: Sequence[Path] = ()) -> Report:
+    """Read runs from their directories. Raises DataFileError and EvalError.
+
+    ``judges``: exact runs that say what counts, and are not reported on themselves.
+    """
+    return report_of([_read(place) for place in directories], [_read(place) for place in judges])
 
 
-def report_of(runs: Sequence[Sequence[Row]]) -> Report:
-    """A report on runs that are at hand, in this order. The first exact run of a model judges its others."""
-    judges: dict[str, Sequence[Row]] = {}
-    for rows in runs:
-        if rows[0].settings.policy == "exact":
-            judges.setdefault(rows[0].settings.model, rows)
-    signal = {model: signals(summarize(rows)) for model, rows in judges.items()}
-    models = [rows[0].settings.model for rows in runs]
-    return Report(
-        unjudged=tuple(dict.fromkeys(model for model in models if model not in judges)),
-        summaries=tuple(summarize(rows, signal.get(model)) for model, rows in zip(models, runs, strict=True)),
-        comparisons=tuple(
-            compare(judges[model], rows)
-            for model, rows in zip(models, runs, strict=True)
-            if model in judges and rows is not judges[model]
-        ),
-        heat_maps=tuple((rows[0].settings.title, each) for rows in runs for each in heat_maps(rows)),
+def _read(directory: Path) -> list[Row]:
+    rows = read_rows(directory)
+    if not rows:
+        raise EvalError(f"`{directory}` holds no rows yet")
+    return rows
+
+
+def report_of(runs: Sequence[Sequence[Row]], judges: Sequence[Sequence[Row]] = ()) -> Report:
+    """A report on runs that are at hand, in this order; those that differ in a policy's seed only are one method."""
+    methods = methods_of(runs)
+    exact = [rows for rows in (*runs, *judges) if rows[0].settings.is_exact]
+    summaries = tuple(
+        summarize(rows, judge_of(_of_model(exact, rows[0].settings), rows[0].settings)) for rows in methods
     )
+    return Report(
+        unjudged=tuple(summary.title for summary in summaries if not summary.chosen),
+        summaries=summaries,
+        comparisons=tuple(_with_exact(methods, exact)),
+        pairs=tuple(_with_each_other(methods, exact)),
+        heat_maps=tuple(
+            (summary.title, each) for rows, summary in zip(methods, summaries, strict=True) for each in heat_maps(rows)
+        ),
+    )
+
+
+def _summary(rows: Sequence[Row], exact: Sequence[Sequence[Row]]) -> Summary:
+    settings = rows[0].settings
+    return summarize(rows, judge_of(_of_model(exact, settings), settings))
+
+
+def _with_exact(methods: Sequence[Sequence[Row]], exact: Sequence[Sequence[Row]]) -> Iterator[Comparison]:
+    for rows in methods:
+        own = _of_model(exact, rows[0].settings)
+        baseline = baseline_of(own, rows)
+        if baseline is not None and baseline[0].settings != rows[0].settings:
+            yield compare(baseline, rows, judge_of(own, rows[0].settings), common=True)
+
+
+def _with_each_other(methods: Sequence[Sequence[Row]], exact: Sequence[Sequence[Row]]) -> Iterator[Comparison]:
+    for a, b in combinations(methods, 2):
+        x, y = a[0].settings, b[0].settings
+        own = _of_model(exact, x)
+        known = [baseline[0].settings for rows in (a, b) if (baseline := baseline_of(own, rows)) is not None]
+        alike = (*_model(x), x.seed) == (*_model(y), y.seed) and x not in known and y not in known
+        if alike and {row.key for row in a} & {row.key for row in b}:
+            yield compare(a, b, judge_of(own, x), common=True)
+
+
+def _of_model(exact: Sequence[Sequence[Row]], measured: Settings) -> list[Sequence[Row]]:
+    return [rows for rows in exact if _model(rows[0].settings) == _model(measured)]
+
+
+def _model(settings: Settings) -> tuple[str, str]:
+    return settings.model, settings.weights_id
 
 
 def heat_maps(rows: Sequence[Row]) -> list[HeatMap]:

@@ -13,21 +13,21 @@ import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.family import Family
-from kvloom.model.reading import failures_name, open_regular
 from kvloom.model.files.gguf_file import GgufHead
 from kvloom.model.files.gguf_split import read_gguf_parts
 from kvloom.model.files.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
 from kvloom.model.files.hf_tokenizer import convert_hf_tokenizer
 from kvloom.model.files.json_file import read_json
-from kvloom.model.keys import Keys
 from kvloom.model.files.manifest import TOKENIZER_FILE, Manifest, TensorEntry, WeightFile, write_manifest
-from kvloom.model.names import gguf_name, hf_ignored, hf_name
-from kvloom.model.registry import family_of_gguf, family_of_hf
 from kvloom.model.files.safetensors_file import SafeTensor, read_safetensors
-from kvloom.model.shapes import checked
-from kvloom.model.spec import DivisorScaling, ModelSpec
 from kvloom.model.files.tensor_check import check_tensors
 from kvloom.model.files.text_settings import check_gguf_text, check_hf_text
+from kvloom.model.keys import Keys
+from kvloom.model.names import gguf_name, hf_ignored, hf_name
+from kvloom.model.reading import failures_name, open_regular
+from kvloom.model.registry import family_of_gguf, family_of_hf
+from kvloom.model.shapes import checked
+from kvloom.model.spec import DivisorScaling, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

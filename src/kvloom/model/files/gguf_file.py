@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.reading import open_regular
-from kvloom.model.keys import Keys
 from kvloom.model.files.kinds import GGML_NAMES, kind_of
+from kvloom.model.keys import Keys
+from kvloom.model.reading import open_regular
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _U32, _STRING, _ARRAY = 4, 8, 9

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from kvloom.errors import ModelFileError
-from kvloom.model.reading import is_there
 from kvloom.model.files.gguf_file import GgufHead, read_gguf
-from kvloom.model.keys import Keys
 from kvloom.model.files.split_names import SplitName
+from kvloom.model.keys import Keys
+from kvloom.model.reading import is_there
 
 MOST_PARTS = 65535
 """``split.count`` is a 16-bit number."""

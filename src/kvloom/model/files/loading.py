@@ -13,15 +13,15 @@ from kvloom.config import Activations
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.base import Model
 from kvloom.model.decoder import Decoder, kv_map_of
-from kvloom.model.reading import failures_name, open_regular
+from kvloom.model.files.manifest import MANIFEST_FILE, Manifest, TensorEntry
+from kvloom.model.files.tensor_check import check_manifest
 from kvloom.model.fused import fuse
 from kvloom.model.layers import Norm, Projection
-from kvloom.model.files.manifest import MANIFEST_FILE, Manifest, TensorEntry
 from kvloom.model.ops import Precision
+from kvloom.model.reading import failures_name, open_regular
 from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
-from kvloom.model.files.tensor_check import check_manifest
 from kvloom.model.weight import Weight
 from kvloom.model.weight_memory import WeightMemory
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kvloom.errors import ModelFileError
 from kvloom.model.files.json_file import read_json
-from kvloom.model.spec import ModelSpec
 from kvloom.model.files.typed_json import typed
+from kvloom.model.spec import ModelSpec
 
 MANIFEST_VERSION = 2
 """Goes up whenever the same files would convert to something else: what older versions wrote is made again."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
-from kvloom.model.reading import is_there, open_regular, plain_name
 from kvloom.model.files.json_file import parse_object, read_json
 from kvloom.model.keys import Keys
+from kvloom.model.reading import is_there, open_regular, plain_name
 
 _KINDS = {"F32": ("F32", 4), "F16": ("F16", 2), "BF16": ("BF16", 2)}
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"

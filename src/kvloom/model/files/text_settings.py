@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from kvloom.errors import ModelFileError
-from kvloom.model.reading import is_there
 from kvloom.model.files.json_file import read_json
 from kvloom.model.keys import Keys
+from kvloom.model.reading import is_there
 
 _MOST_ID = (1 << 32) - 1
 _READ_FILES = (

@@ -71,7 +71,11 @@ class TemplateProcess:
             return worker.ask(data, self._render_seconds, self._max_chars)
         except TimeoutError:
             self._end()
-            raise _refused(f"it does not come to an end within {self._render_seconds:g} s") from None
+            raise RequestError(
+                f"the model's chat template took too long: it had not rendered these messages after "
+                f"{self._render_seconds:g} s",
+                param="messages",
+            ) from None
         except OSError:
             self._end()
             raise _refused("it ended the process that it ran in") from None

@@ -11,10 +11,10 @@ from typing import Any
 import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
-from kvloom.model.text.chat import render_chat
-from kvloom.model.reading import failures_name
-from kvloom.model.heap import give_back_free_memory
 from kvloom.model.files.manifest import Manifest, TextRules
+from kvloom.model.heap import give_back_free_memory
+from kvloom.model.reading import failures_name
+from kvloom.model.text.chat import render_chat
 from kvloom.model.text.messages import normal_messages, template_variables
 from kvloom.model.text.text_bound import TextBound, encode
 

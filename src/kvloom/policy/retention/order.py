@@ -1,19 +1,22 @@
-"""Blocks by rank, lowest first: what most policies need to keep their order in."""
+"""Blocks by priority and rank, lowest first: what most policies need to keep their order in."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Set
 
-from kvloom.policy.events import Block, Format
+from kvloom.policy.events import Block, Format, priority_of
 from kvloom.segment import PageId
 
 _Item = tuple[float, ...]
-"""The rank, a running number, and the page."""
+"""The priority that was asked for, the rank, a running number, and the page."""
 
 
 class Order:
-    """A heap per format: O(log n) per operation. Of equal ranks, the one that came first is first."""
+    """A heap per format: O(log n) per operation. Of equal ranks, the one that came first is first.
+
+    A block of lower priority comes before all of higher ones, whatever their ranks.
+    """
 
     def __init__(self) -> None:
         self._live: dict[PageId, _Item] = {}
@@ -24,7 +27,7 @@ class Order:
         """Give a block its place, or a new one."""
         page = block.page
         self._count += 1
-        item = self._live[page] = (*rank, self._count, page)
+        item = self._live[page] = (priority_of(block.hints), *rank, self._count, page)
         heap = self._heaps.get(block.format)
         if heap is None:
             heap = self._heaps[block.format] = []
@@ -35,7 +38,8 @@ class Order:
 
     def remove(self, page: PageId) -> tuple[float, ...] | None:
         """Take a block out, if it is there: its rank first. What is left in the heap is skipped when it surfaces."""
-        return self._live.pop(page, None)
+        item = self._live.pop(page, None)
+        return None if item is None else item[1:]
 
     def first(self, format: Format | None) -> PageId | None:
         """The lowest of one format, or of all."""

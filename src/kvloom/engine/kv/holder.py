@@ -1,0 +1,115 @@
+"""The pages that one owner holds, one by one: every change goes through the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.ledger import Ledger
+from kvloom.memory.table import PageTable, page_span
+from kvloom.policy.events import Hints
+from kvloom.segment import PageId, SpanSet
+
+
+@dataclass(slots=True, eq=False)
+class Holder:
+    """Puts pages into page tables and takes them out.
+
+    ``loose``: what it may hold beside what is in the tables. A page is noted here, or in its table, before it is taken
+    and until it was given back: whatever fails on the way, all that is held can be named.
+    """
+
+    ledger: Ledger
+    owner: str
+    hints: Hints
+    loose: list[PageId] = field(default_factory=list)
+
+    def reserve(self, table: PageTable, index: int, spans: SpanSet) -> bool:
+        """Make ``spans``, as far as they lie on page ``index``, writable where they are not written. False: no room."""
+        old = table.get(index)
+        if old is None:
+            page = self.ledger.allocate(table.format, self.owner)
+            if page is None:
+                return False
+            table.put(index, page, filled=0, writable=True)
+            return True
+        if table.writable[index] or not _unwritten(table, index, spans):
+            return True
+        if self.ledger.holders(old) == 1 and old not in self.ledger.index:
+            table.writable[index] = True  # the other holders of a fork are gone
+            return True
+        fmt = table.format_of(index)
+        page = self.ledger.allocate(fmt, self.owner)
+        if page is None:
+            return False
+        self.loose.append(page)
+        self._copy(old, page, fmt)
+        self._exchange(table, index, page, filled=table.filled[index], writable=True, format=fmt)
+        return True
+
+    def adopt(self, table: PageTable, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
+        """Hold a page that somebody stored, with so many entries, in place of what is there."""
+        self.loose.append(page)
+        self.ledger.hold(page, self.owner, self.hints)
+        self._exchange(table, index, page, filled=(1 << tokens) - 1, writable=False, format=table.format)
+
+    def copy_in(self, table: PageTable, index: int, source: PageId, tokens: int) -> bool:
+        """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room.
+
+        The caller holds ``source``: making room for the copy must not drop it.
+        """
+        page = self.ledger.allocate(table.format, self.owner)
+        if page is None:
+            return False
+        table.put(index, page, filled=(1 << tokens) - 1, writable=True)
+        self._copy(source, page, table.format)
+        return True
+
+    def share(self, table: PageTable, index: int, theirs: PageTable) -> None:
+        """Hold page ``index`` of another's table as well: whoever writes to it first copies it."""
+        page = theirs.get(index)
+        assert page is not None
+        table.put(index, page, filled=theirs.filled[index], writable=False, format=theirs.format_of(index))
+        self.ledger.hold(page, self.owner, self.hints)
+        theirs.writable[index] = False
+
+    def give_back(self, table: PageTable, indices: list[int]) -> None:
+        """Pages of a table, in this order; nothing happens where there are none."""
+        pages = [page for index in indices if (page := table.get(index)) is not None]
+        if pages:
+            self.ledger.release(pages, self.owner)
+            for index in indices:
+                table.take(index)
+
+    def let_go(self, pages: list[PageId]) -> None:
+        """Of ``loose`` pages."""
+        if pages:
+            self.ledger.release(pages, self.owner)
+            for page in pages:
+                self.loose.remove(page)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _exchange(
+        self, table: PageTable, index: int, page: PageId, *, filled: int, writable: bool, format: PageFormat
+    ) -> None:
+        """A page goes from ``loose`` to its place, and what was there back to the ledger."""
+        old = table.get(index)
+        table.put(index, page, filled=filled, writable=writable, format=format)
+        self.loose.remove(page)
+        if old is not None:
+            self.loose.append(old)
+            self.let_go([old])
+
+    def _copy(self, source: PageId, target: PageId, fmt: PageFormat) -> None:
+        memory, size = self.ledger.arena.memory, fmt.page_bytes
+        start, stop = source * GRAIN_BYTES, target * GRAIN_BYTES
+        memory[stop : stop + size] = memory[start : start + size]
+
+
+def _unwritten(table: PageTable, index: int, spans: SpanSet) -> bool:
+    """True when some position of ``spans`` on this page is not written yet."""
+    page = page_span(index)
+    filled = table.filled[index]
+    return any(not filled >> (p - page.start) & 1 for span in SpanSet((page,)) & spans for p in span.positions())

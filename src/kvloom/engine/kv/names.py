@@ -1,0 +1,45 @@
+"""What the pages of a text are called: by key, and by content, which only ever explains a miss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvloom.memory.format import PAGE_TOKENS
+from kvloom.memory.index import content_hash
+from kvloom.memory.keys import extend_keys
+from kvloom.segment import PageKey
+
+
+@dataclass(slots=True, eq=False)
+class PageNames:
+    """``keys`` and ``contents`` name the whole pages of ``tokens``, as far as somebody asked for them (``extend``).
+
+    ``root``: the key of the empty prefix.
+    """
+
+    root: PageKey
+    tokens: list[int]
+    keys: list[PageKey] = field(default_factory=list)
+    contents: list[int] = field(default_factory=list)
+
+    def extend(self) -> None:
+        """Name the whole pages that ``tokens`` has grown by."""
+        extend_keys(self.keys, self.root, self.tokens)
+        for index in range(len(self.contents), len(self.keys)):
+            before = self.contents[index - 1] if index else 0
+            self.contents.append(content_hash(before, self.page_tokens(index)))
+
+    def cut(self, length: int) -> list[PageKey]:
+        """Only the first ``length`` tokens are left. Returns the keys that name nothing any more."""
+        del self.tokens[length:], self.contents[length // PAGE_TOKENS :]
+        gone = self.keys[length // PAGE_TOKENS :]
+        del self.keys[length // PAGE_TOKENS :]
+        return gone
+
+    def parent_key(self, index: int) -> PageKey:
+        """Identity of everything before page ``index``."""
+        return self.keys[index - 1] if index else self.root
+
+    def page_tokens(self, index: int) -> list[int]:
+        """The tokens of page ``index``, fewer at the end."""
+        return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS]

@@ -1,0 +1,314 @@
+"""``SequenceKv``: the one home of a sequence's KV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kvloom.attend.lists import MoreLists
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv.extents import Extents
+from kvloom.engine.kv.holder import Holder
+from kvloom.engine.kv.names import PageNames
+from kvloom.engine.kv.sharing import Sharing
+from kvloom.errors import InternalError
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.ledger import Extent, Ledger
+from kvloom.memory.table import PageTable, page_indices
+from kvloom.policy.actions import Recode
+from kvloom.segment import RAM, Context, Missing, PageId, Pending, Resident, Segment, Span, SpanSet, Why
+
+
+@dataclass(slots=True, eq=False)
+class SequenceKv:
+    """Where the KV of ``tokens`` is, by layer group: in page tables, and in lists that are read beside them.
+
+        positions   0                             accepted      len(tokens)
+                    [ resident | missing | pending | resident | missing )
+                                 ^ ``ready``: nothing pending comes before
+
+    A position is resident, missing (it has to be computed) or pending (it is on its way from somewhere else). Its life:
+    ``append``, ``reserve`` a place, ``written``, ``publish``; or ``truncate``, which takes back what was not accepted.
+
+    accepted: so many tokens are final; only what they fill can be found by others. lists: empty, or what is read beside
+    each group's table.
+    """
+
+    ledger: Ledger
+    owner: str
+    names: PageNames
+    tables: tuple[PageTable, ...]
+    cache: CacheParams = field(default_factory=CacheParams)
+    tokens: list[int] = field(init=False)
+    missing: SpanSet = field(init=False)
+    pending: SpanSet = field(default=SpanSet(), init=False)
+    accepted: int = field(init=False)
+    lists: tuple[tuple[MoreLists, ...], ...] = field(default=(), init=False)
+    _holder: Holder = field(init=False)
+    _sharing: Sharing = field(init=False)
+    _extents: Extents = field(init=False)
+    _replaced: int = field(default=0, init=False)
+    _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
+    _windows: tuple[tuple[PageTable, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.names.tokens
+        self.missing, self.accepted = SpanSet.full(len(self.tokens)), len(self.tokens)
+        self._holder = Holder(self.ledger, self.owner, self.cache.hints)
+        self._sharing = Sharing(self._holder, self.names, self.cache)
+        self._extents = Extents(self._holder, [()] * len(self.tables))
+        self._windows = tuple((table, table.window) for table in self.tables if table.window is not None)
+
+    # -- what a step does ------------------------------------------------------------------------------------------
+
+    def append(self, *tokens: int) -> None:
+        """More tokens, at least one, whose KV is missing. They are accepted when ``publish`` says so."""
+        start = len(self.tokens)
+        self.tokens.extend(tokens)
+        new = SpanSet((Span(start, len(self.tokens)),))
+        self.missing = self.missing | new if self.missing else new
+
+    def ready(self, count: int) -> SpanSet:
+        """The lowest ``count`` missing positions, as far as nothing pending precedes them."""
+        if self.pending.spans:
+            return (self.missing & SpanSet.full(self.pending.spans[0].start)).first(count)
+        return self.missing.first(count)
+
+    def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
+        """Give all of ``spans`` a place to be written, in these layer groups or in all.
+
+        False: no room (what was got stays).
+        """
+        indices = page_indices(spans)
+        for table in self.tables if groups is None else [self.tables[group] for group in groups]:
+            for index in indices:
+                writable = table.writable
+                if not (index < len(writable) and writable[index]) and not self._holder.reserve(table, index, spans):
+                    return False
+        return True
+
+    def written(self, spans: SpanSet) -> None:
+        """The KV of ``spans`` is in the pages reserved for it, computed or loaded. Nobody finds it yet."""
+        self.missing = self.missing - spans
+        if self.pending.spans:
+            self.pending = self.pending - spans
+        for group, table in enumerate(self.tables):
+            for span in spans:
+                if full := table.mark(span):
+                    self._unpublished += [(group, index) for index in full]
+
+    def publish(self, accepted: int) -> None:
+        """The first ``accepted`` tokens are final: others may find the pages that they fill.
+
+        What no later row can see through a window is given back.
+        """
+        self.accepted = accepted
+        if self._unpublished:
+            self._publish_full()
+        if self._windows:
+            self._trim_windows()
+
+    def truncate(self, length: int) -> None:
+        """Take back all tokens from ``length`` on, and their KV.
+
+        A page that is only cut, and that others hold or can find, is copied before it is written to again. What was not
+        accepted can always be taken back. Raises InternalError when what came before ``length`` is not as it was:
+        replaced by lists, or given back by a window.
+        """
+        if not 0 <= length <= len(self.tokens) or (length < self.accepted and not self._can_return(length)):
+            raise InternalError(f"{self.owner} has {len(self.tokens)} tokens and cannot go back to {length}")
+        self._sharing.withdraw(self.names.cut(length))
+        kept = SpanSet.full(length)
+        self.missing, self.pending = self.missing & kept, self.pending & kept
+        self.accepted = min(self.accepted, length)
+        self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= length]
+        for table in self.tables:
+            beyond = range(-(-length // PAGE_TOKENS), len(table.ids))
+            self._holder.give_back(table, [index for index in reversed(beyond) if table.get(index) is not None])
+            table.cut(length)
+
+    # -- where it comes from ---------------------------------------------------------------------------------------
+
+    def adopt(self, group: int, index: int, page: PageId) -> None:
+        """A whole page that is stored is page ``index`` of a layer group."""
+        self._holder.adopt(self.tables[group], index, page)
+
+    def copy_in(self, group: int, index: int, source: PageId, tokens: int) -> bool:
+        """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room.
+
+        The caller holds ``source``: making room for the copy must not drop it.
+        """
+        return self._holder.copy_in(self.tables[group], index, source, tokens)
+
+    def start(self, missing: SpanSet) -> None:
+        """What was adopted and copied leaves ``missing`` to be computed, in pages that others had better wait for."""
+        self.missing = missing
+        complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
+        self._sharing.promise(index for index in page_indices(missing) if index not in complete)
+
+    def expect(self, spans: SpanSet) -> None:
+        """Missing positions that somebody else is going to fill, in pages reserved for them: until ``written`` says so,
+        they are pending. Raises InternalError for what is not missing, and for the last token, which is always computed.
+        """
+        if spans - self.missing or len(self.tokens) - 1 in spans:
+            raise InternalError(f"{spans} cannot be waited for: {self.missing} of {len(self.tokens)} are missing")
+        self.missing, self.pending = self.missing - spans, self.pending | spans
+
+    def give_up(self, spans: SpanSet) -> None:
+        """Pending positions that are not coming: they are missing again."""
+        spans = spans & self.pending
+        self.missing, self.pending = self.missing | spans, self.pending - spans
+
+    def fork(self, child: SequenceKv) -> None:
+        """The child, which has the same tokens and nothing else, holds all that this one does.
+
+        Whoever writes to a shared page first copies it. What is pending here is missing there.
+        """
+        child.missing, child.accepted = self.missing | self.pending, self.accepted
+        child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
+        child.lists, child._unpublished = self.lists, list(self._unpublished)
+        child._sharing.exact, child._replaced = self._sharing.exact, self._replaced
+        self._extents.share(child._extents)
+        for mine, theirs in zip(self.tables, child.tables, strict=True):
+            theirs.trimmed = mine.trimmed
+            for index, _ in mine.pages():
+                child._holder.share(theirs, index, mine)
+
+    # -- lists -----------------------------------------------------------------------------------------------------
+
+    def take(self, fmt: PageFormat, count: int) -> Extent | None:
+        """Pages for lists that ``replace`` is going to put in place. None: no room."""
+        return self._extents.take(fmt, count)
+
+    def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
+        """From now on ``lists`` are read in place of a group's pages below page ``stop``: those go back.
+
+        ``extents`` were taken for their pages; those of earlier lists go back. What is computed from now on depends on
+        what was left out: nobody finds it.
+        """
+        self._sharing.exact = False
+        self._sharing.withdraw(self._sharing.promised)
+        before = self.lists or ((),) * len(self.tables)
+        self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
+        self._replaced = max(self._replaced, stop * PAGE_TOKENS)
+        self._extents.put(group, extents)
+        table = self.tables[group]
+        self._holder.give_back(table, [index for index, _ in table.pages() if index < stop])
+
+    # -- formats ---------------------------------------------------------------------------------------------------
+
+    def recode(self, group: int, index: int, codec: str) -> bool:
+        """Keep a full page of which all is accepted in another codec, for this sequence alone. False: no room.
+
+        Others keep and find what was there. What is computed here from now on depends on what was lost: nobody finds
+        it.
+        """
+        table = self.tables[group]
+        page = table.get(index)
+        if page is None:
+            raise InternalError(f"{self.owner} has no page {index} of group {group} to recode")
+        if self.ledger.recode(Recode(page, codec, (self.owner,)), {self.owner: table}) is None:
+            return False
+        self._sharing.exact = False
+        self._sharing.withdraw(self._sharing.promised)
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let go of everything: all is missing then. The unfinished last page can be found, for a follow-up to copy."""
+        self._publish_tail()
+        self._sharing.withdraw(self._sharing.promised)
+        pages = [page for table in self.tables for _, page in reversed(list(table.pages()))]
+        self.ledger.release(pages + self._beside(), self.owner)
+        self._forget()
+
+    def abandon(self) -> None:
+        """Let go of everything after a failure, in whatever state it left this. Nothing more is published."""
+        self._sharing.withdraw(self._sharing.promised)
+        self.ledger.abandon([page for page, _ in self.holdings()], self.owner)
+        self._forget()
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def holdings(self) -> Iterator[tuple[PageId, str]]:
+        """(page, owner) of all that it holds: of extents the first page."""
+        for table in self.tables:
+            for _, page in table.pages():
+                yield page, self.owner
+        for page in self._beside():
+            yield page, self.owner
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the pages that it holds, shared ones included."""
+        return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes
+
+    def context(self, tier: str = RAM) -> Context:
+        """The sequence as segments, for people and policies."""
+        missing, pending = self.missing, self.pending
+        resident = SpanSet.full(len(self.tokens)) - missing - pending
+        segments = [Segment(span, Resident(tier, self.tables[0].format.name)) for span in resident]
+        segments += [Segment(span, Missing(Why.NEW)) for span in missing]
+        segments += [Segment(span, Pending()) for span in pending]
+        return tuple(sorted(segments, key=lambda segment: segment.span))
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _publish_full(self) -> None:
+        final = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= self.accepted]
+        self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS > self.accepted]
+        for group, index in final:
+            self._sharing.publish(self.tables[group], group, index)
+            self.tables[group].seal(index)
+        for index in dict.fromkeys(index for _, index in final) if self._sharing.promised else ():
+            if all(table.get(index) is None or table.is_full(index) for table in self.tables):
+                self._sharing.keep(index)
+
+    def _publish_tail(self) -> None:
+        lacking = self.missing | self.pending
+        covered = len(self.tokens) - len(lacking)
+        if lacking != SpanSet.full(len(self.tokens)) - SpanSet.full(covered):
+            return
+        index, size = divmod(min(covered, self.accepted), PAGE_TOKENS)
+        mask = (1 << size) - 1
+        for group, table in enumerate(self.tables if size else ()):
+            page = table.get(index)
+            if page is not None and page not in self.ledger.index and table.filled[index] & mask == mask:
+                self._sharing.publish(table, group, index, size)
+
+    def _trim_windows(self) -> None:
+        """Give back what no row sees from the first position on that may still be computed."""
+        first = self.accepted
+        for lacking in (self.missing.spans, self.pending.spans):
+            if lacking and lacking[0].start < first:
+                first = lacking[0].start
+        for table, window in self._windows:
+            low = (first - window + 1) // PAGE_TOKENS
+            if low > table.trimmed:
+                gone = range(table.trimmed, min(low, len(table.ids)))
+                self._holder.give_back(table, [index for index in gone if table.get(index) is not None])
+                table.trimmed = low
+
+    def _can_return(self, length: int) -> bool:
+        """Whether rows from ``length`` on would find all that they see."""
+        if length < self._replaced:
+            return False
+        for table, window in self._windows:
+            low = max(0, length - window + 1)
+            seen = SpanSet.full(length) - SpanSet.full(low) - self.missing - self.pending
+            if any(table.get(index) is None for index in page_indices(seen)):
+                return False
+        return True
+
+    def _beside(self) -> list[PageId]:
+        return self._extents.pages() + self._holder.loose
+
+    def _forget(self) -> None:
+        for table in self.tables:
+            table.clear()
+        self._extents.clear()
+        self._holder.loose.clear()
+        self._unpublished.clear()
+        self._sharing.exact, self._replaced, self.lists = True, 0, ()
+        self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()

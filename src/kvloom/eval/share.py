@@ -1,0 +1,22 @@
+"""The interval of a mean score between 0 and 1, of one cell or of many, that holds near 0 and 1.
+
+Scores of documents are worth as many independent yes-or-no answers as would spread as much: fewer than there are
+samples where those of a document are alike, more where scores are not only 0 and 1. For so many answers the interval
+is Wilson's with continuity correction. Source: Korn and Graubard 1998, with Clopper and Pearson's interval there. One
+success and one failure are added before the spread is taken: equal scores are no proof that others cannot occur.
+"""
+
+from __future__ import annotations
+
+from kvloom.eval.clusters import Clusters
+from kvloom.eval.stats import Interval, wilson
+
+
+def share(scores: Clusters) -> Interval:
+    """95% interval of the mean score. Never without width."""
+    heaviest = float(scores.weights_D.max())
+    mean = min(1.0, max(0.0, scores.mean))
+    drawn_in = (mean + heaviest) / (1 + 2 * heaviest)
+    spread = float((scores.left_D**2).sum()) + scores.seed_error**2
+    spread += heaviest**2 * (drawn_in**2 + (1 - drawn_in) ** 2)
+    return wilson(mean, drawn_in * (1 - drawn_in) * (1 + 2 * heaviest) / spread)
