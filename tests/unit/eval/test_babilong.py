@@ -82,13 +82,17 @@ def test_answers_vary(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(seed=st.integers(0, 2**32))
-def test_worked_examples_are_about_nobody_of_the_story(kind: str, seed: int) -> None:
+def test_worked_examples_are_about_nobody_of_the_story(kind: str) -> None:
     """Their facts would be read as the story's, and their answers could be its answer."""
-    (sample,) = samples_of(TASKS[f"babilong_{kind}"], 1024, 1, seed)
-    examples = sample.context.partition("The text begins here.")[0]
+    for sample in samples_of(TASKS[f"babilong_{kind}"], 512, 5):
+        examples = sample.context.partition("The text begins here.")[0]
+        assert {*PEOPLE, *GIVERS}.isdisjoint(re.findall(r"\w+", examples))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**32))
+def test_other_people_live_the_same_story(kind: str, seed: int) -> None:
     people = {*PEOPLE, *GIVERS}
-    assert people.isdisjoint(re.findall(r"\w+", examples))
     told, shown = KINDS[kind].tell(random.Random(seed)), with_other_people(KINDS[kind].tell(random.Random(seed)))
     assert len(told.facts) == len(shown.facts)
     assert people.isdisjoint(re.findall(r"\w+", " ".join((*shown.facts, shown.question, shown.answer))))

@@ -125,6 +125,13 @@ def test_every_material_can_be_solved(tmp_path: Path, name: str, wording: str, h
         assert 0.98 * 1024 <= longest + sample.turns[0].max_new_tokens < 1024
 
 
+@pytest.mark.parametrize("name", ["niah", "babilong_qa3", "nolima_one_hop", "nolima_two_hop", "multi_turn"])
+def test_other_tasks_can_be_solved_in_essays_too(name: str) -> None:
+    task = make_tasks(TaskFiles(), Material(haystack="essays"))[name]
+    for sample in samples_of(task, 1024, 4):
+        assert all(task.score(sample, n, task.solve(sample, n)) == 1.0 for n in range(len(sample.turns)))
+
+
 def test_longer_needles_are_fewer() -> None:
     counts = [
         samples_of(make_tasks(TaskFiles(), Material(wording))["niah_multikey_2"], 4096, 1)[0].context.count("magic ")
