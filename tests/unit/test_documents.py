@@ -49,7 +49,8 @@ def test_the_readme_names_make_targets_that_exist() -> None:
 
 
 def test_paths_named_in_the_documents_exist() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "dev/LOG.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))):
+    pages = [f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")]
+    for name in ("README.md", "CONTRIBUTING.md", "dev/LOG.md", *pages):
         for path in re.findall(r"`((?:src|bench|docs|dev|examples|tests)/[\w./-]+)`", read(name)):
             assert "/your_" in path or (ROOT / path).exists(), f"{name} names {path}"
 

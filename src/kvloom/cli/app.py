@@ -42,7 +42,9 @@ TopP = Annotated[
 TopK = Annotated[
     int | None,
     typer.Option(
-        help="Sample from this many of the most likely tokens; 0: from all", show_default="the model's, else all", rich_help_panel="Sampling"
+        help="Sample from this many of the most likely tokens; 0: from all",
+        show_default="the model's, else all",
+        rich_help_panel="Sampling",
     ),
 ]
 
