@@ -19,6 +19,7 @@ from kvloom.attend.observe import NOBODY, Observers, asked_of
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.engine import factory
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
@@ -181,7 +182,7 @@ def make_engine(
     def attend(arena: Arena) -> Attend:
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
-    return Engine(TinyModel(windows), CharTokenizer(), config, attend, POLICIES[retention]())
+    return factory.make_engine(TinyModel(windows), CharTokenizer(), config, attend, POLICIES[retention]())
 
 
 @dataclass

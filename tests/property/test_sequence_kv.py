@@ -40,7 +40,13 @@ SEQUENCES = st.integers(0, 10**6)
 
 
 CACHES = st.sampled_from(
-    [CacheParams(), CacheParams(priority=90), CacheParams(priority=0), CacheParams(read=False), CacheParams(write=False)]
+    [
+        CacheParams(),
+        CacheParams(priority=90),
+        CacheParams(priority=0),
+        CacheParams(read=False),
+        CacheParams(write=False),
+    ]
 )
 
 
