@@ -19,6 +19,7 @@ from kvloom.attend.observe import NOBODY, Observers, asked_of
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.engine import factory
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine, Tokenizer
 from kvloom.engine.params import SamplingParams
@@ -185,7 +186,8 @@ def make_engine(
     def attend(arena: Arena) -> Attend:
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
-    return Engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, POLICIES[retention]())
+    policy = POLICIES[retention]()
+    return factory.make_engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, policy)
 
 
 @dataclass

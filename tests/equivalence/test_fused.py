@@ -21,7 +21,7 @@ from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import ByHead, Contiguous, Group, Ints, Part, Rotations
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import Activations, CacheConfig, EngineConfig, SchedulerConfig
-from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
 from kvloom.kernels import isas
@@ -171,7 +171,7 @@ def test_many_requests_at_once(model: Decoder) -> None:
             scheduler=SchedulerConfig(step_tokens=24),
         )
         attend = lambda arena: CpuAttend(arena.memory, threads=2)  # noqa: E731
-        engine = Engine(runner, tiny.CharTokenizer(), config, attend, LeastRecentlyUsed())
+        engine = make_engine(runner, tiny.CharTokenizer(), config, attend, LeastRecentlyUsed())
         params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True, logprobs=2, prompt_logprobs=0)
         done = tiny.run(engine, prompts, params)
         return {

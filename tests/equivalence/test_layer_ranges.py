@@ -26,7 +26,7 @@ from kvloom.attend.observe import NOBODY, Observers
 from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
-from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
@@ -240,7 +240,7 @@ def test_an_engine_that_runs_layer_by_layer_answers_alike(model: Decoder) -> Non
 
     def answers(runner: Decoder) -> dict[str, list]:
         attend = lambda arena: CpuAttend(arena.memory, threads=2)  # noqa: E731
-        done = tiny.run(Engine(runner, tiny.CharTokenizer(), config, attend, LeastRecentlyUsed()), prompts, params)
+        done = tiny.run(make_engine(runner, tiny.CharTokenizer(), config, attend, LeastRecentlyUsed()), prompts, params)
         return {
             name: [(d.token_ids, d.logprobs) for u in request.updates for d in u.deltas]
             + [request.updates[-1].prompt_logprobs]

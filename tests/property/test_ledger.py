@@ -17,7 +17,7 @@ from kvloom.memory.keys import page_key, root_key
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.memory.table import FULL_MASK, PageTable
 from kvloom.policy.actions import Drop, Recode
-from kvloom.policy.events import Block, Format
+from kvloom.policy.events import Block, Format, with_priority
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.lfu import LeastFrequentlyUsed
 from kvloom.policy.retention.lru import LeastRecentlyUsed
@@ -28,6 +28,7 @@ BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float16")
 GROUPS = [BIG, SMALL, HEAD]
 ROOT = root_key(weights="w", formats="f")
+PRIORITIES = st.sampled_from([50.0, 50.0, 0.0, 70.0, 100.0])
 
 
 class Adversary(LeastRecentlyUsed):
@@ -69,6 +70,7 @@ class Adversary(LeastRecentlyUsed):
 
 class LedgerMachine(RuleBasedStateMachine):
     policy: Callable[[], Retention] = LeastRecentlyUsed
+    exact = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(Arena(400_000, 65_536), Index(3), type(self).policy(), clock=lambda: self.time)
         self.held: list[tuple[PageId, str]] = []
         self.names = 0
+        self.asked: dict[PageId, float] = {}
 
     @rule(fmt=st.sampled_from([BIG, SMALL]), owner=st.sampled_from("abc"))
     def allocate(self, fmt: PageFormat, owner: str) -> None:
@@ -97,15 +100,20 @@ class LedgerMachine(RuleBasedStateMachine):
             self.held.append((extent.page, owner))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), owner=st.sampled_from("abc"))
-    def share(self, data: st.DataObject, owner: str) -> None:
+    @rule(data=st.data(), owner=st.sampled_from("abc"), priority=PRIORITIES)
+    def share(self, data: st.DataObject, owner: str, priority: float) -> None:
         page, _ = data.draw(st.sampled_from(self.held))
-        self.ledger.hold(page, owner)
+        self.hold(page, owner, priority)
+
+    def hold(self, page: PageId, owner: str, priority: float) -> None:
+        self.ledger.hold(page, owner, with_priority(priority))
         self.held.append((page, owner))
+        if page in self.asked:
+            self.asked[page] = max(self.asked[page], priority)
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def publish(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), priority=PRIORITIES)
+    def publish(self, data: st.DataObject, priority: float) -> None:
         page, _ = data.draw(st.sampled_from(self.held))
         if page in self.ledger.index:
             return
@@ -117,7 +125,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         group = GROUPS.index(fmt)
         tokens = [self.names % 3, self.names]
-        assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group)) == page
+        assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group, with_priority(priority))) == page
+        self.asked[page] = priority
         assert self.ledger.index.find(page_key(ROOT, tokens), tokens).pages[group] == page
 
     @precondition(lambda self: self.held)
@@ -128,12 +137,36 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.release([held[0]], held[1])
         self.held.remove(held)
 
-    @rule(data=st.data(), owner=st.sampled_from("abc"))
-    def revive(self, data: st.DataObject, owner: str) -> None:
+    @rule(data=st.data(), owner=st.sampled_from("abc"), priority=PRIORITIES)
+    def revive(self, data: st.DataObject, owner: str, priority: float) -> None:
         if cached := sorted(self.ledger.droppable()):
-            page = data.draw(st.sampled_from(cached))
-            self.ledger.hold(page, owner)
-            self.held.append((page, owner))
+            self.hold(data.draw(st.sampled_from(cached)), owner, priority)
+
+    @rule(data=st.data(), priority=PRIORITIES)
+    def publish_a_twin(self, data: st.DataObject, priority: float) -> None:
+        """Of what is stored already: the page that is there has the higher priority of both."""
+        stored = sorted(page for page in self.asked if page in self.ledger.index)
+        if stored and (page := self.ledger.allocate(SMALL, "twin")) is not None:
+            first = data.draw(st.sampled_from(stored))
+            if first in self.ledger.index and self.format_of(first) == SMALL:
+                entry = self.ledger.index.entry_of(first)
+                identity = Identity(ROOT, entry.tokens, 0, 0, 1, with_priority(priority))
+                assert self.ledger.publish(page, identity) == first
+                self.asked[first] = max(self.asked[first], priority)
+            self.ledger.release([page], "twin")
+
+    def format_of(self, page: PageId) -> PageFormat:
+        return self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format
+
+    @rule()
+    def victims_have_the_lowest_priority(self) -> None:
+        if self.exact:
+            self.asked = {page: asked for page, asked in self.asked.items() if page in self.ledger.index}
+            idle = self.ledger.droppable()
+            for fmt in (BIG, SMALL, HEAD):
+                of_format = [self.asked[page] for page in idle if self.format_of(page) == fmt]
+                victim = self.ledger.retention.victim(fmt, self.time)
+                assert (None if victim is None else self.asked[victim]) == min(of_format, default=None)
 
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
@@ -199,6 +232,7 @@ class FrequencyMachine(LedgerMachine):
 
 class AdversaryMachine(LedgerMachine):
     policy = Adversary
+    exact = False
 
 
 TestLedger = LedgerMachine.TestCase

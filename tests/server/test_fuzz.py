@@ -20,6 +20,7 @@ from kvloom.attend.cpu import CpuAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.server.app import create_app
 from kvloom.server.openapi import openapi_document
@@ -192,7 +193,9 @@ def tiny_engine() -> Engine:
         scheduler=SchedulerConfig(step_tokens=256, max_seqs=64),
     )
     attend = partial(CpuAttend, threads=1)
-    return Engine(TinyModel((None, 16)), LenientTokenizer(), config, lambda a: attend(a.memory), LeastRecentlyUsed())
+    return make_engine(
+        TinyModel((None, 16)), LenientTokenizer(), config, lambda a: attend(a.memory), LeastRecentlyUsed()
+    )
 
 
 def resident_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Put an engine together from its settings: the one place where the parts are chosen."""
+"""From settings to a model ready to serve: resolve, load, and make an engine of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from kvloom.attend.cpu import CpuAttend
 from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
@@ -32,6 +33,6 @@ def build(config: EngineConfig) -> Loaded:
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
     retention = POLICIES[config.cache.retention]()
-    engine = Engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention)
+    engine = make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention)
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

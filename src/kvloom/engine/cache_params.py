@@ -19,13 +19,15 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _one_of(default: Any, allowed: str, fits: Callable[[Any], bool]) -> Any:
-    """A field that takes ``allowed``, which is what ``fits`` finds fitting."""
-    return field(default=default, metadata={"allowed": allowed, "fits": fits})
+def _takes(allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    """Of a field: what it takes, in words, and whether a value is of that kind."""
+    return {"allowed": allowed, "fits": fits}
 
 
-def _flag(default: bool) -> Any:
-    return _one_of(default, "True or False", lambda value: isinstance(value, bool))
+_FLAG = _takes("True or False", lambda value: isinstance(value, bool))
+_TEXT = _takes("a string", lambda value: value is None or _is_text(value))
+_MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
+_PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,11 @@ class CacheParams:
     anything of higher priority, once nobody uses it; what several requests use has the highest that one asked for.
     """
 
-    salt: str | None = _one_of(None, "a string", lambda value: value is None or _is_text(value))
-    read: bool = _flag(True)
-    write: bool = _flag(True)
-    match: Matching = _one_of("tokens", "'tokens' or 'pages'", lambda value: value in get_args(Matching))
-    priority: int = _one_of(
-        DEFAULT_PRIORITY, "a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100
-    )
+    salt: str | None = field(default=None, metadata=_TEXT)
+    read: bool = field(default=True, metadata=_FLAG)
+    write: bool = field(default=True, metadata=_FLAG)
+    match: Matching = field(default="tokens", metadata=_MATCHING)
+    priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ParamSpec
 
+from kvloom.engine.intake import Intake
 from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, NextScores, token_logprobs
@@ -21,20 +22,20 @@ P = ParamSpec("P")
 
 @dataclass
 class Commit:
-    """Ends a step. ``max_len``: positions a sequence may have; ``eos``: tokens that end a text; ``clock``: seconds."""
+    """Ends a step. ``intake`` makes further continuations, and knows the tokenizer, the limits and the clock."""
 
     queues: Queues
-    eos: frozenset[int]
-    max_len: int
-    token_text: Callable[[int], str]
-    clock: Callable[[], float]
-    new_child: Callable[[Request, int], Sequence]
+    intake: Intake
     max_seqs: int
     watch: StepWatch
     generated_tokens: int = 0
     computed_tokens: int = 0
     finished: dict[str, int] = field(default_factory=dict)
     _deltas: dict[str, tuple[Request, list[CompletionDelta]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.max_len, self.clock = self.intake.max_len, self.intake.clock
+        self.eos, self.token_text = self.intake.tokenizer.eos_token_ids, self.intake.tokenizer.token_text
 
     def attempt(self, request: Request, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do something for one request: what it raises ends this request, and no other."""
@@ -46,7 +47,7 @@ class Commit:
             self._fail(request, raised)
 
     def written(self, chunk: Chunk) -> None:
-        """The chunk's KV is in its pages. All tokens that there are count as accepted: what became full is published."""
+        """The chunk's KV is in its pages. All tokens count as accepted, and what became full is published."""
         sequence, rows = chunk.sequence, len(chunk.spans)
         kv = sequence.kv
         kv.written(chunk.spans)
@@ -128,7 +129,7 @@ class Commit:
 
     def _fork(self, parent: Sequence, index: int, scores: NextScores) -> None:
         """Another continuation draws its first token. If no place is free it waits: the index knows the prompt."""
-        child = self.new_child(parent.request, index)
+        child = self.intake.sequence(parent.request, index)
         parent.request.sequences.append(child)
         child.started, joins = True, len(self.queues.running) < self.max_seqs
         if joins:

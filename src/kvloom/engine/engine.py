@@ -3,68 +3,46 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
-from kvloom.engine.kv import PageNames, SequenceKv
+from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Request, Sequence
-from kvloom.engine.sampling import Sampler
+from kvloom.engine.request import Request
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
-from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
-from kvloom.engine.scheduler.reserve import Reserve
-from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
-from kvloom.engine.text import TextState, TokenStream
-from kvloom.errors import InternalError, ParamsError, PromptTooLong, RequestError, context_overflow
+from kvloom.errors import InternalError, RequestError
 from kvloom.memory.arena import Arena
-from kvloom.memory.index import Index
-from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
-from kvloom.policy.retention.base import Retention
-
-
-class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer."""
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]: ...
-    def token_text(self, token_id: int) -> str: ...
-    def stream(self, skip_special_tokens: bool, after: list[int]) -> TokenStream:
-        """Decode what continues ``after``."""
-        ...
-
 
 AttendFactory = Callable[[Arena], Attend]
 
 _NO_ROOM = "KV memory is exhausted: this request does not fit although it is alone"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Engine:
-    """Serves requests out of one KV arena.
+    """Serves requests out of one KV arena: a plain object of its parts, which ``factory.make_engine`` chooses.
 
     Parameters
     ----------
     attend_factory:
-        Makes the attend backend over the engine's arena.
-    retention:
-        Which cached pages go first.
+        Makes the attend backend over an arena.
+    context_limit, max_len:
+        Tokens of the longest sequence that the model, and that the KV budget too, allow.
     clock:
         Monotonic seconds: the only clock of this engine and of all that it is made of.
     """
@@ -73,44 +51,25 @@ class Engine:
     tokenizer: Tokenizer
     config: EngineConfig
     attend_factory: AttendFactory
-    retention: Retention
-    clock: Callable[[], float] = time.monotonic
+    layout: KvLayout
+    context_limit: int
+    max_len: int
+    ledger: Ledger
+    intake: Intake
+    scheduler: Scheduler
+    admit: Admit
+    preempt: Preempt
+    prefill_budget: PrefillBudget
+    forward: Forward
+    commit: Commit
+    watch: StepWatch
+    clock: Callable[[], float]
     requests: dict[str, Request] = field(default_factory=dict)
     steps: int = 0
     prompt_tokens: int = 0
     held_bytes: int = 0
     """KV held while the last step ran: what ended in it is given back by now."""
-
-    def __post_init__(self) -> None:
-        scheduling = self.config.scheduler
-        self.layout = KvLayout(self.model.kv_map, self.config.cache, scheduling.step_tokens)
-        self.context_limit = min(self.model.context_length, self.config.max_model_len or self.model.context_length)
-        self.budget_bytes = self.layout.budget_bytes(self.context_limit)
-        self.max_len = self.layout.capacity_tokens(self.budget_bytes, self.context_limit)
-        arena = Arena(self.budget_bytes, self.layout.slab_bytes)
-        ghosts = sum(self.budget_bytes // fmt.page_bytes for fmt in self.layout.formats)
-        index = Index(len(self.layout.formats), max_ghosts=max(256, 2 * ghosts))
-        self.ledger = Ledger(arena, index, self.retention, clock=self.clock)
-        self.turns, reserve = Turns(), Reserve(self.ledger, self.layout)
-        self.admit = Admit(self.ledger, reserve, scheduling.max_seqs, self.clock, self.turns)
-        self.preempt = Preempt(self.ledger)
-        self.prefill_budget = PrefillBudget(scheduling.max_decode_slowdown)
-        stages = (ChunkRunning(self.prefill_budget), self.preempt, self.admit)
-        self.scheduler = Scheduler(stages, scheduling.step_tokens)
-        self.forward = Forward(self.model, self.attend_factory(arena))
-        self.watch = StepWatch(self.clock)
-        self.commit = Commit(
-            self.scheduler.queues,
-            self.tokenizer.eos_token_ids,
-            self.max_len,
-            self.tokenizer.token_text,
-            self.clock,
-            self._new_sequence,
-            scheduling.max_seqs,
-            self.watch,
-        )
-        self._arrivals = 0
-        self._stall = Stall()
+    _stall: Stall = field(default_factory=Stall)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -128,26 +87,11 @@ class Engine:
 
         Clients get their turns one after another, a client's own requests in order of arrival.
         """
-        self._validate(request_id, prompt_ids, params)
-        cache = cache or CacheParams()
-        root = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=cache.salt)
-        room = self.max_len - len(prompt_ids)
+        if request_id in self.requests:
+            raise RequestError(f"request id `{request_id}` is in use", param="request_id")
         if not self.requests:
-            self.turns.rest()
-        request = Request(
-            id=request_id,
-            prompt=prompt,
-            prompt_token_ids=prompt_ids,
-            params=params,
-            root=root,
-            arrival=self._arrivals,
-            turn=self.turns.take(client, params.n),
-            submitted_s=self.clock(),
-            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-            cache=cache,
-        )
-        request.sequences.append(self._new_sequence(request, 0))
-        self._arrivals += 1
+            self.intake.turns.rest()
+        request = self.intake.request(request_id, prompt_ids, params, prompt, client, cache or CacheParams())
         self.prompt_tokens += len(prompt_ids)
         self.requests[request_id] = request
         self.scheduler.queues.enqueue(request.sequences[0])
@@ -262,56 +206,6 @@ class Engine:
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _validate(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> None:
-        if request_id in self.requests:
-            raise RequestError(f"request id `{request_id}` is in use", param="request_id")
-        if not prompt_ids:
-            raise RequestError("the prompt is empty: at least one token is needed", param="prompt")
-        vocab = self.model.vocab_size
-        if any(type(token) is not int for token in prompt_ids):
-            raise RequestError("token ids must be whole numbers", param="prompt")
-        bad = next((t for t in prompt_ids if not 0 <= t < vocab), None)
-        if bad is not None:
-            raise RequestError(f"token id {bad} is outside the vocabulary of {vocab}", param="prompt")
-        for name, tokens in (("logit_bias", params.biases), ("stop_token_ids", params.stop_tokens)):
-            bad = next((t for t in tokens if t >= vocab), None)
-            if bad is not None:
-                raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
-        whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
-        if whole > self.context_limit:
-            detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
-            words = context_overflow(self.context_limit, detail)
-            raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
-        if whole > self.max_len:
-            needed = self.layout.bytes_for(whole)
-            detail = (
-                f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
-                f"has {self.budget_bytes} bytes"
-            )
-            words = context_overflow(self.max_len, detail)
-            raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
-
-    def _new_sequence(self, request: Request, index: int) -> Sequence:
-        params = request.params
-        seeds = (self.config.seed, request.arrival) if params.seed is None else (params.seed,)
-        return Sequence(
-            request=request,
-            index=index,
-            kv=SequenceKv(
-                self.ledger,
-                f"{request.id}/{index}",
-                PageNames(request.root, list(request.prompt_token_ids)),
-                self.layout.new_tables(),
-                request.cache,
-            ),
-            sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
-            text=TextState(
-                self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
-                params.stop_strings,
-                params.include_stop_str_in_output,
-            ),
-        )
 
     def _notice(self, plan: StepPlan) -> None:
         """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""

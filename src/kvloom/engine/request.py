@@ -60,8 +60,8 @@ class Request:
 class Sequence:
     """One continuation: how it is sampled and told, and ``kv``, the home of its tokens and their KV.
 
-    ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an empty
-    arena.
+    ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an
+    empty arena.
     """
 
     request: Request

@@ -25,7 +25,7 @@ class Forward:
     attend: Attend
 
     def next_scores(self, batch: Batch, observers: Observers = NOBODY) -> list[tuple[Chunk, NextScores]]:
-        """For every chunk that closes its sequence's gaps: the scores of its last row.
+        """For every chunk that leaves nothing missing of its sequence: the scores of its last row.
 
         The KV of all rows is written when this returns, and the probes of ``observers`` (by place in ``batch.chunks``)
         have been told.

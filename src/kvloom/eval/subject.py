@@ -10,6 +10,7 @@ from typing import Protocol
 from kvloom.config import CacheConfig
 from kvloom.engine.build import Loaded
 from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.policy.retention import POLICIES
 
 
@@ -44,4 +45,4 @@ def subject_of(loaded: Loaded) -> Subject:
 def engine_beside(first: Engine, cache: CacheConfig) -> Engine:
     """Another engine over the same weights, with KV memory of its own."""
     config = dataclasses.replace(first.config, cache=cache)
-    return Engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention]())
+    return make_engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention]())

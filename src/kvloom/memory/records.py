@@ -29,8 +29,8 @@ class SlabBook:
     """What lies in a slab. ``records``: those that are idle in the order in which they became so.
 
     ``block``: what the policy knows the slab as. ``oldest``: while nothing is held, the record that was idle longest
-    when the policy last heard of the slab. ``alone``: where a page lies. ``priorities``: how many published records have
-    each but the default one.
+    when the policy last heard of the slab. ``alone``: where a page lies. ``priorities``: how many published records
+    have each but the default one.
     """
 
     pool: Pool

@@ -77,7 +77,8 @@ SERVED: Mapping[str, Served] = {
     "chat_template_kwargs": _ours("variables for the chat template"),
     "cache_salt": _ours("KV is reused only between requests of the same salt"),
     "kvloom": _ours(
-        '`{"cache": {"read": false, "write": false}}`: compute the whole prompt anew, leave nothing to be found'
+        '`{"cache": {"read": false, "write": false}}`: compute the whole prompt anew, leave nothing to be found; '
+        "`priority` in it, 0 to 100: what is stored goes before anything of higher priority, 50 by default"
     ),
     "stream": Served("answer by server-sent events"),
     "stream_options": Served("`include_usage`: usage in a last event; `continuous_usage_stats`: in every event"),

@@ -12,7 +12,7 @@ import pytest
 
 import kvloom
 import tiny
-from kvloom.engine.engine import Engine
+from kvloom.engine.factory import make_engine
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
@@ -35,7 +35,7 @@ class Clock:
 
 def test_all_times_are_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, made = Clock(), tiny.make_engine()
-    engine = Engine(made.model, made.tokenizer, made.config, made.attend_factory, LeastRecentlyUsed(), clock)
+    engine = make_engine(made.model, made.tokenizer, made.config, made.attend_factory, LeastRecentlyUsed(), clock)
     assert engine.ledger.clock is clock
     with monkeypatch.context() as patch:
         for name in ("monotonic", "perf_counter", "time", "process_time"):

@@ -67,7 +67,7 @@ class TestReserve:
         assert sequence.kv.tables[0].count() == 2
 
     def test_a_copy_keeps_its_source_while_room_is_made_for_another(self) -> None:
-        """A page in the middle and a tail, both to be copied, in an arena without a free page: one copy must not evict the other."""
+        """Two pages to be copied, and no page free: one copy must not evict the source of the other."""
         engine = tiny.make_engine(kv_bytes="256KiB")
         prompt, ledger = tiny.random_prompt(70, 1), engine.ledger
         first = tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0]

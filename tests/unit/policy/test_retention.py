@@ -10,7 +10,7 @@ import pytest
 
 from kvloom.config import CacheConfig, RetentionName
 from kvloom.eval.subject import engine_beside
-from kvloom.policy.events import Block
+from kvloom.policy.events import Block, priority_of, with_priority
 from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, Why
@@ -20,8 +20,8 @@ Event = tuple[str, Block, float]
 """(verb, block, seconds)."""
 
 
-def block(page: int, format: str = "full", position: int = 0) -> Block:
-    return Block(b"key", b"parent", PageId(page), format, position, (1, 2), 4096)
+def block(page: int, format: str = "full", position: int = 0, priority: float = 50.0) -> Block:
+    return Block(b"key", b"parent", PageId(page), format, position, (1, 2), 4096, with_priority(priority))
 
 
 def tell(policy: Retention, verb: str, subject: Block, now: float, why: Why = Why.EVICTED) -> None:
@@ -82,6 +82,15 @@ def test_a_fresh_one_knows_nothing_and_the_book_tells_what_is_idle(policy: Reten
     assert type(policy.fresh()) is type(policy)
 
 
+def test_lower_priority_goes_first_whatever_else_is_known(policy: Retention) -> None:
+    blocks = {page: block(page, priority=priority) for page, priority in [(1, 0.0), (2, 90.0), (3, 50.0), (4, 50.0)]}
+    for page in (2, 3, 4, 1):
+        rest(policy, blocks[page], float(page))
+    policy.reused(blocks[1], 9.0)
+    policy.idle(blocks[1], 9.0)
+    assert evicted(policy, blocks, None) == [1, 3, 4, 2]
+
+
 def test_idle_said_again_counts_anew(policy: Retention) -> None:
     blocks = {page: block(page) for page in (1, 2)}
     rest(policy, blocks[1], 1.0)
@@ -91,13 +100,13 @@ def test_idle_said_again_counts_anew(policy: Retention) -> None:
 
 
 def lru_rank(life: list[Event], evictions: dict[int, float]) -> tuple[float, ...]:
-    return (life[-1][2], -life[-1][1].position)
+    return (priority_of(life[-1][1].hints), life[-1][2], -life[-1][1].position)
 
 
 def lfu_rank(life: list[Event], evictions: dict[int, float]) -> tuple[float, ...]:
     uses = sum(verb in ("stored", "reused") for verb, _, _ in life)
     age = max([worth for at, worth in evictions.items() if at <= life[-1][2]], default=0.0)
-    return (age + uses, life[-1][2], -life[-1][1].position)
+    return (priority_of(life[-1][1].hints), age + uses, life[-1][2], -life[-1][1].position)
 
 
 @pytest.mark.parametrize(("name", "rank_of"), [("lru", lru_rank), ("lfu", lfu_rank)])
@@ -116,12 +125,14 @@ def test_equals_brute_force_over_random_lives(name: str, rank_of: Callable, seed
             verb = chance.choice(["reused", "reused", "gone"])
         else:
             verb = chance.choice(["reused", "idle", "idle"])
-        subject = life[0][1] if life else block(page, chance.choice(["full", "window"]), 16 * chance.randrange(9))
+        priority = chance.choice([50.0, 50.0, 10.0, 90.0])
+        new = block(page, chance.choice(["full", "window"]), 16 * chance.randrange(9), priority)
+        subject = life[-1][1] if life else new
         why = chance.choice([Why.EVICTED, Why.RESET])
         tell(policy, verb, subject, float(now), why)
         if verb == "gone":
             if why is Why.EVICTED:
-                evictions[now] = rank_of(life, evictions)[0]
+                evictions[now] = rank_of(life, evictions)[1]
             del lives[page]
         else:
             life.append((verb, subject, float(now)))

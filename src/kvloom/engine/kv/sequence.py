@@ -147,8 +147,10 @@ class SequenceKv:
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
 
     def expect(self, spans: SpanSet) -> None:
-        """Missing positions that somebody else is going to fill, in pages reserved for them: until ``written`` says so,
-        they are pending. Raises InternalError for what is not missing, and for the last token, which is always computed.
+        """Somebody else is going to fill these missing positions, in pages reserved for them: they are pending.
+
+        ``written`` says that they are there. Raises InternalError for what is not missing, and for the last token,
+        which is always computed.
         """
         if spans - self.missing or len(self.tokens) - 1 in spans:
             raise InternalError(f"{spans} cannot be waited for: {self.missing} of {len(self.tokens)} are missing")

@@ -1,4 +1,4 @@
-"""What others may find of a sequence's KV, and what they are promised: the one place that knows what a request allows."""
+"""What others may find of a sequence's KV, and are promised: the one place that knows what a request allows."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ class Batch:
     """One step's work: rows of all chunks, one after another, in ``tokens_T`` and ``plan``.
 
     Somebody wants the logits of rows ``wanted_R``; those of chunk c are ``wanted_starts[c] : wanted_starts[c + 1]`` of
-    them: its last row when nothing of its sequence is missing afterwards, all of its rows when the prompt's scores are asked for.
+    them: its last row when nothing of its sequence is missing afterwards, all of its rows when the prompt's scores are
+    asked for.
     ``closing``: places in ``chunks`` of those that close.
     """
 

@@ -20,7 +20,10 @@ read one by one, on cores that compute the first of it already."""
 
 @dataclass(frozen=True, slots=True)
 class ChunkRunning:
-    """Gives every running sequence its lowest missing positions, as far as rows are left and nothing pending precedes them."""
+    """Gives every running sequence its lowest missing positions, as far as rows are left.
+
+    What something pending comes before has to wait.
+    """
 
     prefill_budget: PrefillBudget
 

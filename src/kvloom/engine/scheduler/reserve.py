@@ -16,7 +16,7 @@ from kvloom.memory.table import page_indices
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Reserves for all that is missing before anything is pinned, so two requests cannot wait for each other's segments.
+    """Reserves for all that is missing before anything is pinned: no two requests can wait for each other's segments.
 
     Layer groups with a window take pages chunk by chunk instead (they give them back as they go); for those the room is
     only checked.

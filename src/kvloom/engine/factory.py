@@ -1,0 +1,72 @@
+"""From a model and settings to an engine: the one place where its parts are put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kvloom.config import EngineConfig
+from kvloom.engine.commit import Commit
+from kvloom.engine.engine import AttendFactory, Engine
+from kvloom.engine.intake import Intake, Tokenizer
+from kvloom.engine.layout import KvLayout
+from kvloom.engine.scheduler import Scheduler
+from kvloom.engine.scheduler.admit import Admit
+from kvloom.engine.scheduler.chunk import ChunkRunning
+from kvloom.engine.scheduler.preempt import Preempt
+from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.reserve import Reserve
+from kvloom.engine.stats import StepWatch
+from kvloom.engine.step import Forward
+from kvloom.memory.arena import Arena
+from kvloom.memory.index import Index
+from kvloom.memory.ledger import Ledger
+from kvloom.model.base import Model
+from kvloom.policy.retention.base import Retention
+
+
+def make_engine(
+    model: Model,
+    tokenizer: Tokenizer,
+    config: EngineConfig,
+    attend_factory: AttendFactory,
+    retention: Retention,
+    clock: Callable[[], float] = time.monotonic,
+) -> Engine:
+    """An engine over one KV arena. ``retention``: which cached pages go first. Raises ConfigError."""
+    scheduling = config.scheduler
+    layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
+    context_limit = min(model.context_length, config.max_model_len or model.context_length)
+    ledger = _ledger(layout, layout.budget_bytes(context_limit), retention, clock)
+    max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
+    intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
+    reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
+    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns)
+    preempt = Preempt(ledger)
+    scheduler = Scheduler((ChunkRunning(prefill_budget), preempt, admit), scheduling.step_tokens)
+    watch = StepWatch(clock)
+    return Engine(
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        attend_factory=attend_factory,
+        layout=layout,
+        context_limit=context_limit,
+        max_len=max_len,
+        ledger=ledger,
+        intake=intake,
+        scheduler=scheduler,
+        admit=admit,
+        preempt=preempt,
+        prefill_budget=prefill_budget,
+        forward=Forward(model, attend_factory(ledger.arena)),
+        commit=Commit(scheduler.queues, intake, scheduling.max_seqs, watch),
+        watch=watch,
+        clock=clock,
+    )
+
+
+def _ledger(layout: KvLayout, budget_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
+    ghosts = sum(budget_bytes // fmt.page_bytes for fmt in layout.formats)
+    index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
+    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock=clock)

@@ -1,0 +1,128 @@
+"""Intake: what is asked becomes a request with its sequences, or is refused before anything has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv import PageNames, SequenceKv
+from kvloom.engine.layout import KvLayout
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Request, Sequence
+from kvloom.engine.sampling import Sampler
+from kvloom.engine.scheduler.turns import Turns
+from kvloom.engine.text import TextState, TokenStream
+from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
+from kvloom.memory.keys import root_key
+from kvloom.memory.ledger import Ledger
+from kvloom.model.base import Model
+
+
+class Tokenizer(Protocol):
+    """What the engine needs of a tokenizer."""
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    def token_text(self, token_id: int) -> str: ...
+    def stream(self, skip_special_tokens: bool, after: list[int]) -> TokenStream:
+        """Decode what continues ``after``."""
+        ...
+
+
+@dataclass
+class Intake:
+    """Makes requests.
+
+    context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
+    bring none.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    layout: KvLayout
+    ledger: Ledger
+    seed: int
+    context_limit: int
+    max_len: int
+    clock: Callable[[], float]
+    turns: Turns = field(default_factory=Turns)
+    arrivals: int = 0
+
+    def request(
+        self,
+        name: str,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        prompt: str | None,
+        client: str,
+        cache: CacheParams,
+    ) -> Request:
+        """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
+        self._validate(prompt_ids, params)
+        room = self.max_len - len(prompt_ids)
+        request = Request(
+            id=name,
+            prompt=prompt,
+            prompt_token_ids=prompt_ids,
+            params=params,
+            root=root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=cache.salt),
+            arrival=self.arrivals,
+            turn=self.turns.take(client, params.n),
+            submitted_s=self.clock(),
+            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+            cache=cache,
+        )
+        request.sequences.append(self.sequence(request, 0))
+        self.arrivals += 1
+        return request
+
+    def sequence(self, request: Request, index: int) -> Sequence:
+        """Continuation ``index`` of a request: it holds nothing yet."""
+        params = request.params
+        seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
+        return Sequence(
+            request=request,
+            index=index,
+            kv=SequenceKv(
+                self.ledger,
+                f"{request.id}/{index}",
+                PageNames(request.root, list(request.prompt_token_ids)),
+                self.layout.new_tables(),
+                request.cache,
+            ),
+            sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
+            text=TextState(
+                self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
+                params.stop_strings,
+                params.include_stop_str_in_output,
+            ),
+        )
+
+    def _validate(self, prompt_ids: list[int], params: SamplingParams) -> None:
+        if not prompt_ids:
+            raise RequestError("the prompt is empty: at least one token is needed", param="prompt")
+        vocab = self.model.vocab_size
+        if any(type(token) is not int for token in prompt_ids):
+            raise RequestError("token ids must be whole numbers", param="prompt")
+        bad = next((t for t in prompt_ids if not 0 <= t < vocab), None)
+        if bad is not None:
+            raise RequestError(f"token id {bad} is outside the vocabulary of {vocab}", param="prompt")
+        for name, tokens in (("logit_bias", params.biases), ("stop_token_ids", params.stop_tokens)):
+            bad = next((t for t in tokens if t >= vocab), None)
+            if bad is not None:
+                raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
+        whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
+        if whole > self.context_limit:
+            detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
+            words = context_overflow(self.context_limit, detail)
+            raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
+        if whole > self.max_len:
+            needed = self.layout.bytes_for(whole)
+            detail = (
+                f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
+                f"has {self.ledger.arena.budget_bytes} bytes"
+            )
+            words = context_overflow(self.max_len, detail)
+            raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
