@@ -56,7 +56,7 @@ def answers(engine: Engine, prompts: dict[str, list[int]]) -> dict[str, list[int
 def stored_keys(engine: Engine, request_id: str, layer: int) -> torch.Tensor:
     """Keys (S, K, D) of a layer, as pages hold them; NaN where there are none (any more)."""
     plan = engine.layout.layers[layer]
-    table = engine.requests[request_id].sequences[0].tables[plan.group]
+    table = engine.requests[request_id].sequences[0].kv.tables[plan.group]
     fmt = table.format
     keys_SKD = torch.full((LENGTH, fmt.heads, fmt.k_dim), torch.nan)
     for index, page in table.pages():
