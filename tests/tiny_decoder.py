@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import gguf
 import numpy as np
 
 from bench.full_cache import FullCache
 from kvloom.arrays import Floats
-from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import ByHead, BySequence, Contiguous, Ints, Part, Plan
 from kvloom.config import DEFAULT_KV_DTYPE
@@ -35,14 +35,14 @@ class ReadsByHead(Decoder):
 
     __slots__ = ()
 
-    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
-        return super().run(x_TC, by_head(plan), attend, layers, rows_R)
+    def run(self, x_TC: Floats, plan: Plan, *others: Any) -> Floats:
+        return super().run(x_TC, by_head(plan), *others)
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
-        return super().forward(tokens_T, by_head(plan), attend, rows_R)
+    def forward(self, tokens_T: Indices, plan: Plan, *others: Any) -> Floats:
+        return super().forward(tokens_T, by_head(plan), *others)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
-        return super().scores(tokens_T, by_head(plan), attend, rows_R)
+    def scores(self, tokens_T: Indices, plan: Plan, *others: Any) -> Scores:
+        return super().scores(tokens_T, by_head(plan), *others)
 
 
 def by_head(plan: Plan) -> Plan:
