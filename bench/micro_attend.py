@@ -24,7 +24,7 @@ from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.bench.limits import Limits, processor
-from kvloom.config import DEFAULT_KV_DTYPE
+from kvloom.config import DEFAULT_KV_DTYPE, KvDtype
 from kvloom.memory.arena import Arena
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
@@ -41,12 +41,12 @@ class Shape:
     dim: int
     windows: tuple[tuple[int | None, int], ...]
 
-    def formats(self) -> list[PageFormat]:
+    def formats(self, kv_dtype: KvDtype = DEFAULT_KV_DTYPE) -> list[PageFormat]:
         groups, first = [], 0
         for window, count in self.windows:
             layers = tuple(range(first, first := first + count))
             name = "full" if window is None else f"window{window}"
-            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, DEFAULT_KV_DTYPE))
+            groups.append(PageFormat(name, layers, self.kv_heads, self.dim, self.dim, kv_dtype))
         return groups
 
     def layers(self) -> tuple[LayerPlan, ...]:
@@ -70,6 +70,10 @@ class Load:
     batch: int = 1
     rows: int = 1
     shared: int = 0
+    kv_dtype: KvDtype = DEFAULT_KV_DTYPE
+
+    def formats(self) -> list[PageFormat]:
+        return self.shape.formats(self.kv_dtype)
 
 
 LOADS = (
@@ -143,7 +147,7 @@ class Figures:
 def _tables(load: Load, arena: Arena) -> list[list[PageTable]]:
     """Page tables of every sequence, by layer group; shared positions lie in the same pages."""
     tables: list[list[PageTable]] = [[] for _ in range(load.batch)]
-    for fmt, (window, _) in zip(load.shape.formats(), load.shape.windows, strict=True):
+    for fmt, (window, _) in zip(load.formats(), load.shape.windows, strict=True):
         for b in range(load.batch):
             table = PageTable(fmt, window)
             for index in range(-(-load.context // PAGE_TOKENS)):
@@ -156,7 +160,7 @@ def _tables(load: Load, arena: Arena) -> list[list[PageTable]]:
 
 
 def _arena(load: Load) -> Arena:
-    formats = load.shape.formats()
+    formats = load.formats()
     pages = load.batch * -(-load.context // PAGE_TOKENS)
     slab_bytes = max(2**21, *(fmt.page_bytes for fmt in formats)) if len(formats) > 1 else formats[0].page_bytes * 8
     per_slab = min(slab_bytes // fmt.page_bytes for fmt in formats)
@@ -186,26 +190,38 @@ def _read(load: Load, window: int | None) -> int:
     return load.batch * (load.context - first) - (load.batch - 1) * max(0, load.shared - first)
 
 
+class Step:
+    """A load that is set up: its step can be run again and again."""
+
+    def __init__(self, load: Load, threads: int) -> None:
+        self.load = load
+        arena = _arena(load)
+        self._tables, self._layers = _tables(load, arena), load.shape.layers()
+        self._backend = CpuAttend(arena.memory, threads)
+        _fill(self._backend, load, self._tables)
+        self._asked = SpanSet((Span(load.context - load.rows, load.context),))
+        self._q_THD = torch.randn(load.batch * load.rows, load.shape.heads, load.shape.dim).numpy()
+
+    def run(self) -> tuple[float, float]:
+        """Milliseconds that the plan took, and attention in all layers."""
+        started = time.perf_counter()
+        plan: Plan = build_plan([Rows(self._asked, table) for table in self._tables], self._layers)
+        planned = time.perf_counter()
+        for layer in range(len(self._layers)):
+            self._backend.attend(self._q_THD, plan, layer)
+        return 1e3 * (planned - started), 1e3 * (time.perf_counter() - planned)
+
+
 def measure(load: Load, probe: Probe, repeats: int) -> Figures:
     """Time ``repeats`` steps after one to warm up."""
-    shape = load.shape
-    arena = _arena(load)
-    tables, layers = _tables(load, arena), shape.layers()
-    backend = CpuAttend(arena.memory, probe.threads)
-    _fill(backend, load, tables)
-    asked = SpanSet((Span(load.context - load.rows, load.context),))
-    q_THD = torch.randn(load.batch * load.rows, shape.heads, shape.dim).numpy()
+    shape, step = load.shape, Step(load, probe.threads)
     limits, plan_ms, times_ms = [], [], []
     for _ in range(repeats + 1):
         limits.append(probe.measure())
-        started = time.perf_counter()
-        plan: Plan = build_plan([Rows(asked, table) for table in tables], layers)
-        planned = time.perf_counter()
-        for layer in range(len(layers)):
-            backend.attend(q_THD, plan, layer)
-        times_ms.append(1e3 * (time.perf_counter() - planned))
-        plan_ms.append(1e3 * (planned - started))
-    entry_bytes = shape.formats()[0].token_bytes / shape.windows[0][1]
+        planned_ms, attended_ms = step.run()
+        plan_ms.append(planned_ms)
+        times_ms.append(attended_ms)
+    entry_bytes = load.formats()[0].token_bytes / shape.windows[0][1]
     kv_bytes = round(sum(count * entry_bytes * _read(load, window) for window, count in shape.windows))
     flop = sum(count * 4 * shape.dim * shape.heads * _seen(load, window) for window, count in shape.windows)
     return Figures(load, _best(limits[1:]), statistics.median(plan_ms[1:]), tuple(times_ms[1:]), kv_bytes, flop)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from in_torch import TensorAttend, rounded_keys, rounded_values
+from in_torch import TensorAttend, met_queries, rounded_keys, rounded_values
 from kvloom.attend.plan import (
     NO_PAGE,
     ByHead,
@@ -30,7 +30,6 @@ from kvloom.attend.plan import (
     Plan,
     Writes,
 )
-from kvloom.attend.reference import met_queries, stored_keys, stored_values
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
@@ -245,9 +244,8 @@ def fill_cell(
     places = list(range(len(k_SD))) if entries is None else list(entries)
     start = page * GRAIN_BYTES + fmt.cell_offset(slot, head)
     cell = memory[start : start + fmt.cell_bytes]
-    k_SW, v_SD = stored_keys(fmt, k_SD), stored_values(fmt, v_SD)
-    cell[: fmt.k_bytes].view(k_SW.dtype).view(-1, fmt.tokens)[:, places] = k_SW.T
-    cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].view(v_SD.dtype).view(fmt.tokens, -1)[places] = v_SD
+    fmt.numbers.keys.put(k_SD.numpy(), cell[: fmt.k_bytes].numpy(), places)
+    fmt.numbers.values.put(v_SD.numpy(), cell[fmt.k_bytes : fmt.k_bytes + fmt.v_bytes].numpy(), places)
     if fmt.labelled:
         labels = cell[fmt.k_bytes + fmt.v_bytes :]
         labels[: 4 * fmt.tokens].view(torch.int32)[places] = positions_S.int()

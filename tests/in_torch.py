@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from kvloom.attend import cpu, reference
 from kvloom.attend.plan import Plan
+from kvloom.codec import BLOCK_TOKENS, Stream
 from kvloom.memory.format import PageFormat
 from kvloom.model import ops
 from kvloom.model.weight import Weight
@@ -36,15 +38,28 @@ def dequantized(weight: Weight) -> torch.Tensor:
     return torch.from_numpy(weight.dequantize())
 
 
-def rounded_keys(fmt: PageFormat, k_SKD: torch.Tensor) -> torch.Tensor:
-    """What the keys mean once a page holds them, float32."""
-    k_SD = k_SKD.reshape(-1, k_SKD.shape[-1])
-    return reference.known_keys(fmt, reference.stored_keys(fmt, k_SD)).reshape(k_SKD.shape)
+def stored(stream: Stream, x: torch.Tensor) -> torch.Tensor:
+    """What vectors mean once they are stored, block by block."""
+    x_SD = x.reshape(-1, x.shape[-1]).numpy()
+    room = -len(x_SD) % BLOCK_TOKENS
+    x_NSD = np.pad(x_SD, ((0, room), (0, 0))).reshape(-1, BLOCK_TOKENS, x_SD.shape[-1])
+    found_NSD = stream.decode(stream.encode(x_NSD), x_SD.shape[-1])
+    return torch.from_numpy(found_NSD.reshape(-1, x_SD.shape[-1])[: len(x_SD)]).reshape(x.shape)
+
+
+def rounded_keys(fmt: PageFormat, keys: torch.Tensor) -> torch.Tensor:
+    """What keys mean once a page holds them, float32."""
+    return stored(fmt.numbers.keys, keys)
 
 
 def rounded_values(fmt: PageFormat, values: torch.Tensor) -> torch.Tensor:
     """The same of values."""
-    return reference.stored_values(fmt, values).float()
+    return stored(fmt.numbers.values, values)
+
+
+def met_queries(fmt: PageFormat, queries: torch.Tensor) -> torch.Tensor:
+    """Queries as they meet keys."""
+    return torch.from_numpy(fmt.numbers.keys.met(queries.numpy()))
 
 
 class CpuAttend(cpu.CpuAttend):

@@ -25,6 +25,7 @@ CLAIMS = {
     "eval-speed": "bench.claims.eval_speed",
     "kl-exact": "bench.claims.kl_exact",
     "soak": "bench.claims.soak",
+    "kv-int8": "bench.claims.kv_int8",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -9,9 +9,8 @@ with float32 activations, and, for the format that is the default, with int8 act
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import get_args
 
 import torch
 
@@ -30,6 +29,7 @@ VARIANTS: tuple[tuple[Activations, KvDtype], ...] = (
     ("int8", "float32"),
     ("float32", "float16"),
     ("float32", "int16"),
+    ("float32", "int8"),
     ("int8", DEFAULT_KV_DTYPE),
 )
 """What is compared with float32 activations and KV. The claim is about the first, the last is the default."""
@@ -95,13 +95,16 @@ def compare(name: str, exact: Reading, rounded: Reading, tokens: list[int]) -> D
     return Divergence(name, rounded.activations, rounded.kv_dtype, *found, *perplexities)
 
 
-def divergences(name: str, count: int, threads: int) -> list[Divergence]:
-    """Of a pulled model, over the first ``count`` tokens of the text; that of int8 activations alone comes first."""
+def divergences(
+    name: str, count: int, threads: int, variants: Sequence[tuple[Activations, KvDtype]] = VARIANTS
+) -> list[Divergence]:
+    """Of a pulled model, over the first ``count`` tokens of the text, one for each variant."""
     manifest = pull(name)
     tokens = load_tokenizer(manifest).encode(real_text())[:count]
-    models = {activations: load_model(manifest, threads, activations) for activations in get_args(Activations)}
+    wanted: set[Activations] = {"float32", *(activations for activations, _ in variants)}
+    models = {activations: load_model(manifest, threads, activations) for activations in wanted}
     exact = read(models["float32"], "float32", "float32", tokens, threads)
-    rounded = (read(models[activations], activations, kv_dtype, tokens, threads) for activations, kv_dtype in VARIANTS)
+    rounded = (read(models[activations], activations, kv_dtype, tokens, threads) for activations, kv_dtype in variants)
     return [compare(name, exact, each, tokens) for each in rounded]
 
 

@@ -121,24 +121,23 @@ void observe(const ObserveCall& call) {
 
 void write(const WriteCall& call) {
   constexpr int64_t step = page_tokens;  // rows of a task: mostly one page, so that threads do not share cache lines
-  parallel_for((call.rows + step - 1) / step, call.threads, [&](int64_t task) {
-    const int64_t row = task * step, end = std::min(row + step, (int64_t)call.rows);
-    switch (call.part.number) {
-      case Number::float32:
-        return write_rows<Number::float32>(call, row, end);
-      case Number::float16:
-        return write_rows<Number::float16>(call, row, end);
-      case Number::bfloat16:
-        return write_rows<Number::bfloat16>(call, row, end);
-      case Number::int16:
-        return write_rows<Number::int16>(call, row, end);
-    }
-  });
+  parallel_for((call.rows + step - 1) / step, call.threads,
+               [&](int64_t task) { write_rows(call, task * step, std::min((task + 1) * step, (int64_t)call.rows)); });
+}
+
+bool set_codec(PageLayout& layout, const char* name) {
+  for (int32_t i = 0; i < num_codecs; i++) {
+    if (std::strcmp(codecs[i].name, name)) continue;
+    layout.codec = i;
+    layout.key_bytes = codecs[i].key_bytes(layout.k_dim), layout.value_bytes = codecs[i].value_bytes(layout.v_dim);
+    return true;
+  }
+  return false;
 }
 
 }  // namespace
 
-const AttendKernels attend_kernels = {write, attend, observe};
+const AttendKernels attend_kernels = {write, attend, observe, set_codec};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

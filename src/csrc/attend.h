@@ -14,20 +14,9 @@ namespace kvloom {
 constexpr int64_t grain_bytes = 64;  // a page id counts these from the start of the memory
 constexpr int32_t no_page = -1;
 
-// How keys and values are stored. int16: keys as integers with a step of their own (attend_int16.h), values in float16.
-enum class Number : int32_t { float32, float16, bfloat16, int16 };
-
 // Kernel sources of all instruction sets share these: inlined for sure, so that no one variant's code serves
 // another.
 #define KV_INLINE __attribute__((always_inline))
-
-KV_INLINE constexpr int64_t value_bytes(Number number) {
-  return number == Number::float32 ? 4 : 2;
-}
-
-KV_INLINE constexpr int64_t key_bytes(Number number, int32_t k_dim) {
-  return k_dim * value_bytes(number) + (number == Number::int16 ? 4 : 0);
-}
 
 // The rows of a step: sequence b asks with rows seq_rows[b] .. seq_rows[b + 1].
 struct Rows {
@@ -39,12 +28,13 @@ struct Rows {
 // How pages of one format lie in memory. A page that holds one head of one layer has steps of 0.
 struct PageLayout {
   uint8_t* memory;
-  Number number;
+  int32_t codec;  // its place in the list of codecs.h
   int32_t heads, k_dim, v_dim;
+  int64_t key_bytes, value_bytes;  // of a cell: what one head of one layer has in a page
   int64_t slot_bytes, head_bytes;  // from one layer slot, and from one head, of a page to the next
 
-  KV_INLINE int64_t k_bytes() const { return page_tokens * key_bytes(number, k_dim); }
-  KV_INLINE int64_t v_bytes() const { return page_tokens * v_dim * value_bytes(number); }
+  KV_INLINE int64_t k_bytes() const { return key_bytes; }
+  KV_INLINE int64_t v_bytes() const { return value_bytes; }
   KV_INLINE uint8_t* cell(int32_t page, int32_t layer_slot, int32_t head) const {
     return memory + page * grain_bytes + layer_slot * slot_bytes + head * head_bytes;
   }
@@ -128,6 +118,7 @@ struct AttendKernels {
   void (*write)(const WriteCall&);
   void (*attend)(const AttendCall&);
   void (*observe)(const ObserveCall&);
+  bool (*set_codec)(PageLayout&, const char* name);  // with the dims there; false: no codec has this name
 };
 KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
 

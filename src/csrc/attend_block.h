@@ -8,14 +8,14 @@
 #include <algorithm>
 
 #include "attend_cells.h"
-#include "attend_micro.h"
 #include "attend_state.h"
+#include "codecs.h"
 
 namespace kvloom {
 namespace KV_ISA {
 
-constexpr int in_place_groups = 2;  // up to so many, pages are decoded by each group as it goes
 constexpr int max_runs = 2 * kv_block_pages;
+constexpr int fetching_rows = 4;  // of a group: the first ones, in the course of their softmax
 
 // The working memory of one tile, laid out in one block.
 struct Desk {
@@ -66,13 +66,15 @@ class BlockPass {
         item_(item),
         part_(call.part),
         desk_(desk),
+        codec_(codecs[call.part.codec]),
         heads_(call.q_heads / call.part.heads),
         rows_(item.row_count * heads_) {
     const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
-    stored_ = &micro_for(part_.number);
-    in_place_ = part_.number == Number::float32 || num_groups <= in_place_groups;
-    micro_ = in_place_ ? stored_ : &micro_for_decoded(part_.number);
+    in_place_ = num_groups <= codec_.in_place_groups;
+    near_keys_ = !in_place_ && codec_.decode_keys;
+    micro_ = in_place_ ? &codec_.stored : &codec_.near;
+    scales_at_ = codec_.value_scales ? part_.k_bytes() + codec_.value_scales(part_.v_dim) : 0;
     for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(first);
   }
 
@@ -153,27 +155,13 @@ class BlockPass {
     return to;
   }
 
-  bool integers() const { return part_.number == Number::int16; }
-
-  // A query as the inner loop multiplies it, scaled: k_dim components, or half as many words and their step. `to` may
-  // be where it is.
-  int32_t prepare(const float* q, float scale, float* to) const {
-    if (integers()) {
-      const int32_t num_words = part_.k_dim / 2;
-      to[num_words] = round_vector(q, part_.k_dim, (int32_t*)to) * scale;
-      return num_words + 1;
-    }
-    for (int32_t d = 0; d < part_.k_dim; d += 16) store(to + d, load(q + d) * splat(scale));
-    return part_.k_dim;
-  }
-
   // A group's queries go to where its inner loop reads them: one component of all rows after the other.
   void pack_queries(int32_t first) {
     const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_, dim = part_.k_dim;
     float *to = desk_.q + first * dim, *rows = desk_.keys;  // nobody needs that place yet
     int32_t width = 0;
     for (int32_t r = 0; r < count; r++)
-      width = prepare(query_of(first + r, rows + r * dim), call_.scale * log2_e, rows + r * dim);
+      width = codec_.prepare(query_of(first + r, rows + r * dim), dim, call_.scale * log2_e, rows + r * dim);
     int32_t d = 0;
     for (; d + 4 <= width; d += 4) {
       int32_t r = 0;
@@ -197,11 +185,18 @@ class BlockPass {
       find_visible(part_, block, position_of(i), desk_.visible[i]);
       seen_ |= desk_.visible[i].any;
     }
-    if (!in_place_ && !integers()) decode(0, part_.k_dim, desk_.keys);
+    if (!near_keys_) return;
+    each_seen([&](int64_t i) {
+      codec_.decode_keys(block_->cells[i], part_.k_dim, desk_.keys + i * page_tokens * part_.k_dim);
+    });
   }
 
   void decode_values() {
-    if (!in_place_) decode(part_.k_bytes(), part_.v_dim, desk_.values);
+    if (in_place_) return;
+    each_seen([&](int64_t i) {
+      codec_.decode_values(block_->cells[i] + part_.k_bytes(), part_.v_dim,
+                           desk_.values + i * page_tokens * part_.v_dim);
+    });
   }
 
   static bool all_gathered(const State& state, int32_t rows) {
@@ -217,10 +212,11 @@ class BlockPass {
     return g;
   }
 
-  // Pages that anyone sees, as floats: all groups read those.
-  void decode(int64_t offset, int32_t dim, float* to) const {
-    for (int i = 0; i < block_->count; i++)
-      if (seen_ >> i & 1) stored_->decode(block_->cells[i] + offset, page_tokens * dim, to + i * page_tokens * dim);
+  // Calls body(i) for every page that anyone sees: decoded, it is there for all groups.
+  template <class Body>
+  void each_seen(const Body& body) const {
+    for (int64_t i = 0; i < block_->count; i++)
+      if (seen_ >> i & 1) body(i);
   }
 
   void score(const Group& group) const {
@@ -228,9 +224,9 @@ class BlockPass {
     int32_t slots[kv_block_pages], count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
-      keys[count] =
-          in_place_ || integers() ? (const void*)block_->cells[i] : desk_.keys + i * page_tokens * part_.k_dim;
+      keys[count] = near_keys_ ? (const void*)(desk_.keys + i * page_tokens * part_.k_dim) : block_->cells[i];
       later[count] = block_->later[i];
+      if (scales_at_) fetch_later(block_->later[i], scales_at_);
       slots[count++] = i;
     }
     for (int i = 0; i < KeyPages::ahead; i++)
@@ -251,7 +247,7 @@ class BlockPass {
     }
     for (int32_t r = 0; r < group.count; r++) {
       const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
-      l[r] = weights_of(visible_to(group.first + r).any, desk_.s + r * s_stride, base);
+      l[r] = weigh(r, visible_to(group.first + r).any, desk_.s + r * s_stride, base);
       if (l[r] != 0.0f) m[r] = base;
     }
   }
@@ -278,17 +274,30 @@ class BlockPass {
     return fold_max(vmax(top[0], top[1]));
   }
 
-  // Scores of one row -> weights; their sum.
-  static float weights_of(uint32_t pages, float* s, float m) {
+  // Scores of row number `row` of a group -> weights, scaled as their values want it; the sum of those that are not.
+  float weigh(int32_t row, uint32_t pages, float* s, float m) const {
+    return scales_at_ ? weights_of<true>(row, pages, s, m) : weights_of<false>(row, pages, s, m);
+  }
+
+  template <bool kScaled>
+  float weights_of(int32_t row, uint32_t pages, float* s, float m) const {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
         const v16 p = vexp2(load(s + i * page_tokens) - splat(m));
-        store(s + i * page_tokens, p);
+        if (kScaled && row < fetching_rows) fetch_values(i, row);
+        store(s + i * page_tokens, kScaled ? p * load((const float*)(block_->cells[i] + scales_at_)) : p);
         sum = sum + p;
       }
     });
     return fold_sum(sum);
+  }
+
+  // Two lines of the values that come later than page i, so that memory does not rest while weights are computed:
+  // blocks of few bytes are waited for where keys and values are read.
+  void fetch_values(int i, int32_t row) const {
+    const int64_t at = part_.k_bytes() + row * 128;
+    fetch_later(block_->later[i], at), fetch_later(block_->later[i], at + 64);
   }
 
   void add_biases(uint32_t pages, float* s) const {
@@ -308,7 +317,7 @@ class BlockPass {
     }
   }
 
-  int64_t entry_bytes() const { return part_.v_dim * (in_place_ ? value_bytes(part_.number) : 4); }
+  int64_t entry_bytes() const { return part_.v_dim * micro_->value_size; }
 
   const uint8_t* values_of(int page) const {
     return in_place_ ? block_->cells[page] + part_.k_bytes()
@@ -400,11 +409,13 @@ class BlockPass {
   const Item& item_;
   const Part& part_;
   const Desk& desk_;
+  const Codec& codec_;
   const int32_t heads_, rows_;
   int32_t group_rows_;
   uint32_t seen_ = 0;
-  bool in_place_;
-  const Micro *stored_, *micro_;
+  bool in_place_, near_keys_;
+  int64_t scales_at_;  // in a cell; 0: there are none
+  const Micro* micro_;
   const Cells* block_ = nullptr;
 };
 

@@ -6,48 +6,18 @@
 // and columns go together, and sums of integers are exact: that is why a row's bits do not depend on its neighbours.
 #pragma once
 
-#include "attend_int16.h"
 #include "attend_numbers.h"
 
 namespace kvloom {
 namespace KV_ISA {
 
-template <class Numbers, int R, int P>
-static inline void score_floats(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
-  const void* const* keys = pages.keys + first;
-  v16 acc[R][P];
-  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = splat(0.0f);
-  for (int32_t d = 0; d < k_dim; d += 2) {
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], d * page_tokens);
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], d * page_tokens);
-    KV_UNROLL for (int e = 0; e < 2; e++) {
-      v16 k[P];
-      KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::at(keys[p], (d + e) * page_tokens);
-      KV_UNROLL for (int r = 0; r < R; r++) {
-        const v16 x = splat(q[(d + e) * R + r]);
-        KV_UNROLL for (int p = 0; p < P; p++) acc[r][p] = fma(x, k[p], acc[r][p]);
-      }
-    }
-  }
-  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++)
-      store(s + r * s_stride + pages.slots[first + p] * page_tokens, acc[r][p]);
-}
-
-template <class Numbers, int R, int P>
-static inline void score_some(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
-  if constexpr (are_integers<Numbers>)
-    score_integers<Numbers, R, P>(q, k_dim, pages, first, s);
-  else
-    score_floats<Numbers, R, P>(q, k_dim, pages, first, s);
-}
-
 // s[r][slot] = q[r] . keys, for R rows and all pages; q holds one component (or word) of all R rows after the other.
-template <class Numbers, int R>
+template <class Keys, int R>
 static void score(const float* q, int32_t k_dim, const KeyPages& pages, float* s) {
   constexpr int P = columns_for(R);
   int32_t p = 0;
-  for (; p + P <= pages.count; p += P) score_some<Numbers, R, P>(q, k_dim, pages, p, s);
-  for (; p < pages.count; p++) score_some<Numbers, R, 1>(q, k_dim, pages, p, s);
+  for (; p + P <= pages.count; p += P) Keys::template score<R, P>(q, k_dim, pages, p, s);
+  for (; p < pages.count; p++) Keys::template score<R, 1>(q, k_dim, pages, p, s);
 }
 
 // Consecutive entries of a page: their values, as many to fetch meanwhile, their place in the row of weights, and how
@@ -119,17 +89,12 @@ static void blend(const float* weights, const Runs& runs, const Blend& blend, fl
   accumulate_all<Numbers, R, true>(weights, runs, blend, out, v_dim);
 }
 
-template <class Numbers>
-static void decode(const void* stored, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; i += 16) store(out + i, Numbers::at(stored, i));
-}
-
 // The inner loops for one format of keys and one of values; index r - 1 serves r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
   void (*accumulate[max_rows])(const float*, const Runs&, float*, int32_t);
   void (*blend[max_rows])(const float*, const Runs&, const Blend&, float*, int32_t);
-  void (*decode)(const void*, int64_t, float*);
+  int64_t value_size;  // bytes of a component of a value
 };
 
 #if defined(__AVX512F__)
@@ -141,22 +106,9 @@ struct Micro {
 #define KV_ACCUMULATE(R) accumulate<Values, R>
 #define KV_BLEND(R) blend<Values, R>
 
-template <class Keys, class Values = Keys>
+template <class Keys, class Values>
 static constexpr Micro micro_of = {
-    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_ACCUMULATE)}, {KV_EACH_COUNT(KV_BLEND)}, decode<Values>};
-
-// For pages as they are stored.
-static inline const Micro& micro_for(Number number) {
-  return number == Number::float32    ? micro_of<Float32>
-         : number == Number::float16  ? micro_of<Float16>
-         : number == Number::bfloat16 ? micro_of<BFloat16>
-                                      : micro_of<Int16, Float16>;
-}
-
-// For what was decoded before. Integer keys are ready as they are.
-static inline const Micro& micro_for_decoded(Number number) {
-  return number == Number::int16 ? micro_of<NearInt16, Decoded> : micro_of<Decoded>;
-}
+    {KV_EACH_COUNT(KV_SCORE)}, {KV_EACH_COUNT(KV_ACCUMULATE)}, {KV_EACH_COUNT(KV_BLEND)}, Values::size};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

@@ -11,39 +11,18 @@ namespace KV_ISA {
 // are about to be read, `later` that they come after some 50 KB of others. The pages of a list lie far apart, where no
 // hardware looks ahead, and the first level of cache alone cannot wait for as many lines as memory could deliver.
 struct Decoded {  // float32, already near
+  static constexpr int64_t size = 4;
   static inline v16 at(const void* base, int64_t i) { return load((const float*)base + i); }
   static inline void soon(const void*, int64_t) {}
   static inline void later(const void*, int64_t) {}
 };
-struct Float32 : Decoded {
-  static inline void soon(const void* base, int64_t i) {
-    __builtin_prefetch((const float*)base + i);
-    __builtin_prefetch((const float*)base + i + 16);
-  }
-  static inline void later(const void* base, int64_t i) {
-    __builtin_prefetch((const float*)base + i, 0, 2);
-    __builtin_prefetch((const float*)base + i + 16, 0, 2);
-  }
-};
-struct Float16 {
-  static inline v16 at(const void* base, int64_t i) { return load_f16((const uint16_t*)base + i); }
-  static inline void soon(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i); }
-  static inline void later(const void* base, int64_t i) { __builtin_prefetch((const uint16_t*)base + i, 0, 2); }
-};
-struct BFloat16 : Float16 {
-  static inline v16 at(const void* base, int64_t i) { return load_bf16((const uint16_t*)base + i); }
-};
 
-// Keys of attend_int16.h, in memory or already near: as much to fetch as of float16, or nothing.
-struct Int16 : Float16 {};
-struct NearInt16 : Decoded {};
-
-template <class Keys>
-constexpr bool are_integers = false;
-template <>
-constexpr bool are_integers<Int16> = true;
-template <>
-constexpr bool are_integers<NearInt16> = true;
+static inline void fetch_soon(const void* base, int64_t bytes) {
+  __builtin_prefetch((const uint8_t*)base + bytes);
+}
+static inline void fetch_later(const void* base, int64_t bytes) {
+  __builtin_prefetch((const uint8_t*)base + bytes, 0, 2);
+}
 
 constexpr int s_stride = kv_block_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
 

@@ -84,13 +84,16 @@ struct PageKind {
   int64_t page_bytes, memory_bytes;
 };
 
-PageKind page_kind(Address memory, int64_t memory_bytes, int number, int lists, int entries, int32_t slots,
-                   int32_t heads, int32_t k_dim, int32_t v_dim, int64_t window, int64_t slot_bytes, int64_t head_bytes,
-                   int64_t page_bytes) {
+PageKind page_kind(Address memory, int64_t memory_bytes, const std::string& codec, int lists, int entries,
+                   int32_t slots, int32_t heads, int32_t k_dim, int32_t v_dim, int64_t k_bytes, int64_t v_bytes,
+                   int64_t window, int64_t slot_bytes, int64_t head_bytes, int64_t page_bytes) {
   PageKind kind{{}, page_bytes, memory_bytes};
   Part& part = kind.part;
-  part.memory = pointer<uint8_t>(memory), part.number = (Number)number;
-  part.heads = heads, part.k_dim = k_dim, part.v_dim = v_dim;
+  part.memory = pointer<uint8_t>(memory), part.heads = heads, part.k_dim = k_dim, part.v_dim = v_dim;
+  if (!KV_PICK(attend_kernels, choose_isa("portable")).set_codec(part, codec.c_str()))
+    throw nb::value_error(("the kernels have no codec `" + codec + "`").c_str());
+  if (part.k_bytes() != k_bytes || part.v_bytes() != v_bytes)
+    throw nb::value_error(("the kernels and Python disagree about the bytes of `" + codec + "`").c_str());
   part.slot_bytes = slot_bytes, part.head_bytes = head_bytes;
   part.lists = (Lists)lists, part.entries = (Entries)entries, part.slots = slots, part.window = window;
   return kind;
@@ -176,8 +179,9 @@ void bind_attend(nb::module_& m) {
   nb::class_<BoundWrites>(m, "Writes");
   nb::class_<BoundGroup>(m, "Group");
   m.def("bind_rows", &bind_rows, "positions"_a.noconvert(), "seq_rows"_a.noconvert());
-  m.def("page_kind", &page_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "number"_a, "lists"_a, "entries"_a,
-        "slots"_a, "heads"_a, "k_dim"_a, "v_dim"_a, "window"_a, "slot_bytes"_a, "head_bytes"_a, "page_bytes"_a);
+  m.def("page_kind", &page_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "codec"_a, "lists"_a, "entries"_a,
+        "slots"_a, "heads"_a, "k_dim"_a, "v_dim"_a, "k_bytes"_a, "v_bytes"_a, "window"_a, "slot_bytes"_a,
+        "head_bytes"_a, "page_bytes"_a);
   m.def("bind_rotations", &bind_rotations, "shifts"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert());
   m.def("bind_part", &bind_part, "rows"_a, "kind"_a, "page_ids"_a.noconvert(), "list_bounds"_a.noconvert(),
         "page_starts"_a.noconvert().none(), "page_masks"_a.noconvert().none(), "list_turns"_a.noconvert().none(),

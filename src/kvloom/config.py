@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from kvloom.errors import ConfigError
 
-KvDtype = Literal["float32", "float16", "bfloat16", "int16"]
+KvDtype = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 Activations = Literal["float32", "int8"]
 GenerationConfig = Literal["auto", "none"]
 RetentionName = Literal["lru", "lfu"]

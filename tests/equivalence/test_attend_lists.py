@@ -11,10 +11,9 @@ import torch
 from hypothesis import given, settings
 
 from attend_cases import softmax_oracle
-from in_torch import CpuAttend, ReferenceAttend
+from in_torch import CpuAttend, ReferenceAttend, met_queries
 from kvloom.attend.builder import Rows
 from kvloom.attend.plan import Contiguous, Part, Plan, Rotations
-from kvloom.attend.reference import met_queries
 from kvloom.codec import CODECS
 from kvloom.kernels import isas
 from kvloom.memory.format import PAGE_TOKENS

@@ -22,13 +22,12 @@ from equivalence.test_attend_lists import ASKED, LIMIT, batch, only
 from equivalence.test_families import CASES
 from equivalence.test_fused import LENGTH, apart, load, tokens
 from equivalence.test_layer_ranges import SEVERAL, Pages, Step, steps
-from in_torch import CpuAttend, ReferenceAttend, TensorAttend, rounded_keys
+from in_torch import CpuAttend, ReferenceAttend, TensorAttend, met_queries, rounded_keys
 from kvloom.arrays import Floats
 from kvloom.attend import cpu, reference
 from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Observers, Probe, QueryRecord, Reduce, Tally, asked_of
 from kvloom.attend.plan import Plan
-from kvloom.attend.reference import met_queries
 from kvloom.codec import CODECS
 from kvloom.errors import InternalError
 from kvloom.kernels import isas

@@ -65,6 +65,12 @@ def test_rounded_kv_shows_even_less(manifest: Manifest, kv_dtype: KvDtype) -> No
     assert found.kv_dtype == kv_dtype
 
 
+def test_kv_in_bytes_shows_but_little(manifest: Manifest) -> None:
+    found = compare("tiny", reading(manifest, "float32"), reading(manifest, "float32", "int8"), TOKENS)
+    assert 1e-9 < found.kl < 1e-4
+    assert found.top1 > 0.9
+
+
 def test_a_different_model_is_noticed(manifest: Manifest) -> None:
     exact = reading(manifest, "float32")
     assert isinstance(exact.model, Decoder)

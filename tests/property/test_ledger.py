@@ -15,7 +15,8 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.keys import page_key, root_key
 from kvloom.memory.ledger import Identity, Ledger
-from kvloom.policy.actions import Drop
+from kvloom.memory.table import FULL_MASK, PageTable
+from kvloom.policy.actions import Drop, Recode
 from kvloom.policy.events import Block, Format
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.lfu import LeastFrequentlyUsed
@@ -25,6 +26,7 @@ from kvloom.segment import PageId
 HEAD = PageFormat("per-head", (), 1, 32, 32, "float32", labelled=True)
 BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float16")
+GROUPS = [BIG, SMALL, HEAD]
 ROOT = root_key(weights="w", formats="f")
 
 
@@ -107,8 +109,13 @@ class LedgerMachine(RuleBasedStateMachine):
         page, _ = data.draw(st.sampled_from(self.held))
         if page in self.ledger.index:
             return
-        group = [BIG, SMALL, HEAD].index(self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format)
         self.names += 1
+        fmt = self.format_of(page)
+        if fmt not in GROUPS:
+            assert self.ledger.publish(page, Identity(ROOT, [self.names], 0, 0, 0)) == page
+            assert page not in self.ledger.index, "what was recoded is not what its key promises"
+            return
+        group = GROUPS.index(fmt)
         tokens = [self.names % 3, self.names]
         assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group)) == page
         assert self.ledger.index.find(page_key(ROOT, tokens), tokens).pages[group] == page
@@ -138,6 +145,40 @@ class LedgerMachine(RuleBasedStateMachine):
     def dropping_a_held_page_is_refused(self, data: st.DataObject) -> None:
         with pytest.raises(InternalError):
             self.ledger.apply(Drop(data.draw(st.sampled_from(self.held))[0]))
+
+    def format_of(self, page: PageId) -> PageFormat:
+        return self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), codec=st.sampled_from(["int8", "bfloat16"]))
+    def recode(self, data: st.DataObject, codec: str) -> None:
+        """Any of a page's holders; some of whom have it twice, or not in their table, or not sealed."""
+        page, _ = data.draw(st.sampled_from(self.held))
+        owners = sorted({owner for held, owner in self.held if held == page})
+        some = data.draw(st.lists(st.sampled_from(owners), min_size=1, unique=True))
+        action, fmt = Recode(page, codec, tuple(some)), self.format_of(page)
+        tables = {owner: PageTable(fmt, None) for owner in some}
+        sealed = data.draw(st.sampled_from([True, True, True, False]))
+        for owner in some:
+            tables[owner].put(3, page, filled=FULL_MASK, writable=not sealed)
+        once = all(self.held.count((page, owner)) == 1 for owner in some)
+        if not sealed or not once or fmt.labelled or fmt.codec == codec:
+            with pytest.raises(InternalError):
+                self.ledger.recode(action, tables)
+            return
+        fits, published = self.ledger.fits({fmt.recoded(codec): 1}) is None, page in self.ledger.index
+        new = self.ledger.recode(action, tables)
+        assert new is not None or not fits
+        if new is None:
+            return
+        for owner in some:
+            self.held.remove((page, owner))
+            self.held.append((new, owner))
+            assert tables[owner].get(3) == new
+            assert tables[owner].format_of(3) == self.format_of(new) == fmt.recoded(codec)
+            assert not tables[owner].writable[3]
+        assert new not in self.ledger.index
+        assert (page in self.ledger.index) == published, "those who find it read what was there"
 
     @rule()
     def reset(self) -> None:

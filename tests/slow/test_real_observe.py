@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from bench.drive import ModelEngines
+from in_torch import met_queries
 from kvloom.attend.observe import NOBODY, Observation, Observers, Probe, QueryRecord, Reduce, Tally
-from kvloom.attend.reference import met_queries
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.step import Forward
-from kvloom.memory.cells import cell, decoded
+from kvloom.memory.cells import decoded
 from kvloom.model.decoder import Decoder
 from kvloom.segment import Span, SpanSet
 
@@ -61,8 +61,7 @@ def stored_keys(engine: Engine, request_id: str, layer: int) -> torch.Tensor:
     keys_SKD = torch.full((LENGTH, fmt.heads, fmt.k_dim), torch.nan)
     for index, page in table.pages():
         for head in range(fmt.heads):
-            stored = cell(engine.ledger.arena.memory, fmt, page, plan.slot, head)
-            k_SD, _ = decoded(stored[0].T, stored[1], fmt.codec)
+            k_SD, _ = decoded(engine.ledger.arena.memory, fmt, page, plan.slot, head)
             first = index * fmt.tokens
             keys_SKD[first : first + fmt.tokens, head] = torch.from_numpy(k_SD)[: LENGTH - first]
     return keys_SKD

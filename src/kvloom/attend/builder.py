@@ -20,7 +20,6 @@ from kvloom import _kernels
 from kvloom.arrays import Floats
 from kvloom.attend.lists import HeadLists, MoreLists
 from kvloom.attend.plan import (
-    NO_PAGE,
     ByHead,
     BySequence,
     Contiguous,
@@ -99,16 +98,16 @@ def _laid(sequences: Sequence[Rows], layers: tuple[LayerPlan, ...], turns: Seque
 
 
 def _tables_group(spans: _Spans, tables: Sequence[PageTable], slots_T: Ints) -> Group:
-    """What one layer group reads and writes by its tables, one per sequence. Tables of one format make a part."""
+    """What one layer group reads and writes by its tables, one per sequence. Pages of one format make a part."""
     some = tables[0]
     formats = {id(table.format): table.format for table in tables}  # dataclasses compare field by field, which is slow
-    if len(formats) == 1:
+    if len(formats) == 1 and not any(table.others for table in tables):
         pages = [(table.ids, table.writable) for table in tables]
         part, writes = _tables_part(spans, pages, some.format, some.window, slots_T)
         return Group(some.window, (part,), (writes,))
     pairs = []
-    for fmt in sorted(set(formats.values()), key=_format_key):
-        pages = [(table.ids, table.writable) if table.format == fmt else _no_pages(table) for table in tables]
+    for fmt in sorted({*formats.values(), *(fmt for table in tables for fmt in table.others)}, key=_format_key):
+        pages = [(table.ids_in(fmt), table.writable) for table in tables]
         pairs.append(_tables_part(spans, pages, fmt, some.window, slots_T))
     return Group(some.window, tuple([part for part, _ in pairs]), tuple([writes for _, writes in pairs]))
 
@@ -126,11 +125,6 @@ def _tables_part(
     page_ids_P, starts_P, bounds_L1 = laid[:count], laid[count : 2 * count], laid[2 * count : rows]
     part = Part(fmt, BySequence(bounds_L1), Contiguous(starts_P), page_ids_P)
     return part, Writes(fmt, laid[rows:], slots_T)
-
-
-def _no_pages(table: PageTable) -> tuple[array[int], bytearray]:
-    """A table of pages in another format: its sequence neither reads nor writes any of this one."""
-    return array("i", [NO_PAGE] * len(table.ids)), bytearray(len(table.writable))
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------

@@ -21,9 +21,6 @@ from kvloom.kernels import choose_isa
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
 
-_NUMBERS = {"float32": 0, "float16": 1, "bfloat16": 2, "int16": 3}
-"""Codec name -> enum class Number of attend.h."""
-
 _REDUCTIONS = {Reduce.SUM: 0, Reduce.MAX: 1}
 """As ``enum class Reduce`` of attend.h."""
 
@@ -233,13 +230,15 @@ class CpuAttend:
         made = _kernels.page_kind(
             memory=self._address,
             memory_bytes=self._bytes,
-            number=_NUMBERS[fmt.codec],
+            codec=fmt.codec,
             lists=0 if by_head is None else 1,
             entries=1 if fmt.labelled else 0,
             slots=slots,
             heads=heads,
             k_dim=fmt.k_dim,
             v_dim=fmt.v_dim,
+            k_bytes=fmt.k_bytes,
+            v_bytes=fmt.v_bytes,
             window=_NO_WINDOW if window is None else window,
             slot_bytes=fmt.cell_offset(1, 0),
             head_bytes=fmt.cell_offset(0, 1),

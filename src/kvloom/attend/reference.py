@@ -13,43 +13,7 @@ from kvloom.arrays import Bytes, Floats
 from kvloom.attend.merge import State, merge
 from kvloom.attend.observe import Asked, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Contiguous, Group, LayerPlan, Part, Plan, Writes
-from kvloom.codec.int16 import decode_keys, encode_keys
-from kvloom.memory.cells import cell, labels, nothing
-from kvloom.memory.format import PageFormat
-
-_DTYPES = {
-    "float32": (torch.float32, torch.float32),
-    "float16": (torch.float16, torch.float16),
-    "bfloat16": (torch.bfloat16, torch.bfloat16),
-    "int16": (torch.int32, torch.float16),
-}
-"""Of stored keys and values, by codec. ``Tensor.to`` rounds as the codec promises, but for the words of int16 keys."""
-
-
-def stored_keys(fmt: PageFormat, k_SD: torch.Tensor) -> torch.Tensor:
-    """Float32 keys as a page holds them: a row each, in the dtype of the codec."""
-    if fmt.codec == "int16":
-        return torch.from_numpy(encode_keys(k_SD.numpy()).view(np.int32))
-    return k_SD.to(_DTYPES[fmt.codec][0])
-
-
-def stored_values(fmt: PageFormat, v_SD: torch.Tensor) -> torch.Tensor:
-    """Float32 values as a page holds them."""
-    return v_SD.to(_DTYPES[fmt.codec][1])
-
-
-def known_keys(fmt: PageFormat, stored_SW: torch.Tensor) -> torch.Tensor:
-    """What stored keys mean, float32 (S, D)."""
-    if fmt.codec == "int16":
-        return torch.from_numpy(decode_keys(stored_SW.numpy().view(np.uint32)))
-    return stored_SW.float()
-
-
-def met_queries(fmt: PageFormat, q_THD: torch.Tensor) -> torch.Tensor:
-    """Queries as they meet keys: those of int16 are met by queries that are rounded in the same way."""
-    if fmt.codec != "int16":
-        return q_THD
-    return known_keys(fmt, stored_keys(fmt, q_THD.reshape(-1, q_THD.shape[-1]))).reshape(q_THD.shape)
+from kvloom.memory.cells import cell, decoded, labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +26,17 @@ class ReferenceAttend:
         layer_plan = plan.layers[layer]
         assert layer_plan.owns, f"layer {layer} does not own KV"
         for writes in plan.groups[layer_plan.group].writes:
-            self._write(torch.from_numpy(k_TKD), torch.from_numpy(v_TKD), writes, layer_plan.slot)
+            self._write(k_TKD, v_TKD, writes, layer_plan.slot)
 
-    def _write(self, k_TKD: torch.Tensor, v_TKD: torch.Tensor, writes: Writes, slot: int) -> None:
-        fmt, (rows, heads) = writes.format, k_TKD.shape[:2]
-        k_TKW = stored_keys(fmt, k_TKD.flatten(0, 1)).reshape(rows, heads, -1)
-        stored_v_TKD = stored_values(fmt, v_TKD)
+    def _write(self, k_TKD: Floats, v_TKD: Floats, writes: Writes, slot: int) -> None:
+        fmt, numbers = writes.format, writes.format.numbers
         for row, (page, entry) in enumerate(zip(writes.row_pages_T, writes.row_slots_T, strict=True)):
             if page == NO_PAGE:
                 continue
             for head in range(fmt.heads):
-                keys_DS, values_SD = self._cell(fmt, int(page), slot, head)
-                keys_DS[:, entry] = k_TKW[row, head]
-                values_SD[entry] = stored_v_TKD[row, head]
+                keys_B, values_B = cell(self.memory, fmt, int(page), slot, head)
+                numbers.keys.put(k_TKD[row, head][None], keys_B, [int(entry)])
+                numbers.values.put(v_TKD[row, head][None], values_B, [int(entry)])
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
         out_THD, lse_TH = self._attend(torch.from_numpy(q_THD), plan, layer)
@@ -115,7 +77,8 @@ class ReferenceAttend:
         at = part.list_of(sequence, layer.slot, head)
         q_TGD, asked_T = _turned(q_TGD, positions_T, part, group, at)
         entries = self._entries(part, at, layer.slot, head, int(asked_T[-1]))
-        scores_TGS = _scores(met_queries(part.format, q_TGD), asked_T, entries, group.window, layer.scale)
+        met_TGD = torch.from_numpy(part.format.numbers.keys.met(q_TGD.numpy()))
+        scores_TGS = _scores(met_TGD, asked_T, entries, group.window, layer.scale)
         return scores_TGS, entries, int(positions_T[0] - asked_T[0])
 
     def observe(self, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int, asked: Sequence[Asked]) -> None:
@@ -159,8 +122,8 @@ class ReferenceAttend:
         Nobody asks beyond position ``last``: nothing that lies there may even be written.
         """
         fmt = part.format
-        keys, values = (torch.from_numpy(x).view(of) for x, of in zip(nothing(fmt), _DTYPES[fmt.codec], strict=True))
-        pieces: list[_Entries] = [(keys, values, torch.zeros(0).int(), torch.zeros(0))]
+        nothing = torch.zeros(0, fmt.k_dim), torch.zeros(0, fmt.v_dim), torch.zeros(0).int(), torch.zeros(0)
+        pieces: list[_Entries] = [nothing]
         for p in range(int(part.lists.bounds_L1[at]), int(part.lists.bounds_L1[at + 1])):
             page = int(part.page_ids_P[p])
             if isinstance(part.entries, Contiguous):
@@ -172,16 +135,10 @@ class ReferenceAttend:
                 positions, bias = map(torch.from_numpy, labels(self.memory, fmt, page, slot, head))
             mask = 0xFFFF if part.masks_P is None else int(part.masks_P[p])
             there = torch.tensor([bool(mask >> entry & 1) for entry in range(fmt.tokens)]) & (positions <= last)
-            keys_DS, values_SD = self._cell(fmt, page, slot, head)
-            pieces.append((keys_DS.T[there], values_SD[there], positions[there], bias[there]))
+            k_SD, v_SD = map(torch.from_numpy, decoded(self.memory, fmt, page, slot, head))
+            pieces.append((k_SD[there], v_SD[there], positions[there], bias[there]))
         keys, values, positions, bias = (torch.cat(column) for column in zip(*pieces, strict=True))
-        return known_keys(fmt, keys), values.float(), positions, bias
-
-    def _cell(self, fmt: PageFormat, page: int, slot: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of one (layer, head) of a page: keys_DS and values_SD in the stored dtype."""
-        keys_DS, values_SD = cell(self.memory, fmt, page, slot, head)
-        of_keys, of_values = _DTYPES[fmt.codec]
-        return torch.from_numpy(keys_DS).view(of_keys), torch.from_numpy(values_SD).view(of_values)
+        return keys, values, positions, bias
 
 
 _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

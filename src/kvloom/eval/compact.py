@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvloom.arrays import Bytes, Floats
 from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Ints, Labelled
 from kvloom.engine.kv import SequenceKv
 from kvloom.errors import EvalError
 from kvloom.eval.policy import KeepPolicy, Kept, LayerContext
-from kvloom.memory.cells import Stored, cell, decoded, labels, nothing
+from kvloom.memory.cells import cell, labels
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent
 from kvloom.segment import PageId
@@ -49,10 +50,10 @@ class Compactor:
         ids = [page for extent in extents for page in extent.pages]
         masks: list[int] = []
         for slot, head, chosen in lists:
-            k_SD, v_SD = self._stored(dense, pages, slot, head)
+            keys_SE, values_SE = self._stored(dense, pages, slot, head)
             for at in range(0, len(chosen), PAGE_TOKENS):
                 piece = chosen[at : at + PAGE_TOKENS]
-                self._fill(fmt, ids[len(masks)], k_SD[piece], v_SD[piece], positions_S[piece])
+                self._fill(fmt, ids[len(masks)], keys_SE[piece], values_SE[piece], positions_S[piece])
                 masks.append((1 << len(piece)) - 1)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         masks_P = np.array(masks, np.uint16)
@@ -65,8 +66,7 @@ class Compactor:
         """(layer slot, head, what the policy keeps of it), in the order of a plan's lists."""
         lists: list[tuple[int, int, Kept]] = []
         for slot, layer in enumerate(dense.layers):
-            stored = [self._stored(dense, pages, slot, head) for head in range(dense.heads)]
-            known = [decoded(k_SD, v_SD, dense.codec) for k_SD, v_SD in stored]
+            known = [self._known(dense, pages, slot, head) for head in range(dense.heads)]
             k_SKD, v_SKD = (np.stack([of_head[n] for of_head in known], axis=1) for n in (0, 1))
             kept = policy.keep(LayerContext(layer, positions_S, k_SKD, v_SKD))
             _check(policy, kept, dense.heads, len(positions_S))
@@ -81,17 +81,33 @@ class Compactor:
             raise EvalError("no room for compacted KV")
         return [extent]
 
-    def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Stored, Stored]:
-        """(k_SD, v_SD) of one (layer, head), as they are stored."""
-        cells = [cell(self.kv.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
-        if not cells:
-            return nothing(fmt)
-        return np.concatenate([keys_DS.T for keys_DS, _ in cells]), np.concatenate([v_SD for _, v_SD in cells])
+    def _known(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Floats, Floats]:
+        """(k_SD, v_SD) of one (layer, head): what is stored means."""
+        keys_NB, values_NB = self._blocks(fmt, pages, slot, head)
+        k_NSD, v_NSD = fmt.numbers.keys.decode(keys_NB, fmt.k_dim), fmt.numbers.values.decode(values_NB, fmt.v_dim)
+        return k_NSD.reshape(-1, fmt.k_dim), v_NSD.reshape(-1, fmt.v_dim)
 
-    def _fill(self, fmt: PageFormat, page: int, k_SD: Stored, v_SD: Stored, positions_S: Positions) -> None:
+    def _stored(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Bytes, Bytes]:
+        """(keys_SE, values_SE) of one (layer, head), as they are stored."""
+        keys_NB, values_NB = self._blocks(fmt, pages, slot, head)
+        k_NSE, v_NSE = fmt.numbers.keys.entries(keys_NB, fmt.k_dim), fmt.numbers.values.entries(values_NB, fmt.v_dim)
+        return k_NSE.reshape(-1, k_NSE.shape[-1]), v_NSE.reshape(-1, v_NSE.shape[-1])
+
+    def _blocks(self, fmt: PageFormat, pages: list[tuple[int, PageId]], slot: int, head: int) -> tuple[Bytes, Bytes]:
+        cells = [cell(self.kv.ledger.arena.memory, fmt, page, slot, head) for _, page in pages]
+        keys_NB, values_NB = (
+            np.empty((len(cells), fmt.k_bytes), np.uint8),
+            np.empty((len(cells), fmt.v_bytes), np.uint8),
+        )
+        for n, (keys_B, values_B) in enumerate(cells):
+            keys_NB[n], values_NB[n] = keys_B, values_B
+        return keys_NB, values_NB
+
+    def _fill(self, fmt: PageFormat, page: int, keys_SE: Bytes, values_SE: Bytes, positions_S: Positions) -> None:
         count, memory = len(positions_S), self.kv.ledger.arena.memory
-        keys_DS, values_SD = cell(memory, fmt, page, 0, 0)
-        keys_DS[:, :count], values_SD[:count] = k_SD.T, v_SD
+        keys_B, values_B = cell(memory, fmt, page, 0, 0)
+        fmt.numbers.keys.put_entries(keys_SE, keys_B, fmt.k_dim, range(count))
+        fmt.numbers.values.put_entries(values_SE, values_B, fmt.v_dim, range(count))
         places, bias = labels(memory, fmt, page)
         places[:count], bias[:count] = positions_S, 0.0
 

@@ -1,46 +1,27 @@
-"""Views of what a page holds, as it is stored: for the reference of attend, and for whoever compacts KV."""
+"""Views of what a page holds, as it is stored: for the reference of attend, and for whoever compacts or recodes KV."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.arrays import Bytes, Floats
-from kvloom.codec.int16 import decode_keys
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
 
-Stored = npt.NDArray[Any]
-"""Keys or values as a page holds them. numpy knows no bfloat16, whose bits are uint16; keys of int16 are words."""
 
-_DTYPES: dict[str, tuple[type[np.generic], type[np.generic]]] = {
-    "float32": (np.float32, np.float32),
-    "float16": (np.float16, np.float16),
-    "bfloat16": (np.uint16, np.uint16),
-    "int16": (np.uint32, np.float16),
-}
-"""Of keys and of values, by codec."""
-
-
-def cell(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Stored, Stored]:
-    """(keys_DS, values_SD) of one (layer, head) of a page; one without layers has a single cell.
-
-    One row of keys_DS is a component of all keys or, of int16 keys, a word.
-    """
+def cell(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
+    """The blocks of keys and of values of one (layer, head) of a page; one without layers has a single cell."""
     start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
     middle, stop = start + fmt.k_bytes, start + fmt.k_bytes + fmt.v_bytes
-    of_keys, of_values = _DTYPES[fmt.codec]
-    keys, values = memory[start:middle].view(of_keys), memory[middle:stop].view(of_values)
-    return keys.reshape(-1, fmt.tokens), values.reshape(fmt.tokens, fmt.v_dim)
+    return memory[start:middle], memory[middle:stop]
 
 
-def nothing(fmt: PageFormat) -> tuple[Stored, Stored]:
-    """(k_SD, v_SD) of no entries, as they would be stored."""
-    of_keys, of_values = _DTYPES[fmt.codec]
-    width = fmt.numbers.key_bytes(fmt.k_dim) // np.dtype(of_keys).itemsize
-    return np.zeros((0, width), of_keys), np.zeros((0, fmt.v_dim), of_values)
+def decoded(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Floats, Floats]:
+    """(k_SD, v_SD) of one (layer, head) of a page: what its entries mean."""
+    keys_B, values_B = cell(memory, fmt, page, layer_slot, head)
+    numbers = fmt.numbers
+    return numbers.keys.decode(keys_B[None], fmt.k_dim)[0], numbers.values.decode(values_B[None], fmt.v_dim)[0]
 
 
 def labels(
@@ -52,14 +33,19 @@ def labels(
     return memory[start:middle].view(np.int32), memory[middle:stop].view(np.float32)
 
 
-def decoded(k_SD: Stored, v_SD: Stored, codec: str) -> tuple[Floats, Floats]:
-    """What stored keys and values mean."""
-    if codec == "int16":
-        return decode_keys(k_SD), v_SD.astype(np.float32)
-    return _as_floats(k_SD, codec), _as_floats(v_SD, codec)
+def recode(memory: Bytes, source: PageFormat, page: int, target: PageFormat, to: int) -> None:
+    """Write what ``page`` means to the page ``to``: all cells at once, labels as they are."""
+    cells = page_cells(memory, source, page)
+    into = page_cells(memory, target, to)
+    k_NSD = source.numbers.keys.decode(cells[:, : source.k_bytes], source.k_dim)
+    v_NSD = source.numbers.values.decode(cells[:, source.k_bytes : source.k_bytes + source.v_bytes], source.v_dim)
+    middle, stop = target.k_bytes, target.k_bytes + target.v_bytes
+    into[:, :middle] = target.numbers.keys.encode(k_NSD)
+    into[:, middle:stop] = target.numbers.values.encode(v_NSD)
+    into[:, stop:] = cells[:, source.k_bytes + source.v_bytes :]
 
 
-def _as_floats(stored: Stored, codec: str) -> Floats:
-    if codec == "bfloat16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32)
+def page_cells(memory: Bytes, fmt: PageFormat, page: int) -> Bytes:
+    """The bytes of a page, a row for each (layer, head)."""
+    start = page * GRAIN_BYTES
+    return memory[start : start + fmt.page_bytes].reshape(-1, fmt.cell_bytes)

@@ -7,19 +7,20 @@ first, then values:
     cell = [ K transposed: D_k x tokens ][ V: tokens x D_v ]                    contiguous
     cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   labelled
 
-Keys lie transposed because then a vector register holds one key component of 16 tokens: scores need no horizontal sums.
-What is transposed is what the codec stores: components, or for ``int16`` words of two components and last the step.
+What K and V of a cell hold is the codec's business (``kvloom/codec``): what it stores instead of a component, and what
+it stores beside, such as a step per token. Keys lie transposed because then a vector register holds one key component
+of 16 tokens: scores need no horizontal sums.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-from kvloom.codec import CODECS, Codec
+from kvloom.codec import BLOCK_TOKENS, CODECS, Codec
 from kvloom.errors import ConfigError
 
-PAGE_TOKENS = 16
+PAGE_TOKENS = BLOCK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class PageFormat:
     def numbers(self) -> Codec:
         return CODECS[self.codec]
 
-    @property
+    @cached_property
     def k_bytes(self) -> int:
         """Bytes of the keys of one cell; the values start here."""
-        return self.tokens * self.numbers.key_bytes(self.k_dim)
+        return self.numbers.keys.bytes(self.k_dim)
 
-    @property
+    @cached_property
     def v_bytes(self) -> int:
-        return self.tokens * self.numbers.value_bytes(self.v_dim)
+        return self.numbers.values.bytes(self.v_dim)
 
     @cached_property
     def cell_bytes(self) -> int:
@@ -96,6 +97,10 @@ class PageFormat:
     @property
     def token_bytes(self) -> float:
         return self.page_bytes / self.tokens
+
+    def recoded(self, codec: str) -> PageFormat:
+        """The same entries in another codec."""
+        return replace(self, codec=codec)
 
     def cell_offset(self, layer_slot: int, head: int) -> int:
         """Byte offset inside the page of (``layers[layer_slot]``, ``head``)."""

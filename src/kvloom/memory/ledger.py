@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvloom.errors import InternalError
+from kvloom.memory import cells
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, page_stride
 from kvloom.memory.audit import audit
 from kvloom.memory.events import Events, Victims
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.records import Books, Pool, Record, SlabBook
-from kvloom.policy.actions import Drop
+from kvloom.memory.table import PageTable
+from kvloom.policy.actions import Drop, Recode
 from kvloom.policy.events import NO_HINTS, Block, Hints, merged
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
@@ -156,10 +158,15 @@ class Ledger:
         self.release([page for page, record in there for each in record.holders if each == owner], owner)
 
     def publish(self, page: PageId, identity: Identity) -> PageId:
-        """Make a held, complete page findable. Returns the findable page: another one if it was there first."""
+        """Make a held, complete page findable. Returns the findable page: another one if it was there first.
+
+        A recoded page is not what its tokens' key promises: it stays with its holders.
+        """
         record = self._records[page]
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
+        if record.recoded:
+            return page
         it, self.changes = identity, self.changes + 1
         findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
         if findable == page and record.block is None:
@@ -187,6 +194,39 @@ class Ledger:
         self.events.gone(block, why, now)
         if why is Why.EVICTED:
             self.evicted_pages += record.count
+
+    def recode(self, action: Recode, tables: Mapping[str, PageTable]) -> PageId | None:
+        """Carry out a proposal: the page that its holders have now, in ``tables`` too. None: no room for it.
+
+        ``tables``: by holder, the one that the page is in. Raises InternalError, with nothing changed, unless every
+        holder has it there, full and sealed, and it is a page with a record of its own.
+        """
+        record = self._records.get(action.page)
+        if record is None or record.extent is not None:
+            raise InternalError(f"page {action.page} cannot be recoded: it is not in use, or part of an extent")
+        places = [(holder, *_place_of(action, record, holder, tables)) for holder in action.holders]
+        source = record.pool.format
+        fmt = source.recoded(action.codec)
+        if len(set(action.holders)) != len(places) or not places or fmt == source:
+            raise InternalError(f"page {action.page} of {source.codec} cannot be recoded so: {action}")
+        if page_stride(fmt) > self.arena.slab_bytes:
+            return None
+        first = action.holders[0]
+        page = self.allocate(fmt, first)
+        if page is None:
+            return None
+        self._records[page].recoded = True
+        try:
+            cells.recode(self.arena.memory, source, action.page, fmt, page)
+        except BaseException:
+            self.release([page], first)
+            raise
+        for holder, table, index in places:
+            if holder != first:
+                self.hold(page, holder)
+            table.put(index, page, filled=table.filled[index], writable=False, format=fmt)
+            self.release([action.page], holder)
+        return page
 
     def reset(self) -> None:
         """Forget everything published. Held pages stay with their holders, and are free once those let go."""
@@ -297,6 +337,17 @@ class Ledger:
 
     def _cost_bytes(self, slabs: Mapping[Pool, int]) -> int:
         return sum(self.arena.slab_cost_bytes(pool.format) * count for pool, count in slabs.items())
+
+
+def _place_of(action: Recode, record: Record, holder: str, tables: Mapping[str, PageTable]) -> tuple[PageTable, int]:
+    """Where a holder has the page that is to be recoded."""
+    table = tables.get(holder)
+    index = None if table is None else table.index_of(action.page)
+    if table is None or index is None or record.holders.count(holder) != 1:
+        raise InternalError(f"page {action.page} cannot be recoded: {holder} does not have it, once, in that table")
+    if not table.is_full(index) or table.writable[index] or table.format_of(index) != record.pool.format:
+        raise InternalError(f"page {action.page} cannot be recoded: for {holder} it is not full and sealed")
+    return table, index
 
 
 def _by_pool(records: Iterable[Record]) -> tuple[Counter[Pool], Counter[Pool]]:

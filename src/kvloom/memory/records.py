@@ -62,7 +62,8 @@ class SlabBook:
 class Record:
     """A page, or an extent of ``count`` pages, known by its first. ``block``: what it is published as.
 
-    ``idle_s``: when the last holder let go. ``extent``: all pages, where the format comes in extents.
+    ``idle_s``: when the last holder let go. ``extent``: all pages, where the format comes in extents. ``recoded``: it
+    holds what its holders agreed to, not what its tokens' key promises.
     """
 
     pool: Pool
@@ -73,6 +74,7 @@ class Record:
     count: int = 1
     block: Block | None = None
     idle_s: float = 0.0
+    recoded: bool = False
 
     @property
     def pages(self) -> Iterable[PageId]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kvloom.memory.arena import page_stride
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.segment import PageId, Span, SpanSet
 
@@ -24,6 +25,8 @@ class PageTable:
     ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is written), ``writable`` 0 or 1 (this sequence alone
     holds the page, and it is not sealed). They are read and written one by one, for every sequence and step, which
     numpy's arrays are slow at; the plan builder takes whole slices.
+
+    ``format`` is that of new pages. ``others``: which pages have another one, by format: those that were recoded.
     """
 
     format: PageFormat
@@ -31,15 +34,28 @@ class PageTable:
     ids: array[int] = field(default_factory=lambda: array("i", [_NO_PAGE] * 8))
     filled: array[int] = field(default_factory=lambda: array("H", [0] * 8))
     writable: bytearray = field(default_factory=lambda: bytearray(8))
+    others: dict[PageFormat, set[int]] = field(default_factory=dict)
     trimmed: int = 0
 
     def get(self, index: int) -> PageId | None:
         page = self.ids[index] if index < len(self.ids) else _NO_PAGE
         return None if page == _NO_PAGE else PageId(page)
 
-    def put(self, index: int, page: PageId, *, filled: int, writable: bool) -> None:
+    def put(self, index: int, page: PageId, *, filled: int, writable: bool, format: PageFormat | None = None) -> None:
+        """``format``: the page's, if it is not that of the table."""
         self._reach(index)
         self.ids[index], self.filled[index], self.writable[index] = page, filled, writable
+        if self.others:
+            self._forget_format(index)
+        if format is not None and format != self.format:
+            self.others.setdefault(format, set()).add(index)
+
+    def format_of(self, index: int) -> PageFormat:
+        """The format of the page at ``index``."""
+        for fmt, indices in self.others.items():
+            if index in indices:
+                return fmt
+        return self.format
 
     def seal(self, index: int) -> None:
         """The page is full and published: from now on nobody writes to it."""
@@ -49,6 +65,8 @@ class PageTable:
         """Remove and return the page at ``index``."""
         page = PageId(self.ids[index])
         self.ids[index], self.filled[index], self.writable[index] = _NO_PAGE, 0, False
+        if self.others:
+            self._forget_format(index)
         return page
 
     def cut(self, length: int) -> None:
@@ -60,7 +78,7 @@ class PageTable:
     def clear(self) -> None:
         """Forget everything."""
         self.ids, self.filled, self.writable = array("i", [_NO_PAGE] * 8), array("H", [0] * 8), bytearray(8)
-        self.trimmed = 0
+        self.others, self.trimmed = {}, 0
 
     def mark(self, span: Span) -> list[int]:
         """Note that ``span`` was written where writable; return the pages that became full by it."""
@@ -80,12 +98,40 @@ class PageTable:
         for index in np.flatnonzero(np.frombuffer(self.ids, np.int32) != _NO_PAGE).tolist():
             yield index, PageId(self.ids[index])
 
+    def index_of(self, page: PageId) -> int | None:
+        """Where a page is; None when it is not there."""
+        try:
+            return self.ids.index(page)
+        except ValueError:
+            return None
+
     def is_full(self, index: int) -> bool:
         """True when all entries of page ``index`` are written."""
         return index < len(self.filled) and self.filled[index] == FULL_MASK
 
     def count(self) -> int:
         return len(self.ids) - self.ids.count(_NO_PAGE)
+
+    def held_bytes(self) -> int:
+        """Bytes of all its pages, each by its own format."""
+        others = {fmt: len(indices) for fmt, indices in self.others.items()}
+        own = self.count() - sum(others.values())
+        return own * page_stride(self.format) + sum(page_stride(fmt) * count for fmt, count in others.items())
+
+    def ids_in(self, fmt: PageFormat) -> array[int]:
+        """``ids``, of which only pages of this format are there. Not to be changed."""
+        if not self.others and fmt == self.format:
+            return self.ids
+        if fmt != self.format:
+            ids = array("i", [_NO_PAGE]) * len(self.ids)
+            for index in self.others.get(fmt, ()):
+                ids[index] = self.ids[index]
+            return ids
+        ids = array("i", self.ids)
+        for indices in self.others.values():
+            for index in indices:
+                ids[index] = _NO_PAGE
+        return ids
 
     def resident(self) -> SpanSet:
         """Positions whose KV is written."""
@@ -94,6 +140,12 @@ class PageTable:
             mask, base = self.filled[index], index * PAGE_TOKENS
             spans += [Span(base + s, base + s + 1) for s in range(PAGE_TOKENS) if mask >> s & 1]
         return SpanSet.of(spans)
+
+    def _forget_format(self, index: int) -> None:
+        for fmt, indices in list(self.others.items()):
+            indices.discard(index)
+            if not indices:
+                del self.others[fmt]
 
     def _reach(self, index: int) -> None:
         size = len(self.ids)

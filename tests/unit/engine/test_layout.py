@@ -17,7 +17,7 @@ def layout(
     return KvLayout(KvMap(layers), CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype), step_tokens=512)
 
 
-@pytest.mark.parametrize(("kv_dtype", "token_bytes"), [("float16", 23_040), ("int16", 23_400)])
+@pytest.mark.parametrize(("kv_dtype", "token_bytes"), [("float16", 23_040), ("int16", 23_400), ("int8", 12_240)])
 def test_what_a_token_of_smollm2_takes(kv_dtype: KvDtype, token_bytes: int) -> None:
     (fmt,) = layout(kv_dtype=kv_dtype).formats
     assert fmt.token_bytes == token_bytes

@@ -44,3 +44,18 @@ def test_holes_show_as_holes() -> None:
     assert t.take(0) == 1
     assert t.get(0) is None
     assert t.count() == 1
+
+
+def test_pages_of_other_formats_are_told_apart() -> None:
+    t = table()
+    other = t.format.recoded("int8")
+    for index in range(4):
+        t.put(index, PageId(index), filled=FULL_MASK, writable=False, format=other if index % 2 else t.format)
+    assert [t.format_of(index).codec for index in range(5)] == ["float16", "int8", "float16", "int8", "float16"]
+    assert [list(t.ids_in(fmt)[:5]) for fmt in (t.format, other)] == [[0, -1, 2, -1, -1], [-1, 1, -1, 3, -1]]
+    assert set(t.ids_in(other.recoded("float32"))) == {-1}
+    assert t.held_bytes() == 2 * 16 * (32 + 32) + 2 * 16 * (20 + 20)
+    t.put(1, PageId(7), filled=FULL_MASK, writable=False)
+    assert t.take(3) == 3
+    assert t.others == {}
+    assert t.ids_in(t.format) is t.ids

@@ -39,19 +39,20 @@ class Holder:
         if self.ledger.holders(old) == 1 and old not in self.ledger.index:
             table.writable[index] = True  # the other holders of a fork are gone
             return True
-        page = self.ledger.allocate(table.format, self.owner)
+        fmt = table.format_of(index)
+        page = self.ledger.allocate(fmt, self.owner)
         if page is None:
             return False
         self.loose.append(page)
-        self._copy(old, page, table.format)
-        self._exchange(table, index, page, filled=table.filled[index], writable=True)
+        self._copy(old, page, fmt)
+        self._exchange(table, index, page, filled=table.filled[index], writable=True, format=fmt)
         return True
 
     def adopt(self, table: PageTable, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
         """Hold a page that somebody stored, with so many entries, in place of what is there."""
         self.loose.append(page)
         self.ledger.hold(page, self.owner, self.hints)
-        self._exchange(table, index, page, filled=(1 << tokens) - 1, writable=False)
+        self._exchange(table, index, page, filled=(1 << tokens) - 1, writable=False, format=table.format)
 
     def copy_in(self, table: PageTable, index: int, source: PageId, tokens: int) -> bool:
         """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room.
@@ -69,7 +70,7 @@ class Holder:
         """Hold page ``index`` of another's table as well: whoever writes to it first copies it."""
         page = theirs.get(index)
         assert page is not None
-        table.put(index, page, filled=theirs.filled[index], writable=False)
+        table.put(index, page, filled=theirs.filled[index], writable=False, format=theirs.format_of(index))
         self.ledger.hold(page, self.owner, self.hints)
         theirs.writable[index] = False
 
@@ -90,10 +91,12 @@ class Holder:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _exchange(self, table: PageTable, index: int, page: PageId, *, filled: int, writable: bool) -> None:
+    def _exchange(
+        self, table: PageTable, index: int, page: PageId, *, filled: int, writable: bool, format: PageFormat
+    ) -> None:
         """A page goes from ``loose`` to its place, and what was there back to the ledger."""
         old = table.get(index)
-        table.put(index, page, filled=filled, writable=writable)
+        table.put(index, page, filled=filled, writable=writable, format=format)
         self.loose.remove(page)
         if old is not None:
             self.loose.append(old)

@@ -12,10 +12,10 @@ from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sharing import Sharing
 from kvloom.errors import InternalError
-from kvloom.memory.arena import page_stride
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent, Ledger
 from kvloom.memory.table import PageTable, page_indices
+from kvloom.policy.actions import Recode
 from kvloom.segment import RAM, Context, Missing, PageId, Pending, Resident, Segment, Span, SpanSet, Why
 
 
@@ -195,6 +195,24 @@ class SequenceKv:
         table = self.tables[group]
         self._holder.give_back(table, [index for index, _ in table.pages() if index < stop])
 
+    # -- formats ---------------------------------------------------------------------------------------------------
+
+    def recode(self, group: int, index: int, codec: str) -> bool:
+        """Keep a full page of which all is accepted in another codec, for this sequence alone. False: no room.
+
+        Others keep and find what was there. What is computed here from now on depends on what was lost: nobody finds
+        it.
+        """
+        table = self.tables[group]
+        page = table.get(index)
+        if page is None:
+            raise InternalError(f"{self.owner} has no page {index} of group {group} to recode")
+        if self.ledger.recode(Recode(page, codec, (self.owner,)), {self.owner: table}) is None:
+            return False
+        self._sharing.exact = False
+        self._sharing.withdraw(self._sharing.promised)
+        return True
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
@@ -224,8 +242,7 @@ class SequenceKv:
     @property
     def held_bytes(self) -> int:
         """Bytes of the pages that it holds, shared ones included."""
-        dense = sum(table.count() * page_stride(table.format) for table in self.tables)
-        return dense + self._extents.held_bytes
+        return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes
 
     def context(self, tier: str = RAM) -> Context:
         """The sequence as segments, for people and policies."""

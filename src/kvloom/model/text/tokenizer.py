@@ -116,6 +116,10 @@ class Tokenizer:
             stream.resume(after)
         return stream
 
+    @property
+    def has_chat_template(self) -> bool:
+        return self._rules.chat_template is not None
+
     def chat_prompt(
         self,
         messages: Sequence[Mapping[str, Any]],

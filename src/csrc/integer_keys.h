@@ -1,12 +1,12 @@
-// Keys and queries as 16-bit integers, and their scores: rounding apart, exact.
+// Keys as integers that share a step, and their scores: rounding apart, exact.
 //
-// Every vector has a step of its own, the power of two of which its norm has 2^14 to 2^15; its components are whole
-// steps. A sum of products of two such vectors stays below 2^30, and so does every part of it (Cauchy and Schwarz):
-// 32 bits hold it, whatever the dimension and the order. A component of float16 that is at least 1/16 of its vector's
-// norm loses nothing.
+// A query has the power of two for its step of which its norm has 2^14 to 2^15; its components are whole steps of 16
+// bits. A sum of products with a key whose norm has no more of its own steps stays below 2^30, and so does every part
+// of it (Cauchy and Schwarz): 32 bits hold it, whatever the dimension and the order.
 #pragma once
 
 #include "attend_numbers.h"
+#include "codec.h"
 #include "codes.h"
 
 namespace kvloom {
@@ -77,33 +77,59 @@ static inline Pair<H> add_products(Pair<H> sum, Pair<H> a, Pair<H> b) {
   return {add_products(sum.lo, a.lo, b.lo), add_products(sum.hi, a.hi, b.hi)};
 }
 
-// The page's keys are words of one pair of components for all entries, one after the other, then the entries' steps;
-// q is words of all rows, then the rows' steps times the scale.
+// A query as the inner loop multiplies it: words of two components, then the step, which takes the scale in. Returns
+// how many numbers that is. `to` may be where it is.
+static inline int32_t prepare_integers(const float* q, int32_t dim, float scale, float* to) {
+  to[dim / 2] = round_vector(q, dim, (int32_t*)to) * scale;
+  return dim / 2 + 1;
+}
+
+// Words in memory or already near, one pair of components for all entries after the other; then the entries' steps.
+struct NearWords {
+  static constexpr int words_per_line = 1;
+  static inline ints words(const void* base, int64_t i) { return load_ints((const uint8_t*)base + i * 64); }
+  static inline v16 steps(const void* base, int64_t num_words) { return load((const float*)base + num_words * 16); }
+  static inline void soon(const void*, int64_t) {}
+  static inline void later(const void*, int64_t) {}
+};
+
+// q is words of all rows, one after the other, then the rows' steps times the scale.
 template <class Numbers, int R, int P>
 static inline void score_integers(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
   const void* const* keys = pages.keys + first;
   const int32_t num_words = k_dim / 2;
-  const auto line = [&](int p, int32_t i) { return (const uint8_t*)keys[p] + i * page_tokens * 4; };
+  constexpr int each = Numbers::words_per_line;
   ints sum[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = ints{};
-  for (int32_t i = 0; i < num_words; i++) {
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], 2 * i * page_tokens);
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], 2 * i * page_tokens);
-    ints k[P];
-    KV_UNROLL for (int p = 0; p < P; p++) k[p] = load_ints(line(p, i));
-    KV_UNROLL for (int r = 0; r < R; r++) {
-      int32_t word;
-      std::memcpy(&word, q + i * R + r, sizeof word);
-      const ints x = splat_int(word);
-      KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = add_products(sum[r][p], k[p], x);
+  for (int32_t i = 0; i < num_words; i += each) {
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], i / each);
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], i / each);
+    KV_UNROLL for (int e = 0; e < each; e++) {
+      ints k[P];
+      KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::words(keys[p], i + e);
+      KV_UNROLL for (int r = 0; r < R; r++) {
+        int32_t word;
+        std::memcpy(&word, q + (i + e) * R + r, sizeof word);
+        const ints x = splat_int(word);
+        KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = add_products(sum[r][p], k[p], x);
+      }
     }
   }
+  KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], num_words / each);
   KV_UNROLL for (int p = 0; p < P; p++) {
-    const v16 steps = load((const float*)line(p, num_words));
+    const v16 steps = Numbers::steps(keys[p], num_words);
     KV_UNROLL for (int r = 0; r < R; r++) store(s + r * s_stride + pages.slots[first + p] * page_tokens,
                                                 to_floats(sum[r][p]) * steps * splat(q[num_words * R + r]));
   }
 }
+
+template <class Numbers>
+struct IntegerKeys {
+  template <int R, int P>
+  static inline void score(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+    score_integers<Numbers, R, P>(q, k_dim, pages, first, s);
+  }
+};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

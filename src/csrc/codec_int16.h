@@ -1,0 +1,48 @@
+// int16: keys as 16-bit integers with a step of their own, rounded as queries are (integer_keys.h); values in float16.
+//
+// A component of float16 that is at least 1/16 of its key's norm loses nothing.
+#pragma once
+
+#include "codec_float16.h"
+#include "integer_keys.h"
+#include "scratch.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+struct Int16Words : NearWords {
+  static inline void soon(const void* base, int64_t line) { fetch_soon(base, 64 * line); }
+  static inline void later(const void* base, int64_t line) { fetch_later(base, 64 * line); }
+};
+
+struct Int16 {
+  typedef IntegerKeys<Int16Words> Keys;
+  typedef IntegerKeys<NearWords> NearKeys;
+  typedef Float16Numbers Values;
+  typedef Decoded NearValues;
+
+  static constexpr const char* name = "int16";
+  static constexpr int in_place_groups = few_groups;
+  static constexpr auto prepare = prepare_integers;
+  static constexpr void (*decode_keys)(const uint8_t*, int32_t, float*) = nullptr;  // they are ready as they are
+  static constexpr auto decode_values = decode_floats<Float16Numbers>;
+  static constexpr int64_t (*value_scales)(int32_t) = nullptr;
+
+  static int64_t key_bytes(int32_t dim) { return page_tokens * (2 * (int64_t)dim + 4); }
+  static int64_t value_bytes(int32_t dim) { return page_tokens * 2 * (int64_t)dim; }
+
+  static void encode_keys(const Vectors& x, int32_t slot, uint8_t* keys) {
+    const int32_t num_words = x.dim / 2;
+    float *words = (float*)scratch(Scratch::tile, page_tokens * num_words * sizeof(float)),
+          *column = (float*)keys + slot;
+    for (int32_t t = 0; t < x.count; t++)
+      column[num_words * page_tokens + t] = round_vector(x[t], x.dim, (int32_t*)words + t * num_words);
+    write_columns(num_words, x.count, column, [&](int32_t row, int32_t first, int32_t n, float* to) {
+      std::memcpy(to, words + row * num_words + first, (size_t)n * sizeof(float));
+    });
+  }
+  static constexpr auto encode_values = encode_rows<Float16Numbers>;
+};
+
+}  // namespace KV_ISA
+}  // namespace kvloom

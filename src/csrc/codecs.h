@@ -1,0 +1,50 @@
+// All codecs: what a new one is added to.
+#pragma once
+
+#include "attend_micro.h"
+#include "codec_bfloat16.h"
+#include "codec_float16.h"
+#include "codec_float32.h"
+#include "codec_int16.h"
+#include "codec_int8.h"
+
+namespace kvloom {
+namespace KV_ISA {
+
+#define KV_EACH_CODEC(X) X(Float32), X(Float16), X(BFloat16), X(Int16), X(Int8)
+
+// A codec as the rest of the kernels sees it: what codec.h tells, with the inner loops made of it.
+struct Codec {
+  const char* name;
+  int64_t (*key_bytes)(int32_t dim);
+  int64_t (*value_bytes)(int32_t dim);
+  void (*encode_keys)(const Vectors&, int32_t slot, uint8_t* keys);
+  void (*encode_values)(const Vectors&, int32_t slot, uint8_t* values);
+  int32_t (*prepare)(const float* q, int32_t dim, float scale, float* to);
+  void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);  // null: near as they are
+  void (*decode_values)(const uint8_t* values, int32_t dim, float* near);
+  int64_t (*value_scales)(int32_t dim);  // null: there are none
+  Micro stored, near;
+  int32_t in_place_groups;
+};
+
+template <class C>
+static constexpr Codec codec_of = {C::name,
+                                   C::key_bytes,
+                                   C::value_bytes,
+                                   C::encode_keys,
+                                   C::encode_values,
+                                   C::prepare,
+                                   C::decode_keys,
+                                   C::decode_values,
+                                   C::value_scales,
+                                   micro_of<typename C::Keys, typename C::Values>,
+                                   micro_of<typename C::NearKeys, typename C::NearValues>,
+                                   C::in_place_groups};
+
+#define KV_CODEC(C) codec_of<C>
+static constexpr Codec codecs[] = {KV_EACH_CODEC(KV_CODEC)};
+constexpr int32_t num_codecs = sizeof codecs / sizeof codecs[0];
+
+}  // namespace KV_ISA
+}  // namespace kvloom
