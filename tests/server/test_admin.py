@@ -21,9 +21,10 @@ async def samples(http: httpx2.AsyncClient) -> dict[tuple[str, frozenset[tuple[s
     return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
 
 
-async def test_metrics_have_vllms_names(http: httpx2.AsyncClient) -> None:
+async def test_metrics_have_vllms_names(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     for _ in range(2):
         await http.post("/v1/completions", json=TEXT)
+    await engine.check()  # between two steps: its figures are those of now
     told = await samples(http)
     plain = {name: value for (name, labels), value in told.items() if not labels}
     assert plain["vllm:num_requests_running"] == 0
