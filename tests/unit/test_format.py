@@ -8,7 +8,6 @@ from kvloom.codec import CODECS
 from kvloom.errors import ConfigError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
-
 ENTRY_BYTES = {
     "float32": lambda k_dim, v_dim: 4 * (k_dim + v_dim),
     "float16": lambda k_dim, v_dim: 2 * (k_dim + v_dim),
