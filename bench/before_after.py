@@ -31,8 +31,8 @@ from bench.served import Served
 from bench.text import long_text
 from kvloom.bench.workloads import Figure, Single, Together, Workload, random_tokens
 from kvloom.config import default_threads
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 VOCABULARY = 49_000

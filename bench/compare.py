@@ -24,9 +24,9 @@ from bench.text import long_text
 from kvloom.bench.limits import Limits
 from kvloom.bench.workloads import Tokens, random_tokens, text_tokens
 from kvloom.config import default_threads
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 _PROBE = "The capital of France is Paris, and the capital of Italy is"
 _PROBE_TOKENS = 12

@@ -20,10 +20,10 @@ from kvloom.attend.plan import Plan
 from kvloom.attend.reference import ReferenceAttend
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.engine import Engine
+from kvloom.engine.engine import Engine, Tokenizer
 from kvloom.engine.params import SamplingParams
 from kvloom.memory.arena import Arena
-from kvloom.model.base import Indices, Logits, Scores
+from kvloom.model.base import Indices, Logits, Model, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention import POLICIES
@@ -168,10 +168,14 @@ def make_engine(
     activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
+    model: Model | None = None,
+    tokenizer: Tokenizer | None = None,
+    max_model_len: int | None = None,
 ) -> Engine:
-    """An engine over TinyModel with small slabs. ``reference``: attend in plain torch instead of the kernels."""
+    """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
         model="tiny",
+        max_model_len=max_model_len,
         seed=seed,
         activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
@@ -181,7 +185,7 @@ def make_engine(
     def attend(arena: Arena) -> Attend:
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
-    return Engine(TinyModel(windows), CharTokenizer(), config, attend, POLICIES[retention]())
+    return Engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, POLICIES[retention]())
 
 
 @dataclass

@@ -14,6 +14,7 @@ from bench.full_cache import FullCache
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
+from kvloom.attend.observe import NOBODY, Observers
 from kvloom.attend.plan import ByHead, BySequence, Contiguous, Ints, Part, Plan
 from kvloom.config import DEFAULT_KV_DTYPE
 from kvloom.model.base import Indices, Scores
@@ -35,14 +36,31 @@ class ReadsByHead(Decoder):
 
     __slots__ = ()
 
-    def run(self, x_TC: Floats, plan: Plan, attend: Attend, layers: range, rows_R: Indices | None = None) -> Floats:
-        return super().run(x_TC, by_head(plan), attend, layers, rows_R)
+    def run(
+        self,
+        x_TC: Floats,
+        plan: Plan,
+        attend: Attend,
+        layers: range,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
+        return super().run(x_TC, by_head(plan), attend, layers, rows_R, observers)
 
-    def forward(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices | None = None) -> Floats:
-        return super().forward(tokens_T, by_head(plan), attend, rows_R)
+    def forward(
+        self,
+        tokens_T: Indices,
+        plan: Plan,
+        attend: Attend,
+        rows_R: Indices | None = None,
+        observers: Observers = NOBODY,
+    ) -> Floats:
+        return super().forward(tokens_T, by_head(plan), attend, rows_R, observers)
 
-    def scores(self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices) -> Scores:
-        return super().scores(tokens_T, by_head(plan), attend, rows_R)
+    def scores(
+        self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
+    ) -> Scores:
+        return super().scores(tokens_T, by_head(plan), attend, rows_R, observers)
 
 
 def by_head(plan: Plan) -> Plan:

@@ -7,7 +7,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.tokenizer import Tokenizer
 
 TEXT = "The quick brown fox, 123 jumps over it.\n"

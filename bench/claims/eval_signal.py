@@ -25,6 +25,7 @@ from bench.drive import load
 from bench.filing import RESULTS
 from bench.harness import Outcome, note
 from kvloom.eval.answering import EngineAnswers, answerer_of
+from kvloom.eval.frame import frame_of
 from kvloom.eval.policy import Exact
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import Row, RunStore, read_rows
@@ -32,7 +33,8 @@ from kvloom.eval.run import Work, run, settings_of
 from kvloom.eval.subject import Subject, subject_of
 from kvloom.eval.summary import CellKey, Summary, summarize
 from kvloom.eval.task import Task
-from kvloom.eval.tasks import TASKS
+from kvloom.eval.tasks import TASKS, TaskFiles, make_tasks
+from kvloom.eval.tasks.material import EDITION, Material
 from kvloom.model.files.store import pull
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
@@ -87,11 +89,12 @@ def records_of(model: str, results: Path = RESULTS) -> list[Row]:
 def repeated(subject: Subject, rows: Sequence[Row], tasks: Mapping[str, Task], count: int = REPEATED) -> Iterator[str]:
     """Answer a few recorded prompts anew; those whose answer is another now."""
     short = [row for row in rows if row.length <= LONGEST_REPEATED]
+    frame = frame_of(subject) if rows[0].settings.chat else None
     for row in random.Random(0).sample(short, min(count, len(short))):
-        *_, sample = tasks[row.task].samples(
-            length=row.length, count=row.index + 1, seed=row.settings.seed, text_length=subject.text_length
-        )
-        prompt = prompts_of(tasks[row.task], sample, subject)[row.turn]
+        task, made_with = tasks[row.task], row.settings
+        work = Work(tasks=[task], lengths=[row.length], count=row.index + 1, seed=made_with.seed, frame=frame)
+        *_, sample = work.samples(next(work.cells()), subject)
+        prompt = prompts_of(task, sample, subject, frame)[row.turn]
         ((_, reply),) = EngineAnswers(subject, 1).answer([prompt])
         if reply.text != row.output:
             yield f"{row.task}/{row.length} sample {row.index}"
@@ -114,8 +117,11 @@ def _judged() -> Outcome:
         subject = subject_of(load(model, recorded.kv_dtype, recorded.activations).loaded)
         if recorded.weights_id != subject.engine.model.weights_id:
             changed = ["all: the records are of other weights"]
+        elif recorded.versions.get("tasks") != str(EDITION):
+            changed = ["all: the records are of another edition of the tasks"]
         else:
-            changed = list(repeated(subject, rows, TASKS))
+            material = Material(recorded.wording, recorded.haystack)
+            changed = list(repeated(subject, rows, make_tasks(TaskFiles(), material)))
         verdict, summary = verdict_of(rows, plan, changed), summarize(rows)
         note(f"{model}: {len(rows)} answers, {REPEATED} repeated, {len(changed)} of them changed")
         verdicts.append(verdict)

@@ -21,8 +21,8 @@ from bench.torch_maths import settle_torch_maths
 from kvloom.config import KvDtype
 from kvloom.engine.params import SamplingParams
 from kvloom.eval.drive import run_one
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 TIE = 1e-3

@@ -20,9 +20,8 @@ from bench.text import real_text
 from bench.torch_maths import settle_torch_maths
 from kvloom.config import DEFAULT_KV_DTYPE, Activations, KvDtype, default_threads
 from kvloom.model.base import Model
-from kvloom.model.files.loading import load_model
+from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 GOAL = 0.002

@@ -21,8 +21,8 @@ from bench.remote import RemotePeer, interpreter, setup_of
 from bench.served import Arrivals, Served
 from bench.text import long_text
 from kvloom.config import default_threads
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 SHARE, STALL = 0.95, 2.0

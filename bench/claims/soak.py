@@ -23,8 +23,8 @@ from bench.good_traffic import Heard, Question, Traffic
 from bench.harness import Check, Outcome, at_most, note, worst_of
 from bench.served import Served
 from bench.text import long_text, prompts
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.store import pull
-from kvloom.model.text.tokenizer import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 CLIENTS = 12

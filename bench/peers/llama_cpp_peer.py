@@ -150,7 +150,7 @@ class LlamaCpp:
         return taken
 
     def _decode(self, rows: list[Row]) -> list[tuple[int, int]]:
-        """Run one batch; (slot, likeliest next token) of every row that wants it."""
+        """Run one batch; (slot, most likely next token) of every row that wants it."""
         batch = self.batch
         for n, row in enumerate(rows):
             batch.token[n], batch.pos[n] = row.token, row.position
@@ -160,9 +160,9 @@ class LlamaCpp:
         status = self.lib.llama_decode(self.context, batch)
         if status:
             raise RuntimeError(f"llama_decode returned {status}")
-        return [(row.slot, self._likeliest(n)) for n, row in enumerate(rows) if row.wanted]
+        return [(row.slot, self._argmax(n)) for n, row in enumerate(rows) if row.wanted]
 
-    def _likeliest(self, row: int) -> int:
+    def _argmax(self, row: int) -> int:
         vocab = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
         logits = np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.context, row), shape=(vocab,))
         return int(logits.argmax())

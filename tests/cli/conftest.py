@@ -9,9 +9,10 @@ import pytest
 from kvloom.cli import backend
 from kvloom.config import EngineConfig
 from kvloom.errors import ModelNotFound
-from kvloom.model.files.manifest import Manifest, TensorEntry, TextRules, WeightFile
+from kvloom.model.files.manifest import Manifest, TensorEntry, WeightFile
 from kvloom.model.files.progress import Progress
 from kvloom.model.spec import ModelSpec, RopeSpec
+from kvloom.model.text.rules import TextRules
 from tests.server.mock_engine import MockEngine
 
 SPEC = ModelSpec(

@@ -30,7 +30,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return tiny_subject()
 
     monkeypatch.setattr(backend, "open_subject", open_subject)
-    monkeypatch.setattr(choose, "make_tasks", lambda files: {task.name: task for task in (ToyNeedle(), ToyShape())})
+    monkeypatch.setattr(
+        choose, "make_tasks", lambda files, material: {task.name: task for task in (ToyNeedle(), ToyShape())}
+    )
     monkeypatch.delenv("KVLOOM_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -156,6 +158,15 @@ def test_fidelity_of_the_exact_cache_is_zero(tiny: Path) -> None:
     assert damaged["kl"]["mean"] > 0.01
     assert damaged["bytes_ratio"] < 0.8
     assert "KL (nats/token)     0.000000" in invoke(*asked).stdout
+
+
+def test_fidelity_without_files_is_on_texts_that_need_their_context(tiny: Path) -> None:
+    asked = ("eval", "fidelity", "tiny", "--tokens", "512", "--pieces", "2")
+    found = json.loads(invoke(*asked, "--policy", "damaged", "--json").stdout)
+    assert (found["texts"], found["pieces"]) == ("made", 2)
+    assert found["near"]["tokens"] == 64
+    assert len(found["code"]) == 16
+    assert "recall" in invoke(*asked).stdout
 
 
 def test_trust_prints_what_was_compared(tiny: Path) -> None:

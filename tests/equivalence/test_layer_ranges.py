@@ -327,7 +327,7 @@ def test_seconds_are_counted_in_ranges_too(small_model: Decoder) -> None:
     x = small_model.run(x, cache.plan(0, LENGTH), CpuAttend(cache.memory, threads=1), range(1, 2))
     small_model.logits(x)
     after = small_model.operator_seconds()
-    assert {name for name in after if after[name] > before[name]} == set(after) - {"argmax"}
+    assert {name for name in after if after[name] > before[name]} == set(after) - {"observe", "argmax"}  # nobody asked
 
 
 @pytest.mark.parametrize("layers", [range(4), range(-1, 2), range(2, 1), range(0, 3, 2)], ids=str)

@@ -53,7 +53,10 @@ def toy_rows() -> list[Row]:
 def scored(rows: list[Row], scores: list[float]) -> list[Row]:
     """Rows of one task, with scores that are known and answers of others that are worth nothing."""
     first = next(row for row in rows if row.task == "toy_shape")
-    return [dataclasses.replace(first, index=n, score=score, control=0.0) for n, score in enumerate(scores)]
+    return [
+        dataclasses.replace(first, index=n, score=score, control=0.0, document=f"document {n}")
+        for n, score in enumerate(scores)
+    ]
 
 
 def test_composites_are_judged_by_their_width(toy_rows: list[Row]) -> None:

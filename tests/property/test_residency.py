@@ -14,34 +14,48 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.actions import Drop
 from kvloom.policy.retention import POLICIES
+from subjects import SUBJECTS, Subject
 
 DENSE = (None, None)
 HYBRID = (24, None, 24)
 MODELS = {"dense": DENSE, "hybrid": HYBRID, "windows-only": (20, 20), "two-windows": (12, None, 40)}
-TIGHT = {DENSE: 300_000, HYBRID: 290_000}
-"""Budgets, in bytes, that hold one request but not six."""
+TIGHT = {DENSE: 2.0, HYBRID: 1.5}
+"""Budgets that hold some of six requests, but not all that they grow to: as a multiple of what one needs alone."""
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 
+every_subject = pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
 
-def cold(windows: tuple[int | None, ...], prompt: list[int]) -> list[int]:
-    return tiny.run(tiny.make_engine(windows), {"cold": prompt}, GREEDY)["cold"].tokens[0]
+
+def cold(subject: Subject, windows: tuple[int | None, ...], prompt: list[int]) -> list[int]:
+    return tiny.run(subject.make_engine(windows), {"cold": prompt}, GREEDY)["cold"].tokens[0]
 
 
 @pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("step_tokens", [1, 7, 16, 64])
-@pytest.mark.parametrize("reference", [True, False], ids=["reference", "kernels"])
-def test_engine_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: int, reference: bool) -> None:
+@every_subject
+def test_engine_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: int, subject: Subject) -> None:
     prompt = tiny.random_prompt(45, seed=step_tokens)
-    engine = tiny.make_engine(windows, step_tokens=step_tokens, reference=reference)
+    engine = subject.make_engine(windows, step_tokens=step_tokens)
+    assert tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0] == subject.oracle(windows, prompt, 6)
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("step_tokens", [1, 7, 16, 64])
+def test_the_reference_equals_the_oracle(windows: tuple[int | None, ...], step_tokens: int) -> None:
+    prompt = tiny.random_prompt(45, seed=step_tokens)
+    engine = tiny.make_engine(windows, step_tokens=step_tokens, reference=True)
     assert tiny.run(engine, {"a": prompt}, GREEDY)["a"].tokens[0] == tiny.oracle(windows, prompt, 6)
 
 
+@every_subject
 @settings(max_examples=25, deadline=None)
 @given(name=st.sampled_from(sorted(MODELS)), length=st.integers(20, 110), seed=st.integers(0, 10**6))
-def test_dropping_any_pages_between_requests_changes_nothing(name: str, length: int, seed: int) -> None:
+def test_dropping_any_pages_between_requests_changes_nothing(
+    subject: Subject, name: str, length: int, seed: int
+) -> None:
     windows, chance = MODELS[name], random.Random(seed)
     prompt, scored = tiny.random_prompt(length, seed), dataclasses.replace(GREEDY, logprobs=3)
-    engine = tiny.make_engine(windows)
+    engine = subject.make_engine(windows)
     first = tiny.run(engine, {"first": prompt}, scored)["first"]
     stored = [entry.key for entry in engine.ledger.index.entries.values() if len(entry.tokens) == 16]
     for page in engine.ledger.droppable():
@@ -68,64 +82,68 @@ def scores(done: tiny.Done) -> list[float]:
     return [score.logprob for entry in entries for score in entry.values()]
 
 
+@every_subject
 @pytest.mark.parametrize("windows", [DENSE, HYBRID], ids=["dense", "hybrid"])
 class TestHitEqualsMiss:
     """{dense, window hybrid} x {aligned, ragged tail, hole, fork, after preemption, after abort storm}."""
 
-    def test_page_aligned(self, windows: tuple[int | None, ...]) -> None:
-        prompt, engine = tiny.random_prompt(96, 1), tiny.make_engine(windows)
+    def test_page_aligned(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(96, 1), subject.make_engine(windows)
         tiny.run(engine, {"warm-up": prompt}, GREEDY)
         warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
-        assert warm.tokens[0] == cold(windows, prompt)
+        assert warm.tokens[0] == cold(subject, windows, prompt)
         assert warm.updates[-1].metrics.cached_tokens == 95
 
-    def test_ragged_tail(self, windows: tuple[int | None, ...]) -> None:
-        shared, engine = tiny.random_prompt(71, 2), tiny.make_engine(windows)
+    def test_ragged_tail(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
+        shared, engine = tiny.random_prompt(71, 2), subject.make_engine(windows)
         tiny.run(engine, {"warm-up": [*shared, 1, 2, 3]}, GREEDY)
         prompt = [*shared, 9, 9, 9, 9]
         warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
-        assert warm.tokens[0] == cold(windows, prompt)
+        assert warm.tokens[0] == cold(subject, windows, prompt)
         assert warm.updates[-1].metrics.cached_tokens == 71, "the match goes on inside the last page"
 
-    def test_hole_in_the_middle(self, windows: tuple[int | None, ...]) -> None:
-        prompt, engine = tiny.random_prompt(100, 3), tiny.make_engine(windows)
+    def test_hole_in_the_middle(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(100, 3), subject.make_engine(windows)
         tiny.run(engine, {"warm-up": prompt}, GREEDY)
         for entry in list(engine.ledger.index.entries.values()):
             if 32 <= entry.position < 64:
                 for page in [page for page in entry.pages if page is not None]:
                     engine.ledger.apply(Drop(page))
         warm = tiny.run(engine, {"warm": prompt}, GREEDY)["warm"]
-        assert warm.tokens[0] == cold(windows, prompt)
+        assert warm.tokens[0] == cold(subject, windows, prompt)
         metrics = warm.updates[-1].metrics
         assert metrics.cached_tokens >= (67 if windows == DENSE else 1)
         assert any(miss.why == "evicted" and 32 <= miss.span.start < 64 for miss in metrics.misses)
 
-    def test_fork(self, windows: tuple[int | None, ...]) -> None:
-        prompt, engine = tiny.random_prompt(53, 4), tiny.make_engine(windows)
+    def test_fork(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
+        prompt, engine = tiny.random_prompt(53, 4), subject.make_engine(windows)
         params = SamplingParams(n=4, seed=5, temperature=1.0, max_tokens=12, ignore_eos=True)
         together = tiny.run(engine, {"fork": prompt}, params)["fork"]
         assert together.updates[-1].metrics.computed_tokens == 53 + 4 * 11, "the prompt is computed once for all four"
-        alone = tiny.run(tiny.make_engine(windows), {"alone": prompt}, dataclasses.replace(params, n=1))["alone"]
+        alone = tiny.run(subject.make_engine(windows), {"alone": prompt}, dataclasses.replace(params, n=1))["alone"]
         assert together.tokens[0] == alone.tokens[0]
-        cut = tiny.run(tiny.make_engine(windows, step_tokens=7, max_seqs=2), {"fork": prompt}, params)["fork"]
+        cut = tiny.run(subject.make_engine(windows, step_tokens=7, max_seqs=2), {"fork": prompt}, params)["fork"]
         assert together.tokens == cut.tokens, "the same whether children share pages at once or find them in the index"
         assert len({tuple(tokens) for tokens in together.tokens.values()}) == 4
 
-    def test_after_preemption(self, windows: tuple[int | None, ...]) -> None:
+    def test_after_preemption(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
         prompts = {f"p{n}": tiny.random_prompt(60, 10 + n) for n in range(6)}
         longer = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
-        engine = tiny.make_engine(windows, kv_bytes=TIGHT[windows])
+        engine = subject.make_engine(windows, kv_bytes=int(TIGHT[windows] * subject.bytes_for(windows, 100)))
         done = tiny.run(engine, prompts, longer)
         assert engine.stats().preemptions > 0
         assert any(d.updates[-1].metrics.preemptions for d in done.values())
         for name, prompt in prompts.items():
-            assert done[name].tokens[0] == tiny.run(tiny.make_engine(windows), {"x": prompt}, longer)["x"].tokens[0]
+            assert done[name].tokens[0] == tiny.run(subject.make_engine(windows), {"x": prompt}, longer)["x"].tokens[0]
         warm = tiny.run(engine, {"warm": prompts["p5"]}, GREEDY)["warm"]
-        assert warm.tokens[0] == cold(windows, prompts["p5"])
+        assert warm.tokens[0] == cold(subject, windows, prompts["p5"])
         assert warm.updates[-1].metrics.cached_tokens > 0
 
-    def test_after_an_abort_storm(self, windows: tuple[int | None, ...]) -> None:
-        chance, engine = random.Random(0), tiny.make_engine(windows, kv_bytes=360_000, step_tokens=32)
+    def test_after_an_abort_storm(self, subject: Subject, windows: tuple[int | None, ...]) -> None:
+        chance, engine = (
+            random.Random(0),
+            subject.make_engine(windows, kv_bytes=2 * subject.bytes_for(windows, 100), step_tokens=32),
+        )
         base = tiny.random_prompt(64, 20)
         for n in range(40):
             engine.submit(f"s{n}", base[: chance.randrange(20, 64)] + tiny.random_prompt(20, n), GREEDY)
@@ -140,10 +158,11 @@ class TestHitEqualsMiss:
         assert engine.stats().cache.held_pages == 0
         tiny.run(engine, {"warm-up": base}, GREEDY)
         warm = tiny.run(engine, {"warm": base}, GREEDY)["warm"]
-        assert warm.tokens[0] == cold(windows, base)
+        assert warm.tokens[0] == cold(subject, windows, base)
         assert warm.updates[-1].metrics.cached_tokens == 63
 
 
+@every_subject
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -151,11 +170,11 @@ class TestHitEqualsMiss:
     tight=st.booleans(),
     retention=st.sampled_from(sorted(POLICIES)),
 )
-def test_random_life(seed: int, name: str, tight: bool, retention: str) -> None:
+def test_random_life(subject: Subject, seed: int, name: str, tight: bool, retention: str) -> None:
     """Random requests, forks, aborts, resets and drops; the ledger adds up after every step, and answers are right."""
     windows, chance = MODELS[name], random.Random(seed)
-    kv_bytes, step_tokens = 360_000 if tight else "2MiB", chance.choice([8, 24, 64])
-    engine = tiny.make_engine(windows, kv_bytes=kv_bytes, step_tokens=step_tokens, retention=retention)
+    kv_bytes, step_tokens = subject.bytes_for(windows, 120) if tight else "2MiB", chance.choice([8, 24, 64])
+    engine = subject.make_engine(windows, kv_bytes=kv_bytes, step_tokens=step_tokens, retention=retention)
     base, expected, got = tiny.random_prompt(90, seed), {}, {}
     for n in range(14):
         prompt = base[: chance.randrange(1, 90)] + tiny.random_prompt(chance.randrange(0, 12), n)
@@ -182,7 +201,7 @@ def test_random_life(seed: int, name: str, tight: bool, retention: str) -> None:
         engine.check()
     assert engine.stats().cache.held_pages == 0
     for request_id in chance.sample(sorted(expected), min(4, len(expected))):
-        assert got[request_id] == tiny.oracle(windows, expected[request_id], 5)
+        assert got[request_id] == subject.oracle(windows, expected[request_id], 5)
 
 
 def _collect(engine: tiny.Engine, into: dict[str, list[int]]) -> None:

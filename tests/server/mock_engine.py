@@ -1,4 +1,4 @@
-"""An engine without a model: it repeats the prompt's words, one per step, and remembers what it was asked."""
+"""An engine without a model, which fails and dawdles on demand: it repeats the prompt's words, one per step."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WordTokenizer:
         return "".join(self.token_text(one) for one in ids if not (skip_special_tokens and one == BOS))
 
     def token_text(self, token_id: int) -> str:
-        return f" {self._words[token_id]}"
+        return f" {self._words[token_id]}" if token_id < len(self._words) else f" <{token_id}>"
 
     def token_bytes(self, token_id: int) -> bytes:
         return self.token_text(token_id).encode()

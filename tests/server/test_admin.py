@@ -6,6 +6,7 @@ import httpx2
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
+from .echo_engine import EchoEngine
 from .mock_engine import MockEngine
 
 TEXT = {"model": "mock", "prompt": "a b c", "max_tokens": 3}
@@ -27,7 +28,7 @@ async def test_metrics_have_vllms_names(http: httpx2.AsyncClient) -> None:
     plain = {name: value for (name, labels), value in told.items() if not labels}
     assert plain["vllm:num_requests_running"] == 0
     assert plain["vllm:num_requests_waiting"] == 0
-    assert plain["vllm:kv_cache_usage_perc"] == 0.25
+    assert plain["vllm:kv_cache_usage_perc"] == 0, "nothing runs"
     assert plain["vllm:prompt_tokens_total"] == 8
     assert plain["vllm:generation_tokens_total"] == 6
     assert plain["vllm:prefix_cache_queries_total"] == 8
@@ -38,11 +39,12 @@ async def test_metrics_have_vllms_names(http: httpx2.AsyncClient) -> None:
     assert plain["vllm:request_time_per_output_token_seconds_count"] == 2
     assert plain["vllm:e2e_request_latency_seconds_count"] == 2
     assert 0 < plain["vllm:e2e_request_latency_seconds_sum"] < 10
-    assert plain["kvloom:kv_budget_bytes"] == 1000
-    assert plain["kvloom:kv_held_bytes"] == 250
-    assert plain["kvloom:kv_cached_bytes"] == 40
+    assert plain["kvloom:kv_budget_bytes"] == 4 * 2**20
+    assert plain["kvloom:kv_held_bytes"] == 0
+    assert plain["kvloom:kv_cached_bytes"] > 0
     assert told["vllm:request_success_total", frozenset({("finished_reason", "length")})] == 2
-    assert told["kvloom:cache_miss_tokens_total", frozenset({("why", "new")})] == 5
+    assert told["kvloom:cache_miss_tokens_total", frozenset({("why", "new")})] == 4
+    assert told["kvloom:cache_miss_tokens_total", frozenset({("why", "last-token")})] == 1
 
 
 async def test_two_servers_do_not_share_a_registry(http: httpx2.AsyncClient) -> None:
@@ -55,18 +57,18 @@ async def test_two_servers_do_not_share_a_registry(http: httpx2.AsyncClient) -> 
     assert told["vllm:e2e_request_latency_seconds_count", frozenset()] == 0
 
 
-async def test_health_follows_the_engine(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_health_follows_the_engine(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     assert (await http.get("/health")).json() == {"status": "ok"}
-    engine.alive = False
+    engine.close()
     reply = await http.get("/health")
     assert reply.status_code == 503
     assert reply.json()["error"]["code"] == "engine_stopped"
 
 
-async def test_cache(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_cache(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     await http.post("/v1/completions", json=TEXT)
     told = (await http.get("/cache")).json()
-    assert told["cache"]["budget_bytes"] == 1000
+    assert told["cache"]["budget_bytes"] == 4 * 2**20
     assert told["prompt_tokens"] == 4
     assert (await http.post("/cache/reset")).json() == {"status": "ok"}
     assert engine.resets == 1
@@ -74,10 +76,12 @@ async def test_cache(http: httpx2.AsyncClient, engine: MockEngine) -> None:
     assert reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
-async def test_an_audit_on_demand(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_an_audit_on_demand(
+    http: httpx2.AsyncClient, faulty_http: httpx2.AsyncClient, faulty: MockEngine
+) -> None:
     assert (await http.post("/cache/check")).json() == {"status": "ok"}
-    engine.audit_fault = "a page leaks"
-    reply = await http.post("/cache/check")
+    faulty.audit_fault = "a page leaks"
+    reply = await faulty_http.post("/cache/check")
     assert reply.status_code == 500
     assert reply.json()["error"]["type"] == "server_error"
 
@@ -103,7 +107,7 @@ async def test_request_ids(http: httpx2.AsyncClient) -> None:
     assert len(reply.headers["x-request-id"]) == 32
 
 
-async def test_equal_request_ids_do_not_collide(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_equal_request_ids_do_not_collide(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     for _ in range(2):
         reply = await http.post("/v1/completions", json=TEXT, headers={"x-request-id": "same"})
         assert reply.status_code == 200

@@ -14,6 +14,7 @@ from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.server.app import create_app
 
+from .echo_engine import EchoEngine
 from .mock_engine import MockEngine
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -36,7 +37,7 @@ def talk(engine: Any, **settings: Any) -> httpx2.AsyncClient:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_sequences_are_bounded(
-    engine: MockEngine, path: str, body: dict[str, Any], says: str, param: str, stream: bool
+    engine: EchoEngine, path: str, body: dict[str, Any], says: str, param: str, stream: bool
 ) -> None:
     async with talk(engine, max_request_sequences=8) as http:
         reply = await http.post(f"/v1/{path}", json={"model": "mock", "stream": stream} | body)
@@ -61,7 +62,7 @@ async def test_requests_go_in_the_name_of_a_key_or_a_connection(tmp_path: Path) 
         assert engine.clients == [client, client]
 
 
-async def test_a_large_body_is_handed_over_bit_by_bit(engine: MockEngine) -> None:
+async def test_a_large_body_is_handed_over_bit_by_bit(engine: EchoEngine) -> None:
     """The event loop comes to others in between."""
     sizes, before = [], 0
     async with talk(engine) as http:
@@ -76,11 +77,11 @@ async def test_a_large_body_is_handed_over_bit_by_bit(engine: MockEngine) -> Non
     assert max(sizes) <= 32
 
 
-async def test_one_fault_among_many_ends_them_all(engine: MockEngine) -> None:
-    async with talk(engine) as http:
+async def test_one_fault_among_many_ends_them_all(faulty: MockEngine) -> None:
+    async with talk(faulty) as http:
         body = {"model": "mock", "prompt": [*["a b c"] * 99, "!crash now"], "max_tokens": 9}
         assert (await http.post("/v1/completions", json=body)).status_code == 500
-    assert engine.live == set()
+    assert faulty.live == set()
 
 
 async def test_a_flood_of_one_body_does_not_keep_another_client_waiting(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 
+from .echo_engine import EchoEngine
 from .mock_engine import MockEngine
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
@@ -21,7 +22,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-async def assert_healthy(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def assert_healthy(http: httpx2.AsyncClient, engine: EchoEngine | MockEngine) -> None:
     assert (await http.get("/health")).status_code == 200
     reply = await http.post("/v1/completions", json=TEXT)
     assert reply.status_code == 200
@@ -107,7 +108,7 @@ TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [-1]}, "must be a string, a list", "prompt"),
     ({"prompt": [2**40]}, "must be a string, a list", "prompt"),
     ({"prompt": {"a": 1}}, "must be a string, a list", "prompt"),
-    ({"prompt": [777]}, "token ids must be below", "prompt"),
+    ({"prompt": [777]}, "token id 777 is outside the vocabulary", "prompt"),
     ({"prompt": ["a"] * 257}, "257 prompts with n = 1 make 257 sequences, at most 256 are allowed", "prompt"),
     ({"prompt": "word " * 100}, "is 64 tokens. However, the prompt has 101 tokens", "prompt"),
     ({"suffix": "x"}, "`suffix` is not supported", "suffix"),
@@ -122,7 +123,7 @@ TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("change", "says", "param"), CHAT_CASES)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bad_chat(
-    http: httpx2.AsyncClient, engine: MockEngine, change: dict[str, Any], says: str, param: str, stream: bool
+    http: httpx2.AsyncClient, engine: EchoEngine, change: dict[str, Any], says: str, param: str, stream: bool
 ) -> None:
     asked = CHAT | ({"stream": True} if stream and "stream_options" not in change else {}) | change
     error = assert_error(await http.post("/v1/chat/completions", json=asked), 400, says, param)
@@ -133,7 +134,7 @@ async def test_bad_chat(
 @pytest.mark.parametrize(("change", "says", "param"), TEXT_CASES)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bad_completion(
-    http: httpx2.AsyncClient, engine: MockEngine, change: dict[str, Any], says: str, param: str, stream: bool
+    http: httpx2.AsyncClient, engine: EchoEngine, change: dict[str, Any], says: str, param: str, stream: bool
 ) -> None:
     asked = TEXT | {"stream": stream} | change
     assert_error(await http.post("/v1/completions", json=asked), 400, says, param)
@@ -160,7 +161,7 @@ async def test_bad_completion(
         (b'{"model": "mock", "prompt": "x", "max_tokens": ' + b"9" * 5000 + b"}", "number out of range"),
     ],
 )
-async def test_bad_bytes(http: httpx2.AsyncClient, engine: MockEngine, body: bytes, says: str) -> None:
+async def test_bad_bytes(http: httpx2.AsyncClient, engine: EchoEngine, body: bytes, says: str) -> None:
     reply = await http.post("/v1/completions", content=body)
     error = reply.json()["error"]
     assert reply.status_code == 400
@@ -169,7 +170,7 @@ async def test_bad_bytes(http: httpx2.AsyncClient, engine: MockEngine, body: byt
     await assert_healthy(http, engine)
 
 
-async def test_prompt_too_long_has_openais_code(client: openai.AsyncOpenAI, engine: MockEngine) -> None:
+async def test_prompt_too_long_has_openais_code(client: openai.AsyncOpenAI, engine: EchoEngine) -> None:
     with pytest.raises(openai.BadRequestError, match="maximum context length is 64 tokens") as caught:
         await client.completions.create(model="mock", prompt="word " * 100, stream=True)
     assert caught.value.code == "context_length_exceeded"
@@ -177,14 +178,14 @@ async def test_prompt_too_long_has_openais_code(client: openai.AsyncOpenAI, engi
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-async def test_unknown_model(http: httpx2.AsyncClient, engine: MockEngine, path: str) -> None:
+async def test_unknown_model(http: httpx2.AsyncClient, engine: EchoEngine, path: str) -> None:
     asked = CHAT | TEXT | {"model": "gpt-9"}
     error = assert_error(await http.post(path, json=asked), 404, "no model `gpt-9` here, only `mock`", "model")
     assert error["code"] == "model_not_found"
     await assert_healthy(http, engine)
 
 
-async def test_chat_without_a_template(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_chat_without_a_template(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     engine.tokenizer.has_template = False
     assert_error(await http.post("/v1/chat/completions", json=CHAT), 400, "no chat template (hint: use", "model")
     await assert_healthy(http, engine)
@@ -204,7 +205,7 @@ async def test_wrong_path_and_method(http: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("told_length", [False, True])
-async def test_body_too_large(engine: MockEngine, told_length: bool) -> None:
+async def test_body_too_large(engine: EchoEngine, told_length: bool) -> None:
     async def parts() -> Any:
         for _ in range(4):
             yield b" " * 512
@@ -218,23 +219,23 @@ async def test_body_too_large(engine: MockEngine, told_length: bool) -> None:
 
 @pytest.mark.parametrize("word", ["!crash", "!fail"])
 async def test_our_own_faults_say_nothing(
-    http: httpx2.AsyncClient, engine: MockEngine, word: str, caplog: pytest.LogCaptureFixture
+    faulty_http: httpx2.AsyncClient, faulty: MockEngine, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reply = await http.post("/v1/completions", json=TEXT | {"prompt": word, "max_tokens": 4})
+    reply = await faulty_http.post("/v1/completions", json=TEXT | {"prompt": word, "max_tokens": 4})
     error = assert_error(reply, 500, "internal error")
     assert error["type"] == "server_error"
     assert "secret" not in reply.text
     assert "secret detail" in caplog.text
-    await assert_healthy(http, engine)
+    await assert_healthy(faulty_http, faulty)
 
 
-async def test_a_fault_outside_the_routes_is_caught(engine: MockEngine, app: FastAPI) -> None:
+async def test_a_fault_outside_the_routes_is_caught(engine: EchoEngine, app: FastAPI) -> None:
     engine.stats = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as http:
         assert_error(await http.get("/metrics"), 500, "internal error")
 
 
-async def test_the_key_guards(engine: MockEngine) -> None:
+async def test_the_key_guards(engine: EchoEngine) -> None:
     app = create_app(engine, ServerConfig(api_key="secret-key"))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as http:
         for path in ("/v1/models", "/v1/anything", "/cache"):

@@ -17,7 +17,7 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.server.app import create_app
 from kvloom.server.keys import Key
 
-from .mock_engine import MockEngine
+from .echo_engine import EchoEngine
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 3}
 TEXT = {"model": "mock", "prompt": "one two", "max_tokens": 3}
@@ -38,7 +38,7 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
     ],
 )
 async def test_what_arrives(
-    http: httpx2.AsyncClient, engine: MockEngine, path: str, body: Any, asked: Any, meant: CacheParams
+    http: httpx2.AsyncClient, engine: EchoEngine, path: str, body: Any, asked: Any, meant: CacheParams
 ) -> None:
     reply = await http.post(path, json=body | asked)
     assert reply.status_code == 200, reply.text
@@ -56,14 +56,14 @@ async def test_what_arrives(
         ({"cache": {"read": 0}}, "kvloom.cache.read", "boolean"),
         ({"cache": {"write": "false"}}, "kvloom.cache.write", "boolean"),
         ({"cash": {}}, "kvloom.cash", "`kvloom` has `cache`"),
-        ({"cache": {"reed": None}}, "kvloom.cache.reed", "`kvloom.cache` has `read` and `write`"),
+        ({"cache": {"reed": None}}, "kvloom.cache.reed", "`kvloom.cache` has `read`, `write` and `priority`"),
         ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
         ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
         ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
     ],
 )
 async def test_nothing_in_it_is_ignored(
-    http: httpx2.AsyncClient, engine: MockEngine, path: str, body: Any, field: Any, param: str, words: str
+    http: httpx2.AsyncClient, engine: EchoEngine, path: str, body: Any, field: Any, param: str, words: str
 ) -> None:
     reply = await http.post(path, json=body | {"kvloom": field})
     error = reply.json()["error"]
@@ -72,7 +72,7 @@ async def test_nothing_in_it_is_ignored(
     assert engine.prompts == []
 
 
-async def test_a_key_and_a_shared_cache_have_the_last_word(engine: MockEngine, tmp_path: Path) -> None:
+async def test_a_key_and_a_shared_cache_have_the_last_word(engine: EchoEngine, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("alice alices-key\n")
     asked = TEXT | {"cache_salt": "x", "kvloom": {"cache": {"write": False}}}

@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 
-from .mock_engine import MockEngine
+from .echo_engine import EchoEngine
 
 ASK = [{"role": "user", "content": "one two"}]
 # The mock sees `<user> one two <assistant>` and says it again.
@@ -46,7 +46,7 @@ async def test_streams_what_the_whole_answer_says(client: AsyncOpenAI) -> None:
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
-async def test_without_a_limit_the_answer_fills_the_context(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_without_a_limit_the_answer_fills_the_context(client: AsyncOpenAI, engine: EchoEngine) -> None:
     reply = await client.chat.completions.create(model="mock", messages=ASK)
     assert engine.params[-1].max_tokens is None
     assert reply.usage.total_tokens == engine.max_model_len
@@ -98,14 +98,19 @@ async def test_n_choices(client: AsyncOpenAI) -> None:
     assert roles == [1, 1, 1]
 
 
-async def test_logprobs(client: AsyncOpenAI) -> None:
+async def test_logprobs(client: AsyncOpenAI, engine: EchoEngine) -> None:
     asked = {"model": "mock", "messages": ASK, "max_tokens": 2, "logprobs": True, "top_logprobs": 3}
     reply = await client.chat.completions.create(**asked)
     content = reply.choices[0].logprobs.content
     assert [entry.token for entry in content] == [" <user>", " one"]
-    assert [entry.logprob for entry in content] == [-1.5, -1.5]
+    output = await engine.output(engine.prompts[-1], max_tokens=2, logprobs=3)
+    entries = [list(entry.values()) for entry in output.logprobs or ()]
+    assert [entry.logprob for entry in content] == [chosen.logprob for chosen, *_ in entries]
     assert content[0].bytes == list(b" <user>")
-    assert [[top.logprob for top in entry.top_logprobs] for entry in content] == [[-1.0, -1.5, -3.0]] * 2
+    best = [sorted((score for score in entry if score.rank <= 3), key=lambda score: score.rank) for entry in entries]
+    assert [[top.logprob for top in entry.top_logprobs] for entry in content] == [
+        [score.logprob for score in scores] for scores in best
+    ]
     chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
     streamed = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
     assert streamed == content
@@ -116,7 +121,7 @@ async def test_logprobs_without_alternatives(client: AsyncOpenAI) -> None:
     assert reply.choices[0].logprobs.content[0].top_logprobs == []
 
 
-async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_every_parameter_arrives(client: AsyncOpenAI, engine: EchoEngine) -> None:
     await client.chat.completions.create(
         model="mock",
         messages=ASK,
@@ -157,14 +162,14 @@ async def test_every_parameter_arrives(client: AsyncOpenAI, engine: MockEngine) 
     assert engine.caches[-1] == CacheParams(salt="s", read=False)
 
 
-async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_nulls_mean_defaults(client: AsyncOpenAI, engine: EchoEngine) -> None:
     nulls = dict.fromkeys(("temperature", "top_p", "stop", "seed", "n", "logit_bias", "tools", "stream"))
     response = await client.post("/chat/completions", body={"model": "mock", "messages": ASK, **nulls}, cast_to=object)
     assert response["choices"][0]["finish_reason"] == "length"
     assert engine.params[-1].temperature == 1.0
 
 
-async def test_content_parts_roles_and_template(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_content_parts_roles_and_template(client: AsyncOpenAI, engine: EchoEngine) -> None:
     await client.chat.completions.create(
         model="mock",
         max_tokens=1,
@@ -203,7 +208,7 @@ async def test_tools_are_fine_when_not_to_be_used(client: AsyncOpenAI) -> None:
     assert reply.choices[0].message.content == " <user>"
 
 
-async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpenAI, engine: EchoEngine) -> None:
     await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1)
     plain = engine.prompts[-1]
     await client.chat.completions.create(
@@ -212,7 +217,7 @@ async def test_a_chat_begins_as_its_template_says_unless_asked(client: AsyncOpen
     assert engine.prompts[-1] == [0, *plain]
 
 
-async def test_template_variables_arrive(client: AsyncOpenAI, engine: MockEngine) -> None:
+async def test_template_variables_arrive(client: AsyncOpenAI, engine: EchoEngine) -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": False}}
     await client.chat.completions.create(model="mock", messages=ASK, max_tokens=1, extra_body=extra)
     assert engine.tokenizer.decode(engine.prompts[-1]).startswith(" enable_thinking=False <user>")
@@ -233,7 +238,7 @@ async def test_broken_tool_calls_are_the_callers_fault(client: AsyncOpenAI) -> N
 
 
 async def test_the_models_own_sampling_holds_where_the_request_is_silent(
-    client: AsyncOpenAI, engine: MockEngine
+    client: AsyncOpenAI, engine: EchoEngine
 ) -> None:
     engine.sampling_defaults = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
     await client.chat.completions.create(model="mock", messages=ASK)

@@ -13,8 +13,8 @@ from openai.types.completion_create_params import CompletionCreateParamsStreamin
 from kvloom.server.field_table import HINTS, REFUSED, SERVED
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 
+from .echo_engine import EchoEngine
 from .exchange import events
-from .mock_engine import MockEngine
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 3}
 TEXT = {"model": "mock", "prompt": "one two", "max_tokens": 3}
@@ -57,7 +57,7 @@ NO_EFFECT_BEFORE = {
 @pytest.mark.parametrize(("path", "body", "_"), ENDPOINTS)
 @pytest.mark.parametrize(("name", "value"), NO_EFFECT_BEFORE.items())
 async def test_what_would_change_the_answer_is_refused_by_name(
-    http: httpx2.AsyncClient, engine: MockEngine, path: str, body: Any, _: Any, name: str, value: Any
+    http: httpx2.AsyncClient, engine: EchoEngine, path: str, body: Any, _: Any, name: str, value: Any
 ) -> None:
     reply = await http.post(path, json=body | {name: value})
     error = reply.json()["error"]
@@ -168,7 +168,7 @@ async def test_chat_echoes_the_assistants_last_message(http: httpx2.AsyncClient,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_token_ids_beside_the_text(http: httpx2.AsyncClient, engine: MockEngine, stream: bool) -> None:
+async def test_token_ids_beside_the_text(http: httpx2.AsyncClient, engine: EchoEngine, stream: bool) -> None:
     asked = {"n": 2, "return_token_ids": True, "stream": stream}
     for path, body, _ in ENDPOINTS:
         reply = await http.post(path, json=body | asked)
@@ -192,7 +192,7 @@ async def test_without_being_asked_for_there_are_no_token_ids(http: httpx2.Async
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_ids_go_out_with_the_text_that_was_held_back(
-    http: httpx2.AsyncClient, engine: MockEngine, stream: bool
+    http: httpx2.AsyncClient, engine: EchoEngine, stream: bool
 ) -> None:
     """A step without text has no chunk: its id waits for the next."""
     engine.tokenizer.token_text = lambda token: "" if token % 2 else "ab"  # type: ignore[method-assign]
@@ -207,7 +207,7 @@ async def test_ids_go_out_with_the_text_that_was_held_back(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tokens_named_by_id(http: httpx2.AsyncClient, engine: MockEngine, stream: bool) -> None:
+async def test_tokens_named_by_id(http: httpx2.AsyncClient, engine: EchoEngine, stream: bool) -> None:
     scores: list[Any] = []
     asked = {"return_tokens_as_token_ids": True, "stream": stream}
     reply = await http.post("/v1/completions", json=TEXT | asked | {"logprobs": 2, "echo": True})
@@ -232,8 +232,9 @@ async def test_tokens_named_by_id(http: httpx2.AsyncClient, engine: MockEngine, 
             entries += (choice["logprobs"] or {}).get("content", [])
     assert [entry["token"] for entry in entries] == [f"token_id:{token}" for token in prompt[:3]]
     tops = [[other["token"] for other in entry["top_logprobs"]] for entry in entries]
-    vocab = engine.tokenizer.vocab_size
-    assert tops == [[f"token_id:{(token + 1) % vocab}", f"token_id:{token}"] for token in prompt[:3]]
+    output = await engine.output(prompt, max_tokens=3, logprobs=2)
+    best = [sorted((s.rank, token) for token, s in entry.items() if s.rank <= 2) for entry in output.logprobs or ()]
+    assert tops == [[f"token_id:{token}" for _, token in ranked] for ranked in best]
 
 
 @pytest.mark.parametrize("include_usage", [False, True])

@@ -13,7 +13,7 @@ from kvloom.errors import ConfigError, DataFileError
 from kvloom.server.app import create_app
 from kvloom.server.keys import Key, Keyring
 
-from .mock_engine import MockEngine
+from .echo_engine import EchoEngine
 
 FILE = """\
 # who may ask
@@ -42,7 +42,7 @@ def bearer(key: str, scheme: str = "Bearer") -> dict[bytes, bytes]:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 @pytest.mark.parametrize("key", ["alices-key", "schlüssel-für-bob", "ops-key", "from-the-environment"])
-async def test_every_key_gets_in(engine: MockEngine, path: Path, key: str, scheme: str) -> None:
+async def test_every_key_gets_in(engine: EchoEngine, path: Path, key: str, scheme: str) -> None:
     app = create_app(engine, ServerConfig(api_key="from-the-environment", api_keys_file=str(path)))
     async with talk(app) as http:
         assert (await http.get("/v1/models", headers=bearer(key, scheme))).status_code == 200
@@ -55,14 +55,14 @@ async def test_every_key_gets_in(engine: MockEngine, path: Path, key: str, schem
         *(b"Basic alices-key", b"Bearer \xff\xfe", "Bearer schlüssel-für-bob".encode("latin-1"), b"Bearer #"),
     ],
 )
-async def test_nothing_else_does(engine: MockEngine, path: Path, value: bytes) -> None:
+async def test_nothing_else_does(engine: EchoEngine, path: Path, value: bytes) -> None:
     async with talk(create_app(engine, ServerConfig(api_keys_file=str(path)))) as http:
         reply = await http.get("/v1/models", headers={b"Authorization": value})
         assert reply.status_code == 401
         assert reply.headers["www-authenticate"] == "Bearer"
 
 
-async def test_what_is_guarded(engine: MockEngine, path: Path) -> None:
+async def test_what_is_guarded(engine: EchoEngine, path: Path) -> None:
     """Whatever is not named as open: what comes later is guarded from its first day."""
     async with talk(create_app(engine, ServerConfig(api_keys_file=str(path)))) as http:
         for open_path in ("/health", "/version"):
@@ -92,7 +92,7 @@ async def test_what_is_guarded(engine: MockEngine, path: Path) -> None:
     ],
 )
 async def test_who_may_reset_the_cache(
-    engine: MockEngine, settings: dict[str, str], headers: dict[bytes, bytes], status: int
+    engine: EchoEngine, settings: dict[str, str], headers: dict[bytes, bytes], status: int
 ) -> None:
     async with talk(create_app(engine, ServerConfig(**settings))) as http:
         reply = await http.post("/cache/reset", headers=headers)
@@ -104,7 +104,7 @@ async def test_who_may_reset_the_cache(
         assert "KVLOOM_ADMIN_KEY" in reply.json()["error"]["message"]
 
 
-async def test_a_line_marked_admin(engine: MockEngine, path: Path) -> None:
+async def test_a_line_marked_admin(engine: EchoEngine, path: Path) -> None:
     async with talk(create_app(engine, ServerConfig(api_keys_file=str(path)))) as http:
         assert (await http.post("/cache/reset", headers=bearer("alices-key"))).status_code == 403
         assert (await http.post("/cache/reset", headers=bearer("ops-key"))).status_code == 200
@@ -119,7 +119,7 @@ def test_a_salt_hangs_on_key_and_own_salt_alone() -> None:
     assert Key("renamed", "alices-key", "admin").salt("x") == key.salt("x")
 
 
-async def test_the_engine_gets_the_keys_salt(engine: MockEngine, path: Path) -> None:
+async def test_the_engine_gets_the_keys_salt(engine: EchoEngine, path: Path) -> None:
     config = ServerConfig(api_keys_file=str(path))
     async with talk(create_app(engine, config)) as http:
         for key in ("alices-key", "ops-key"):
@@ -189,7 +189,7 @@ async def test_head_is_get_without_the_body(http: httpx2.AsyncClient, name: str)
     assert head.headers["content-type"] == get.headers["content-type"]
 
 
-async def test_browsers_ask_first_and_need_no_key_for_that(engine: MockEngine) -> None:
+async def test_browsers_ask_first_and_need_no_key_for_that(engine: EchoEngine) -> None:
     page = "https://app.example"
     config = ServerConfig(api_key="one", cors_origins=f"{page}, http://localhost:3000")
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}

@@ -17,7 +17,8 @@ from kvloom.server.missing import PATHS
 from kvloom.server.openapi import openapi_document
 from kvloom.server.schemas import ChatRequest, CompletionRequest
 
-from .mock_engine import BOS, MockEngine
+from .echo_engine import EchoEngine
+from .mock_engine import BOS
 
 ELSEWHERE = (
     "/v1/embeddings",
@@ -138,7 +139,7 @@ def references(node: Any) -> Iterator[str]:
             yield from references(value)
 
 
-async def test_tokenize_and_back(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_tokenize_and_back(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     one, two = engine.tokenizer.encode("one two", add_special_tokens=False)
     reply = await http.post("/tokenize", json={"model": "mock", "prompt": "one two", "return_token_strs": True})
     assert reply.json() == {
@@ -153,7 +154,7 @@ async def test_tokenize_and_back(http: httpx2.AsyncClient, engine: MockEngine) -
     assert reply.json() == {"prompt": " <s> one two"}
 
 
-async def test_tokenize_says_what_a_chat_would_send(http: httpx2.AsyncClient, engine: MockEngine) -> None:
+async def test_tokenize_says_what_a_chat_would_send(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     turns = [{"role": "user", "content": "hi"}]
     await http.post("/v1/chat/completions", json={"model": "mock", "messages": turns, "max_tokens": 1})
     asked = {"messages": turns}
@@ -185,7 +186,7 @@ async def test_bad_bodies_to_tokenize(
     assert (reply.status_code, reply.json()["error"]["param"]) == (status, param)
 
 
-async def test_tokenize_wants_the_key(engine: MockEngine) -> None:
+async def test_tokenize_wants_the_key(engine: EchoEngine) -> None:
     app = create_app(engine, ServerConfig(api_key="secret-key"))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as http:
         for path in ("/tokenize", "/detokenize"):
@@ -194,7 +195,7 @@ async def test_tokenize_wants_the_key(engine: MockEngine) -> None:
 
 
 async def test_a_refusal_that_is_sent_back_is_what_the_assistant_said(
-    http: httpx2.AsyncClient, engine: MockEngine
+    http: httpx2.AsyncClient, engine: EchoEngine
 ) -> None:
     turns = [
         {"role": "user", "content": "a"},

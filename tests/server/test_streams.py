@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 
+import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
@@ -21,18 +22,19 @@ CHAT = {"messages": [{"role": "user", "content": "one two three"}]}
 
 
 @pytest.mark.parametrize("word", ["!crash", "!fail"])
-async def test_a_fault_in_a_stream_is_its_last_event(app: FastAPI, engine: MockEngine, word: str) -> None:
-    async with exchange(app, "/v1/completions", prompt=word, stream=True) as talk:
+async def test_a_fault_in_a_stream_is_its_last_event(faulty: MockEngine, word: str) -> None:
+    async with exchange(create_app(faulty), "/v1/completions", prompt=word, stream=True) as talk:
         await talk.task
     *before, last = events(talk.frames)
     assert talk.status == 200
     assert len(before) == 1
     assert last["error"]["type"] == "server_error"
     assert "secret" not in str(last)
-    assert engine.live == set()
+    assert faulty.live == set()
 
 
-async def test_the_client_raises_a_fault_in_a_stream(client: openai.AsyncOpenAI) -> None:
+async def test_the_client_raises_a_fault_in_a_stream(faulty_http: httpx2.AsyncClient) -> None:
+    client = openai.AsyncOpenAI(api_key="none", base_url="http://kvloom/v1", http_client=faulty_http, max_retries=0)
     with pytest.raises(openai.APIError, match="internal error"):
         async for _ in await client.completions.create(model="mock", prompt="!crash", stream=True):
             pass

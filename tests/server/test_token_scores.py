@@ -15,7 +15,7 @@ import tiny
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
-from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.tokenizer import Tokenizer
 from kvloom.server.app import create_app
 

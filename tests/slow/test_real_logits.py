@@ -10,9 +10,8 @@ import torch
 import transformers
 
 from bench.full_cache import full_logits
-from kvloom.model.files.loading import load_model
+from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
-from kvloom.model.text.tokenizer import load_tokenizer
 from real_models import dequantized, manifest_of
 
 pytestmark = pytest.mark.real

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvloom.model.files import store
-from kvloom.model.files.loading import load_model
-from kvloom.model.text.tokenizer import load_tokenizer
+from kvloom.model.files.loading import load_model, load_tokenizer
 
 pytestmark = pytest.mark.real
 

@@ -9,7 +9,7 @@ import transformers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from kvloom.model.files.gguf_file import read_gguf
-from kvloom.model.text.tokenizer import load_tokenizer
+from kvloom.model.files.loading import load_tokenizer
 from real_models import manifest_of
 from sentencepiece_oracle import oracle
 from varied_texts import TEXTS

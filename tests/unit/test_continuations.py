@@ -10,7 +10,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 import tiny
 from kvloom.engine.params import SamplingParams
-from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.tokenizer import Tokenizer
 
 PIECES = ["▁user", "▁hello", "▁", "us", "er", "h", "e", "l", "o", "u", "s", "r", "é", "!"]

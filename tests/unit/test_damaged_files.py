@@ -21,9 +21,8 @@ import pytest
 
 from kvloom.errors import ModelError
 from kvloom.model.files.convert import Origin, convert
-from kvloom.model.files.loading import load_model
+from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import MANIFEST_FILE, read_manifest
-from kvloom.model.text.tokenizer import load_tokenizer
 from tiny_gguf import tiny_llama, write_gguf
 
 SECONDS = 5

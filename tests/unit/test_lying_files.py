@@ -22,11 +22,10 @@ from kvloom.model.files import store
 from kvloom.model.files.convert import Origin, convert
 from kvloom.model.files.gguf_file import read_gguf
 from kvloom.model.files.gguf_tokenizer import gguf_tokenizer_json
-from kvloom.model.files.loading import load_model
+from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import MANIFEST_FILE, read_manifest
 from kvloom.model.files.safetensors_file import read_safetensors
 from kvloom.model.reading import failures_name
-from kvloom.model.text.tokenizer import load_tokenizer
 from tiny_gguf import tiny_llama, write_gguf
 
 # ---- GGUF, byte by byte

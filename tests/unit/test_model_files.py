@@ -220,7 +220,7 @@ class TestSafetensors:
             try_convert(hf, tmp_path)
 
     def test_broken_tokenizer_is_told_when_it_is_read(self, hf: Path, tmp_path: Path) -> None:
-        from kvloom.model.text.tokenizer import load_tokenizer
+        from kvloom.model.files.loading import load_tokenizer
 
         (hf / "tokenizer.json").write_text("{}")
         (tmp_path / "out").mkdir()

@@ -164,7 +164,7 @@ def test_a_large_chat_does_not_hold_up_small_ones() -> None:
     ended: list[float] = []
 
     def endless() -> None:
-        with pytest.raises(RequestError, match="does not come to an end"):
+        with pytest.raises(RequestError, match="took too long"):
             render_chat(template, many, {})
         ended.append(time.monotonic())
 

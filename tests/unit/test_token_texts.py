@@ -15,8 +15,9 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import RequestError
 from kvloom.model.files.convert import Origin, convert
 from kvloom.model.files.gguf_tokenizer import gguf_text_rules, gguf_tokenizer_json
+from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.manifest import read_manifest
-from kvloom.model.text.tokenizer import Tokenizer, load_tokenizer
+from kvloom.model.text.tokenizer import Tokenizer
 from tiny_gguf import add_settings, write_gguf
 
 BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

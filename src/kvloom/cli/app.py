@@ -23,18 +23,18 @@ app.add_typer(eval_app)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(help="Tokens to generate at most", show_default="what fits", rich_help_panel="Sampling"),
+    typer.Option(help="Maximum number of tokens to generate", show_default="what fits", rich_help_panel="Sampling"),
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
-        help="0 always takes the likeliest token", show_default="the model's, else ours", rich_help_panel="Sampling"
+        help="0 always takes the most likely token", show_default="the model's, else ours", rich_help_panel="Sampling"
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
-        help="Keep the likeliest tokens of this total",
+        help="Sample from the most likely tokens, up to this total probability",
         show_default="the model's, else ours",
         rich_help_panel="Sampling",
     ),
@@ -42,14 +42,16 @@ TopP = Annotated[
 TopK = Annotated[
     int | None,
     typer.Option(
-        help="Keep this many tokens; 0 keeps all", show_default="the model's, else all", rich_help_panel="Sampling"
+        help="Sample from this many of the most likely tokens; 0: from all",
+        show_default="the model's, else all",
+        rich_help_panel="Sampling",
     ),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as version_of
@@ -75,10 +77,10 @@ def pull(
 def run(
     model: Model,
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="What to ask; - reads standard input", show_default=False)
+        str, typer.Argument(metavar="PROMPT", help="The prompt; - reads standard input", show_default=False)
     ],
     settings: Settings,
-    raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template")] = False,
+    raw: Annotated[bool, typer.Option(help="Complete the prompt as is, without the chat template")] = False,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -107,7 +109,7 @@ def chat(
     top_p: TopP = None,
     top_k: TopK = None,
 ) -> None:
-    """Talk with a model."""
+    """Chat with a model."""
     from kvloom.cli.generating import chat as converse
 
     converse(
@@ -131,7 +133,7 @@ def inspect(
     settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Say what a model is and what its KV costs."""
+    """Show what a model is and what its KV costs."""
     from kvloom.cli.inspecting import inspect_model
 
     inspect_model(model, settings, json)

@@ -30,6 +30,16 @@ Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="A file or directory, as NAME=PATH: text, squad, hotpot, open_questions, a public set"),
 ]
+Chat = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat/--no-chat", help="Put prompts in the model's chat template", show_default="if the model has one"
+    ),
+]
+Wording = Annotated[str, typer.Option("--wording", help="Words around RULER's tasks: own, or ruler, as long as theirs")]
+Haystack = Annotated[
+    str, typer.Option("--haystack", help="Filler: annals, or essays, as dense as English; or --data text=FILE")
+]
 InFlight = Annotated[int, typer.Option("--in-flight", help="Prompts at once", min=1)]
 
 
@@ -43,6 +53,9 @@ def run(
     samples: Samples = 25,
     policy: Policy = "exact",
     query_aware: Annotated[bool, typer.Option("--query-aware", help="Let the policy see the question too")] = False,
+    chat: Chat = None,
+    wording: Wording = "own",
+    haystack: Haystack = "annals",
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,
@@ -54,7 +67,8 @@ def run(
     """Run benchmarks. A run that was interrupted goes on where it stopped."""
     from kvloom.cli.eval_runs import RunRequest, run_benchmarks
 
-    request = RunRequest(model, tuple(task or ()), tuple(length or (1024, 2048)), samples, policy, query_aware)
+    lengths = tuple(length or (1024, 2048))
+    request = RunRequest(model, tuple(task or ()), lengths, samples, policy, query_aware, chat, wording, haystack)
     run_benchmarks(request, tuple(data or ()), in_flight, output, estimate_only, json, settings)
 
 
@@ -66,6 +80,7 @@ def sweep(
     task: Tasks = None,
     length: Lengths = None,
     samples: Samples = 10,
+    chat: Chat = None,
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,
@@ -74,7 +89,8 @@ def sweep(
     """Find the context length at which the model itself stops working."""
     from kvloom.cli.eval_runs import RunRequest, run_sweep
 
-    request = RunRequest(model, tuple(task or ("niah", "niah_single_1")), tuple(length or ()), samples, "exact")
+    tasks = tuple(task or ("niah", "niah_single_1"))
+    request = RunRequest(model, tasks, tuple(length or ()), samples, "exact", chat=chat)
     run_sweep(request, tuple(data or ()), in_flight, output, json, settings)
 
 
@@ -82,18 +98,21 @@ def sweep(
 @with_settings("engine", "cache", "scheduler")
 def fidelity(
     model: Model,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Texts to compare on", show_default=False)],
     settings: Settings,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Texts to compare on", show_default="made ones that tell things twice"),
+    ] = None,
     policy: Policy = "exact",
     tokens: Annotated[int, typer.Option(help="Cut the texts into pieces of so many tokens", min=4)] = 1024,
     pieces: Annotated[int, typer.Option(help="Pieces to compare on at most", min=1)] = 16,
     context_share: Annotated[float, typer.Option(help="Share of a piece that is context")] = 0.5,
     json: Json = False,
 ) -> None:
-    """Compare a policy with the exact cache on any text: perplexity, KL, top-1 agreement. Needs no labels."""
+    """Compare a policy with the exact cache on any text: KL over all tokens, and over those that need the context."""
     from kvloom.cli.eval_checks import compare_on_texts
 
-    compare_on_texts(model, files, policy, (tokens, pieces, context_share), json, settings)
+    compare_on_texts(model, files or [], policy, (tokens, pieces, context_share), json, settings)
 
 
 @eval_app.command()

@@ -14,8 +14,11 @@ from kvloom.cli import backend
 from kvloom.cli.say import say
 from kvloom.cli.settings import Settings
 from kvloom.errors import DataFileError, EvalError
-from kvloom.eval.fidelity import Fidelity, fidelity
+from kvloom.eval.fidelity import Fidelity, Passage, fidelity_at
+from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import parse_policy
+from kvloom.eval.recall_texts import recall_passages
+from kvloom.eval.stats import Interval
 from kvloom.eval.subject import Subject
 from kvloom.eval.trust.matrix import examine, setting_of
 from kvloom.eval.trust.situations import Cell
@@ -27,16 +30,25 @@ Cutting = tuple[int, int, float]
 def compare_on_texts(
     model: str, files: list[Path], policy_text: str, cutting: Cutting, as_json: bool, settings: Settings
 ) -> None:
-    """Print what a policy does to the probabilities of texts."""
+    """Print what a policy does to the probabilities of texts; of made ones, whose tokens need the context, if none."""
     policy = parse_policy(policy_text)
     texts = [_read(path) for path in files]
-    subject = backend.open_subject(settings.engine(model))
+    config = settings.engine(model)
+    subject = backend.open_subject(config)
     size, count, share = cutting
-    pieces = _pieces(subject, texts, min(size, subject.engine.max_len), count)
+    size = min(size, subject.engine.max_len)
+    if not 0.0 < share < 1.0:
+        raise EvalError(f"the context's share of a text must be between 0 and 1, got {share}")
+    passages = (
+        [Passage(piece, round(len(piece) * share)) for piece in _pieces(subject, texts, size, count)]
+        if texts
+        else recall_passages(subject, size, count, config.seed)
+    )
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("tokens", total=sum(map(len, pieces)))
-        found = fidelity(subject, policy, pieces, share, lambda tokens: bar.advance(task, tokens))
-    facts = {"model": subject.name, "policy": policy.name, "params": dict(policy.params), "pieces": len(pieces)}
+        task = bar.add_task("tokens", total=sum(len(passage.tokens) for passage in passages))
+        found = fidelity_at(subject, policy, passages, lambda tokens: bar.advance(task, tokens))
+    facts = {"model": subject.name, "policy": policy.name, "params": dict(policy.params), "pieces": len(passages)}
+    facts |= {"code": policy_digest(policy), "texts": "given" if texts else "made"}
     print(json.dumps(facts | dataclasses.asdict(found), indent=2) if as_json else "\n".join(_fidelity_lines(found)))
 
 
@@ -65,14 +77,28 @@ def _trust_line(name: str, cell: Cell) -> str:
 
 
 def _fidelity_lines(found: Fidelity) -> list[str]:
-    kl, top = found.kl, found.top1_agreement
+    kl, top, near, recall = found.kl, found.top1_agreement, found.near, found.recall
+    recalled = ["recall              no token of these texts needs its context"]
+    if recall is not None:
+        kept = recall.kept
+        recalled = [
+            f"KL of recall        {_interval(recall.kl)}, over {recall.tokens} tokens that need the context",
+            f"recall kept         {100 * kept.mean:.1f}% [{100 * kept.low:.1f}, {100 * kept.high:.1f}] of what the "
+            "context gives them",
+        ]
     return [
         f"tokens compared     {found.tokens}",
         f"perplexity          {found.perplexity_other:.4f} (exact {found.perplexity_exact:.4f})",
-        f"KL (nats/token)     {kl.mean:.6f} [{kl.low:.6f}, {kl.high:.6f}], largest {found.max_kl:.4f}",
+        f"KL (nats/token)     {_interval(kl)}, largest {found.max_kl:.4f}: rewards recency",
+        f"KL near the cut     {_interval(near.kl)}, over {near.tokens} tokens: blind to what is needed later",
+        *recalled,
         f"top-1 agreement     {100 * top.mean:.2f}% [{100 * top.low:.2f}, {100 * top.high:.2f}]",
         f"KV bytes held       {100 * found.bytes_ratio:.1f}% of exact",
     ]
+
+
+def _interval(kl: Interval) -> str:
+    return f"{kl.mean:.6f} [{kl.low:.6f}, {kl.high:.6f}]"
 
 
 def _read(path: Path) -> str:

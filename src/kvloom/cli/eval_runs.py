@@ -18,6 +18,7 @@ from kvloom.eval.answering import answerer_of
 from kvloom.eval.choose import choose_tasks, digests, parse_data
 from kvloom.eval.estimate import calibrate, pending
 from kvloom.eval.find import exact_beside
+from kvloom.eval.frame import frame_of
 from kvloom.eval.policy import QueryProtocol, parse_policy
 from kvloom.eval.records import Row, RunStore
 from kvloom.eval.report.gather import gather
@@ -26,13 +27,17 @@ from kvloom.eval.report.write import write_report
 from kvloom.eval.run import Work, check_lengths, run, settings_of
 from kvloom.eval.subject import Subject
 from kvloom.eval.sweep import Reach, reach
+from kvloom.eval.tasks.material import OWN, Material
 
 _SWEEP_FROM = 256
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What the user asks for. No ``tasks``: all that need no file. No ``lengths``: doubling up to the model's end."""
+    """What the user asks for. No ``tasks``: all that need no file. No ``lengths``: doubling up to the model's end.
+
+    No ``chat``: in a chat if the model has a template for it.
+    """
 
     model: str
     tasks: tuple[str, ...]
@@ -40,6 +45,9 @@ class RunRequest:
     samples: int
     policy: str
     query_aware: bool = False
+    chat: bool | None = None
+    wording: str = OWN.wording
+    haystack: str = OWN.haystack
 
     @property
     def protocol(self) -> QueryProtocol:
@@ -48,8 +56,12 @@ class RunRequest:
     @property
     def directory(self) -> Path:
         """Where the run goes when no place is named."""
-        aware = "-query-aware" if self.query_aware else ""
-        return Path("eval-runs") / re.sub(r"[^\w.=-]+", "-", f"{self.model}-{self.policy}{aware}").strip("-")
+        said = {None: "", True: "chat", False: "no-chat"}[self.chat]
+        marks = ["query-aware" if self.query_aware else "", said]
+        marks += [self.wording if self.wording != OWN.wording else ""]
+        marks += [self.haystack if self.haystack != OWN.haystack else ""]
+        name = "-".join(filter(None, (self.model, self.policy, *marks)))
+        return Path("eval-runs") / re.sub(r"[^\w.=-]+", "-", name).strip("-")
 
 
 def run_benchmarks(
@@ -92,16 +104,26 @@ def _run(
     estimate_only: bool = False,
 ) -> list[Row]:
     policy, files = parse_policy(request.policy), parse_data(data)
-    tasks = choose_tasks(request.tasks, files)
+    material = Material(request.wording, request.haystack)
+    tasks = choose_tasks(request.tasks, files, material)
     config = settings.engine(request.model)
     subject = backend.open_subject(config)
     lengths = request.lengths or _doubling(subject.engine.max_len)
     check_lengths(lengths, subject)
-    work = Work(tasks=tasks, lengths=lengths, count=request.samples, seed=config.seed)
+    frame = frame_of(subject, request.chat)
+    work = Work(tasks=tasks, lengths=lengths, count=request.samples, seed=config.seed, frame=frame)
     answerer = answerer_of(subject, policy, request.protocol, in_flight)
     made_with = settings_of(
-        subject, policy, seed=config.seed, protocol=request.protocol, in_flight=answerer.in_flight, data=digests(files)
+        subject,
+        policy,
+        seed=config.seed,
+        protocol=request.protocol,
+        in_flight=answerer.in_flight,
+        data=digests(files),
+        frame=frame,
+        material=material,
     )
+    say(f"prompts are {'texts that go on' if frame is None else 'messages in a chat'}")
     with RunStore(place, made_with) as store:
         prompts = _say_estimate(work, subject, store)
         if not estimate_only:

@@ -8,10 +8,10 @@ from kvloom.attend.cpu import CpuAttend
 from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
-from kvloom.model.files.loading import load_model
+from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
-from kvloom.model.text.tokenizer import Tokenizer, load_tokenizer
+from kvloom.model.text.tokenizer import Tokenizer
 from kvloom.policy.retention import POLICIES
 
 

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 class Logprob:
     """Log probability of a token under the model's raw distribution (before penalties and temperature).
 
-    ``rank`` 1 is the likeliest. ``decoded_token`` is the token's own text.
+    ``rank`` 1 is the most likely. ``decoded_token`` is the token's own text.
     """
 
     logprob: float

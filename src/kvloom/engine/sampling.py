@@ -156,7 +156,7 @@ def _falling(logits_V: Logits, count: int) -> tuple[Logits, _Tokens]:
 
 
 def token_logprobs(logits_V: Logits, token: int, top: int, text_of: Callable[[int], str]) -> TokenLogprobs:
-    """The chosen token's raw log probability and rank, then those of the ``top`` likeliest. Raises NumericsError."""
+    """The chosen token's raw log probability and rank, then those of the ``top`` most likely. Raises NumericsError."""
     peak = logits_V.max()
     _check_peak(peak)
     normaliser = float(peak) + float(np.log(_weights(logits_V, peak).sum()))

@@ -115,7 +115,7 @@ class EngineAnswers:
 
 def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> Reply:
     metrics, said = output.metrics, output.outputs[0]
-    times = metrics.token_times_s
+    times, context = metrics.token_times_s, len(flight.prompt.context_ids)
     return Reply(
         text=said.text,
         answer_tokens=len(said.token_ids),
@@ -123,7 +123,7 @@ def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> R
         computed_tokens=metrics.computed_tokens,
         ttft_s=(metrics.ttft_s or 0.0) - (metrics.queue_s or 0.0),
         ms_per_token=1000 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
-        context_bytes_per_token=dense_bytes(layout, len(flight.prompt.context_ids)) / len(flight.prompt.context_ids),
+        context_bytes_per_token=dense_bytes(layout, context) / max(1, context),
         kv_bytes_per_token=metrics.kv_bytes / (flight.prompt.num_tokens + len(said.token_ids) - 1),
         peak_kv_bytes=flight.peak_bytes,
     )

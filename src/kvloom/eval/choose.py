@@ -11,6 +11,7 @@ from kvloom.errors import DataFileError, EvalError
 from kvloom.eval.public import FAMILIES, load_family
 from kvloom.eval.run import Benchmark
 from kvloom.eval.tasks import FILE_TASKS, TaskFiles, make_tasks
+from kvloom.eval.tasks.material import OWN, Material
 
 Files = Mapping[str, Path]
 """By name: a field of ``TaskFiles`` or a public family."""
@@ -30,14 +31,14 @@ def parse_data(texts: Sequence[str]) -> Files:
     return files
 
 
-def choose_tasks(names: Sequence[str], files: Files) -> list[Benchmark]:
+def choose_tasks(names: Sequence[str], files: Files, material: Material = OWN) -> list[Benchmark]:
     """Tasks by name, by group, or of a public family (``longbench`` or ``longbench/qasper``).
 
     No names: all that need no file, and those whose file is given. Raises EvalError for an unknown name, and when a
     task lacks its file.
     """
     own = {field.name: files[field.name] for field in fields(TaskFiles) if field.name in files}
-    offline = make_tasks(TaskFiles(**own))
+    offline = make_tasks(TaskFiles(**own), material)
     if not names:
         return list(offline.values())
     chosen: dict[str, Benchmark] = {}

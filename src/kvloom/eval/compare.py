@@ -6,6 +6,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kvloom.errors import EvalError
 from kvloom.eval.clusters import Clusters, clusters_of
@@ -15,7 +16,7 @@ from kvloom.eval.paired import Paired, paired
 from kvloom.eval.records import Key, Row, Settings
 from kvloom.eval.stats import Interval
 
-_POLICYS_OWN = {"policy", "params"}
+_POLICYS_OWN = {"policy", "params", "code"}
 _MAY_DIFFER = {"protocol", "kv_dtype", "in_flight", "threads"}
 Pairs = dict[Key, tuple[Prompt, Prompt]]
 
@@ -47,7 +48,8 @@ class Unpaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A.
+    """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A; None
+    where A has nothing.
 
     ``bytes_ratio``: right after compression, before the question. ``end_bytes_ratio``: at the end of the answers, which
     may be long. ``chosen``: on which samples an exact run chose the cells; empty when there was none. ``remarks``: what
@@ -59,9 +61,9 @@ class Comparison:
     b: str
     deltas: tuple[Delta, ...]
     overall: Paired | None
-    bytes_ratio: float
-    end_bytes_ratio: float
-    ttft_ratio: float
+    bytes_ratio: float | None
+    end_bytes_ratio: float | None
+    ttft_ratio: float | None
     chosen: str
     unpaired: tuple[Unpaired, ...]
     remarks: tuple[str, ...]
@@ -89,7 +91,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
         b=b.label,
         deltas=tuple(_delta(key, cell, judge.of(key)) for key, cell in by_cell.items()),
         overall=paired(_difference(telling)) if telling else None,
-        bytes_ratio=_ratio(pairs, "context_bytes_per_token") or _ratio(pairs, "kv_bytes_per_token"),
+        bytes_ratio=_ratio(pairs, "context_bytes_per_token" if _say_context_bytes(pairs) else "kv_bytes_per_token"),
         end_bytes_ratio=_ratio(pairs, "kv_bytes_per_token"),
         ttft_ratio=_ratio(pairs, "ttft_s"),
         chosen=judge.how,
@@ -133,6 +135,11 @@ def _pairs(a: Method, b: Method) -> Pairs:
     pairs = {key: (prompt, b.prompts[key]) for key, prompt in a.prompts.items() if key in b.prompts}
     if not pairs:
         raise EvalError("the two runs have no prompt in common", hint="run them with the same tasks, lengths and seed")
+    if a.settings.asked != b.settings.asked:
+        raise EvalError(
+            "the two runs were asked in different ways (chat template, wording, haystack or edition of the tasks)",
+            hint="run them with the same --chat, --wording and --haystack: scores of different protocols never mix",
+        )
     for x, y in pairs.values():
         asked = {(row.answers, row.settings.seed) for row in (*x, *y)}
         if len(asked) > 1:
@@ -168,16 +175,14 @@ def _delta(key: CellKey, cell: Pairs, standing: Standing) -> Delta:
     )
 
 
-def _ratio(pairs: Pairs, name: str) -> float:
-    """Of sums, the seeds averaged; 0 when a row does not have it."""
-    sums = [0.0, 0.0]
-    for pair in pairs.values():
-        for side, prompt in enumerate(pair):
-            values = [getattr(row, name) for row in prompt]
-            if None in values:
-                return 0.0
-            sums[side] += sum(values) / len(values)
-    return sums[1] / sums[0]
+def _ratio(pairs: Pairs, name: str) -> float | None:
+    """Of sums, the seeds averaged."""
+    a, b = (sum(fmean(getattr(row, name) for row in pair[side]) for pair in pairs.values()) for side in (0, 1))
+    return b / a if a else None
+
+
+def _say_context_bytes(pairs: Pairs) -> bool:
+    return all(row.context_bytes_per_token is not None for x, y in pairs.values() for row in (*x, *y))
 
 
 def _remarks(a: Method, b: Method, pairs: Pairs) -> Iterator[str]:
@@ -187,7 +192,7 @@ def _remarks(a: Method, b: Method, pairs: Pairs) -> Iterator[str]:
                 f"{method.label} draws at random, and has {method.seeds} of {LEAST_SEEDS} seeds: what another would "
                 "give is not in the intervals"
             )
-    if not _ratio(pairs, "context_bytes_per_token"):
+    if not _say_context_bytes(pairs):
         yield "the rows do not say their bytes right after compression: the ratio is that at the end of the answers"
     yield from _differing(a.settings, b.settings)
 

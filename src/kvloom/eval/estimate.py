@@ -114,13 +114,13 @@ def pending(
     kinds = []
     for cell in work.cells():
         try:
-            first = work.first_sample(cell, subject.text_length)
+            first = work.first_sample(cell, subject)
         except ConfigError:  # it will be skipped
             continue
         if first is None:
             continue
         done = 0 if store is None else sum(key[:2] == (first.task, first.length) for key in store.rows)
-        turns = prompts_of(cell.task, first, subject)
+        turns = prompts_of(cell.task, first, subject, work.frame)
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
             cached = 0 if prompt.turn == 0 or protocol == "query-aware" else len(prompt.context_ids)

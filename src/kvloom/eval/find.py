@@ -58,7 +58,9 @@ def seeds_beside(directory: Path) -> list[Path]:
 
 
 def _alike(own: Settings, other: Settings) -> bool:
-    return (own.weights_id, own.kv_dtype, own.activations) == (other.weights_id, other.kv_dtype, other.activations)
+    return all(
+        getattr(own, name) == getattr(other, name) for name in ("weights_id", "kv_dtype", "activations", "asked")
+    )
 
 
 def _exact(*places: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ pages of single heads at its old positions (``eval.compact``): the memory that g
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -69,7 +70,10 @@ class Exact:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """Drops a random share of the entries of every (layer, KV head): what every metric must notice."""
+    """Drops a random share of the entries of every (layer, KV head): what every metric must notice.
+
+    The draw depends on the seed and on what the context says: one pattern over all samples would be one observation.
+    """
 
     drop: float = 0.5
     seed: int = 0
@@ -88,7 +92,7 @@ class Damaged:
 
     def keep(self, context: LayerContext) -> list[Kept]:
         count, heads = context.k_SKD.shape[:2]
-        rng = np.random.default_rng((self.seed, context.layer, count))
+        rng = np.random.default_rng((self.seed, context.layer, zlib.crc32(context.k_SKD.tobytes())))
         num_kept = count - round(self.drop * count)
         return [np.sort(rng.choice(count, num_kept, replace=False)) for _ in range(heads)]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kvloom.errors import EvalError
+from kvloom.eval.frame import Frame
 from kvloom.eval.subject import Subject
 from kvloom.eval.task import Sample
 
@@ -48,11 +49,11 @@ class Prompt:
         return self.context_ids + self.question_ids
 
 
-def prompts_of(task: Judged, sample: Sample, subject: Subject) -> list[Prompt]:
-    """All turns of a sample. Raises EvalError when one does not fit the model."""
-    encode = subject.tokenizer.encode
-    context_ids = encode(sample.context)
-    questions = [encode(turn.question + sample.answer_prefix, add_special_tokens=False) for turn in sample.turns]
+def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | None = None) -> list[Prompt]:
+    """All turns of a sample, in a chat if there is a frame. Raises EvalError when one does not fit the model."""
+    context_ids, questions = (
+        _plain(sample, subject) if frame is None or not sample.chat else _chat(sample, subject, frame)
+    )
     if not all(questions):
         raise EvalError(f"{sample.task} sample {sample.index} asks nothing")
     room = max(len(ids) + turn.max_new_tokens for ids, turn in zip(questions, sample.turns, strict=True))
@@ -63,3 +64,20 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject) -> list[Prompt]:
             hint="choose shorter lengths, or raise kv_bytes or max_model_len if the model allows",
         )
     return [Prompt(task, sample, turn, context_ids, ids, room) for turn, ids in enumerate(questions)]
+
+
+def _plain(sample: Sample, subject: Subject) -> tuple[list[int], list[list[int]]]:
+    """(tokens of the context, of every question): texts that go on, with the model's first token in front."""
+    encode = subject.tokenizer.encode
+    asked = (turn.question + sample.answer_begins(n) for n, turn in enumerate(sample.turns))
+    return encode(sample.context), [encode(text, add_special_tokens=False) for text in asked]
+
+
+def _chat(sample: Sample, subject: Subject, frame: Frame) -> tuple[list[int], list[list[int]]]:
+    """The context behind the header; after a question the footer, and then what is given of the answer."""
+
+    def encode(text: str) -> list[int]:
+        return subject.tokenizer.encode(text, add_special_tokens=False)  # the template writes them
+
+    asked = (turn.question.rstrip() + frame.footer + sample.answer_begins(n) for n, turn in enumerate(sample.turns))
+    return encode(frame.header + sample.context), [encode(text) for text in asked]

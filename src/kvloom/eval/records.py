@@ -30,7 +30,9 @@ Key = tuple[str, int, int, int]
 class Settings:
     """What results depend on, speed included. ``weights_id``: hex digest. ``data``: digests of files the user named.
 
-    ``in_flight``: prompts that shared the engine; times per token are those of such company.
+    ``in_flight``: prompts that shared the engine; times per token are those of such company. ``code``: digest of the
+    policy's code and profile, see ``identity``. ``chat``: digest of what a chat template puts around a prompt, empty
+    without: a protocol of its own. ``wording`` and ``haystack``: what the offline tasks are made of.
     """
 
     model: str
@@ -45,11 +47,10 @@ class Settings:
     threads: int
     versions: Mapping[str, str]
     data: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether nothing is done to the context: such runs judge others."""
-        return self.policy == "exact"
+    code: str = ""
+    chat: str = ""
+    wording: str = "own"
+    haystack: str = "annals"
 
     @property
     def label(self) -> str:
@@ -63,6 +64,16 @@ class Settings:
         """The label behind the model's name."""
         return f"{self.model}: {self.label}"
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is done to the context: such runs judge others."""
+        return self.policy == "exact"
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """How prompts were made: runs that differ here answered other prompts, whatever their numbers say."""
+        return self.chat, self.wording, self.haystack, self.versions.get("tasks", "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -70,8 +81,8 @@ class Row:
 
     ``control``: what the answer to another prompt of the same task would have scored here, None for the first: a task
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
-    ``document``: names the text that was asked about, where others may be about it too. ``context_bytes_per_token``:
-    None in rows from before it was measured.
+    ``document``: names the text that was asked about; rows of one document are not independent. Empty in old rows.
+    ``context_bytes_per_token``: None in old rows.
     """
 
     settings: Settings
@@ -93,8 +104,8 @@ class Row:
     ms_per_token: float | None
     kv_bytes_per_token: float
     peak_kv_bytes: int
-    context_bytes_per_token: float | None = None
     document: str = ""
+    context_bytes_per_token: float | None = None
 
     @property
     def key(self) -> Key:

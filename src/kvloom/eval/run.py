@@ -14,11 +14,14 @@ import numpy as np
 from kvloom.config import default_threads
 from kvloom.errors import ConfigError, EvalError
 from kvloom.eval.answering import Answerer, Reply
+from kvloom.eval.frame import Frame
+from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import Policy, QueryProtocol
 from kvloom.eval.prompt import Judged, Prompt, prompts_of
 from kvloom.eval.records import Row, RunStore, Settings
 from kvloom.eval.subject import Subject
-from kvloom.eval.task import Sample, TextLength
+from kvloom.eval.task import Sample, TextLength, document_id
+from kvloom.eval.tasks.material import EDITION, OWN, Material
 
 
 class Benchmark(Judged, Protocol):
@@ -54,20 +57,29 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What to run: every task at every length."""
+    """What to run: every task at every length, in a chat if there is a ``frame``."""
 
     tasks: Sequence[Benchmark]
     lengths: Sequence[int]
     count: int
     seed: int
+    frame: Frame | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.lengths or self.count < 1:
             raise EvalError("there is nothing to run: name tasks, lengths and at least one sample")
 
-    def first_sample(self, cell: Cell, text_length: TextLength) -> Sample | None:
+    def samples(self, cell: Cell, subject: Subject) -> Iterator[Sample]:
+        """Samples of a cell, which leave room for the frame."""
+        around = 0 if self.frame is None else self.frame.num_tokens(subject)
+        made = cell.task.samples(
+            length=cell.length - around, count=cell.count, seed=self.seed, text_length=subject.text_length
+        )
+        return (dataclasses.replace(sample, length=cell.length) for sample in made)
+
+    def first_sample(self, cell: Cell, subject: Subject) -> Sample | None:
         """What a cell looks like; None when there is nothing, as in an empty file."""
-        return next(cell.task.samples(length=cell.length, count=1, seed=self.seed, text_length=text_length), None)
+        return next(self.samples(dataclasses.replace(cell, count=1), subject), None)
 
     def cells(self) -> Iterator[Cell]:
         """Short lengths first: what goes wrong shows early."""
@@ -84,6 +96,8 @@ def settings_of(
     protocol: QueryProtocol = "query-agnostic",
     in_flight: int = 8,
     data: Mapping[str, str] | None = None,
+    frame: Frame | None = None,
+    material: Material = OWN,
 ) -> Settings:
     """The settings that rows of such a run carry."""
     engine = subject.engine
@@ -98,8 +112,12 @@ def settings_of(
         seed=seed,
         in_flight=in_flight,
         threads=engine.config.threads or default_threads(),
-        versions={"kvloom": version("kvloom"), "numpy": np.__version__},
+        versions={"kvloom": version("kvloom"), "numpy": np.__version__, "tasks": str(EDITION)},
         data=dict(data or {}),
+        code=policy_digest(policy),
+        chat="" if frame is None else frame.digest,
+        wording=material.wording,
+        haystack="text" if data and "text" in data else material.haystack,
     )
 
 
@@ -131,9 +149,7 @@ def _missing(work: Work, subject: Subject, store: RunStore, watch: Watch) -> Ite
     for cell in work.cells():
         by_context: dict[str, list[Sample]] = {}
         try:
-            for sample in cell.task.samples(
-                length=cell.length, count=cell.count, seed=work.seed, text_length=subject.text_length
-            ):
+            for sample in work.samples(cell, subject):
                 by_context.setdefault(sample.context, []).append(sample)
         except ConfigError as error:
             watch.skipped(cell, str(error))
@@ -141,7 +157,7 @@ def _missing(work: Work, subject: Subject, store: RunStore, watch: Watch) -> Ite
         for sample in itertools.chain.from_iterable(by_context.values()):
             turns = [turn for turn in range(len(sample.turns)) if _key(sample, turn) not in store]
             if turns:
-                prompts = prompts_of(cell.task, sample, subject)
+                prompts = prompts_of(cell.task, sample, subject, work.frame)
                 yield from (prompts[turn] for turn in turns)
 
 
@@ -177,6 +193,7 @@ class _Recorder:
             answers=sample.turns[prompt.turn].answers,
             depth=_depth(sample),
             prompt_tokens=prompt.num_tokens,
+            document=sample.document or document_id(sample.context),
             **{name: value for name, value in dataclasses.asdict(reply).items() if name != "text"},
         )
         self.store.append(row)

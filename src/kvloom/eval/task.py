@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,14 +17,17 @@ class Turn:
     answers: tuple[str, ...]
     """What the task's metric compares with."""
     max_new_tokens: int
+    answer_prefix: str = ""
+    """The first words of the answer, given, where they differ from turn to turn; see ``Sample.answer_prefix``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One context and what is asked about it.
 
-    The prompt of a turn is ``context + question + answer_prefix``, joined as they are; ``context`` is known, and may be
-    compressed, before any question. Several turns ask about the same context, each on its own: no turn sees another.
+    The prompt of a turn is ``context + question + answer_begins(turn)``, joined as they are; ``context`` is known, and
+    may be compressed, before any question. Several turns ask about the same context, each on its own: no turn sees
+    another.
     """
 
     task: str
@@ -33,9 +37,25 @@ class Sample:
     context: str
     turns: tuple[Turn, ...]
     answer_prefix: str = ""
-    """The first words of the answer, given. Ends without a space."""
+    """The first words of every turn's answer, given. Ends without a space."""
     facts: Mapping[str, Any]
     """What the generator knows (depth, needles ...): for reports, never for the oracle."""
+    document: str = ""
+    """Names the text that the sample is about, where other samples may be about it too; empty: nobody else's context.
+
+    What is said about one document is one observation, however often it is asked.
+    """
+    chat: bool = True
+    """Whether it is a question that may be put in a chat, not a text that just goes on: examples in a row, code."""
+
+    def answer_begins(self, turn: int) -> str:
+        """What is given of the answer to a turn."""
+        return self.turns[turn].answer_prefix + self.answer_prefix
+
+
+def document_id(*texts: str) -> str:
+    """The name of a document: the same for the same texts, whichever task or file they come from."""
+    return hashlib.sha256("\0".join(texts).encode(errors="replace")).hexdigest()[:16]
 
 
 class TextLength(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from io import BufferedReader
 from pathlib import Path
 
 from kvloom.errors import KvloomError, ModelError, ModelFileError
-from kvloom.model.files.disk import FULL
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -20,6 +20,9 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _MOST_BYTES = 1 << 30
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a disk or a quota that is used up."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -86,7 +89,7 @@ def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
     except KvloomError:
         raise
     except OSError as error:
-        if error.errno in FULL or (writes is not None and str(error.filename).startswith(str(writes))):
+        if error.errno in DISK_FULL or (writes is not None and str(error.filename).startswith(str(writes))):
             raise
         raise ModelFileError(f"cannot read `{path}`: {_reason(error)}") from error
     except Exception as error:

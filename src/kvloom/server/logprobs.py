@@ -19,7 +19,7 @@ Scored = tuple[int, TokenLogprobs | None]
 
 
 def chat_logprobs(tokens: Iterable[TokenLogprobs], top: int, bytes_of: Spelling) -> Json:
-    """``choices[].logprobs`` of a chat completion, with the ``top`` likeliest beside each token."""
+    """``choices[].logprobs`` of a chat completion, with the ``top`` most likely ones beside each token."""
     return {"content": [_chat_entry(token, top, bytes_of) for token in tokens], "refusal": None}
 
 
@@ -85,8 +85,8 @@ def _finite(value: Logprob) -> float:
 
 def _chat_entry(scores: TokenLogprobs, top: int, bytes_of: Spelling) -> Json:
     ranked = sorted(scores.items(), key=_rank)
-    likeliest = [_chat_token(token, value, bytes_of) for token, value in ranked if value.rank <= top]
-    return _chat_token(*next(iter(scores.items())), bytes_of) | {"top_logprobs": likeliest}
+    alternatives = [_chat_token(token, value, bytes_of) for token, value in ranked if value.rank <= top]
+    return _chat_token(*next(iter(scores.items())), bytes_of) | {"top_logprobs": alternatives}
 
 
 def _chat_token(token: int, value: Logprob, bytes_of: Spelling) -> Json:

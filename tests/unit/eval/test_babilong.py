@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from kvloom.eval.tasks import TASKS
 from kvloom.eval.tasks.babi_reader import answer, read
-from kvloom.eval.tasks.babi_stories import KINDS
-from kvloom.eval.tasks.babi_world import World
+from kvloom.eval.tasks.babi_stories import KINDS, with_other_people
+from kvloom.eval.tasks.babi_world import GIVERS, PEOPLE, STAND_INS, World
 from kvloom.eval.tasks.scoring import only_label
 from offline_tasks import samples_of
 
@@ -78,6 +79,25 @@ def test_answers_vary(kind: str) -> None:
     told = [KINDS[kind].tell(random.Random(seed)).answer for seed in range(200)]
     assert {label for answers in told for label in answers.split(",")} == set(KINDS[kind].labels)
     assert max(told.count(label) for label in set(told)) < 140
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worked_examples_are_about_nobody_of_the_story(kind: str) -> None:
+    """Their facts would be read as the story's, and their answers could be its answer."""
+    for sample in samples_of(TASKS[f"babilong_{kind}"], 512, 5):
+        examples = sample.context.partition("The text begins here.")[0]
+        assert {*PEOPLE, *GIVERS}.isdisjoint(re.findall(r"\w+", examples))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 2**32))
+def test_other_people_live_the_same_story(kind: str, seed: int) -> None:
+    people = {*PEOPLE, *GIVERS}
+    told, shown = KINDS[kind].tell(random.Random(seed)), with_other_people(KINDS[kind].tell(random.Random(seed)))
+    assert len(told.facts) == len(shown.facts)
+    assert people.isdisjoint(re.findall(r"\w+", " ".join((*shown.facts, shown.question, shown.answer))))
+    swapped = dict(zip(dict.fromkeys((*PEOPLE, *GIVERS)), STAND_INS, strict=True))
+    assert shown.answer == swapped.get(told.answer, told.answer)
 
 
 @pytest.mark.parametrize("kind", KINDS)

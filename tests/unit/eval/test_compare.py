@@ -96,6 +96,8 @@ def assert_mirrored(forth: Comparison, back: Comparison) -> None:
     assert [each.standing for each in forth.deltas] == [each.standing for each in back.deltas]
     assert (forth.overall.p, forth.overall.documents) == (back.overall.p, back.overall.documents)
     assert forth.overall.detectable == pytest.approx(back.overall.detectable)
+    assert forth.bytes_ratio is not None
+    assert back.bytes_ratio is not None
     assert forth.bytes_ratio == pytest.approx(1 / back.bytes_ratio)
 
 
@@ -134,6 +136,9 @@ def test_what_cannot_be_compared_is_refused_or_remarked() -> None:
     other = dataclasses.replace(SETTINGS, seed=2)
     with pytest.raises(EvalError, match="niah_single sample 0 asks different things"):
         compare(EXACT, rows("niah_single", GOOD, settings=other), JUDGE)
+    for change in ({"chat": "ab"}, {"wording": "ruler"}, {"haystack": "text"}, {"versions": {"tasks": "2"}}):
+        with pytest.raises(EvalError, match="asked in different ways"):
+            compare(EXACT, rows("niah_single", GOOD, settings=dataclasses.replace(SETTINGS, **change)), JUDGE)
     threads = dataclasses.replace(SETTINGS, threads=1, versions={"kvloom": "2"})
     remarks = compare(EXACT, rows("niah_single", GOOD, settings=threads), JUDGE).remarks
     assert remarks[0] == "also different: threads: 2 against 1"
@@ -149,6 +154,13 @@ def test_a_long_answer_does_not_change_the_ranking() -> None:
     found = compare(EXACT, old, JUDGE)
     assert found.bytes_ratio == found.end_bytes_ratio == 0.8
     assert any("right after compression" in remark for remark in found.remarks)
+
+
+def test_a_method_that_keeps_nothing_has_no_bytes() -> None:
+    empty = [dataclasses.replace(row, context_bytes_per_token=0.0) for row in SINK_ROWS]
+    found = compare(EXACT, empty, JUDGE)
+    assert (found.bytes_ratio, found.end_bytes_ratio) == (0.0, 0.8)
+    assert compare(empty, DAMAGED_ROWS, JUDGE).bytes_ratio is None
 
 
 def test_seeds_of_a_random_policy_are_put_together() -> None:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kvloom.errors import DataFileError, EvalError
-from kvloom.eval.judge import judge_of
+from kvloom.eval.compare import compare
+from kvloom.eval.judge import Judge, Standing, judge_of
+from kvloom.eval.observe import CellKey
 from kvloom.eval.records import Row, RunStore
 from kvloom.eval.report.gather import gather, report_of
 from kvloom.eval.report.markdown import markdown
@@ -74,6 +77,28 @@ def test_luck_chooses_no_cells_that_it_is_measured_by() -> None:
     assert judge_of([], SETTINGS).of(("words", 1024)) == "not judged"
 
 
+def test_choosing_and_measuring_on_one_luck_costs_a_method_little() -> None:
+    """A method that is worth what the exact cache is, on cells of every difficulty: it must not look worse."""
+    rng = np.random.default_rng(1)
+    exact, elsewhere, equal = [], [], []
+    other = dataclasses.replace(SETTINGS, seed=2)
+    for number in range(150):
+        truth = rng.random()
+        exact += rows(f"task {number}", rng.binomial(1, truth, 10))
+        elsewhere += rows(f"task {number}", rng.binomial(1, truth, 10), settings=other)
+        equal += rows(f"task {number}", rng.binomial(1, truth, 10), settings=DAMAGED)
+
+    def bias(judge: Judge) -> float:
+        found = compare(exact, equal, judge).overall
+        assert found is not None
+        return found.difference.mean
+
+    assert abs(bias(judge_of([exact, elsewhere], SETTINGS))) < 0.025  # other samples choose
+    assert -0.1 < bias(judge_of([exact], SETTINGS)) < 0  # about (2 x 0.85 - 1) / 12, as the documents say
+    by_luck: dict[CellKey, Standing] = {(row.task, row.length): "counts" for row in exact if row.score > 0}
+    assert bias(Judge(by_luck, "one right answer")) < 0
+
+
 def test_the_exact_run_decides_what_counts_for_the_others() -> None:
     damaged = [*rows("niah_single", [0.0] * 20, settings=DAMAGED), *rows("words", [0.5] * 20, settings=DAMAGED)]
     report = report_of([damaged, EXACT])
@@ -130,7 +155,7 @@ def test_a_report_says_it_all_in_three_forms(tmp_path: Path) -> None:
     assert {"report.md", "report.json", "quality-against-bytes.png", "differences-0.png"} <= set(files)
     assert all(path.stat().st_size > 500 for path in files.values())
     text = files["report.md"].read_text()
-    assert "| niah_single | 1024 | 20 | 90.0 [" in text
+    assert "| niah_single | 1024 | 20 | 20 | 90.0 [" in text
     assert "| all | 1024 | 2 | 80.0 [" in text
     assert "## m: damaged:drop=0.5 against exact" in text
     assert "23040" in text

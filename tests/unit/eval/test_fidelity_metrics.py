@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.arrays import Floats
-from kvloom.errors import EvalError
+from kvloom.errors import ConfigError, EvalError
 from kvloom.eval.fidelity import compare_logits, fidelity, summarize
 from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.recall_texts import recall_passages
 from tiny import random_prompt
 from toy_tasks import tiny_subject
 
@@ -69,6 +71,61 @@ def test_figures_are_those_of_the_definition(count: int, vocab: int, seed: int) 
         assert found.nll_other[n] == pytest.approx(-math.log(q[targets[n]]), rel=1e-5)
         assert found.agrees[n] == (p.argmax() == q.argmax())
     assert summarize([found]).perplexity_other == pytest.approx(math.exp(found.nll_other.mean()))
+
+
+def distributions(sure: np.ndarray, targets: np.ndarray, rng: np.random.Generator, vocab: int = 20) -> np.ndarray:
+    """Logits of a model that gives every target ``sure`` nats more than any other token, about."""
+    logits = rng.normal(scale=0.05, size=(len(targets), vocab))
+    logits[np.arange(len(targets)), targets] += sure
+    return logits
+
+
+def test_who_keeps_nothing_looks_good_on_all_tokens_and_bad_on_those_that_need_the_context() -> None:
+    """A text as texts are: nine tokens of ten follow from what is near, the tenth from the context."""
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 20, 400)
+    needs = np.arange(400) % 10 == 9
+    exact = distributions(np.full(400, 6.0), targets, rng)
+    blind = np.where(needs[:, None], rng.normal(scale=0.05, size=exact.shape), exact)
+    hazy = distributions(np.full(400, 3.0), targets, rng)  # lost a little everywhere
+
+    def found(other: np.ndarray):
+        wanted = targets.tolist()
+        return summarize([compare_logits(blocks(exact, 7), blocks(other, 7), wanted, blocks(blind, 64))])
+
+    nothing, damaged, itself = found(blind), found(hazy), found(exact)
+    assert nothing.kl.mean < damaged.kl.mean
+    assert nothing.recall.tokens == damaged.recall.tokens == itself.recall.tokens == needs.sum()
+    assert nothing.recall.kl.mean > 2 * damaged.recall.kl.mean
+    assert nothing.recall.kept.mean == pytest.approx(0.0, abs=1e-6)
+    assert itself.recall.kept.mean == 1.0
+    assert 0.2 < damaged.recall.kept.low <= damaged.recall.kept.mean <= damaged.recall.kept.high < 0.9
+    assert nothing.near.tokens == 32
+
+
+def test_no_token_needs_the_context_where_it_changes_nothing() -> None:
+    logits = np.random.default_rng(2).normal(size=(40, 9))
+    scores = compare_logits(blocks(logits, 8), blocks(logits, 8), [1] * 40, blocks(logits, 8))
+    assert summarize([scores]).recall is None
+    assert summarize([compare_logits(blocks(logits, 8), blocks(logits, 8), [1] * 40)]).recall is None  # nobody looked
+
+
+def test_made_texts_tell_every_fact_once_before_and_once_after_the_cut() -> None:
+    subject = tiny_subject()
+    for passage in recall_passages(subject, 2000, 3):
+        assert 0.98 * 2000 <= len(passage.tokens) <= 2000
+        text = subject.tokenizer.decode(passage.tokens)
+        before, after = text[: passage.cut], text[passage.cut :]
+        facts = re.split(r"(?<=\.) ", after.partition(": ")[2])
+        assert len(facts) >= 3
+        assert all(before.count(fact) == after.count(fact) == 1 for fact in facts)
+        assert len(before.rpartition(facts[-1])[2]) > 0
+        assert max(before.index(fact) + len(fact) for fact in facts) < passage.cut - 100  # prose behind the last
+        assert [before.index(fact) for fact in facts] != sorted(before.index(fact) for fact in facts)
+    first, again = (recall_passages(subject, 2000, 1, seed) for seed in (0, 0))
+    assert first[0].tokens == again[0].tokens != recall_passages(subject, 2000, 1, 1)[0].tokens
+    with pytest.raises(ConfigError, match="do not fit 200 tokens"):
+        recall_passages(subject, 200, 1)
 
 
 def blocks(values: np.ndarray, rows: int) -> list[Floats]:

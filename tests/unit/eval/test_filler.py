@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from kvloom.eval.corpus import Corpus, shipped_corpus
 from kvloom.eval.tasks.base import largest, spread
-from kvloom.eval.tasks.filler import NOISE, Haystack, even_depths, insert, noise, noise_lines, random_depths
+from kvloom.eval.tasks.filler import AFTER, NOISE, Haystack, even_depths, insert, noise, noise_lines, random_depths
 
 HAY = ["One two three.", "Four.", "Five six.", "Seven eight nine ten."]
 
 
-@pytest.mark.parametrize(("depth", "place"), [(0.0, 0), (0.29, 0), (0.3, 1), (0.39, 1), (0.4, 2), (0.99, 3), (1.0, 4)])
+@pytest.mark.parametrize(("depth", "place"), [(0.0, 0), (0.37, 0), (0.38, 1), (0.49, 1), (0.5, 2), (0.99, 3), (1, 3)])
 def test_a_piece_goes_to_the_sentence_end_before_its_depth(depth: float, place: int) -> None:
     assert insert(HAY, [(depth, "X")]) == [*HAY[:place], "X", *HAY[place:]]
 
@@ -26,6 +26,15 @@ def test_nothing_is_lost_and_order_is_kept(hay: list[str], depths: list[float]) 
     woven = insert(hay, list(zip(sorted(depths), pieces, strict=True)))
     assert [part for part in woven if part.startswith("piece")] == pieces
     assert [part for part in woven if not part.startswith("piece")] == hay
+
+
+@pytest.mark.parametrize("words", [40, 200, 2000])
+def test_hay_follows_a_piece_at_the_very_end(words: int) -> None:
+    """Or whoever keeps the most recent tokens, and nothing else, would find it."""
+    hay = Haystack(shipped_corpus(), 5).sentences(words)
+    before, _, after = " ".join(insert(hay, [(1.0, "NEEDLE")])).partition("NEEDLE")
+    assert min(AFTER, words // 4) <= len(after.split()) < AFTER + 60
+    assert len(before.split()) + len(after.split()) == words
 
 
 def test_no_hay_at_all() -> None:

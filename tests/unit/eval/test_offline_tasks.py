@@ -55,7 +55,7 @@ def test_who_sees_only_filler_scores_nothing(tasks: dict[str, Task], name: str) 
 def test_neither_silence_nor_an_echo_of_the_question_scores(tasks: dict[str, Task], name: str) -> None:
     task = tasks[name]
     for sample in samples_of(task, 1024, COUNT):
-        echoes = [" ".join(turn.question.split()) + sample.answer_prefix for turn in sample.turns]
+        echoes = [" ".join(turn.question.split()) + sample.answer_begins(n) for n, turn in enumerate(sample.turns)]
         assert max(scores(task, sample, lambda turn: "")) == 0.0
         assert max(scores(task, sample, echoes.__getitem__)) < 0.01
 
@@ -65,8 +65,8 @@ def test_neither_silence_nor_an_echo_of_the_question_scores(tasks: dict[str, Tas
 def test_the_length_is_within_two_percent_and_never_over(tasks: dict[str, Task], name: str, length: int) -> None:
     for sample in samples_of(tasks[name], length, COUNT):
         longest = max(
-            word_count(sample.context + turn.question + sample.answer_prefix) + turn.max_new_tokens
-            for turn in sample.turns
+            word_count(sample.context + turn.question + sample.answer_begins(n)) + turn.max_new_tokens
+            for n, turn in enumerate(sample.turns)
         )
         assert 0.98 * length <= longest < length
 
@@ -91,8 +91,11 @@ def test_samples_say_who_they_are(tasks: dict[str, Task], name: str) -> None:
 def test_contexts_and_questions_meet_at_white_space(tasks: dict[str, Task], name: str) -> None:
     for sample in samples_of(tasks[name], 1024, 2):
         assert sample.context == sample.context.rstrip()
-        assert sample.answer_prefix == sample.answer_prefix.rstrip(" ")
-        assert all(turn.question.startswith("\n\n") for turn in sample.turns)
+        for n, turn in enumerate(sample.turns):
+            begins = sample.answer_begins(n)
+            assert begins == begins.rstrip(" ")
+            assert turn.question.startswith("\n\n")
+            assert turn.question.endswith("\n") or not begins  # how an answer begins is not a part of the question
 
 
 @ALL

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from kvloom.eval.likelihood import likelihoods
 from kvloom.eval.pairs import cut_left, encode_pair, encode_text, first_token, score_pairs
-from kvloom.model.files.manifest import TextRules
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.tokenizer import Tokenizer
 from tiny import CharTokenizer, make_engine, random_prompt
 

@@ -116,8 +116,10 @@ def test_nolima_plants_its_needle_after_the_cut(tmp_path: Path) -> None:
     for sample in made:
         name, depth = sample.turns[0].answers[0], sample.facts["depth"]
         needle = f"{name} lives by the tower."
-        assert sample.turns[0].question == "\n\nQuestion: Who has been to Paris?\nAnswer:"
-        assert abs(sample.context.index(needle) / len(sample.context) - depth) < 0.1
+        assert sample.turns[0].question == "\n\nQuestion: Who has been to Paris?\n"
+        assert sample.answer_begins(0) == "Answer:"
+        assert len(sample.context.partition(needle)[2].split()) > 30  # a needle at the very end is easily kept
+        assert abs(sample.context.index(needle) / (len(sample.context) - 200) - depth) < 0.1
         assert words(sample.context) + words(sample.turns[0].question) + 32 <= 500
     assert samples("nolima_public", "twohop", tmp_path) == []
 
@@ -134,6 +136,41 @@ def test_only_the_middle_goes(room: int, count: int) -> None:
         half = len(cut) // 2
         assert text.startswith(cut[:half])
         assert text.endswith(cut[half:])
+
+
+def test_a_text_that_fits_stays_whole_however_many_characters_its_tokens_have() -> None:
+    text = " ".join(f"incomprehensibilities{n}" for n in range(201))
+    assert len(text) > 8 * 2 * 201
+    assert without_middle(text, 201, words) == text
+    assert 150 <= words(without_middle(text, 160, words)) <= 160
+    assert without_middle(text, 1, words).count(" ") == 0
+
+
+def test_questions_about_one_text_name_one_document(tmp_path: Path) -> None:
+    """However the text is cut, and in whichever task it is."""
+    long = LONGBENCH | {"input": "Who was it that did all this?"}
+    other = LONGBENCH | {"context": TEXT + " end"}
+    lines(tmp_path / "hotpotqa.jsonl", LONGBENCH, long, other)
+    lines(tmp_path / "qasper.jsonl", LONGBENCH)
+    made = samples("longbench", "hotpotqa", tmp_path, length=200)
+    first, second, third = sorted(made, key=lambda sample: sample.index)
+    assert first.context != second.context
+    assert first.document == second.document != third.document
+    assert samples("longbench", "qasper", tmp_path)[0].document == first.document
+
+
+def test_texts_that_go_on_are_no_chat_and_answers_begin_apart(tmp_path: Path) -> None:
+    for part in ("trec", "hotpotqa", "lcc"):
+        lines(tmp_path / f"{part}.jsonl", LONGBENCH)
+    shown, asked, code = (samples("longbench", part, tmp_path)[0] for part in ("trec", "hotpotqa", "lcc"))
+    assert (shown.chat, asked.chat, code.chat) == (False, True, False)
+    assert (asked.turns[0].question[-5:], asked.answer_begins(0)) == ("Who?\n", "Answer:")
+    assert (code.turns[0].question, code.answer_begins(0)) == ("\n", "")
+
+
+def test_numbers_with_a_token_for_every_digit_have_room() -> None:
+    (task,) = load_family("infinitebench", "math_find", None)
+    assert task.max_new_tokens >= len(" 5999.5")
 
 
 def test_malformed_data_names_the_line(tmp_path: Path) -> None:
@@ -253,7 +290,10 @@ def test_metrics_of_one_answer(metric, output: str, answer: str, score: float) -
         (m.chosen_bug, "C", ["run", "B"], {}, 0.0),
         (m.chosen_bug, "the bug is: run", ["run", "B"], {}, 1.0),
         (m.chosen_bug, "Option: answer: `walk`", ["run", "B"], {}, 0.0),
-        (m.chosen_bug, "run", ["run", "B"], {}, 0.0),
+        (m.chosen_bug, "run", ["run", "B"], {}, 1.0),
+        (m.chosen_bug, "`run`", ["run", "B"], {}, 0.0),
+        (m.chosen_bug, "Option B\nor A", ["run", "B"], {}, 1.0),
+        (m.chosen_bug, "walk, not run", ["run", "B"], {}, 0.0),
         (m.classification, "city or state", ["city"], {"all_classes": ["city", "state", "river"]}, 0.5),
         (m.classification, "inner city", ["inner city"], {"all_classes": ["city", "inner city"]}, 1.0),
         (m.classification, "hill", ["city"], {"all_classes": ["city"]}, 0.0),

@@ -6,14 +6,17 @@ import re
 import uuid
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from kvloom.errors import EvalError
 from kvloom.eval.task import Sample
-from kvloom.eval.tasks import TASKS
-from kvloom.eval.tasks.filler import NOISE
+from kvloom.eval.tasks import TASKS, TaskFiles, make_tasks
+from kvloom.eval.tasks.filler import AFTER, NOISE
+from kvloom.eval.tasks.material import Material
 from kvloom.eval.tasks.niah import DEPTHS
-from offline_tasks import samples_of
+from offline_tasks import samples_of, word_count, write_files
 
 NEEDLE = re.compile(r"(?:The|One) magic (number|uuid) of (\S+) is (\S+)\.")
 
@@ -70,8 +73,10 @@ def test_a_grid_needle_is_at_its_depth() -> None:
     samples = samples_of(TASKS["niah"], 1024, 2 * len(DEPTHS))
     for sample in samples:
         hay = sample.context.partition("\n\n")[2]
-        place = hay.index(sample.facts["needles"][0]) / (len(hay) - len(sample.facts["needles"][0]))
-        assert sample.facts["depth"] - 0.06 < place < sample.facts["depth"] + 0.03
+        before, _, after = hay.partition(sample.facts["needles"][0])
+        words = len(before.split()) / (len(before.split()) + len(after.split()) - AFTER)
+        assert sample.facts["depth"] - 0.06 < words <= sample.facts["depth"]
+        assert len(after.split()) >= AFTER
     assert Counter(sample.facts["depth"] for sample in samples) == dict.fromkeys(DEPTHS, 2)
 
 
@@ -94,6 +99,52 @@ def test_common_words_are_common(length: int, often: int, seldom: int) -> None:
     assert {counts[word] for word in sample.turns[0].answers} == {often}
     assert {count for word, count in counts.items() if word not in sample.turns[0].answers} == {seldom}
     assert len(sample.turns[0].answers) == 10
+
+
+@pytest.mark.parametrize("length", [1024, 6000, 40_000])
+def test_common_words_look_like_all_others(length: int) -> None:
+    """Words with a hyphen among the rare ones alone, and none among those asked for, would give these away."""
+    rare, common = Counter(), Counter()
+    for sample in samples_of(TASKS["cwe"], length, 12 if length < 9000 else 2):
+        text = sample.context.rpartition("remember those.")[2]
+        asked = set(sample.turns[0].answers)
+        common.update("-" in word for word in asked)
+        rare.update("-" in word for word in set(re.findall(r"\d+\. (\S+)", text)) - asked)
+    assert abs(common[True] / common.total() - rare[True] / rare.total()) < 0.25
+    assert length > 9000 or rare[True] == 0
+
+
+@pytest.mark.parametrize("name", [*(name for name in TASKS if TASKS[name].group == "ruler"), "qa_1"])
+@pytest.mark.parametrize("wording", ["own", "ruler"])
+@pytest.mark.parametrize("haystack", ["annals", "essays"])
+def test_every_material_can_be_solved(tmp_path: Path, name: str, wording: str, haystack: str) -> None:
+    task = make_tasks(write_files(tmp_path), Material(wording, haystack))[name]
+    for sample in samples_of(task, 1024, 2):
+        assert task.score(sample, 0, task.solve(sample, 0)) == 1.0
+        longest = word_count(sample.context + sample.turns[0].question + sample.answer_begins(0))
+        assert 0.98 * 1024 <= longest + sample.turns[0].max_new_tokens < 1024
+
+
+@pytest.mark.parametrize("name", ["niah", "babilong_qa3", "nolima_one_hop", "nolima_two_hop", "multi_turn"])
+def test_other_tasks_can_be_solved_in_essays_too(name: str) -> None:
+    task = make_tasks(TaskFiles(), Material(haystack="essays"))[name]
+    for sample in samples_of(task, 1024, 4):
+        assert all(task.score(sample, n, task.solve(sample, n)) == 1.0 for n in range(len(sample.turns)))
+
+
+def test_longer_needles_are_fewer() -> None:
+    counts = [
+        samples_of(make_tasks(TaskFiles(), Material(wording))["niah_multikey_2"], 4096, 1)[0].context.count("magic ")
+        for wording in ("own", "ruler")
+    ]
+    assert counts[1] < 0.9 * counts[0]
+
+
+def test_unknown_material_is_refused() -> None:
+    with pytest.raises(EvalError, match="unknown wording `theirs`"):
+        Material("theirs")
+    with pytest.raises(EvalError, match="unknown haystack `book`"):
+        Material("own", "book")
 
 
 @pytest.mark.parametrize("length", [*range(160, 260, 10), 1024, 8192])

@@ -1,7 +1,8 @@
 """Filler text: the corpus that ships with kvloom, or any text file.
 
 Origin of the shipped text, `annals.txt.gz`: written for this project. `grammar.txt` holds sentences of our own with
-slots; `write.py` fills them from a seed. Nothing is taken from elsewhere; it is under the project's licence.
+slots; `write.py` fills them from a seed. `essays.py` writes another, as dense as English. Nothing is taken from
+elsewhere; both are under the project's licence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from kvloom.errors import DataFileError
+from kvloom.eval.corpus.essays import lexicon, write_sentences
 
 _SHIPPED = Path(__file__).parent / "annals.txt.gz"
 _LEAST_SENTENCES = 20
@@ -31,6 +33,12 @@ class Corpus:
 def shipped_corpus() -> Corpus:
     """The text that ships with kvloom."""
     return Corpus("annals", _sentences(gzip.decompress(_SHIPPED.read_bytes()).decode("utf-8")))
+
+
+@cache
+def essays() -> Corpus:
+    """Text with the statistics of English."""
+    return Corpus("essays", write_sentences(lexicon()))
 
 
 def read_corpus(path: Path) -> Corpus:

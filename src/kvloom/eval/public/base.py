@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvloom.errors import ConfigError
-from kvloom.eval.task import Sample, TextLength, Turn
+from kvloom.eval.task import Sample, TextLength, Turn, document_id
 
-_MOST_CHARACTERS_PER_TOKEN = 8
-"""More text than this per token is cut before it is tokenized: books are long, and tokenizing them is slow."""
+_CHARACTERS_PER_TOKEN = 8
+"""So much text per token is tried first, and then twice as much while it fits: tokenizing whole books is slow."""
+
+_AFTER = 200
+"""Characters that stay behind what is planted: the end of a text is easily kept."""
 
 _SPARE = 4
 """Tokens for the model's own first one, and for seams that tokenize differently."""
@@ -24,8 +27,9 @@ Metric = Callable[[str, Sequence[str], Mapping[str, Any]], float]
 class Item:
     """One question of a public set.
 
-    ``before`` stands before the context, and is never cut. ``planted``: (depth from 0 to 1, text) that is put on a line
-    of its own into the context once that is cut.
+    ``before`` stands before the context, and is never cut. The last line of ``question``, when no line break ends it,
+    is how the answer begins. ``planted``: (depth from 0 to 1, text) that is put on a line of its own into the context
+    once that is cut.
     """
 
     before: str = ""
@@ -41,7 +45,7 @@ class PublicTask:
     """A part of a public benchmark. Keeps ``run.Benchmark``.
 
     ``length`` is what the prompt and its answer may take at most: the middle of a longer context is left out, as
-    LongBench does; a shorter one stays as it is.
+    LongBench does; a shorter one stays as it is. ``chat``: see ``Sample``.
     """
 
     group: str
@@ -49,6 +53,7 @@ class PublicTask:
     read: Callable[[], Sequence[Item]]
     metric: Metric
     max_new_tokens: int
+    chat: bool = True
 
     @property
     def name(self) -> str:
@@ -70,30 +75,44 @@ class PublicTask:
                 index=index,
                 length=length,
                 context=item.before + _plant(without_middle(item.context, length - fixed, text_length), item.planted),
-                turns=(Turn(question=item.question, answers=item.answers, max_new_tokens=self.max_new_tokens),),
+                turns=(self._turn(item),),
                 facts=item.facts,
+                document=document_id(item.context),
+                chat=self.chat,
             )
 
     def score(self, sample: Sample, turn: int, output: str) -> float:
         return self.metric(output, sample.turns[turn].answers, sample.facts)
 
+    def _turn(self, item: Item) -> Turn:
+        before, line_break, last = item.question.rpartition("\n")
+        return Turn(
+            question=before + line_break,
+            answers=item.answers,
+            max_new_tokens=self.max_new_tokens,
+            answer_prefix=last,
+        )
+
 
 def _plant(text: str, planted: tuple[float, str] | None) -> str:
-    """The text with a line put in at the line break, or else the space, before its depth."""
+    """The text with a line put in at the line break, or else the space, before its depth; some text stays behind it."""
     if planted is None:
         return text
-    at = round(planted[0] * len(text))
+    at = round(planted[0] * (len(text) - min(_AFTER, len(text) // 4)))
     place = max(text.rfind("\n", 0, at), 0) or max(text.rfind(" ", 0, at), 0)
     return f"{text[:place]}\n{planted[1]}\n{text[place:].lstrip()}"
 
 
 def without_middle(text: str, room: int, text_length: TextLength) -> str:
     """The text if it has at most ``room`` tokens, else its beginning and its end in equal parts, as much as fits."""
-    characters = min(len(text), room * _MOST_CHARACTERS_PER_TOKEN)
-    if characters == len(text) and text_length(text) <= room:
-        return text
-    low, high = 0, characters
-    while high - low > max(1, characters // 500):
+    low, high = 0, max(1, room) * _CHARACTERS_PER_TOKEN
+    while high < len(text) and text_length(_ends(text, high)) <= room:
+        low, high = high, 2 * high
+    if high >= len(text):
+        if text_length(text) <= room:
+            return text
+        high = len(text)
+    while high - low > max(1, high // 500):
         middle = (low + high) // 2
         low, high = (middle, high) if text_length(_ends(text, middle)) <= room else (low, middle)
     return _ends(text, low)

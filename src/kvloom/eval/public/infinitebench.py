@@ -25,12 +25,13 @@ _SETS: dict[str, tuple[str, Metric, int]] = {
     "longbook_qa_eng": ("\n\nQuestion: {input}\nShort answer:", m.qa_f1, 40),
     "longbook_qa_chn": ("\n\n问题：{input}\n简短回答：", m.characters_f1, 40),
     "longdialogue_qa_eng": ("\n\nThe name hidden behind $$MASK$$ is", m.name_among, 40),
-    "math_find": ("\n\n{input}\n\nThe number is", m.best_of(m.first_value), 3),
+    "math_find": ("\n\n{input}\n\nThe number is", m.best_of(m.first_value), 10),
     "math_calc": ("\n\nThe values after each step are", m.best_of(m.right_prefix), 1024),
     "code_run": ("\n\n{input}\n\nThe value is", m.best_of(m.last_word_number), 5),
     "code_debug": (_CHOOSE, m.chosen_bug, 5),
 }
-"""(text after the context, metric, new tokens). Lengths are the authors', but 1024 of 30000 for math_calc."""
+"""(text after the context, metric, new tokens). Lengths are the authors', but 1024 of 30000 for math_calc, and 10 of 3
+for math_find, whose numbers have up to four digits and a point: in many vocabularies a token each."""
 
 PARTS = tuple(_SETS)
 

@@ -57,6 +57,9 @@ _SETS: dict[str, tuple[str, Metric, int]] = {
 
 PARTS = tuple(_SETS)
 
+_GO_ON = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")
+"""Examples in a row, and code: the authors put these into no chat (pred.py)."""
+
 
 def task(part: str, path: Path | None) -> PublicTask:
     """One set; ``path``: a JSON lines file, or a directory of them."""
@@ -68,7 +71,7 @@ def task(part: str, path: Path | None) -> PublicTask:
         if path is None
         else partial(local_rows, path, part, convert)
     )
-    return PublicTask("longbench", part, cache(read), metric, new_tokens)
+    return PublicTask("longbench", part, cache(read), metric, new_tokens, chat=part not in _GO_ON)
 
 
 def _item(question: str, row: Row) -> Item:

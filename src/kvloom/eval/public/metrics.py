@@ -125,7 +125,7 @@ def chosen_option(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def chosen_bug(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Whether the last letter of the first line with one, or what follows an answer phrase, is the option's.
+    """Whether the last letter of the first line with one, the beginning, or what follows a phrase is the option's.
 
     ``answers``: its text, the name of a function, and its letter. Source: InfiniteBench, code_debug.
     """
@@ -134,6 +134,8 @@ def chosen_bug(output: str, answers: Sequence[str], facts: Facts) -> float:
     if letter and letter[0] == answers[1]:
         return 1.0
     text = re.sub(" +", " ", re.sub("[Oo]ption", " ", _spaced(said, "\n`'\"-*")))
+    if text.startswith(tuple(answers)):
+        return 1.0
     for phrase in ("answer is:", "is:", "answer:"):
         if phrase in text:
             return _begins(text.partition(phrase)[2], answers)

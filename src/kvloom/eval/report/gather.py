@@ -102,17 +102,18 @@ def _with_each_other(methods: Sequence[Sequence[Row]], exact: Sequence[Sequence[
         x, y = a[0].settings, b[0].settings
         own = _of_model(exact, x)
         known = [baseline[0].settings for rows in (a, b) if (baseline := baseline_of(own, rows)) is not None]
-        alike = (*_model(x), x.seed) == (*_model(y), y.seed) and x not in known and y not in known
+        alike = (_subject(x), x.seed) == (_subject(y), y.seed) and x not in known and y not in known
         if alike and {row.key for row in a} & {row.key for row in b}:
             yield compare(a, b, judge_of(own, x), common=True)
 
 
 def _of_model(exact: Sequence[Sequence[Row]], measured: Settings) -> list[Sequence[Row]]:
-    return [rows for rows in exact if _model(rows[0].settings) == _model(measured)]
+    return [rows for rows in exact if _subject(rows[0].settings) == _subject(measured)]
 
 
-def _model(settings: Settings) -> tuple[str, str]:
-    return settings.model, settings.weights_id
+def _subject(settings: Settings) -> tuple[str, ...]:
+    """What must be the same where runs say something about each other: the model, and how it was asked."""
+    return settings.model, settings.weights_id, *settings.asked
 
 
 def heat_maps(rows: Sequence[Row]) -> list[HeatMap]:

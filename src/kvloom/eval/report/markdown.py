@@ -61,9 +61,9 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         yield f"No task counts, as judged on {found.chosen}: nothing can be said over all."
     else:
         yield f"Tasks count as judged on {found.chosen}. Over those: {_verdict(found.overall)}."
-    yield f"KV bytes per token right after compression: {found.bytes_ratio:.3f} of the first."
-    yield f"KV bytes per token at the end of the answers: {found.end_bytes_ratio:.3f} of the first."
-    yield f"Time to first token: {found.ttft_ratio:.2f} of the first."
+    yield f"KV bytes per token right after compression: {_ratio(found.bytes_ratio)} of the first."
+    yield f"KV bytes per token at the end of the answers: {_ratio(found.end_bytes_ratio)} of the first."
+    yield f"Time to first token: {_ratio(found.ttft_ratio)} of the first."
     for each in found.unpaired:
         yield (
             f"Left out of {each.task} at {each.length}: {each.only_a} prompts that only the first has answered, "
@@ -95,11 +95,11 @@ def _ranking(comparisons: Sequence[Comparison]) -> Iterator[str]:
     rows = [
         (
             f"{each.model}: {each.b}",
-            f"{100 * each.bytes_ratio:.1f}%",
-            f"{100 * each.end_bytes_ratio:.1f}%",
+            _ratio(each.bytes_ratio),
+            _ratio(each.end_bytes_ratio),
             *_overall(each),
         )
-        for each in sorted(comparisons, key=lambda each: (each.model, each.bytes_ratio))
+        for each in sorted(comparisons, key=lambda each: (each.model, each.bytes_ratio or 0.0))
     ]
     yield "Ordered by KV bytes per token right after compression, as a share of the exact cache's."
     yield ""
@@ -114,7 +114,7 @@ def _versus(pairs: Sequence[Comparison]) -> Iterator[str]:
     yield from table(
         head,
         (
-            (f"{each.model}: {each.a}", each.b, f"{100 * each.bytes_ratio:.1f}%", *_overall(each), f"{p:.3g}")
+            (f"{each.model}: {each.a}", each.b, _ratio(each.bytes_ratio), *_overall(each), f"{p:.3g}")
             for each, p in zip(pairs, adjusted, strict=True)
         ),
     )
@@ -125,6 +125,14 @@ def _overall(comparison: Comparison) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
     return points(found.difference), f"{found.p:.3g}", _loss(found.detectable)
+
+
+def _ratio(ratio: float | None) -> str:
+    """
+    >>> _ratio(0.25), _ratio(None)
+    ('25.0%', 'any multiple')
+    """
+    return "any multiple" if ratio is None else f"{100 * ratio:.1f}%"
 
 
 def _loss(detectable: float | None) -> str:

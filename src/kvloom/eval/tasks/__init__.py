@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from kvloom.eval.corpus import read_corpus, shipped_corpus
+from kvloom.eval.corpus import read_corpus
 from kvloom.eval.task import Task
 from kvloom.eval.tasks.babi_stories import KINDS
 from kvloom.eval.tasks.babilong import StoryInText
@@ -16,6 +16,7 @@ from kvloom.eval.tasks.filler import Prose
 from kvloom.eval.tasks.key_value import KeyValue
 from kvloom.eval.tasks.longgen_answers import ManyAnswers
 from kvloom.eval.tasks.longgen_diary import Diary
+from kvloom.eval.tasks.material import OWN, Material
 from kvloom.eval.tasks.multiturn import ManyQuestions
 from kvloom.eval.tasks.niah import NeedleGrid
 from kvloom.eval.tasks.nolima import NoLiteralMatch
@@ -24,6 +25,7 @@ from kvloom.eval.tasks.qa_files import QaSet, Reader, read_hotpot, read_open_que
 from kvloom.eval.tasks.ruler_needles import SHAPES, Needles
 from kvloom.eval.tasks.ruler_tracking import VariableTracking
 from kvloom.eval.tasks.ruler_words import CommonWords, FrequentWords
+from kvloom.eval.tasks.wording import Wording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class TaskFiles:
     """Files that the user names. Each question file adds a task; they are read when a sample is first made."""
 
     text: Path | None = None
-    """Filler text instead of the shipped corpus."""
+    """Filler text instead of a haystack of ours."""
     squad: Path | None = None
     hotpot: Path | None = None
     open_questions: Path | None = None
@@ -41,12 +43,14 @@ FILE_TASKS: Mapping[str, str] = {"qa_1": "squad", "qa_2": "hotpot", "multidoc_qa
 """Tasks that need a file, and the field of ``TaskFiles`` that names it."""
 
 
-def make_tasks(files: TaskFiles) -> dict[str, Task]:
-    """All tasks that need no file, and those whose file is named."""
-    prose: Prose = shipped_corpus if files.text is None else cache(partial(read_corpus, files.text))
+def make_tasks(files: TaskFiles, material: Material = OWN) -> dict[str, Task]:
+    """All tasks that need no file, and those whose file is named. ``files.text`` goes before ``material.haystack``."""
+    prose: Prose = material.prose if files.text is None else cache(partial(read_corpus, files.text))
+    words = material.words
     tasks: list[Task] = [NeedleGrid("niah", "niah", prose)]
-    tasks += [Needles(name, "ruler", shape, prose) for name, shape in SHAPES.items()]
-    tasks += [VariableTracking("vt", "ruler"), CommonWords("cwe", "ruler"), FrequentWords("fwe", "ruler")]
+    tasks += [Needles(name, "ruler", shape, prose, words) for name, shape in SHAPES.items()]
+    tasks += [VariableTracking("vt", "ruler", words)]
+    tasks += [CommonWords("cwe", "ruler", words), FrequentWords("fwe", "ruler", words)]
     tasks += [StoryInText(f"babilong_{kind}", "babilong", kind, prose) for kind in KINDS]
     tasks += [
         NoLiteralMatch("nolima_one_hop", "nolima", 1, prose),
@@ -56,15 +60,15 @@ def make_tasks(files: TaskFiles) -> dict[str, Task]:
     tasks += [KeyValue("key_value", "lost_in_the_middle"), ManyQuestions("multi_turn", "multi_turn", prose)]
     tasks += [Aggregation("oolong_all", "oolong", everything), Aggregation("oolong_user", "oolong", one_user)]
     tasks += [Aggregation("oolong_date", "oolong", one_side_of_a_date)]
-    return {task.name: task for task in [*tasks, *_file_tasks(files)]}
+    return {task.name: task for task in [*tasks, *_file_tasks(files, words)]}
 
 
-def _file_tasks(files: TaskFiles) -> list[Task]:
+def _file_tasks(files: TaskFiles, words: Wording) -> list[Task]:
     tasks: list[Task] = []
     if files.squad is not None:
-        tasks.append(ruler_qa("qa_1", _lazy(read_squad, files.squad)))
+        tasks.append(ruler_qa("qa_1", _lazy(read_squad, files.squad), words))
     if files.hotpot is not None:
-        tasks.append(ruler_qa("qa_2", _lazy(read_hotpot, files.hotpot)))
+        tasks.append(ruler_qa("qa_2", _lazy(read_hotpot, files.hotpot), words))
     if files.open_questions is not None:
         tasks.append(multi_document_qa(_lazy(read_open_questions, files.open_questions)))
     return tasks

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kvloom.eval.tasks.babi_world import GIVERS, PEOPLE, ROOMS, THINGS, World
+from kvloom.eval.tasks.babi_world import GIVERS, PEOPLE, ROOMS, STAND_INS, THINGS, World
 
 DIRECTIONS = ("north", "south", "east", "west")
 NUMBERS = ("none", "one", "two", "three")
@@ -19,6 +20,18 @@ class Story:
     facts: tuple[str, ...]
     question: str
     answer: str
+
+
+_STAND_INS = dict(zip(dict.fromkeys((*PEOPLE, *GIVERS)), STAND_INS, strict=True))
+
+
+def with_other_people(story: Story) -> Story:
+    """The same story, of nobody whom another story is about: a worked example must not answer the question."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"\b[A-Z]\w+", lambda found: _STAND_INS.get(found[0], found[0]), text)
+
+    return Story(tuple(map(renamed, story.facts)), renamed(story.question), renamed(story.answer))
 
 
 @dataclass(frozen=True, slots=True)

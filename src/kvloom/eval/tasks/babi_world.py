@@ -12,6 +12,8 @@ ROOMS = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 THINGS = ("apple", "football", "milk")
 PEOPLE = ("Mary", "John", "Sandra", "Daniel")
 GIVERS = ("Mary", "Fred", "Jeff", "Bill")
+STAND_INS = ("Alice", "Peter", "Laura", "Simon", "Oscar", "Frank", "Henry")
+"""People of worked examples, as many as there are others."""
 
 MOVE = ("went to", "moved to", "walked to", "travelled to", "went back to")
 TAKE = ("picked up", "took", "got", "grabbed")

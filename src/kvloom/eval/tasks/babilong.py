@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kvloom.eval.corpus import without
 from kvloom.eval.task import Sample, Turn
 from kvloom.eval.tasks import babi_reader
-from kvloom.eval.tasks.babi_stories import KINDS, Story
+from kvloom.eval.tasks.babi_stories import KINDS, Story, with_other_people
 from kvloom.eval.tasks.babi_world import GIVERS, PEOPLE, ROOMS, THINGS
 from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
 from kvloom.eval.tasks.filler import Haystack, Prose, insert, random_depths
@@ -29,7 +29,7 @@ class StoryInText(SeededTask):
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         kind = KINDS[self.kind]
-        examples = "".join(_show(kind.tell(rng)) for _ in range(_EXAMPLES))
+        examples = "".join(_show(with_other_people(kind.tell(rng))) for _ in range(_EXAMPLES))
         story = kind.tell(rng)
         opening = (
             "The text below hides facts about people in a house. Use only these facts. Later facts count. "

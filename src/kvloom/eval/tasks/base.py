@@ -25,6 +25,7 @@ class Draft:
     turns: tuple[Turn, ...]
     answer_prefix: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    document: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ class Room:
 
         Context and question are counted apart, as they are fed to a model that does not know the question yet.
         """
-        asked = (self.text_length(turn.question + draft.answer_prefix) + turn.max_new_tokens for turn in draft.turns)
-        return self.text_length(draft.context) + max(asked) + _RESERVED
+        return self.text_length(draft.context) + max(self._asked(draft, turn) for turn in draft.turns) + _RESERVED
+
+    def _asked(self, draft: Draft, turn: Turn) -> int:
+        return self.text_length(turn.question + turn.answer_prefix + draft.answer_prefix) + turn.max_new_tokens
 
     def fit(self, draw: Callable[[int], Draft], most: int | None = None) -> Draft:
         """The draft with as much filler as fits.
@@ -136,6 +139,7 @@ class SeededTask(ABC):
                 turns=draft.turns,
                 answer_prefix=draft.answer_prefix,
                 facts=draft.facts,
+                document=draft.document,
             )
 
     @abstractmethod
@@ -151,16 +155,16 @@ class SeededTask(ABC):
         """See ``Task``."""
 
 
-def ask(question: str, answer: str = "") -> str:
+def ask(question: str) -> str:
     """A question as it follows a context, answered on the next line.
 
-    ``answer`` is how the answer begins, where that differs from turn to turn; otherwise it is the sample's
-    ``answer_prefix``. Small models need it: they complete sentences better than they answer questions.
+    How the answer begins stands apart, in an ``answer_prefix``: small models complete sentences better than they answer
+    questions, and in a chat it belongs to the other side.
 
     Contexts end without white space and what follows begins with some: then most tokenizers make the same tokens of
     both, apart or joined.
     """
-    return f"\n\nQuestion: {question}\n{answer}"
+    return f"\n\nQuestion: {question}\n"
 
 
 def spread(index: int) -> float:

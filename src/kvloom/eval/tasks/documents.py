@@ -9,15 +9,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.task import Sample, Turn, document_id
+from kvloom.eval.tasks.base import Draft, Room, SeededTask
 from kvloom.eval.tasks.qa_files import Item, Passage, QaSet
 from kvloom.eval.tasks.scoring import any_contained, first_line_contains, normalized
+from kvloom.eval.tasks.wording import OWN_WORDS, Asking, Wording
 
 GOLD_POSITIONS = (0.0, 0.5, 1.0, 0.25, 0.75)
 """Where the gold documents go, sample by sample, in tasks that control it: 0 is first, 1 is last."""
 
-_INSTRUCTION = "Answer the question with the help of the documents below. Answer in a few words.\n\n"
 _MAX_NEW_TOKENS = 32
 
 
@@ -56,22 +56,24 @@ class DocumentQa(SeededTask):
     load: Callable[[], QaSet]
     metric: Callable[[str, tuple[str, ...]], float]
     positions: tuple[float, ...] | None = None
+    asking: Asking = OWN_WORDS.documents
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         questions = self.load()
         item = questions.items[rng.randrange(len(questions.items))]
         position = self.positions[index % len(self.positions)] if self.positions else None
         chosen = _Documents(item.gold, _others(item, questions, rng, room), rng.getrandbits(64), position)
-        turn = Turn(question=ask(item.question), answers=tuple(item.answers), max_new_tokens=_MAX_NEW_TOKENS)
+        turn = Turn(question=self._ask(item), answers=tuple(item.answers), max_new_tokens=_MAX_NEW_TOKENS)
 
         def draw(words: int) -> Draft:
             documents = chosen.take(words)
             shown = "\n\n".join(_show(number, passage) for number, passage in enumerate(documents, 1))
             return Draft(
-                context=_INSTRUCTION + shown,
+                context=self.asking.opening + shown,
                 turns=(turn,),
-                answer_prefix="Answer:",
+                answer_prefix=self.asking.prefix,
                 facts={"gold": tuple(n for n, p in enumerate(documents, 1) if p in item.gold), "position": position},
+                document=document_id(*(passage.text for passage in item.gold)),
             )
 
         return room.fit(draw, most=chosen.words())
@@ -83,9 +85,12 @@ class DocumentQa(SeededTask):
         """The file's answer, where the context holds a passage that the file marks as gold for this question."""
         asked = sample.turns[turn].question
         for item in self.load().items:
-            if asked == ask(item.question) and all(gold.text in sample.context for gold in item.gold):
+            if asked == self._ask(item) and all(gold.text in sample.context for gold in item.gold):
                 return item.answers[0]
         return ""
+
+    def _ask(self, item: Item) -> str:
+        return self.asking.question.replace("{question}", item.question)
 
 
 def _show(number: int, passage: Passage) -> str:
@@ -108,9 +113,9 @@ def _others(item: Item, questions: QaSet, rng: random.Random, room: Room) -> tup
     return tuple(others)
 
 
-def ruler_qa(name: str, load: Callable[[], QaSet]) -> DocumentQa:
+def ruler_qa(name: str, load: Callable[[], QaSet], words: Wording) -> DocumentQa:
     """qa_1 (SQuAD) or qa_2 (HotpotQA): gold documents anywhere, any accepted answer contained."""
-    return DocumentQa(name, "ruler", load, any_contained)
+    return DocumentQa(name, "ruler", load, any_contained, asking=words.documents)
 
 
 def multi_document_qa(load: Callable[[], QaSet], positions: tuple[float, ...] = GOLD_POSITIONS) -> DocumentQa:

@@ -14,6 +14,9 @@ from kvloom.eval.corpus import Corpus
 NOISE = ("The hill is high.", "The lake is cold.", "The road is long.", "Now we rest.", "Up and down we go.")
 """One line of noise. RULER repeats such a line; these sentences are our own."""
 
+AFTER = 40
+"""Words of hay that stay behind every piece: a needle at the very end would be found by whoever keeps recent tokens."""
+
 Prose = Callable[[], Corpus]
 """Loads a corpus when it is first needed."""
 
@@ -67,13 +70,13 @@ def _word_counts(corpus: Corpus) -> tuple[int, ...]:
 
 
 def insert(hay: Sequence[str], pieces: Iterable[tuple[float, str]]) -> list[str]:
-    """Hay with pieces between its sentences, each at a depth from 0 (before all) to 1 (after all).
+    """Hay with pieces between its sentences, each at a depth from 0 (before all) to 1 (before the last few words).
 
-    The depth is a share of the hay's words; a piece goes to the next sentence end at or before it. Pieces of equal
-    depth keep their order.
+    The depth is a share of the hay's words but the last 40, or the last quarter of a short one; a piece goes to the
+    next sentence end at or before it. Pieces of equal depth keep their order.
     """
     words = [len(sentence.split()) for sentence in hay]
-    total = sum(words)
+    total = sum(words) - min(AFTER, sum(words) // 4)
     ends = [0]
     for count in words:
         ends.append(ends[-1] + count)

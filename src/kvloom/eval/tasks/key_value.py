@@ -31,7 +31,7 @@ class KeyValue(SeededTask):
         def draw(count: int, padding: str = "") -> Draft:
             others = random.Random(seed)
             pairs = [(random_uuid(others), random_uuid(others)) for _ in range(count)]
-            place = int(depth * (count + 1))
+            place = int(depth * count)  # another pair follows: the end of a text is easily kept
             pairs.insert(place, (key, value))
             return Draft(
                 context=f"Remember the values in this JSON object.\n\n{json.dumps(dict(pairs), indent=0)}{padding}",

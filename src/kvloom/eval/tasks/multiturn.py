@@ -71,9 +71,10 @@ class ManyQuestions(SeededTask):
         asked = rng.sample(range(_PEOPLE), TURNS)
         turns = tuple(
             Turn(
-                question=ask(trait.question.format(name=name), f"Answer: {trait.fact_begins(name)}"),
+                question=ask(trait.question.format(name=name)),
                 answers=(value,),
                 max_new_tokens=_MAX_NEW_TOKENS,
+                answer_prefix=f"Answer: {trait.fact_begins(name)}",
             )
             for trait, name, value in (known[n] for n in asked)
         )

@@ -115,9 +115,10 @@ def _turns(scope: Scope, rng: random.Random) -> tuple[Turn, ...]:
     )
     return tuple(
         Turn(
-            question=ask(f"{scope.phrase}, {question}", f"Answer: {begins}"),
+            question=ask(f"{scope.phrase}, {question}"),
             answers=(_answer(question, counts),),
             max_new_tokens=_MAX_NEW_TOKENS,
+            answer_prefix=f"Answer: {begins}",
         )
         for question, begins in questions
     )

@@ -1,4 +1,4 @@
-"""The eight needle tasks of RULER. Source: Hsieh et al. 2404.06654; wording and filler are our own.
+"""The eight needle tasks of RULER. Source: Hsieh et al. 2404.06654; filler is our own, words are in `wording.py`.
 
 | task | haystack | keys in the text | values per key | asked |
 |---|---|---|---|---|
@@ -13,16 +13,16 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask
 from kvloom.eval.tasks.filler import Haystack, Prose, even_depths, insert, noise_lines
 from kvloom.eval.tasks.scoring import share_contained
-from kvloom.eval.tasks.words import digits, listed, pair, random_uuid
+from kvloom.eval.tasks.wording import Asking, Wording
+from kvloom.eval.tasks.words import digits, pair, random_uuid
 
 Kind = Literal["word", "number", "uuid"]
 Hay = Literal["noise", "prose", "needles"]
@@ -33,7 +33,6 @@ _DRAW: Mapping[Kind, Callable[[random.Random], str]] = {
     "uuid": random_uuid,
 }
 _MAX_NEW_TOKENS = 128
-_NEEDLE = re.compile(r"magic (?:number|uuid) of (\S+) is (\S+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +65,27 @@ class Needles(SeededTask):
 
     shape: Shape
     prose: Prose
+    words: Wording
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         shape = self.shape
         known = _draw_keys(shape, shape.keys, rng)
-        pieces = [_sentence(shape, key, value) for key, values in known.items() for value in values]
+        pieces = [self._sentence(key, value) for key, values in known.items() for value in values]
         depths = even_depths(rng, len(pieces))
         rng.shuffle(pieces)
         asked = list(known)[: shape.asked]
         answers = tuple(value for key in asked for value in known[key])
         make_hay = self._hay(rng, frozenset(known))
+        asking = self.words.one if len(answers) == 1 else self.words.many
+        turn = self._turn(asking, asked, answers)
 
         def draw(units: int, padding: str = "") -> Draft:
             separator = " " if shape.hay == "prose" else "\n"
             text = separator.join(insert(make_hay(units), list(zip(depths, pieces, strict=True))))
             return Draft(
-                context=_opening(shape, len(answers)) + text + padding,
-                turns=(_turn(shape, asked, answers),),
-                answer_prefix=_answer_prefix(shape, asked, len(answers)),
+                context=asking.opening.format(kind=shape.value) + text + padding,
+                turns=(turn,),
+                answer_prefix=asking.prefix.format(kind=shape.value, keys=self.words.listed(asked)),
                 facts={"depths": tuple(depths), "needles": tuple(pieces)},
             )
 
@@ -100,7 +102,7 @@ class Needles(SeededTask):
 
         def needles(count: int) -> list[str]:
             others = _draw_keys(shape, count, random.Random(seed), taken=known)
-            return [_sentence(shape, key, value) for key, (value,) in others.items()]
+            return [self._sentence(key, value) for key, (value,) in others.items()]
 
         return needles
 
@@ -109,10 +111,19 @@ class Needles(SeededTask):
 
     def solve(self, sample: Sample, turn: int) -> str:
         known: dict[str, list[str]] = {}
-        for key, value in _NEEDLE.findall(sample.context):
+        for key, value in self.words.needles_in(sample.context):
             known.setdefault(key, []).append(value)
-        keys = re.findall(r"`(\S+)`", sample.turns[turn].question)
+        keys = self.words.keys_in(sample.turns[turn].question)
         return ", ".join(value for key in keys for value in known.get(key, []))
+
+    def _sentence(self, key: str, value: str) -> str:
+        form = self.words.needle if self.shape.values == 1 else self.words.needle_of_many
+        return form.format(kind=self.shape.value, key=key, value=value)
+
+    def _turn(self, asking: Asking, asked: list[str], answers: tuple[str, ...]) -> Turn:
+        keys, quoted = self.words.listed(asked), self.words.listed([f"`{key}`" for key in asked])
+        question = asking.question.format(kind=self.shape.value, keys=keys, quoted=quoted)
+        return Turn(question=question, answers=answers, max_new_tokens=_MAX_NEW_TOKENS)
 
 
 def _draw_keys(
@@ -125,25 +136,3 @@ def _draw_keys(
         if key not in taken:
             drawn[key] = tuple(_DRAW[shape.value](rng) for _ in range(shape.values))
     return drawn
-
-
-def _sentence(shape: Shape, key: str, value: str) -> str:
-    opening = "The" if shape.values == 1 else "One"
-    return f"{opening} magic {shape.value} of {key} is {value}."
-
-
-def _opening(shape: Shape, answers: int) -> str:
-    what = f"A magic {shape.value} is" if answers == 1 else f"Some magic {shape.value}s are"
-    return f"{what} hidden in the text below. Read carefully: you will be asked about it afterwards.\n\n"
-
-
-def _turn(shape: Shape, asked: list[str], answers: tuple[str, ...]) -> Turn:
-    what = f"is the magic {shape.value}" if len(answers) == 1 else f"are all the magic {shape.value}s"
-    keys = listed([f"`{key}`" for key in asked])
-    question = ask(f"What {what} of {keys} in the text above?")
-    return Turn(question=question, answers=answers, max_new_tokens=_MAX_NEW_TOKENS)
-
-
-def _answer_prefix(shape: Shape, asked: list[str], answers: int) -> str:
-    kind, verb = (shape.value, "is") if answers == 1 else (f"{shape.value}s", "are")
-    return f"Answer: The magic {kind} of {listed(asked)} {verb}"

@@ -1,4 +1,4 @@
-"""Variable tracking: a chain of assignments among noise. Source: RULER, vt; wording and noise are our own."""
+"""Variable tracking: a chain of assignments among noise. Source: RULER, vt; the noise is our own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask
 from kvloom.eval.tasks.filler import insert, noise_lines, random_depths
 from kvloom.eval.tasks.scoring import share_contained
+from kvloom.eval.tasks.wording import Wording
 from kvloom.eval.tasks.words import digits, letters
 
 HOPS = 4
@@ -17,7 +18,6 @@ _MAX_NEW_TOKENS = 30
 _EXAMPLE_SHARE = 16
 """One noise sentence of the worked example per so many tokens of length: a third of the length at most."""
 _MOST_EXAMPLE_SENTENCES = 90  # about 500 tokens, as in the original
-_INSTRUCTION = "Below, values are assigned to variables, between lines that do not matter. Track the assignments.\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,9 @@ class _Chain:
         first = f"VAR {self.names[0]} = {self.value}"
         return [first, *(f"VAR {new} = VAR {old}" for old, new in zip(self.names, self.names[1:], strict=False))]
 
-    @property
-    def question(self) -> str:
-        return ask(f"Which {len(self.names)} variables hold the value {self.value} in the text above?")
-
-    @property
-    def answer_prefix(self) -> str:
-        return f"Answer: The {len(self.names)} variables that hold the value {self.value} are:"
+    def asked(self, text: str) -> str:
+        """A question, or how its answer begins, about this chain."""
+        return text.format(count=len(self.names), value=self.value)
 
     def among(self, sentences: int, depths: list[float]) -> str:
         return "\n".join(insert(noise_lines(sentences), list(zip(depths, self.lines, strict=True))))
@@ -55,19 +51,22 @@ class _Chain:
 class VariableTracking(SeededTask):
     """One chain, after one worked example with shorter names."""
 
+    words: Wording
+
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         shown, chain = _Chain.draw(rng, 3), _Chain.draw(rng, 5)
         size = min(room.length // _EXAMPLE_SHARE, _MOST_EXAMPLE_SENTENCES)
-        example = _INSTRUCTION + shown.among(size, random_depths(rng, HOPS + 1))
-        example += f"{shown.question}{shown.answer_prefix} {' '.join(shown.names)}\n\n\n"
+        asking = self.words.tracking
+        example = asking.opening + shown.among(size, random_depths(rng, HOPS + 1))
+        example += f"{shown.asked(asking.question)}{shown.asked(asking.prefix)} {' '.join(shown.names)}\n\n\n"
         depths = random_depths(rng, HOPS + 1)
-        turn = Turn(question=chain.question, answers=chain.names, max_new_tokens=_MAX_NEW_TOKENS)
+        turn = Turn(question=chain.asked(asking.question), answers=chain.names, max_new_tokens=_MAX_NEW_TOKENS)
 
         def draw(sentences: int) -> Draft:
             return Draft(
-                context=f"{example}{_INSTRUCTION}{chain.among(sentences, depths)}",
+                context=f"{example}{asking.opening}{chain.among(sentences, depths)}",
                 turns=(turn,),
-                answer_prefix=chain.answer_prefix,
+                answer_prefix=chain.asked(asking.prefix),
                 facts={"depths": tuple(depths), "chain": chain.names, "value": chain.value},
             )
 

@@ -1,6 +1,6 @@
 """Word frequency over the whole context: common words and frequent coded words. Source: RULER, cwe and fwe.
 
-Words and wording are our own.
+The words of the lists are our own; those around them are in `wording.py`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,47 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvloom.eval.task import Sample, Turn
-from kvloom.eval.tasks.base import Draft, Room, SeededTask, ask
+from kvloom.eval.tasks.base import Draft, Room, SeededTask
 from kvloom.eval.tasks.scoring import share_contained
-from kvloom.eval.tasks.words import ADJECTIVES, NOUNS, letters, pairs
+from kvloom.eval.tasks.wording import Asking, Wording
+from kvloom.eval.tasks.words import ADJECTIVES, NOUNS, dictionary, letters, pairs
 
 COMMON = 10
 ASKED_RANK = 4
 SHORT_LENGTH = 4096
 """Below this length lists are shorter, so that the common words leave room for others."""
 
-_ASK_COMMON = ask("Which 10 words occur most often in the list above?")
-_COMMON_PREFIX = "Answer: The 10 words that occur most often are:"
-_LIST_INSTRUCTION = "Here is a numbered list of words. Some occur more often than others: remember those.\n\n"
+_EXAMPLE_WORDS = {True: 20, False: 40}
+"""Words of the worked example, by whether lists are short."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommonWords(SeededTask):
     """Ten words occur often, all others seldom; name the ten. After one worked example."""
 
+    words: Wording
+
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         short = room.length < SHORT_LENGTH
         often, seldom = (6, 1) if short else (30, 3)
-        words = rng.sample(ADJECTIVES + NOUNS, len(ADJECTIVES + NOUNS))
-        common, others = words[:COMMON], words[COMMON:] + pairs(rng, room.length // (4 * seldom))
-        example = _example(rng, short)
-        turn = Turn(question=_ASK_COMMON, answers=tuple(common), max_new_tokens=120)
+        size = _EXAMPLE_WORDS[short]
+        words = _draw_words(rng, size + COMMON + _most_entries(room) // seldom)
+        shown, common, others = words[:size], words[size : size + COMMON], words[size + COMMON :]
+        asking = self.words.common
+        example = _example(rng, asking, shown, short)
+        turn = Turn(question=asking.question, answers=tuple(common), max_new_tokens=120)
         seed = rng.getrandbits(64)
 
         def draw(count: int) -> Draft:
             listed = _word_list(common, often, others[:count], seldom, random.Random(seed))
             return Draft(
-                context=f"{example}{_LIST_INSTRUCTION}{listed}",
+                context=f"{example}{asking.opening}{listed}",
                 turns=(turn,),
-                answer_prefix=_COMMON_PREFIX,
+                answer_prefix=asking.prefix,
                 facts={"common": tuple(common), "other_words": count},
             )
 
@@ -54,17 +59,30 @@ class CommonWords(SeededTask):
         return share_contained(output, sample.turns[turn].answers)
 
     def solve(self, sample: Sample, turn: int) -> str:
-        text = sample.context.rpartition(_LIST_INSTRUCTION)[2]
+        text = sample.context.rpartition(self.words.common.opening)[2]
         counted = Counter(re.findall(r"\d+\. (\S+)", text))
         return _numbered([word for word, _ in counted.most_common(COMMON)])
 
 
-def _example(rng: random.Random, short: bool) -> str:
+def _draw_words(rng: random.Random, count: int) -> list[str]:
+    """Different words in random order, so that no kind of word is commoner than another among those asked for."""
+    known = list(dictionary())
+    more = count - len(known)
+    pool = known + pairs(rng, more) if more > 0 else known[: max(count, len(ADJECTIVES + NOUNS))]
+    return rng.sample(pool, count)
+
+
+def _most_entries(room: Room) -> int:
+    """More entries than a list of the room's length can have."""
+    few = dictionary()[:100]
+    return 1 + int(1.2 * room.length * len(few) / room.text_length(_numbered(few)))
+
+
+def _example(rng: random.Random, asking: Asking, words: list[str], short: bool) -> str:
     """A short list with its answer, of other words."""
-    size, often, seldom = (20, 3, 1) if short else (40, 10, 3)
-    words = pairs(rng, size)
+    often, seldom = (3, 1) if short else (10, 3)
     listed = _word_list(words[:COMMON], often, words[COMMON:], seldom, rng)
-    return f"{_LIST_INSTRUCTION}{listed}{_ASK_COMMON}{_COMMON_PREFIX} {_numbered(words[:COMMON])}\n\n\n"
+    return f"{asking.opening}{listed}{asking.question}{asking.prefix} {_numbered(words[:COMMON])}\n\n\n"
 
 
 def _word_list(common: list[str], often: int, others: list[str], seldom: int, rng: random.Random) -> str:
@@ -73,7 +91,7 @@ def _word_list(common: list[str], often: int, others: list[str], seldom: int, rn
     return _numbered(words)
 
 
-def _numbered(words: list[str]) -> str:
+def _numbered(words: Sequence[str]) -> str:
     return " ".join(f"{number}. {word}" for number, word in enumerate(words, 1))
 
 
@@ -84,10 +102,13 @@ class FrequentWords(SeededTask):
     These three occur once more than the law says, so that in a short text none of them ties with the fifth.
     """
 
+    words: Wording
+
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         vocabulary = _coded_words(rng, max(8, room.length // 50))
+        asking = self.words.frequent
         turn = Turn(
-            question=ask("Apart from the dots, which 3 coded words occur most often in the text above?"),
+            question=asking.question,
             answers=tuple(vocabulary[1:ASKED_RANK]),
             max_new_tokens=50,
         )
@@ -99,9 +120,9 @@ class FrequentWords(SeededTask):
                 words += [word] * (_zipf_count(count, rank) + (rank <= ASKED_RANK))
             random.Random(seed).shuffle(words)
             return Draft(
-                context="Read this coded text and count its words. Ignore the dots.\n\n" + " ".join(words),
+                context=asking.opening + " ".join(words),
                 turns=(turn,),
-                answer_prefix="Answer: The 3 coded words that occur most often are:",
+                answer_prefix=asking.prefix,
                 facts={"words": count, "vocabulary": len(vocabulary)},
             )
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import string
 import uuid
+from functools import cache
 from itertools import product
+
+from kvloom.eval.corpus.essays import lexicon
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -60,6 +63,12 @@ NAMES = _words(
 """First names. None occurs in the shipped corpus."""
 
 
+@cache
+def dictionary() -> tuple[str, ...]:
+    """Single words, each once: those of pairs first, which are rarer and so of more tokens, like RULER's."""
+    return tuple(dict.fromkeys((*ADJECTIVES, *NOUNS, *lexicon().words)))
+
+
 def pair(rng: random.Random) -> str:
     """An adjective and a noun, hyphenated."""
     return f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
@@ -83,8 +92,3 @@ def letters(rng: random.Random, count: int) -> str:
 def random_uuid(rng: random.Random) -> str:
     """A version 4 UUID."""
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-
-
-def listed(items: list[str]) -> str:
-    """``a, b and c``."""
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kvloom.errors import PullError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a disk or a quota that is used up."""
+from kvloom.model.reading import DISK_FULL
 
 
 def need_room(directory: Path, num_bytes: int) -> None:
@@ -36,6 +33,6 @@ def full_disk_is_pull_error(directory: Path) -> Iterator[None]:
     except PermissionError as error:
         raise PullError(f"cannot write to `{directory}`: {error.strerror}", hint="set KVLOOM_HOME") from error
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise disk_full(directory, str(error.strerror)) from error
         raise

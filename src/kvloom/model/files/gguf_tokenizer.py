@@ -14,8 +14,8 @@ from typing import Any
 
 from kvloom.errors import ModelFileError, UnsupportedModel
 from kvloom.model.files.generation_config import gguf_recommended
-from kvloom.model.files.manifest import TextRules
 from kvloom.model.files.turn_ends import is_marker, turn_ends
+from kvloom.model.text.rules import TextRules
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
 _SPACE = "▁"

@@ -13,8 +13,9 @@ import tokenizers
 from kvloom.errors import ModelFileError
 from kvloom.model.files.generation_config import hf_recommended
 from kvloom.model.files.json_file import read_json
-from kvloom.model.files.manifest import TOKENIZER_FILE, TextRules
+from kvloom.model.files.manifest import TOKENIZER_FILE
 from kvloom.model.files.turn_ends import turn_ends
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.tokenizer import load_backend
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

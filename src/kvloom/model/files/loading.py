@@ -1,4 +1,7 @@
-"""From a manifest to a model: map the files, pack tensor by tensor, let go of the pages of each once packed."""
+"""From a manifest to a tokenizer and a model.
+
+Weight files are mapped and packed tensor by tensor, and the pages of each are let go of once it is packed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,14 @@ from kvloom.model.decoder import Decoder, kv_map_of
 from kvloom.model.files.manifest import MANIFEST_FILE, Manifest, TensorEntry
 from kvloom.model.files.tensor_check import check_manifest
 from kvloom.model.fused import fuse
+from kvloom.model.heap import give_back_free_memory
 from kvloom.model.layers import Norm, Projection
 from kvloom.model.ops import Precision
 from kvloom.model.reading import failures_name, open_regular
 from kvloom.model.registry import FAMILIES
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec
+from kvloom.model.text.tokenizer import Tokenizer, load_backend
 from kvloom.model.weight import Weight
 from kvloom.model.weight_memory import WeightMemory
 
@@ -31,6 +36,14 @@ _VECTOR_KINDS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 _HEAD_PRECISION: dict[Activations, Precision] = {"float32": "float32", "int8": "int16"}
 """The head is where rounding hurts most: in 8 bits it alone would make a third of the divergence."""
+
+
+def load_tokenizer(manifest: Manifest) -> Tokenizer:
+    """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
+    with failures_name(manifest.tokenizer_path):
+        backend = load_backend(manifest.tokenizer_path)
+        give_back_free_memory()
+        return Tokenizer(backend, manifest.text, manifest.name, manifest.spec.vocab_size)
 
 
 def load_model(manifest: Manifest, threads: int, activations: Activations) -> Model:

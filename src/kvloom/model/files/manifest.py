@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvloom.errors import ModelFileError
 from kvloom.model.files.json_file import read_json
 from kvloom.model.files.typed_json import typed
 from kvloom.model.spec import ModelSpec
+from kvloom.model.text.rules import TextRules
 
 MANIFEST_VERSION = 2
 """Goes up whenever the same files would convert to something else: what older versions wrote is made again."""
@@ -34,22 +35,6 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class TextRules:
-    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
-
-    ``sampling``: what the model's makers recommend, by the names of SamplingParams. ``twins``: (id, another id) of
-    equal text, where ``tokenizer.json`` can name only the other.
-    """
-
-    eos_token_ids: tuple[int, ...]
-    bos_token_id: int | None
-    special_tokens: dict[str, str]
-    chat_template: str | None
-    sampling: dict[str, float | int] = field(default_factory=dict)
-    twins: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

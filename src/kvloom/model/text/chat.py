@@ -17,7 +17,7 @@ _LARGE = 256 * 2**10  # characters of JSON
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
     """Run ``template`` over ``messages`` in their normal form, in a process of its own.
 
-    Raises RequestError for messages that the template refuses or does not come to an end with, and for what is not
+    Raises RequestError for messages that the template refuses or takes too long over, and for what is not
     JSON; ModelFileError when the template itself is broken.
     """
     named = ",".join(f"{json.dumps(name)}:{_json(value, name)}" for name, value in variables.items())

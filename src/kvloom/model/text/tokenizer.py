@@ -11,11 +11,9 @@ from typing import Any
 import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
-from kvloom.model.files.manifest import Manifest, TextRules
-from kvloom.model.heap import give_back_free_memory
-from kvloom.model.reading import failures_name
 from kvloom.model.text.chat import render_chat
 from kvloom.model.text.messages import normal_messages, template_variables
+from kvloom.model.text.rules import TextRules
 from kvloom.model.text.text_bound import TextBound, encode
 
 _SPACE = "▁"
@@ -24,14 +22,6 @@ _LONGEST_CHARACTER = 4
 
 _SLICE = 2**20
 """Characters to encode at a time."""
-
-
-def load_tokenizer(manifest: Manifest) -> Tokenizer:
-    """Read the tokenizer of a manifest. Raises ModelFileError when its file is missing or damaged."""
-    with failures_name(manifest.tokenizer_path):
-        backend = load_backend(manifest.tokenizer_path)
-        give_back_free_memory()
-        return Tokenizer(backend, manifest.text, manifest.name, manifest.spec.vocab_size)
 
 
 def load_backend(path: Path) -> tokenizers.Tokenizer:
@@ -125,6 +115,10 @@ class Tokenizer:
         if begun:
             stream.resume(after)
         return stream
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._rules.chat_template is not None
 
     def chat_prompt(
         self,
