@@ -8,6 +8,14 @@ from kvloom.codec import CODECS
 from kvloom.errors import ConfigError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
+ENTRY_BYTES = {
+    "float32": lambda k_dim, v_dim: 4 * (k_dim + v_dim),
+    "float16": lambda k_dim, v_dim: 2 * (k_dim + v_dim),
+    "bfloat16": lambda k_dim, v_dim: 2 * (k_dim + v_dim),
+    "int16": lambda k_dim, v_dim: 2 * (k_dim + v_dim) + 4,
+    "int8": lambda k_dim, v_dim: k_dim + v_dim + 8,
+}
+
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("k_dim", "v_dim"), [(64, 64), (96, 48)])
@@ -16,8 +24,8 @@ def test_cells_tile_the_page(codec: str, k_dim: int, v_dim: int) -> None:
     offsets = [fmt.cell_offset(slot, head) for slot in range(3) for head in range(3)]
     assert offsets == [index * fmt.cell_bytes for index in range(9)]
     assert fmt.page_bytes == offsets[-1] + fmt.cell_bytes
-    entry_bytes = CODECS[codec].key_bytes(k_dim) + CODECS[codec].value_bytes(v_dim)
-    assert fmt.cell_bytes == PAGE_TOKENS * entry_bytes
+    assert fmt.cell_bytes == CODECS[codec].keys.bytes(k_dim) + CODECS[codec].values.bytes(v_dim)
+    assert fmt.cell_bytes == PAGE_TOKENS * ENTRY_BYTES[codec](k_dim, v_dim)
     assert fmt.token_bytes * PAGE_TOKENS == fmt.page_bytes
 
 
