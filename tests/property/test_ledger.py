@@ -179,9 +179,6 @@ class LedgerMachine(RuleBasedStateMachine):
         with pytest.raises(InternalError):
             self.ledger.apply(Drop(data.draw(st.sampled_from(self.held))[0]))
 
-    def format_of(self, page: PageId) -> PageFormat:
-        return self.ledger.arena.slab(self.ledger.arena.slab_of(page)).format
-
     @precondition(lambda self: self.held)
     @rule(data=st.data(), codec=st.sampled_from(["int8", "bfloat16"]))
     def recode(self, data: st.DataObject, codec: str) -> None:
