@@ -42,10 +42,8 @@ def make_tokenizer() -> Tokenizer:
 
 @pytest.fixture
 async def http(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx2.AsyncClient]:
-    tokenizer, inner = make_tokenizer(), tiny.make_engine()
-    inner.tokenizer = tokenizer
-    inner.commit.token_text = tokenizer.token_text
-    engine = AsyncEngine.over(inner, tokenizer, "tiny")
+    tokenizer = make_tokenizer()
+    engine = AsyncEngine.over(tiny.make_engine(tokenizer=tokenizer), tokenizer, "tiny")
     app = create_app(engine)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as client:
         yield client

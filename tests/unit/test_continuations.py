@@ -104,9 +104,7 @@ def test_the_engine_continues_its_prompt() -> None:
     backend = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="<unk>"))
     backend.decoder = _strip(1)
     backend.add_special_tokens([AddedToken(text, special=True) for text in ("<unk>", "<s>", "</s>")])
-    engine = tiny.make_engine()
-    engine.tokenizer = Tokenizer(backend, RULES, "test", tiny.VOCAB)
-    engine.commit.token_text = engine.tokenizer.token_text
+    engine = tiny.make_engine(tokenizer=Tokenizer(backend, RULES, "test", tiny.VOCAB))
     user, hello = vocab["▁user"], vocab["▁hello"]
     for prompt, stop, want in (
         ([1, hello], (), " user user user"),

@@ -267,9 +267,7 @@ class WiderThanItsTokenizer(tiny.CharTokenizer):
     ids=["among the likeliest", "biased", "in the prompt"],
 )
 def test_a_tokenizer_that_raises_hurts_one_request(params: SamplingParams) -> None:
-    engine = tiny.make_engine()
-    engine.tokenizer = WiderThanItsTokenizer()
-    engine.commit.token_text = engine.tokenizer.token_text
+    engine = tiny.make_engine(tokenizer=WiderThanItsTokenizer())
     engine.submit("left", PROMPTS["left"], PLAIN)
     engine.submit("bad", [95, *PROMPTS["bad"]], params)
     done = tiny.drain(engine, ["left", "bad"])
