@@ -10,7 +10,7 @@ from typing import ParamSpec
 from kvloom.engine.intake import Intake
 from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
 from kvloom.engine.request import Request, Sequence, Status
-from kvloom.engine.sampling import Logits, NextScores, token_logprobs
+from kvloom.engine.sampling import Logits, NextScores, Sampler, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.stats import StepWatch
 from kvloom.errors import InternalError, KvloomError, NumericsError
@@ -152,9 +152,7 @@ class Commit:
 
     def _extend(self, sequence: Sequence, scores: NextScores) -> None:
         params = sequence.request.params
-        self.watch.lap("commit")
-        token = sequence.sampler.draw(scores.logits_V, scores.argmax)
-        self.watch.lap("sample")
+        token = self._draw(sequence.sampler, scores)
         sequence.kv.append(token)
         self.generated_tokens += 1
         self._time(sequence)
@@ -168,6 +166,15 @@ class Commit:
         )
         if sequence.finish_reason is not None:
             self._finish(sequence)
+
+    def _draw(self, sampler: Sampler, scores: NextScores) -> int:
+        """The next token. It is timed unless the forward pass has found it: looking at the clock takes longer then."""
+        if sampler.takes_argmax:
+            return sampler.draw(scores.logits_V, scores.argmax)
+        self.watch.lap("commit")
+        token = sampler.draw(scores.logits_V, scores.argmax)
+        self.watch.lap("sample")
+        return token
 
     def _release_text(self, sequence: Sequence, token: int) -> str:
         """Text that may go out now; sets ``finish_reason`` when ``token`` ends the sequence."""

@@ -59,6 +59,11 @@ class Sampler:
         names = [seed % 2**64 for seed in seeds]
         return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
 
+    @property
+    def takes_argmax(self) -> bool:
+        """Whether the next token is the first of the largest logits, whatever they are."""
+        return self.generator is None and not self.params.adjusts_logits
+
     def draw(self, logits_V: Logits, argmax: int | None = None) -> int:
         """Choose a token; ``logits_V`` is not modified. ``argmax``: the first of its largest, if that is known."""
         if not self.params.adjusts_logits:
