@@ -35,32 +35,12 @@ def openai_routes(
 ) -> APIRouter:
     """``/v1``. ``started``: Unix time told as the model's creation."""
     router = APIRouter(prefix="/v1")
-    card: Json = {
-        "id": engine.model_name,
-        "object": "model",
-        "created": started,
-        "owned_by": "kvloom",
-        "max_model_len": engine.max_model_len,
-    }
-
-    def check_model(name: str) -> None:
-        if name != engine.model_name:
-            raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
-
-    @router.get("/models")
-    @router.get("/models/")
-    async def models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [card]})
-
-    @router.get("/models/{name:path}")
-    async def model(name: str) -> JSONResponse:
-        check_model(name)
-        return JSONResponse(card)
+    _add_models(router, engine, started)
 
     @router.post("/chat/completions")
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, config.max_body_bytes, lanes)
-        check_model(body.model)
+        _check_model(engine, body.model)
         check_sequences(body, config.max_request_sequences)
         job = await chat_job(body, engine, lanes)
         reply = ChatReply(engine.model_name, job, engine.tokenizer)
@@ -69,13 +49,38 @@ def openai_routes(
     @router.post("/completions")
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes, lanes)
-        check_model(body.model)
+        _check_model(engine, body.model)
         check_sequences(body, config.max_request_sequences)
         job = await completion_job(body, engine, lanes)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 
     return router
+
+
+def _add_models(router: APIRouter, engine: ServedEngine, started: int) -> None:
+    card: Json = {
+        "id": engine.model_name,
+        "object": "model",
+        "created": started,
+        "owned_by": "kvloom",
+        "max_model_len": engine.max_model_len,
+    }
+
+    @router.get("/models")
+    @router.get("/models/")
+    async def models() -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [card]})
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> JSONResponse:
+        _check_model(engine, name)
+        return JSONResponse(card)
+
+
+def _check_model(engine: ServedEngine, name: str) -> None:
+    if name != engine.model_name:
+        raise ModelNotFound(f"no model `{name}` here, only `{engine.model_name}`")
 
 
 async def _answer(

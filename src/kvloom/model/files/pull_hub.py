@@ -6,17 +6,21 @@ A GGUF that is split over several files goes by the name of its first part.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvloom.errors import PullError
 from kvloom.model.files.disk import need_room
 from kvloom.model.files.growth import watched
 from kvloom.model.files.progress import Progress
 from kvloom.model.files.split_names import SplitName
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 _PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja"]
 _SLACK_BYTES = 64 << 20
@@ -52,19 +56,7 @@ def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
     target.mkdir()
     try:
         info = huggingface_hub.model_info(name.repo, files_metadata=True)
-        sizes = {
-            file.rfilename: file.size or 0
-            for file in info.siblings or []
-            if (file.rfilename in parts if parts else _is_of_model(file.rfilename))
-        }
-        if not any(file.endswith((".safetensors", ".gguf")) for file in sizes):
-            raise PullError(
-                f"`{name.repo}` holds no {name.gguf or 'safetensors weights'}",
-                hint="see its page for the file names",
-            )
-        missing = [part for part in parts if part not in sizes]
-        if missing:
-            raise PullError(f"`{name.repo}` lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
+        sizes = _sizes(name, parts, info.siblings or [])
         need_room(staging, sum(sizes.values()) + _SLACK_BYTES)
         progress.start(f"pulling {name.repo}", sum(sizes.values()))
         try:
@@ -84,6 +76,24 @@ def fetch_hub(name: HubName, staging: Path, progress: Progress) -> Path:
         raise _explain(name, error) from error
     shutil.rmtree(target / ".cache", ignore_errors=True)
     return target if name.gguf is None else target / name.gguf
+
+
+def _sizes(name: HubName, parts: list[str], files: Sequence[RepoSibling]) -> dict[str, int]:
+    """Bytes of the files to fetch. Raises PullError when the model, or a part of it, is not among them."""
+    sizes = {
+        file.rfilename: file.size or 0
+        for file in files
+        if (file.rfilename in parts if parts else _is_of_model(file.rfilename))
+    }
+    if not any(file.endswith((".safetensors", ".gguf")) for file in sizes):
+        raise PullError(
+            f"`{name.repo}` holds no {name.gguf or 'safetensors weights'}",
+            hint="see its page for the file names",
+        )
+    missing = [part for part in parts if part not in sizes]
+    if missing:
+        raise PullError(f"`{name.repo}` lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
+    return sizes
 
 
 def _parts(name: HubName) -> list[str]:
