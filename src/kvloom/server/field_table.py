@@ -68,7 +68,7 @@ SERVED: Mapping[str, Served] = {
         "begin the answer with the prompt; in chat, with the last message if its role is `assistant`",
         extends=("ChatRequest",),
     ),
-    "logprobs": Served("log probabilities of the answer's tokens: a flag in chat, a number of alternatives in completions"),
+    "logprobs": Served("log probabilities of the answer: a flag in chat, the number of alternatives in completions"),
     "top_logprobs": Served("number of most likely alternatives to return per token; 0 to 100"),
     "prompt_logprobs": _ours("log probabilities of the prompt's tokens, with this many alternatives; not streamed"),
     "return_token_ids": _ours("return `prompt_token_ids` and each answer's `token_ids` with the text"),
