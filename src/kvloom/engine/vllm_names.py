@@ -1,4 +1,4 @@
-"""vLLM's arguments of ``LLM``, in our words: which are ours under another name, which hold anyway, which cannot be."""
+"""vLLM's arguments of ``LLM``: those with another name here, those without effect, and those that are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RENAMED: Mapping[str, str] = {
     "max_num_batched_tokens": "step_tokens",
     "kv_cache_memory_bytes": "kv_bytes",
 }
-"""Settings that both have."""
+"""Settings that both engines have."""
 
 HOLDS: Mapping[str, tuple[object, ...]] = {
     "tensor_parallel_size": (1,),
@@ -29,26 +29,26 @@ HOLDS: Mapping[str, tuple[object, ...]] = {
     "dtype": ("auto",),
     "load_format": ("auto",),
 }
-"""The values that change nothing here: that is how it works, or there is nothing to turn on or off."""
+"""Values without effect: they describe the existing behaviour, or there is nothing to turn on or off."""
 
 NOT_HERE: Mapping[str, str] = {
-    "gpu_memory_utilization": 'kvloom runs on the CPU: say how much memory KV may take, such as kv_bytes="2GiB"',
-    "cpu_offload_gb": "all weights are in memory already",
-    "swap_space": "KV is dropped and computed again, never swapped: kv_bytes is its one limit",
-    "kv_cache_dtype": "the number format of stored KV is kv_dtype",
-    "block_size": "a page of KV has 16 tokens",
-    "quantization": "weights are run in the format of their file: take another file of the model",
+    "gpu_memory_utilization": 'kvloom runs on the CPU: set the memory limit for KV, such as kv_bytes="2GiB"',
+    "cpu_offload_gb": "all weights are already in CPU memory",
+    "swap_space": "KV is dropped and recomputed, never swapped: kv_bytes is the only limit",
+    "kv_cache_dtype": "use kv_dtype to set the number format of stored KV",
+    "block_size": "the page size is fixed at 16 tokens",
+    "quantization": "weights run in the format of their file: choose another file of the model",
     "tokenizer": "the tokenizer comes with the model",
-    "speculative_config": "there is no speculative decoding yet",
-    "enable_lora": "there is no LoRA",
+    "speculative_config": "speculative decoding is not supported yet",
+    "enable_lora": "LoRA is not supported",
 }
-"""Arguments that ask for what we do not have, and what to do instead."""
+"""Arguments that are refused, and what to do instead."""
 
 
 def with_vllm_names(config: EngineConfig, given: Mapping[str, Any]) -> EngineConfig:
-    """``config`` with what vLLM's arguments say. Raises ConfigError for what cannot be had or is said twice.
+    """``config`` with vLLM's arguments applied.
 
-    TypeError for names that neither of us knows.
+    Raises ConfigError for unsupported or duplicate settings, and TypeError for names that neither engine knows.
     """
     ours = _in_our_words(given)
     return replace(config, cache=_changed(config.cache, ours), scheduler=_changed(config.scheduler, ours))

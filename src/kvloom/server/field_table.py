@@ -1,10 +1,10 @@
-"""Every field that clients of these endpoints send, and what is done with it: the one list.
+"""Every field that clients of these endpoints send, and how it is handled: the single list.
 
-``SERVED`` fields are those of the models in ``schemas``. ``HINTS`` are taken and have no effect: an answer is the
-same with and without them. ``REFUSED`` fields would have changed the answer, had we served them: they pass only with
-a value that asks for what we do anyway. Whatever is in none of the three is ignored and named in the header
-``x-kvloom-ignored``. The checks (``unserved``), ``/openapi.json`` and ``docs/http-api.md`` are made from, or compared
-with, these.
+``SERVED`` fields are those of the models in ``schemas``. ``HINTS`` are accepted without effect: the answer is the
+same with and without them. ``REFUSED`` fields would change the answer if they were supported: they pass only with a
+value that requests the existing behaviour. A field in none of the three is ignored and named in the header
+``x-kvloom-ignored``. The checks (``unserved``), ``/openapi.json`` and ``docs/http-api.md`` are generated from these
+tables or compared with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """``extends``: the models of the endpoints on which OpenAI's API does not have this field."""
+    """``extends``: the models of the endpoints where this field is an extension of OpenAI's API."""
 
     says: str
     extends: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """``neutral``: values, besides null, that ask for nothing. ``instead``: what to do in its place."""
+    """``neutral``: values, besides null, that have no effect. ``instead``: what to use in its place."""
 
     neutral: tuple[object, ...] = ()
     instead: str | None = None
@@ -45,82 +45,82 @@ def _ours(says: str) -> Served:
 SERVED: Mapping[str, Served] = {
     "model": Served("the served model's name"),
     "messages": Served("the conversation"),
-    "prompt": Served("a text or token ids, or up to 1,024 of either"),
-    "max_tokens": Served("at most so many tokens per answer; chat fills the context by default, completions 16"),
-    "max_completion_tokens": Served("`max_tokens`, and goes before it"),
+    "prompt": Served("a string or a list of token ids, or up to 1,024 of either"),
+    "max_tokens": Served("maximum tokens per answer; by default chat fills the context, completions use 16"),
+    "max_completion_tokens": Served("the same as `max_tokens`, and takes precedence over it"),
     "temperature": Served("0 is greedy, 1 the model's own distribution; up to 100"),
     "top_p": Served("sample from the most likely tokens that together reach this probability"),
-    "top_k": _ours("sample from this many of the most likely tokens; 0 or -1: from all"),
-    "min_p": _ours("sample from tokens at least this likely, relative to the most likely one"),
-    "presence_penalty": Served("subtracted from the logit of a token that the answer has; -2 to 2"),
-    "frequency_penalty": Served("subtracted per time that the answer has the token; -2 to 2"),
-    "repetition_penalty": _ours("divides positive and multiplies negative logits of tokens in prompt and answer"),
-    "logit_bias": Served("token id to what is added to its logit; -100 to 100"),
+    "top_k": _ours("sample from this many of the most likely tokens; 0 or -1 disables the limit"),
+    "min_p": _ours("minimum probability of a token, relative to that of the most likely one"),
+    "presence_penalty": Served("subtracted from the logits of tokens that already occur in the answer; -2 to 2"),
+    "frequency_penalty": Served("subtracted once per occurrence of the token in the answer; -2 to 2"),
+    "repetition_penalty": _ours("divides positive and multiplies negative logits of tokens in the prompt or answer"),
+    "logit_bias": Served("a map from token id to a value added to its logit; -100 to 100"),
     "seed": Served("the same seed and request give the same answer"),
-    "n": Served("so many answers per prompt; 1 to 128"),
-    "best_of": Served("only with the value of `n`"),
-    "stop": Served("up to 64 texts that end an answer"),
+    "n": Served("number of answers per prompt; 1 to 128"),
+    "best_of": Served("must equal `n`"),
+    "stop": Served("up to 64 strings that end an answer"),
     "stop_token_ids": _ours("tokens that end an answer"),
-    "include_stop_str_in_output": _ours("leave the stop text in the answer"),
-    "ignore_eos": _ours("go on after the end of text"),
-    "skip_special_tokens": _ours("leave special tokens out of the text; true by default"),
+    "include_stop_str_in_output": _ours("keep the stop string in the answer"),
+    "ignore_eos": _ours("continue past the end-of-text token"),
+    "skip_special_tokens": _ours("omit special tokens from the text; true by default"),
     "echo": Served(
-        "answers begin with the prompt; in chat with the last message, if it is the assistant's",
+        "begin the answer with the prompt; in chat, with the last message if its role is `assistant`",
         extends=("ChatRequest",),
     ),
-    "logprobs": Served("log probabilities of the answer's tokens: true in chat, how many alternatives in completions"),
-    "top_logprobs": Served("how many of the most likely alternatives to return per token; 0 to 100"),
-    "prompt_logprobs": _ours("log probabilities of the prompt's tokens and so many alternatives; not streamed"),
-    "return_token_ids": _ours("`prompt_token_ids` and each answer's `token_ids` beside the text"),
-    "return_tokens_as_token_ids": _ours("tokens in log probabilities are written `token_id:123`"),
-    "add_special_tokens": _ours("put the model's special tokens around the text"),
+    "logprobs": Served("log probabilities of the answer: a flag in chat, the number of alternatives in completions"),
+    "top_logprobs": Served("number of most likely alternatives to return per token; 0 to 100"),
+    "prompt_logprobs": _ours("log probabilities of the prompt's tokens, with this many alternatives; not streamed"),
+    "return_token_ids": _ours("return `prompt_token_ids` and each answer's `token_ids` with the text"),
+    "return_tokens_as_token_ids": _ours("write tokens in log probabilities as `token_id:123`"),
+    "add_special_tokens": _ours("add the model's special tokens to the text"),
     "chat_template_kwargs": _ours("variables for the chat template"),
-    "cache_salt": _ours("KV is reused only between requests of the same salt"),
+    "cache_salt": _ours("KV is reused only between requests with the same salt"),
     "kvloom": _ours(
-        '`{"cache": {"read": false, "write": false}}`: compute the whole prompt anew, leave nothing to be found; '
-        "`priority` in it, 0 to 100: what is stored goes before anything of higher priority, 50 by default"
+        '`{"cache": {"read": false, "write": false}}`: recompute the whole prompt and publish nothing; '
+        "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority"
     ),
-    "stream": Served("answer by server-sent events"),
-    "stream_options": Served("`include_usage`: usage in a last event; `continuous_usage_stats`: in every event"),
+    "stream": Served("stream the answer as server-sent events"),
+    "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
 }
 
 HINTS: Mapping[str, str] = {
-    "user": "who asks",
-    "metadata": "tags for a store that we do not have",
-    "store": "nothing is stored",
-    "service_tier": "there is one tier",
-    "safety_identifier": "who asks",
-    "prompt_cache_key": "prefixes are found by their tokens; `cache_salt` keeps them apart",
+    "user": "identifies the end user",
+    "metadata": "tags for stored answers, which do not exist here",
+    "store": "answers are not stored",
+    "service_tier": "there is only one tier",
+    "safety_identifier": "identifies the end user",
+    "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
     "prompt_cache_options": "the cache keeps what fits",
     "prompt_cache_retention": "the cache keeps what fits",
-    "prediction": "it would only save time",
-    "parallel_tool_calls": "there are no tool calls",
-    "request_id": "the header `x-request-id` is repeated in the answer",
-    "rid": "the header `x-request-id` is repeated in the answer",
-    "session_id": "prefixes are found by their tokens",
-    "keep_alive": "the model stays",
+    "prediction": "only affects speed",
+    "parallel_tool_calls": "tool calling is not supported",
+    "request_id": "use the header `x-request-id`, which the response echoes",
+    "rid": "use the header `x-request-id`, which the response echoes",
+    "session_id": "prefixes are matched by their tokens",
+    "keep_alive": "the model stays loaded",
     "id_slot": "there are no slots",
-    "n_keep": "nothing of a prompt is ever discarded",
-    "n_discard": "nothing of a prompt is ever discarded",
-    "stream_interval": "every step is sent",
-    "xtc_threshold": "belongs to `xtc_probability`",
-    "dynatemp_exponent": "belongs to `dynatemp_range`",
-    "smoothing_curve": "belongs to `smoothing_factor`",
-    "mirostat_tau": "belongs to `mirostat`",
-    "mirostat_eta": "belongs to `mirostat`",
-    "dry_base": "belongs to `dry_multiplier`",
-    "dry_allowed_length": "belongs to `dry_multiplier`",
-    "dry_penalty_last_n": "belongs to `dry_multiplier`",
-    "dry_sequence_breakers": "belongs to `dry_multiplier`",
-    "adaptive_decay": "belongs to `adaptive_target`",
-    "stream_reasoning": "reasoning is text like any other",
-    "mm_processor_kwargs": "there are only texts",
-    "media_io_kwargs": "there are only texts",
+    "n_keep": "prompts are never truncated",
+    "n_discard": "prompts are never truncated",
+    "stream_interval": "every step is streamed",
+    "xtc_threshold": "only applies with `xtc_probability`",
+    "dynatemp_exponent": "only applies with `dynatemp_range`",
+    "smoothing_curve": "only applies with `smoothing_factor`",
+    "mirostat_tau": "only applies with `mirostat`",
+    "mirostat_eta": "only applies with `mirostat`",
+    "dry_base": "only applies with `dry_multiplier`",
+    "dry_allowed_length": "only applies with `dry_multiplier`",
+    "dry_penalty_last_n": "only applies with `dry_multiplier`",
+    "dry_sequence_breakers": "only applies with `dry_multiplier`",
+    "adaptive_decay": "only applies with `adaptive_target`",
+    "stream_reasoning": "reasoning is returned as ordinary text",
+    "mm_processor_kwargs": "input is text only",
+    "media_io_kwargs": "input is text only",
 }
 
 MESSAGE_HINTS: Mapping[str, str] = {
-    "annotations": "what the API adds to an answer that is sent back",
-    "cache_control": "prefixes are found by their tokens",
+    "annotations": "added by the API to answers, which clients send back",
+    "cache_control": "prefixes are matched by their tokens",
 }
 
 MESSAGE_REFUSED: Mapping[str, str | None] = {
@@ -129,12 +129,12 @@ MESSAGE_REFUSED: Mapping[str, str | None] = {
     "prefix": "use `/v1/completions`",
 }
 
-_TEMPLATE = "set the template's variables by `chat_template_kwargs`"
+_TEMPLATE = "set template variables with `chat_template_kwargs`"
 _LIMIT = "use `max_tokens`"
-_SCORES = "use `logprobs`, in chat with `top_logprobs`"
-_GRAMMAR = Refused(instead="answers are not constrained to a grammar")
+_SCORES = "use `logprobs`; in chat, together with `top_logprobs`"
+_GRAMMAR = Refused(instead="constrained decoding is not supported")
 _PENALTY = Refused((1, 1.0), "use `repetition_penalty`")
-_SAMPLER = Refused(instead="samplers are `temperature`, `top_k`, `top_p` and `min_p`")
+_SAMPLER = Refused(instead="the samplers are `temperature`, `top_k`, `top_p` and `min_p`")
 
 
 def _sampler(*off: object) -> Refused:
@@ -152,16 +152,16 @@ def _not_called(value: Any, body: Json) -> bool:
 REFUSED: Mapping[str, Refused] = {
     # tools, other media, other endpoints' fields
     "tools": Refused(neutral_when=_not_called, instead='only with `tool_choice: "none"`'),
-    "tool_choice": Refused(("none", "auto"), "there are no tools to choose from"),
+    "tool_choice": Refused(("none", "auto"), "tool calling is not supported"),
     "functions": Refused(([],)),
-    "function_call": Refused(("none", "auto"), "there are no functions to call"),
+    "function_call": Refused(("none", "auto"), "function calling is not supported"),
     "modalities": Refused((["text"],)),
     "audio": Refused(),
     "web_search_options": Refused(),
     "moderation": Refused(),
-    "documents": Refused(([],), "put them into a message"),
-    "messages": Refused(instead="`/v1/chat/completions` takes messages, this endpoint a `prompt`"),
-    "prompt": Refused(instead="`/v1/completions` takes a prompt, this endpoint `messages`"),
+    "documents": Refused(([],), "include them in a message"),
+    "messages": Refused(instead="this endpoint takes a `prompt`; `/v1/chat/completions` takes `messages`"),
+    "prompt": Refused(instead="this endpoint takes `messages`; `/v1/completions` takes a `prompt`"),
     "prompt_embeds": Refused(),
     "input": Refused(),
     "inputs": Refused(),
@@ -185,7 +185,7 @@ REFUSED: Mapping[str, Refused] = {
     "regex": _GRAMMAR,
     "ebnf": _GRAMMAR,
     "structural_tag": _GRAMMAR,
-    "verbosity": Refused(("medium",), "say it in the prompt"),
+    "verbosity": Refused(("medium",), "state it in the prompt"),
     "return_full_text": Refused((False,), "use `echo`"),
     "detokenize": Refused((True,)),
     "spaces_between_special_tokens": Refused((True,)),
@@ -201,12 +201,12 @@ REFUSED: Mapping[str, Refused] = {
     # reasoning
     "reasoning": Refused(instead=_TEMPLATE),
     "reasoning_effort": Refused(instead=_TEMPLATE),
-    "reasoning_format": Refused(("none",), "reasoning is text like any other"),
+    "reasoning_format": Refused(("none",), "reasoning is returned as ordinary text"),
     "reasoning_budget": Refused((-1,), _LIMIT),
     "thinking_budget_tokens": Refused((-1,), _LIMIT),
     "thinking_token_budget": Refused((-1,), _LIMIT),
     "include_reasoning": Refused((True,)),
-    "separate_reasoning": Refused((False,), "reasoning is text like any other"),
+    "separate_reasoning": Refused((False,), "reasoning is returned as ordinary text"),
     "enable_thinking": Refused(instead=_TEMPLATE),
     "thinking": Refused(instead=_TEMPLATE),
     "think": Refused(instead=_TEMPLATE),
@@ -217,7 +217,7 @@ REFUSED: Mapping[str, Refused] = {
     "max_length": Refused(instead=_LIMIT),
     "min_tokens": Refused((0,)),
     "min_new_tokens": Refused((0,)),
-    "num_ctx": Refused(instead="the context's length is set when the server starts"),
+    "num_ctx": Refused(instead="the context length is set when the server starts"),
     "n_indent": Refused((0,)),
     "t_max_predict_ms": Refused((0, -1), _LIMIT),
     "length_penalty": Refused((1, 1.0), "there is no beam search"),
@@ -243,7 +243,7 @@ REFUSED: Mapping[str, Refused] = {
     "repeat_penalty": _PENALTY,
     "rep_pen": _PENALTY,
     "encoder_repetition_penalty": Refused((1, 1.0)),
-    "repeat_last_n": Refused((-1,), "`repetition_penalty` looks at the whole text"),
+    "repeat_last_n": Refused((-1,), "`repetition_penalty` applies to the whole text"),
     "no_repeat_ngram_size": Refused((0,)),
     "penalty_alpha": Refused((0, 0.0)),
     "penalize_nl": Refused((False,)),
@@ -289,7 +289,7 @@ REFUSED: Mapping[str, Refused] = {
     "decoder_input_details": Refused((False,), "use `prompt_logprobs`"),
     "max_completion_tokens": Refused(instead=_LIMIT),
     "return_tokens": Refused((False,), "use `return_token_ids`"),
-    # where it runs
+    # scheduling and caching
     "cache_prompt": Refused((True,), 'use `"kvloom": {"cache": {"read": false}}`'),
     "priority": Refused((0,)),
     "speculative": Refused((False,)),

@@ -41,8 +41,8 @@ def openapi_document() -> Json:
         "info": {
             "title": "kvloom",
             "version": version("kvloom"),
-            "description": f"Fields that OpenAI's API does not have are marked `{EXTENSION}`. A field that is not "
-            "listed is refused by name if serving it would change the answer, else ignored and named in the header "
+            "description": f"Extensions of OpenAI's API are marked `{EXTENSION}`. A field that is not listed is "
+            "refused by name if it would change the answer; otherwise it is ignored and named in the header "
             "`x-kvloom-ignored`.",
         },
         "paths": _paths(),
@@ -60,18 +60,18 @@ def _paths() -> Json:
         "/v1/models": {"get": _operation("List the model", "ModelList", key=True)},
         "/v1/models/{name}": {
             "parameters": [{"name": "name", "in": "path", "required": True, "schema": _TEXT}],
-            "get": _operation("Tell about the model", "Model", key=True),
+            "get": _operation("Describe the model", "Model", key=True),
         },
-        "/tokenize": {"post": _operation("Tell the token ids of a text", "TokenizeReply", TokenizeRequest, key=True)},
+        "/tokenize": {"post": _operation("Convert text to token ids", "TokenizeReply", TokenizeRequest, key=True)},
         "/detokenize": {
-            "post": _operation("Tell the text of token ids", "DetokenizeReply", DetokenizeRequest, key=True)
+            "post": _operation("Convert token ids to text", "DetokenizeReply", DetokenizeRequest, key=True)
         },
-        "/openapi.json": {"get": _operation("Tell this document")},
-        "/health": {"get": _operation("Tell whether requests make progress")},
-        "/version": {"get": _operation("Tell the version of the server")},
-        "/metrics": {"get": _operation("Tell counters and histograms, for Prometheus", media="text/plain", key=True)},
-        "/cache": {"get": _operation("Tell what the KV cache holds", key=True)},
-        "/cache/reset": {"post": _operation("Forget all reusable KV", key=True)},
+        "/openapi.json": {"get": _operation("Return this document")},
+        "/health": {"get": _operation("Report whether requests make progress")},
+        "/version": {"get": _operation("Return the server version")},
+        "/metrics": {"get": _operation("Return counters and histograms for Prometheus", media="text/plain", key=True)},
+        "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
+        "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
     }
 
@@ -80,7 +80,7 @@ def _generation(summary: str, body: type[BaseModel], reply: str) -> Json:
     operation = _operation(summary, reply, body, key=True)
     answer = operation["responses"]["200"]
     answer["content"]["text/event-stream"] = {"schema": _TEXT}
-    answer["headers"] = {"x-kvloom-ignored": {"description": "fields that nobody knows", "schema": _TEXT}}
+    answer["headers"] = {"x-kvloom-ignored": {"description": "unknown fields that were ignored", "schema": _TEXT}}
     return operation
 
 
