@@ -1,6 +1,7 @@
 """The home of a sequence's KV: append, reserve, write, accept, take back, fork, replace and release in any order.
 
-Every written entry is the hash of all tokens up to it, so whatever is read can be told from what should be there.
+Every written entry is the hash of all tokens up to it, so whatever is read can be told from what should be there. After
+something was left out or recoded, an entry is the hash of that as well: nobody else may read it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from kvloom.memory.keys import extend_keys, root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable
 from kvloom.policy.retention.lru import LeastRecentlyUsed
-from kvloom.segment import PageId, PageKey, Span, SpanSet
+from kvloom.segment import PageId, PageKey, Resident, Span, SpanSet
 
 FULL = PageFormat("full", (0,), 1, 16, 16, "float32")
 NEAR = PageFormat("window20", (1,), 1, 16, 16, "float32")
@@ -55,8 +56,9 @@ def text(start: int, size: int, stray: int | None) -> list[int]:
     return tokens if stray is None else tokens[:stray] + [9] * len(tokens[stray:])
 
 
-def content(tokens: list[int], position: int, group: int) -> int:
-    return hash((group, tuple(tokens[: position + 1]))) & (2**63 - 1)
+def content(tokens: list[int], position: int, group: int, lossy: bool = False) -> int:
+    """Two numbers in float32, neither of them large."""
+    return hash((group, lossy, tuple(tokens[: position + 1]))) & 0x3FFFFFFF_3FFFFFFF
 
 
 class KvMachine(RuleBasedStateMachine):
@@ -67,6 +69,7 @@ class KvMachine(RuleBasedStateMachine):
         self.ledger = Ledger(Arena(self.budget_bytes, 32_768), Index(2, max_ghosts=9), LeastRecentlyUsed())
         self.live: list[SequenceKv] = []
         self.accepted: set[tuple[int, ...]] = set()  # texts of which whole pages may be found
+        self.lossy: dict[str, set[int]] = {}  # by owner: what was computed after something was lost
         self.names = 0
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -119,8 +122,7 @@ class KvMachine(RuleBasedStateMachine):
     def publish(self, which: int, more: int) -> None:
         kv = self.pick(which)
         kv.publish(min(len(kv.tokens), kv.accepted + more))
-        if kv.cache.write and not kv.lists:
-            self.accepted.add(tuple(kv.tokens[: kv.accepted]))
+        self.note_accepted(kv)
 
     @precondition(lambda self: self.live)
     @rule(which=SEQUENCES, back=SIZES, anywhere=st.booleans())
@@ -128,6 +130,7 @@ class KvMachine(RuleBasedStateMachine):
         kv = self.pick(which)
         length = max(0 if anywhere else kv.accepted, len(kv.tokens) - back)
         before, accepted = list(kv.tokens), kv.accepted
+        beyond = kv.names.keys[length // PAGE_TOKENS :]
         try:
             kv.truncate(length)
         except InternalError:
@@ -135,6 +138,12 @@ class KvMachine(RuleBasedStateMachine):
             assert kv.tokens == before
             return
         assert kv.tokens == before[:length]
+        assert not (kv.missing | kv.pending) - SpanSet.full(length)
+        assert kv.owner not in [self.ledger.index.coming_from(key) for key in beyond], "promised what is gone"
+        for table in kv.tables:
+            assert all(index * PAGE_TOKENS < length for index, _ in table.pages()), "a page beyond the end"
+        if kv.owner in self.lossy:
+            self.lossy[kv.owner] = {position for position in self.lossy[kv.owner] if position < length}
 
     @precondition(lambda self: self.live and len(self.live) < 4)
     @rule(which=SEQUENCES, cache=CACHES)
@@ -142,9 +151,26 @@ class KvMachine(RuleBasedStateMachine):
         parent = self.pick(which)
         child = self.make(list(parent.tokens), cache)
         parent.fork(child)
-        if cache.write and not parent.lists:
-            self.accepted.add(tuple(child.tokens[: child.accepted]))
+        assert (child.missing, child.pending) == (parent.missing | parent.pending, SpanSet())
+        assert child.held_bytes == parent.held_bytes
+        if parent.owner in self.lossy:
+            self.lossy[child.owner] = set(self.lossy[parent.owner])
+        self.note_accepted(child)
         self.live.append(child)
+
+    @precondition(lambda self: self.live)
+    @rule(which=SEQUENCES, back=st.integers(1, 14), fork=st.sampled_from([None, "parent", "child"]))
+    def rewrite(self, which: int, back: int, fork: str | None) -> None:
+        """The last tokens change, where others may hold the page or find it."""
+        if fork is not None and len(self.live) < 4:
+            self.fork(which, CacheParams())
+            which = len(self.live) - 1 if fork == "child" else which % (len(self.live) - 1)
+        kv = self.pick(which)
+        before = len(kv.tokens)
+        self.truncate(which, back, anywhere=True)
+        if len(kv.tokens) < before:
+            kv.append(*[10 + self.names % 3] * back)
+            self.compute(which, 1000, loads=False)
 
     @precondition(lambda self: self.live)
     @rule(which=SEQUENCES, start=st.integers(0, 150), size=st.integers(1, 60))
@@ -164,11 +190,16 @@ class KvMachine(RuleBasedStateMachine):
     @rule(which=SEQUENCES, count=st.integers(1, 60))
     def give_up(self, which: int, count: int) -> None:
         kv = self.pick(which)
-        kv.give_up(kv.pending.first(count))
+        spans, lacking = kv.pending.first(count), kv.missing | kv.pending
+        kv.give_up(spans)
+        assert kv.missing | kv.pending == lacking
+        assert kv.missing & spans == spans
 
     @precondition(lambda self: self.live)
-    @rule(which=SEQUENCES, group=st.integers(0, 1), pages=st.integers(1, 6), count=st.integers(1, 9))
-    def replace(self, which: int, group: int, pages: int, count: int) -> None:
+    @rule(
+        which=SEQUENCES, group=st.integers(0, 1), pages=st.integers(1, 6), count=st.integers(1, 9), placed=st.booleans()
+    )
+    def replace(self, which: int, group: int, pages: int, count: int, placed: bool) -> None:
         kv = self.pick(which)
         lacking = (kv.missing | kv.pending).spans
         stop = min(pages, kv.accepted // PAGE_TOKENS, (lacking[0].start if lacking else 10**6) // PAGE_TOKENS)
@@ -176,19 +207,35 @@ class KvMachine(RuleBasedStateMachine):
         if extent is None:
             return
         self.ledger.check(self.holdings())
+        if not placed:
+            return  # what has no place is given back with all the rest
+        self.lossy.setdefault(kv.owner, set())
         ids, one = np.array(extent.pages, np.int32), np.array([0, count], np.int32)
         kv.replace(group, stop, [HeadLists(HEAD, Labelled(), 1, 1, ids, one)], [extent])
         assert kv.held_bytes >= count * HEAD.page_bytes
 
     @precondition(lambda self: self.live)
+    @rule(which=SEQUENCES, group=st.integers(0, 1), page=st.integers(0, 9))
+    def recode(self, which: int, group: int, page: int) -> None:
+        kv = self.pick(which)
+        table = kv.tables[group]
+        final = [index for index, _ in table.pages() if index < kv.accepted // PAGE_TOKENS and table.is_full(index)]
+        sealed = [index for index in final if not table.writable[index] and index not in _recoded(table)]
+        if sealed:
+            with np.errstate(all="ignore"):  # what nobody wrote may be any number
+                done = kv.recode(group, sealed[page % len(sealed)], "int8")
+            if done:
+                self.lossy.setdefault(kv.owner, set())
+
+    @precondition(lambda self: self.live)
     @rule(which=SEQUENCES, broken=st.booleans())
     def release(self, which: int, broken: bool) -> None:
         kv = self.pick(which)
-        if kv.cache.write and not kv.lists:
-            self.accepted.add(tuple(kv.tokens[: kv.accepted]))
+        self.note_accepted(kv)
         kv.abandon() if broken else kv.release()
         assert not list(kv.holdings())
         assert kv.missing == SpanSet.full(len(kv.tokens))
+        self.lossy.pop(kv.owner, None)
         self.live.remove(kv)
 
     @rule()
@@ -203,18 +250,28 @@ class KvMachine(RuleBasedStateMachine):
         assert len({kv.owner for kv in self.live}) == len(self.live)
 
     @invariant()
+    def only_who_can_keep_it_promises(self) -> None:
+        names = [name for kv in self.live for name in kv.names.keys]
+        owners = [self.ledger.index.coming_from(name) for name in names]
+        assert set(owners) <= {None, *(kv.owner for kv in self.live if kv.owner not in self.lossy)}
+
+    @invariant()
     def what_is_resident_reads_back(self) -> None:
         for kv in self.live:
             lacking = kv.missing | kv.pending
             assert not kv.missing & kv.pending
+            resident = [segment.span for segment in kv.context() if isinstance(segment.state, Resident)]
+            assert SpanSet.of(resident) == SpanSet.full(len(kv.tokens)) - lacking
+            lossy = self.lossy.get(kv.owner, set())
             for group, table in enumerate(kv.tables):
                 for index, page in table.pages():
-                    for slot in range(PAGE_TOKENS):
+                    for slot in range(PAGE_TOKENS if index not in _recoded(table) else 0):
                         position = index * PAGE_TOKENS + slot
                         if table.filled[index] >> slot & 1:
                             assert position < len(kv.tokens), "marks beyond the end"
-                            if position not in lacking and not kv.lists:
-                                assert self.cell(page, slot) == content(kv.tokens, position, group)
+                            if position not in lacking:
+                                right = content(kv.tokens, position, group, position in lossy)
+                                assert self.cell(page, slot) == right
 
     @invariant()
     def only_what_was_accepted_is_found(self) -> None:
@@ -239,6 +296,10 @@ class KvMachine(RuleBasedStateMachine):
         tables = tuple(PageTable(fmt, window) for fmt, window in zip(FORMATS, WINDOWS, strict=True))
         return SequenceKv(self.ledger, f"s{self.names}", PageNames(ROOT, tokens), tables, cache)
 
+    def note_accepted(self, kv: SequenceKv) -> None:
+        if kv.cache.write and kv.owner not in self.lossy:
+            self.accepted.add(tuple(kv.tokens[: kv.accepted]))
+
     def pick(self, which: int) -> SequenceKv:
         return self.live[which % len(self.live)]
 
@@ -251,6 +312,9 @@ class KvMachine(RuleBasedStateMachine):
 
     def write(self, kv: SequenceKv, spans: SpanSet) -> None:
         """As a step does: where a page is writable, and nowhere else."""
+        lossy = self.lossy.get(kv.owner)
+        if lossy is not None:
+            lossy |= {position for span in spans for position in span.positions()}
         for group, table in enumerate(kv.tables):
             for position in [p for span in spans for p in span.positions()]:
                 index, slot = divmod(position, PAGE_TOKENS)
@@ -258,7 +322,7 @@ class KvMachine(RuleBasedStateMachine):
                 assert page is not None
                 if table.writable[index]:
                     start = page * GRAIN_BYTES + 8 * slot
-                    value = array("q", [content(kv.tokens, position, group)]).tobytes()
+                    value = array("q", [content(kv.tokens, position, group, lossy is not None)]).tobytes()
                     self.ledger.arena.memory[start : start + 8] = np.frombuffer(value, np.uint8)
 
     def sees_all(self, kv: SequenceKv, spans: SpanSet) -> None:
@@ -271,6 +335,10 @@ class KvMachine(RuleBasedStateMachine):
                     index, slot = divmod(seen, PAGE_TOKENS)
                     there = table.get(index) is not None and table.filled[index] >> slot & 1
                     assert there or seen in spans, f"{position} of group {group} looks for {seen} in vain"
+
+
+def _recoded(table: PageTable) -> set[int]:
+    return {index for indices in table.others.values() for index in indices}
 
 
 class TightMachine(KvMachine):
