@@ -49,7 +49,7 @@ def parse_bytes(text: int | str) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Memory that this process could still use, in bytes: of the machine, or of its container when that has less."""
+    """Bytes of memory still available to this process: on the machine, or in its container if that has less."""
     return int(min(_machine_bytes(), _container_bytes()))
 
 
@@ -76,10 +76,10 @@ def _machine_bytes() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
-    """The main dial is ``kv_bytes``: data plus metadata of all KV, never exceeded.
+    """The main setting is ``kv_bytes``: a hard limit on the data and metadata of all KV.
 
-    ``"auto"`` takes what one full context of the model needs, eight times over, within a quarter of the free memory.
-    ``retention``: which reusable pages go first when room is needed, those used least recently or least frequently.
+    ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
+    reusable pages are evicted first, the least recently or the least frequently used.
     """
 
     kv_bytes: int | str = "auto"
@@ -104,9 +104,9 @@ class CacheConfig:
 class SchedulerConfig:
     """How much runs at once.
 
-    step_tokens: rows computed per step at most. max_seqs: sequences that run at once at most. max_decode_slowdown: how
-    many times as long as a step without prompts a step may take while answers stream; larger serves new prompts sooner
-    and makes the streams less smooth.
+    step_tokens: maximum rows computed per step. max_seqs: maximum number of concurrently running sequences.
+    max_decode_slowdown: how long a step with prompts may take while answers stream, as a multiple of a step without;
+    larger values serve new prompts sooner and make streams less smooth.
     """
 
     step_tokens: int = 512
@@ -122,11 +122,11 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Everything that makes an engine. ``threads``: None takes the cores this process may use.
+    """All settings of an engine. ``threads``: None uses all cores available to this process.
 
-    ``activations``: with ``"int8"`` they are rounded to 8 bits, per group of 32, where they meet quantized weights;
-    ``"float32"`` is exact. ``generation_config``: with ``"auto"``, where a request is silent on how to sample, the
-    model's own recommendations hold; with ``"none"`` neutral values.
+    ``activations``: ``"int8"`` rounds them to 8 bits, per group of 32, in products with quantized weights;
+    ``"float32"`` is exact. ``generation_config``: sampling defaults for requests that set none; ``"auto"`` uses the
+    model's own recommendations, ``"none"`` neutral values.
     """
 
     model: str
@@ -151,27 +151,26 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the HTTP face listens, and to whom. ``port`` 0 takes a free one.
+    """Address, limits and access control of the HTTP server. ``port`` 0 picks a free port.
 
-    Bounds, each before any key is looked at: ``max_connections`` at once, of which those without a whole request make
-    room for new ones; ``max_url_bytes``, ``max_headers`` and ``max_header_bytes`` (names and values together) of one
-    request; ``header_seconds`` for its headers, ``body_seconds`` that its body may be silent (on the whole a body must
-    bring 1 KiB a second), ``send_seconds`` that nothing of an answer may be taken; ``keep_alive_seconds`` that a
-    connection may be idle after an answer.
+    Limits, enforced before any key is checked: ``max_connections`` open at once (connections without a complete request
+    are closed to make room for new ones); ``max_url_bytes``, ``max_headers`` and ``max_header_bytes`` (names and values
+    together) per request. Timeouts: ``header_seconds`` for the headers; ``body_seconds`` without any data of the body
+    (which must also average 1 KiB a second); ``send_seconds`` without the client reading any of the answer;
+    ``keep_alive_seconds`` for an idle connection after an answer.
 
-    Keys: ``api_key`` is one, ``api_keys_file`` names a file of more (``server.keys_file``), ``admin_key`` is one that
-    may also reset the cache, as lines marked ``admin`` may. With any of them, everything but ``/health`` and
-    ``/version`` needs one, and KV is shared within a key only. Without, all who connect are served, share KV, and may
-    reset the cache if ``host`` is a loopback address.
+    Keys: ``api_key`` is a single key, ``api_keys_file`` a file of keys (``server.keys_file``), ``admin_key`` a key that
+    may also reset the cache, as may keys marked ``admin`` in the file. With any of them set, everything but ``/health``
+    and ``/version`` requires a key, and KV is shared only within a key. Without keys, every client is served, all share
+    KV, and any may reset the cache if ``host`` is a loopback address.
 
-    ``share_prefixes``: KV is shared between all clients, in whole pages: nobody can guess the prompts of others token
-    by token, but a page that is guessed as a whole can be told from one that is not. ``open_metrics``: ``/metrics``
-    and ``/cache`` need no key. ``cors_origins``: where pages in browsers may come from, divided by commas; ``*`` is
-    anywhere.
+    ``share_prefixes``: share KV between all clients, in whole pages. Clients cannot then guess others' prompts token by
+    token, but can detect whether a whole guessed page is cached. ``open_metrics``: ``/metrics`` and ``/cache`` need no
+    key. ``cors_origins``: allowed browser origins, separated by commas; ``*`` allows all.
 
-    ``drain_seconds``: how long requests in flight may run on after a signal to stop. ``heartbeat_seconds``: after so
-    much silence a stream gets a comment, so that proxies do not cut it. ``max_request_sequences``: prompts times ``n``
-    of one request.
+    ``drain_seconds``: how long requests in flight may continue after a signal to stop. ``heartbeat_seconds``: silence
+    after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
+    times ``n`` in one request.
     """
 
     host: str = "127.0.0.1"
@@ -228,5 +227,5 @@ class ServerConfig:
 
 
 def default_threads() -> int:
-    """Cores that this process may run on."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

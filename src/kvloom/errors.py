@@ -1,4 +1,4 @@
-"""Every exception that kvloom raises on purpose.
+"""Every exception that kvloom raises deliberately.
 
     KvloomError
     ├── RequestError(ValueError)        the caller asked for something impossible
@@ -18,7 +18,7 @@
     ├── NumericsError                   a model computed NaN or infinity where a number is needed
     └── InternalError                   an invariant broke: please report it
 
-A message says what was asked and what is possible; ``hint`` says what to do next and is shown on its own line.
+A message states what was asked and what is possible; ``hint`` says what to do next and is shown on its own line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 
 class KvloomError(Exception):
-    """Base of all. ``hint`` is an optional line of advice."""
+    """Base class. ``hint`` is an optional line of advice."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class PromptTooLong(RequestError):
 
 
 def context_overflow(limit: int, detail: str) -> str:
-    """The words of a PromptTooLong: clients match on the first sentence."""
+    """The message of a PromptTooLong: clients match on the first sentence."""
     return f"This model's maximum context length is {limit} tokens. {detail}"
 
 
@@ -56,7 +56,7 @@ class ParamsError(RequestError):
 
 
 class TraceError(KvloomError, ValueError):
-    """A file of recorded requests is not in the format that we read; the message names the line."""
+    """A file of recorded requests is not in the expected format; the message names the line."""
 
 
 class ConfigError(KvloomError, ValueError):
@@ -97,7 +97,7 @@ class EvalError(KvloomError, ValueError):
 
 
 class RunMismatch(EvalError):
-    """Stored rows were made with other settings: they are not mixed."""
+    """Stored rows were made with other settings; they are never mixed."""
 
 
 class SpanError(KvloomError, ValueError):

@@ -50,7 +50,7 @@ def test_run_prints_a_report_and_keeps_the_rows(tiny: Path) -> None:
     assert len((tiny / "out" / ROWS).read_text().splitlines()) == 6
     assert (tiny / "out" / "report.json").exists()
     again = invoke(*RUN, "--output", "out", "--json")
-    assert "6 answers are there already" in again.stderr
+    assert "6 answers already exist" in again.stderr
     assert "nothing is left to answer" in again.stderr
     assert json.loads(again.stdout)["summaries"][0]["settings"]["model"] == "tiny"
     assert len((tiny / "out" / ROWS).read_text().splitlines()) == 6

@@ -1,4 +1,4 @@
-"""The contract every attend backend keeps. No caller branches on the backend."""
+"""The interface of attend backends. No caller branches on the backend."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Attend(Protocol):
     """Reads and writes KV pages of one arena."""
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: Plan, layer: int) -> None:
-        """Store this step's new keys (already rotated) and values, float32, where the plan says.
+        """Store this step's new keys (already rotated) and values, float32, at the addresses in the plan.
 
         Rows whose page is NO_PAGE are skipped. Must be called before ``attend`` of the same layer.
         """
         ...
 
     def attend(self, q_THD: Floats, plan: Plan, layer: int) -> tuple[Floats, Floats]:
-        """Attend every row over the KV it may see.
+        """Attend every row over the KV visible to it.
 
         Parameters
         ----------
@@ -37,8 +37,8 @@ class Attend(Protocol):
         ...
 
     def observe(self, q_THD: Floats, lse_TH: Floats, plan: Plan, layer: int, asked: Sequence[Asked]) -> None:
-        """Tell the probes of ``asked`` about a layer: after its ``attend``, with the same queries and the lse it gave.
+        """Update the probes of ``asked`` for a layer, after its ``attend``, with the same queries and its lse.
 
-        Costs a pass over the keys that chosen rows see, for each ``Tally``.
+        Costs one pass per ``Tally`` over the keys that the selected rows see.
         """
         ...

@@ -28,21 +28,21 @@ MaxTokens = Annotated[
 Temperature = Annotated[
     float | None,
     typer.Option(
-        help="0 always takes the most likely token", show_default="the model's, else ours", rich_help_panel="Sampling"
+        help="Sampling temperature; 0 is greedy", show_default="the model's, else kvloom's", rich_help_panel="Sampling"
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
-        help="Sample from the most likely tokens, up to this total probability",
-        show_default="the model's, else ours",
+        help="Sample from the most likely tokens up to this total probability",
+        show_default="the model's, else kvloom's",
         rich_help_panel="Sampling",
     ),
 ]
 TopK = Annotated[
     int | None,
     typer.Option(
-        help="Sample from this many of the most likely tokens; 0: from all",
+        help="Sample from this many of the most likely tokens; 0 disables the limit",
         show_default="the model's, else all",
         rich_help_panel="Sampling",
     ),
@@ -66,7 +66,7 @@ def pull(
         str, typer.Argument(metavar="NAME", help="Known name, Hugging Face id, or path", show_default=False)
     ],
 ) -> None:
-    """Fetch a model, or register one that is on disk."""
+    """Download a model, or register one that is on disk."""
     from kvloom.cli.pulling import pull_model
 
     pull_model(name)
@@ -120,7 +120,7 @@ def chat(
 @app.command()
 @with_settings("engine", "cache", "scheduler", "server")
 def serve(model: Model, settings: Settings) -> None:
-    """Serve a model over HTTP, as OpenAI's API does. Clients must send KVLOOM_API_KEY, or KVLOOM_ADMIN_KEY, if set."""
+    """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set."""
     from kvloom.cli.serving import serve_model
 
     serve_model(model, settings)
@@ -133,7 +133,7 @@ def inspect(
     settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show what a model is and what its KV costs."""
+    """Describe a model and the size of its KV."""
     from kvloom.cli.inspecting import inspect_model
 
     inspect_model(model, settings, json)

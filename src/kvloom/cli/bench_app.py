@@ -11,12 +11,12 @@ from kvloom.cli.settings import Settings, with_settings
 from kvloom.errors import ConfigError
 
 bench_app = typer.Typer(
-    name="bench", help="Measure a model on this machine, beside the machine's limits.", no_args_is_help=True
+    name="bench", help="Measure a model on this machine and compare it with the machine's limits.", no_args_is_help=True
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
-Rounds = Annotated[int, typer.Option(min=1, help="Times that each workload is run; the median counts")]
-New = Annotated[int, typer.Option("--new", min=2, help="Tokens of each answer")]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of runs of each workload; the median is reported")]
+New = Annotated[int, typer.Option("--new", min=2, help="Tokens per answer")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
@@ -30,7 +30,7 @@ def latency(
     rounds: Rounds = 3,
     json: Json = False,
 ) -> None:
-    """One request alone: prefill, and decoding after it, by length of the prompt."""
+    """A single request: prefill and decode speed by prompt length."""
     from kvloom.bench.workloads import Single
     from kvloom.cli.benching import bench
 
@@ -42,13 +42,13 @@ def latency(
 def throughput(
     model: Model,
     settings: Settings,
-    requests: Annotated[int, typer.Option(min=1, help="Requests that arrive together")] = 16,
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt")] = 512,
+    requests: Annotated[int, typer.Option(min=1, help="Number of concurrent requests")] = 16,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens per prompt")] = 512,
     new: New = 64,
     rounds: Rounds = 3,
     json: Json = False,
 ) -> None:
-    """Requests that arrive together and have nothing in common."""
+    """Concurrent requests with nothing in common."""
     from kvloom.bench.workloads import Together
     from kvloom.cli.benching import bench
 
@@ -60,14 +60,14 @@ def throughput(
 def shared_prefix(
     model: Model,
     settings: Settings,
-    requests: Annotated[int, typer.Option(min=1, help="Requests on the prefix")] = 8,
-    prefix: Annotated[int, typer.Option(min=1, help="Tokens of the prefix, which is cached")] = 2048,
-    tail: Annotated[int, typer.Option(min=1, help="New tokens of each prompt")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Number of requests that share the prefix")] = 8,
+    prefix: Annotated[int, typer.Option(min=1, help="Tokens in the cached prefix")] = 2048,
+    tail: Annotated[int, typer.Option(min=1, help="New tokens per prompt")] = 64,
     new: New = 32,
     rounds: Rounds = 3,
     json: Json = False,
 ) -> None:
-    """Requests that begin with one prefix, which is cached."""
+    """Requests that share a cached prefix."""
     from kvloom.bench.workloads import SharedPrefix
     from kvloom.cli.benching import bench
 
@@ -79,14 +79,14 @@ def shared_prefix(
 def multi_turn(
     model: Model,
     settings: Settings,
-    chats: Annotated[int, typer.Option(min=1, help="Conversations that take turns")] = 4,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of each")] = 8,
-    question: Annotated[int, typer.Option(min=1, help="New tokens of each turn")] = 256,
+    chats: Annotated[int, typer.Option(min=1, help="Number of interleaved conversations")] = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Turns per conversation")] = 8,
+    question: Annotated[int, typer.Option(min=1, help="New tokens per turn")] = 256,
     new: New = 32,
     rounds: Rounds = 2,
     json: Json = False,
 ) -> None:
-    """Conversations that grow, one request at a time."""
+    """Growing conversations, one request at a time."""
     from kvloom.bench.workloads import MultiTurn
     from kvloom.cli.benching import bench
 
@@ -102,12 +102,13 @@ def trace(
     ],
     settings: Settings,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Requests to replay, the first of the file", show_default="all")
+        int | None,
+        typer.Option(min=1, help="Number of requests to replay, from the start of the file", show_default="all"),
     ] = None,
-    speed: Annotated[float, typer.Option(min=0.001, help="How many times faster than recorded they arrive")] = 1.0,
+    speed: Annotated[float, typer.Option(min=0.001, help="Arrival rate as a multiple of the recorded one")] = 1.0,
     json: Json = False,
 ) -> None:
-    """Replay recorded requests, their texts made up: timestamp (ms), input_length, output_length, hash_ids."""
+    """Replay recorded requests with synthetic texts: timestamp (ms), input_length, output_length, hash_ids."""
     from kvloom.cli.benching import bench_trace
 
     bench_trace(model, file, limit, speed, settings, json)

@@ -9,9 +9,7 @@ import typer
 
 from kvloom.cli.settings import Settings, with_settings
 
-eval_app = typer.Typer(
-    name="eval", help="Measure what a model and a cache policy are worth on long contexts.", no_args_is_help=True
-)
+eval_app = typer.Typer(name="eval", help="Evaluate a model and a cache policy on long contexts.", no_args_is_help=True)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs", show_default=False)]
@@ -19,13 +17,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        "--task", help="A task, a group or a public set; may be repeated", show_default="all that need no file"
+        "--task", help="A task, a group or a public set; may be repeated", show_default="all that require no file"
     ),
 ]
 Lengths = Annotated[list[int] | None, typer.Option("--length", help="Tokens per prompt; may be repeated")]
 Samples = Annotated[int, typer.Option("--samples", help="Samples per task and length", min=1)]
-Policy = Annotated[str, typer.Option("--policy", help="What is done to the context's KV, as name:param=value,...")]
-Output = Annotated[Path | None, typer.Option("--output", help="Directory of the run; what is there is kept and used")]
+Policy = Annotated[str, typer.Option("--policy", help="Policy applied to the context's KV, as name:param=value,...")]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Directory of the run; existing answers are kept and reused")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="A file or directory, as NAME=PATH: text, squad, hotpot, open_questions, a public set"),
@@ -33,14 +33,15 @@ Data = Annotated[
 Chat = Annotated[
     bool | None,
     typer.Option(
-        "--chat/--no-chat", help="Put prompts in the model's chat template", show_default="if the model has one"
+        "--chat/--no-chat", help="Format prompts with the model's chat template", show_default="if the model has one"
     ),
 ]
-Wording = Annotated[str, typer.Option("--wording", help="Words around RULER's tasks: own, or ruler, as long as theirs")]
+Wording = Annotated[str, typer.Option("--wording", help="Wording of RULER's tasks: own, or ruler for RULER's lengths")]
 Haystack = Annotated[
-    str, typer.Option("--haystack", help="Filler: annals, or essays, as dense as English; or --data text=FILE")
+    str,
+    typer.Option("--haystack", help="Filler text: annals, or essays (as dense as English); or use --data text=FILE"),
 ]
-InFlight = Annotated[int, typer.Option("--in-flight", help="Prompts at once", min=1)]
+InFlight = Annotated[int, typer.Option("--in-flight", help="Number of concurrent prompts", min=1)]
 
 
 @eval_app.command()
@@ -52,7 +53,7 @@ def run(
     length: Lengths = None,
     samples: Samples = 25,
     policy: Policy = "exact",
-    query_aware: Annotated[bool, typer.Option("--query-aware", help="Let the policy see the question too")] = False,
+    query_aware: Annotated[bool, typer.Option("--query-aware", help="Let the policy see the question as well")] = False,
     chat: Chat = None,
     wording: Wording = "own",
     haystack: Haystack = "annals",
@@ -60,11 +61,11 @@ def run(
     in_flight: InFlight = 8,
     output: Output = None,
     estimate_only: Annotated[
-        bool, typer.Option("--estimate-only", help="Say how long it would take, and stop")
+        bool, typer.Option("--estimate-only", help="Print the estimated running time and exit")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run benchmarks. A run that was interrupted goes on where it stopped."""
+    """Run benchmarks. An interrupted run resumes where it stopped."""
     from kvloom.cli.eval_runs import RunRequest, run_benchmarks
 
     lengths = tuple(length or (1024, 2048))
@@ -101,15 +102,17 @@ def fidelity(
     settings: Settings,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE...", help="Texts to compare on", show_default="made ones that tell things twice"),
+        typer.Argument(
+            metavar="FILE...", help="Texts to compare on", show_default="generated texts that state facts twice"
+        ),
     ] = None,
     policy: Policy = "exact",
-    tokens: Annotated[int, typer.Option(help="Cut the texts into pieces of so many tokens", min=4)] = 1024,
-    pieces: Annotated[int, typer.Option(help="Pieces to compare on at most", min=1)] = 16,
-    context_share: Annotated[float, typer.Option(help="Share of a piece that is context")] = 0.5,
+    tokens: Annotated[int, typer.Option(help="Split the texts into pieces of this many tokens", min=4)] = 1024,
+    pieces: Annotated[int, typer.Option(help="Maximum number of pieces", min=1)] = 16,
+    context_share: Annotated[float, typer.Option(help="Fraction of each piece used as context")] = 0.5,
     json: Json = False,
 ) -> None:
-    """Compare a policy with the exact cache on any text: KL over all tokens, and over those that need the context."""
+    """Compare a policy with the exact cache on any text: KL over all tokens and over those that need the context."""
     from kvloom.cli.eval_checks import compare_on_texts
 
     compare_on_texts(model, files or [], policy, (tokens, pieces, context_share), json, settings)
@@ -123,7 +126,7 @@ def trust(
     length: Annotated[int | None, typer.Option(help="Tokens per prompt", show_default="past the widest window")] = None,
     json: Json = False,
 ) -> None:
-    """Compare answers from cached KV with answers computed afresh, in every situation we know."""
+    """Compare answers from cached KV with freshly computed ones, in every known situation."""
     from kvloom.cli.eval_checks import check_trust
 
     check_trust(model, length, json, settings)
@@ -135,12 +138,14 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="Directory of another run")],
     judge: Annotated[
         list[Path] | None,
-        typer.Option("--judge", help="An exact run that says which tasks count", show_default="those beside A and B"),
+        typer.Option(
+            "--judge", help="An exact run that determines which tasks count", show_default="those next to A and B"
+        ),
     ] = None,
-    common: Annotated[bool, typer.Option("--common", help="Leave out prompts that one run has not answered")] = False,
+    common: Annotated[bool, typer.Option("--common", help="Skip prompts that only one run has answered")] = False,
     json: Json = False,
 ) -> None:
-    """Compare two runs prompt by prompt, and each with the exact one."""
+    """Compare two runs prompt by prompt, and each with the exact run."""
     from kvloom.cli.eval_reports import compare_runs
 
     compare_runs(a, b, tuple(judge or ()), common, json)
@@ -149,10 +154,10 @@ def compare(
 @eval_app.command()
 def report(
     runs: Runs,
-    output: Annotated[Path, typer.Option("--output", help="Directory to write into")] = Path("report"),
+    output: Annotated[Path, typer.Option("--output", help="Output directory")] = Path("report"),
     json: Json = False,
 ) -> None:
-    """Write a report on one run or several: Markdown, JSON and charts."""
+    """Write a report on one or more runs: Markdown, JSON and charts."""
     from kvloom.cli.eval_reports import report_runs
 
     report_runs(runs, output, json)

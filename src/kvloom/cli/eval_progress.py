@@ -32,7 +32,7 @@ class RunBar:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._bar.stop()
         if kind is not None:
-            say(f"stopped: {self.count} new answers are kept in {self._place}; the same command goes on from there")
+            say(f"stopped: {self.count} new answers are kept in {self._place}; run the same command to resume")
 
     def answered(self, prompt: Prompt, row: Row) -> None:
         self.count += 1

@@ -123,7 +123,7 @@ def _run(
         frame=frame,
         material=material,
     )
-    say(f"prompts are {'texts that go on' if frame is None else 'messages in a chat'}")
+    say(f"prompts are {'plain text to continue' if frame is None else 'chat messages'}")
     with RunStore(place, made_with) as store:
         prompts = _say_estimate(work, subject, store)
         if not estimate_only:
@@ -136,7 +136,7 @@ def _run(
 def _say_estimate(work: Work, subject: Subject, store: RunStore) -> int:
     """Say how long it will take; the number of prompts left."""
     if store.rows:
-        say(f"{len(store.rows)} answers are there already")
+        say(f"{len(store.rows)} answers already exist")
     made_with = store.settings
     left = pending(work, subject, store, made_with.protocol)
     if not left.prompts:

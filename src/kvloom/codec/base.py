@@ -1,7 +1,7 @@
-"""What a codec promises.
+"""The codec interface.
 
-A *block* is what one head of one layer has in a page, of keys or of values: ``BLOCK_TOKENS`` entries. Blocks are
-encoded and decoded as a whole; entries that come one by one are put into one that is there.
+A *block* is the part of a page that belongs to one head of one layer, keys or values: ``BLOCK_TOKENS`` entries. Blocks
+are encoded and decoded as a whole; entries that arrive one at a time are put into an existing block.
 
 Legend: N blocks, S entries, D head dim, B bytes of a block, E bytes of an entry, T queries.
 """
@@ -22,44 +22,44 @@ BLOCK_TOKENS = 16
 
 
 class Stream(Protocol):
-    """How one kind of vectors, keys or values, is stored. Kernels give the same bits."""
+    """How keys or values are stored. Kernels produce the same bits."""
 
     def bytes(self, dim: int) -> int:
-        """Of a block."""
+        """Size of a block."""
         ...
 
     def encode(self, x_NSD: Floats) -> Bytes:
-        """Whole blocks, (N, B)."""
+        """Encode whole blocks, (N, B)."""
         ...
 
     def decode(self, blocks_NB: Bytes, dim: int) -> Floats:
-        """What stored blocks mean, float32 (N, S, D)."""
+        """Decode blocks to float32 (N, S, D)."""
         ...
 
     def put(self, x_SD: Floats, block_B: Bytes, places: Sequence[int]) -> None:
-        """Encode some entries into a block that is there; the others stay as they are."""
+        """Encode some entries into an existing block; the others are unchanged."""
         ...
 
     def entries(self, blocks_NB: Bytes, dim: int) -> Bytes:
-        """The entries of blocks as they are stored, (N, S, E): to be moved to other blocks without loss."""
+        """The encoded entries of blocks, (N, S, E), for lossless moves to other blocks."""
         ...
 
     def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
-        """Into a block, such as ``entries`` gives them."""
+        """Write encoded entries, as returned by ``entries``, into a block."""
         ...
 
     def met(self, q_TD: Floats) -> Floats:
-        """Queries as they meet what is stored: scores are their products with decoded keys."""
+        """Queries as rounded for scoring: scores are their dot products with decoded keys."""
         ...
 
     def bound(self, x_SD: Floats) -> Floats:
-        """At most so far is every component from itself once it was stored, (S, D). Infinity: out of range."""
+        """Maximum absolute error of every component after storage, (S, D). Infinity: out of range."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A number format of stored KV, by the name that configurations and kernels know it by."""
+    """A number format of stored KV, under the name used in configurations and kernels."""
 
     name: str
     keys: Stream
@@ -67,12 +67,12 @@ class Codec:
 
 
 Parts = Sequence[npt.NDArray[Any]]
-"""What entries are stored as: arrays (..., S, width), one per field."""
+"""Encoded entries: arrays (..., S, width), one per field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entrywise(ABC):
-    """A stream whose entries know nothing of each other: each has one or more fields of numbers.
+    """A stream whose entries are encoded independently: each has one or more fields of numbers.
 
     A block holds one field after the other: of ``transposed`` streams (keys), the first number of all entries, then the
     second one, so that a vector register holds one component of 16 keys and scores need no horizontal sums; of others
@@ -83,7 +83,7 @@ class Entrywise(ABC):
 
     @abstractmethod
     def fields(self, dim: int) -> Sequence[tuple[type[np.generic], int]]:
-        """Type and count of an entry's numbers, field by field."""
+        """Type and count of the numbers in each field of an entry."""
 
     @abstractmethod
     def pack(self, x_SD: Floats) -> Parts: ...
@@ -124,7 +124,7 @@ class Entrywise(ABC):
             at += width
 
     def _views(self, blocks: Bytes, dim: int) -> Parts:
-        """The fields of blocks (..., B), to read and to write."""
+        """Writable views of the fields of blocks (..., B)."""
         views, at = [], 0
         for of, width in self.fields(dim):
             stop = at + BLOCK_TOKENS * width * np.dtype(of).itemsize

@@ -1,4 +1,4 @@
-"""What a caller may ask of the cache for one request. How to pick tokens is said by ``SamplingParams``."""
+"""Cache parameters of a request. Sampling is controlled by ``SamplingParams``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kvloom.errors import ParamsError
 from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 
 Matching = Literal["tokens", "pages"]
-"""How finely stored KV is found: to the token, or in whole pages only, so that others' tails cannot be guessed token
-by token."""
+"""Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
+token."""
 
 
 def _is_text(value: object) -> bool:
@@ -20,7 +20,7 @@ def _is_text(value: object) -> bool:
 
 
 def _takes(allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
-    """Of a field: what it takes, in words, and whether a value is of that kind."""
+    """Metadata of a field: a description of valid values, and the check."""
     return {"allowed": allowed, "fits": fits}
 
 
@@ -32,14 +32,14 @@ _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """What a request finds in the cache and leaves there. Answers are the same whatever it says.
+    """How a request uses the cache. None of these change the answer.
 
     Raises ParamsError on construction when a value is out of range.
 
-    salt: KV is shared only between equal salts. read: False looks nothing up; every position of the prompt is
-    computed. write: False leaves nothing that could be found, while it runs or later; continuations of one prompt
-    share its pages all the same. match: how finely stored KV is found. priority: what is stored is given up before
-    anything of higher priority, once nobody uses it; what several requests use has the highest that one asked for.
+    salt: KV is shared only between requests with equal salts. read: False skips the lookup; every position of the
+    prompt is computed. write: False publishes nothing, during the request or after it; continuations of one prompt
+    still share its pages. match: granularity of prefix matching. priority: unused KV is evicted before KV of higher
+    priority; KV shared by several requests has the highest priority among them.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -57,5 +57,5 @@ class CacheParams:
 
     @property
     def hints(self) -> Hints:
-        """What is told of everything that the request stores or uses."""
+        """Hints attached to all KV that the request stores or uses."""
         return with_priority(self.priority)

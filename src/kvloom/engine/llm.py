@@ -1,4 +1,4 @@
-"""The library's front door: a model, in this process, driven by the calling thread."""
+"""The library's main entry point: a model in this process, driven by the calling thread."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 Message = Mapping[str, Any]
 
 _SLEEP_S = 0.5
-"""How long to wait for news at a time, when all requests wait for something outside the engine."""
+"""Sleep interval while all requests wait for something outside the engine."""
 
 _Asked = tuple[SamplingParams, CacheParams]
 Kind = TypeVar("Kind")
 
 
 class CacheView:
-    """The KV cache of an LLM, for looking and for resetting."""
+    """The KV cache of an LLM: statistics, reset and audit."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -51,11 +51,11 @@ class CacheView:
         return self._engine.stats().cache
 
     def reset(self) -> None:
-        """Forget all reusable KV."""
+        """Drop all reusable KV."""
         self._engine.reset_cache()
 
     def check(self) -> None:
-        """Audit every byte. Raises InternalError when something does not add up."""
+        """Audit every byte. Raises InternalError on any inconsistency."""
         self._engine.check()
 
 
@@ -67,23 +67,22 @@ class LLM:
     model:
         A pulled name, a GGUF file or a directory with safetensors.
     kv_bytes:
-        The hard budget of all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
+        Hard limit on all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
     retention:
-        Which reusable pages go first when room is needed: those used least recently (``"lru"``), or least frequently
-        (``"lfu"``).
+        Which reusable pages are evicted first: the least recently (``"lru"``) or least frequently (``"lfu"``) used.
     max_model_len:
-        Longest prompt plus answer in tokens; None takes the model's context, as far as the budget holds it.
+        Maximum length of prompt plus answer in tokens; None uses the model's context, as far as the budget allows.
     threads:
-        Cores to use; None takes all that this process may run on.
+        Number of cores to use; None uses all that are available to this process.
     activations:
-        ``"int8"`` rounds what meets quantized weights to 8 bits, for speed; ``"float32"`` is exact.
+        ``"int8"`` rounds activations to 8 bits in products with quantized weights, for speed; ``"float32"`` is exact.
     generation_config:
-        Without ``sampling_params``, ``"auto"`` samples as the model's makers recommend, ``"none"`` at temperature 1.
+        Without ``sampling_params``, ``"auto"`` samples as the model's authors recommend, ``"none"`` at temperature 1.
     step_tokens, max_seqs:
-        Tokens computed per step, and sequences that run at once, at most.
+        Maximum tokens computed per step, and maximum number of concurrently running sequences.
     vllm:
-        vLLM's names of these settings (``max_num_batched_tokens``, ``max_num_seqs``, ``kv_cache_memory_bytes``). Its
-        arguments that mean nothing here are refused with a ConfigError that says what to use instead.
+        vLLM's names for these settings (``max_num_batched_tokens``, ``max_num_seqs``, ``kv_cache_memory_bytes``). Other
+        vLLM arguments that kvloom does not support raise a ConfigError that says what to use instead.
 
     Examples
     --------
@@ -129,14 +128,14 @@ class LLM:
 
     @property
     def max_model_len(self) -> int:
-        """Tokens that one sequence may have, prompt and answer together."""
+        """Maximum tokens in one sequence, prompt and answer together."""
         return self.engine.max_len
 
     def get_tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What holds for prompts without ``sampling_params``: the model's recommendations, unless turned off."""
+        """Defaults for prompts without ``sampling_params``: the model's recommendations, unless turned off."""
         return self._defaults.params()
 
     def generate(
@@ -148,15 +147,15 @@ class LLM:
         use_tqdm: bool = False,
         add_special_tokens: bool | None = None,
     ) -> list[RequestOutput]:
-        """Complete prompts; results are in their order. Raises RequestError before anything runs.
+        """Complete prompts; results are in the same order. Raises RequestError before anything runs.
 
-        A prompt that cannot be completed does not take the others along: its output has ``error``, and the finish
-        reason ``error``. Only when none could be completed, the first one's error is raised.
+        If a prompt fails, the others still complete: its output has ``error`` set and the finish reason ``error``. If
+        all fail, the first error is raised.
 
-        Prompts are independent: what else is in the list never changes an answer (a request that samples without a
-        ``seed`` of its own draws one by its number since the engine started). ``cache_params``: what prompts may find
-        in the KV cache and leave there; one for all, or one per prompt. ``use_tqdm`` shows progress on stderr.
-        ``add_special_tokens``: put the model's start token before texts; None: unless they bring it.
+        Prompts are independent: the rest of the list never changes an answer (a request that samples without a
+        ``seed`` gets one derived from its number since the engine started). ``cache_params``: how prompts use the KV
+        cache; one for all, or one per prompt. ``use_tqdm`` shows progress on stderr. ``add_special_tokens``: prepend
+        the model's start token to texts; None prepends it unless the text already begins with it.
         """
         items = _as_list(prompts)
         asked = self._asked(sampling_params, cache_params, len(items))

@@ -1,4 +1,4 @@
-"""How a caller wants tokens picked. Names follow vLLM's where it has them."""
+"""Sampling parameters of a request. Names follow vLLM's where it has them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _GREEDY_BELOW = 1e-5  # dividing logits by less leaves one candidate anyway, or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to pick tokens and when to stop. Raises ParamsError on construction when a value is out of range.
+    """How to sample tokens and when to stop. Raises ParamsError on construction when a value is out of range.
 
-    temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None draws one
-    from the engine's. max_tokens: None means as many as fit; 0 computes the prompt, and its scores if asked for, and
-    ends there. logprobs / prompt_logprobs: how many top alternatives to report (0 reports only the chosen token; None
+    temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None derives one
+    from the engine's. max_tokens: None means as many as fit; 0 computes only the prompt, and its log probabilities if
+    requested. logprobs / prompt_logprobs: number of top alternatives to report (0 reports only the sampled token; None
     reports nothing).
     """
 
@@ -83,7 +83,7 @@ class SamplingParams:
 
     @property
     def adjusts_logits(self) -> bool:
-        """Whether something is added to logits, or taken from them, before a token is picked."""
+        """Whether logits are modified before sampling."""
         penalties = self.repetition_penalty != 1.0 or self.presence_penalty or self.frequency_penalty
         return bool(penalties or self.logit_bias)
 
@@ -97,12 +97,12 @@ class SamplingParams:
 
     @property
     def biases(self) -> Mapping[int, float]:
-        """Token id to what is added to its logit."""
+        """Token id to the value added to its logit."""
         return self.logit_bias or {}
 
 
 def some_tokens(max_tokens: int | None) -> int | None:
-    """``max_tokens`` where an answer is expected. Raises ParamsError when there could be none."""
+    """``max_tokens`` where an answer is expected. Raises ParamsError for zero."""
     if max_tokens is not None:
         _whole("max_tokens", max_tokens, 1, None)
     return max_tokens

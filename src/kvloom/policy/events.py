@@ -1,4 +1,4 @@
-"""What happens to stored KV, as one stream of events: for whoever decides what stays, keeps copies, or only watches.
+"""Lifecycle events of stored KV, for components that decide on retention, keep copies, or only observe.
 
 stored -> reused* -> idle -> reused* -> idle -> ... -> gone
 """
@@ -13,16 +13,16 @@ from kvloom.segment import PageId, PageKey, Why
 
 
 class Format(Hashable, Protocol):
-    """A page format, as far as it concerns a listener: blocks of equal formats can take each other's place."""
+    """A page format as seen by a listener: blocks of equal formats are interchangeable in memory."""
 
 
 Hints = Mapping[str, float]
-"""What a request said of its KV, by name, such as a priority."""
+"""A request's hints about its KV, by name, such as a priority."""
 
 NO_HINTS: Hints = MappingProxyType({})
 
 DEFAULT_PRIORITY = 50
-"""Of what nobody said anything else about. Of two blocks, the one of lower priority goes first."""
+"""Used where no hint sets one. Of two blocks, the one with lower priority is evicted first."""
 
 
 def priority_of(hints: Hints) -> float:
@@ -30,24 +30,24 @@ def priority_of(hints: Hints) -> float:
 
 
 def with_priority(priority: float) -> Hints:
-    """Hints that say nothing else, or nothing at all."""
+    """Hints with this priority alone; empty for the default."""
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
 def merged(first: Hints, second: Hints) -> Hints:
-    """What two requests that share a block say of it: the higher priority counts, else the second has the last word."""
+    """Hints for a block shared by two requests: the higher priority wins; for other hints, the second one."""
     if first is second:
         return first
     return {**first, **second, **with_priority(max(priority_of(first), priority_of(second)))}
 
 
 class Block(NamedTuple):
-    """What is stored and dropped as one: a page, or an extent of pages.
+    """The unit of storage and eviction: a page, or an extent of pages.
 
-    One value for as long as it is stored, except for ``hints``: who shares it has a say.
+    Constant while it is stored, except for ``hints``, which depend on the requests that share it.
 
-    ``page`` is its address, and the name by which it is held and dropped; ``key`` names what it holds, ``tokens`` from
-    ``position`` on, after the prefix ``parent``. Slabs, of which only a policy hears, hold no tokens and have no keys.
+    ``page`` is its address, and identifies it when it is held or dropped; ``key`` identifies its contents: ``tokens``
+    from ``position`` on, after the prefix ``parent``. Slabs, which only policies see, have no tokens and no keys.
     """
 
     key: PageKey | None
@@ -61,27 +61,26 @@ class Block(NamedTuple):
 
 
 class Listener(Protocol):
-    """Hears of every event, after it has happened. ``now``: monotonic seconds.
+    """Receives every event after it has happened. ``now``: monotonic seconds.
 
-    Events come between two steps of whoever computes: a listener returns at once. One that raises is counted and does
-    no harm.
+    Events are delivered between steps, so a listener must return quickly. Exceptions are counted and otherwise ignored.
     """
 
     def stored(self, block: Block, now: float) -> None:
-        """It was published: others can find it. Whoever made it still holds it."""
+        """It was published: others can find it. Its creator still holds it."""
         ...
 
     def reused(self, block: Block, now: float) -> None:
-        """Somebody holds it (too) who did not make it."""
+        """It gained a holder other than its creator."""
         ...
 
     def idle(self, block: Block, now: float) -> None:
-        """The last holder let go at ``now``, the same for all that was let go together. Said again, it counts anew.
+        """The last holder released it at ``now``, the same for all released together. A repeat restarts it.
 
-        A slab is idle since the first of its pages is: of slabs, ``now`` may lie before that of earlier events.
+        A slab is idle from the moment its first page is, so its ``now`` may precede that of earlier events.
         """
         ...
 
     def gone(self, block: Block, why: Why, now: float) -> None:
-        """It cannot be found any more. Whoever holds it keeps it."""
+        """It can no longer be found. Current holders keep it."""
         ...

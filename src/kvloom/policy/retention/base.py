@@ -1,4 +1,4 @@
-"""Which reusable pages to give up when room is needed."""
+"""Which reusable pages to evict when room is needed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from kvloom.segment import PageId
 
 
 class Retention(Listener, Protocol):
-    """Keeps an order of what is idle, from the events that it hears. Never touches memory itself.
+    """Maintains an order of idle blocks from the events it receives. Never touches memory itself.
 
-    It decides what goes first, never whether there is room: an answer that names nothing droppable is counted, and the
-    ledger takes what has been idle longest.
+    It decides what is evicted first, never whether there is room: an answer that is not droppable is counted, and the
+    ledger drops the block that has been idle longest.
     """
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
-        """The block to drop first, of this format or of any; None when nothing of it is idle.
+        """The block to drop first, of this format or of any; None if no such block is idle.
 
-        Asking changes nothing: the same is said until an event changes it. O(log n): it is asked for every page taken.
+        Has no side effects: the result is the same until the next event. O(log n): called for every allocated page.
         """
         ...
 
     def fresh(self) -> Self:
-        """A policy with the same settings that has heard nothing yet: whole slabs are kept in an order of their own."""
+        """A new policy with the same settings and no history: whole slabs are kept in a separate order."""
         ...
 
     def book(self) -> Set[PageId]:
-        """All blocks that it takes for idle: for audits."""
+        """All blocks that it considers idle, for audits."""
         ...
