@@ -153,22 +153,23 @@ class Ledger:
     def publish(self, page: PageId, identity: Identity) -> PageId:
         """Make a held, complete page findable. Returns the findable page: another one if it was there first.
 
-        A recoded page is not what its tokens' key promises: it stays with its holders.
+        A recoded page is not what its tokens' key promises: it stays with its holders. A page that is found already
+        keeps its name: when it has grown since, only what it was is found.
         """
         record = self._records[page]
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
-        if record.recoded:
+        if record.recoded or record.block is not None:
             return page
         it, self.changes = identity, self.changes + 1
         findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
-        if findable == page and record.block is None:
+        if findable == page:
             entry, fmt = self.index.entry_of(page), record.pool.format
             size = record.count * page_stride(fmt)
             block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
             self._books.file(record, block)
             self.events.stored(block, self.clock())
-        elif findable != page:
+        else:
             twin = self._records[findable]
             assert twin.block is not None
             self._hint(twin, twin.block, it.hints)
