@@ -82,7 +82,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(fmt=st.sampled_from([BIG, SMALL]), owner=st.sampled_from("abc"))
     def allocate(self, fmt: PageFormat, owner: str) -> None:
-        fits, extents = self.ledger.fits({fmt: 1}) is None, self.ledger.arena.extents
+        fits, extents = self.ledger.fits({fmt: 1}), self.ledger.arena.extents
         page = self.ledger.allocate(fmt, owner)
         assert page is not None or not fits, "what fits can be had"
         assert page is None or fits or extents, "what does not fit cannot: but extents that go give back more"
@@ -92,7 +92,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 40), owner=st.sampled_from("abc"))
     def allocate_extent(self, count: int, owner: str) -> None:
-        fits = self.ledger.fits({HEAD: count}) is None
+        fits = self.ledger.fits({HEAD: count})
         extent = self.ledger.allocate_extent(HEAD, count, owner)
         assert (extent is not None) == fits
         if extent is not None:
@@ -196,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(InternalError):
                 self.ledger.recode(action, tables)
             return
-        fits, published = self.ledger.fits({fmt.recoded(codec): 1}) is None, page in self.ledger.index
+        fits, published = self.ledger.fits({fmt.recoded(codec): 1}), page in self.ledger.index
         new = self.ledger.recode(action, tables)
         assert new is not None or not fits
         if new is None:

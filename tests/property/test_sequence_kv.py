@@ -38,6 +38,8 @@ SIZES = st.sampled_from([1, 5, 16, 20, 33, 48, 70])
 STRAY = st.sampled_from([None, None, None, 0, 3, 17])
 """Where a text leaves the one that most have in common."""
 SEQUENCES = st.integers(0, 10**6)
+THEN = st.sampled_from([None, "own", "child"])
+"""Who computes more after something was lost."""
 
 
 CACHES = st.sampled_from(
@@ -75,8 +77,8 @@ class KvMachine(RuleBasedStateMachine):
     # -- what happens ----------------------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.live) < 4)
-    @rule(size=SIZES, stray=STRAY, cache=CACHES)
-    def start(self, size: int, stray: int | None, cache: CacheParams) -> None:
+    @rule(size=SIZES, stray=STRAY, cache=CACHES, count=st.sampled_from([9, 1000]))
+    def start(self, size: int, stray: int | None, cache: CacheParams, count: int) -> None:
         tokens, read = text(0, size, stray), cache.read
         kv = self.make(tokens, cache)
         kv.names.extend()
@@ -91,7 +93,7 @@ class KvMachine(RuleBasedStateMachine):
             covered += PAGE_TOKENS
         kv.start(SpanSet.full(len(tokens)) - SpanSet.full(covered))
         self.live.append(kv)
-        self.compute(len(self.live) - 1, 1000, loads=False)
+        self.compute(len(self.live) - 1, count, loads=False)
 
     @precondition(lambda self: self.live)
     @rule(which=SEQUENCES, size=SIZES, stray=STRAY, compute=st.booleans(), accept=st.sampled_from([None, 0, 9, 1000]))
@@ -138,6 +140,7 @@ class KvMachine(RuleBasedStateMachine):
             assert kv.tokens == before
             return
         assert kv.tokens == before[:length]
+        assert length >= kv._replaced, "what lists replaced does not come back"
         assert not (kv.missing | kv.pending) - SpanSet.full(length)
         assert kv.owner not in [self.ledger.index.coming_from(key) for key in beyond], "promised what is gone"
         for table in kv.tables:
@@ -173,8 +176,27 @@ class KvMachine(RuleBasedStateMachine):
             self.compute(which, 1000, loads=False)
 
     @precondition(lambda self: self.live)
-    @rule(which=SEQUENCES, start=st.integers(0, 150), size=st.integers(1, 60))
-    def expect(self, which: int, start: int, size: int) -> None:
+    @rule(which=SEQUENCES)
+    def redraft(self, which: int) -> None:
+        """A draft is taken back, and what takes its place is accepted before it is computed."""
+        kv = self.pick(which)
+        length = len(kv.tokens)
+        if length + 33 <= len(BASE):
+            kv.append(*[30] * 33)
+            self.compute(which, 1000, loads=False)
+            self.truncate(which, 33, anywhere=True)
+            assert len(kv.tokens) == length
+            kv.append(*[31] * 33)
+            self.publish(which, 1000)
+
+    @precondition(lambda self: self.live)
+    @rule(
+        which=SEQUENCES,
+        start=st.integers(0, 150),
+        size=st.integers(1, 60),
+        then=st.sampled_from(["", "fork", "compute"]),
+    )
+    def expect(self, which: int, start: int, size: int, then: str) -> None:
         kv = self.pick(which)
         spans = kv.missing & SpanSet((Span(start, start + size),))
         if not spans:
@@ -184,6 +206,11 @@ class KvMachine(RuleBasedStateMachine):
                 kv.expect(spans)
         elif kv.reserve(spans):
             kv.expect(spans)
+            if then == "fork" and len(self.live) < 4:
+                self.fork(which, CacheParams())
+            elif then == "compute":  # as far as that goes without it
+                self.compute(which, 1000, loads=False)
+                self.publish(which, 1000)
             assert not any(kv.pending.spans[0].start < p for span in kv.ready(1000) for p in span.positions())
 
     @precondition(lambda self: self.live)
@@ -196,10 +223,8 @@ class KvMachine(RuleBasedStateMachine):
         assert kv.missing & spans == spans
 
     @precondition(lambda self: self.live)
-    @rule(
-        which=SEQUENCES, group=st.integers(0, 1), pages=st.integers(1, 6), count=st.integers(1, 9), placed=st.booleans()
-    )
-    def replace(self, which: int, group: int, pages: int, count: int, placed: bool) -> None:
+    @rule(which=SEQUENCES, group=st.integers(0, 1), pages=st.integers(1, 6), count=st.integers(1, 9), then=THEN)
+    def replace(self, which: int, group: int, pages: int, count: int, then: str | None) -> None:
         kv = self.pick(which)
         lacking = (kv.missing | kv.pending).spans
         stop = min(pages, kv.accepted // PAGE_TOKENS, (lacking[0].start if lacking else 10**6) // PAGE_TOKENS)
@@ -207,16 +232,17 @@ class KvMachine(RuleBasedStateMachine):
         if extent is None:
             return
         self.ledger.check(self.holdings())
-        if not placed:
+        if then is None:
             return  # what has no place is given back with all the rest
         self.lossy.setdefault(kv.owner, set())
         ids, one = np.array(extent.pages, np.int32), np.array([0, count], np.int32)
         kv.replace(group, stop, [HeadLists(HEAD, Labelled(), 1, 1, ids, one)], [extent])
         assert kv.held_bytes >= count * HEAD.page_bytes
+        self.go_on(which, then)
 
     @precondition(lambda self: self.live)
-    @rule(which=SEQUENCES, group=st.integers(0, 1), page=st.integers(0, 9))
-    def recode(self, which: int, group: int, page: int) -> None:
+    @rule(which=SEQUENCES, group=st.integers(0, 1), page=st.integers(0, 9), then=THEN)
+    def recode(self, which: int, group: int, page: int, then: str | None) -> None:
         kv = self.pick(which)
         table = kv.tables[group]
         final = [index for index, _ in table.pages() if index < kv.accepted // PAGE_TOKENS and table.is_full(index)]
@@ -226,6 +252,7 @@ class KvMachine(RuleBasedStateMachine):
                 done = kv.recode(group, sealed[page % len(sealed)], "int8")
             if done:
                 self.lossy.setdefault(kv.owner, set())
+                self.go_on(which, then)
 
     @precondition(lambda self: self.live)
     @rule(which=SEQUENCES, broken=st.booleans())
@@ -296,6 +323,16 @@ class KvMachine(RuleBasedStateMachine):
         tables = tuple(PageTable(fmt, window) for fmt, window in zip(FORMATS, WINDOWS, strict=True))
         return SequenceKv(self.ledger, f"s{self.names}", PageNames(ROOT, tokens), tables, cache)
 
+    def go_on(self, which: int, then: str | None) -> None:
+        if then == "child" and len(self.live) < 4:
+            self.fork(which, CacheParams())
+            which = len(self.live) - 1
+        kv = self.pick(which)
+        if then is not None and len(kv.tokens) + 33 <= len(BASE):
+            kv.append(*[20 + self.names % 3] * 33)
+            self.compute(which, 1000, loads=False)
+            self.publish(which, 1000)
+
     def note_accepted(self, kv: SequenceKv) -> None:
         if kv.cache.write and kv.owner not in self.lossy:
             self.accepted.add(tuple(kv.tokens[: kv.accepted]))
@@ -349,3 +386,43 @@ TestKv = KvMachine.TestCase
 TestTight = TightMachine.TestCase
 for case in (TestKv, TestTight):
     case.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+
+
+def test_a_draft_page_of_which_the_accepted_part_is_found_is_not_found_whole() -> None:
+    """Two hold it, one ends, then the other accepts the draft."""
+    machine = KvMachine()
+    machine.start(20, None, CacheParams(), 1000)
+    machine.append(0, 33, None, compute=True, accept=None)
+    machine.fork(0, CacheParams())
+    machine.release(0, broken=False)
+    machine.publish(0, 1000)
+    machine.adds_up()
+    machine.only_what_was_accepted_is_found()
+    machine.release(0, broken=False)
+    machine.adds_up()
+    machine.reset()
+    machine.adds_up()
+
+
+def test_nothing_pending_is_published_at_the_end() -> None:
+    machine = KvMachine()
+    machine.start(70, None, CacheParams(), 9)
+    kv = machine.live[0]
+    assert kv.reserve(kv.missing)
+    kv.expect(SpanSet((Span(20, 40),)))
+    machine.compute(0, 1000, loads=False)
+    machine.release(0, broken=False)
+    machine.adds_up()
+    machine.only_what_was_accepted_is_found()
+
+
+def test_a_window_keeps_what_the_rows_after_pending_ones_see() -> None:
+    machine = KvMachine()
+    machine.start(48, None, CacheParams(), 1000)
+    machine.append(0, 48, None, compute=False, accept=1000)
+    kv = machine.live[0]
+    assert kv.reserve(kv.missing)
+    kv.expect(SpanSet((Span(48, 60),)))
+    kv.written(kv.missing)
+    kv.publish(len(kv.tokens))
+    assert kv.tables[1].trimmed == (48 - 20 + 1) // PAGE_TOKENS

@@ -61,13 +61,6 @@ class Extent:
         return PageId(self.pages[0])
 
 
-@dataclass(frozen=True, slots=True)
-class NoFit:
-    """The pages asked for do not fit, even if everything droppable went. Capacity is a result, not an exception."""
-
-    missing_bytes: int
-
-
 @dataclass
 class Ledger:
     """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds.
@@ -118,7 +111,7 @@ class Ledger:
         """
         if count < 1 or not fmt.in_extents:
             raise InternalError(f"an extent of {count} pages of {fmt.name}")
-        if self.fits({fmt: count}) is not None:
+        if not self.fits({fmt: count}):
             return None
         pool, now = self._books.pool(fmt), self.clock()
         while (pages := self.arena.allocate_extent(fmt, count)) is None:
@@ -160,22 +153,23 @@ class Ledger:
     def publish(self, page: PageId, identity: Identity) -> PageId:
         """Make a held, complete page findable. Returns the findable page: another one if it was there first.
 
-        A recoded page is not what its tokens' key promises: it stays with its holders.
+        A recoded page is not what its tokens' key promises: it stays with its holders. A page that is found already
+        keeps its name: when it has grown since, only what it was is found.
         """
         record = self._records[page]
         if not record.holders:
             raise InternalError(f"page {page} is published but nobody holds it")
-        if record.recoded:
+        if record.recoded or record.block is not None:
             return page
         it, self.changes = identity, self.changes + 1
         findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
-        if findable == page and record.block is None:
+        if findable == page:
             entry, fmt = self.index.entry_of(page), record.pool.format
             size = record.count * page_stride(fmt)
             block = Block(entry.key, it.parent, page, fmt, it.position, entry.tokens, size, it.hints)
             self._books.file(record, block)
             self.events.stored(block, self.clock())
-        elif findable != page:
+        else:
             twin = self._records[findable]
             assert twin.block is not None
             self._hint(twin, twin.block, it.hints)
@@ -250,8 +244,8 @@ class Ledger:
         """All idle pages, and of extents the first, in the order in which they became idle."""
         return list(self.events.idle_blocks)
 
-    def fits(self, needs: Mapping[PageFormat, int], sparing: Collection[PageId] = ()) -> NoFit | None:
-        """None when so many more pages of each format can be had without dropping the idle pages in ``sparing``.
+    def fits(self, needs: Mapping[PageFormat, int], sparing: Collection[PageId] = ()) -> bool:
+        """Whether so many more pages of each format can be had without dropping the idle pages in ``sparing``.
 
         Those of a format that comes in extents are meant as one extent.
         """
@@ -267,9 +261,7 @@ class Ledger:
         }
         room = self.arena.budget_bytes - self.arena.used_bytes + self._cost_bytes(idle)
         spent = self._cost_bytes(wanted) + _extents_bytes(short, Counter(record.pool for record in spared))
-        if sum(wanted.values()) <= self.arena.free_slabs + sum(idle.values()) and spent <= room:
-            return None
-        return NoFit(sum(count * page_stride(pool.format) for pool, count in short.items() if count > 0))
+        return sum(wanted.values()) <= self.arena.free_slabs + sum(idle.values()) and spent <= room
 
     def bytes_of(self, fmt: PageFormat) -> tuple[int, int]:
         """(held, idle) bytes of one format."""

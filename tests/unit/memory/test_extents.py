@@ -102,7 +102,7 @@ def test_dense_pages_get_the_slabs_of_idle_extents() -> None:
         ledger.release([extent.page], "a")
     ledger.hold(extents[0].page, "a")
     pages = []
-    while ledger.fits({FULL: 1}) is None:
+    while ledger.fits({FULL: 1}):
         pages.append(ledger.allocate(FULL, "b"))
         ledger.check()
     assert None not in pages

@@ -238,7 +238,7 @@ def test_another_formats_slab_is_the_first_in_lru_order_that_nobody_holds_a_page
             del since[page]
         else:
             fmt = (TWIN, BIG)[step // 100 % 2]
-            if ledger.fits({fmt: 1}) is not None:
+            if not ledger.fits({fmt: 1}):
                 continue
             mine = [page for page in since if ledger.arena.slab(slab_of(page)).format == fmt]
             full = not ledger.arena.free_pages(fmt) and not ledger.arena.claimable_slabs(fmt)

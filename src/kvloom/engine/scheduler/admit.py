@@ -61,7 +61,7 @@ class Admit:
 
     def _start(self, sequence: Sequence, found: Match, queues: Queues) -> Match | None:
         """The match it started with; None when there is no room yet."""
-        if self.reserve.try_start(sequence, found, headroom=len(queues.running)) is None:
+        if self.reserve.try_start(sequence, found, headroom=len(queues.running)):
             return found
         if queues.running:
             return None
@@ -72,7 +72,7 @@ class Admit:
                 if page not in keep:
                     self.ledger.apply(Drop(page))
             found = match(sequence, self.ledger.index)
-            if self.reserve.try_start(sequence, found, headroom=0) is None:
+            if self.reserve.try_start(sequence, found, headroom=0):
                 return found
         return None
 

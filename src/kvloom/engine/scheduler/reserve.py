@@ -10,7 +10,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
 from kvloom.memory.format import PageFormat
-from kvloom.memory.ledger import Ledger, NoFit
+from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 
 
@@ -25,13 +25,15 @@ class Reserve:
     ledger: Ledger
     layout: KvLayout
 
-    def try_start(self, sequence: Sequence, match: Match, headroom: int) -> NoFit | None:
-        """None on success. ``headroom``: pages of each format to leave for the growth of those already running."""
+    def try_start(self, sequence: Sequence, match: Match, headroom: int) -> bool:
+        """False: no room, and nothing is taken.
+
+        ``headroom``: pages of each format to leave for the growth of those already running.
+        """
         pinned = {hit.page for hit in match.hits}
         pinned |= {page for copy in match.copies for _, page in copy.pages}
-        lacking = self.ledger.fits(self._needs(match, headroom), pinned)
-        if lacking is not None:
-            return lacking
+        if not self.ledger.fits(self._needs(match, headroom), pinned):
+            return False
         kv = sequence.kv
         for hit in match.hits:
             kv.adopt(hit.group, hit.index, hit.page)
@@ -42,9 +44,9 @@ class Reserve:
         self.ledger.release(sources, kv.owner)
         if fits:
             kv.start(match.missing)
-            return None
+            return True
         kv.release()
-        return NoFit(sum(fmt.page_bytes for fmt in self.layout.formats))
+        return False
 
     def _copies(self, kv: SequenceKv, match: Match) -> bool:
         return all(

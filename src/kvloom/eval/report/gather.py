@@ -84,11 +84,6 @@ def report_of(runs: Sequence[Sequence[Row]], judges: Sequence[Sequence[Row]] = (
     )
 
 
-def _summary(rows: Sequence[Row], exact: Sequence[Sequence[Row]]) -> Summary:
-    settings = rows[0].settings
-    return summarize(rows, judge_of(_of_model(exact, settings), settings))
-
-
 def _with_exact(methods: Sequence[Sequence[Row]], exact: Sequence[Sequence[Row]]) -> Iterator[Comparison]:
     for rows in methods:
         own = _of_model(exact, rows[0].settings)
