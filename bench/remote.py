@@ -49,9 +49,9 @@ class Checkout:
         return os.environ | {"PYTHONPATH": path, "KVLOOM_HOME": str(self.python.parents[1] / "kvloom-models")}
 
     def pull(self, model: str) -> None:
-        """Fetch a model, as this checkout stores it."""
-        command = [str(self.python), "-c", f"from kvloom.model.files.store import pull; pull({model!r})"]
-        subprocess.run(command, cwd=self.root, env=self.environment, check=True)
+        """Fetch a model, as this checkout stores it. By its command: modules move from version to version."""
+        command = [str(self.python.parent / "kvloom"), "pull", model]
+        subprocess.run(command, cwd=self.root, env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
 
 HERE = Checkout(ROOT, Path(sys.executable))
