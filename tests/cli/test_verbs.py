@@ -67,7 +67,7 @@ def test_chat_remembers_forgets_and_leaves(fake: Backend) -> None:
     assert result.stdout == " <system> be\n" * 3
     assert "(6 cached)" in result.stderr.splitlines()[2]
     assert "KV 300 B of 1000 B used, 40 B kept for reuse; 6 of 17 prompt tokens reused" in result.stderr
-    assert result.stderr.count("/reset forgets") == 2
+    assert result.stderr.count("/reset clears") == 2
 
 
 def test_chat_ends_with_the_input(fake: Backend) -> None:

@@ -147,11 +147,11 @@ def test_keys_that_no_header_can_carry(secret: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a k1\nb\n", "line 2: has 1 words, 2 or 3 are wanted"),
+        ("a k1\nb\n", "line 2: has 1 words, expected 2 or 3"),
         ("\n\na k1 admin now\n", "line 3: has 4 words"),
-        ("a/b k1\n", "line 1: the first word is no name"),
+        ("a/b k1\n", "line 1: the first word is not a valid name"),
         ("a k1\n# k1\na k2\n", "line 3: the name `a` was used in line 1"),
-        ("a k1\nb k1\n", "line 2: the key is that of `a` too"),
+        ("a k1\nb k1\n", "line 2: the key already belongs to `a`"),
         ("a k1 root\n", "line 1: the third word can only be `admin`"),
         ("a k\x011\n", "line 1: the key `a` has control characters"),
         ("# nobody\n", "has no keys"),

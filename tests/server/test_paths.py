@@ -44,7 +44,7 @@ async def test_other_servers_paths_are_not_supported(http: httpx2.AsyncClient, p
     reply = await http.post(path, json={})
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (404, "not_found")
-    assert error["message"] == f"`{path}` is not supported by this server (hint: `/openapi.json` lists what there is)"
+    assert error["message"] == f"`{path}` is not supported by this server (hint: `/openapi.json` lists all paths)"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_a_path_that_is_nearly_right_hints_at_the_right_one(
 ) -> None:
     reply = await http.post(path, json={})
     assert reply.status_code == 404
-    says = f"`{path}` is not supported by this server (hint: is `{meant}` meant?)"
+    says = f"`{path}` is not supported by this server (hint: did you mean `{meant}`?)"
     assert reply.json()["error"]["message"] == says
 
 

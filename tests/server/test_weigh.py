@@ -91,4 +91,4 @@ async def test_many_faults_are_counted_not_listed(http: httpx2.AsyncClient) -> N
     body = {"model": "mock", "prompt": "x", "stop_token_ids": [0.5] * 5_000}
     reply = await http.post("/v1/completions", json=body)
     assert reply.status_code == 400
-    assert reply.json()["error"]["message"] == "the body has 5,000 values of a wrong type or form"
+    assert reply.json()["error"]["message"] == "the body has 5,000 values of the wrong type or form"

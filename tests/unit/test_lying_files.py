@@ -404,7 +404,7 @@ def test_a_key_twice_in_config(hf: Path, tmp_path: Path) -> None:
         (("tensors", "embed", "kind"), "Q9", UnsupportedModel, "`embed` has type Q9"),
         (("tensors", "embed", "shape"), [40.0, 32], ModelFileError, r"`tensors\.embed\.shape\[0\]` should be int"),
         (("spec", "heads"), 64, ModelFileError, "shape"),
-        (("spec", "kv_heads"), 0, ModelFileError, "settings that cannot be"),
+        (("spec", "kv_heads"), 0, ModelFileError, "impossible settings"),
         (("spec", "norm_eps"), "small", ModelFileError, r"`spec\.norm_eps` should be float, not 'small'"),
         (("spec", "rope", "base"), 0.0, ModelFileError, "frequencies that are 0 or not finite"),
         (("spec", "family"), "gpt2", UnsupportedModel, "family `gpt2`"),

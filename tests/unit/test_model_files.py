@@ -183,7 +183,7 @@ class TestSafetensors:
 
     def test_no_weights_at_all(self, hf: Path, tmp_path: Path) -> None:
         (hf / "model.safetensors.index.json").unlink()
-        with pytest.raises(ModelFileError, match="holds neither"):
+        with pytest.raises(ModelFileError, match="contains neither"):
             try_convert(hf, tmp_path)
 
     @pytest.mark.parametrize(

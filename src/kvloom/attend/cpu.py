@@ -149,7 +149,7 @@ class CpuAttend:
                 self.isa,
             )
         except ValueError as error:
-            raise InternalError(f"probes do not suit layer {layer}: {error}") from None
+            raise InternalError(f"probes do not match layer {layer}: {error}") from None
 
     def bind_observer(self, plan: Plan, asked: Sequence[Asked]) -> BoundObserver:
         """What the kernels know of the probes of a step, for callers who run them without Python in between."""

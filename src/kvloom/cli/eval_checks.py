@@ -38,7 +38,7 @@ def compare_on_texts(
     size, count, share = cutting
     size = min(size, subject.engine.max_len)
     if not 0.0 < share < 1.0:
-        raise EvalError(f"the context's share of a text must be between 0 and 1, got {share}")
+        raise EvalError(f"the context's fraction of a text must be between 0 and 1, got {share}")
     passages = (
         [Passage(piece, round(len(piece) * share)) for piece in _pieces(subject, texts, size, count)]
         if texts
@@ -118,5 +118,5 @@ def _pieces(subject: Subject, texts: list[str], size: int, count: int) -> list[l
         whole = [ids[at : at + size] for at in range(0, len(ids) - size + 1, size)]
         pieces += whole or [ids]
     if not pieces:
-        raise EvalError("the files hold no text")
+        raise EvalError("the files contain no text")
     return pieces[:count]

@@ -157,7 +157,7 @@ def _doubling(limit: int) -> tuple[int, ...]:
         lengths.append(length)
         length *= 2
     if not lengths:
-        raise ConfigError(f"the model holds {limit} tokens only: there is nothing to sweep")
+        raise ConfigError(f"the model is limited to {limit} tokens: there is nothing to sweep")
     return tuple(lengths)
 
 

@@ -16,7 +16,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import RequestError
 from kvloom.server.engine_protocol import ServedEngine
 
-HELP = "/reset forgets the conversation, /stats shows the cache, /exit leaves; Ctrl-C stops an answer"
+HELP = "/reset clears the conversation, /stats shows the cache, /exit quits; Ctrl-C stops an answer"
 
 Turn = dict[str, str]
 
@@ -67,7 +67,7 @@ class Conversation:
             try:
                 line = _ask()
             except KeyboardInterrupt:
-                say("\n(/exit or Ctrl-D leaves)")
+                say("\n(/exit or Ctrl-D quits)")
                 continue
             except EOFError:
                 return
@@ -81,7 +81,7 @@ class Conversation:
                     return
                 case "/reset":
                     self.turns.clear()
-                    say("(forgotten)")
+                    say("(conversation cleared)")
                 case "/stats":
                     say(_stats(self.engine))
                 case command if command.startswith("/"):

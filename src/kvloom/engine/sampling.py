@@ -133,7 +133,7 @@ class Sampler:
 def _check_peak(value: np.floating[Any]) -> None:
     if not math.isfinite(value):
         raise NumericsError(
-            f"the model's scores are not finite numbers ({value}): no token can be picked by them",
+            f"the model's scores are not finite numbers ({value}): no token can be sampled",
             hint="its weights are damaged, or they overflow: check the file, or run it with float32 activations",
         )
 

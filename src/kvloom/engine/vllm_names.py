@@ -59,7 +59,7 @@ def _changed(part: Part, ours: Mapping[str, Any]) -> Part:
     for field in own:
         if getattr(part, field.name) != field.default:
             theirs = next(name for name, our_name in RENAMED.items() if our_name == field.name)
-            raise ConfigError(f"`{field.name}` and `{theirs}` are one setting", hint="give one of them")
+            raise ConfigError(f"`{field.name}` and `{theirs}` are the same setting", hint="set only one of them")
     return replace(part, **{field.name: ours[field.name] for field in own})
 
 
@@ -72,7 +72,7 @@ def _in_our_words(given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if name in NOT_HERE:
-            raise ConfigError(f"`{name}` is an argument of vLLM that kvloom does not have", hint=NOT_HERE[name])
+            raise ConfigError(f"`{name}` is an argument of vLLM that kvloom does not support", hint=NOT_HERE[name])
         if name in RENAMED:
             ours[RENAMED[name]] = value
         elif value not in HOLDS[name]:

@@ -63,7 +63,7 @@ def answerer_of(subject: Subject, policy: Policy, protocol: QueryProtocol, in_fl
         return EngineAnswers(subject, in_flight)
     if isinstance(policy, KeepPolicy):
         return KeptAnswers(subject, policy, protocol)
-    raise EvalError(f"policy `{policy.name}` says neither that it is exact nor what it keeps")
+    raise EvalError(f"policy `{policy.name}` neither declares itself exact nor says what it keeps")
 
 
 @dataclass(slots=True)

@@ -160,7 +160,7 @@ def fidelity(
     ``context_share``: how much of each text is context. ``advance`` is told the tokens of every text that is done.
     """
     if not 0.0 < context_share < 1.0:
-        raise EvalError(f"the context's share of a text must be between 0 and 1, got {context_share}")
+        raise EvalError(f"the context's fraction of a text must be between 0 and 1, got {context_share}")
     passages = [Passage(tokens, round(len(tokens) * context_share)) for tokens in texts]
     return fidelity_at(subject, policy, passages, advance)
 
@@ -233,7 +233,7 @@ def _treat(sequence: SingleSequence, policy: Policy) -> None:
     if isinstance(policy, KeepPolicy):
         sequence.retain(policy)
     elif not isinstance(policy, Exact):
-        raise EvalError(f"policy `{policy.name}` says neither that it is exact nor what it keeps")
+        raise EvalError(f"policy `{policy.name}` neither declares itself exact nor says what it keeps")
 
 
 def _without_context(subject: Subject, capacity: int) -> SingleSequence:

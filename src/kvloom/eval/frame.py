@@ -60,5 +60,7 @@ def frame_of(subject: Subject, chat: bool | None = None) -> Frame | None:
     prompt = tokenizer.chat_prompt([message], chat_template_kwargs={"enable_thinking": False})
     header, *rest = prompt.split(_MARK)
     if len(rest) != 1:
-        raise EvalError(f"the chat template of `{subject.name}` does not give messages back once", hint="use --no-chat")
+        raise EvalError(
+            f"the chat template of `{subject.name}` does not render messages exactly once", hint="use --no-chat"
+        )
     return Frame(header, rest[0])

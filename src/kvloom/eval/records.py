@@ -166,7 +166,7 @@ def read_rows(directory: Path) -> list[Row]:
     files = _files(directory)
     if not files:
         hint = "`kvloom eval run --output DIR` makes one"
-        raise DataFileError("there is no run here", path=directory / ROWS, hint=hint)
+        raise DataFileError("no run found", path=directory / ROWS, hint=hint)
     rows = list({row.key: row for path in files for row in _parsed(path)}.values())  # once, if it is packed as well
     if rows and any(row.settings != rows[0].settings for row in rows):
         raise RunMismatch(f"`{directory}` mixes rows of different settings")
@@ -222,5 +222,5 @@ def _check_same(stored: Settings, wanted: Settings, directory: Path) -> None:
     if changed:
         raise RunMismatch(
             f"`{directory}` holds rows of other settings: {'; '.join(changed)}",
-            hint="give another --output, or the settings of before",
+            hint="give another --output, or the previous settings",
         )

@@ -92,7 +92,7 @@ class SingleSequence:
         """Let a policy thin out all whole pages so far; the unfinished page at the end stays. Once per sequence."""
         kv, stop = self._kv, self.length // PAGE_TOKENS
         if kv.lists:
-            raise EvalError("a context can be thinned out once only")
+            raise EvalError("a context can be compressed only once")
         kv.publish(self.length)
         for group in range(len(kv.tables)):
             kept, extents = Compactor(kv).compact(group, stop, policy)

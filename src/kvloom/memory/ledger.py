@@ -116,7 +116,7 @@ class Ledger:
         pool, now = self._books.pool(fmt), self.clock()
         while (pages := self.arena.allocate_extent(fmt, count)) is None:
             if not self._make_room(pool, now):
-                raise InternalError(f"{count} pages of {fmt.name} should have fitted")
+                raise InternalError(f"{count} pages of {fmt.name} should have fit")
         self._books.open_extent(pool, pages, owner, now)
         return Extent(fmt, pages)
 

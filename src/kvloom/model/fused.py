@@ -114,7 +114,7 @@ def _call(kernel: Callable[..., Found], *arguments: object) -> Found:
     try:
         return kernel(*arguments)
     except (TypeError, ValueError) as error:
-        raise InternalError(f"the step does not suit the model: {error}") from None
+        raise InternalError(f"the step does not match the model: {error}") from None
 
 
 def fuse(

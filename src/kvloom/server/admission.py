@@ -12,7 +12,7 @@ def check_sequences(body: ChatRequest | CompletionRequest, limit: int) -> None:
     if prompts * n > limit:
         raise RequestError(
             f"{prompts} prompts with n = {n} make {prompts * n} sequences, at most {limit} are allowed in one request",
-            hint="send several requests, or have --max-request-sequences raised",
+            hint="send several requests, or raise --max-request-sequences",
             param="prompt" if prompts > 1 else "n",
         )
 

@@ -68,7 +68,7 @@ UNAUTHORIZED = ErrorReply(
     code="invalid_api_key",
     headers={"WWW-Authenticate": "Bearer"},
 )
-INTERNAL = ErrorReply(500, "internal error: the server's log says more", "server_error", code="internal_error")
+INTERNAL = ErrorReply(500, "internal error: see the server's log", "server_error", code="internal_error")
 STOPPING = ErrorReply(503, "the server is stopping", "server_error", code="server_stopping")
 NOT_ALIVE = ErrorReply(503, "the engine has stopped", "server_error", code="engine_stopped")
 
@@ -128,7 +128,7 @@ def _words(error: KvloomError) -> str:
 def _invalid(error: ValidationError) -> ErrorReply:
     """Name each field at fault. Bad JSON arrives here too: pydantic parses the body."""
     if error.error_count() > _MAX_LISTED:  # a list of them all takes seconds
-        return ErrorReply(400, f"the body has {error.error_count():,} values of a wrong type or form")
+        return ErrorReply(400, f"the body has {error.error_count():,} values of the wrong type or form")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return ErrorReply(400, f"the body is not valid JSON: {problems[0]['msg']}", code="invalid_json")

@@ -59,4 +59,4 @@ def _only(fields: BaseModel, place: str) -> None:
         *names, last = [f"`{one}`" for one in type(fields).model_fields]
         known = f"{', '.join(names)} and {last}" if names else last
         full = f"{place}.{name}"
-        raise RequestError(f"`{full}` is not known", hint=_ELSEWHERE.get(full, f"`{place}` has {known}"), param=full)
+        raise RequestError(f"`{full}` is unknown", hint=_ELSEWHERE.get(full, f"`{place}` has {known}"), param=full)

@@ -30,7 +30,7 @@ class Key:
         if not self.secret.isprintable() or self.secret != self.secret.strip():
             raise ConfigError(
                 f"the key `{self.name}` has control characters, or white space at an end",
-                hint="no client could send it in a header",
+                hint="it could not be sent in a header",
             )
 
     @property

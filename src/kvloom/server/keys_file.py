@@ -49,7 +49,7 @@ def read_keys(path: Path) -> list[KeyLine]:
             said = f"the name `{line.name}` was used in line {lines[line.name].number}"
             raise DataFileError(said, path=path, line=number)
         if line.secret in owners:
-            raise DataFileError(f"the key is that of `{owners[line.secret]}` too", path=path, line=number)
+            raise DataFileError(f"the key already belongs to `{owners[line.secret]}`", path=path, line=number)
         lines[line.name], owners[line.secret] = line, line.name
     if not lines:
         raise DataFileError("has no keys", path=path, hint=_FORM)
@@ -63,10 +63,10 @@ def readable_by_others(path: Path) -> bool:
 
 def _line(path: Path, number: int, fields: list[str]) -> KeyLine:
     if not 2 <= len(fields) <= 3:
-        raise DataFileError(f"has {len(fields)} words, 2 or 3 are wanted", path=path, line=number, hint=_FORM)
+        raise DataFileError(f"has {len(fields)} words, expected 2 or 3", path=path, line=number, hint=_FORM)
     if not _NAME.fullmatch(fields[0]):
         hint = "up to 64 letters, digits and any of . _ @ -"
-        raise DataFileError("the first word is no name", path=path, line=number, hint=hint)
+        raise DataFileError("the first word is not a valid name", path=path, line=number, hint=hint)
     if len(fields) == 3 and fields[2] != "admin":
         raise DataFileError("the third word can only be `admin`", path=path, line=number, hint=_FORM)
     return KeyLine(number, fields[0], fields[1], admin=len(fields) == 3)

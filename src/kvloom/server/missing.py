@@ -25,7 +25,7 @@ _MAX_SHOWN = 200
 
 def not_found(path: str) -> RequestError:
     meant = {_bare(known): known for known in PATHS}.get(_bare(path))
-    hint = f"is `{meant}` meant?" if meant else "`/openapi.json` lists what there is"
+    hint = f"did you mean `{meant}`?" if meant else "`/openapi.json` lists all paths"
     return RequestError(f"`{_shown(path)}` is not supported by this server", hint=hint)
 
 

@@ -89,7 +89,7 @@ def leave_within(seconds: float, say: Callable[[str], None]) -> None:
     """End this process in so many seconds, if it has not ended by then: whatever some thread still does."""
 
     def leave() -> None:
-        say("stopped    without waiting for what did not end in time")
+        say("stopped    without waiting for requests that did not finish in time")
         os._exit(0)
 
     timer = threading.Timer(seconds, leave)

@@ -89,7 +89,7 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
         check(body)
         if len(body.tokens) > engine.max_model_len:
             raise RequestError(
-                f"{len(body.tokens)} tokens are more than a context of {engine.max_model_len} holds", param="tokens"
+                f"{len(body.tokens)} tokens do not fit a context of {engine.max_model_len} holds", param="tokens"
             )
         text = await lanes.run(partial(_text, body.tokens, engine.tokenizer), len(body.tokens))
         headers = ignored_header(ignored(body.model_extra or {}))

@@ -18,9 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def refuse_many(extra: Json, place: str) -> None:
     """Every field is looked up, on the event loop: nobody has a use for more."""
     if len(extra) > _MAX_FIELDS:
-        raise RequestError(
-            f"{place} has {len(extra):,} fields that this server does not have; at most {_MAX_FIELDS:,} are ignored"
-        )
+        raise RequestError(f"{place} has {len(extra):,} unsupported fields; at most {_MAX_FIELDS:,} are allowed")
 
 
 def refuse(extra: Json) -> None:
@@ -33,7 +31,7 @@ def refuse(extra: Json) -> None:
             raise RequestError(f"`{name}` is not supported by this server{value_only}", hint=known.instead, param=name)
         meant = _SPELLINGS.get(_bare(name))
         if meant not in (None, name) and value is not None:
-            raise RequestError(f"`{name}` is not supported by this server", hint=f"is `{meant}` meant?", param=name)
+            raise RequestError(f"`{name}` is not supported by this server", hint=f"did you mean `{meant}`?", param=name)
 
 
 def refuse_in_message(extra: Json, index: int) -> None:

@@ -70,7 +70,7 @@ def test_values_that_would_change_something_are_refused(configs: list[EngineConf
 
 
 def test_a_setting_is_given_once(configs: list[EngineConfig]) -> None:
-    with pytest.raises(ConfigError, match="`max_seqs` and `max_num_seqs` are one setting"):
+    with pytest.raises(ConfigError, match="`max_seqs` and `max_num_seqs` are the same setting"):
         LLM("tiny", max_seqs=3, max_num_seqs=4)
 
 

@@ -77,7 +77,7 @@ def test_instruct_models_chat_unless_told_not_to_and_others_cannot() -> None:
     with pytest.raises(EvalError, match="`tiny` has no chat template"):
         frame_of(tiny_subject(), True)
     for template in ("nothing of it", "{{ messages[0]['content'] }} and {{ messages[0]['content'] }}"):
-        with pytest.raises(EvalError, match="does not give messages back"):
+        with pytest.raises(EvalError, match="does not render messages"):
             frame_of(chatting(template))
 
 

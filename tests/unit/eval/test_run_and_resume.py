@@ -194,7 +194,7 @@ def test_broken_rows_are_named(tmp_path: Path) -> None:
         path.write_text("\n".join([lines[0], broken, *lines[2:]]) + "\n")
         with pytest.raises(DataFileError, match=r"rows.jsonl`, line 2: not a row of results"):
             read_rows(tmp_path)
-    with pytest.raises(DataFileError, match="no run here"):
+    with pytest.raises(DataFileError, match="no run found"):
         read_rows(tmp_path / "elsewhere")
 
 

@@ -1,10 +1,10 @@
-"""All KV of a sequence, behind one door: where it is, what is missing or on its way, and what others may find of it.
+"""All KV of a sequence behind one interface: where it is, what is missing or pending, and what others may find.
 
-names.py      what its pages are called
-holder.py     the pages that it holds in the ledger, one by one
-extents.py    the pages of its lists, which live and die together
-sharing.py    what others may find, and are promised
-sequence.py   ``SequenceKv``: the verbs
+names.py      keys and content hashes of its pages
+holder.py     the individual pages that it holds in the ledger
+extents.py    the pages of its lists, which share one lifetime
+sharing.py    what is published and promised to others
+sequence.py   ``SequenceKv``: the operations
 """
 
 from __future__ import annotations

@@ -14,20 +14,20 @@ from kvloom.segment import PageId
 
 @dataclass(slots=True, eq=False)
 class Extents:
-    """By layer group. What was taken and has no group yet is ``loose``, with its holder."""
+    """By layer group. Extents that are allocated but not yet assigned to a group are in the holder's ``loose``."""
 
     holder: Holder
     of_groups: list[tuple[Extent, ...]]
 
     def take(self, fmt: PageFormat, count: int) -> Extent | None:
-        """Pages for lists that are going to be put in place. None: no room."""
+        """Allocate pages for lists that will be put in place later. None: no room."""
         extent = self.holder.ledger.allocate_extent(fmt, count, self.holder.owner)
         if extent is not None:
             self.holder.loose.append(extent.page)
         return extent
 
     def put(self, group: int, extents: Sequence[Extent]) -> None:
-        """These, which were taken, are a group's; those that it had go back."""
+        """Assign allocated extents to a group and release its previous ones."""
         before = self.of_groups[group]
         self.holder.loose += [extent.page for extent in before]
         self.of_groups[group] = tuple(extents)
@@ -36,7 +36,7 @@ class Extents:
         self.holder.let_go([extent.page for extent in before if extent not in extents])
 
     def share(self, child: Extents) -> None:
-        """The child holds them as well."""
+        """Let the child hold them as well."""
         for group, extents in enumerate(self.of_groups):
             child.of_groups[group] = extents
             for extent in extents:
@@ -50,7 +50,7 @@ class Extents:
         return sum(len(extent.pages) * page_stride(extent.format) for extent in self)
 
     def pages(self) -> list[PageId]:
-        """The names by which the ledger knows them."""
+        """Their first pages, which identify them in the ledger."""
         return [extent.page for extent in self]
 
     def __iter__(self) -> Iterator[Extent]:

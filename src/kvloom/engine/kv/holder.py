@@ -16,8 +16,8 @@ from kvloom.segment import PageId, SpanSet
 class Holder:
     """Puts pages into page tables and takes them out.
 
-    ``loose``: what it may hold beside what is in the tables. A page is noted here, or in its table, before it is taken
-    and until it was given back: whatever fails on the way, all that is held can be named.
+    ``loose``: pages that it may hold outside the tables. A page is recorded here or in its table from before it is
+    allocated until after it is released, so that everything held can be named after any failure.
     """
 
     ledger: Ledger
@@ -26,7 +26,7 @@ class Holder:
     loose: list[PageId] = field(default_factory=list)
 
     def reserve(self, table: PageTable, index: int, spans: SpanSet) -> bool:
-        """Make ``spans``, as far as they lie on page ``index``, writable where they are not written. False: no room."""
+        """Make the unwritten part of ``spans`` on page ``index`` writable. False: no room."""
         old = table.get(index)
         if old is None:
             page = self.ledger.allocate(table.format, self.owner)
@@ -49,7 +49,7 @@ class Holder:
         return True
 
     def adopt(self, table: PageTable, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
-        """Hold a page that somebody stored, with so many entries, in place of what is there."""
+        """Hold an already stored page with this many entries, replacing the current one."""
         self.loose.append(page)
         self.ledger.hold(page, self.owner, self.hints)
         self._exchange(table, index, page, filled=(1 << tokens) - 1, writable=False, format=table.format)
@@ -67,7 +67,7 @@ class Holder:
         return True
 
     def share(self, table: PageTable, index: int, theirs: PageTable) -> None:
-        """Hold page ``index`` of another's table as well: whoever writes to it first copies it."""
+        """Hold page ``index`` of another sequence's table as well: the first to write to it copies it."""
         page = theirs.get(index)
         assert page is not None
         table.put(index, page, filled=theirs.filled[index], writable=False, format=theirs.format_of(index))
@@ -75,7 +75,7 @@ class Holder:
         theirs.writable[index] = False
 
     def give_back(self, table: PageTable, indices: list[int]) -> None:
-        """Pages of a table, in this order; nothing happens where there are none."""
+        """Release pages of a table, in this order; absent ones are skipped."""
         pages = [page for index in indices if (page := table.get(index)) is not None]
         if pages:
             self.ledger.release(pages, self.owner)
@@ -83,7 +83,7 @@ class Holder:
                 table.take(index)
 
     def let_go(self, pages: list[PageId]) -> None:
-        """Of ``loose`` pages."""
+        """Release ``loose`` pages."""
         if pages:
             self.ledger.release(pages, self.owner)
             for page in pages:
@@ -94,7 +94,7 @@ class Holder:
     def _exchange(
         self, table: PageTable, index: int, page: PageId, *, filled: int, writable: bool, format: PageFormat
     ) -> None:
-        """A page goes from ``loose`` to its place, and what was there back to the ledger."""
+        """Move a page from ``loose`` into its place and release the previous one."""
         old = table.get(index)
         table.put(index, page, filled=filled, writable=writable, format=format)
         self.loose.remove(page)

@@ -1,4 +1,4 @@
-"""What the pages of a text are called: by key, and by content, which only ever explains a miss."""
+"""Identities of a text's pages: by key, and by content, which is used only to explain misses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.segment import PageKey
 
 @dataclass(slots=True, eq=False)
 class PageNames:
-    """``keys`` and ``contents`` name the whole pages of ``tokens``, as far as somebody asked for them (``extend``).
+    """``keys`` and ``contents`` identify the whole pages of ``tokens``, up to the last call of ``extend``.
 
     ``root``: the key of the empty prefix.
     """
@@ -23,14 +23,14 @@ class PageNames:
     contents: list[int] = field(default_factory=list)
 
     def extend(self) -> None:
-        """Name the whole pages that ``tokens`` has grown by."""
+        """Compute the names of whole pages added to ``tokens``."""
         extend_keys(self.keys, self.root, self.tokens)
         for index in range(len(self.contents), len(self.keys)):
             before = self.contents[index - 1] if index else 0
             self.contents.append(content_hash(before, self.page_tokens(index)))
 
     def cut(self, length: int) -> list[PageKey]:
-        """Only the first ``length`` tokens are left. Returns the keys that name nothing any more."""
+        """Keep only the first ``length`` tokens. Returns the keys that are no longer valid."""
         del self.tokens[length:], self.contents[length // PAGE_TOKENS :]
         gone = self.keys[length // PAGE_TOKENS :]
         del self.keys[length // PAGE_TOKENS :]
@@ -41,5 +41,5 @@ class PageNames:
         return self.keys[index - 1] if index else self.root
 
     def page_tokens(self, index: int) -> list[int]:
-        """The tokens of page ``index``, fewer at the end."""
+        """The tokens of page ``index``; the last page may have fewer."""
         return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS]

@@ -1,4 +1,4 @@
-"""``SequenceKv``: the one home of a sequence's KV."""
+"""``SequenceKv``: owns all KV of a sequence."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from kvloom.segment import RAM, Context, Missing, PageId, Pending, Resident, Seg
 
 @dataclass(slots=True, eq=False)
 class SequenceKv:
-    """Where the KV of ``tokens`` is, by layer group: in page tables, and in lists that are read beside them.
+    """Where the KV of ``tokens`` is, by layer group: in page tables, and in lists that are read in addition.
 
         positions   0                             accepted      len(tokens)
                     [ resident | missing | pending | resident | missing )
                                  ^ ``ready``: nothing pending comes before
 
-    A position is resident, missing (it has to be computed) or pending (it is on its way from somewhere else). Its life:
-    ``append``, ``reserve`` a place, ``written``, ``publish``; or ``truncate``, which takes back what was not accepted.
+    A position is resident, missing (it has to be computed) or pending (it is arriving from elsewhere). Its lifecycle:
+    ``append``, ``reserve``, ``written``, ``publish``; or ``truncate``, which discards what was not accepted.
 
-    accepted: so many tokens are final; only what they fill can be found by others. lists: empty, or what is read beside
-    each group's table.
+    accepted: the number of tokens that are final; only pages filled by them can be found by others. lists: empty, or
+    the lists that are read in addition to each group's table.
     """
 
     ledger: Ledger
@@ -62,22 +62,22 @@ class SequenceKv:
     # -- what a step does ------------------------------------------------------------------------------------------
 
     def append(self, *tokens: int) -> None:
-        """More tokens, at least one, whose KV is missing. They are accepted when ``publish`` says so."""
+        """Add one or more tokens, whose KV is missing. ``publish`` accepts them."""
         start = len(self.tokens)
         self.tokens.extend(tokens)
         new = SpanSet((Span(start, len(self.tokens)),))
         self.missing = self.missing | new if self.missing else new
 
     def ready(self, count: int) -> SpanSet:
-        """The lowest ``count`` missing positions, as far as nothing pending precedes them."""
+        """The lowest ``count`` missing positions that no pending position precedes."""
         if self.pending.spans:
             return (self.missing & SpanSet.full(self.pending.spans[0].start)).first(count)
         return self.missing.first(count)
 
     def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
-        """Give all of ``spans`` a place to be written, in these layer groups or in all.
+        """Allocate writable pages for all of ``spans``, in these layer groups or in all.
 
-        False: no room (what was got stays).
+        False: no room (pages already allocated are kept).
         """
         indices = page_indices(spans)
         for table in self.tables if groups is None else [self.tables[group] for group in groups]:
@@ -88,7 +88,7 @@ class SequenceKv:
         return True
 
     def written(self, spans: SpanSet) -> None:
-        """The KV of ``spans`` is in the pages reserved for it, computed or loaded. Nobody finds it yet."""
+        """The KV of ``spans``, computed or loaded, is in the pages reserved for it. It cannot be found yet."""
         self.missing = self.missing - spans
         if self.pending.spans:
             self.pending = self.pending - spans
@@ -100,7 +100,7 @@ class SequenceKv:
     def publish(self, accepted: int) -> None:
         """The first ``accepted`` tokens are final: others may find the pages that they fill.
 
-        What no later row can see through a window is given back.
+        Pages outside the window of every later row are released.
         """
         self.accepted = accepted
         if self._unpublished:
@@ -109,14 +109,14 @@ class SequenceKv:
             self._trim_windows()
 
     def truncate(self, length: int) -> None:
-        """Take back all tokens from ``length`` on, and their KV.
+        """Discard all tokens from ``length`` on, and their KV.
 
-        A page that is only cut, and that others hold or can find, is copied before it is written to again. What was not
-        accepted can always be taken back. Raises InternalError when what came before ``length`` is not as it was:
-        replaced by lists, or given back by a window.
+        A page that is cut but held or findable by others is copied before it is written to again. What was not accepted
+        can always be discarded. Raises InternalError when KV before ``length`` is no longer intact: replaced by lists,
+        or released by a window.
         """
         if not 0 <= length <= len(self.tokens) or (length < self.accepted and not self._can_return(length)):
-            raise InternalError(f"{self.owner} has {len(self.tokens)} tokens and cannot go back to {length}")
+            raise InternalError(f"{self.owner} has {len(self.tokens)} tokens and cannot be truncated to {length}")
         self._sharing.withdraw(self.names.cut(length))
         kept = SpanSet.full(length)
         self.missing, self.pending = self.missing & kept, self.pending & kept
@@ -130,7 +130,7 @@ class SequenceKv:
     # -- where it comes from ---------------------------------------------------------------------------------------
 
     def adopt(self, group: int, index: int, page: PageId) -> None:
-        """A whole page that is stored is page ``index`` of a layer group."""
+        """Use a stored whole page as page ``index`` of a layer group."""
         self._holder.adopt(self.tables[group], index, page)
 
     def copy_in(self, group: int, index: int, source: PageId, tokens: int) -> bool:
@@ -141,30 +141,30 @@ class SequenceKv:
         return self._holder.copy_in(self.tables[group], index, source, tokens)
 
     def start(self, missing: SpanSet) -> None:
-        """What was adopted and copied leaves ``missing`` to be computed, in pages that others had better wait for."""
+        """Set what is ``missing`` after adopting and copying, and promise its pages, so that others wait for them."""
         self.missing = missing
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
 
     def expect(self, spans: SpanSet) -> None:
-        """Somebody else is going to fill these missing positions, in pages reserved for them: they are pending.
+        """Mark these missing positions as pending: they will be filled from elsewhere, in pages reserved for them.
 
-        ``written`` says that they are there. Raises InternalError for what is not missing, and for the last token,
-        which is always computed.
+        ``written`` marks their arrival. Raises InternalError for positions that are not missing, and for the last
+        token, which is always computed.
         """
         if spans - self.missing or len(self.tokens) - 1 in spans:
             raise InternalError(f"{spans} cannot be waited for: {self.missing} of {len(self.tokens)} are missing")
         self.missing, self.pending = self.missing - spans, self.pending | spans
 
     def give_up(self, spans: SpanSet) -> None:
-        """Pending positions that are not coming: they are missing again."""
+        """Mark pending positions that will not arrive as missing again."""
         spans = spans & self.pending
         self.missing, self.pending = self.missing | spans, self.pending - spans
 
     def fork(self, child: SequenceKv) -> None:
-        """The child, which has the same tokens and nothing else, holds all that this one does.
+        """Share all KV with the child, which has the same tokens and no KV yet.
 
-        Whoever writes to a shared page first copies it. What is pending here is missing there.
+        The first to write to a shared page copies it. Positions pending here are missing there.
         """
         child.missing, child.accepted = self.missing | self.pending, self.accepted
         child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
@@ -179,14 +179,14 @@ class SequenceKv:
     # -- lists -----------------------------------------------------------------------------------------------------
 
     def take(self, fmt: PageFormat, count: int) -> Extent | None:
-        """Pages for lists that ``replace`` is going to put in place. None: no room."""
+        """Allocate pages for lists that ``replace`` will put in place. None: no room."""
         return self._extents.take(fmt, count)
 
     def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
-        """From now on ``lists`` are read in place of a group's pages below page ``stop``: those go back.
+        """Read ``lists`` in place of a group's pages below page ``stop``, which are released.
 
-        ``extents`` were taken for their pages; those of earlier lists go back. What is computed from now on depends on
-        what was left out: nobody finds it.
+        ``extents`` were allocated for their pages; those of earlier lists are released. KV computed from now on depends
+        on what was dropped, so it is never published.
         """
         self._sharing.exact = False
         self._sharing.withdraw(self._sharing.promised)
@@ -200,10 +200,10 @@ class SequenceKv:
     # -- formats ---------------------------------------------------------------------------------------------------
 
     def recode(self, group: int, index: int, codec: str) -> bool:
-        """Keep a full page of which all is accepted in another codec, for this sequence alone. False: no room.
+        """Store a full, accepted page in another codec, for this sequence alone. False: no room.
 
-        Others keep and find what was there. What is computed here from now on depends on what was lost: nobody finds
-        it.
+        Others keep and find the original. KV computed here from now on depends on what was lost, so it is never
+        published.
         """
         table = self.tables[group]
         page = table.get(index)
@@ -218,7 +218,7 @@ class SequenceKv:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Let go of everything: all is missing then. The unfinished last page can be found, for a follow-up to copy."""
+        """Release everything: all is then missing. The unfinished last page is published, for a follow-up to copy."""
         self._publish_tail()
         self._sharing.withdraw(self._sharing.promised)
         pages = [page for table in self.tables for _, page in reversed(list(table.pages()))]
@@ -226,7 +226,7 @@ class SequenceKv:
         self._forget()
 
     def abandon(self) -> None:
-        """Let go of everything after a failure, in whatever state it left this. Nothing more is published."""
+        """Release everything after a failure, whatever the state. Nothing more is published."""
         self._sharing.withdraw(self._sharing.promised)
         self.ledger.abandon([page for page, _ in self.holdings()], self.owner)
         self._forget()
@@ -234,7 +234,7 @@ class SequenceKv:
     # -- asking ----------------------------------------------------------------------------------------------------
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
-        """(page, owner) of all that it holds: of extents the first page."""
+        """(page, owner) of everything it holds; an extent is given by its first page."""
         for table in self.tables:
             for _, page in table.pages():
                 yield page, self.owner
@@ -243,7 +243,7 @@ class SequenceKv:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pages that it holds, shared ones included."""
+        """Bytes of the pages it holds, shared ones included."""
         return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes
 
     def context(self, tier: str = RAM) -> Context:
@@ -280,7 +280,7 @@ class SequenceKv:
                 self._sharing.publish(table, group, index, size)
 
     def _trim_windows(self) -> None:
-        """Give back what no row sees from the first position on that may still be computed."""
+        """Release pages that no row sees from the first position that may still be computed."""
         first = self.accepted
         for lacking in (self.missing.spans, self.pending.spans):
             if lacking and lacking[0].start < first:
@@ -293,7 +293,7 @@ class SequenceKv:
                 table.trimmed = low
 
     def _can_return(self, length: int) -> bool:
-        """Whether rows from ``length`` on would find all that they see."""
+        """Whether all KV visible to rows from ``length`` on is still held."""
         if length < self._replaced:
             return False
         for table, window in self._windows:

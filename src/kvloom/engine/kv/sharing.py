@@ -1,4 +1,4 @@
-"""What others may find of a sequence's KV, and are promised: the one place that knows what a request allows."""
+"""What a sequence publishes and promises: the only place that applies a request's cache permissions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kvloom.segment import PageKey
 class Sharing:
     """Publishes pages and keeps promises.
 
-    ``promised``: keys of whole pages that it said it is going to compute. ``exact``: False once something was dropped
-    or changed, on which all that is computed later depends: its key would not say so.
+    ``promised``: keys of whole pages that it has announced it will compute. ``exact``: False once KV was dropped or
+    changed: everything computed later depends on that, and its key would not reflect it.
     """
 
     holder: Holder
@@ -30,11 +30,11 @@ class Sharing:
 
     @property
     def writes(self) -> bool:
-        """Whether others may find anything."""
+        """Whether anything may be published."""
         return self.exact and self.cache.write
 
     def promise(self, indices: Iterable[int]) -> None:
-        """Pages of these numbers are going to be computed, and can then be found: others had better wait for them."""
+        """Announce that pages with these numbers will be computed and published, so that others wait for them."""
         keys, index = self.names.keys, self.holder.ledger.index
         for n in indices if self.writes else ():
             if n < len(keys) and index.coming_from(keys[n]) is None:
@@ -42,20 +42,20 @@ class Sharing:
                 index.announce(keys[n], self.holder.owner)
 
     def keep(self, index: int) -> None:
-        """Page ``index`` is complete."""
+        """Page ``index`` is complete: its promise is kept."""
         if index < len(self.names.keys):
             self.withdraw([self.names.keys[index]])
 
     def withdraw(self, keys: Iterable[PageKey]) -> None:
-        """Nobody needs to wait for these any more."""
+        """Withdraw promises: others no longer wait for these pages."""
         for key in self.promised.intersection(keys):
             self.holder.ledger.index.withdraw(key, self.holder.owner)
             self.promised.discard(key)
 
     def publish(self, table: PageTable, group: int, index: int, size: int = PAGE_TOKENS) -> None:
-        """Let a page be found whose first ``size`` entries are final; if its twin was there first, hold that one.
+        """Publish a page whose first ``size`` entries are final; if an identical page already exists, hold that one.
 
-        A request that does not read the cache keeps its own; of one that does not write it, nothing is published.
+        A request that does not read the cache keeps its own page; one that does not write it publishes nothing.
         """
         if not self.writes:
             return

@@ -28,7 +28,7 @@ def task(part: str, path: Path | None) -> PublicTask:
 def _item(row: Row) -> Item:
     choices = "\n".join(f"({letter}) {row[f'choice_{letter}'].strip()}" for letter in "ABCD")
     if row["answer"] not in ("A", "B", "C", "D"):
-        raise ValueError(f"answer {row['answer']!r} is no letter from A to D")
+        raise ValueError(f"answer {row['answer']!r} is not a letter from A to D")
     return Item(
         before="Read the text and answer the question about it.\n\n",
         context=row["context"].strip(),

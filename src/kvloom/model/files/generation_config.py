@@ -74,6 +74,6 @@ def _checked(found: Mapping[str, Any], names: Mapping[str, str], where: str) -> 
         allowed = _RANGES[names[name]]
         if not allowed.holds(value):
             raise ModelFileError(
-                f"{where}: `{name}` should be {allowed}, not {value!r}", hint="mend or delete the entry"
+                f"{where}: `{name}` should be {allowed}, not {value!r}", hint="fix or delete the entry"
             )
     return {names[name]: value for name, value in told.items()}

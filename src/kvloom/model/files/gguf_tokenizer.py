@@ -129,7 +129,7 @@ class _Vocab:
     def read(metadata: Mapping[str, Any], origin: str) -> _Vocab:
         tokens = metadata.get("tokenizer.ggml.tokens")
         if not tokens:
-            raise ModelFileError(f"`{origin}` holds no vocabulary (tokenizer.ggml.tokens)")
+            raise ModelFileError(f"`{origin}` has no vocabulary (tokenizer.ggml.tokens)")
         types = [int(kind) for kind in metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))]
         if len(types) != len(tokens):
             raise ModelFileError(f"`{origin}` has {len(tokens)} tokens but {len(types)} token types")

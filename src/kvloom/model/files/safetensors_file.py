@@ -43,7 +43,7 @@ def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
     index = directory / _INDEX
     if not is_there(index):
         if not is_there(directory / _SINGLE):
-            raise ModelFileError(f"`{directory}` holds neither {_SINGLE} nor {_INDEX}")
+            raise ModelFileError(f"`{directory}` contains neither {_SINGLE} nor {_INDEX}")
         return tuple(_read_shard(directory / _SINGLE))
     weight_map = Keys(read_json(index), str(index)).section("weight_map")
     if not weight_map:

@@ -55,9 +55,9 @@ def check_manifest(manifest: Manifest) -> None:
     sizes = [spec.width, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn_width, spec.vocab_size, spec.context_length]
     sizes += [window for window in spec.windows if window is not None]
     if min(sizes) < 1 or spec.num_layers != len(spec.windows) or min(spec.norm_eps, spec.attn_scale) <= 0:
-        raise ModelFileError(f"`{origin}` has settings that cannot be: {str(spec)[:400]}")
+        raise ModelFileError(f"`{origin}` has impossible settings: {str(spec)[:400]}")
     check_tensors(origin, family, checked(spec, origin), manifest.tensors)
     for name, entry in manifest.tensors.items():
         files = manifest.files[entry.file : entry.file + 1] if entry.file >= 0 else ()
         if not files or not 0 <= entry.offset <= files[0].nbytes - entry.nbytes:
-            raise ModelFileError(f"`{origin}`: tensor `{name}` lies outside of the weights: {entry}")
+            raise ModelFileError(f"`{origin}`: tensor `{name}` lies outside the weights: {entry}")

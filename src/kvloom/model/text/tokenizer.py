@@ -231,7 +231,7 @@ def _speller(backend: tokenizers.Tokenizer, model_name: str) -> tuple[Speller, S
         return _spell_sentence_piece, _spell_spaces, prefixed or steps.get("Strip", {}).get("start", 0) > 0
     raise UnsupportedModel(
         f"model `{model_name}` has a tokenizer with decoder `{', '.join(steps) or 'none'}`",
-        hint="kvloom runs byte-level BPE and SentencePiece BPE with byte fallback",
+        hint="kvloom supports byte-level BPE and SentencePiece BPE with byte fallback",
     )
 
 
