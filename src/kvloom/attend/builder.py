@@ -100,13 +100,15 @@ def _laid(sequences: Sequence[Rows], layers: tuple[LayerPlan, ...], turns: Seque
 def _tables_group(spans: _Spans, tables: Sequence[PageTable], slots_T: Ints) -> Group:
     """What one layer group reads and writes by its tables, one per sequence. Pages of one format make a part."""
     some = tables[0]
-    formats = {id(table.format): table.format for table in tables}  # dataclasses compare field by field, which is slow
-    if len(formats) == 1 and not any(table.others for table in tables):
+    for table in tables:
+        if table.format is not some.format or table.others:
+            break
+    else:
         pages = [(table.ids, table.writable) for table in tables]
         part, writes = _tables_part(spans, pages, some.format, some.window, slots_T)
         return Group(some.window, (part,), (writes,))
     pairs = []
-    for fmt in sorted({*formats.values(), *(fmt for table in tables for fmt in table.others)}, key=_format_key):
+    for fmt in sorted({fmt for table in tables for fmt in (table.format, *table.others)}, key=_format_key):
         pages = [(table.ids_in(fmt), table.writable) for table in tables]
         pairs.append(_tables_part(spans, pages, fmt, some.window, slots_T))
     return Group(some.window, tuple([part for part, _ in pairs]), tuple([writes for _, writes in pairs]))

@@ -1,7 +1,10 @@
 """The typed description of where KV is: the only place where segments become addresses.
 
-A plan is built once per step, on the host, and read by every layer. Legend of the shape suffixes: T query rows of the
-step, B sequences, P pages of a part, L lists of a part, U rotations, H query heads, K KV heads, D head dim.
+A plan is built once per step, on the host, and read by every layer. Nobody changes one, but its classes are not frozen:
+frozen ones take five times as long to make, and a dozen are made per step.
+
+Legend of the shape suffixes: T query rows of the step, B sequences, P pages of a part, L lists of a part, U rotations,
+H query heads, K KV heads, D head dim.
 
     plan    rows            positions, by sequence
             group 0         a window; where new KV goes
@@ -30,14 +33,14 @@ NO_PAGE = -1
 """Marks, in the int32 arrays that kernels read, a row whose KV is not written or a page that is not there."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class BySequence:
     """One list per sequence, for all layers and heads: list b is pages ``bounds_L1[b] : bounds_L1[b + 1]``."""
 
     bounds_L1: Ints
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ByHead:
     """One list per sequence, layer slot and KV head: list ``(b * slots + slot) * heads + head``, bounds as above."""
 
@@ -46,7 +49,7 @@ class ByHead:
     heads: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Contiguous:
     """Page p holds the positions ``starts_P[p] : starts_P[p] + format.tokens``; a list is sorted by start."""
 
@@ -62,7 +65,7 @@ Lists = BySequence | ByHead
 Entries = Contiguous | Labelled
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Part:
     """Pages of one format: who reads them (``lists``), and where their entries stand (``entries``).
 
@@ -97,7 +100,7 @@ class Part:
         return (sequence * self.lists.slots + slot) * self.lists.heads + head
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Rotations:
     """Keys that were cached for other positions are read as they lie: rows come to meet them.
 
@@ -112,7 +115,7 @@ class Rotations:
     sin_UR: Floats
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Writes:
     """Row t writes its new KV to entry ``row_slots_T[t]`` of page ``row_pages_T[t]``, or nowhere: NO_PAGE."""
 
@@ -121,7 +124,7 @@ class Writes:
     row_slots_T: Ints
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Group:
     """One layer group: what its layers read, and where they write.
 
@@ -149,7 +152,7 @@ class LayerPlan:
     scale: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Plan:
     """Everything attend needs to know about a step.
 

@@ -79,9 +79,9 @@ class RequestOutput:
     error: KvloomError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompletionDelta:
-    """What one step added to continuation ``index`` of a request."""
+    """What one step added to continuation ``index`` of a request. Not frozen, which would cost time for every token."""
 
     index: int
     text: str
@@ -91,7 +91,7 @@ class CompletionDelta:
     stop_reason: str | int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestUpdate:
     """What a step, or a few of them, changed for a request.
 

@@ -37,21 +37,26 @@ class NextScores(NamedTuple):
 
         One number tells of all: the argmax is the first NaN if there is one, and infinite with any that is.
         """
-        _check_peak(self.logits_V[self.argmax])
+        if not math.isfinite(peak := self.logits_V.item(self.argmax)):
+            raise _not_finite(peak)
 
 
 @dataclass(slots=True)
 class Sampler:
     """One sequence's random stream, and its counts of generated tokens if ``params`` want logits adjusted by them.
 
-    ``generator`` is None for greedy decoding.
+    ``generator`` is None for greedy decoding. ``takes_argmax``: the next token is the argmax, whatever the logits are.
     """
 
     params: SamplingParams
     prompt: Sequence[int]
     generator: np.random.Generator | None
     generated: Counter[int] = field(default_factory=Counter)
+    takes_argmax: bool = field(init=False)
     _prompt_tokens: set[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.takes_argmax = self.generator is None and not self.params.adjusts_logits
 
     @staticmethod
     def start(params: SamplingParams, prompt: Sequence[int], seeds: Sequence[int]) -> Sampler:
@@ -59,26 +64,21 @@ class Sampler:
         names = [seed % 2**64 for seed in seeds]
         return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
 
-    @property
-    def takes_argmax(self) -> bool:
-        """Whether the next token is the first of the largest logits, whatever they are."""
-        return self.generator is None and not self.params.adjusts_logits
-
     def draw(self, logits_V: Logits, argmax: int | None = None) -> int:
         """Choose a token; ``logits_V`` is not modified. ``argmax``: the first of its largest, if that is known."""
+        if self.takes_argmax and argmax is not None:
+            return argmax
         if not self.params.adjusts_logits:
-            return self._choose(logits_V, argmax)
-        token = self._choose(self._adjusted(logits_V), None)
+            return self._choose(logits_V)
+        token = self._choose(self._adjusted(logits_V))
         self.generated[token] += 1
         return token
 
-    def _choose(self, logits_V: Logits, argmax: int | None) -> int:
+    def _choose(self, logits_V: Logits) -> int:
         if self.generator is not None:
             with np.errstate(over="ignore"):  # what comes of it is checked
                 scaled_V = logits_V / np.float32(self.params.temperature)
             return self._random(scaled_V, self.generator)
-        if argmax is not None:
-            return argmax
         top = int(np.argmax(logits_V))
         _check_peak(logits_V[top])
         return top
@@ -132,10 +132,14 @@ class Sampler:
 
 def _check_peak(value: np.floating[Any]) -> None:
     if not math.isfinite(value):
-        raise NumericsError(
-            f"the model's scores are not finite numbers ({value}): no token can be sampled",
-            hint="its weights are damaged, or they overflow: check the file, or run it with float32 activations",
-        )
+        raise _not_finite(value)
+
+
+def _not_finite(value: float | np.floating[Any]) -> NumericsError:
+    return NumericsError(
+        f"the model's scores are not finite numbers ({value}): no token can be sampled",
+        hint="its weights are damaged, or they overflow: check the file, or run it with float32 activations",
+    )
 
 
 def _weights(logits: Logits, top: np.float32) -> npt.NDArray[np.float64]:
