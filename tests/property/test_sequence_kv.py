@@ -404,18 +404,6 @@ def test_a_draft_page_of_which_the_accepted_part_is_found_is_not_found_whole() -
     machine.adds_up()
 
 
-def test_nothing_pending_is_published_at_the_end() -> None:
-    machine = KvMachine()
-    machine.start(70, None, CacheParams(), 9)
-    kv = machine.live[0]
-    assert kv.reserve(kv.missing)
-    kv.expect(SpanSet((Span(20, 40),)))
-    machine.compute(0, 1000, loads=False)
-    machine.release(0, broken=False)
-    machine.adds_up()
-    machine.only_what_was_accepted_is_found()
-
-
 def test_a_window_keeps_what_the_rows_after_pending_ones_see() -> None:
     machine = KvMachine()
     machine.start(48, None, CacheParams(), 1000)
