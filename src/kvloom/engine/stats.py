@@ -29,7 +29,8 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class StepSeconds:
-    """Where the time of all steps went. ``forward``: inside the model, its logits included; the rest is overhead."""
+    """Where the time of all steps went. ``forward``: inside the model, its logits and argmax included; the rest is
+    overhead. ``sample``: drawing the tokens that are not the argmax."""
 
     schedule: float = 0.0
     plan: float = 0.0

@@ -41,6 +41,8 @@ def test_all_times_are_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("monotonic", "perf_counter", "time", "process_time"):
             patch.setattr(time, name, lambda: pytest.fail("another clock was read"))
         done = tiny.run(engine, {"a": PROMPT, "b": PROMPT[:30]}, GREEDY)
+        assert engine.stats().seconds.sample == 0, "the forward pass finds what is greedy"
+        tiny.run(engine, {"c": PROMPT}, SamplingParams(temperature=1.0, seed=0, max_tokens=2))
     metrics = done["a"].updates[-1].metrics
     moments = [metrics.queue_s, *metrics.token_times_s, metrics.total_s]
     assert all(moment == int(moment) >= 1 for moment in moments)
