@@ -60,7 +60,7 @@ class Side:
 
     def __init__(self, checkout: Checkout, workloads: Sequence[Workload], stack: ExitStack) -> None:
         checkout.pull(MODEL)
-        capacity = max(workload.kv_tokens for workload in workloads) + 1024
+        capacity = max((workload.kv_tokens for workload in workloads), default=0) + 1024
         setup = setup_of(pull(MODEL), default_threads(), capacity)
         self.library = RemotePeer("kvloom", checkout.python, setup, checkout)
         stack.callback(self.library.close)
@@ -139,11 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", default="the other checkout", help="what the other checkout is, in words")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="short prompts, one pair; filed only with --out")
+    parser.add_argument("--streams-only", action="store_true", help="HTTP streams alone: many pairs in little time")
     parser.add_argument("--out", type=Path, help="folder; by default one under bench/results")
     options = parser.parse_args(given)
     workloads, count = (QUICK, 1) if options.quick else (WORKLOADS, options.pairs)
+    workloads = () if options.streams_only else workloads
     found = list(sittings(Checkout.at(options.other), workloads, count))
-    command = f"python -m bench.before_after OTHER --name {options.name} --pairs {count}"
+    only = " --streams-only" if options.streams_only else ""
+    command = f"python -m bench.before_after OTHER --name {options.name} --pairs {count}{only}"
     stamp = Stamp.now(command)
     text = markdown(stamp, found, count, options.against)
     print(text)
