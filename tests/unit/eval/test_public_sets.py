@@ -182,7 +182,7 @@ def test_malformed_data_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(DataFileError, match="line 2: malformed row: no field 'input'"):
         samples("longbench", "hotpotqa", tmp_path)
     lines(tmp_path / "data.jsonl", V2 | {"answer": "E"})
-    with pytest.raises(DataFileError, match="line 1: malformed row: answer 'E' is no letter"):
+    with pytest.raises(DataFileError, match="line 1: malformed row: answer 'E' is not a letter"):
         samples("longbench_v2", "short", tmp_path)
     with pytest.raises(DataFileError, match=r"holds no file `qasper.jsonl`"):
         samples("longbench", "qasper", tmp_path)
