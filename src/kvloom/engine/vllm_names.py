@@ -39,7 +39,7 @@ NOT_HERE: Mapping[str, str] = {
     "block_size": "the page size is fixed at 16 tokens",
     "quantization": "weights run in the format of their file: choose another file of the model",
     "tokenizer": "the tokenizer comes with the model",
-    "speculative_config": "speculative decoding is not supported yet",
+    "speculative_config": "speculative decoding is not supported",
     "enable_lora": "LoRA is not supported",
 }
 """Arguments that are refused, and what to do instead."""
