@@ -144,7 +144,7 @@ typedef std::tuple<int32_t, int32_t, Ints> Seam;
 Read bind_seam(const std::vector<Part>& parts, const Seam& seam) {
   const auto& [lists, table, stops] = seam;
   const int32_t count = (int32_t)parts.size();
-  if (lists < 0 || lists >= count || table < 0 || table >= count) throw nb::index_error("there is no such part");
+  if (lists < 0 || lists >= count || table < 0 || table >= count) throw nb::value_error("there is no such part");
   raise_fault(find_fault(parts[lists], {&parts[table], stops.data()}, (int64_t)stops.size()));
   return {lists, table, stops.data()};
 }
