@@ -23,7 +23,7 @@ struct Desk {
   Visible* visible;
 
   static int64_t bytes(int64_t rows, int64_t positions, const Part& part) {
-    const int64_t decoded = most_positions * (int64_t)(part.k_dim + part.v_dim);
+    const int64_t decoded = most_block_positions * (int64_t)(part.k_dim + part.v_dim);
     const int64_t floats = rows * part.k_dim + max_rows * s_stride + decoded + 2 * state_floats(rows, part);
     return floats * 4 + positions * (int64_t)sizeof(Visible);
   }
@@ -32,15 +32,14 @@ struct Desk {
     desk.s = (float*)base;
     desk.q = desk.s + max_rows * s_stride;
     desk.keys = desk.q + rows * part.k_dim;
-    desk.values = desk.keys + most_positions * part.k_dim;
-    desk.state = desk.values + most_positions * part.v_dim;
+    desk.values = desk.keys + most_block_positions * part.k_dim;
+    desk.state = desk.values + most_block_positions * part.v_dim;
     desk.partial = desk.state + state_floats(rows, part);
     desk.visible = (Visible*)(desk.partial + state_floats(rows, part));
     return desk;
   }
 
  private:
-  static constexpr int64_t most_positions = most_block_pages * page_tokens;
   static int64_t state_floats(int64_t rows, const Part& part) {
     return (State::floats(rows, part.v_dim) + 15) / 16 * 16;
   }

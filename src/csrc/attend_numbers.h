@@ -24,8 +24,8 @@ static inline void fetch_later(const void* base, int64_t bytes) {
   __builtin_prefetch((const uint8_t*)base + bytes, 0, 2);
 }
 
-// From the scores of a row to those of the next: as many as a block may have, so rows fall in different cache sets.
-constexpr int s_stride = most_block_pages * page_tokens;
+// Scores of a row; padded so that rows fall in different cache sets.
+constexpr int s_stride = most_block_positions + 16;
 
 // Accumulators that fit in registers, in v16, and the rows that go together.
 #if defined(__AVX512F__)

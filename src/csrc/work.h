@@ -19,6 +19,7 @@ constexpr int page_tokens = 16;
 constexpr int kv_block_pages = 16;
 constexpr int kv_block_positions = kv_block_pages * page_tokens;
 constexpr int most_block_pages = kv_block_pages + 1;  // a list and its table may each have some entries of one page
+constexpr int most_block_positions = most_block_pages * page_tokens;
 
 // Pages page_begin .. page_end of Part::page_ids, for the first layer slot and head. Those of the following ones lie
 // `list_step` further each, where they have lists of their own. Then pages table_begin .. table_end of the table that
