@@ -9,17 +9,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from kvloom.config import ServerConfig
 from kvloom.server import errors
-from kvloom.server.access import Access
-from kvloom.server.admin import admin_routes
-from kvloom.server.edge import Edge
+from kvloom.server.admin.endpoints import admin_routes
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.dialect.openapi import openapi_routes
+from kvloom.server.dialect.routes import openai_routes
+from kvloom.server.dialect.tokenizing import tokenize_routes
+from kvloom.server.dialect.unserved import IGNORED_HEADER
+from kvloom.server.edge.access import Access
+from kvloom.server.edge.keys import Keyring
+from kvloom.server.edge.middleware import Edge
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.keys import Keyring
 from kvloom.server.lanes import Lanes
-from kvloom.server.metrics import Metrics
-from kvloom.server.openapi import openapi_routes
-from kvloom.server.routes import openai_routes
-from kvloom.server.tokenizing import tokenize_routes
-from kvloom.server.unserved import IGNORED_HEADER
 
 
 def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:

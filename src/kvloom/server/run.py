@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError
-from kvloom.server.connection import connection_class
+from kvloom.server.edge.connection import connection_class
 
 
 def bind(config: ServerConfig) -> socket.socket:

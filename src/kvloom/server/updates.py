@@ -8,11 +8,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.server.caller import Caller
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.job import Job
-from kvloom.server.metrics import Metrics
 
 Stream = AsyncGenerator[RequestUpdate, None]
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]

@@ -11,9 +11,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from kvloom.errors import InternalError
+from kvloom.server.dialect.reply import Reply
 from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.errors import STOPPING, ErrorReply, reply_to
-from kvloom.server.reply import Reply
 from kvloom.server.updates import Updates
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

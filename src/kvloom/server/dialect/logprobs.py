@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from kvloom.engine.outputs import Logprob, TokenLogprobs
-from kvloom.server.fields import Json
-from kvloom.server.places import Places
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.places import Places
 
 _FLOOR = -9999.0  # OpenAI's stand-in for minus infinity, which JSON cannot say
 

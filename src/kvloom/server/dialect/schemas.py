@@ -18,9 +18,9 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.extension import Extension, cache_params
-from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
-from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
+from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
 _SAMPLING = (
     "n",

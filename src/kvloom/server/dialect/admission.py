@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvloom.errors import RequestError
-from kvloom.server.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 
 
 def check_sequences(body: ChatRequest | CompletionRequest, limit: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
-from kvloom.server.fields import Json
+from kvloom.server.dialect.fields import Json
 from kvloom.server.job import Job
 
 

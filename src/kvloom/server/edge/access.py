@@ -16,8 +16,8 @@ from starlette.types import Scope
 
 from kvloom.config import ServerConfig
 from kvloom.engine.cache_params import Matching
-from kvloom.server.caller import Caller
-from kvloom.server.keys import Key, Keyring, Role
+from kvloom.server.edge.caller import Caller
+from kvloom.server.edge.keys import Key, Keyring, Role
 
 _OPEN = frozenset({"/health", "/version", "/openapi.json"})
 _FIGURES = frozenset({"/metrics", "/cache"})

@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound, RequestError
-from kvloom.server.body import read_body
+from kvloom.server.dialect.fields import Json, TokenId
+from kvloom.server.dialect.schemas import Message
+from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
+from kvloom.server.edge.body import read_body
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.fields import Json, TokenId
 from kvloom.server.lanes import Lanes
-from kvloom.server.schemas import Message
-from kvloom.server.unserved import ignored, ignored_header, refuse, refuse_in_message
 
 
 class TokenizeRequest(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvloom.engine.outputs import TokenLogprobs
-from kvloom.server.fields import Json
+from kvloom.server.dialect.fields import Json
 
 
 def named_chat_logprobs(scores: Json, tokens: Sequence[TokenLogprobs]) -> Json:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError, DataFileError
-from kvloom.server.keys_file import read_keys
+from kvloom.server.edge.keys_file import read_keys
 
 Role = Literal["user", "admin"]
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from kvloom.config import ServerConfig
-from kvloom.server import refusals
+from kvloom.server.edge import refusals
 from kvloom.server.errors import ErrorReply
 
 _LINGER_S = 1.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from kvloom.engine.cache_params import CacheParams, Matching
+from kvloom.server.edge.keys import Key, Role
 from kvloom.server.errors import AdminOnly
-from kvloom.server.keys import Key, Role
 
 
 @dataclass(frozen=True, slots=True)

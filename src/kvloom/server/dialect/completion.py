@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from kvloom.engine.outputs import CompletionDelta
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
+from kvloom.server.dialect.places import Places, prompt_places
+from kvloom.server.dialect.reply import Answer, Reply
+from kvloom.server.dialect.token_ids import token_id_bytes
 from kvloom.server.engine_protocol import Tokenizer
-from kvloom.server.fields import Json
 from kvloom.server.job import Job
-from kvloom.server.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
-from kvloom.server.places import Places, prompt_places
-from kvloom.server.reply import Answer, Reply
-from kvloom.server.token_ids import token_id_bytes
 
 
 class CompletionReply(Reply):

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from kvloom.server.field_table import Json
+from kvloom.server.dialect.field_table import Json
 
 __all__ = ["Json", "Prompts", "Real", "Stop", "TokenId", "must_be"]
 

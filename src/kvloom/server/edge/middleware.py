@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kvloom.server.access import Access
+from kvloom.server.edge.access import Access
 from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.field_table import Json
+from kvloom.server.dialect.field_table import Json
 
 _ELSEWHERE = {
     "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import JSONResponse
 
-from kvloom.server.field_table import SERVED, Json
-from kvloom.server.schemas import ChatRequest, CompletionRequest
-from kvloom.server.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from kvloom.server.dialect.field_table import SERVED, Json
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 
 EXTENSION = "x-kvloom-extension"
 

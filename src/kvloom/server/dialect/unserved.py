@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from kvloom.errors import RequestError
-from kvloom.server.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED, Json
+from kvloom.server.dialect.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED, Json
 
 IGNORED_HEADER = "x-kvloom-ignored"
 

@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.stats import EngineStats
+from kvloom.server.admin.public_stats import public_stats
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.public_stats import public_stats
 
 _FIRST_TOKEN_S = (
     0.001,

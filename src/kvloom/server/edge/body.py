@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from kvloom.errors import RequestError
+from kvloom.server.edge.weigh import refuse_heavy
 from kvloom.server.errors import BodyTooLarge
 from kvloom.server.lanes import LARGE, Lanes
-from kvloom.server.weigh import refuse_heavy
 
 Body = TypeVar("Body", bound=BaseModel)
 
