@@ -65,7 +65,8 @@ class ReadsByHead(Decoder):
 
 def by_head(plan: Plan) -> Plan:
     groups = [
-        replace(group, parts=tuple(half for part in group.parts for half in _halves(part))) for group in plan.groups
+        replace(group, parts=tuple(half for part in group.parts for half in _halves(part)), seams=())
+        for group in plan.groups
     ]
     return replace(plan, groups=tuple(groups))
 

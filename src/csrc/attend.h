@@ -74,6 +74,13 @@ struct Part : PageLayout {
   KV_INLINE int32_t shift_of(int64_t list) const { return list_turns ? rotations.shifts[list_turns[list]] : 0; }
 };
 
+// What continues the lists of a part: labelled lists by head that are not turned, and a table of the same codec, heads
+// and dims. A head's list and its sequence's table are then read as one.
+struct Continuation {
+  const Part* table = nullptr;     // null: nothing does
+  const int32_t* stops = nullptr;  // [seqs]: lists hold entries below this position, and the table those from it on
+};
+
 // Stores row t, head h of k and v as entry row_slots[t] of page row_pages[t], or nowhere when that is
 // no_page.
 struct WriteCall {
@@ -85,11 +92,13 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
-// Attends every row over one part, as its work plan says. With `merge`, out and lse already hold the result over other
-// entries: the new one is merged into it. Query head h reads KV head h / (q_heads / part.heads).
+// Attends every row over one part, and the table that continues it, as their work plan says. With `merge`, out and lse
+// already hold the result over other entries: the new one is merged into it. Query head h reads KV head h / (q_heads /
+// part.heads).
 struct AttendCall {
   Rows rows;
   Part part;
+  const Part* table;  // or null
   Work work;
   int32_t layer_slot, q_heads, threads;
   float scale;
@@ -129,6 +138,7 @@ KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
 const char* find_fault(const Rows& rows);
 const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,
                        int64_t memory_bytes);
+const char* find_fault(const Part& lists, const Continuation& after, int64_t num_seqs);
 
 // Whether Part::even holds of checked lists.
 bool are_even(const Part& part, int64_t num_lists);

@@ -14,7 +14,7 @@
 namespace kvloom {
 namespace KV_ISA {
 
-constexpr int max_runs = 2 * kv_block_pages;
+constexpr int max_runs = 2 * most_block_pages;
 constexpr int fetching_rows = 4;  // of a group: the first ones, in the course of their softmax
 
 // The working memory of one tile, laid out in one block.
@@ -23,7 +23,7 @@ struct Desk {
   Visible* visible;
 
   static int64_t bytes(int64_t rows, int64_t positions, const Part& part) {
-    const int64_t decoded = kv_block_positions * (int64_t)(part.k_dim + part.v_dim);
+    const int64_t decoded = most_block_positions * (int64_t)(part.k_dim + part.v_dim);
     const int64_t floats = rows * part.k_dim + max_rows * s_stride + decoded + 2 * state_floats(rows, part);
     return floats * 4 + positions * (int64_t)sizeof(Visible);
   }
@@ -32,8 +32,8 @@ struct Desk {
     desk.s = (float*)base;
     desk.q = desk.s + max_rows * s_stride;
     desk.keys = desk.q + rows * part.k_dim;
-    desk.values = desk.keys + kv_block_positions * part.k_dim;
-    desk.state = desk.values + kv_block_positions * part.v_dim;
+    desk.values = desk.keys + most_block_positions * part.k_dim;
+    desk.state = desk.values + most_block_positions * part.v_dim;
     desk.partial = desk.state + state_floats(rows, part);
     desk.visible = (Visible*)(desk.partial + state_floats(rows, part));
     return desk;
@@ -220,8 +220,8 @@ class BlockPass {
   }
 
   void score(const Group& group) const {
-    const void *keys[kv_block_pages + KeyPages::ahead], *later[kv_block_pages];
-    int32_t slots[kv_block_pages], count = 0;
+    const void *keys[most_block_pages + KeyPages::ahead], *later[most_block_pages];
+    int32_t slots[most_block_pages], count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       keys[count] = near_keys_ ? (const void*)(desk_.keys + i * page_tokens * part_.k_dim) : block_->cells[i];
@@ -254,7 +254,7 @@ class BlockPass {
 
   // What a row does not see of the pages that it sees in part.
   void hide(const Visible& visible, float* s) const {
-    if (part_.entries == Entries::labelled && block_->biased) add_biases(visible.any, s);
+    if (block_->biased) add_biases(visible.any & bits_below(block_->labelled), s);
     for (uint32_t left = visible.any & ~visible.full; left; left &= left - 1) {
       const int i = __builtin_ctz(left);
       for (uint32_t unseen = ~visible.entries[i] & all_entries; unseen; unseen &= unseen - 1)
@@ -334,7 +334,7 @@ class BlockPass {
 
   // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
   void blend(const Group& group, const State& into, const State& from) const {
-    Run runs[kv_block_pages];
+    Run runs[most_block_pages];
     int32_t count = 0;
     for (uint32_t left = group.any; left; left &= left - 1) {
       const int i = __builtin_ctz(left);

@@ -13,18 +13,18 @@ constexpr uint32_t all_entries = (1u << page_tokens) - 1;
 // What one position sees of a block: a bit per page of which it sees some or all entries, and a bit per entry.
 struct Visible {
   uint32_t any, full;
-  uint16_t entries[kv_block_pages];
+  uint16_t entries[most_block_pages];
 };
 
 // A block's pages in memory. `later` are those that the same thread reads next, to be fetched meanwhile: each while the
 // page in its place is read. Where there are none, the block's own.
 struct Cells {
-  const uint8_t *cells[kv_block_pages], *later[kv_block_pages];
-  const int32_t* starts;  // of contiguous entries
-  int32_t count;
-  Visible there;        // what is there to be seen
-  int64_t first, last;  // positions of all that: everything lies between them
-  bool biased;          // some label has a bias
+  const uint8_t *cells[most_block_pages], *later[most_block_pages];
+  int32_t count, labelled;  // pages, and how many of them, the first ones, have labels
+  const int32_t* starts;    // of the others
+  Visible there;            // what is there to be seen
+  int64_t first, last;      // positions of all that: everything lies between them
+  bool biased;              // some label has a bias
 };
 
 static inline uint32_t bits_below(int n) {
@@ -36,8 +36,13 @@ static inline int64_t first_page(const AttendCall& call, const Item& item, const
   return block.page_begin + (int64_t)block.list_step * (call.layer_slot * call.part.heads + item.head);
 }
 
-static inline const uint8_t* cell_of(const AttendCall& call, const Item& item, int64_t page) {
-  return call.part.cell(call.part.page_ids[page], call.layer_slot, item.head);
+// Where the pages of a block lie.
+static inline void find_cells(const AttendCall& call, const Item& item, const KvBlock& block, const uint8_t** cells) {
+  const auto find = [&](const Part& part, int64_t page, int32_t count) {
+    for (int32_t i = 0; i < count; i++) *cells++ = part.cell(part.page_ids[page + i], call.layer_slot, item.head);
+  };
+  find(call.part, first_page(call, item, block), block.own());
+  if (call.table) find(*call.table, block.table_begin, block.table_end - block.table_begin);
 }
 
 static inline const int32_t* stored_positions(const Part& part, const uint8_t* cell) {
@@ -53,11 +58,26 @@ static inline void note_page(Visible& visible, int32_t page, uint32_t entries) {
   visible.full |= (uint32_t)(entries == all_entries) << page;
 }
 
+// Which entries of a block are there.
+static inline void find_there(const AttendCall& call, const KvBlock& block, int64_t page, Visible& there) {
+  const uint16_t *own = call.part.page_masks, *others = call.table ? call.table->page_masks : nullptr;
+  if (!own && !others) {
+    there.any = there.full = bits_below(block.count());
+    std::memset(there.entries, 0xff, sizeof there.entries);
+    return;
+  }
+  there.any = there.full = 0;
+  int32_t i = 0;
+  for (; i < block.own(); i++) note_page(there, i, own ? own[page + i] : all_entries);
+  for (int32_t of_table = block.table_begin; i < block.count(); i++, of_table++)
+    note_page(there, i, others ? others[of_table] : all_entries);
+}
+
 // Where the labelled entries of a block stand, and whether any has a bias. Lane by lane, so that it costs little.
 static inline void read_labels(const Part& part, Cells& block) {
   int32_t low[page_tokens], high[page_tokens], bias_bits[page_tokens];
   for (int j = 0; j < page_tokens; j++) low[j] = INT32_MAX, high[j] = INT32_MIN, bias_bits[j] = 0;
-  for (int32_t i = 0; i < block.count; i++) {
+  for (int32_t i = 0; i < block.labelled; i++) {
     __builtin_prefetch(stored_positions(part, block.later[i]), 0, 2);
     __builtin_prefetch(stored_biases(part, block.later[i]), 0, 2);
     const int32_t* positions = stored_positions(part, block.cells[i]);
@@ -89,25 +109,24 @@ static inline void read_labels(const Part& part, Cells& block) {
 // Block number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
 static inline void gather(const AttendCall& call, const Item& item, int32_t c, const Item* next, Cells& block) {
   const Part& part = call.part;
-  const int64_t page = first_page(call, item, call.work.blocks[c]);
-  block.count = call.work.blocks[c].count();
-  for (int32_t i = 0; i < block.count; i++) block.cells[i] = cell_of(call, item, page + i);
+  const KvBlock& here = call.work.blocks[c];
+  const int64_t page = first_page(call, item, here);
+  block.count = here.count();
+  find_cells(call, item, here, block.cells);
   const bool goes_on = c + 1 < item.block_end;
   const Item* later_item = goes_on ? &item : next && next->block_begin < next->block_end ? next : nullptr;
   const KvBlock later = !later_item ? KvBlock{0, 0, 0} : call.work.blocks[goes_on ? c + 1 : later_item->block_begin];
-  const int64_t later_page = later_item ? first_page(call, *later_item, later) : 0;
-  for (int32_t i = 0; i < block.count; i++)
-    block.later[i] = i < later.count() ? cell_of(call, *later_item, later_page + i) : block.cells[i];
-  if (part.page_masks) {
-    block.there.any = block.there.full = 0;
-    for (int32_t i = 0; i < block.count; i++) note_page(block.there, i, part.page_masks[page + i]);
-  } else {
-    block.there.any = block.there.full = bits_below(block.count);
-    std::memset(block.there.entries, 0xff, sizeof block.there.entries);
-  }
-  if (part.entries == Entries::labelled) return read_labels(part, block);
-  block.starts = part.page_starts + page;
-  block.first = block.starts[0], block.last = (int64_t)block.starts[block.count - 1] + page_tokens - 1;
+  if (later_item) find_cells(call, *later_item, later, block.later);
+  for (int32_t i = later.count(); i < block.count; i++) block.later[i] = block.cells[i];
+  find_there(call, here, page, block.there);
+  block.labelled = part.entries == Entries::labelled ? here.own() : 0;
+  block.first = INT64_MAX, block.last = INT64_MIN, block.biased = false;
+  if (block.labelled) read_labels(part, block);
+  if (block.labelled == block.count) return;
+  block.starts = call.table ? call.table->page_starts + here.table_begin : part.page_starts + page;
+  const int64_t start = block.starts[0], end = (int64_t)block.starts[block.count - block.labelled - 1] + page_tokens;
+  block.first = start < block.first ? start : block.first;
+  block.last = end - 1 > block.last ? end - 1 : block.last;
 }
 
 template <class Number>
@@ -118,8 +137,8 @@ static inline Number between(int64_t least, int64_t x, int64_t most) {
 // Entries of page i that stand from position `oldest` to `newest`.
 static inline uint32_t entries_between(const Part& part, const Cells& block, int32_t i, int64_t oldest,
                                        int64_t newest) {
-  if (part.entries == Entries::contiguous) {
-    const int64_t start = block.starts[i];
+  if (i >= block.labelled) {
+    const int64_t start = block.starts[i - block.labelled];
     const int begin = between<int>(0, oldest - start, page_tokens),
               end = between<int>(0, newest + 1 - start, page_tokens);
     return bits_below(end) & ~bits_below(begin);

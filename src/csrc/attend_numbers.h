@@ -24,7 +24,8 @@ static inline void fetch_later(const void* base, int64_t bytes) {
   __builtin_prefetch((const uint8_t*)base + bytes, 0, 2);
 }
 
-constexpr int s_stride = kv_block_positions + 16;  // scores of a row; padded so that rows fall in different cache sets
+// Scores of a row; padded so that rows fall in different cache sets.
+constexpr int s_stride = most_block_positions + 16;
 
 // Accumulators that fit in registers, in v16, and the rows that go together.
 #if defined(__AVX512F__)

@@ -7,11 +7,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -135,9 +138,34 @@ BoundWrites bind_writes(const Rows& rows, const PageKind& kind, const Ints& row_
   return {kind.part, kind.part.slots, row_pages.data(), row_slots.data()};
 }
 
-BoundGroup bind_group(std::vector<Part> parts, std::vector<BoundWrites> writes) {
+// Lists, the table that continues them, and where: see Continuation.
+typedef std::tuple<int32_t, int32_t, Ints> Seam;
+
+Read bind_seam(const std::vector<Part>& parts, const Seam& seam) {
+  const auto& [lists, table, stops] = seam;
+  const int32_t count = (int32_t)parts.size();
+  if (lists < 0 || lists >= count || table < 0 || table >= count) throw nb::value_error("there is no such part");
+  raise_fault(find_fault(parts[lists], {&parts[table], stops.data()}, (int64_t)stops.size()));
+  return {lists, table, stops.data()};
+}
+
+BoundGroup bind_group(const Rows& rows, std::vector<Part> parts, std::vector<BoundWrites> writes,
+                      const std::vector<Seam>& seams) {
   if (parts.empty()) throw nb::value_error("a layer group has no parts");
-  return {std::move(parts), std::move(writes)};
+  std::vector<Read> reads;
+  for (int32_t part = 0; part < (int32_t)parts.size(); part++) reads.push_back({part, -1, nullptr});
+  for (const Seam& seam : seams) {
+    if ((int32_t)std::get<2>(seam).size() != rows.seqs) throw nb::value_error("there must be one stop per sequence");
+    const Read made = bind_seam(parts, seam);
+    const auto is = [&](int32_t part) { return [part](const Read& read) { return read.part == part; }; };
+    const auto lists = std::find_if(reads.begin(), reads.end(), is(made.part));
+    if (lists == reads.end() || lists->table >= 0) throw nb::value_error("lists are continued once");
+    *lists = made;
+    const auto table = std::find_if(reads.begin(), reads.end(), is(made.table));
+    if (table == reads.end() || table->table >= 0) throw nb::value_error("a table continues one part");
+    reads.erase(table);
+  }
+  return {std::move(parts), std::move(writes), std::move(reads)};
 }
 
 void run_write(const BoundGroup& group, int32_t layer_slot, int32_t rows, Address k, Address v, int32_t threads,
@@ -148,27 +176,29 @@ void run_write(const BoundGroup& group, int32_t layer_slot, int32_t rows, Addres
                 writes.row_pages, writes.row_slots});
 }
 
-const Part& part_of(const BoundGroup& group, size_t index) {
-  if (index >= group.parts.size()) throw nb::index_error("there is no such part");
-  return group.parts[index];
+const Read& read_of(const BoundGroup& group, size_t index) {
+  if (index >= group.reads.size()) throw nb::index_error("there is no such read");
+  return group.reads[index];
 }
 
 WorkPlan make_work_plan(const Rows& rows, const BoundGroup& group, size_t index, int32_t layer_slot, int32_t q_heads,
                         int32_t threads) {
-  return WorkPlan(rows, part_of(group, index), layer_slot, q_heads, threads);
+  const Read& read = read_of(group, index);
+  return WorkPlan(rows, group.parts[read.part], group.after(read), layer_slot, q_heads, threads);
 }
 
 int32_t slot_of_work_plan(const BoundGroup& group, size_t index, int32_t layer_slot) {
-  return work_plan_slot(part_of(group, index), layer_slot);
+  return work_plan_slot(group.parts[read_of(group, index).part], layer_slot);
 }
 
 void run_attend(const Rows& rows, const BoundGroup& group, size_t index, const WorkPlan& work_plan, int32_t layer_slot,
                 float scale, Address q, Address out, Address lse, bool merge, int32_t threads, const std::string& isa) {
-  const Part& part = part_of(group, index);
+  const Read& read = read_of(group, index);
+  const Part& part = group.parts[read.part];
   if (!work_plan.fits(rows, part)) throw nb::value_error("the work plan is of another plan");
   KV_PICK(attend_kernels, choose_isa(isa))
-      .attend({rows, part, work_plan.work(), layer_slot, work_plan.q_heads(), threads, scale, pointer<const float>(q),
-               pointer<float>(out), pointer<float>(lse), merge});
+      .attend({rows, part, group.after(read).table, work_plan.work(), layer_slot, work_plan.q_heads(), threads, scale,
+               pointer<const float>(q), pointer<float>(out), pointer<float>(lse), merge});
 }
 
 void bind_attend(nb::module_& m) {
@@ -177,7 +207,7 @@ void bind_attend(nb::module_& m) {
   nb::class_<Rotations>(m, "Rotations");
   nb::class_<Part>(m, "Part");
   nb::class_<BoundWrites>(m, "Writes");
-  nb::class_<BoundGroup>(m, "Group");
+  nb::class_<BoundGroup>(m, "Group").def_prop_ro("reads", [](const BoundGroup& group) { return group.reads.size(); });
   m.def("bind_rows", &bind_rows, "positions"_a.noconvert(), "seq_rows"_a.noconvert());
   m.def("page_kind", &page_kind, nb::kw_only(), "memory"_a, "memory_bytes"_a, "codec"_a, "lists"_a, "entries"_a,
         "slots"_a, "heads"_a, "k_dim"_a, "v_dim"_a, "k_bytes"_a, "v_bytes"_a, "window"_a, "slot_bytes"_a,
@@ -187,14 +217,14 @@ void bind_attend(nb::module_& m) {
         "page_starts"_a.noconvert().none(), "page_masks"_a.noconvert().none(), "list_turns"_a.noconvert().none(),
         "rotations"_a.none());
   m.def("bind_writes", &bind_writes, "rows"_a, "kind"_a, "row_pages"_a.noconvert(), "row_slots"_a.noconvert());
-  m.def("bind_group", &bind_group, "parts"_a, "writes"_a);
+  m.def("bind_group", &bind_group, "rows"_a, "parts"_a, "writes"_a, "seams"_a.noconvert());
   m.def("write", &run_write, NoGil(), "group"_a, "layer_slot"_a, "rows"_a, "k"_a, "v"_a, "threads"_a, "isa"_a = "");
   nb::class_<WorkPlan>(m, "WorkPlan").def_prop_ro("kv_bytes", &WorkPlan::kv_bytes);
-  m.def("work_plan_slot", &slot_of_work_plan, "group"_a, "part"_a, "layer_slot"_a,
+  m.def("work_plan_slot", &slot_of_work_plan, "group"_a, "read"_a, "layer_slot"_a,
         "The layer slot whose work plan serves this one.");
-  m.def("make_work_plan", &make_work_plan, NoGil(), "rows"_a, "group"_a, "part"_a, "layer_slot"_a, "q_heads"_a,
+  m.def("make_work_plan", &make_work_plan, NoGil(), "rows"_a, "group"_a, "read"_a, "layer_slot"_a, "q_heads"_a,
         "threads"_a);
-  m.def("attend", &run_attend, NoGil(), "rows"_a, "group"_a, "part"_a, "work_plan"_a, "layer_slot"_a, "scale"_a, "q"_a,
+  m.def("attend", &run_attend, NoGil(), "rows"_a, "group"_a, "read"_a, "work_plan"_a, "layer_slot"_a, "scale"_a, "q"_a,
         "out"_a, "lse"_a, "merge"_a, "threads"_a, "isa"_a = "");
 }
 

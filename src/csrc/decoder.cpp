@@ -33,11 +33,12 @@ class WorkPlans {
  public:
   explicit WorkPlans(int threads) : threads_(threads) {}
 
-  const WorkPlan& find(const Rows& rows, const Part& part, int32_t layer_slot, int32_t heads) {
+  const WorkPlan& find(const Rows& rows, const Part& part, const Continuation& after, int32_t layer_slot,
+                       int32_t heads) {
     const int32_t slot = work_plan_slot(part, layer_slot);
     for (const Entry& entry : entries_)
       if (entry.part == &part && entry.slot == slot && entry.work_plan->q_heads() == heads) return *entry.work_plan;
-    entries_.push_back({&part, slot, std::make_unique<WorkPlan>(rows, part, slot, heads, threads_)});
+    entries_.push_back({&part, slot, std::make_unique<WorkPlan>(rows, part, after, slot, heads, threads_)});
     return *entries_.back().work_plan;
   }
 
@@ -176,13 +177,16 @@ class Pass {
 
   void attend(size_t number) {
     const LayerKv& kv = (*step_.kv)[number];
+    const BoundGroup& group = *step_.groups[kv.group];
     bool merge = false;
-    for (const Part& part : step_.groups[kv.group]->parts) {
+    for (const Read& read : group.reads) {
       clock_.measure(Operator::attend, [&] {
-        const WorkPlan& work_plan = work_plans_.find(step_.rows, part, kv.slot, model_.layers[number].heads);
+        const Part& part = group.parts[read.part];
+        const Continuation after = group.after(read);
+        const WorkPlan& work_plan = work_plans_.find(step_.rows, part, after, kv.slot, model_.layers[number].heads);
         state_.kv_bytes_read += work_plan.kv_bytes();
-        attend_.attend({step_.rows, part, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads, kv.scale,
-                        at_.q, at_.attended, at_.lse, merge});
+        attend_.attend({step_.rows, part, after.table, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads,
+                        kv.scale, at_.q, at_.attended, at_.lse, merge});
       });
       merge = true;
     }

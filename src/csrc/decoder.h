@@ -75,10 +75,21 @@ struct BoundWrites {
   const int32_t *row_pages, *row_slots;
 };
 
-// A layer group: parts, merged in this order, and where its layers write.
+// Parts of a layer group that are read together: one, and perhaps a table that continues it.
+struct Read {
+  int32_t part, table;   // table: -1 where there is none
+  const int32_t* stops;  // as in Continuation
+};
+
+// A layer group: parts, read in the order of `reads`, which has each of them once, and where its layers write.
 struct BoundGroup {
   std::vector<Part> parts;  // never empty
   std::vector<BoundWrites> writes;
+  std::vector<Read> reads;
+
+  Continuation after(const Read& read) const {
+    return read.table < 0 ? Continuation{} : Continuation{&parts[read.table], read.stops};
+  }
 };
 
 // One pass, for the rows of a step.

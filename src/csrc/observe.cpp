@@ -76,9 +76,8 @@ class OnePart {
     reduced_ = (double*)scratch(Scratch::observed, (size_t)count * sizeof(double));
     Work work = {};
     work.row_ids = tally_.chosen.rows, work.blocks = blocks_.blocks();
-    const AttendCall asked{
-        attended_.rows, part_,   work,    attended_.slot, attended_.q_heads, attended_.threads, attended_.scale,
-        attended_.q,    nullptr, nullptr, false};
+    const AttendCall asked{attended_.rows,    part_,           nullptr,     work,    attended_.slot, attended_.q_heads,
+                           attended_.threads, attended_.scale, attended_.q, nullptr, nullptr,        false};
     kernels.observe({asked, blocks_.count(), tally_.chosen.sequence, tally_.chosen.num_rows, blocks_.heads(),
                      attended_.lse, tally_.reduce, results_, reduced_});
     for (int64_t n = 0; n < blocks_.count(); n++) hand_over(n);

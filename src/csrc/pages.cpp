@@ -51,6 +51,20 @@ const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, i
   return nullptr;
 }
 
+const char* find_fault(const Part& lists, const Continuation& after, int64_t num_seqs) {
+  const Part& table = *after.table;
+  if (lists.lists != Lists::by_head || lists.entries != Entries::labelled || lists.list_turns)
+    return "a table continues labelled lists by head that are not turned";
+  if (table.lists != Lists::by_sequence || table.entries != Entries::contiguous || table.list_turns)
+    return "lists are continued by a table that is not turned";
+  if (lists.codec != table.codec || lists.heads != table.heads || lists.slots != table.slots ||
+      lists.k_dim != table.k_dim || lists.v_dim != table.v_dim || lists.window != table.window)
+    return "a table has the codec, heads and dims of the lists that it continues";
+  for (int64_t i = 0; i < num_seqs; i++)
+    if (after.stops[i] < 0) return "lists stop at a negative position";
+  return nullptr;
+}
+
 bool are_even(const Part& part, int64_t num_lists) {
   const int64_t per_sequence = (int64_t)part.slots * part.heads;
   if (part.lists == Lists::by_sequence) return true;

@@ -1,7 +1,8 @@
 // The cut of attention into work, as kernels read it: plain arrays. WorkPlan (work_plan.h) makes and owns them.
 //
 //     block    (kv_block) what one softmax partial covers: 256 positions counted from 0 where a sequence has one list
-//              of contiguous pages, else 16 pages of a list counted from its first
+//              of contiguous pages, else 16 pages of a list counted from its first; where a table continues a list, 16
+//              pages counted back from the block in which they meet, which has pages of both
 //     tile     query rows that go over the same blocks together
 //     item     (KV head, tile, some blocks)
 //     share    items that one thread takes at once: it knows early what comes next, and fetches it
@@ -17,12 +18,17 @@ namespace kvloom {
 constexpr int page_tokens = 16;
 constexpr int kv_block_pages = 16;
 constexpr int kv_block_positions = kv_block_pages * page_tokens;
+constexpr int most_block_pages = kv_block_pages + 1;  // a list and its table may each have some entries of one page
+constexpr int most_block_positions = most_block_pages * page_tokens;
 
-// Pages page_begin .. page_end of Part::page_ids, kv_block_pages at most, for the first layer slot and head. Those of
-// the following ones lie `list_step` further each, where they have lists of their own.
+// Pages page_begin .. page_end of Part::page_ids, for the first layer slot and head. Those of the following ones lie
+// `list_step` further each, where they have lists of their own. Then pages table_begin .. table_end of the table that
+// continues the list, the same for all.
 struct KvBlock {
   int32_t page_begin, page_end, list_step;
-  int32_t count() const { return page_end - page_begin; }
+  int32_t table_begin = 0, table_end = 0;
+  int32_t own() const { return page_end - page_begin; }
+  int32_t count() const { return own() + table_end - table_begin; }
 };
 
 // What becomes of the partials of an item's blocks.

@@ -10,10 +10,16 @@ constexpr int tile_rows = 240;   // at most: fewer means that pages are decoded 
 constexpr int shared_rows = 64;  // sequences with more rows in the step gain nothing from sharing a tile
 constexpr int fineness = 4;      // an item above 1 / (fineness * threads) of the work is split into its blocks
 
-// A list, and how far that of the next head or layer slot lies behind it: see KvBlock.
+// A sequence's list, and how far that of the next head or layer slot lies behind it: see KvBlock.
 struct List {
+  int32_t sequence;
   int64_t index;
   int32_t step;
+};
+
+// Pages of a list, as places in Part::page_ids.
+struct Pages {
+  int32_t begin, end;
 };
 
 // Rows row_begin .. row_end of the row ids, over blocks block_begin .. block_end.
@@ -39,10 +45,11 @@ int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t st
 
 class Cutter {
  public:
-  Cutter(WorkPlan& out, const Rows& rows, const Part& part, int32_t group, int32_t threads)
+  Cutter(WorkPlan& out, const Rows& rows, const Part& part, const Continuation& after, int32_t group, int32_t threads)
       : out_(out),
         rows_(rows),
         part_(part),
+        after_(after),
         group_(group),
         tile_positions_(std::max(1, tile_rows / group)),
         threads_(threads) {}
@@ -86,22 +93,72 @@ class Cutter {
   Tile place(const List& list, int32_t row_begin, int32_t row_end) {
     const int32_t first_id = (int32_t)out_.row_ids_.size(), first_block = (int32_t)out_.blocks_.size();
     for (int32_t row = row_begin; row < row_end; row++) out_.row_ids_.push_back(row);
-    int32_t begin = part_.list_bounds[list.index], end = part_.list_bounds[list.index + 1];
     const bool aligned = part_.lists == Lists::by_sequence && part_.entries == Entries::contiguous;
     if (aligned) {
-      const int64_t shift = part_.shift_of(list.index);
-      begin = first_page_from(part_, begin, end, rows_.positions[row_begin] - shift - part_.window + 2 - page_tokens);
-      end = first_page_from(part_, begin, end, rows_.positions[row_end - 1] - shift + 1);
-    }
-    while (begin < end) {
-      int32_t stop = std::min(begin + kv_block_pages, end);
-      if (aligned)
-        stop = first_page_from(part_, begin, stop,
-                               (part_.page_starts[begin] / kv_block_positions + 1) * (int64_t)kv_block_positions);
-      out_.blocks_.push_back({begin, stop, list.step});
-      begin = stop;
+      const Pages seen = seen_pages(part_, list.index, row_begin, row_end);
+      each_aligned(part_, seen, [&](int32_t begin, int32_t end) { out_.blocks_.push_back({begin, end, list.step}); });
+    } else {
+      cut_list(list, row_begin, row_end);
     }
     return {first_id, (int32_t)out_.row_ids_.size(), first_block, (int32_t)out_.blocks_.size()};
+  }
+
+  // Those of a list of contiguous pages that some of the rows may see.
+  Pages seen_pages(const Part& part, int64_t list, int32_t row_begin, int32_t row_end) const {
+    const int64_t shift = part.shift_of(list);
+    const int64_t oldest = rows_.positions[row_begin] - shift - part.window + 1;
+    Pages seen{part.list_bounds[list], part.list_bounds[list + 1]};
+    seen.begin = first_page_from(part, seen.begin, seen.end, oldest + 1 - page_tokens);
+    seen.end = first_page_from(part, seen.begin, seen.end, rows_.positions[row_end - 1] - shift + 1);
+    return seen;
+  }
+
+  // Calls body(begin, end) for those that lie between the same multiples of kv_block_positions.
+  template <class Body>
+  static void each_aligned(const Part& part, Pages pages, const Body& body) {
+    while (pages.begin < pages.end) {
+      const int64_t next = (part.page_starts[pages.begin] / kv_block_positions + 1) * (int64_t)kv_block_positions;
+      const int32_t stop = first_page_from(part, pages.begin, std::min(pages.begin + kv_block_pages, pages.end), next);
+      body(pages.begin, stop);
+      pages.begin = stop;
+    }
+  }
+
+  // The blocks of a list, and of the table that continues it. Counted back from where the table begins, a list that
+  // holds everything has the blocks that a table would have.
+  void cut_list(const List& list, int32_t row_begin, int32_t row_end) {
+    const Pages own{part_.list_bounds[list.index], part_.list_bounds[list.index + 1]};
+    const int32_t stop = after_.stops ? after_.stops[list.sequence] : 0;
+    const int32_t in_last = (stop % kv_block_positions + page_tokens - 1) / page_tokens;  // pages of the shared block
+    int32_t begin = own.begin, end = own.end;
+    if (stop) end -= std::min(in_last, end - begin);
+    const int32_t first = stop ? (end - begin) % kv_block_pages : 0;
+    if (first) out_.blocks_.push_back({begin, begin + first, list.step});
+    for (begin += first; begin < end; begin += kv_block_pages)
+      out_.blocks_.push_back({begin, std::min(begin + kv_block_pages, end), list.step});
+    KvBlock shared{end, own.end, list.step};
+    if (after_.table) {
+      const Part& table = *after_.table;
+      each_aligned(table, seen_pages(table, list.sequence, row_begin, row_end), [&](int32_t first, int32_t last) {
+        if (meet(stop, table.page_starts[first])) {
+          shared.table_begin = first, shared.table_end = last;
+          return;
+        }
+        push(shared);
+        shared = {own.end, own.end, list.step, first, last};
+      });
+    }
+    push(shared);
+  }
+
+  // Whether lists up to `stop` end in the block of a table's pages from position `start` on, none of which comes
+  // before.
+  static bool meet(int64_t stop, int64_t start) {
+    return start / page_tokens >= stop / page_tokens && start / kv_block_positions == (stop - 1) / kv_block_positions;
+  }
+
+  void push(const KvBlock& block) {
+    if (block.count()) out_.blocks_.push_back(block);
   }
 
   // Calls body(first, last) for pieces of begin .. end of at most tile_positions_, all about equally long, and as many
@@ -126,21 +183,22 @@ class Cutter {
   int compare(const Tile& a, const Tile& b, int32_t depth) const {
     if (a.blocks() <= depth || b.blocks() <= depth) return (a.blocks() > depth) - (b.blocks() > depth);
     const KvBlock &x = out_.blocks_[a.block_begin + depth], &y = out_.blocks_[b.block_begin + depth];
+    if (x.own() != y.own()) return x.own() < y.own() ? -1 : 1;
     if (x.count() != y.count()) return x.count() < y.count() ? -1 : 1;
-    const int32_t lists = x.list_step || y.list_step ? part_.slots * part_.heads : 1;
+    const int32_t lists = (x.list_step || y.list_step) && x.own() ? part_.slots * part_.heads : 1;
     for (int32_t n = 0; n < lists; n++)
       if (const int found =
-              order(x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step, x.count()))
+              order(part_, x.page_begin + (int64_t)n * x.list_step, y.page_begin + (int64_t)n * y.list_step, x.own()))
         return found;
-    return 0;
+    return after_.table ? order(*after_.table, x.table_begin, y.table_begin, x.count() - x.own()) : 0;
   }
 
-  // The same of `count` pages from `a` and from `b` on.
-  int order(int64_t a, int64_t b, int32_t count) const {
-    if (const int found = order(part_.page_ids + a, part_.page_ids + b, count)) return found;
-    if (part_.page_starts)
-      if (const int found = order(part_.page_starts + a, part_.page_starts + b, count)) return found;
-    return part_.page_masks ? order(part_.page_masks + a, part_.page_masks + b, count) : 0;
+  // The same of `count` pages of a part from `a` and from `b` on.
+  static int order(const Part& part, int64_t a, int64_t b, int32_t count) {
+    if (const int found = order(part.page_ids + a, part.page_ids + b, count)) return found;
+    if (part.page_starts)
+      if (const int found = order(part.page_starts + a, part.page_starts + b, count)) return found;
+    return part.page_masks ? order(part.page_masks + a, part.page_masks + b, count) : 0;
   }
 
   template <class Number>
@@ -249,26 +307,28 @@ class Cutter {
   WorkPlan& out_;
   const Rows& rows_;
   const Part& part_;
+  const Continuation& after_;
   const int32_t group_, tile_positions_, threads_;
   int32_t head_begin_ = 0, head_end_ = 0;
   std::vector<Unit> units_;
   std::vector<Delivery> deliveries_;
 };
 
-WorkPlan::WorkPlan(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads)
+WorkPlan::WorkPlan(const Rows& rows, const Part& part, const Continuation& after, int32_t layer_slot, int32_t q_heads,
+                   int32_t threads)
     : q_heads_(q_heads), positions_(rows.positions), page_ids_(part.page_ids) {
   join_sources_.resize((size_t)rows.rows * part.heads + 1);
   join_items_.resize((size_t)rows.rows * part.heads);
-  Cutter cutter(*this, rows, part, q_heads / part.heads, threads);
+  Cutter cutter(*this, rows, part, after, q_heads / part.heads, threads);
   if (part.even) {
     cutter.cut(0, part.heads, [&](int32_t b) {
       const int64_t list = part.list_of(b, 0, 0);
       const bool one = part.lists == Lists::by_sequence;
-      return List{list, one ? 0 : part.list_bounds[list + 1] - part.list_bounds[list]};
+      return List{b, list, one ? 0 : part.list_bounds[list + 1] - part.list_bounds[list]};
     });
   } else {
     for (int32_t head = 0; head < part.heads; head++)
-      cutter.cut(head, head + 1, [&](int32_t b) { return List{part.list_of(b, layer_slot, head), 0}; });
+      cutter.cut(head, head + 1, [&](int32_t b) { return List{b, part.list_of(b, layer_slot, head), 0}; });
   }
   cutter.settle();
 }

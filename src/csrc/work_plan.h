@@ -1,4 +1,5 @@
-// How attention over one part of a plan is cut into work. Made once per step; every layer follows it.
+// How attention over one part of a plan, and what continues it, is cut into work. Made once per step; every layer
+// follows it.
 //
 // Rows of several sequences share a tile over blocks that lie in the same pages (a common prefix): those are read once.
 #pragma once
@@ -15,7 +16,8 @@ int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t st
 class WorkPlan {
  public:
   // For a layer slot, or for all of them: see work_plan_slot.
-  WorkPlan(const Rows& rows, const Part& part, int32_t layer_slot, int32_t q_heads, int32_t threads);
+  WorkPlan(const Rows& rows, const Part& part, const Continuation& after, int32_t layer_slot, int32_t q_heads,
+           int32_t threads);
 
   Work work() const;
   // Bytes of KV that a layer reads when it follows this; what several items read counts several times.

@@ -33,9 +33,9 @@ def same(a: State, b: State) -> bool:
 
 
 def only(plan: Plan, *parts: Part) -> Plan:
-    """A plan whose group has these parts."""
+    """A plan whose group has these parts, each read for itself."""
     (group,) = plan.groups
-    return dataclasses.replace(plan, groups=(dataclasses.replace(group, parts=parts),))
+    return dataclasses.replace(plan, groups=(dataclasses.replace(group, parts=parts, seams=()),))
 
 
 def batch(world: ListWorld, kind: Kind, empty: int = 2) -> Plan:

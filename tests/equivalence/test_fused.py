@@ -12,6 +12,7 @@ import transformers
 from ggml_blocks import random_raw
 
 import tiny
+import tiny_decoder
 from bench.full_cache import FullCache
 from equivalence.test_families import CASES, Case, our_model, random_model, save_tokenizer
 from equivalence.test_gguf_models import WIDE
@@ -20,10 +21,12 @@ from kvloom.arrays import Bytes, Floats
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import ByHead, Contiguous, Group, Ints, Part, Rotations
 from kvloom.attend.reference import ReferenceAttend
-from kvloom.config import Activations, CacheConfig, EngineConfig, SchedulerConfig
+from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.factory import make_engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
+from kvloom.eval.policy import Damaged
+from kvloom.eval.single import SingleSequence
 from kvloom.kernels import isas
 from kvloom.model import ops
 from kvloom.model.base import Indices
@@ -324,3 +327,21 @@ def test_quantized_weights(kind: str, activations: Activations, tmp_path: Path) 
     assert np.array_equal(hidden, expected)
     assert np.array_equal(memory, expected_memory)
     assert np.array_equal(model.logits(hidden), apart(model).logits(hidden))
+
+
+@pytest.mark.parametrize("windows", [(None, None), (24, None, 24)], ids=str)
+@pytest.mark.parametrize("drop", [0.0, 0.4])
+def test_lists_that_a_table_continues(windows: tiny_decoder.Windows, drop: float) -> None:
+    """A context in pages of single heads, of unequal number: the bits are those of op by op, and of dense pages."""
+    model, prompt = tiny_decoder.decoder(windows), tiny.random_prompt(330, 5)
+    found = {}
+    for name, runner, share in (("fused", model, drop), ("apart", apart(model), drop), ("dense", model, None)):
+        engine = tiny.make_engine(windows, model=runner, kv_dtype=DEFAULT_KV_DTYPE)
+        sequence = SingleSequence(engine, 330)
+        sequence.append(prompt[:275])
+        if share is not None:
+            sequence.retain(Damaged(drop=share))
+        rest = np.concatenate(list(sequence.score(prompt[275:327])))
+        found[name] = np.concatenate([rest, *(sequence.append([token])[None] for token in prompt[327:])])
+    assert np.array_equal(found["fused"], found["apart"])
+    assert np.array_equal(found["fused"], found["dense"]) == (drop == 0)

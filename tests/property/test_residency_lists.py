@@ -57,13 +57,13 @@ def told(updates: list[RequestUpdate], request: str) -> list[tuple[int, float]]:
 @settings(max_examples=12, deadline=None)
 @given(
     name=st.sampled_from(sorted(MODELS)),
-    length=st.integers(40, 110),
+    length=st.integers(40, 110) | st.integers(250, 300),
     seed=st.integers(0, 10**6),
     after=st.integers(1, 8),
 )
 def test_moving_all_to_lists_changes_nothing(subject: Subject, name: str, length: int, seed: int, after: int) -> None:
-    """But the order of sums: where activations are rounded to 8 bits, that can round one to its neighbour."""
-    exact_maths = subject is SUBJECTS["op-by-op, float32"]
+    """Not one bit, where all that is not moved stays in the table."""
+    one_table = subject is not SUBJECTS["whole step, default KV, lists by head"]
     windows, prompt, other = MODELS[name], tiny.random_prompt(length, seed), tiny.random_prompt(length, seed + 1)
     expected = {
         request: tiny.run(subject.make_engine(windows), {request: tokens}, GREEDY)[request]
@@ -82,11 +82,11 @@ def test_moving_all_to_lists_changes_nothing(subject: Subject, name: str, length
     assert engine.stats().cache.held_pages == 0
     assert told(updates, LATER) == told(expected[LATER].updates, LATER), "company changes no bit"
     moved, stayed = told(updates, OLDER), told(expected[OLDER].updates, OLDER)
-    if exact_maths:
-        assert [token for token, _ in moved] == [token for token, _ in stayed]
+    if one_table:
+        assert moved == stayed
     assert len(moved) == len(stayed) == GREEDY.max_tokens
-    for (token, score), (other_token, other_score) in zip(moved, stayed, strict=True):
-        assert score == pytest.approx(other_score, abs=1e-5 if exact_maths else 0.1)
+    for (token, score), (other_token, other_score) in zip(moved, stayed, strict=True):  # another order of sums
+        assert score == pytest.approx(other_score, abs=0.1)
         if token != other_token:
             break  # two were as likely as each other; what follows is another text
     again = tiny.run(engine, {"again": prompt}, GREEDY)["again"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from kvloom.attend.plan import (
     Part,
     Plan,
     Rotations,
+    Seam,
     Writes,
 )
 from kvloom.errors import InternalError
@@ -148,10 +149,17 @@ def _with_lists(group: Group, more: Sequence[Sequence[MoreLists]], turns: Turns 
             raise ValueError("lists have shifts, but nothing says how queries are turned")
         shifts_U = np.array(shifts, np.int32)
         rotations = Rotations(shifts_U, *turns.turns(shifts_U))
-    parts = [(_kind(part.format, isinstance(part.lists, ByHead), part.slots, part.heads), part) for part in group.parts]
-    parts += [(kind, _lists_part(of_kind, shifts)) for kind, of_kind in alike.items()]
-    parts.sort(key=lambda pair: pair[0])
-    return Group(group.window, tuple([part for _, part in parts]), group.writes, rotations)
+    kinds = [(_kind(part.format, isinstance(part.lists, ByHead), part.slots, part.heads), part) for part in group.parts]
+    kinds += [(kind, _lists_part(of_kind, shifts)) for kind, of_kind in alike.items()]
+    kinds.sort(key=lambda pair: pair[0])
+    parts = tuple([part for _, part in kinds])
+    seams = []
+    for table in group.parts:
+        continued = _continued_by(table.format)
+        if continued in alike:
+            at = next(n for n, (kind, _) in enumerate(kinds) if kind == continued)
+            seams.append(Seam(at, parts.index(table), _stops(alike[continued])))
+    return Group(group.window, parts, group.writes, rotations, tuple(seams))
 
 
 _Kind = tuple[Any, ...]
@@ -159,14 +167,25 @@ _Kind = tuple[Any, ...]
 which. It never depends on who else is in the step."""
 
 
-def _kind(fmt: PageFormat, by_head: bool, slots: int, heads: int) -> _Kind:
-    return by_head, fmt.labelled, slots, heads, *_format_key(fmt)
+def _kind(fmt: PageFormat, by_head: bool, slots: int, heads: int, continued: bool = False) -> _Kind:
+    layout = fmt.layers, fmt.heads, fmt.k_dim, fmt.v_dim, fmt.codec
+    return by_head, fmt.labelled, slots, heads, *layout, continued
 
 
 def _kind_of(one: MoreLists) -> _Kind:
     if isinstance(one, HeadLists):
-        return _kind(one.format, True, one.slots, one.heads)
+        return _kind(one.format, True, one.slots, one.heads, one.stop > 0 and one.shift == 0)
     return _kind(one.format, False, len(one.format.layers), one.format.heads)
+
+
+def _continued_by(table: PageFormat) -> _Kind:
+    """The kind of those lists that a table of this format continues: the first ones that a sequence has of it."""
+    per_head = replace(table, layers=(), heads=1, labelled=True)
+    return *_kind(per_head, True, len(table.layers), table.heads, continued=True), 0
+
+
+def _stops(of_sequences: Sequence[MoreLists | None]) -> Ints:
+    return np.array([one.stop if isinstance(one, HeadLists) else 0 for one in of_sequences], np.int32)
 
 
 def _format_key(fmt: PageFormat) -> _Kind:

@@ -39,13 +39,13 @@ class BoundPlan:
     rows: _kernels.Rows
     groups: tuple[_kernels.Group, ...]
     work_plans: dict[tuple[int, int, int, int], _kernels.WorkPlan]
-    """By group, part, layer slot (0 when one serves all layers) and query heads: made when first asked for."""
+    """By group, read, layer slot (0 when one serves all layers) and query heads: made when first asked for."""
 
-    def work_plan(self, group: int, part: int, slot: int, num_heads: int, threads: int) -> _kernels.WorkPlan:
+    def work_plan(self, group: int, read: int, slot: int, num_heads: int, threads: int) -> _kernels.WorkPlan:
         bound = self.groups[group]
-        key = (group, part, _kernels.work_plan_slot(bound, part, slot), num_heads)
+        key = (group, read, _kernels.work_plan_slot(bound, read, slot), num_heads)
         if key not in self.work_plans:
-            self.work_plans[key] = _kernels.make_work_plan(self.rows, bound, part, key[2], num_heads, threads)
+            self.work_plans[key] = _kernels.make_work_plan(self.rows, bound, read, key[2], num_heads, threads)
         return self.work_plans[key]
 
 
@@ -106,10 +106,11 @@ class CpuAttend:
         v_dim = parts[0].format.v_dim
         out_THD = np.empty((num_rows, num_heads, v_dim), np.float32)
         lse_TH = np.empty((num_rows, num_heads), np.float32)
-        for index, part in enumerate(parts):
+        for part in parts:
             _check(q_THD, "q_THD", np.float32, (plan.num_rows, num_heads, part.format.k_dim))
             if num_heads % part.heads or part.format.v_dim != v_dim:
                 raise InternalError(f"layer {layer}: {num_heads} query heads do not fit {part.format}")
+        for index in range(bound.groups[layer_plan.group].reads):
             _kernels.attend(
                 bound.rows,
                 bound.groups[layer_plan.group],
@@ -177,8 +178,8 @@ class CpuAttend:
         Pages that several sequences share count once where their rows are served together.
         """
         bound, place = self.bind(plan), plan.layers[layer]
-        parts = range(len(plan.groups[place.group].parts))
-        return sum(bound.work_plan(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in parts)
+        reads = range(bound.groups[place.group].reads)
+        return sum(bound.work_plan(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in reads)
 
     def bind(self, plan: Plan) -> BoundPlan:
         """What the kernels know of ``plan``, for callers who run them without Python in between."""
@@ -203,7 +204,8 @@ class CpuAttend:
         for one in group.writes:
             kind = self._kind(one.format, None, group.window)
             writes.append(_kernels.bind_writes(rows, kind, one.row_pages_T, one.row_slots_T))
-        return _kernels.bind_group(parts, writes)
+        seams = [(seam.lists, seam.table, seam.stops_B) for seam in group.seams]
+        return _kernels.bind_group(rows, parts, writes, seams)
 
     def _bind_part(
         self, rows: _kernels.Rows, part: Part, window: int | None, rotations: _kernels.Rotations | None

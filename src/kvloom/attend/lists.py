@@ -28,6 +28,9 @@ class HeadLists:
     """A list for every layer slot and KV head: number ``slot * heads + head``, cut out of the pages by ``bounds_L1``.
 
     Pages may hold one head of one layer, or all of a layer group: then each list says which of them its head reads.
+
+    ``stop``: all entries come before this position, at which the sequence's table continues (see ``plan.Seam``); 0:
+    they may be anywhere.
     """
 
     format: PageFormat
@@ -38,6 +41,7 @@ class HeadLists:
     bounds_L1: Ints
     masks_P: Masks | None = None
     shift: int = 0
+    stop: int = 0
 
 
 MoreLists = SequenceList | HeadLists

@@ -125,18 +125,32 @@ class Writes:
 
 
 @dataclass(slots=True, eq=False)
+class Seam:
+    """Part ``table`` continues part ``lists``: labelled lists by head, and pages of the same codec, heads and dims.
+
+    The lists of sequence b hold entries below position ``stops_B[b]``, its table those from there on; 0: it has no
+    lists. Both are read as one, with the sums of a dense table: lists that hold everything give its very bits.
+    """
+
+    lists: int
+    table: int
+    stops_B: Ints
+
+
+@dataclass(slots=True, eq=False)
 class Group:
     """One layer group: what its layers read, and where they write.
 
-    Results over ``parts`` (at least one) are merged from the first to the last. Their order must follow from what they
-    are, never from who else is in the step: floats do not add up alike in every order. A list
-    may be empty: its rows get the bits that they would get without the part.
+    Results over ``parts`` (at least one) are merged from the first to the last; a table that continues lists is read
+    with them. Their order and ``seams`` must follow from what they are, never from who else is in the step: floats do
+    not add up alike in every order. A list may be empty: its rows get the bits that they would get without the part.
     """
 
     window: int | None
     parts: tuple[Part, ...]
     writes: tuple[Writes, ...] = ()
     rotations: Rotations | None = None
+    seams: tuple[Seam, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

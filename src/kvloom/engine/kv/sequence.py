@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from kvloom.attend.lists import MoreLists
+from kvloom.attend.lists import HeadLists, MoreLists
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv.extents import Extents
 from kvloom.engine.kv.holder import Holder
@@ -191,8 +191,10 @@ class SequenceKv:
         self._sharing.exact = False
         self._sharing.withdraw(self._sharing.promised)
         before = self.lists or ((),) * len(self.tables)
-        self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
-        self._replaced = max(self._replaced, stop * PAGE_TOKENS)
+        stop_token = stop * PAGE_TOKENS
+        stopped = [replace(one, stop=stop_token) if isinstance(one, HeadLists) else one for one in lists]
+        self.lists = (*before[:group], tuple(stopped), *before[group + 1 :])
+        self._replaced = max(self._replaced, stop_token)
         self._extents.put(group, extents)
         table = self.tables[group]
         self._holder.give_back(table, [index for index, _ in table.pages() if index < stop])
