@@ -395,9 +395,11 @@ class BlockPass {
   // weights are whole numbers: 0 then takes anything out.
   void accumulate(const Group& group, const State& state) const {
     float* out = state.o + (int64_t)group.first * part_.v_dim;
-    if (steps_at_)
-      return with_pages(
-          group, [&](const Runs& runs) { micro_->accumulate[group.count - 1](desk_.s, runs, out, part_.v_dim); });
+    if (steps_at_) {
+      with_pages(group,
+                 [&](const Runs& runs) { micro_->accumulate[group.count - 1](desk_.s, runs, out, part_.v_dim); });
+      return;
+    }
     Run runs[max_runs];
     int32_t count = 0;
     std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);

@@ -45,6 +45,12 @@ static void blend(const float* weights, const Runs& runs, const Blend& blend, fl
 template <class Numbers>
 constexpr int rows_of = max_rows / Numbers::sums;
 
+// Nobody asks for loops of more rows: those of one row stand in their places.
+template <class Numbers>
+constexpr int asked(int rows) {
+  return rows <= rows_of<Numbers> ? rows : 1;
+}
+
 // The inner loops for one format of keys and one of values; index r - 1 serves r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
@@ -58,10 +64,9 @@ struct Micro {
 #else
 #define KV_EACH_COUNT(X) X(1), X(2), X(3), X(4), X(5), X(6)
 #endif
-#define KV_ONLY(R, Numbers, loop) R <= rows_of<Numbers> ? loop < Numbers, R <= rows_of<Numbers> ? R : 1 > : nullptr
-#define KV_SCORE(R) KV_ONLY(R, Keys, score)
-#define KV_ACCUMULATE(R) KV_ONLY(R, Values, accumulate)
-#define KV_BLEND(R) KV_ONLY(R, Values, blend)
+#define KV_SCORE(R) score<Keys, asked<Keys>(R)>
+#define KV_ACCUMULATE(R) accumulate<Values, asked<Values>(R)>
+#define KV_BLEND(R) blend<Values, asked<Values>(R)>
 
 template <class Keys, class Values>
 static constexpr Micro micro_of = {

@@ -9,10 +9,9 @@
 //     Keys, Values               how the inner loops (attend_micro.h) score and accumulate stored blocks
 //     NearKeys, NearValues       the same of blocks that many rows read, and that were decoded to working memory first:
 //     decode_keys, decode_values how; with bits that do not tell which way a block went; null: near as they are stored
-//     value_steps                where in a block of values lie the 16 steps of its entries: weights are then
-//     multiplied
-//                                by those, and rounded to whole numbers times one step per row and kv_block (quads.h);
-//                                null: there are none, and weights are floats
+//     value_steps                where in a block of values lie the 16 steps of its entries: weights are multiplied by
+//                                those, and rounded to whole numbers, with a step of their own for each row and
+//                                kv_block (quads.h); null: there are none, and weights are floats
 //
 // Bits are those of src/kvloom/codec/NAME.py, for every instruction set.
 #pragma once

@@ -41,11 +41,8 @@ struct Int8Keys : Fetch<kReading> {
     const int32_t num_quads = k_dim / 4;
     const float *steps = q + 2 * num_quads * R, *starts = steps + R;
     QuadSum sum[R][P];
-    KV_UNROLL for (int r = 0; r < R; r++) {
-      int32_t start;
-      std::memcpy(&start, starts + r, sizeof start);
-      KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = quad_sum(start);
-    }
+    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] =
+        quad_sum(splat_word(starts + r));
     for (int32_t i = 0; i < num_quads; i++) {
       KV_UNROLL for (int p = 0; p < P; p++) Int8Keys::soon(keys[P + p], i);
       KV_UNROLL for (int p = 0; p < P; p++) Int8Keys::later(pages.later[first + p], i);
@@ -75,7 +72,7 @@ struct Int8Values : Fetch<kReading> {
   static inline void add(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
                          int32_t column) {
     QuadSum sum[R][C];
-    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) sum[r][c] = quad_sum(0);
+    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) sum[r][c] = quad_sum(ints{});
     for (int32_t i = 0; i < runs.count; i++) {
       const Run& run = runs.runs[i];
       const float* w = weights + run.weight;

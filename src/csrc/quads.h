@@ -31,8 +31,8 @@ struct QuadSum {
 };
 typedef ints Quads;
 
-static inline QuadSum quad_sum(int32_t start) {
-  return {ints{}, splat_int(start)};
+static inline QuadSum quad_sum(ints start) {
+  return {ints{}, start};
 }
 template <Sign kSign>
 static inline Quads load_quads(const void* p) {
@@ -78,8 +78,8 @@ struct Quads {
   ints even, odd;  // bytes, as words
 };
 
-static inline QuadSum quad_sum(int32_t start) {
-  return {splat_int(start)};
+static inline QuadSum quad_sum(ints start) {
+  return {start};
 }
 template <Sign kSign, class V>
 static inline V even_bytes(V v) {

@@ -285,7 +285,7 @@ static inline float fold_max(v16 v) {
   return two[0] > two[1] ? two[0] : two[1];
 }
 
-// Whichever has more bits: of numbers from 0 up the greater, and NaN when either is.
+// The one whose bits are the greater integer: of numbers from 0 up the greater, and NaN when either is.
 template <class V>
 static inline V vtop(V a, V b) {
   if constexpr (is_pair<V>) {
