@@ -34,6 +34,13 @@ from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 
 NUM_LAYERS = 2
+
+
+def stored_tolerance(codec: str) -> float:
+    """Against attention over the KV as stored. Kernels round weights that meet bytes to 15 bits of the greatest."""
+    return 5e-4 if codec == "int8" else 1e-5
+
+
 Rows = Sequence[tuple[int, ...]]  # the positions that each sequence asks
 
 

@@ -2,7 +2,7 @@
 //
 // A block's borders never depend on the rows, so a row always adds the same numbers in the same order. Entries that a
 // row does not see take part in nothing: their scores are overwritten and their values are not multiplied, not even
-// by 0.
+// by 0, unless they are integers.
 #pragma once
 
 #include <algorithm>
@@ -69,12 +69,13 @@ class BlockPass {
         codec_(codecs[call.part.codec]),
         heads_(call.q_heads / call.part.heads),
         rows_(item.row_count * heads_) {
-    const int32_t num_groups = (rows_ + max_rows - 1) / max_rows;
+    const int32_t num_groups = (rows_ + codec_.rows - 1) / codec_.rows;
     group_rows_ = (rows_ + num_groups - 1) / num_groups;
     in_place_ = num_groups <= codec_.in_place_groups;
     near_keys_ = !in_place_ && codec_.decode_keys;
+    near_values_ = !in_place_ && codec_.decode_values;
     micro_ = in_place_ ? &codec_.stored : &codec_.near;
-    scales_at_ = codec_.value_scales ? part_.k_bytes() + codec_.value_scales(part_.v_dim) : 0;
+    steps_at_ = codec_.value_steps ? part_.k_bytes() + codec_.value_steps(part_.v_dim) : 0;
     for (int32_t first = 0; first < rows_; first += group_rows_) pack_queries(first);
   }
 
@@ -192,7 +193,7 @@ class BlockPass {
   }
 
   void decode_values() {
-    if (in_place_) return;
+    if (!near_values_) return;
     each_seen([&](int64_t i) {
       codec_.decode_values(block_->cells[i] + part_.k_bytes(), part_.v_dim,
                            desk_.values + i * page_tokens * part_.v_dim);
@@ -226,7 +227,7 @@ class BlockPass {
       const int i = __builtin_ctz(left);
       keys[count] = near_keys_ ? (const void*)(desk_.keys + i * page_tokens * part_.k_dim) : block_->cells[i];
       later[count] = block_->later[i];
-      if (scales_at_) fetch_later(block_->later[i], scales_at_);
+      if (steps_at_) fetch_later(block_->later[i], steps_at_);
       slots[count++] = i;
     }
     for (int i = 0; i < KeyPages::ahead; i++)
@@ -245,11 +246,17 @@ class BlockPass {
       hide(visible, desk_.s + r * s_stride);
       m[r] = highest(visible.any, desk_.s + r * s_stride);
     }
+    v16 top[max_rows];
     for (int32_t r = 0; r < group.count; r++) {
       const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
-      l[r] = weigh(r, visible_to(group.first + r).any, desk_.s + r * s_stride, base);
+      const Visible& visible = visible_to(group.first + r);
+      float* s = desk_.s + r * s_stride;
+      l[r] = steps_at_ ? weigh_steps(r, visible, s, base, top[r]) : weigh(visible.any, s, base);
       if (l[r] != 0.0f) m[r] = base;
     }
+    if (steps_at_)
+      for (int32_t r = 0; r < group.count; r++)
+        round_weights(group.any, visible_to(group.first + r).any, fold_top(top[r]), desk_.s + r * s_stride);
   }
 
   // What a row does not see of the pages that it sees in part.
@@ -274,23 +281,56 @@ class BlockPass {
     return fold_max(vmax(top[0], top[1]));
   }
 
-  // Scores of row number `row` of a group -> weights, scaled as their values want it; the sum of those that are not.
-  float weigh(int32_t row, uint32_t pages, float* s, float m) const {
-    return scales_at_ ? weights_of<true>(row, pages, s, m) : weights_of<false>(row, pages, s, m);
-  }
-
-  template <bool kScaled>
-  float weights_of(int32_t row, uint32_t pages, float* s, float m) const {
+  // The scores of one row -> its weights; returns their sum.
+  static float weigh(uint32_t pages, float* s, float m) {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
       for (int i = begin; i < end; i++) {
         const v16 p = vexp2(load(s + i * page_tokens) - splat(m));
-        if (kScaled && row < fetching_rows) fetch_values(i, row);
-        store(s + i * page_tokens, kScaled ? p * load((const float*)(block_->cells[i] + scales_at_)) : p);
+        store(s + i * page_tokens, p);
         sum = sum + p;
       }
     });
     return fold_sum(sum);
+  }
+
+  // The scores of row number `row` of a group -> its weights times the steps of their values, and the greatest of
+  // those, lane by lane; returns the sum of the weights alone.
+  float weigh_steps(int32_t row, const Visible& visible, float* s, float m, v16& top) const {
+    v16 sum = splat(0.0f);
+    top = splat(0.0f);
+    each_stretch(visible.any, [&](int begin, int end) {
+      for (int i = begin; i < end; i++) {
+        const v16 p = vexp2(load(s + i * page_tokens) - splat(m)), weight = p * steps_of(visible, i);
+        if (row < fetching_rows) fetch_values(i, row);
+        store(s + i * page_tokens, weight);
+        top = vtop(top, weight);
+        sum = sum + p;
+      }
+    });
+    return fold_sum(sum);
+  }
+
+  // The steps of the values of page i. What is not seen may hold anything, and has none.
+  v16 steps_of(const Visible& visible, int i) const {
+    const float* steps = (const float*)(block_->cells[i] + steps_at_);
+    if (visible.full >> i & 1) return load(steps);
+    float seen[page_tokens];
+    for (int j = 0; j < page_tokens; j++) seen[j] = visible.entries[i] >> j & 1 ? steps[j] : 0.0f;
+    return load(seen);
+  }
+
+  // Weights of a row, the greatest of which is `top`, to whole numbers, 0 on those `pages` of which it has not `seen`
+  // anything; their step goes behind them.
+  static void round_weights(uint32_t pages, uint32_t seen, float top, float* s) {
+    const Step step = step_of_weights(top);
+    for (; pages; pages &= pages - 1) {
+      const int i = __builtin_ctz(pages);
+      float* page = s + i * page_tokens;
+      const ints words = lane_words(seen >> i & 1 ? in_steps(load(page), splat(step.inverse)) : ints{});
+      std::memcpy(page, &words, sizeof words);
+    }
+    s[kv_block_positions] = step.size;
   }
 
   // Two lines of the values that come later than page i, so that memory does not rest while weights are computed:
@@ -320,8 +360,8 @@ class BlockPass {
   int64_t entry_bytes() const { return part_.v_dim * micro_->value_size; }
 
   const uint8_t* values_of(int page) const {
-    return in_place_ ? block_->cells[page] + part_.k_bytes()
-                     : (const uint8_t*)desk_.values + page * page_tokens * entry_bytes();
+    return near_values_ ? (const uint8_t*)desk_.values + page * page_tokens * entry_bytes()
+                        : block_->cells[page] + part_.k_bytes();
   }
 
   Run whole_page(int i) const {
@@ -332,26 +372,36 @@ class BlockPass {
     return {values, values, i * page_tokens + lo, hi - lo};
   }
 
-  // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
-  void blend(const Group& group, const State& into, const State& from) const {
+  // Calls body(runs) with the whole of every page that some row of the group sees.
+  template <class Body>
+  void with_pages(const Group& group, const Body& body) const {
     Run runs[most_block_pages];
     int32_t count = 0;
-    for (uint32_t left = group.any; left; left &= left - 1) {
-      const int i = __builtin_ctz(left);
-      runs[count++] = whole_page(i);
-    }
+    for (uint32_t left = group.any; left; left &= left - 1) runs[count++] = whole_page(__builtin_ctz(left));
+    body(Runs{runs, count, block_->later[0]});
+  }
+
+  // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
+  void blend(const Group& group, const State& into, const State& from) const {
     const Union both(into, from);
-    micro_->blend[group.count - 1](desk_.s, {runs, count, block_->later[0]}, {both.keep, both.take}, into.o,
-                                   part_.v_dim);
+    with_pages(group, [&](const Runs& runs) {
+      micro_->blend[group.count - 1](desk_.s, runs, {both.keep, both.take}, into.o, part_.v_dim);
+    });
     std::memcpy(into.m, both.m, sizeof(float) * group.count);
     std::memcpy(into.l, both.l, sizeof(float) * group.count);
   }
 
-  // The sums of weight x value. Entries of a page that not all rows of the group see go row by row.
+  // The sums of weight x value. Entries of a page that not all rows of the group see go row by row, unless their
+  // weights are whole numbers: 0 then takes anything out.
   void accumulate(const Group& group, const State& state) const {
+    float* out = state.o + (int64_t)group.first * part_.v_dim;
+    if (steps_at_) {
+      with_pages(group,
+                 [&](const Runs& runs) { micro_->accumulate[group.count - 1](desk_.s, runs, out, part_.v_dim); });
+      return;
+    }
     Run runs[max_runs];
     int32_t count = 0;
-    float* out = state.o + (int64_t)group.first * part_.v_dim;
     std::memset(out, 0, sizeof(float) * group.count * part_.v_dim);
     const auto flush = [&] {
       if (count) micro_->accumulate[group.count - 1](desk_.s, {runs, count, block_->later[0]}, out, part_.v_dim);
@@ -413,8 +463,8 @@ class BlockPass {
   const int32_t heads_, rows_;
   int32_t group_rows_;
   uint32_t seen_ = 0;
-  bool in_place_, near_keys_;
-  int64_t scales_at_;  // in a cell; 0: there are none
+  bool in_place_, near_keys_, near_values_;
+  int64_t steps_at_;  // of values, in a cell; 0: there are none
   const Micro* micro_;
   const Cells* block_ = nullptr;
 };

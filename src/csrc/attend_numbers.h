@@ -1,4 +1,4 @@
-// What the inner loops of attention have in common: stored numbers, register tiles, pages of keys.
+// What the inner loops of attention have in common: stored numbers, register tiles, pages of keys, runs of values.
 #pragma once
 
 #include "attend.h"
@@ -48,6 +48,25 @@ struct KeyPages {
   const void *const *keys, *const *later;
   const int32_t* slots;
   int32_t count;
+};
+
+// Consecutive entries of a page: their values, as many to fetch meanwhile, their place in the row of weights, and how
+// many they are.
+struct Run {
+  const void *values, *later;
+  int32_t weight, count;
+};
+
+// Runs to accumulate. `after` is wanted next.
+struct Runs {
+  const Run* runs;
+  int32_t count;
+  const void* after;
+};
+
+// How much of every row stays and how much of the new sum comes to it.
+struct Blend {
+  const float *keep, *take;
 };
 
 }  // namespace KV_ISA

@@ -8,9 +8,10 @@
 //     prepare                    a query as its scores want it
 //     Keys, Values               how the inner loops (attend_micro.h) score and accumulate stored blocks
 //     NearKeys, NearValues       the same of blocks that many rows read, and that were decoded to working memory first:
-//     decode_keys, decode_values how; with bits that do not tell which way a block went
-//     value_scales               where in a block of values lie the 16 floats that are multiplied into the weights of
-//                                its entries; null: there are none
+//     decode_keys, decode_values how; with bits that do not tell which way a block went; null: near as they are stored
+//     value_steps                where in a block of values lie the 16 steps of its entries: weights are multiplied by
+//                                those, and rounded to whole numbers, with a step of their own for each row and
+//                                kv_block (quads.h); null: there are none, and weights are floats
 //
 // Bits are those of src/kvloom/codec/NAME.py, for every instruction set.
 #pragma once

@@ -30,9 +30,49 @@ static inline void score_floats(const float* q, int32_t k_dim, const KeyPages& p
 
 template <class Numbers>
 struct FloatKeys {
+  static constexpr int sums = 1;
   template <int R, int P>
   static inline void score(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
     score_floats<Numbers, R, P>(q, k_dim, pages, first, s);
+  }
+};
+
+template <class Numbers, int R, int C, bool kBlends>
+static inline void add_floats(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
+                              int32_t column) {
+  v16 acc[R][C];
+  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] =
+      kBlends ? splat(0.0f) : load(out + r * v_dim + column + 16 * c);
+  for (int32_t i = 0; i < runs.count; i++) {
+    const float* w = weights + runs.runs[i].weight;
+    const void* values = runs.runs[i].values;
+    const void* later = runs.runs[i].later;
+    const void* next = i + 1 < runs.count ? runs.runs[i + 1].values : runs.after;
+    for (int32_t j = 0; j < runs.runs[i].count; j++) {
+      v16 v[C];
+      KV_UNROLL for (int c = 0; c < C; c++) v[c] = Numbers::at(values, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int c = 0; c < C; c += 2) Numbers::soon(next, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int c = 0; c < C; c += 2) Numbers::later(later, j * v_dim + column + 16 * c);
+      KV_UNROLL for (int r = 0; r < R; r++) {
+        const v16 x = splat(w[r * s_stride + j]);
+        KV_UNROLL for (int c = 0; c < C; c++) acc[r][c] = fma(x, v[c], acc[r][c]);
+      }
+    }
+  }
+  KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) {
+    float* to = out + r * v_dim + column + 16 * c;
+    store(to, kBlends ? fma(load(to), splat(blend.keep[r]), acc[r][c] * splat(blend.take[r])) : acc[r][c]);
+  }
+}
+
+template <class Numbers>
+struct FloatValues {
+  static constexpr int sums = 1;
+  static constexpr int64_t size = Numbers::size;
+  template <int R, int C, bool kBlends>
+  static inline void add(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
+                         int32_t column) {
+    add_floats<Numbers, R, C, kBlends>(weights, runs, blend, out, v_dim, column);
   }
 };
 
@@ -59,13 +99,13 @@ template <class Numbers>
 struct FloatCodec {
   typedef FloatKeys<Numbers> Keys;
   typedef FloatKeys<Decoded> NearKeys;
-  typedef Numbers Values;
-  typedef Decoded NearValues;
+  typedef FloatValues<Numbers> Values;
+  typedef FloatValues<Decoded> NearValues;
 
   static constexpr int in_place_groups = few_groups;
   static constexpr auto prepare = prepare_floats;
   static constexpr auto decode_keys = decode_floats<Numbers>, decode_values = decode_floats<Numbers>;
-  static constexpr int64_t (*value_scales)(int32_t) = nullptr;
+  static constexpr int64_t (*value_steps)(int32_t) = nullptr;
 
   static int64_t key_bytes(int32_t dim) { return page_tokens * Numbers::size * dim; }
   static int64_t value_bytes(int32_t dim) { return page_tokens * Numbers::size * dim; }

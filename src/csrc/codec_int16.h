@@ -18,15 +18,15 @@ struct Int16Words : NearWords {
 struct Int16 {
   typedef IntegerKeys<Int16Words> Keys;
   typedef IntegerKeys<NearWords> NearKeys;
-  typedef Float16Numbers Values;
-  typedef Decoded NearValues;
+  typedef FloatValues<Float16Numbers> Values;
+  typedef FloatValues<Decoded> NearValues;
 
   static constexpr const char* name = "int16";
   static constexpr int in_place_groups = few_groups;
   static constexpr auto prepare = prepare_integers;
   static constexpr void (*decode_keys)(const uint8_t*, int32_t, float*) = nullptr;  // they are ready as they are
   static constexpr auto decode_values = decode_floats<Float16Numbers>;
-  static constexpr int64_t (*value_scales)(int32_t) = nullptr;
+  static constexpr int64_t (*value_steps)(int32_t) = nullptr;
 
   static int64_t key_bytes(int32_t dim) { return page_tokens * (2 * (int64_t)dim + 4); }
   static int64_t value_bytes(int32_t dim) { return page_tokens * 2 * (int64_t)dim; }

@@ -1,106 +1,172 @@
 // int8: keys and values as 8-bit integers, with a step of their own for each key and each value: a 127th of its largest
 // component.
 //
-//     keys     per pair of components a line of 32 bytes, two per entry; then the entries' steps
-//     values   a row of bytes per entry; then the entries' steps
+//     keys     components in fours (quads.h), each a line of 64 bytes for all entries; bytes count from -128; then the
+//              entries' steps
+//     values   entries in fours, each a row of 4 bytes per component; bytes are signed; then the entries' steps
 //
-// Bytes of keys are widened to words on the way: what meets them is the query of 16 bits that meets int16 keys, so that
-// only keys are rounded coarsely, and sums of products stay exact: dim x 127 x 2^15 is less than 2^31. The steps of
-// values are multiplied into the weights of their entries.
+// Queries are rounded as those that meet int16 keys, so that only keys are rounded coarsely, and sums of products stay
+// exact: a query's norm, 2^15, times that of 256 bytes is less than 2^31. Weights times steps of values are rounded to
+// 15 bits of the greatest of a block: sums over a block are exact too, however many rows go together.
 #pragma once
 
 #include "columns.h"
-#include "integer_keys.h"
+#include "quads.h"
 #include "scratch.h"
 
 namespace kvloom {
 namespace KV_ISA {
 
-// Two bytes per lane, signed, to the halves of the lane.
-template <class V = ints>
-static inline V widen_pairs(const uint8_t* p) {
-  if constexpr (is_pair<V>) {
-    typedef decltype(V::lo) Half;
-    return {widen_pairs<Half>(p), widen_pairs<Half>(p + sizeof(Half) / 2)};
-  } else {
-#if defined(__AVX512F__)
-    return (native_i)_mm512_maskz_cvtepi8_epi16(0xffffffff, _mm256_loadu_si256((const __m256i*)p));  // as in load_bf16
-#elif defined(__AVX2__)
-    return (native_i)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
-#elif defined(__aarch64__)
-    return (native_i)vmovl_s8(vld1_s8((const int8_t*)p));
-#else
-    int16_t halves[8];
-    for (int i = 0; i < 8; i++) halves[i] = (int8_t)p[i];
-    V v;
-    std::memcpy(&v, halves, sizeof v);
-    return v;
-#endif
-  }
-}
+// What is read once, and is worth being fetched early, or again and again.
+enum class Reading { once, again };
 
-struct Int8Words {
-  static constexpr int words_per_line = 2;
-  static inline ints words(const void* base, int64_t i) { return widen_pairs((const uint8_t*)base + i * 32); }
-  static inline v16 steps(const void* base, int64_t num_words) {
-    return load((const float*)((const uint8_t*)base + num_words * 32));
+template <Reading kReading>
+struct Fetch {
+  static inline void soon(const void* base, int64_t line) {
+    if (kReading == Reading::once) fetch_soon(base, 64 * line);
   }
-  static inline void soon(const void* base, int64_t line) { fetch_soon(base, 64 * line); }
-  static inline void later(const void* base, int64_t line) { fetch_later(base, 64 * line); }
+  static inline void later(const void* base, int64_t line) {
+    if (kReading == Reading::once) fetch_later(base, 64 * line);
+  }
 };
 
-struct Int8Values {
-  static constexpr int64_t size = 1;
-  static inline v16 at(const void* base, int64_t i) { return load_i8((const uint8_t*)base + i); }
-  static inline void soon(const void* base, int64_t i) {
-    if (!(i & 32)) fetch_soon(base, i);
+// q is words of quads, two per quad; then the step times the scale; then what the sum starts from.
+template <Reading kReading>
+struct Int8Keys : Fetch<kReading> {
+  static constexpr int sums = quad_sums;
+
+  template <int R, int P>
+  static inline void score(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
+    const void* const* keys = pages.keys + first;
+    const int32_t num_quads = k_dim / 4;
+    const float *steps = q + 2 * num_quads * R, *starts = steps + R;
+    QuadSum sum[R][P];
+    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] =
+        quad_sum(splat_word(starts + r));
+    for (int32_t i = 0; i < num_quads; i++) {
+      KV_UNROLL for (int p = 0; p < P; p++) Int8Keys::soon(keys[P + p], i);
+      KV_UNROLL for (int p = 0; p < P; p++) Int8Keys::later(pages.later[first + p], i);
+      Quads k[P];
+      KV_UNROLL for (int p = 0; p < P; p++) k[p] = load_quads<Sign::of_numbers>((const uint8_t*)keys[p] + 64 * i);
+      KV_UNROLL for (int r = 0; r < R; r++) {
+        const ints a = splat_word(q + 2 * i * R + r), b = splat_word(q + (2 * i + 1) * R + r);
+        KV_UNROLL for (int p = 0; p < P; p++) add_quads<Sign::of_numbers>(sum[r][p], k[p], a, b);
+      }
+    }
+    KV_UNROLL for (int p = 0; p < P; p++) Int8Keys::later(pages.later[first + p], num_quads);
+    KV_UNROLL for (int p = 0; p < P; p++) {
+      const v16 key_steps = load((const float*)keys[p] + num_quads * page_tokens);
+      KV_UNROLL for (int r = 0; r < R; r++) store(s + r * s_stride + pages.slots[first + p] * page_tokens,
+                                                  to_floats(total(sum[r][p])) * key_steps * splat(steps[r]));
+    }
   }
-  static inline void later(const void* base, int64_t i) {
-    if (!(i & 32)) fetch_later(base, i);
+};
+
+// Weights are words of quads, as lane_words makes them; behind those of a row stands their step. Runs are whole pages.
+template <Reading kReading>
+struct Int8Values : Fetch<kReading> {
+  static constexpr int sums = quad_sums;
+  static constexpr int64_t size = 1;
+
+  template <int R, int C, bool kBlends>
+  static inline void add(const float* weights, const Runs& runs, const Blend& blend, float* out, int32_t v_dim,
+                         int32_t column) {
+    QuadSum sum[R][C];
+    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) sum[r][c] = quad_sum(ints{});
+    for (int32_t i = 0; i < runs.count; i++) {
+      const Run& run = runs.runs[i];
+      const float* w = weights + run.weight;
+      const void* next = i + 1 < runs.count ? runs.runs[i + 1].values : runs.after;
+      for (int32_t j = 0; j < page_tokens; j += 4) {
+        const int32_t line = (j / 4 * v_dim + column) / 16;
+        Quads v[C];
+        KV_UNROLL for (int c = 0; c < C; c++) v[c] =
+            load_quads<Sign::of_bytes>((const uint8_t*)run.values + 64 * (line + c));
+        KV_UNROLL for (int c = 0; c < C; c++) Int8Values::soon(next, line + c);
+        KV_UNROLL for (int c = 0; c < C; c++) Int8Values::later(run.later, line + c);
+        KV_UNROLL for (int r = 0; r < R; r++) {
+          const ints a = splat_word(w + r * s_stride + j), b = splat_word(w + r * s_stride + j + 1);
+          KV_UNROLL for (int c = 0; c < C; c++) add_quads<Sign::of_bytes>(sum[r][c], v[c], a, b);
+        }
+      }
+    }
+    KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) {
+      float* to = out + r * v_dim + column + 16 * c;
+      const v16 x = to_floats(total(sum[r][c])) * splat(weights[r * s_stride + kv_block_positions]);
+      store(to, kBlends ? fma(load(to), splat(blend.keep[r]), x * splat(blend.take[r])) : x);
+    }
   }
 };
 
 struct Int8 {
-  typedef IntegerKeys<Int8Words> Keys;
-  typedef IntegerKeys<NearWords> NearKeys;
-  typedef Int8Values Values;
-  typedef Decoded NearValues;
+  typedef Int8Keys<Reading::once> Keys;
+  typedef Int8Keys<Reading::again> NearKeys;
+  typedef Int8Values<Reading::once> Values;
+  typedef Int8Values<Reading::again> NearValues;
 
   static constexpr const char* name = "int8";
   static constexpr int in_place_groups = few_groups;
-  static constexpr auto prepare = prepare_integers;
+  static constexpr void (*decode_keys)(const uint8_t*, int32_t, float*) = nullptr;
+  static constexpr void (*decode_values)(const uint8_t*, int32_t, float*) = nullptr;
 
   static int64_t key_bytes(int32_t dim) { return page_tokens * ((int64_t)dim + 4); }
   static int64_t value_bytes(int32_t dim) { return page_tokens * ((int64_t)dim + 4); }
-  static int64_t value_scales(int32_t dim) { return page_tokens * (int64_t)dim; }
+  static int64_t value_steps(int32_t dim) { return page_tokens * (int64_t)dim; }
+
+  // A component too large for the words is the only large one: then the query is turned around, and its step as well.
+  static int32_t prepare(const float* q, int32_t dim, float scale, float* to) {
+    float step = round_vector(q, dim, (int32_t*)to) * scale;
+    int32_t sum = 0, top = 0;
+    for (int32_t d = 0; d < dim; d += 16) {
+      int16_t numbers[16];
+      std::memcpy(numbers, to + d / 2, sizeof numbers);
+      for (int i = 0; i < 16; i++) sum += numbers[i], top = std::max(top, (int32_t)numbers[i]);
+    }
+    const uint16_t turn = top > highest_number ? 0xffff : 0;
+    if (turn) step = -step, sum = -sum;
+    for (int32_t d = 0; d < dim; d += 8) {
+      h8 numbers;
+      std::memcpy(&numbers, to + d / 2, sizeof numbers);
+      const b16 words = number_words((numbers ^ turn) - turn);
+      std::memcpy(to + d / 2, &words, sizeof words);
+    }
+    const int32_t start = -128 * sum;
+    to[dim / 2] = step;
+    std::memcpy(to + dim / 2 + 1, &start, sizeof start);
+    return dim / 2 + 2;
+  }
 
   static void encode_keys(const Vectors& x, int32_t slot, uint8_t* keys) {
-    const int32_t num_pairs = x.dim / 2;
-    int8_t* rows = (int8_t*)scratch(Scratch::tile, page_tokens * x.dim);
-    float* steps = (float*)(keys + page_tokens * x.dim) + slot;
-    for (int32_t t = 0; t < x.count; t++) steps[t] = round_to_bytes(x[t], x.dim, rows + t * x.dim);
-    write_columns(num_pairs, x.count, (uint16_t*)keys + slot, [&](int32_t row, int32_t first, int32_t n, uint16_t* to) {
-      std::memcpy(to, rows + row * x.dim + 2 * first, (size_t)n * 2);
+    const int32_t num_quads = x.dim / 4;
+    uint8_t* rows = (uint8_t*)scratch(Scratch::tile, page_tokens * x.dim);
+    float *column = (float*)keys + slot, *steps = column + num_quads * page_tokens;
+    for (int32_t t = 0; t < x.count; t++) {
+      uint8_t* row = rows + t * x.dim;
+      steps[t] = round_to_bytes(x[t], x.dim, (int8_t*)row);
+      for (int32_t d = 0; d < x.dim; d++) row[d] ^= 128;
+    }
+    write_columns(num_quads, x.count, column, [&](int32_t row, int32_t first, int32_t n, float* to) {
+      std::memcpy(to, rows + row * x.dim + 4 * first, (size_t)n * sizeof(float));
     });
   }
-  static void encode_values(const Vectors& x, int32_t slot, uint8_t* values) {
-    float* steps = (float*)(values + page_tokens * x.dim) + slot;
-    for (int32_t t = 0; t < x.count; t++)
-      steps[t] = round_to_bytes(x[t], x.dim, (int8_t*)values + (int64_t)(slot + t) * x.dim);
-  }
 
-  // To the words and steps that int16 keys are made of.
-  static void decode_keys(const uint8_t* keys, int32_t dim, float* near) {
-    const int32_t num_words = dim / 2;
-    for (int32_t i = 0; i < num_words; i++) {
-      const ints words = Int8Words::words(keys, i);
-      std::memcpy(near + i * page_tokens, &words, sizeof words);
+  static void encode_values(const Vectors& x, int32_t slot, uint8_t* values) {
+    int8_t* rows = (int8_t*)scratch(Scratch::tile, page_tokens * x.dim);
+    float* steps = (float*)(values + page_tokens * x.dim) + slot;
+    for (int32_t t = 0; t < x.count; t++) steps[t] = round_to_bytes(x[t], x.dim, rows + t * x.dim);
+    for (int32_t t = 0; t < x.count;) {
+      const int32_t entry = slot + t;
+      int8_t* quad = (int8_t*)values + entry / 4 * 4 * x.dim;
+      const int8_t* row = rows + t * x.dim;
+      if (entry % 4 || t + 4 > x.count) {
+        for (int32_t d = 0; d < x.dim; d++) quad[4 * d + entry % 4] = row[d];
+        t++;
+      } else {
+        for (int32_t d = 0; d < x.dim; d++)
+          for (int i = 0; i < 4; i++) quad[4 * d + i] = row[i * x.dim + d];
+        t += 4;
+      }
     }
-    store(near + num_words * page_tokens, Int8Words::steps(keys, num_words));
-  }
-  // Without their steps, as the weights have them.
-  static void decode_values(const uint8_t* values, int32_t dim, float* near) {
-    for (int64_t i = 0; i < page_tokens * (int64_t)dim; i += 16) store(near + i, Int8Values::at(values, i));
   }
 
  private:

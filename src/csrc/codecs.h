@@ -21,10 +21,11 @@ struct Codec {
   void (*encode_keys)(const Vectors&, int32_t slot, uint8_t* keys);
   void (*encode_values)(const Vectors&, int32_t slot, uint8_t* values);
   int32_t (*prepare)(const float* q, int32_t dim, float scale, float* to);
-  void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);  // null: near as they are
-  void (*decode_values)(const uint8_t* values, int32_t dim, float* near);
-  int64_t (*value_scales)(int32_t dim);  // null: there are none
+  void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);      // null: near as they are
+  void (*decode_values)(const uint8_t* values, int32_t dim, float* near);  // null: likewise
+  int64_t (*value_steps)(int32_t dim);                                     // null: there are none
   Micro stored, near;
+  int32_t rows;  // that go together at most
   int32_t in_place_groups;
 };
 
@@ -37,9 +38,10 @@ static constexpr Codec codec_of = {C::name,
                                    C::prepare,
                                    C::decode_keys,
                                    C::decode_values,
-                                   C::value_scales,
+                                   C::value_steps,
                                    micro_of<typename C::Keys, typename C::Values>,
                                    micro_of<typename C::NearKeys, typename C::NearValues>,
+                                   rows_of<typename C::Keys>,
                                    C::in_place_groups};
 
 #define KV_CODEC(C) codec_of<C>

@@ -77,6 +77,12 @@ static inline Pair<H> add_products(Pair<H> sum, Pair<H> a, Pair<H> b) {
   return {add_products(sum.lo, a.lo, b.lo), add_products(sum.hi, a.hi, b.hi)};
 }
 
+static inline ints splat_word(const float* word) {
+  int32_t bits;
+  std::memcpy(&bits, word, sizeof bits);
+  return splat_int(bits);
+}
+
 // A query as the inner loop multiplies it: words of two components, then the step, which takes the scale in. Returns
 // how many numbers that is. `to` may be where it is.
 static inline int32_t prepare_integers(const float* q, int32_t dim, float scale, float* to) {
@@ -86,7 +92,6 @@ static inline int32_t prepare_integers(const float* q, int32_t dim, float scale,
 
 // Words in memory or already near, one pair of components for all entries after the other; then the entries' steps.
 struct NearWords {
-  static constexpr int words_per_line = 1;
   static inline ints words(const void* base, int64_t i) { return load_ints((const uint8_t*)base + i * 64); }
   static inline v16 steps(const void* base, int64_t num_words) { return load((const float*)base + num_words * 16); }
   static inline void soon(const void*, int64_t) {}
@@ -98,24 +103,19 @@ template <class Numbers, int R, int P>
 static inline void score_integers(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
   const void* const* keys = pages.keys + first;
   const int32_t num_words = k_dim / 2;
-  constexpr int each = Numbers::words_per_line;
   ints sum[R][P];
   KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = ints{};
-  for (int32_t i = 0; i < num_words; i += each) {
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], i / each);
-    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], i / each);
-    KV_UNROLL for (int e = 0; e < each; e++) {
-      ints k[P];
-      KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::words(keys[p], i + e);
-      KV_UNROLL for (int r = 0; r < R; r++) {
-        int32_t word;
-        std::memcpy(&word, q + (i + e) * R + r, sizeof word);
-        const ints x = splat_int(word);
-        KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = add_products(sum[r][p], k[p], x);
-      }
+  for (int32_t i = 0; i < num_words; i++) {
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::soon(keys[P + p], i);
+    KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], i);
+    ints k[P];
+    KV_UNROLL for (int p = 0; p < P; p++) k[p] = Numbers::words(keys[p], i);
+    KV_UNROLL for (int r = 0; r < R; r++) {
+      const ints x = splat_word(q + i * R + r);
+      KV_UNROLL for (int p = 0; p < P; p++) sum[r][p] = add_products(sum[r][p], k[p], x);
     }
   }
-  KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], num_words / each);
+  KV_UNROLL for (int p = 0; p < P; p++) Numbers::later(pages.later[first + p], num_words);
   KV_UNROLL for (int p = 0; p < P; p++) {
     const v16 steps = Numbers::steps(keys[p], num_words);
     KV_UNROLL for (int r = 0; r < R; r++) store(s + r * s_stride + pages.slots[first + p] * page_tokens,
@@ -125,6 +125,7 @@ static inline void score_integers(const float* q, int32_t k_dim, const KeyPages&
 
 template <class Numbers>
 struct IntegerKeys {
+  static constexpr int sums = 1;
   template <int R, int P>
   static inline void score(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
     score_integers<Numbers, R, P>(q, k_dim, pages, first, s);

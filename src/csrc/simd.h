@@ -285,6 +285,25 @@ static inline float fold_max(v16 v) {
   return two[0] > two[1] ? two[0] : two[1];
 }
 
+// The one whose bits are the greater integer: of numbers from 0 up the greater, and NaN when either is.
+template <class V>
+static inline V vtop(V a, V b) {
+  if constexpr (is_pair<V>) {
+    return {vtop(a.lo, b.lo), vtop(a.hi, b.hi)};
+  } else {
+    typedef uint32_t Bits __attribute__((vector_size(sizeof(V))));
+    const Bits x = (Bits)a, y = (Bits)b;
+    return (V)(x > y ? x : y);
+  }
+}
+
+static inline float fold_top(v16 v) {
+  auto eight = vtop(low_half(v), high_half(v));
+  v4 four = vtop(low_half(eight), high_half(eight));
+  v4 two = vtop(four, __builtin_shufflevector(four, four, 2, 3, 0, 1));
+  return vtop(two, __builtin_shufflevector(two, two, 1, 0, 3, 2))[0];
+}
+
 // --- Other number formats
 // -----------------------------------------------------------------------------------------
 

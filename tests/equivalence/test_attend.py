@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import Case, World, head_pool, int32, joined, kept_part, softmax_oracle
+from attend_cases import Case, World, head_pool, int32, joined, kept_part, softmax_oracle, stored_tolerance
 from in_torch import CpuAttend, ReferenceAttend, TensorAttend, met_queries, rounded_keys, rounded_values
 from kvloom.attend.plan import (
     NO_PAGE,
@@ -31,7 +31,6 @@ from kvloom.errors import ConfigError, InternalError
 from kvloom.kernels import isas
 from kvloom.memory.cells import decoded
 
-STORED_TOLERANCE = 1e-5  # against attention over the KV as stored
 RAW_TOLERANCE = {
     "float32": 1e-5,
     "float16": 2e-3,
@@ -89,7 +88,7 @@ def test_segmentations_equal_dense_attention(
     under_test = backend(name, world.pool.memory)
     world.fill_cached(under_test)
     found = world.step(under_test)
-    assert error(found, world.oracle()) <= STORED_TOLERANCE
+    assert error(found, world.oracle()) <= stored_tolerance(codec)
     assert error(found, world.oracle(rounded=False)) <= RAW_TOLERANCE[codec]
 
 
@@ -125,10 +124,10 @@ def test_any_segmentation_equals_dense_attention_and_the_reference(case: Case, d
     cpu, reference = CpuAttend(world.pool.memory, threads=2), ReferenceAttend(world.pool.memory)
     world.fill_cached(cpu)
     found = world.step(cpu)
-    assert error(found, world.oracle()) <= STORED_TOLERANCE
+    assert error(found, world.oracle()) <= stored_tolerance(case.codec)
     assert error(found, world.oracle(rounded=False)) <= RAW_TOLERANCE[case.codec]
     absent = [set(data.draw(st.lists(st.sampled_from(sorted(table))))) for table in world.tables]
-    assert error(world.step(cpu, absent=absent), world.step(reference, absent=absent)) <= STORED_TOLERANCE
+    assert error(world.step(cpu, absent=absent), world.step(reference, absent=absent)) <= stored_tolerance(case.codec)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -152,7 +151,7 @@ def test_every_variant_equals_the_reference(shape: tuple[int, int, int, int], is
         world.fill_cached(cpu, layer)
         absent = [{0, 3, 30}, {1}]
         wanted = world.step(ReferenceAttend(world.pool.memory), absent=absent, layer=layer)
-        assert error(world.step(cpu, absent=absent, layer=layer), wanted) <= STORED_TOLERANCE
+        assert error(world.step(cpu, absent=absent, layer=layer), wanted) <= stored_tolerance(codec)
 
 
 @settings(max_examples=15, deadline=None)
@@ -168,7 +167,7 @@ def test_pages_of_heads_equal_attention_over_what_is_kept(case: Case, keep: floa
     plan = joined(world.plan(case.rows), (part,), window)
     q_THD, layer = world.gather(world.q, case.rows), 1
     found = CpuAttend(pool.memory, threads=2).attend(q_THD, plan, layer)
-    assert error(found, ReferenceAttend(pool.memory).attend(q_THD, plan, layer)) <= STORED_TOLERANCE
+    assert error(found, ReferenceAttend(pool.memory).attend(q_THD, plan, layer)) <= stored_tolerance(case.codec)
     group, row = case.heads // case.kv_heads, 0
     for b, asked in enumerate(case.rows):
         rows = slice(row, row := row + len(asked))
@@ -182,7 +181,7 @@ def test_pages_of_heads_equal_attention_over_what_is_kept(case: Case, keep: floa
             heads = slice(head * group, (head + 1) * group)
             q = met_queries(world.format, q_THD[rows, heads])
             wanted = softmax_oracle(q, k, v, visible, case.scale, bias_S[positions][:, None])
-            assert error((found[0][rows, heads], found[1][rows, heads]), wanted) <= STORED_TOLERANCE
+            assert error((found[0][rows, heads], found[1][rows, heads]), wanted) <= stored_tolerance(case.codec)
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -200,7 +199,7 @@ def test_parts_by_sequence_and_by_head_are_merged(codec: str, isa: str) -> None:
     q_THD = world.gather(world.q, case.rows)
     for parts in ((recent, part), (part, recent)):
         plan = joined(world.plan(case.rows), parts)
-        assert error(cpu.attend(q_THD, plan, 1), reference.attend(q_THD, plan, 1)) <= STORED_TOLERANCE
+        assert error(cpu.attend(q_THD, plan, 1), reference.attend(q_THD, plan, 1)) <= stored_tolerance(codec)
 
 
 def test_a_row_that_sees_nothing_gets_the_identity() -> None:

@@ -102,26 +102,34 @@ class Entrywise(ABC):
 
     def encode(self, x_NSD: Floats) -> Bytes:
         blocks_NB = np.empty((len(x_NSD), self.bytes(x_NSD.shape[-1])), np.uint8)
-        for view, part in zip(self._views(blocks_NB, x_NSD.shape[-1]), self.pack(x_NSD), strict=True):
-            view[...] = part
+        self.set_parts(self.pack(x_NSD), blocks_NB, x_NSD.shape[-1], range(BLOCK_TOKENS))
         return blocks_NB
 
     def decode(self, blocks_NB: Bytes, dim: int) -> Floats:
-        return self.unpack([np.ascontiguousarray(view) for view in self._views(blocks_NB, dim)])
+        return self.unpack(self.parts(blocks_NB, dim))
 
     def put(self, x_SD: Floats, block_B: Bytes, places: Sequence[int]) -> None:
-        for view, part in zip(self._views(block_B, x_SD.shape[-1]), self.pack(x_SD), strict=True):
-            view[places] = part
+        self.set_parts(self.pack(x_SD), block_B, x_SD.shape[-1], places)
 
     def entries(self, blocks_NB: Bytes, dim: int) -> Bytes:
-        return np.concatenate([np.ascontiguousarray(v).view(np.uint8) for v in self._views(blocks_NB, dim)], axis=-1)
+        return np.concatenate([part.view(np.uint8) for part in self.parts(blocks_NB, dim)], axis=-1)
 
     def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
-        at = 0
-        for view in self._views(block_B, dim):
-            width = view.dtype.itemsize * view.shape[-1]
-            view[places] = np.ascontiguousarray(entries_SE[:, at : at + width]).view(view.dtype)
-            at += width
+        parts, at = [], 0
+        for of, width in self.fields(dim):
+            stop = at + np.dtype(of).itemsize * width
+            parts.append(np.ascontiguousarray(entries_SE[:, at:stop]).view(of))
+            at = stop
+        self.set_parts(parts, block_B, dim, places)
+
+    def parts(self, blocks: Bytes, dim: int) -> Parts:
+        """The fields of blocks (..., B), each as (..., S, width)."""
+        return [np.ascontiguousarray(view) for view in self._views(blocks, dim)]
+
+    def set_parts(self, parts: Parts, blocks: Bytes, dim: int, places: Sequence[int]) -> None:
+        """Write the fields of some entries into blocks (..., B)."""
+        for view, part in zip(self._views(blocks, dim), parts, strict=True):
+            view[..., list(places), :] = part
 
     def _views(self, blocks: Bytes, dim: int) -> Parts:
         """Writable views of the fields of blocks (..., B)."""

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.arrays import Floats
-from kvloom.codec.base import Codec, Entrywise, Parts
+from kvloom.arrays import Bytes, Floats
+from kvloom.codec.base import BLOCK_TOKENS, Codec, Entrywise, Parts
 from kvloom.codec.int16 import rounded
 
 _SMALL, _SMALL_STEP = np.float32(2.0**-100), np.float32(2.0**-106)
@@ -25,26 +25,9 @@ _LARGE = np.float32(3.4e38)
 
 
 class Int8Stream(Entrywise):
-    """Stored are bytes, of keys in pairs of components, and the step.
-
-    A vector that is not finite becomes NaN as a whole.
-    """
+    """Stored are bytes and the step. A vector that is not finite becomes NaN as a whole."""
 
     __slots__ = ()
-
-    def fields(self, dim: int) -> Sequence[tuple[type[np.generic], int]]:
-        return [(np.uint16, dim // 2) if self.transposed else (np.int8, dim), (np.float32, 1)]
-
-    def pack(self, x_SD: Floats) -> Parts:
-        bytes_SD, steps_S1 = _in_steps(x_SD)
-        return [np.ascontiguousarray(bytes_SD).view(np.uint16) if self.transposed else bytes_SD, steps_S1]
-
-    def unpack(self, parts: Parts) -> Floats:
-        bytes_SD, steps_S1 = parts
-        return bytes_SD.view(np.int8).astype(np.float32) * steps_S1
-
-    def met(self, q_TD: Floats) -> Floats:
-        return rounded(q_TD)
 
     def bound(self, x_SD: Floats) -> Floats:
         largest_S1 = np.abs(x_SD).max(axis=-1, keepdims=True)
@@ -52,7 +35,55 @@ class Int8Stream(Entrywise):
         return np.broadcast_to(np.where(largest_S1 < _LARGE, half_S1, np.inf), x_SD.shape).astype(np.float32)
 
 
-INT8 = Codec("int8", keys=Int8Stream(transposed=True), values=Int8Stream(transposed=False))
+class Int8Keys(Int8Stream):
+    """Components lie in fours, as words; bytes count from -128."""
+
+    __slots__ = ()
+
+    def fields(self, dim: int) -> Sequence[tuple[type[np.generic], int]]:
+        return [(np.uint32, dim // 4), (np.float32, 1)]
+
+    def pack(self, x_SD: Floats) -> Parts:
+        bytes_SD, steps_S1 = _in_steps(x_SD)
+        return [np.ascontiguousarray(bytes_SD.view(np.uint8) ^ 128).view(np.uint32), steps_S1]
+
+    def unpack(self, parts: Parts) -> Floats:
+        words_SW, steps_S1 = parts
+        return (words_SW.view(np.uint8) ^ 128).view(np.int8).astype(np.float32) * steps_S1
+
+    def met(self, q_TD: Floats) -> Floats:
+        return rounded(q_TD)
+
+
+class Int8Values(Int8Stream):
+    """Entries lie in fours: of the first four entries the first component, then the second one, and so on."""
+
+    __slots__ = ()
+
+    def fields(self, dim: int) -> Sequence[tuple[type[np.generic], int]]:
+        return [(np.int8, dim), (np.float32, 1)]
+
+    def pack(self, x_SD: Floats) -> Parts:
+        return _in_steps(x_SD)
+
+    def unpack(self, parts: Parts) -> Floats:
+        bytes_SD, steps_S1 = parts
+        return bytes_SD.astype(np.float32) * steps_S1
+
+    def parts(self, blocks: Bytes, dim: int) -> Parts:
+        bytes_B, steps_S1 = self._bytes_and_steps(blocks, dim)
+        return [bytes_B[..., _in_fours(dim)], np.ascontiguousarray(steps_S1)]
+
+    def set_parts(self, parts: Parts, blocks: Bytes, dim: int, places: Sequence[int]) -> None:
+        bytes_B, steps_S1 = self._bytes_and_steps(blocks, dim)
+        bytes_B[..., _in_fours(dim)[list(places)]], steps_S1[..., list(places), :] = parts
+
+    def _bytes_and_steps(self, blocks: Bytes, dim: int) -> Parts:
+        _, steps_S1 = self._views(blocks, dim)
+        return [blocks[..., : BLOCK_TOKENS * dim].view(np.int8), steps_S1]
+
+
+INT8 = Codec("int8", keys=Int8Keys(transposed=True), values=Int8Values(transposed=False))
 
 
 def _in_steps(x_SD: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -65,3 +96,9 @@ def _in_steps(x_SD: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float3
     inverse_S1 = np.where(small_S1, 1 / _SMALL_STEP, np.float32(127) / safe_S1)
     bytes_SD = np.rint(known_SD.astype(np.float64) * inverse_S1.astype(np.float64)).astype(np.int8)
     return bytes_SD, np.where(finite_S1, steps_S1, np.float32(np.nan))
+
+
+def _in_fours(dim: int) -> npt.NDArray[np.intp]:
+    """Where the bytes of entries are among those of a block, (S, D)."""
+    entries_S1 = np.arange(BLOCK_TOKENS)[:, None]
+    return entries_S1 // 4 * 4 * dim + 4 * np.arange(dim) + entries_S1 % 4
