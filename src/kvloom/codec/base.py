@@ -44,8 +44,8 @@ class Stream(Protocol):
         """The encoded entries of blocks, (N, S, E), for lossless moves to other blocks."""
         ...
 
-    def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
-        """Write encoded entries, as returned by ``entries``, into a block."""
+    def blocks(self, entries_NSE: Bytes, dim: int) -> Bytes:
+        """The inverse of ``entries``."""
         ...
 
     def met(self, q_TD: Floats) -> Floats:
@@ -116,12 +116,13 @@ class Entrywise(ABC):
     def entries(self, blocks_NB: Bytes, dim: int) -> Bytes:
         return np.concatenate([np.ascontiguousarray(v).view(np.uint8) for v in self._views(blocks_NB, dim)], axis=-1)
 
-    def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
-        at = 0
-        for view in self._views(block_B, dim):
+    def blocks(self, entries_NSE: Bytes, dim: int) -> Bytes:
+        blocks_NB, at = np.empty((len(entries_NSE), self.bytes(dim)), np.uint8), 0
+        for view in self._views(blocks_NB, dim):
             width = view.dtype.itemsize * view.shape[-1]
-            view[places] = np.ascontiguousarray(entries_SE[:, at : at + width]).view(view.dtype)
+            view[...] = np.ascontiguousarray(entries_NSE[..., at : at + width]).view(view.dtype)
             at += width
+        return blocks_NB
 
     def _views(self, blocks: Bytes, dim: int) -> Parts:
         """Writable views of the fields of blocks (..., B)."""

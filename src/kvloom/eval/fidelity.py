@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from kvloom.errors import EvalError
 from kvloom.eval.likelihood import log_softmax
-from kvloom.eval.policy import Exact, KeepPolicy, Policy
+from kvloom.eval.policy import Policy
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.stats import Interval, bootstrap
 from kvloom.eval.subject import Subject
@@ -184,7 +184,8 @@ def fidelity_at(
         exact, other = (SingleSequence(subject.engine, len(tokens)) for _ in range(2))
         for sequence in (exact, other):
             sequence.append(tokens[:cut])
-        _treat(other, policy)
+        if policy.compression is not None:
+            other.compress(policy.compression)
         held += exact.held_bytes, other.held_bytes
         read, targets = tokens[cut:-1], tokens[cut + 1 :]
         blind = _without_context(subject, len(tokens)).score(read)
@@ -227,13 +228,6 @@ def _recall(scores: Sequence[TokenScores]) -> Recall | None:
     view = _view(chosen, _RECALL_BLOCK)
     kept = Interval(1 - lost.mean / gain, 1 - lost.high / gain, 1 - lost.low / gain)
     return Recall(tokens=view.tokens, kl=view.kl, top1_agreement=view.top1_agreement, kept=kept)
-
-
-def _treat(sequence: SingleSequence, policy: Policy) -> None:
-    if isinstance(policy, KeepPolicy):
-        sequence.retain(policy)
-    elif not isinstance(policy, Exact):
-        raise EvalError(f"policy `{policy.name}` neither declares itself exact nor says what it keeps")
 
 
 def _without_context(subject: Subject, capacity: int) -> SingleSequence:

@@ -171,12 +171,12 @@ def test_seeds_of_a_random_policy_are_put_together() -> None:
     judge = judge_of([exact], SETTINGS)
     alike = compare(exact, run(0, 0.7) + run(1, 0.7) + run(2, 0.7), judge)
     apart = compare(exact, run(0, 0.4) + run(1, 0.7) + run(2, 1.0), judge)
-    assert (alike.b, alike.deltas[0].count, alike.remarks) == ("damaged:drop=0.5 (3 seeds)", 20, ())
+    assert (alike.b, alike.deltas[0].count, alike.remarks) == ("random:ratio=0.5 (3 seeds)", 20, ())
     assert apart.deltas[0].difference.mean == pytest.approx(alike.deltas[0].difference.mean)
     assert apart.deltas[0].difference.half_width > 2 * alike.deltas[0].difference.half_width
     single = compare(exact, run(0, 0.7), judge)
-    assert "damaged:drop=0.5,seed=0 draws at random, and has 1 of 3 seeds" in single.remarks[0]
-    with pytest.raises(EvalError, match=r"seeds of damaged:drop=0.5 \(2 seeds\) lack 1 answers"):
+    assert "random:ratio=0.5,seed=0 draws at random, and has 1 of 3 seeds" in single.remarks[0]
+    with pytest.raises(EvalError, match=r"seeds of random:ratio=0.5 \(2 seeds\) lack 1 answers"):
         compare(exact, run(0, 0.7) + run(1, 0.7)[:-1], judge)
 
 
@@ -191,9 +191,9 @@ def test_the_judge_and_the_other_seeds_are_found_beside(tmp_path: Path) -> None:
     assert {place.name for place in found.used} == {"exact", "sink-1", "sink-2"}
     every = comparisons_of(found)
     assert [(each.a, each.b) for each in every] == [
-        ("damaged:drop=0.5", "sink:share=0.5 (3 seeds)"),
-        ("exact", "damaged:drop=0.5"),
-        ("exact", "sink:share=0.5 (3 seeds)"),
+        ("random:ratio=0.5", "sink_recent:ratio=0.5 (3 seeds)"),
+        ("exact", "random:ratio=0.5"),
+        ("exact", "sink_recent:ratio=0.5 (3 seeds)"),
     ]
     assert every[0].overall is not None
     assert every[0].overall.difference.mean == pytest.approx(0.3)
