@@ -21,6 +21,7 @@ SETTINGS = Settings(
     versions={"kvloom": "1"},
 )
 DAMAGED = dataclasses.replace(SETTINGS, policy="random", params={"ratio": 0.5})
+FLOOR = dataclasses.replace(SETTINGS, policy="keep_all")
 SINK = dataclasses.replace(SETTINGS, policy="sink_recent", params={"ratio": 0.5})
 
 

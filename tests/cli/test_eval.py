@@ -157,7 +157,11 @@ def test_fidelity_of_the_exact_cache_is_zero(tiny: Path) -> None:
     damaged = json.loads(invoke(*asked, "--policy", "random:ratio=0.5", "--json").stdout)
     assert damaged["kl"]["mean"] > 0.01
     assert damaged["bytes_ratio"] < 0.8
-    assert "KL (nats/token)     0.000000" in invoke(*asked).stdout
+    assert damaged["floor"]["kl"]["mean"] < damaged["kl"]["mean"]
+    assert "noise floor         KL " in invoke(*asked, "--policy", "random:ratio=0.5").stdout
+    exact = invoke(*asked).stdout
+    assert "KL (nats/token)     0.000000" in exact
+    assert "noise floor" not in exact
 
 
 def test_fidelity_without_files_is_on_texts_that_need_their_context(tiny: Path) -> None:

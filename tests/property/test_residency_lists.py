@@ -1,4 +1,4 @@
-"""Lists by head in a sequence of the engine itself, beside ordinary ones: they hold all that its pages held, cut or whole."""
+"""Lists by head in a sequence of the engine itself, beside ordinary ones: they hold all that its pages held."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from kvloom.errors import ConfigError
 from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.choose import choose_tasks, digests, parse_data
 from kvloom.eval.estimate import calibrate, pending
-from kvloom.eval.find import exact_beside
+from kvloom.eval.find import exact_beside, floors_beside
 from kvloom.eval.frame import frame_of
 from kvloom.eval.policy import QueryProtocol, parse_policy
 from kvloom.eval.records import Row, RunStore
@@ -78,7 +78,7 @@ def run_benchmarks(
     _run(request, data, in_flight, place, settings, estimate_only)
     if estimate_only:
         return
-    report = gather([place], exact_beside(place))
+    report = gather([place], exact_beside(place), floors_beside(place))
     files = write_report(report, place)
     print(report.to_json() if as_json else markdown(report))
     say(f"rows and report are in {files[0].parent}")

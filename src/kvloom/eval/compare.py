@@ -6,6 +6,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 
 from kvloom.errors import EvalError
@@ -51,9 +52,10 @@ class Comparison:
     """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A; None
     where A has nothing.
 
-    ``bytes_ratio``: right after compression, before the question. ``end_bytes_ratio``: at the end of the answers, which
-    may be long. ``chosen``: on which samples an exact run chose the cells; empty when there was none. ``remarks``: what
-    beside the policies may explain a difference, or keep it from being one.
+    ``equal``: the share of answers that are the same, word for word. ``bytes_ratio``: right after compression, before
+    the question. ``end_bytes_ratio``: at the end of the answers, which may be long. ``chosen``: on which samples an
+    exact run chose the cells; empty when there was none. ``remarks``: what beside the policies may explain a
+    difference, or keep it from being one.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Comparison:
     b: str
     deltas: tuple[Delta, ...]
     overall: Paired | None
+    equal: float
     bytes_ratio: float | None
     end_bytes_ratio: float | None
     ttft_ratio: float | None
@@ -91,6 +94,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
         b=b.label,
         deltas=tuple(_delta(key, cell, judge.of(key)) for key, cell in by_cell.items()),
         overall=paired(_difference(telling)) if telling else None,
+        equal=_equal(pairs),
         bytes_ratio=_ratio(pairs, "context_bytes_per_token" if _say_context_bytes(pairs) else "kv_bytes_per_token"),
         end_bytes_ratio=_ratio(pairs, "kv_bytes_per_token"),
         ttft_ratio=_ratio(pairs, "ttft_s"),
@@ -173,6 +177,11 @@ def _delta(key: CellKey, cell: Pairs, standing: Standing) -> Delta:
         p=found.p,
         standing=standing,
     )
+
+
+def _equal(pairs: Pairs) -> float:
+    """Every seed of one with every seed of the other."""
+    return fmean(fmean(a.output == b.output for a, b in product(x, y)) for x, y in pairs.values())
 
 
 def _ratio(pairs: Pairs, name: str) -> float | None:

@@ -35,6 +35,8 @@ class Policy:
 
 
 EXACT = Policy()
+FLOOR = "keep_all"
+"""The policy that drops nothing and moves everything: what it changes is the noise in all that others change."""
 
 
 def parse_policy(text: str) -> Policy:

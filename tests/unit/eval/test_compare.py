@@ -14,7 +14,7 @@ from kvloom.eval.compare import Comparison, compare
 from kvloom.eval.find import comparisons_of, find_runs
 from kvloom.eval.judge import judge_of
 from kvloom.eval.records import Row, RunStore, Settings
-from made_rows import DAMAGED, SETTINGS, SINK, rows, seeded
+from made_rows import DAMAGED, FLOOR, SETTINGS, SINK, rows, seeded
 
 GOOD, CHANCE = [1.0] * 18 + [0.0] * 2, [1.0, 0.0] * 10
 EXACT = [*rows("niah_single", GOOD), *rows("yes_no", CHANCE, control=0.5), *rows("words", [0.7] * 20)]
@@ -198,7 +198,16 @@ def test_the_judge_and_the_other_seeds_are_found_beside(tmp_path: Path) -> None:
     assert every[0].overall is not None
     assert every[0].overall.difference.mean == pytest.approx(0.3)
     assert [len(comparisons_of(find_runs(exact, place))) for place in (damaged, sink[0])] == [1, 1]
+    store(tmp_path / "keep-all", as_if(EXACT, FLOOR))
+    store(tmp_path / "keep-all-aware", as_if(EXACT, dataclasses.replace(FLOOR, protocol="query-aware")))
+    noisy = find_runs(damaged, sink[0])
+    assert {place.name for place in noisy.used} == {"exact", "sink-1", "sink-2", "keep-all"}
+    assert [(each.a, each.b) for each in comparisons_of(noisy)[3:]] == [
+        ("keep_all", "random:ratio=0.5"),
+        ("keep_all", "sink_recent:ratio=0.5 (3 seeds)"),
+        ("exact", "keep_all"),
+    ]
     between = find_runs(sink[0], sink[1])  # two seeds of one policy are compared as they are
-    assert {place.name for place in between.used} == {"exact"}
+    assert {place.name for place in between.used} == {"exact", "keep-all"}
     named = find_runs(damaged, sink[0], [tmp_path / "other-model"])
-    assert {place.name for place in named.used} == {"sink-1", "sink-2"}
+    assert {place.name for place in named.used} == {"sink-1", "sink-2", "keep-all"}

@@ -20,7 +20,7 @@ from kvloom.eval.report.markdown import markdown
 from kvloom.eval.report.write import write_report
 from kvloom.eval.summary import summarize
 from kvloom.eval.sweep import reach
-from made_rows import DAMAGED, SETTINGS, SINK, rows
+from made_rows import DAMAGED, FLOOR, SETTINGS, SINK, rows
 
 GOOD, CHANCE = [1.0] * 18 + [0.0] * 2, [1.0, 0.0] * 10
 EXACT = [*rows("niah_single", GOOD), *rows("yes_no", CHANCE, control=0.5), *rows("words", [0.7] * 20)]
@@ -140,6 +140,22 @@ def test_methods_are_ranked_by_bytes_and_set_against_each_other() -> None:
     )
     assert "| m: random:ratio=0.5 | sink_recent:ratio=0.5 | 50.0% | 90.0 [" in text
     assert "would have been shown in 80 of 100 cases" in text
+
+
+def test_noise_is_told_and_is_a_baseline() -> None:
+    """A run that drops nothing is compared, wherever it lies; it has a part of its own only when it was asked for."""
+    damaged = rows("niah_single", [0.0] * 20, settings=DAMAGED)
+    floor = rows("niah_single", GOOD, settings=FLOOR)
+    floor[:5] = [dataclasses.replace(row, output=f"{row.output}, or so") for row in floor[:5]]
+    for report in (report_of([EXACT, damaged], floors=[floor]), report_of([EXACT, damaged, floor], floors=[floor])):
+        assert [(each.a, each.b, each.equal) for each in report.floors] == [("exact", "keep_all", 0.75)]
+        assert {frozenset((each.a, each.b)) for each in report.pairs} == {frozenset(("keep_all", "random:ratio=0.5"))}
+        assert {each.b for each in report.comparisons} == {"keep_all", "random:ratio=0.5"}
+        text = markdown(report)
+        assert "Noise floor of m: keep_all drops nothing, moves everything, gives 75.0% of the answers of exact" in text
+        assert "Answers that are the same, word for word: 75.0%." in text
+    assert len(report_of([EXACT, damaged], floors=[floor]).summaries) == 2
+    assert "Noise floor" not in markdown(report_of([EXACT, damaged]))
 
 
 def store(directory: Path, made: Sequence[Row]) -> Path:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvloom.arrays import Floats
 from kvloom.errors import ConfigError, EvalError
-from kvloom.eval.fidelity import compare_logits, fidelity, summarize
+from kvloom.eval.fidelity import Passage, compare_logits, fidelity, fidelity_at, noise_floor, summarize
 from kvloom.eval.policy import EXACT, parse_policy
 from kvloom.eval.recall_texts import recall_passages
 from tiny import random_prompt
@@ -28,6 +28,16 @@ def test_the_exact_cache_against_itself_is_exactly_zero(windows) -> None:
     assert found.kl.mean == found.max_kl == 0.0
     assert found.top1_agreement.mean == found.bytes_ratio == 1.0
     assert found.perplexity_exact == found.perplexity_other
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_the_floor_is_what_moving_everything_changes(windows) -> None:
+    subject, texts = tiny_subject(windows), [random_prompt(120, 1), random_prompt(75, 2)]
+    passages = [Passage(text, len(text) // 2) for text in texts]
+    floor, whole = noise_floor(subject, passages), fidelity_at(subject, parse_policy("keep_all"), passages)
+    assert (floor.tokens, floor.kl, floor.top1_agreement) == (whole.tokens, whole.kl, whole.top1_agreement)
+    assert floor.kl.mean < 1e-6
+    assert whole.bytes_ratio != 1.0  # it was really moved: labels cost, and a window is cut to what is seen
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
