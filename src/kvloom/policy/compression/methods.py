@@ -40,7 +40,7 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def compression_of(name: str, ratio: float | None = None, **params: object) -> Compression:
+def compression_of(name: str, /, ratio: float | None = None, **params: object) -> Compression:
     """A method by its name. Raises ParamsError, ``param`` being what is at fault.
 
     >>> compression_of("sink_recent", 0.5, sinks=2).scorer
