@@ -20,8 +20,9 @@ SETTINGS = Settings(
     threads=2,
     versions={"kvloom": "1"},
 )
-DAMAGED = dataclasses.replace(SETTINGS, policy="damaged", params={"drop": 0.5})
-SINK = dataclasses.replace(SETTINGS, policy="sink", params={"share": 0.5})
+DAMAGED = dataclasses.replace(SETTINGS, policy="random", params={"ratio": 0.5})
+FLOOR = dataclasses.replace(SETTINGS, policy="keep_all")
+SINK = dataclasses.replace(SETTINGS, policy="sink_recent", params={"ratio": 0.5})
 
 
 def rows(

@@ -15,8 +15,9 @@ from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.observe import NOBODY, Observers
-from kvloom.attend.plan import ByHead, BySequence, Contiguous, Ints, Part, Plan
+from kvloom.attend.plan import ByHead, BySequence, Contiguous, Ints, Masks, Part, Plan
 from kvloom.config import DEFAULT_KV_DTYPE
+from kvloom.memory.table import FULL_MASK
 from kvloom.model.base import Indices, Scores
 from kvloom.model.decoder import Decoder, kv_map_of
 from kvloom.model.fused import fuse
@@ -77,21 +78,25 @@ def _halves(part: Part) -> tuple[Part, ...]:
         return (part,)
     assert isinstance(part.lists, BySequence)
     assert isinstance(part.entries, Contiguous)
-    below: list[tuple[Ints, Ints]] = []
-    above: list[tuple[Ints, Ints]] = []
+    below: list[_Pages] = []
+    above: list[_Pages] = []
+    masks_P = np.full(part.page_ids_P.size, FULL_MASK, np.uint16) if part.masks_P is None else part.masks_P
     for first, last in zip(part.lists.bounds_L1[:-1], part.lists.bounds_L1[1:], strict=True):
-        ids, starts = part.page_ids_P[first:last], part.entries.starts_P[first:last]
+        ids, starts, masks = (a[first:last] for a in (part.page_ids_P, part.entries.starts_P, masks_P))
         for number in range(part.slots * part.heads):
             low = starts < 16 * (2 + 3 * number % 7)
-            below.append((ids[low], starts[low]))
-            above.append((ids[~low], starts[~low]))
+            below.append((ids[low], starts[low], masks[low]))
+            above.append((ids[~low], starts[~low], masks[~low]))
     return _lists(part, below), _lists(part, above)
 
 
-def _lists(part: Part, lists: list[tuple[Ints, Ints]]) -> Part:
-    bounds = np.cumsum([0, *(len(ids) for ids, _ in lists)], dtype=np.int32)
-    ids, starts = (np.concatenate(arrays) for arrays in zip(*lists, strict=True))
-    return Part(part.format, ByHead(bounds, part.slots, part.heads), Contiguous(starts), ids)
+_Pages = tuple[Ints, Ints, Masks]
+
+
+def _lists(part: Part, lists: list[_Pages]) -> Part:
+    bounds = np.cumsum([0, *(len(ids) for ids, *_ in lists)], dtype=np.int32)
+    ids, starts, masks = (np.concatenate(arrays) for arrays in zip(*lists, strict=True))
+    return Part(part.format, ByHead(bounds, part.slots, part.heads), Contiguous(starts), ids, masks)
 
 
 class _RandomTensors:

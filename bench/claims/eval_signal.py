@@ -22,9 +22,9 @@ from pathlib import Path
 from bench.drive import load
 from bench.filing import RESULTS
 from bench.harness import Outcome, note
-from kvloom.eval.answering import EngineAnswers, answerer_of
+from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.frame import frame_of
-from kvloom.eval.policy import Exact
+from kvloom.eval.policy import EXACT
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import Row, RunStore, read_rows
 from kvloom.eval.run import Work, run, settings_of
@@ -159,11 +159,11 @@ def _quick() -> Outcome:
 
 def answers(subject: Subject, work: Work) -> list[Row]:
     """Rows of a run, eight prompts at once, in a directory that is gone afterwards."""
-    policy = Exact()
+    policy = EXACT
     with tempfile.TemporaryDirectory() as place:
         settings = settings_of(subject, policy, seed=work.seed)
         with RunStore(Path(place), settings) as store:
-            run(work, subject, answerer_of(subject, policy, "query-agnostic", settings.in_flight), store)
+            run(work, subject, EngineAnswers(subject, settings.in_flight, policy), store)
             return list(store.rows.values())
 
 

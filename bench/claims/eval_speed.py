@@ -13,9 +13,9 @@ from pathlib import Path
 
 from bench.drive import load
 from bench.harness import Outcome, note
-from kvloom.eval.answering import answerer_of
+from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.estimate import Estimate, calibrate, estimate
-from kvloom.eval.policy import Exact
+from kvloom.eval.policy import EXACT
 from kvloom.eval.records import RunStore
 from kvloom.eval.run import Benchmark, Work, run, settings_of
 from kvloom.eval.subject import Subject, subject_of
@@ -56,12 +56,12 @@ def timed(subject: Subject, tasks: Sequence[Benchmark], length: int, count: int)
     foretold = estimate(work, subject, calibrate(subject, length, IN_FLIGHT))
     minutes = f"{foretold.least_s / 60:.1f} to {foretold.most_s / 60:.1f} minutes"
     note(f"{len(tasks)} tasks x {count} samples at {length} tokens: {minutes} foretold")
-    policy = Exact()
+    policy = EXACT
     with tempfile.TemporaryDirectory() as place:
         settings = settings_of(subject, policy, seed=0, in_flight=IN_FLIGHT)
         started = time.monotonic()
         with RunStore(Path(place), settings) as store:
-            run(work, subject, answerer_of(subject, policy, "query-agnostic", IN_FLIGHT), store)
+            run(work, subject, EngineAnswers(subject, IN_FLIGHT, policy), store)
             return Timing(foretold, time.monotonic() - started, len(store.rows))
 
 

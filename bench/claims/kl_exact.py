@@ -19,7 +19,7 @@ from bench.peers.dequantized import model_from_gguf
 from bench.text import long_text
 from bench.torch_maths import settle_torch_maths
 from kvloom.eval.fidelity import Fidelity, compare_logits, fidelity, summarize
-from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.policy import EXACT, parse_policy
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import subject_of
 from kvloom.model.base import Logits
@@ -51,9 +51,9 @@ def measure(quick: bool) -> Outcome:
     subject = subject_of(load(MODEL, "float32", "float32").loaded)
     tokens = subject.tokenizer.encode(long_text())
     texts = [tokens[n * size : (n + 1) * size] for n in range(count)]
-    itself = fidelity(subject, Exact(), texts)
+    itself = fidelity(subject, EXACT, texts)
     note(f"against itself: {itself.kl.mean:g} nats per token")
-    damaged = fidelity(subject, Damaged(), texts)
+    damaged = fidelity(subject, parse_policy("random:ratio=0.5"), texts)
     note(f"half of the entries dropped: {damaged.kl.mean:.4g} nats per token")
     theirs = model_from_gguf(manifest.weight_path(0))
     scores = []

@@ -330,7 +330,7 @@ class BlockPass {
       const ints words = lane_words(seen >> i & 1 ? in_steps(load(page), splat(step.inverse)) : ints{});
       std::memcpy(page, &words, sizeof words);
     }
-    s[kv_block_positions] = step.size;
+    s[most_block_positions] = step.size;
   }
 
   // Two lines of the values that come later than page i, so that memory does not rest while weights are computed:

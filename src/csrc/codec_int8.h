@@ -92,7 +92,7 @@ struct Int8Values : Fetch<kReading> {
     }
     KV_UNROLL for (int r = 0; r < R; r++) KV_UNROLL for (int c = 0; c < C; c++) {
       float* to = out + r * v_dim + column + 16 * c;
-      const v16 x = to_floats(total(sum[r][c])) * splat(weights[r * s_stride + kv_block_positions]);
+      const v16 x = to_floats(total(sum[r][c])) * splat(weights[r * s_stride + most_block_positions]);
       store(to, kBlends ? fma(load(to), splat(blend.keep[r]), x * splat(blend.take[r])) : x);
     }
   }

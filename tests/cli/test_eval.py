@@ -58,10 +58,10 @@ def test_run_prints_a_report_and_keeps_the_rows(tiny: Path) -> None:
 
 def test_policies_get_directories_of_their_own_and_can_be_compared(tiny: Path) -> None:
     invoke(*RUN)
-    assert invoke(*RUN, "--policy", "damaged:drop=0.9", "--query-aware").exit_code == 0
-    exact, damaged = "eval-runs/tiny-exact", "eval-runs/tiny-damaged-drop=0.9-query-aware"
+    assert invoke(*RUN, "--policy", "random:ratio=0.9", "--query-aware").exit_code == 0
+    exact, damaged = "eval-runs/tiny-exact", "eval-runs/tiny-random-ratio=0.9-query-aware"
     text = invoke("eval", "compare", exact, damaged).stdout
-    assert "## tiny: damaged:drop=0.9,seed=0 (query-aware) against exact" in text
+    assert "## tiny: random:ratio=0.9,seed=0 (query-aware) against exact" in text
     assert "Also different: protocol: query-agnostic against query-aware." in text
     (found,) = json.loads(invoke("eval", "compare", exact, damaged, "--json").stdout)
     assert found["bytes_ratio"] < 0.8
@@ -72,28 +72,28 @@ def test_policies_get_directories_of_their_own_and_can_be_compared(tiny: Path) -
 
 
 def test_two_lossy_runs_are_judged_by_the_exact_one_beside_them(tiny: Path) -> None:
-    for policy in ("exact", "damaged:drop=0.9", "damaged:drop=0.2"):
+    for policy in ("exact", "random:ratio=0.9", "random:ratio=0.2"):
         assert invoke(*RUN, "--policy", policy).exit_code == 0
-    more, less = "eval-runs/tiny-damaged-drop=0.9", "eval-runs/tiny-damaged-drop=0.2"
+    more, less = "eval-runs/tiny-random-ratio=0.9", "eval-runs/tiny-random-ratio=0.2"
     result = invoke("eval", "compare", more, less)
     assert "with eval-runs/tiny-exact" in result.stderr
     titles = [line for line in result.stdout.splitlines() if line.startswith("## ")]
     assert titles == [
-        "## tiny: damaged:drop=0.2,seed=0 against damaged:drop=0.9,seed=0",
-        "## tiny: damaged:drop=0.9,seed=0 against exact",
-        "## tiny: damaged:drop=0.2,seed=0 against exact",
+        "## tiny: random:ratio=0.2,seed=0 against random:ratio=0.9,seed=0",
+        "## tiny: random:ratio=0.9,seed=0 against exact",
+        "## tiny: random:ratio=0.2,seed=0 against exact",
     ]
     assert "has 1 of 3 seeds" in result.stdout
     assert invoke("eval", "compare", more, less, "--judge", "eval-runs/tiny-exact").stdout == result.stdout
-    assert "| tiny: damaged:drop=0.9,seed=0 |" in (tiny / more / "report.md").read_text()  # beside the exact run
+    assert "| tiny: random:ratio=0.9,seed=0 |" in (tiny / more / "report.md").read_text()  # beside the exact run
 
 
 def test_missing_answers_are_refused_or_told(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for policy in ("exact", "damaged"):
+    for policy in ("exact", "random:ratio=0.5"):
         invoke(*RUN, "--policy", policy)
-    rows = tiny / "eval-runs" / "tiny-damaged" / ROWS
+    rows = tiny / "eval-runs" / "tiny-random-ratio=0.5" / ROWS
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
-    asked = ("eval", "compare", "eval-runs/tiny-exact", "eval-runs/tiny-damaged")
+    asked = ("eval", "compare", "eval-runs/tiny-exact", "eval-runs/tiny-random-ratio=0.5")
     code, said = fails(capsys, *asked)
     assert code == 2
     assert said[0].startswith("error: 1 prompts of 1 cells were answered in one run only")
@@ -154,15 +154,19 @@ def test_fidelity_of_the_exact_cache_is_zero(tiny: Path) -> None:
     asked = ("eval", "fidelity", "tiny", "text.txt", "--tokens", "120", "--pieces", "2")
     found = json.loads(invoke(*asked, "--json").stdout)
     assert (found["pieces"], found["kl"]["mean"], found["top1_agreement"]["mean"]) == (2, 0.0, 1.0)
-    damaged = json.loads(invoke(*asked, "--policy", "damaged", "--json").stdout)
+    damaged = json.loads(invoke(*asked, "--policy", "random:ratio=0.5", "--json").stdout)
     assert damaged["kl"]["mean"] > 0.01
     assert damaged["bytes_ratio"] < 0.8
-    assert "KL (nats/token)     0.000000" in invoke(*asked).stdout
+    assert damaged["floor"]["kl"]["mean"] < damaged["kl"]["mean"]
+    assert "noise floor         KL " in invoke(*asked, "--policy", "random:ratio=0.5").stdout
+    exact = invoke(*asked).stdout
+    assert "KL (nats/token)     0.000000" in exact
+    assert "noise floor" not in exact
 
 
 def test_fidelity_without_files_is_on_texts_that_need_their_context(tiny: Path) -> None:
     asked = ("eval", "fidelity", "tiny", "--tokens", "512", "--pieces", "2")
-    found = json.loads(invoke(*asked, "--policy", "damaged", "--json").stdout)
+    found = json.loads(invoke(*asked, "--policy", "random:ratio=0.5", "--json").stdout)
     assert (found["texts"], found["pieces"]) == ("made", 2)
     assert found["near"]["tokens"] == 64
     assert len(found["code"]) == 16

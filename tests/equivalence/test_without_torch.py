@@ -33,9 +33,9 @@ EVALUATE = """
 from kvloom.cli import backend, eval_app, eval_checks, eval_reports, eval_runs
 from kvloom.config import EngineConfig, CacheConfig
 from kvloom.eval.fidelity import fidelity
-from kvloom.eval.policy import Damaged
+from kvloom.eval.policy import parse_policy
 subject = backend.open_subject(EngineConfig(model=model, threads=1, cache=CacheConfig(kv_bytes="4MiB")))
-assert fidelity(subject, Damaged(), [[5 + n % 50 for n in range(60)]]).kl.mean > 0
+assert fidelity(subject, parse_policy("random:ratio=0.5"), [[5 + n % 50 for n in range(60)]]).kl.mean > 0
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from bench.claims import eval_signal, eval_speed, kl_exact
 from kvloom.eval.estimate import Estimate
 from kvloom.eval.fidelity import fidelity
-from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.policy import EXACT, parse_policy
 from kvloom.eval.records import Row, RunStore
 from kvloom.eval.run import Work
 from tiny import random_prompt
@@ -35,9 +35,9 @@ def test_a_bad_estimate_is_noticed(taken: float, well: bool) -> None:
 
 def test_damage_is_noticed_and_its_absence_too() -> None:
     subject, texts = tiny_subject(), [random_prompt(160, seed) for seed in range(3)]
-    damaged = fidelity(subject, Damaged(), texts, 0.8)
+    damaged = fidelity(subject, parse_policy("random:ratio=0.5"), texts, 0.8)
     assert kl_exact.noticed(dataclasses.replace(damaged, perplexity_other=damaged.perplexity_exact + 1))
-    assert not kl_exact.noticed(fidelity(subject, Exact(), texts, 0.8))
+    assert not kl_exact.noticed(fidelity(subject, EXACT, texts, 0.8))
 
 
 LONG = 60

@@ -1,21 +1,16 @@
-"""Lists by head in a sequence of the engine itself, beside ordinary ones: they hold all that the pages held."""
+"""Lists by head in a sequence of the engine itself, beside ordinary ones: they hold all that its pages held."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv import Replacement, SequenceKv
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.eval.compact import Compactor
-from kvloom.eval.policy import Kept, LayerContext, Params
-from kvloom.memory.format import PAGE_TOKENS
+from kvloom.policy.compression import compression_of
 from subjects import SUBJECTS, Subject
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True, logprobs=1)
@@ -23,24 +18,11 @@ MODELS = {"dense": (None, None), "hybrid": (24, None, 24)}
 OLDER, LATER = "moved", "ordinary"
 
 
-class KeepAll:
-    name = "all"
-
-    @property
-    def params(self) -> Params:
-        return {}
-
-    def keep(self, context: LayerContext) -> Sequence[Kept]:
-        return [np.arange(len(context.positions_S))] * context.k_SKD.shape[1]
-
-
 def move(kv: SequenceKv) -> int:
-    """All whole pages, in every group, go to pages of single heads. Returns how many."""
-    stop = kv.accepted // PAGE_TOKENS
-    for group in range(len(kv.tables)):
-        lists, extents = Compactor(kv).compact(group, stop, KeepAll())
-        kv.replace(group, stop, [lists], extents)
-    return stop
+    """All, but without windows the last entry, goes to pages of single heads. Returns how many positions."""
+    stop = kv.accepted - all(table.window is None for table in kv.tables)
+    assert Replacement.of(kv, stop, compression_of("keep_all")).carry_out()
+    return kv.replaced
 
 
 def told(updates: list[RequestUpdate], request: str) -> list[tuple[int, float]]:
@@ -69,16 +51,16 @@ def test_moving_all_to_lists_changes_nothing(subject: Subject, name: str, length
         request: tiny.run(subject.make_engine(windows), {request: tokens}, GREEDY)[request]
         for request, tokens in ((OLDER, prompt), (LATER, other))
     }
-    engine, updates, pages = subject.make_engine(windows), [], 0
+    engine, updates, moved_to = subject.make_engine(windows), [], 0
     engine.submit(OLDER, prompt, GREEDY)
     engine.submit(LATER, other, GREEDY)
     while engine.has_work:
         updates += engine.step()
         engine.check()
-        if len(told(updates, OLDER)) == after and not pages:
-            pages = move(engine.requests[OLDER].sequences[0].kv)
+        if len(told(updates, OLDER)) == after and not moved_to:
+            moved_to = move(engine.requests[OLDER].sequences[0].kv)
             engine.check()
-    assert pages >= 2, "nothing was moved"
+    assert moved_to >= 39, "nothing was moved"
     assert engine.stats().cache.held_pages == 0
     assert told(updates, LATER) == told(expected[LATER].updates, LATER), "company changes no bit"
     moved, stayed = told(updates, OLDER), told(expected[OLDER].updates, OLDER)

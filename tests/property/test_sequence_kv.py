@@ -140,7 +140,7 @@ class KvMachine(RuleBasedStateMachine):
             assert kv.tokens == before
             return
         assert kv.tokens == before[:length]
-        assert length >= kv._replaced, "what lists replaced does not come back"
+        assert length >= kv.replaced, "what lists replaced does not come back"
         assert not (kv.missing | kv.pending) - SpanSet.full(length)
         assert kv.owner not in [self.ledger.index.coming_from(key) for key in beyond], "promised what is gone"
         for table in kv.tables:
@@ -223,17 +223,19 @@ class KvMachine(RuleBasedStateMachine):
         assert kv.missing & spans == spans
 
     @precondition(lambda self: self.live)
-    @rule(which=SEQUENCES, group=st.integers(0, 1), pages=st.integers(1, 6), count=st.integers(1, 9), then=THEN)
-    def replace(self, which: int, group: int, pages: int, count: int, then: str | None) -> None:
+    @rule(which=SEQUENCES, group=st.integers(0, 1), below=st.integers(1, 96), count=st.integers(1, 9), then=THEN)
+    def replace(self, which: int, group: int, below: int, count: int, then: str | None) -> None:
         kv = self.pick(which)
         lacking = (kv.missing | kv.pending).spans
-        stop = min(pages, kv.accepted // PAGE_TOKENS, (lacking[0].start if lacking else 10**6) // PAGE_TOKENS)
+        stop = min(below, kv.accepted, lacking[0].start if lacking else 10**6)
         extent = kv.take(HEAD, count)
         if extent is None:
             return
         self.ledger.check(self.holdings())
         if then is None:
             return  # what has no place is given back with all the rest
+        if kv.owner not in self.lossy:
+            self.accepted.add(tuple(kv.tokens[:stop]))  # what the cut leaves of its page is exact, and final
         self.lossy.setdefault(kv.owner, set())
         ids, one = np.array(extent.pages, np.int32), np.array([0, count], np.int32)
         kv.replace(group, stop, [HeadLists(HEAD, Labelled(), 1, 1, ids, one)], [extent])
@@ -365,7 +367,7 @@ class KvMachine(RuleBasedStateMachine):
     def sees_all(self, kv: SequenceKv, spans: SpanSet) -> None:
         """Everything that these rows look at is there, or was replaced by lists."""
         for group, (table, window) in enumerate(zip(kv.tables, WINDOWS, strict=True)):
-            low = kv._replaced
+            low = kv.replaced
             for position in [p for span in spans for p in span.positions()]:
                 first = 0 if window is None else max(0, position - window + 1)
                 for seen in range(max(first, low), position):

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bench.drive import ModelEngines
 from bench.text import long_text
 from kvloom.eval.fidelity import Fidelity, fidelity, fidelity_at
-from kvloom.eval.policy import Damaged, Kept, LayerContext, Policy
+from kvloom.eval.policy import parse_policy
 from kvloom.eval.recall_texts import recall_passages
 from kvloom.eval.subject import subject_of
 
 pytestmark = pytest.mark.real
 
 
-class Nothing:
-    name, params = "nothing", {}
-
-    def keep(self, context: LayerContext) -> list[Kept]:
-        return [np.zeros(0, np.int64)] * context.k_SKD.shape[1]
-
-
-POLICIES: dict[str, Policy] = {"mild": Damaged(0.3), "hard": Damaged(0.7), "nothing": Nothing()}
+POLICIES = {
+    "mild": parse_policy("random:ratio=0.3"),
+    "hard": parse_policy("random:ratio=0.7"),
+    "nothing": parse_policy("keep_none"),
+}
 
 
 def kept(found: Fidelity) -> float:

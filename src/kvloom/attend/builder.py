@@ -37,7 +37,7 @@ from kvloom.attend.plan import (
     Writes,
 )
 from kvloom.errors import InternalError
-from kvloom.memory.format import PageFormat
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import FULL_MASK, PageTable
 from kvloom.segment import SpanSet
 
@@ -90,7 +90,8 @@ def _laid(sequences: Sequence[Rows], layers: tuple[LayerPlan, ...], turns: Seque
         group = _tables_group(spans, tables, slots_T)
         if extended:
             more = [rows.more[index] if rows.more else () for rows in sequences]
-            group = _with_lists(group, more, turns[index] if turns else None)
+            parts = [_hidden(part, tables) for part in group.parts]
+            group = _with_lists(Group(group.window, tuple(parts), group.writes), more, turns[index] if turns else None)
         groups.append(group)
     return Plan(positions_T, seq_rows_B1, tuple(groups), layers)
 
@@ -131,6 +132,18 @@ def _tables_part(
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
+
+
+def _hidden(part: Part, tables: Sequence[PageTable]) -> Part:
+    """Of a page whose first entries are in lists, only the others are read."""
+    cut = [(b, *divmod(table.start, PAGE_TOKENS)) for b, table in enumerate(tables) if table.start % PAGE_TOKENS]
+    if not cut or not isinstance(part.entries, Contiguous):
+        return part
+    masks_P = np.full(part.page_ids_P.size, FULL_MASK, np.uint16)
+    for b, index, hidden in cut:
+        pages = slice(*part.lists.bounds_L1[b : b + 2])
+        masks_P[pages][part.entries.starts_P[pages] == index * PAGE_TOKENS] = FULL_MASK << hidden & FULL_MASK
+    return replace(part, masks_P=masks_P)
 
 
 def _with_lists(group: Group, more: Sequence[Sequence[MoreLists]], turns: Turns | None) -> Group:

@@ -14,9 +14,9 @@ from kvloom.cli import backend
 from kvloom.cli.say import say
 from kvloom.cli.settings import Settings
 from kvloom.errors import DataFileError, EvalError
-from kvloom.eval.fidelity import Fidelity, Passage, fidelity_at
+from kvloom.eval.fidelity import Fidelity, Passage, View, fidelity_at, noise_floor
 from kvloom.eval.identity import policy_digest
-from kvloom.eval.policy import parse_policy
+from kvloom.eval.policy import EXACT, FLOOR, parse_policy
 from kvloom.eval.recall_texts import recall_passages
 from kvloom.eval.stats import Interval
 from kvloom.eval.subject import Subject
@@ -47,9 +47,11 @@ def compare_on_texts(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("tokens", total=sum(len(passage.tokens) for passage in passages))
         found = fidelity_at(subject, policy, passages, lambda tokens: bar.advance(task, tokens))
-    facts = {"model": subject.name, "policy": policy.name, "params": dict(policy.params), "pieces": len(passages)}
-    facts |= {"code": policy_digest(policy), "texts": "given" if texts else "made"}
-    print(json.dumps(facts | dataclasses.asdict(found), indent=2) if as_json else "\n".join(_fidelity_lines(found)))
+        floor = None if policy.name in (EXACT.name, FLOOR) else noise_floor(subject, passages)
+    facts: dict[str, object] = {"model": subject.name, "policy": policy.name, "params": dict(policy.params)}
+    facts |= {"pieces": len(passages), "code": policy_digest(policy), "texts": "given" if texts else "made"}
+    facts |= dataclasses.asdict(found) | {"floor": None if floor is None else dataclasses.asdict(floor)}
+    print(json.dumps(facts, indent=2) if as_json else "\n".join([*_fidelity_lines(found), *_floor_lines(floor)]))
 
 
 def check_trust(model: str, length: int | None, as_json: bool, settings: Settings) -> None:
@@ -95,6 +97,13 @@ def _fidelity_lines(found: Fidelity) -> list[str]:
         f"top-1 agreement     {100 * top.mean:.2f}% [{100 * top.low:.2f}, {100 * top.high:.2f}]",
         f"KV bytes held       {100 * found.bytes_ratio:.1f}% of exact",
     ]
+
+
+def _floor_lines(floor: View | None) -> list[str]:
+    if floor is None:
+        return []
+    top = 100 * floor.top1_agreement.mean
+    return [f"noise floor         KL {_interval(floor.kl)}, top-1 agreement {top:.2f}%: all is moved, nothing dropped"]
 
 
 def _interval(kl: Interval) -> str:

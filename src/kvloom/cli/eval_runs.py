@@ -14,10 +14,10 @@ from kvloom.cli.eval_progress import RunBar, minutes_text
 from kvloom.cli.say import say
 from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
-from kvloom.eval.answering import answerer_of
+from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.choose import choose_tasks, digests, parse_data
 from kvloom.eval.estimate import calibrate, pending
-from kvloom.eval.find import exact_beside
+from kvloom.eval.find import exact_beside, floors_beside
 from kvloom.eval.frame import frame_of
 from kvloom.eval.policy import QueryProtocol, parse_policy
 from kvloom.eval.records import Row, RunStore
@@ -78,7 +78,7 @@ def run_benchmarks(
     _run(request, data, in_flight, place, settings, estimate_only)
     if estimate_only:
         return
-    report = gather([place], exact_beside(place))
+    report = gather([place], exact_beside(place), floors_beside(place))
     files = write_report(report, place)
     print(report.to_json() if as_json else markdown(report))
     say(f"rows and report are in {files[0].parent}")
@@ -112,7 +112,7 @@ def _run(
     check_lengths(lengths, subject)
     frame = frame_of(subject, request.chat)
     work = Work(tasks=tasks, lengths=lengths, count=request.samples, seed=config.seed, frame=frame)
-    answerer = answerer_of(subject, policy, request.protocol, in_flight)
+    answerer = EngineAnswers(subject, in_flight, policy, request.protocol)
     made_with = settings_of(
         subject,
         policy,
@@ -138,7 +138,7 @@ def _say_estimate(work: Work, subject: Subject, store: RunStore) -> int:
     if store.rows:
         say(f"{len(store.rows)} answers already exist")
     made_with = store.settings
-    left = pending(work, subject, store, made_with.protocol)
+    left = pending(work, subject, store)
     if not left.prompts:
         say("nothing is left to answer")
         return 0

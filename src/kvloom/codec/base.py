@@ -44,8 +44,8 @@ class Stream(Protocol):
         """The encoded entries of blocks, (N, S, E), for lossless moves to other blocks."""
         ...
 
-    def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
-        """Write encoded entries, as returned by ``entries``, into a block."""
+    def blocks(self, entries_NSE: Bytes, dim: int) -> Bytes:
+        """The inverse of ``entries``."""
         ...
 
     def met(self, q_TD: Floats) -> Floats:
@@ -114,13 +114,15 @@ class Entrywise(ABC):
     def entries(self, blocks_NB: Bytes, dim: int) -> Bytes:
         return np.concatenate([part.view(np.uint8) for part in self.parts(blocks_NB, dim)], axis=-1)
 
-    def put_entries(self, entries_SE: Bytes, block_B: Bytes, dim: int, places: Sequence[int]) -> None:
+    def blocks(self, entries_NSE: Bytes, dim: int) -> Bytes:
         parts, at = [], 0
         for of, width in self.fields(dim):
             stop = at + np.dtype(of).itemsize * width
-            parts.append(np.ascontiguousarray(entries_SE[:, at:stop]).view(of))
+            parts.append(np.ascontiguousarray(entries_NSE[..., at:stop]).view(of))
             at = stop
-        self.set_parts(parts, block_B, dim, places)
+        blocks_NB = np.empty((len(entries_NSE), self.bytes(dim)), np.uint8)
+        self.set_parts(parts, blocks_NB, dim, range(BLOCK_TOKENS))
+        return blocks_NB
 
     def parts(self, blocks: Bytes, dim: int) -> Parts:
         """The fields of blocks (..., B), each as (..., S, width)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from kvloom.errors import ParamsError
+from kvloom.policy.compression import Compression
 from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 
 Matching = Literal["tokens", "pages"]
@@ -28,18 +29,23 @@ _FLAG = _takes("True or False", lambda value: isinstance(value, bool))
 _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
+_COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
+_TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """How a request uses the cache. None of these change the answer.
+    """How a request uses the cache. Only ``compression`` changes the answer.
 
     Raises ParamsError on construction when a value is out of range.
 
     salt: KV is shared only between requests with equal salts. read: False skips the lookup; every position of the
     prompt is computed. write: False publishes nothing, during the request or after it; continuations of one prompt
     still share its pages. match: granularity of prefix matching. priority: unused KV is evicted before KV of higher
-    priority; KV shared by several requests has the highest priority among them.
+    priority; KV shared by several requests has the highest priority among them. compression: what is done to the
+    context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
+    found and published as ever. compress_after: how many tokens of the prompt are the context; all but the last one
+    unless told.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -47,6 +53,8 @@ class CacheParams:
     write: bool = field(default=True, metadata=_FLAG)
     match: Matching = field(default="tokens", metadata=_MATCHING)
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
+    compression: Compression | None = field(default=None, metadata=_COMPRESSION)
+    compress_after: int | None = field(default=None, metadata=_TOKENS)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -54,8 +62,25 @@ class CacheParams:
             if not each.metadata["fits"](value):
                 allowed = each.metadata["allowed"]
                 raise ParamsError(f"{each.name} must be {allowed}, got {value!r}", param=each.name)
+        if self.compress_after is not None and self.compression is None:
+            raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
 
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
         return with_priority(self.priority)
+
+    def boundary(self, prompt_tokens: int) -> int | None:
+        """How many tokens of a prompt are compressed; None when none are.
+
+        Raises ParamsError when none would be left, from whose KV the answer could begin.
+        """
+        if self.compression is None:
+            return None
+        after = prompt_tokens - 1 if self.compress_after is None else self.compress_after
+        if after >= prompt_tokens:
+            raise ParamsError(
+                f"compress_after must leave a token of the prompt, which has {prompt_tokens}; got {after}",
+                param="compress_after",
+            )
+        return after or None

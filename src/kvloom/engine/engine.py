@@ -23,14 +23,12 @@ from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
 from kvloom.engine.step import Forward
-from kvloom.errors import InternalError, RequestError
+from kvloom.errors import KvloomError, RequestError
 from kvloom.memory.arena import Arena
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 
 AttendFactory = Callable[[Arena], Attend]
-
-_NO_ROOM = "KV memory is exhausted: this request does not fit although it is alone"
 
 
 @dataclass(kw_only=True)
@@ -130,8 +128,9 @@ class Engine:
         self._stall.step_begins()
         began_s = self.clock()
         plan = self.scheduler.schedule()
-        self.held_bytes = self.ledger.held_bytes
-        failed = [self._give_up(request, plan) for request in dict.fromkeys(s.request for s in plan.failed)]
+        self.held_bytes = max(self.ledger.held_bytes, plan.peak_bytes)
+        faults = {sequence.request: error for sequence, error in plan.failed.items()} if plan.failed else {}
+        failed = [self._give_up(request, plan, error) for request, error in faults.items()]
         self.watch.lap("schedule")
         if plan.chunks:
             batch = form_batch(list(plan.chunks.values()), self.layout.layers)
@@ -223,8 +222,8 @@ class Engine:
             first = prompts[0].sequence.owner if prompts else ""
             self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
 
-    def _give_up(self, request: Request, plan: StepPlan) -> RequestUpdate:
-        """End a request one of whose sequences has no room; none of the others runs in this step either."""
+    def _give_up(self, request: Request, plan: StepPlan, error: KvloomError) -> RequestUpdate:
+        """End a request one of whose sequences can never go on; none of the others runs in this step either."""
         for sequence in request.sequences:
             plan.discard(sequence)
-        return self.commit.end(request, InternalError(_NO_ROOM))
+        return self.commit.end(request, error)

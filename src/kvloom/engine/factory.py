@@ -13,6 +13,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.chunk import ChunkRunning
+from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.reserve import Reserve
@@ -43,7 +44,8 @@ def make_engine(
     reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
     admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns)
     preempt = Preempt(ledger)
-    scheduler = Scheduler((ChunkRunning(prefill_budget), preempt, admit), scheduling.step_tokens)
+    stages = Compress(preempt), ChunkRunning(prefill_budget), preempt, admit
+    scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(
         model=model,

@@ -61,6 +61,7 @@ class Intake:
     ) -> Request:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
         self._validate(prompt_ids, params)
+        boundary = cache.boundary(len(prompt_ids))
         room = self.max_len - len(prompt_ids)
         request = Request(
             id=name,
@@ -73,6 +74,7 @@ class Intake:
             submitted_s=self.clock(),
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
             cache=cache,
+            boundary=boundary,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -88,7 +90,7 @@ class Intake:
             kv=SequenceKv(
                 self.ledger,
                 f"{request.id}/{index}",
-                PageNames(request.root, list(request.prompt_token_ids)),
+                PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
                 self.layout.new_tables(),
                 request.cache,
             ),

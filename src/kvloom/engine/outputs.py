@@ -46,7 +46,8 @@ class RequestMetrics:
     cached_tokens: prompt tokens whose KV was reused; reused: which spans, from which tier. computed_tokens: positions
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
-    ended, shared ones included. Times are seconds since the request was submitted: ttft_s to its first token,
+    ended, shared ones included. context_bytes: those of the context right after it was compressed, None when nothing
+    was. Times are seconds since the request was submitted: ttft_s to its first token,
     token_times_s to every token of continuation 0, total_s to the end.
     """
 
@@ -54,6 +55,7 @@ class RequestMetrics:
     computed_tokens: int = 0
     preemptions: int = 0
     kv_bytes: int = 0
+    context_bytes: int | None = None
     reused: list[Reused] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
     queue_s: float | None = None

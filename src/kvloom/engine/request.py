@@ -25,6 +25,7 @@ class Status(Enum):
 class Request:
     """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
 
+    ``boundary``: tokens of the context that is compressed, None when nothing is asked for.
     ``ended``: over as a whole, whatever its sequences say; ``error``: because of this.
     """
 
@@ -38,6 +39,7 @@ class Request:
     submitted_s: float
     max_tokens: int
     cache: CacheParams = field(default_factory=CacheParams)
+    boundary: int | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

@@ -6,6 +6,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 
 from kvloom.errors import EvalError
@@ -51,9 +52,10 @@ class Comparison:
     """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A; None
     where A has nothing.
 
-    ``bytes_ratio``: right after compression, before the question. ``end_bytes_ratio``: at the end of the answers, which
-    may be long. ``chosen``: on which samples an exact run chose the cells; empty when there was none. ``remarks``: what
-    beside the policies may explain a difference, or keep it from being one.
+    ``equal``: the share of answers that are the same, word for word. ``bytes_ratio``: right after compression, before
+    the question. ``end_bytes_ratio``: at the end of the answers, which may be long. ``chosen``: on which samples an
+    exact run chose the cells; empty when there was none. ``remarks``: what beside the policies may explain a
+    difference, or keep it from being one.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Comparison:
     b: str
     deltas: tuple[Delta, ...]
     overall: Paired | None
+    equal: float
     bytes_ratio: float | None
     end_bytes_ratio: float | None
     ttft_ratio: float | None
@@ -81,9 +84,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
     if not common:
         _check_whole(a, b, unpaired)
     pairs = _pairs(a, b)
-    by_cell: dict[CellKey, Pairs] = defaultdict(dict)
-    for key in sorted(pairs, key=lambda key: (key[1], key[0], key[2:])):
-        by_cell[key[0], key[1]][key] = pairs[key]
+    by_cell = _by_cell(pairs)
     telling = [cell for key, cell in by_cell.items() if judge.of(key) == "counts"]
     return Comparison(
         model=" and ".join(dict.fromkeys((a.settings.model, b.settings.model))),
@@ -91,6 +92,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
         b=b.label,
         deltas=tuple(_delta(key, cell, judge.of(key)) for key, cell in by_cell.items()),
         overall=paired(_difference(telling)) if telling else None,
+        equal=_equal(pairs),
         bytes_ratio=_ratio(pairs, "context_bytes_per_token" if _say_context_bytes(pairs) else "kv_bytes_per_token"),
         end_bytes_ratio=_ratio(pairs, "kv_bytes_per_token"),
         ttft_ratio=_ratio(pairs, "ttft_s"),
@@ -98,6 +100,20 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
         unpaired=unpaired,
         remarks=tuple(_remarks(a, b, pairs)),
     )
+
+
+def difference_of(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge) -> Clusters | None:
+    """B minus A over the cells that count, taken apart by document; None when none does."""
+    by_cell = _by_cell(_pairs(method_of(rows_a), method_of(rows_b)))
+    telling = [cell for key, cell in by_cell.items() if judge.of(key) == "counts"]
+    return _difference(telling) if telling else None
+
+
+def _by_cell(pairs: Pairs) -> dict[CellKey, Pairs]:
+    found: dict[CellKey, Pairs] = defaultdict(dict)
+    for key in sorted(pairs, key=lambda key: (key[1], key[0], key[2:])):
+        found[key[0], key[1]][key] = pairs[key]
+    return dict(found)
 
 
 def _unpaired(a: Method, b: Method) -> Iterator[Unpaired]:
@@ -173,6 +189,11 @@ def _delta(key: CellKey, cell: Pairs, standing: Standing) -> Delta:
         p=found.p,
         standing=standing,
     )
+
+
+def _equal(pairs: Pairs) -> float:
+    """Every seed of one with every seed of the other."""
+    return fmean(fmean(a.output == b.output for a, b in product(x, y)) for x, y in pairs.values())
 
 
 def _ratio(pairs: Pairs, name: str) -> float | None:

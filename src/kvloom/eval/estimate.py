@@ -11,7 +11,6 @@ import numpy as np
 
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ConfigError
-from kvloom.eval.policy import QueryProtocol
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import RunStore
 from kvloom.eval.run import Work
@@ -107,10 +106,8 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
     return pending(work, subject, store).at(speed)
 
 
-def pending(
-    work: Work, subject: Subject, store: RunStore | None = None, protocol: QueryProtocol = "query-agnostic"
-) -> Pending:
-    """What is left of a run, judged by the first sample of every cell. Only query-agnostic turns share a context."""
+def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pending:
+    """What is left of a run, judged by the first sample of every cell."""
     kinds = []
     for cell in work.cells():
         try:
@@ -123,7 +120,7 @@ def pending(
         turns = prompts_of(cell.task, first, subject, work.frame)
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
-            cached = 0 if prompt.turn == 0 or protocol == "query-aware" else len(prompt.context_ids)
+            cached = 0 if prompt.turn == 0 else len(prompt.context_ids)
             kinds.append(_Kind(left, prompt.num_tokens, cached, prompt.max_new_tokens))
     return Pending(tuple(kinds))
 

@@ -22,11 +22,12 @@ import numpy.typing as npt
 
 from kvloom.errors import EvalError
 from kvloom.eval.likelihood import log_softmax
-from kvloom.eval.policy import Exact, KeepPolicy, Policy
+from kvloom.eval.policy import FLOOR, Policy
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.stats import Interval, bootstrap
 from kvloom.eval.subject import Subject
 from kvloom.model.base import Indices, Logits
+from kvloom.policy.compression import compression_of
 
 Floats = npt.NDArray[np.float64]
 _BLOCK = 32
@@ -184,13 +185,27 @@ def fidelity_at(
         exact, other = (SingleSequence(subject.engine, len(tokens)) for _ in range(2))
         for sequence in (exact, other):
             sequence.append(tokens[:cut])
-        _treat(other, policy)
+        if policy.compression is not None:
+            other.compress(policy.compression)
         held += exact.held_bytes, other.held_bytes
         read, targets = tokens[cut:-1], tokens[cut + 1 :]
         blind = _without_context(subject, len(tokens)).score(read)
         scores.append(compare_logits(exact.score(read), other.score(read), targets, blind))
         advance(len(tokens))
     return summarize(scores, float(held[1] / held[0]))
+
+
+def noise_floor(subject: Subject, passages: Sequence[Passage]) -> View:
+    """What comes of moving everything and dropping nothing: differences of that size say nothing about a policy."""
+    keep_all, scores = compression_of(FLOOR), []
+    for passage in passages:
+        tokens, cut = passage.tokens, passage.cut
+        exact, moved = (SingleSequence(subject.engine, len(tokens)) for _ in range(2))
+        for sequence in (exact, moved):
+            sequence.append(tokens[:cut])
+        moved.compress(keep_all)
+        scores.append(compare_logits(exact.score(tokens[cut:-1]), moved.score(tokens[cut:-1]), tokens[cut + 1 :]))
+    return _view(scores, _BLOCK)
 
 
 def summarize(scores: Sequence[TokenScores], bytes_ratio: float = 1.0) -> Fidelity:
@@ -227,13 +242,6 @@ def _recall(scores: Sequence[TokenScores]) -> Recall | None:
     view = _view(chosen, _RECALL_BLOCK)
     kept = Interval(1 - lost.mean / gain, 1 - lost.high / gain, 1 - lost.low / gain)
     return Recall(tokens=view.tokens, kl=view.kl, top1_agreement=view.top1_agreement, kept=kept)
-
-
-def _treat(sequence: SingleSequence, policy: Policy) -> None:
-    if isinstance(policy, KeepPolicy):
-        sequence.retain(policy)
-    elif not isinstance(policy, Exact):
-        raise EvalError(f"policy `{policy.name}` neither declares itself exact nor says what it keeps")
 
 
 def _without_context(subject: Subject, capacity: int) -> SingleSequence:

@@ -1,4 +1,4 @@
-"""Runs that lie beside others: the exact one that judges them, and the same policy under other seeds."""
+"""Runs that lie beside others: the exact one that judges them, that which measures noise, other seeds of a policy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from kvloom.eval.records import Row, Settings, first_settings, read_rows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What a comparison is made from. ``used``: directories that nobody named."""
+    """What a comparison is made from. ``floors``: runs that measure noise. ``used``: directories that nobody named."""
 
     a: list[Row]
     b: list[Row]
     exact: list[list[Row]]
+    floors: list[list[Row]]
     used: list[Path]
 
 
@@ -36,11 +37,13 @@ def find_runs(a: Path, b: Path, judges: Sequence[Path] = ()) -> Found:
     if not judges:
         found = {place.resolve(): place for place in (*_exact(a, b), *exact_beside(a), *exact_beside(b))}
     named = {place.resolve() for place in (a, b, *judges)}
-    beside = [place for place in (*seeds_a, *seeds_b, *found.values()) if place.resolve() not in named]
+    noise = {place.resolve(): place for place in (*floors_beside(a), *floors_beside(b)) if place.resolve() not in named}
+    beside = [p for p in (*seeds_a, *seeds_b, *found.values(), *noise.values()) if p.resolve() not in named]
     return Found(
         a=own_a + [row for place in seeds_a for row in read_rows(place)],
         b=own_b + [row for place in seeds_b for row in read_rows(place)],
         exact=[rows for place in found.values() if (rows := read_rows(place))],
+        floors=[rows for place in noise.values() if (rows := read_rows(place))],
         used=beside,
     )
 
@@ -48,6 +51,13 @@ def find_runs(a: Path, b: Path, judges: Sequence[Path] = ()) -> Found:
 def exact_beside(directory: Path) -> list[Path]:
     """Exact runs in the same parent directory, of the same model and number formats, asked in the same way."""
     return _beside(directory, lambda own, other: other.is_exact and _alike(own, other))
+
+
+def floors_beside(directory: Path) -> list[Path]:
+    """Runs in the same parent directory that drop nothing but move everything, otherwise like this one."""
+    return _beside(
+        directory, lambda own, other: other.is_floor and own.protocol == other.protocol and _alike(own, other)
+    )
 
 
 def seeds_beside(directory: Path) -> list[Path]:
@@ -86,7 +96,9 @@ def _beside(directory: Path, wanted: Callable[[Settings, Settings], bool]) -> li
 
 
 def comparisons_of(found: Found, common: bool = False) -> list[Comparison]:
-    """B against A; then, where a third run is exact and on the same prompts, A and B against that.
+    """B against A; then, where a third run is exact and on the same prompts, A and B against that; then noise.
+
+    A run that drops nothing is compared with the exact one, and, as the baseline that shares their noise, with A and B.
 
     Raises EvalError, as ``compare`` does.
     """
@@ -98,4 +110,9 @@ def comparisons_of(found: Found, common: bool = False) -> list[Comparison]:
     baseline = baseline_of(found.exact, found.a)
     if baseline is not None and not (settings.is_exact or found.b[0].settings.is_exact):
         pairs += [(baseline, found.a), (baseline, found.b)]
+    floor = baseline_of(found.floors, found.a)
+    if floor is not None:
+        others = (found.a, found.b, *([] if baseline is None else [baseline]))
+        compressed = [rows for rows in others if not rows[0].settings.is_floor]
+        pairs += [(rows, floor) if rows[0].settings.is_exact else (floor, rows) for rows in compressed]
     return [compare(a, b, judge, common) for a, b in pairs]

@@ -13,19 +13,19 @@ from pathlib import Path
 from types import ModuleType
 
 from kvloom.errors import DataFileError
-from kvloom.eval.policy import Exact, Policy
+from kvloom.eval.policy import Policy
 
 
 def policy_digest(policy: Policy) -> str:
     """Digest of a policy's code and profile; empty for the exact cache, which is the engine as it is.
 
-    Code: the modules of its class, of its parts (values of its fields that have fields in turn), and whatever these
-    import from their own folder or below it. Profile: contents of files that its fields name by a Path. Raises
-    DataFileError when one cannot be read.
+    Code: the modules of its compression, of this one's parts (values of its fields that have fields in turn), and
+    whatever these import from their own folder or below it. Profile: contents of files that its fields name by a Path.
+    Raises DataFileError when one cannot be read.
     """
-    if isinstance(policy, Exact):
+    if policy.compression is None:
         return ""
-    parts = list(_parts(policy))
+    parts = list(_parts(policy.compression))
     code = {file for part in parts if not isinstance(part, Path) for file in _sources(type(part))}
     profiles = [part for part in parts if isinstance(part, Path)]
     digests = sorted(map(_digest, code)) + list(map(_digest, profiles))
@@ -33,7 +33,7 @@ def policy_digest(policy: Policy) -> str:
 
 
 def _parts(value: object) -> Iterator[object]:
-    """A policy, what it is composed of, and the files that it names."""
+    """A method, what it is composed of, and the files that it names."""
     yield value
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):

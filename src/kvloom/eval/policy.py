@@ -1,127 +1,127 @@
-"""What may be done to a context's KV before a question is asked: the hook of lossy methods, and two to judge the judge.
+"""What may be done to a context's KV before a question is asked, by the words of a request: a method of compression.
 
-A policy sees the KV of one layer at a time and says, per KV head, which entries stay. What is kept is compacted into
-pages of single heads at its old positions (``eval.compact``): the memory that goes really goes.
+The judge has no hook of its own: whatever a request can ask of the engine (``CacheParams``) it can compare, and scorers
+of a user's own file too, which keep the interfaces of ``policy.compression``.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, runtime_checkable
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from kvloom.arrays import Floats
-from kvloom.errors import EvalError
+from kvloom.errors import DataFileError, EvalError, ParamsError
+from kvloom.policy.compression import METHODS, Compression
+from kvloom.policy.compression.methods import Method, made
 
 Params = Mapping[str, int | float | str]
 QueryProtocol = Literal["query-agnostic", "query-aware"]
 """Whether a policy acts on the context before the question is known (the default), or sees the question as well."""
 
-Kept = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerContext:
-    """KV of a context in one owning layer. Legend: S entries, K KV heads, D head dim.
-
-    ``positions_S``: int64, ascending, absolute. ``k_SKD`` (rotated) and ``v_SKD``: float32, as decoded from the cache.
-    """
-
-    layer: int
-    positions_S: npt.NDArray[np.int64]
-    k_SKD: Floats
-    v_SKD: Floats
-
-
-class Policy(Protocol):
-    """Something that can be done to a context. Name and parameters go into every row of results."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def params(self) -> Params: ...
-
-
-@runtime_checkable
-class KeepPolicy(Policy, Protocol):
-    """A policy that drops entries."""
-
-    def keep(self, context: LayerContext) -> list[Kept]:
-        """Per KV head: ascending indices into ``positions_S`` of the entries that stay."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
-class Exact:
-    """Nothing is dropped: the engine as it is."""
+class Policy:
+    """Something that can be done to a context. ``name`` and ``params`` go into every row of results.
 
-    @property
-    def name(self) -> str:
-        return "exact"
-
-    @property
-    def params(self) -> Params:
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """Drops a random share of the entries of every (layer, KV head): what every metric must notice.
-
-    The draw depends on the seed and on what the context says: one pattern over all samples would be one observation.
+    ``compression``: None for the exact cache, the engine as it is.
     """
 
-    drop: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.drop <= 1.0:
-            raise EvalError(f"damaged: drop must be from 0 to 1, got {self.drop}")
-
-    @property
-    def name(self) -> str:
-        return "damaged"
-
-    @property
-    def params(self) -> Params:
-        return {"drop": self.drop, "seed": self.seed}
-
-    def keep(self, context: LayerContext) -> list[Kept]:
-        count, heads = context.k_SKD.shape[:2]
-        rng = np.random.default_rng((self.seed, context.layer, zlib.crc32(context.k_SKD.tobytes())))
-        num_kept = count - round(self.drop * count)
-        return [np.sort(rng.choice(count, num_kept, replace=False)) for _ in range(heads)]
+    name: str = "exact"
+    params: Params = field(default_factory=dict)
+    compression: Compression | None = None
 
 
-POLICIES: dict[str, Callable[..., Policy]] = {"exact": Exact, "damaged": Damaged}
+EXACT = Policy()
+FLOOR = "keep_all"
+"""The policy that drops nothing and moves everything: what it changes is the noise in all that others change."""
 
 
 def parse_policy(text: str) -> Policy:
-    """Read ``name`` or ``name:param=value,...``. Raises EvalError.
+    """Read ``exact``, or ``name:param=value,...``, or ``file.py:name:param=value,...``. Raises EvalError.
 
-    >>> parse_policy("damaged:drop=0.25")
-    Damaged(drop=0.25, seed=0)
+    >>> parse_policy("random:ratio=0.25").params
+    {'ratio': 0.25, 'seed': 0}
     """
-    name, _, rest = text.partition(":")
-    make = POLICIES.get(name)
-    if make is None:
-        raise EvalError(f"unknown policy `{name}`", hint=f"one of {', '.join(POLICIES)}")
-    kinds: dict[str, Callable[[str], Any]] = {
-        field.name: type(field.default)
-        for field in fields(make)  # type: ignore[arg-type]
-    }
-    values: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        if key not in kinds:
-            known = ", ".join(kinds) or "none"
-            raise EvalError(f"policy `{name}` has no parameter `{key}`", hint=f"its parameters: {known}")
+    name, method, rest = _method(text)
+    if method is None:
+        if rest:
+            raise EvalError(f"policy `{name}` has no parameters, got `{rest}`")
+        return EXACT
+    words = dict(_word(name, part) for part in filter(None, rest.split(",")))
+    kinds = {"ratio": float} | method.kinds
+    unknown = next((key for key in words if key not in kinds), None)
+    if unknown is not None:
+        raise EvalError(f"policy `{name}` has no parameter `{unknown}`", hint=f"its parameters: {', '.join(kinds)}")
+    values: dict[str, object] = {}
+    for key, value in words.items():
         try:
             values[key] = kinds[key](value)
         except ValueError:
             raise EvalError(f"policy `{name}`: cannot read `{value}` as {key}") from None
-    return make(**values)
+    ratio = values.pop("ratio", None)
+    assert ratio is None or isinstance(ratio, float)
+    try:
+        return _policy(name, made(name, method, ratio, values), shows_ratio=method.ratio is None)
+    except ParamsError as error:
+        raise EvalError(f"policy `{name}`: {error}", hint=error.hint) from None
+
+
+def _policy(name: str, compression: Compression, shows_ratio: bool) -> Policy:
+    ratio: Params = {"ratio": compression.ratio} if shows_ratio else {}
+    return Policy(name, {**ratio, **compression.params}, compression)
+
+
+def _method(text: str) -> tuple[str, Method | None, str]:
+    """(name, method, what follows); no method for the exact cache."""
+    file, separator, after = text.partition(".py:")
+    if separator:
+        name, _, rest = after.partition(":")
+        return name, _loaded(Path(file + ".py"), name), rest
+    name, _, rest = text.partition(":")
+    if name != EXACT.name and name not in METHODS:
+        hint = f"one of {', '.join((EXACT.name, *METHODS))}; or path/to/file.py:name"
+        raise EvalError(f"unknown policy `{name}`", hint=hint)
+    return name, METHODS.get(name), rest
+
+
+def _word(name: str, part: str) -> tuple[str, str]:
+    key, separator, value = part.partition("=")
+    if not separator:
+        raise EvalError(f"policy `{name}`: `{part}` is not of the form parameter=value")
+    return key, value
+
+
+def _loaded(path: Path, name: str) -> Method:
+    """A scorer out of a file: the class in it whose ``name`` is that."""
+    if not path.is_file():
+        raise DataFileError("there is no such file", path=path)
+    module_name = f"kvloom_policy_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    sys.modules[module_name] = module  # dataclasses look their module up, and so does ``identity``
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DataFileError(f"cannot be run: {type(error).__name__}: {error}", path=path) from error
+    finally:
+        sys.path[:] = before
+    scorers = {value.name: value for value in vars(module).values() if _is_scorer(value, module_name)}
+    if name not in scorers:
+        hint = f"it has {', '.join(scorers) or 'none'}: a class with `name`, `needs` and `scores`"
+        raise DataFileError(f"has no scorer `{name}`", path=path, hint=hint)
+    return Method(scorers[name])
+
+
+def _is_scorer(value: object, module: str) -> bool:
+    return (
+        isinstance(value, type)
+        and value.__module__ == module
+        and all(hasattr(value, each) for each in ("name", "needs", "scores"))
+    )

@@ -25,8 +25,7 @@ class Judged(Protocol):
 class Prompt:
     """One turn of a sample, in tokens: ``context_ids`` are those of all turns, ``question_ids`` this turn's own.
 
-    ``context_room``: tokens that any turn of the sample adds to the context at most, its answer included. Turns do not
-    see each other: each asks the context alone, so that one wrong answer does not spoil the next.
+    Turns do not see each other: each asks the context alone, so that one wrong answer does not spoil the next.
     """
 
     task: Judged
@@ -34,7 +33,6 @@ class Prompt:
     turn: int
     context_ids: list[int]
     question_ids: list[int]
-    context_room: int
 
     @property
     def max_new_tokens(self) -> int:
@@ -63,7 +61,7 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | No
             f"`{subject.name}` holds {subject.engine.max_len}",
             hint="choose shorter lengths, or raise kv_bytes or max_model_len if the model allows",
         )
-    return [Prompt(task, sample, turn, context_ids, ids, room) for turn, ids in enumerate(questions)]
+    return [Prompt(task, sample, turn, context_ids, ids) for turn, ids in enumerate(questions)]
 
 
 def _plain(sample: Sample, subject: Subject) -> tuple[list[int], list[list[int]]]:

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from kvloom.config import Activations, KvDtype
 from kvloom.errors import DataFileError, EvalError, RunMismatch
-from kvloom.eval.policy import QueryProtocol
+from kvloom.eval.policy import EXACT, FLOOR, QueryProtocol
 
 ROWS = "rows.jsonl"
 PACKED = "rows.jsonl.gz"
@@ -68,7 +68,12 @@ class Settings:
     @property
     def is_exact(self) -> bool:
         """Whether nothing is done to the context: such runs judge others."""
-        return self.policy == "exact"
+        return self.policy == EXACT.name
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether nothing is dropped, but all is moved: such runs measure noise."""
+        return self.policy == FLOOR
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from kvloom.config import default_threads
 from kvloom.errors import ConfigError, EvalError
-from kvloom.eval.answering import Answerer, Reply
+from kvloom.eval.answering import EngineAnswers, Reply
 from kvloom.eval.frame import Frame
 from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import Policy, QueryProtocol
@@ -121,7 +121,7 @@ def settings_of(
     )
 
 
-def run(work: Work, subject: Subject, answerer: Answerer, store: RunStore, watch: Watch | None = None) -> None:
+def run(work: Work, subject: Subject, answerer: EngineAnswers, store: RunStore, watch: Watch | None = None) -> None:
     """Answer and score whatever is not in the store yet.
 
     Nothing that is in the store is computed again. A task that cannot be made at a length is skipped. Raises EvalError

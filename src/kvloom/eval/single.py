@@ -1,4 +1,4 @@
-"""One sequence driven by hand, outside of the scheduler: for scores of every position, and for compacted contexts.
+"""One sequence driven by hand, outside of the scheduler: for scores of every position, and for compressed contexts.
 
 It computes what the engine computes, bit for bit: the same model, plans, page formats and kernels. Its KV has the home
 that every sequence's has (``engine.kv``), over an arena of its own.
@@ -14,16 +14,15 @@ from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
-from kvloom.engine.kv import PageNames, SequenceKv
+from kvloom.engine.kv import PageNames, Replacement, SequenceKv, head_format
 from kvloom.errors import EvalError
-from kvloom.eval.compact import Compactor, head_format
-from kvloom.eval.policy import KeepPolicy
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Logits
+from kvloom.policy.compression import Compression
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 _LOGIT_VALUES = 2**21
@@ -31,7 +30,7 @@ _LOGIT_VALUES = 2**21
 
 
 class SingleSequence:
-    """Append tokens, thin out what is there, go back to a mark.
+    """Append tokens, compress what is there, go back to a mark.
 
     Parameters
     ----------
@@ -88,16 +87,15 @@ class SingleSequence:
         assert self._mark is not None, "there is no mark"
         self._kv.truncate(self._mark)
 
-    def retain(self, policy: KeepPolicy) -> None:
-        """Let a policy thin out all whole pages so far; the unfinished page at the end stays. Once per sequence."""
-        kv, stop = self._kv, self.length // PAGE_TOKENS
-        if kv.lists:
+    def compress(self, compression: Compression) -> None:
+        """Do to all tokens so far what the engine does to a request's context. Once per sequence."""
+        if self._kv.replaced:
             raise EvalError("a context can be compressed only once")
-        kv.publish(self.length)
-        for group in range(len(kv.tables)):
-            kept, extents = Compactor(kv).compact(group, stop, policy)
-            self._note()  # for a moment both forms are there
-            kv.replace(group, stop, [kept], extents)
+        self._kv.publish(self.length)
+        replacement = Replacement.of(self._kv, self.length, compression)
+        if not replacement.carry_out():
+            raise EvalError("no room for compressed KV")
+        self.peak_bytes = max(self.peak_bytes, replacement.peak_bytes)
 
     def check(self) -> None:
         """Audit the ledger against what the sequence holds. Raises InternalError."""
@@ -125,7 +123,7 @@ class SingleSequence:
 
 
 def _arena(engine: Engine, capacity: int) -> Arena:
-    """Room for all of a sequence twice: as dense pages, and as pages of single heads while it is compacted."""
+    """Room for all of a sequence twice: as dense pages, and as pages of single heads while it is compressed."""
     dense = engine.layout.formats
     pages = -(-capacity // PAGE_TOKENS) + 1
     wanted: list[tuple[PageFormat, int]] = [(fmt, pages) for fmt in dense]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,12 +11,32 @@ from kvloom.arrays import Bytes, Floats
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PageFormat
 
+Pages = npt.NDArray[np.int32] | Sequence[int]
+
 
 def cell(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
     """The blocks of keys and of values of one (layer, head) of a page; one without layers has a single cell."""
     start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head)
     middle, stop = start + fmt.k_bytes, start + fmt.k_bytes + fmt.v_bytes
     return memory[start:middle], memory[middle:stop]
+
+
+def cells(memory: Bytes, fmt: PageFormat, pages: Pages, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
+    """The blocks of keys (N, B) and of values of one (layer, head) of several pages: a copy."""
+    cells_NB = _cells(memory, fmt, layer_slot, head)[np.asarray(pages, np.int64)]
+    return cells_NB[:, : fmt.k_bytes], cells_NB[:, fmt.k_bytes : fmt.k_bytes + fmt.v_bytes]
+
+
+def put_cells(memory: Bytes, fmt: PageFormat, pages: Pages, cells_NB: Bytes) -> None:
+    """Fill pages that have a single cell."""
+    _cells(memory, fmt, 0, 0)[np.asarray(pages, np.int64)] = cells_NB
+
+
+def _cells(memory: Bytes, fmt: PageFormat, layer_slot: int, head: int) -> Bytes:
+    """The cell that one (layer, head) would have in a page that began at each grain: a view whose rows overlap."""
+    place = memory[fmt.cell_offset(layer_slot, head) :]
+    grains = (place.size - fmt.cell_bytes) // GRAIN_BYTES + 1
+    return np.lib.stride_tricks.as_strided(place, (grains, fmt.cell_bytes), (GRAIN_BYTES, 1))
 
 
 def decoded(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Floats, Floats]:

@@ -26,6 +26,8 @@ class PageTable:
     holds the page, and it is not sealed). They are read and written one by one, for every sequence and step, which
     numpy's arrays are slow at; the plan builder takes whole slices.
 
+    ``start``: positions below this one are not read here, whatever its page holds of them: lists have them.
+
     ``format`` is that of new pages. ``others``: which pages have another one, by format: those that were recoded.
     """
 
@@ -36,6 +38,7 @@ class PageTable:
     writable: bytearray = field(default_factory=lambda: bytearray(8))
     others: dict[PageFormat, set[int]] = field(default_factory=dict)
     trimmed: int = 0
+    start: int = 0
 
     def get(self, index: int) -> PageId | None:
         page = self.ids[index] if index < len(self.ids) else _NO_PAGE
@@ -78,7 +81,7 @@ class PageTable:
     def clear(self) -> None:
         """Forget everything."""
         self.ids, self.filled, self.writable = array("i", [_NO_PAGE] * 8), array("H", [0] * 8), bytearray(8)
-        self.others, self.trimmed = {}, 0
+        self.others, self.trimmed, self.start = {}, 0, 0
 
     def mark(self, span: Span) -> list[int]:
         """Note that ``span`` was written where writable; return the pages that became full by it."""

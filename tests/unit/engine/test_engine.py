@@ -256,7 +256,8 @@ def test_a_request_without_room_ends_once_whatever_its_other_continuations_were_
 
     class NoRoomForTwo:
         def run(self, queues, plan) -> None:
-            plan.failed += [s for s in queues.running if s.request.id == "a"][:2]
+            for sequence in [s for s in queues.running if s.request.id == "a"][:2]:
+                plan.no_room(sequence)
 
     stages = engine.scheduler.stages
     engine.scheduler.stages = (*stages, NoRoomForTwo())

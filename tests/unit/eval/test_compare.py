@@ -14,7 +14,7 @@ from kvloom.eval.compare import Comparison, compare
 from kvloom.eval.find import comparisons_of, find_runs
 from kvloom.eval.judge import judge_of
 from kvloom.eval.records import Row, RunStore, Settings
-from made_rows import DAMAGED, SETTINGS, SINK, rows, seeded
+from made_rows import DAMAGED, FLOOR, SETTINGS, SINK, rows, seeded
 
 GOOD, CHANCE = [1.0] * 18 + [0.0] * 2, [1.0, 0.0] * 10
 EXACT = [*rows("niah_single", GOOD), *rows("yes_no", CHANCE, control=0.5), *rows("words", [0.7] * 20)]
@@ -171,12 +171,12 @@ def test_seeds_of_a_random_policy_are_put_together() -> None:
     judge = judge_of([exact], SETTINGS)
     alike = compare(exact, run(0, 0.7) + run(1, 0.7) + run(2, 0.7), judge)
     apart = compare(exact, run(0, 0.4) + run(1, 0.7) + run(2, 1.0), judge)
-    assert (alike.b, alike.deltas[0].count, alike.remarks) == ("damaged:drop=0.5 (3 seeds)", 20, ())
+    assert (alike.b, alike.deltas[0].count, alike.remarks) == ("random:ratio=0.5 (3 seeds)", 20, ())
     assert apart.deltas[0].difference.mean == pytest.approx(alike.deltas[0].difference.mean)
     assert apart.deltas[0].difference.half_width > 2 * alike.deltas[0].difference.half_width
     single = compare(exact, run(0, 0.7), judge)
-    assert "damaged:drop=0.5,seed=0 draws at random, and has 1 of 3 seeds" in single.remarks[0]
-    with pytest.raises(EvalError, match=r"seeds of damaged:drop=0.5 \(2 seeds\) lack 1 answers"):
+    assert "random:ratio=0.5,seed=0 draws at random, and has 1 of 3 seeds" in single.remarks[0]
+    with pytest.raises(EvalError, match=r"seeds of random:ratio=0.5 \(2 seeds\) lack 1 answers"):
         compare(exact, run(0, 0.7) + run(1, 0.7)[:-1], judge)
 
 
@@ -191,14 +191,23 @@ def test_the_judge_and_the_other_seeds_are_found_beside(tmp_path: Path) -> None:
     assert {place.name for place in found.used} == {"exact", "sink-1", "sink-2"}
     every = comparisons_of(found)
     assert [(each.a, each.b) for each in every] == [
-        ("damaged:drop=0.5", "sink:share=0.5 (3 seeds)"),
-        ("exact", "damaged:drop=0.5"),
-        ("exact", "sink:share=0.5 (3 seeds)"),
+        ("random:ratio=0.5", "sink_recent:ratio=0.5 (3 seeds)"),
+        ("exact", "random:ratio=0.5"),
+        ("exact", "sink_recent:ratio=0.5 (3 seeds)"),
     ]
     assert every[0].overall is not None
     assert every[0].overall.difference.mean == pytest.approx(0.3)
     assert [len(comparisons_of(find_runs(exact, place))) for place in (damaged, sink[0])] == [1, 1]
+    store(tmp_path / "keep-all", as_if(EXACT, FLOOR))
+    store(tmp_path / "keep-all-aware", as_if(EXACT, dataclasses.replace(FLOOR, protocol="query-aware")))
+    noisy = find_runs(damaged, sink[0])
+    assert {place.name for place in noisy.used} == {"exact", "sink-1", "sink-2", "keep-all"}
+    assert [(each.a, each.b) for each in comparisons_of(noisy)[3:]] == [
+        ("keep_all", "random:ratio=0.5"),
+        ("keep_all", "sink_recent:ratio=0.5 (3 seeds)"),
+        ("exact", "keep_all"),
+    ]
     between = find_runs(sink[0], sink[1])  # two seeds of one policy are compared as they are
-    assert {place.name for place in between.used} == {"exact"}
+    assert {place.name for place in between.used} == {"exact", "keep-all"}
     named = find_runs(damaged, sink[0], [tmp_path / "other-model"])
-    assert {place.name for place in named.used} == {"sink-1", "sink-2"}
+    assert {place.name for place in named.used} == {"sink-1", "sink-2", "keep-all"}

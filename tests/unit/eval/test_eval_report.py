@@ -20,7 +20,7 @@ from kvloom.eval.report.markdown import markdown
 from kvloom.eval.report.write import write_report
 from kvloom.eval.summary import summarize
 from kvloom.eval.sweep import reach
-from made_rows import DAMAGED, SETTINGS, SINK, rows
+from made_rows import DAMAGED, FLOOR, SETTINGS, SINK, rows
 
 GOOD, CHANCE = [1.0] * 18 + [0.0] * 2, [1.0, 0.0] * 10
 EXACT = [*rows("niah_single", GOOD), *rows("yes_no", CHANCE, control=0.5), *rows("words", [0.7] * 20)]
@@ -106,8 +106,8 @@ def test_the_exact_run_decides_what_counts_for_the_others() -> None:
     assert report.summaries[0].left_out == ()
     assert report.summaries[0].composites[0].score.mean == pytest.approx(0.25)
     alone = report_of([damaged])
-    assert alone.unjudged == ("m: damaged:drop=0.5",)
-    assert "No exact run beside m: damaged:drop=0.5: " in markdown(alone)
+    assert alone.unjudged == ("m: random:ratio=0.5",)
+    assert "No exact run beside m: random:ratio=0.5: " in markdown(alone)
     assert alone.summaries[0].composites == ()
     beside = report_of([damaged], [EXACT])
     assert (len(beside.summaries), beside.summaries[0], len(beside.comparisons)) == (1, report.summaries[0], 1)
@@ -120,7 +120,7 @@ def test_every_model_has_a_judge_of_its_own() -> None:
     report = report_of([EXACT, cannot, damaged])
     assert [len(each.left_out) for each in report.summaries] == [1, 1, 1]
     assert report.summaries[2].left_out == (("words", 1024, "no signal"),)  # as the exact run of the same model says
-    assert [(each.model, each.a, each.b) for each in report.comparisons] == [("n", "exact", "damaged:drop=0.5")]
+    assert [(each.model, each.a, each.b) for each in report.comparisons] == [("n", "exact", "random:ratio=0.5")]
 
 
 def test_methods_are_ranked_by_bytes_and_set_against_each_other() -> None:
@@ -130,14 +130,32 @@ def test_methods_are_ranked_by_bytes_and_set_against_each_other() -> None:
     ]
     report = report_of([EXACT, damaged, sink])
     assert [(each.a, each.b) for each in report.comparisons] == [
-        ("exact", "damaged:drop=0.5"),
-        ("exact", "sink:share=0.5"),
+        ("exact", "random:ratio=0.5"),
+        ("exact", "sink_recent:ratio=0.5"),
     ]
-    assert [(each.a, each.b) for each in report.pairs] == [("damaged:drop=0.5", "sink:share=0.5")]
+    assert [(each.a, each.b) for each in report.pairs] == [("random:ratio=0.5", "sink_recent:ratio=0.5")]
     text = markdown(report)
-    assert text.index("| m: sink:share=0.5 | 25.0% | 80.0% |") < text.index("| m: damaged:drop=0.5 | 50.0% | 80.0% |")
-    assert "| m: damaged:drop=0.5 | sink:share=0.5 | 50.0% | 90.0 [" in text
+    assert text.index("| m: sink_recent:ratio=0.5 | 25.0% | 80.0% |") < text.index(
+        "| m: random:ratio=0.5 | 50.0% | 80.0% |"
+    )
+    assert "| m: random:ratio=0.5 | sink_recent:ratio=0.5 | 50.0% | 90.0 [" in text
     assert "would have been shown in 80 of 100 cases" in text
+
+
+def test_noise_is_told_and_is_a_baseline() -> None:
+    """A run that drops nothing is compared, wherever it lies; it has a part of its own only when it was asked for."""
+    damaged = rows("niah_single", [0.0] * 20, settings=DAMAGED)
+    floor = rows("niah_single", GOOD, settings=FLOOR)
+    floor[:5] = [dataclasses.replace(row, output=f"{row.output}, or so") for row in floor[:5]]
+    for report in (report_of([EXACT, damaged], floors=[floor]), report_of([EXACT, damaged, floor], floors=[floor])):
+        assert [(each.a, each.b, each.equal) for each in report.floors] == [("exact", "keep_all", 0.75)]
+        assert {frozenset((each.a, each.b)) for each in report.pairs} == {frozenset(("keep_all", "random:ratio=0.5"))}
+        assert {each.b for each in report.comparisons} == {"keep_all", "random:ratio=0.5"}
+        text = markdown(report)
+        assert "Noise floor of m: keep_all drops nothing, moves everything, gives 75.0% of the answers of exact" in text
+        assert "Answers that are the same, word for word: 75.0%." in text
+    assert len(report_of([EXACT, damaged], floors=[floor]).summaries) == 2
+    assert "Noise floor" not in markdown(report_of([EXACT, damaged]))
 
 
 def store(directory: Path, made: Sequence[Row]) -> Path:
@@ -157,7 +175,7 @@ def test_a_report_says_it_all_in_three_forms(tmp_path: Path) -> None:
     text = files["report.md"].read_text()
     assert "| niah_single | 1024 | 20 | 20 | 90.0 [" in text
     assert "| all | 1024 | 2 | 80.0 [" in text
-    assert "## m: damaged:drop=0.5 against exact" in text
+    assert "## m: random:ratio=0.5 against exact" in text
     assert "23040" in text
     data = json.loads(files["report.json"].read_text())
     assert data["comparisons"][0]["bytes_ratio"] == 0.5

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from kvloom.arrays import Floats
 from kvloom.errors import ConfigError, EvalError
-from kvloom.eval.fidelity import compare_logits, fidelity, summarize
-from kvloom.eval.policy import Damaged, Exact
+from kvloom.eval.fidelity import Passage, compare_logits, fidelity, fidelity_at, noise_floor, summarize
+from kvloom.eval.policy import EXACT, parse_policy
 from kvloom.eval.recall_texts import recall_passages
 from tiny import random_prompt
 from toy_tasks import tiny_subject
@@ -23,7 +23,7 @@ WINDOWS = {"dense": (None, None), "hybrid": (None, 24)}
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
 def test_the_exact_cache_against_itself_is_exactly_zero(windows) -> None:
-    found = fidelity(tiny_subject(windows), Exact(), [random_prompt(120, 1), random_prompt(75, 2)])
+    found = fidelity(tiny_subject(windows), EXACT, [random_prompt(120, 1), random_prompt(75, 2)])
     assert found.tokens == 59 + 36  # the first token after the context is given, not predicted
     assert found.kl.mean == found.max_kl == 0.0
     assert found.top1_agreement.mean == found.bytes_ratio == 1.0
@@ -31,11 +31,21 @@ def test_the_exact_cache_against_itself_is_exactly_zero(windows) -> None:
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_the_floor_is_what_moving_everything_changes(windows) -> None:
+    subject, texts = tiny_subject(windows), [random_prompt(120, 1), random_prompt(75, 2)]
+    passages = [Passage(text, len(text) // 2) for text in texts]
+    floor, whole = noise_floor(subject, passages), fidelity_at(subject, parse_policy("keep_all"), passages)
+    assert (floor.tokens, floor.kl, floor.top1_agreement) == (whole.tokens, whole.kl, whole.top1_agreement)
+    assert floor.kl.mean < 1e-6
+    assert whole.bytes_ratio != 1.0  # it was really moved: labels cost, and a window is cut to what is seen
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
 def test_damage_is_seen_by_every_figure(windows) -> None:
     """On texts that the model itself writes: there the exact cache is better by construction."""
     subject = tiny_subject(windows)
     texts = [own_text(subject, seed) for seed in range(4)]
-    mild, hard = (fidelity(subject, Damaged(drop=drop), texts, 0.7) for drop in (0.1, 0.5))
+    mild, hard = (fidelity(subject, parse_policy(f"random:ratio={drop}"), texts, 0.7) for drop in (0.1, 0.5))
     assert 0 < mild.kl.mean < hard.kl.mean
     assert mild.kl.mean < mild.max_kl
     assert hard.kl.low > 0.005
@@ -138,6 +148,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare_logits(blocks(np.zeros((1, 3)), 1), blocks(np.zeros((1, 3)), 1), [0, 1])
     for texts, fault in (([], "no text"), ([[1, 2]], "text 0 has 2 tokens"), ([[1] * 600], "text 0 has 600 tokens")):
         with pytest.raises(EvalError, match=fault):
-            fidelity(subject, Exact(), texts)
+            fidelity(subject, EXACT, texts)
     with pytest.raises(EvalError, match="between 0 and 1"):
-        fidelity(subject, Exact(), [[1] * 20], 1.0)
+        fidelity(subject, EXACT, [[1] * 20], 1.0)

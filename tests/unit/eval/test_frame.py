@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kvloom.errors import EvalError, RunMismatch
-from kvloom.eval.answering import answerer_of
+from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.estimate import pending
 from kvloom.eval.frame import Frame, frame_of
-from kvloom.eval.policy import Exact
+from kvloom.eval.policy import EXACT
 from kvloom.eval.prompt import prompts_of
 from kvloom.eval.records import Row, RunStore, read_rows
 from kvloom.eval.run import Work, run, settings_of
@@ -84,8 +84,8 @@ def test_instruct_models_chat_unless_told_not_to_and_others_cannot() -> None:
 def go(place: Path, subject: Subject, frame: Frame | None) -> list[Row]:
     work = Work(tasks=(ToyNeedle(),), lengths=(120,), count=3, seed=1, frame=frame)
     assert pending(work, subject).prompts == 3
-    with RunStore(place, settings_of(subject, Exact(), seed=1, in_flight=2, frame=frame)) as store:
-        run(work, subject, answerer_of(subject, Exact(), "query-agnostic", 2), store)
+    with RunStore(place, settings_of(subject, EXACT, seed=1, in_flight=2, frame=frame)) as store:
+        run(work, subject, EngineAnswers(subject, 2, EXACT), store)
     return read_rows(place)
 
 

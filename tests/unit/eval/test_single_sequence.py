@@ -1,6 +1,10 @@
-"""A sequence driven by hand computes what the engine computes, and thinning out its context is what it says."""
+"""A sequence driven by hand computes what the engine computes, and compressing its context is what it says."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,9 +12,10 @@ import pytest
 from kvloom.arrays import Floats
 from kvloom.codec import CODECS
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import EvalError
-from kvloom.eval.policy import Damaged, Exact, LayerContext, parse_policy
+from kvloom.errors import EvalError, RequestError
 from kvloom.eval.single import SingleSequence
+from kvloom.policy.compression import Compression, compression_of
+from kvloom.policy.compression.base import LayerContext, Need
 from tiny import VOCAB, make_engine, random_prompt
 
 WINDOWS = {"dense": (None, None), "hybrid": (None, 24), "all-windows": (24, 24)}
@@ -51,7 +56,7 @@ def test_keeping_everything_changes_nothing(windows, kv_dtype: str) -> None:
     exact, kept = SingleSequence(engine, 140), SingleSequence(engine, 140)
     exact.append(tokens[:100])
     kept.append(tokens[:100])
-    kept.retain(Damaged(drop=0.0))
+    kept.compress(compression_of("keep_all"))
     assert np.array_equal(scores(exact, tokens[100:]), scores(kept, tokens[100:]))
 
 
@@ -64,33 +69,35 @@ def test_a_dropped_entry_is_gone_and_the_others_are_not(reference: bool) -> None
     for limits in ((64, 64), (64, 32), (32, 32)):
         sequence = SingleSequence(engine, 100)
         sequence.append(tokens[:64])
-        sequence.retain(First(limits))
+        sequence.compress(first(*limits))
         out.append(sequence.append(tokens[64:65]))
     assert not np.allclose(out[0], out[1], atol=1e-3)
     assert not np.allclose(out[1], out[2], atol=1e-3)
     window = make_engine((33,), reference=reference)  # at position 64 it sees 32 to 64: the complement
     full, part = SingleSequence(engine, 100), SingleSequence(window, 100)
     full.append(tokens[:64])
-    full.retain(Last())
+    full.compress(compression_of("sink_recent", 0.5, sinks=0))
     part.append(tokens[:64])
     assert np.allclose(full.append(tokens[64:65]), part.append(tokens[64:65]), atol=1e-4)
 
 
+@dataclass(frozen=True)
 class First:
-    name, params = "first", {}
+    """Heads keep the positions below their limits."""
 
-    def __init__(self, limits: tuple[int, int]) -> None:
-        self.limits = limits
+    limits: tuple[int, int]
+    name: ClassVar[str] = "first"
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def keep(self, context: LayerContext) -> list[np.ndarray]:
-        return [np.flatnonzero(context.positions_S < limit) for limit in self.limits]
+    def scores(self, context: LayerContext) -> Floats:
+        return np.stack([-context.positions_S] * 2).astype(np.float32)
+
+    def kept(self, ratio: float, scores: Sequence[Floats]) -> list[np.ndarray]:
+        return [np.array(self.limits)] * len(scores)
 
 
-class Last:
-    name, params = "last", {}
-
-    def keep(self, context: LayerContext) -> list[np.ndarray]:
-        return [np.flatnonzero(context.positions_S >= 32)] * 2
+def first(*limits: int) -> Compression:
+    return Compression(First(limits), 0.5, allocator=First(limits))
 
 
 def test_what_is_dropped_frees_memory() -> None:
@@ -98,12 +105,12 @@ def test_what_is_dropped_frees_memory() -> None:
     sequence = SingleSequence(engine, 220)
     sequence.append(tokens)
     before = sequence.held_bytes
-    sequence.retain(Damaged(drop=0.75))
+    sequence.compress(compression_of("random", 0.75))
     assert sequence.held_bytes < 0.5 * before
     assert sequence.peak_bytes >= before + 10_000  # for a moment, both forms are there
     sequence.check()
     with pytest.raises(EvalError, match="once"):
-        sequence.retain(Damaged())
+        sequence.compress(compression_of("random", 0.5))
 
 
 @pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
@@ -112,7 +119,7 @@ def test_rewinding_forgets_all_after_the_mark(windows) -> None:
     sequence = SingleSequence(engine, 200)
     sequence.append(tokens[:75])
     sequence.mark()
-    sequence.retain(Damaged(drop=0.3))
+    sequence.compress(compression_of("random", 0.3))
     first = scores(sequence, tokens[75:])
     sequence.rewind()
     scores(sequence, random_prompt(60, 7))
@@ -121,33 +128,20 @@ def test_rewinding_forgets_all_after_the_mark(windows) -> None:
     sequence.check()
 
 
-def test_a_broken_policy_is_refused() -> None:
-    class Broken:
-        name, params = "broken", {}
-
-        def keep(self, context: LayerContext) -> list[np.ndarray]:
-            return [np.array([3, 3]), np.array([0])]
+@pytest.mark.parametrize("shape", [(1, 40), (2, 39)])
+def test_a_broken_scorer_is_refused(shape: tuple[int, int]) -> None:
+    @dataclass(frozen=True)
+    class Broken(First):
+        def scores(self, context: LayerContext) -> Floats:
+            return np.zeros(shape, np.float32)
 
     sequence = SingleSequence(make_engine(), 100)
     sequence.append(random_prompt(40, 8))
-    with pytest.raises(EvalError, match="must keep ascending indices below 32"):
-        sequence.retain(Broken())
+    with pytest.raises(RequestError, match="must score 40 entries for each of 2 heads"):
+        sequence.compress(Compression(Broken((1, 1)), 0.5))
+    sequence.compress(compression_of("keep_all"))  # nothing has changed
 
 
 def test_more_than_the_capacity_is_refused() -> None:
     with pytest.raises(EvalError, match="do not fit a capacity of 10"):
         SingleSequence(make_engine(), 10).append(random_prompt(11, 9))
-
-
-def test_policies_are_read_from_text() -> None:
-    assert parse_policy("exact") == Exact()
-    assert parse_policy("damaged") == Damaged()
-    assert parse_policy("damaged:drop=0.25,seed=3") == Damaged(0.25, 3)
-    for text, fault in {
-        "nothing": "unknown policy `nothing`",
-        "damaged:keep=1": "no parameter `keep`",
-        "damaged:drop=much": "cannot read `much` as drop",
-        "damaged:drop=2": "from 0 to 1",
-    }.items():
-        with pytest.raises(EvalError, match=fault):
-            parse_policy(text)

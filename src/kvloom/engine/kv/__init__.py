@@ -5,11 +5,14 @@ holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
+stored.py     what its pages hold, to be read
+replacement.py  what a method of compression does to it, carried out
 """
 
 from __future__ import annotations
 
 from kvloom.engine.kv.names import PageNames
+from kvloom.engine.kv.replacement import Replacement, head_format
 from kvloom.engine.kv.sequence import SequenceKv
 
-__all__ = ["PageNames", "SequenceKv"]
+__all__ = ["PageNames", "Replacement", "SequenceKv", "head_format"]

@@ -14,17 +14,24 @@ from kvloom.segment import PageKey
 class PageNames:
     """``keys`` and ``contents`` identify the whole pages of ``tokens``, up to the last call of ``extend``.
 
-    ``root``: the key of the empty prefix.
+    ``root``: the key of the empty prefix. ``limit``: KV of later tokens depends on more than the tokens before, so that
+    only the first so many have names; None: all.
     """
 
     root: PageKey
     tokens: list[int]
     keys: list[PageKey] = field(default_factory=list)
     contents: list[int] = field(default_factory=list)
+    limit: int | None = None
+
+    @property
+    def stop(self) -> int:
+        """Tokens from here on cannot be found, nor be published."""
+        return len(self.tokens) if self.limit is None else min(self.limit, len(self.tokens))
 
     def extend(self) -> None:
         """Compute the names of whole pages added to ``tokens``."""
-        extend_keys(self.keys, self.root, self.tokens)
+        extend_keys(self.keys, self.root, self.tokens if self.limit is None else self.tokens[: self.limit])
         for index in range(len(self.contents), len(self.keys)):
             before = self.contents[index - 1] if index else 0
             self.contents.append(content_hash(before, self.page_tokens(index)))
@@ -41,5 +48,5 @@ class PageNames:
         return self.keys[index - 1] if index else self.root
 
     def page_tokens(self, index: int) -> list[int]:
-        """The tokens of page ``index``; the last page may have fewer."""
-        return self.tokens[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS]
+        """The tokens of page ``index`` that have names; the last page may have fewer."""
+        return self.tokens[index * PAGE_TOKENS : min((index + 1) * PAGE_TOKENS, self.stop)]

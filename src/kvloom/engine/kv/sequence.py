@@ -31,7 +31,8 @@ class SequenceKv:
     ``append``, ``reserve``, ``written``, ``publish``; or ``truncate``, which discards what was not accepted.
 
     accepted: the number of tokens that are final; only pages filled by them can be found by others. lists: empty, or
-    the lists that are read in addition to each group's table.
+    the lists that are read in addition to each group's table. replaced: they are read in place of tables below this
+    position. boundary: where the context ends that is compressed before anything after it is computed.
     """
 
     ledger: Ledger
@@ -47,7 +48,8 @@ class SequenceKv:
     _holder: Holder = field(init=False)
     _sharing: Sharing = field(init=False)
     _extents: Extents = field(init=False)
-    _replaced: int = field(default=0, init=False)
+    replaced: int = field(default=0, init=False)
+    boundary: int = field(init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: tuple[tuple[PageTable, int], ...] = field(init=False)
 
@@ -57,6 +59,7 @@ class SequenceKv:
         self._holder = Holder(self.ledger, self.owner, self.cache.hints)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
+        self.boundary = self.names.limit or 0
         self._windows = tuple((table, table.window) for table in self.tables if table.window is not None)
 
     # -- what a step does ------------------------------------------------------------------------------------------
@@ -69,10 +72,20 @@ class SequenceKv:
         self.missing = self.missing | new if self.missing else new
 
     def ready(self, count: int) -> SpanSet:
-        """The lowest ``count`` missing positions that no pending position precedes."""
+        """The lowest ``count`` missing positions that no pending position precedes, nor a compression that is due."""
+        missing = self.missing
         if self.pending.spans:
-            return (self.missing & SpanSet.full(self.pending.spans[0].start)).first(count)
-        return self.missing.first(count)
+            missing = missing & SpanSet.full(self.pending.spans[0].start)
+        if self.replaced < self.boundary:
+            missing = missing & SpanSet.full(self.boundary)
+        return missing.first(count)
+
+    @property
+    def compression_due(self) -> bool:
+        """Whether the context is complete, and not compressed yet."""
+        if self.replaced >= self.boundary:
+            return False
+        return all(not lacking or lacking.spans[0].start >= self.boundary for lacking in (self.missing, self.pending))
 
     def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
         """Allocate writable pages for all of ``spans``, in these layer groups or in all.
@@ -169,10 +182,10 @@ class SequenceKv:
         child.missing, child.accepted = self.missing | self.pending, self.accepted
         child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
         child.lists, child._unpublished = self.lists, list(self._unpublished)
-        child._sharing.exact, child._replaced = self._sharing.exact, self._replaced
+        child._sharing.exact, child.replaced = self._sharing.exact, self.replaced
         self._extents.share(child._extents)
         for mine, theirs in zip(self.tables, child.tables, strict=True):
-            theirs.trimmed = mine.trimmed
+            theirs.trimmed, theirs.start = mine.trimmed, mine.start
             for index, _ in mine.pages():
                 child._holder.share(theirs, index, mine)
 
@@ -183,21 +196,26 @@ class SequenceKv:
         return self._extents.take(fmt, count)
 
     def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
-        """Read ``lists`` in place of a group's pages below page ``stop``, which are released.
+        """Read ``lists`` in place of a group's pages below position ``stop``, which are released.
 
         ``extents`` were allocated for their pages; those of earlier lists are released. KV computed from now on depends
-        on what was dropped, so it is never published.
+        on what was dropped, so it is never published; the beginning of the page that ``stop`` cuts is exact, and is.
         """
+        if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
+            self._publish_part(stop)
         self._sharing.exact = False
         self._sharing.withdraw(self._sharing.promised)
         before = self.lists or ((),) * len(self.tables)
-        stop_token = stop * PAGE_TOKENS
-        stopped = [replace(one, stop=stop_token) if isinstance(one, HeadLists) else one for one in lists]
+        stopped = [replace(one, stop=stop) if isinstance(one, HeadLists) else one for one in lists]
         self.lists = (*before[:group], tuple(stopped), *before[group + 1 :])
-        self._replaced = max(self._replaced, stop_token)
+        self.replaced = max(self.replaced, stop)
         self._extents.put(group, extents)
-        table = self.tables[group]
-        self._holder.give_back(table, [index for index, _ in table.pages() if index < stop])
+        table, (whole, part) = self.tables[group], divmod(stop, PAGE_TOKENS)
+        table.start = stop
+        gone = [index for index, _ in table.pages() if index < whole]
+        if part and table.get(whole) is not None and not table.filled[whole] >> part:
+            gone.append(whole)  # nothing behind the cut is written: that goes to a page of its own
+        self._holder.give_back(table, gone)
 
     # -- formats ---------------------------------------------------------------------------------------------------
 
@@ -248,6 +266,11 @@ class SequenceKv:
         """Bytes of the pages it holds, shared ones included."""
         return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes
 
+    @property
+    def lists_bytes(self) -> int:
+        """Bytes of the pages of its lists."""
+        return self._extents.held_bytes
+
     def context(self, tier: str = RAM) -> Context:
         """The sequence as segments, for people and policies."""
         missing, pending = self.missing, self.pending
@@ -279,7 +302,11 @@ class SequenceKv:
         covered = len(self.tokens) - len(lacking)
         if lacking != SpanSet.full(len(self.tokens)) - SpanSet.full(covered):
             return
-        index, size = divmod(min(covered, self.accepted), PAGE_TOKENS)
+        self._publish_part(min(covered, self.accepted))
+
+    def _publish_part(self, stop: int) -> None:
+        """Publish what is below ``stop`` of the page that it cuts."""
+        index, size = divmod(stop, PAGE_TOKENS)
         mask = (1 << size) - 1
         for group, table in enumerate(self.tables if size else ()):
             page = table.get(index)
@@ -299,9 +326,13 @@ class SequenceKv:
                 self._holder.give_back(table, [index for index in gone if table.get(index) is not None])
                 table.trimmed = low
 
+    def _nothing_after(self, position: int) -> bool:
+        """Whether all from ``position`` on has still to be computed."""
+        return not SpanSet.full(len(self.tokens)) - SpanSet.full(position) - self.missing - self.pending
+
     def _can_return(self, length: int) -> bool:
         """Whether all KV visible to rows from ``length`` on is still held."""
-        if length < self._replaced:
+        if length < self.replaced:
             return False
         for table, window in self._windows:
             low = max(0, length - window + 1)
@@ -319,5 +350,5 @@ class SequenceKv:
         self._extents.clear()
         self._holder.loose.clear()
         self._unpublished.clear()
-        self._sharing.exact, self._replaced, self.lists = True, 0, ()
+        self._sharing.exact, self.replaced, self.lists = True, 0, ()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()

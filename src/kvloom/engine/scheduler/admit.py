@@ -45,7 +45,7 @@ class Admit:
                 if queues.running:
                     self._no_room = sequence, self.ledger.changes
                     return
-                plan.failed.append(sequence)
+                plan.no_room(sequence)
                 continue
             queues.remove(sequence)
             queues.start(sequence)

@@ -71,10 +71,10 @@ def cover(kv: SequenceKv, index: Index) -> Coverage:
 
 
 def always_computed(kv: SequenceKv) -> SpanSet:
-    """What is computed in any case, for its logits: a token, or what there is of its page."""
+    """What is computed in any case: the last token, or what there is of its page, for logits; and what has no names."""
     length = len(kv.tokens)
     start = length - 1 if kv.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
-    return SpanSet((Span(start, length),))
+    return SpanSet((Span(min(start, kv.names.stop), length),))
 
 
 def _hits(entries: list[Entry | None]) -> list[Hit]:
@@ -88,7 +88,7 @@ def _hits(entries: list[Entry | None]) -> list[Hit]:
 
 def _tails(kv: SequenceKv, index: Index, entries: list[Entry | None]) -> list[TailCopy]:
     """Stored pages that begin like the first or the last page that is missing."""
-    pages = -(-len(kv.tokens) // PAGE_TOKENS)
+    pages = -(-kv.names.stop // PAGE_TOKENS)
     lacking = [n for n in range(pages) if n >= len(entries) or entries[n] is None]
     if not lacking or kv.cache.match != "tokens":
         return []

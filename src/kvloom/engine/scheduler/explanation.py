@@ -9,17 +9,18 @@ from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, always_computed
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
-from kvloom.segment import Miss, Span, Why
+from kvloom.segment import Miss, Span, SpanSet, Why
 
 
 def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
     """A reason for every span of ``found.missing``, in order of positions."""
-    reasons: list[tuple[Span, Why]] = []
+    named = SpanSet.full(kv.names.stop)
+    reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
     anyway = always_computed(kv)
-    for span in found.missing & found.everywhere:
+    for span in found.missing & found.everywhere & named:
         alone = (span,) == anyway.spans and not any(anyway - have for have in found.stored)
         reasons.append((span, Why.LAST_TOKEN if alone else Why.WINDOW))
-    for span in found.missing - found.everywhere:
+    for span in (found.missing & named) - found.everywhere:
         for n in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
             part = Span(max(span.start, n * PAGE_TOKENS), min(span.stop, (n + 1) * PAGE_TOKENS))
             reasons.append((part, _why_page(kv, index, found.entries, n)))

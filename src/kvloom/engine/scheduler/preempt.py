@@ -22,13 +22,16 @@ class Preempt:
             if chunk.sequence not in plan.chunks:  # preempted meanwhile
                 continue
             while not chunk.sequence.kv.reserve(chunk.spans):
-                victim = queues.running[-1]
-                alone = len(queues.running) == 1
-                self._preempt(victim, queues, plan)
-                if alone:
-                    self._start_over(victim, plan)
-                if victim is chunk.sequence:
+                if not self.make_room(chunk.sequence, queues, plan):
                     break
+
+    def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
+        """Let the last in order give its memory up; False when that is ``sequence`` itself."""
+        victim, alone = queues.running[-1], len(queues.running) == 1
+        self._preempt(victim, queues, plan)
+        if alone:
+            self._start_over(victim, plan)
+        return victim is not sequence
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """Alone and out of room: its pages lie scattered over slabs that other formats need; in an empty arena it fits.
@@ -38,7 +41,7 @@ class Preempt:
         for page in self.ledger.droppable():
             self.ledger.apply(Drop(page))
         if sequence.started_over_at == len(sequence.tokens):
-            plan.failed.append(sequence)
+            plan.no_room(sequence)
         sequence.started_over_at = len(sequence.tokens)
 
     def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:

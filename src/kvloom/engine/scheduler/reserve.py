@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv import SequenceKv, head_format
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
 from kvloom.memory.format import PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
+from kvloom.policy.compression.uniform import kept_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,15 @@ class Reserve:
     def try_start(self, sequence: Sequence, match: Match, headroom: int) -> bool:
         """False: no room, and nothing is taken.
 
-        ``headroom``: pages of each format to leave for the growth of those already running.
+        ``headroom``: pages of each format to leave for the growth of those already running. Beside others, it must have
+        room for its lists as well when its context will be compressed: or it would begin again and again.
         """
         pinned = {hit.page for hit in match.hits}
         pinned |= {page for copy in match.copies for _, page in copy.pages}
-        if not self.ledger.fits(self._needs(match, headroom), pinned):
+        needs = self._needs(match, headroom)
+        if headroom and sequence.kv.boundary:
+            needs += self._lists(sequence)
+        if not self.ledger.fits(needs, pinned):
             return False
         kv = sequence.kv
         for hit in match.hits:
@@ -64,6 +69,15 @@ class Reserve:
             copied = {copy.index for copy in match.copies if any(g == group for g, _ in copy.pages)}
             fresh = (touched | copied) - shared
             needs[fmt] = min(len(fresh), self.layout.pages_for(group, self._end(match))) + headroom
+        return needs
+
+    def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
+        """Pages for what is left of its context, if all heads keep the same."""
+        compression, needs = sequence.request.cache.compression, Counter[PageFormat]()
+        for fmt, window in zip(self.layout.formats, self.layout.windows, strict=True):
+            seen = sequence.kv.boundary if window is None else min(sequence.kv.boundary, window)
+            kept = seen if compression is None else kept_of(seen, compression.ratio)
+            needs[head_format(fmt)] += -(-kept // fmt.tokens) * fmt.heads * len(fmt.layers)
         return needs
 
     @staticmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from kvloom.engine.request import Sequence, Status
+from kvloom.errors import InternalError, KvloomError
 from kvloom.segment import SpanSet
 
 
@@ -56,14 +57,16 @@ class StepPlan:
     """The step in the making: who computes what.
 
     rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
-    ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on.
+    ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on, and
+    why. peak_bytes: KV held while a context was compressed.
     """
 
     rows_left: int
     late_rows_left: int = 0
     streaming_since_s: float = math.inf
     chunks: dict[Sequence, Chunk] = field(default_factory=dict)
-    failed: list[Sequence] = field(default_factory=list)
+    failed: dict[Sequence, KvloomError] = field(default_factory=dict)
+    peak_bytes: int = 0
 
     def room(self, sequence: Sequence) -> int:
         """Rows that a sequence may still have."""
@@ -77,6 +80,10 @@ class StepPlan:
         chunk = self.chunks.pop(sequence, None)
         if chunk is not None:
             self._use(chunk, -len(chunk.spans))
+
+    def no_room(self, sequence: Sequence) -> None:
+        """It does not fit, and never will."""
+        self.failed[sequence] = InternalError("KV memory is exhausted: this request does not fit although it is alone")
 
     def _use(self, chunk: Chunk, rows: int) -> None:
         self.rows_left -= rows

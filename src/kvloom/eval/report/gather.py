@@ -37,12 +37,14 @@ class HeatMap:
 class Report:
     """``unjudged``: methods without an exact run, which would say what counts: they have no composites.
 
-    ``comparisons``: every method with the exact run on its prompts. ``pairs``: every two other methods.
+    ``comparisons``: every method with the exact run on its prompts. ``floors``: those of them that drop nothing, and so
+    measure noise. ``pairs``: every two other methods.
     """
 
     unjudged: tuple[str, ...]
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
+    floors: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     heat_maps: tuple[tuple[str, HeatMap], ...]
 
@@ -51,12 +53,14 @@ class Report:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
 
 
-def gather(directories: Sequence[Path], judges: Sequence[Path] = ()) -> Report:
+def gather(directories: Sequence[Path], judges: Sequence[Path] = (), floors: Sequence[Path] = ()) -> Report:
     """Read runs from their directories. Raises DataFileError and EvalError.
 
-    ``judges``: exact runs that say what counts, and are not reported on themselves.
+    ``judges``: exact runs that say what counts, and ``floors``: runs that measure noise. Neither have a part of their
+    own.
     """
-    return report_of([_read(place) for place in directories], [_read(place) for place in judges])
+    runs, exact, noise = ([_read(place) for place in places] for places in (directories, judges, floors))
+    return report_of(runs, exact, noise)
 
 
 def _read(directory: Path) -> list[Row]:
@@ -66,18 +70,23 @@ def _read(directory: Path) -> list[Row]:
     return rows
 
 
-def report_of(runs: Sequence[Sequence[Row]], judges: Sequence[Sequence[Row]] = ()) -> Report:
+def report_of(
+    runs: Sequence[Sequence[Row]], judges: Sequence[Sequence[Row]] = (), floors: Sequence[Sequence[Row]] = ()
+) -> Report:
     """A report on runs that are at hand, in this order; those that differ in a policy's seed only are one method."""
     methods = methods_of(runs)
     exact = [rows for rows in (*runs, *judges) if rows[0].settings.is_exact]
+    known = [rows[0].settings for rows in methods]
+    compared = [*(rows for rows in floors if rows[0].settings not in known), *methods]
     summaries = tuple(
         summarize(rows, judge_of(_of_model(exact, rows[0].settings), rows[0].settings)) for rows in methods
     )
     return Report(
         unjudged=tuple(summary.title for summary in summaries if not summary.chosen),
         summaries=summaries,
-        comparisons=tuple(_with_exact(methods, exact)),
-        pairs=tuple(_with_each_other(methods, exact)),
+        comparisons=tuple(_with_exact(compared, exact)),
+        floors=tuple(_with_exact([rows for rows in compared if rows[0].settings.is_floor], exact)),
+        pairs=tuple(_with_each_other(compared, exact)),
         heat_maps=tuple(
             (summary.title, each) for rows, summary in zip(methods, summaries, strict=True) for each in heat_maps(rows)
         ),

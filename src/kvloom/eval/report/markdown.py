@@ -22,6 +22,7 @@ def markdown(report: Report, charts: Iterable[str] = ()) -> str:
     lines += [f"![{name}]({name})\n" for name in charts]
     if report.comparisons:
         lines += ["## Every method against the exact cache", "", *_ranking(report.comparisons), ""]
+    lines += [line for floor in report.floors for line in (_floor(floor), "")]
     if report.pairs:
         lines += ["## Methods against each other", "", *_versus(report.pairs), ""]
     for summary in report.summaries:
@@ -61,6 +62,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         yield f"No task counts, as judged on {found.chosen}: nothing can be said over all."
     else:
         yield f"Tasks count as judged on {found.chosen}. Over those: {_verdict(found.overall)}."
+    yield f"Answers that are the same, word for word: {100 * found.equal:.1f}%."
     yield f"KV bytes per token right after compression: {_ratio(found.bytes_ratio)} of the first."
     yield f"KV bytes per token at the end of the answers: {_ratio(found.end_bytes_ratio)} of the first."
     yield f"Time to first token: {_ratio(found.ttft_ratio)} of the first."
@@ -71,6 +73,16 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         )
     for remark in found.remarks:
         yield f"{remark[0].upper()}{remark[1:]}."
+
+
+def _floor(found: Comparison) -> str:
+    """What a difference is made of when nothing was dropped."""
+    differs = "" if found.overall is None else f", and is {points(found.overall.difference)} points apart from it"
+    return (
+        f"Noise floor of {found.model}: {found.b} drops nothing, moves everything, gives {100 * found.equal:.1f}% of "
+        f"the answers of {found.a} word for word{differs}. Differences of that size say nothing about a method; it is "
+        "the baseline that shares their noise."
+    )
 
 
 def _verdict(found: Paired) -> str:

@@ -1,6 +1,7 @@
 """The field ``kvloom`` of a body: settings for which neither OpenAI's API nor vLLM's has a field.
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
+    {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
 
 Unknown names in it are rejected, never ignored.
 """
@@ -11,13 +12,32 @@ from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import ParamsError, RequestError
+from kvloom.policy.compression import Compression, compression_of
 from kvloom.server.dialect.field_table import Json
+from kvloom.server.dialect.fields import Real
 
 _ELSEWHERE = {
     "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",
     "kvloom.cache.cache_salt": "it stands beside `kvloom`",
     "kvloom.cache.match": "the server's setting `share_prefixes` says it",
 }
+
+
+class CompressionFields(BaseModel):
+    """A method by its name, the share of entries that it removes, and its own parameters beside them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    method: str
+    ratio: Real | None = None
+
+    def compression(self) -> Compression:
+        """Raises ParamsError."""
+        try:
+            return compression_of(self.method, self.ratio, **(self.model_extra or {}))
+        except ParamsError as error:
+            error.param = f"kvloom.cache.compression.{error.param}"
+            raise
 
 
 class CacheFields(BaseModel):
@@ -28,6 +48,8 @@ class CacheFields(BaseModel):
     read: bool | None = None
     write: bool | None = None
     priority: int | None = None
+    compression: CompressionFields | None = None
+    compress_after: int | None = None
 
 
 class Extension(BaseModel):
@@ -45,7 +67,9 @@ class Extension(BaseModel):
 def cache_params(extension: Extension | None, salt: str | None) -> CacheParams:
     """Null means the default. Raises ParamsError."""
     asked = extension.cache if extension is not None else None
-    said: Json = {} if asked is None else asked.model_dump(include=set(CacheFields.model_fields), exclude_none=True)
+    said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
+    if isinstance(said.get("compression"), CompressionFields):
+        said["compression"] = said["compression"].compression()
     try:
         return CacheParams(salt=salt, **said)
     except ParamsError as error:

@@ -78,7 +78,9 @@ SERVED: Mapping[str, Served] = {
     "cache_salt": _ours("KV is reused only between requests with the same salt"),
     "kvloom": _ours(
         '`{"cache": {"read": false, "write": false}}`: recompute the whole prompt and publish nothing; '
-        "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority"
+        "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
+        '`compression` inside `cache`, `{"method": "knorm", "ratio": 0.5}`: the method removes that share of the KV of '
+        "the prompt's first `compress_after` tokens (all but the last) before the others are computed"
     ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
