@@ -30,7 +30,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     config = config or ServerConfig()
     keyring = keyring or Keyring.of(config)
     metrics = Metrics(engine)
-    # No pages of its own: they would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     lanes = Lanes()
     app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
@@ -39,7 +39,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     app.include_router(admin_routes(engine, metrics))
     errors.install(app)
     app.add_middleware(Edge, access=Access(keyring, config))
-    if config.origins:  # around the edge: browsers ask first without a key, and read refusals too
+    if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.origins,

@@ -1,1 +1,1 @@
-"""For whoever runs the server: health, metrics, the cache."""
+"""Endpoints for operators: health, metrics and cache administration."""

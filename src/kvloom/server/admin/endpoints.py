@@ -1,4 +1,4 @@
-"""The endpoints for whoever runs the server: health, metrics, the cache."""
+"""Endpoints for operators: health, metrics and cache administration."""
 
 from __future__ import annotations
 

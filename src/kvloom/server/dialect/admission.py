@@ -1,4 +1,4 @@
-"""How much one request may ask for, known before anything is tokenized."""
+"""Limits on what one request may ask for, checked before anything is tokenized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat completions: what they look like."""
+"""Replies of the chat completions endpoint."""
 
 from __future__ import annotations
 

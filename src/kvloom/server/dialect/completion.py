@@ -1,4 +1,4 @@
-"""Text completions: what they look like."""
+"""Replies of the text completions endpoint."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CompletionReply(Reply):
         text = self._echoed(answer.prompt) + "".join(answer.texts)
         scores: Json | None = None
         if self._top is not None:
-            told = self._new_scores(answer.prompt)
-            told.add(answer.logprobs)
-            scores = text_logprobs(*told.told(text, over=True), self._top, self._spelling)
+            choice_scores = self._new_scores(answer.prompt)
+            choice_scores.add(answer.logprobs)
+            scores = text_logprobs(*choice_scores.settled(text, over=True), self._top, self._spelling)
         choice: Json = {
             "index": index,
             "text": text,
@@ -63,12 +63,12 @@ class CompletionReply(Reply):
         return self.job.prompts[prompt].text if self.job.echo else ""
 
     def _scores_of(self, index: int, prompt: int, text: str, delta: CompletionDelta, top: int) -> Json | None:
-        """What can be told of a choice's scores beside ``text``."""
+        """The scores that can be sent with ``text``."""
         if index not in self._scores:
             self._scores[index] = self._new_scores(prompt)
-        told = self._scores[index]
-        told.add(delta.logprobs or ())
-        tokens, offsets = told.told(text, over=delta.finish_reason is not None)
+        choice_scores = self._scores[index]
+        choice_scores.add(delta.logprobs or ())
+        tokens, offsets = choice_scores.settled(text, over=delta.finish_reason is not None)
         return text_logprobs(tokens, offsets, top, self._spelling) if tokens else None
 
     def _new_scores(self, prompt: int) -> ChoiceScores:

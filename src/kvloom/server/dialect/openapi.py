@@ -1,6 +1,6 @@
-"""``/openapi.json``, made from the models that check the bodies and from the table of fields.
+"""``/openapi.json``, generated from the models that validate bodies and from the table of fields.
 
-The routes read bodies by hand, bounded and in one pass, so the framework cannot tell what they take.
+The routes parse bodies themselves, bounded and in one pass, so the framework cannot infer their schemas.
 """
 
 from __future__ import annotations

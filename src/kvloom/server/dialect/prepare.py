@@ -62,14 +62,14 @@ async def _prepare(
     def prepare(some: list[str | list[int]]) -> list[Prompt]:
         return [_prompt(one, tokenizer, limit, shown, add_special_tokens) for one in some]
 
-    # Threads take turns with the kernels' team: where there is nothing to tokenize, two changes of thread are saved.
+    # Threads compete with the kernels' thread pool: without anything to tokenize, two context switches are saved.
     if shown is None and all(isinstance(one, list) for one in wanted):
         return tuple(prepare(wanted))
     size = sum(map(len, wanted))
     if size < LARGE:
         return tuple(await lanes.run(lambda: prepare(wanted), size))
     prompts: list[Prompt] = []
-    for one in wanted:  # each for itself, so that others get their turn in between
+    for one in wanted:  # one by one, so that other requests get their turn in between
         prompts += await lanes.run(partial(prepare, [one]), len(one))
     return tuple(prompts)
 
@@ -86,7 +86,7 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: in
     if not many or any(len(one) == 0 for one in many):
         raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
     longest = max((len(one) for one in many if isinstance(one, list)), default=0)
-    if longest > max_tokens:  # before anything walks over it
+    if longest > max_tokens:  # before anything iterates over it
         words = context_overflow(max_tokens, f"However, the prompt has {longest:,} tokens.")
         raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
     return many
@@ -105,4 +105,4 @@ def _prompt(
     if skip_special_tokens is None:
         return Prompt(prompt, "")
     stream = tokenizer.stream(skip_special_tokens)
-    return Prompt(prompt, "".join(map(stream.push, prompt)))  # the answer tells the rest of a character
+    return Prompt(prompt, "".join(map(stream.push, prompt)))  # the answer completes a partial character

@@ -27,13 +27,13 @@ from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.lanes import Lanes
 from kvloom.server.updates import Updates, run_job
 
-_CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
+_CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
 
 
 def openai_routes(
     engine: ServedEngine, metrics: Metrics, config: ServerConfig, lanes: Lanes, started: int
 ) -> APIRouter:
-    """``/v1``. ``started``: Unix time told as the model's creation."""
+    """``/v1``. ``started``: Unix time reported as the model's creation time."""
     router = APIRouter(prefix="/v1")
     _add_models(router, engine, started)
 

@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``, in vLLM's shapes."""
+"""``/tokenize`` and ``/detokenize``, compatible with vLLM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kvloom.server.lanes import Lanes
 
 
 class TokenizeRequest(BaseModel):
-    """Body of ``POST /tokenize``: a prompt or messages. A chat template brings its special tokens itself."""
+    """Body of ``POST /tokenize``: a prompt or messages. A chat template adds its special tokens itself."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -107,7 +107,7 @@ def _tokenized(body: TokenizeRequest, engine: ServedEngine) -> TokenizeReply:
 
 
 def _prompt(body: TokenizeRequest, tokenizer: Tokenizer) -> tuple[str, bool]:
-    """The text, and whether special tokens are put around it."""
+    """The text, and whether special tokens are added."""
     if body.messages is None:
         return body.prompt or "", body.add_special_tokens is not False
     turns = [message.for_template() for message in body.messages]

@@ -1,1 +1,1 @@
-"""Before a request is one: connections, bodies, keys, and the net under everything."""
+"""The HTTP edge: connections, limits, bodies, keys, and the outermost middleware."""

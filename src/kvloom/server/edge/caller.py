@@ -1,4 +1,4 @@
-"""Who sends a request, and what they share with others."""
+"""Who sends a request, and with whom KV is shared."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kvloom.server.errors import AdminOnly
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``client``: in whose name requests wait for their turn. ``apart``: the key within which KV is shared, None when
-    it is shared with all. ``matching``: how finely."""
+    """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
+    all. ``matching``: granularity of prefix matching."""
 
     client: str
     role: Role
@@ -34,6 +34,6 @@ class Caller:
 
 
 def caller_of(request: Request) -> Caller:
-    """As ``edge.Edge`` found it."""
+    """The caller that ``middleware.Edge`` identified."""
     caller: Caller = request.state.caller
     return caller
