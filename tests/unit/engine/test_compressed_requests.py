@@ -373,3 +373,16 @@ def test_scores_of_the_prompt_are_those_over_what_is_left() -> None:
     )
     assert exact[: CONTEXT + 0] == less[: CONTEXT + 0]
     assert exact[CONTEXT + 1 :] != less[CONTEXT + 1 :]
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16", "bfloat16", "int16", "int8"])
+@pytest.mark.parametrize("method", ["keep_all", "knorm"])
+def test_every_number_format_is_moved_as_it_is(kv_dtype: str, method: str) -> None:
+    """Over pages that held anything before."""
+    exact = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty.ledger.arena.memory[:] = 0xFF
+    clean, after = ask(exact, compressed(method)), ask(dirty, compressed(method))
+    assert scored(clean) == scored(after)
+    if method == "keep_all":
+        assert clean.tokens == ask(exact).tokens
