@@ -12,6 +12,7 @@ import pytest
 import tiny
 from kvloom.arrays import Floats
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv import PageNames
 from kvloom.engine.outputs import RequestMetrics
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler import StepPlan
@@ -134,7 +135,7 @@ def test_a_second_question_finds_the_exact_context(windows: tuple[int | None, ..
     assert metrics(again).cached_tokens == CONTEXT  # its last page in part
     assert metrics(again).misses == [Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
     assert metrics(again).computed_tokens == len(PROMPT) - CONTEXT + COUNT - 1
-    question = [*PROMPT[:CONTEXT], *OTHER[:20]]
+    question = [*PROMPT[:CONTEXT], *OTHER]
     assert scored(ask(engine, cache, question)) == scored(ask(tiny.make_engine(windows), cache, question))
 
 
@@ -150,6 +151,18 @@ def test_what_comes_after_a_compression_is_never_found(windows: tuple[int | None
     after = ask(engine, compressed(method), longer)  # nor does what an exact one computed show
     assert metrics(after).cached_tokens == CONTEXT
     assert scored(after) == scored(ask(tiny.make_engine(windows), compressed(method), longer))
+
+
+def test_nobody_waits_for_what_will_not_be_found() -> None:
+    engine = tiny.make_engine(step_tokens=16)
+    engine.submit("x", [*PROMPT, *OTHER], GREEDY, cache=compressed("knorm"))
+    engine.step()
+    kv = engine.requests["x"].sequences[0].kv
+    names = PageNames(kv.names.root, list(kv.tokens))
+    names.extend()
+    assert kv.names.keys == names.keys[: CONTEXT // PAGE_TOKENS]
+    coming = [engine.ledger.index.coming_from(key) is not None for key in names.keys]
+    assert coming == [0 < n < CONTEXT // PAGE_TOKENS for n in range(len(names.keys))]
 
 
 @every_method
@@ -360,3 +373,16 @@ def test_scores_of_the_prompt_are_those_over_what_is_left() -> None:
     )
     assert exact[: CONTEXT + 0] == less[: CONTEXT + 0]
     assert exact[CONTEXT + 1 :] != less[CONTEXT + 1 :]
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16", "bfloat16", "int16", "int8"])
+@pytest.mark.parametrize("method", ["keep_all", "knorm"])
+def test_every_number_format_is_moved_as_it_is(kv_dtype: str, method: str) -> None:
+    """Over pages that held anything before."""
+    exact = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty.ledger.arena.memory[:] = 0xFF
+    clean, after = ask(exact, compressed(method)), ask(dirty, compressed(method))
+    assert scored(clean) == scored(after)
+    if method == "keep_all":
+        assert clean.tokens == ask(exact).tokens
