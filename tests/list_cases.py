@@ -5,6 +5,7 @@ Legend: S entries, H query heads, K KV heads, D head dim.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from in_torch import rope
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.lists import HeadLists, MoreLists, SequenceList
 from kvloom.attend.plan import Contiguous, Labelled, LayerPlan, Plan
+from kvloom.codec import CODECS
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable
 from kvloom.model.rope import RopeTable
@@ -77,7 +79,8 @@ class ListWorld:
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
-        largest = self.shape.format(Kind(False, True, True)).page_bytes
+        shapes = [dataclasses.replace(self.shape, codec=codec) for codec in CODECS]  # a table may have any
+        largest = max(shape.format(Kind(False, True, True)).page_bytes for shape in shapes)
         self.pool = Pool.of(self.num_pages, largest, self.generator)
         self.rope = RopeTable(RopeSpec(self.shape.k_dim - 16, 10_000.0))  # the last components do not rotate
 

@@ -25,7 +25,6 @@ from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConf
 from kvloom.engine.factory import make_engine
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError
-from kvloom.eval.policy import Damaged
 from kvloom.eval.single import SingleSequence
 from kvloom.kernels import isas
 from kvloom.model import ops
@@ -37,6 +36,7 @@ from kvloom.model.fused import FusedDecoder, fuse
 from kvloom.model.layers import Block, GatedMlp, PreNormBlock, Projection
 from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
+from kvloom.policy.compression import compression_of
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from tiny_gguf import write_gguf
 
@@ -340,7 +340,7 @@ def test_lists_that_a_table_continues(windows: tiny_decoder.Windows, drop: float
         sequence = SingleSequence(engine, 330)
         sequence.append(prompt[:275])
         if share is not None:
-            sequence.retain(Damaged(drop=share))
+            sequence.compress(compression_of("random", share))
         rest = np.concatenate(list(sequence.score(prompt[275:327])))
         found[name] = np.concatenate([rest, *(sequence.append([token])[None] for token in prompt[327:])])
     assert np.array_equal(found["fused"], found["apart"])

@@ -13,11 +13,11 @@ from golden_tokens import MODELS
 from kvloom.arrays import Floats
 from kvloom.config import CacheConfig, KvDtype
 from kvloom.engine.factory import make_engine
-from kvloom.eval.policy import Damaged
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import engine_beside
 from kvloom.model.decoder import Decoder
 from kvloom.model.files.store import pull
+from kvloom.policy.compression import compression_of
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 CUTS = (523, 1240)
@@ -43,7 +43,7 @@ def test_keeping_everything_changes_no_bit(name: str, kv_dtype: KvDtype) -> None
         exact, moved = SingleSequence(engine, cut + READ), SingleSequence(engine, cut + READ)
         for sequence in (exact, moved):
             sequence.append(tokens[:cut])
-        moved.retain(Damaged(drop=0.0))
+        moved.compress(compression_of("keep_all"))
         wanted = logits(exact, tokens[cut : cut + READ])
         assert np.array_equal(logits(moved, tokens[cut : cut + READ]), wanted)
 
@@ -60,6 +60,6 @@ def test_uneven_lists_have_the_same_bits_op_by_op() -> None:
     for engine in (first, op_by_op):
         sequence = SingleSequence(engine, CUTS[0] + 40)
         sequence.append(tokens[: CUTS[0]])
-        sequence.retain(Damaged(drop=0.3))
+        sequence.compress(compression_of("random", 0.3))
         found.append(logits(sequence, tokens[CUTS[0] : CUTS[0] + 40]))
     assert np.array_equal(*found)

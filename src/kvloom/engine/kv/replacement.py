@@ -17,6 +17,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.cells import put_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent
+from kvloom.memory.table import FULL_MASK
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Gather
 
@@ -69,7 +70,7 @@ class Replacement:
         kv, gathers = self.kv, self.gathers[group]
         stored = Stored.below(kv, group, self.stop)
         fmt = head_format(stored.format)
-        sizes = [-(-len(kept) // PAGE_TOKENS) for gather in gathers for kept in gather.kept]
+        sizes = [-(-(stored.lead(kept) + len(kept)) // PAGE_TOKENS) for gather in gathers for kept in gather.kept]
         extents: list[Extent] = []
         if any(sizes):
             extent = kv.take(fmt, sum(sizes))
@@ -94,7 +95,7 @@ class Replacement:
     ) -> npt.NDArray[np.uint16]:
         """Copy what is kept; which entries of each page there are."""
         memory, positions_S = self.kv.ledger.arena.memory, stored.positions
-        masks_P = np.full(len(ids_P), (1 << PAGE_TOKENS) - 1, np.uint16)
+        masks_P = np.full(len(ids_P), FULL_MASK, np.uint16)
         for slot, gather in enumerate(gathers):
             for head, kept in enumerate(gather.kept):
                 _check(kept, len(positions_S))
@@ -102,27 +103,29 @@ class Replacement:
                 if not len(kept):
                     continue
                 keys_SE, values_SE = stored.entries(slot, head)
+                lead = stored.lead(kept)
                 parts = [
-                    fmt.numbers.keys.blocks(_paged(keys_SE[kept]), fmt.k_dim),
-                    fmt.numbers.values.blocks(_paged(values_SE[kept]), fmt.v_dim),
-                    _labels(positions_S[kept]),
+                    fmt.numbers.keys.blocks(_paged(keys_SE[kept], lead), fmt.k_dim),
+                    fmt.numbers.values.blocks(_paged(values_SE[kept], lead), fmt.v_dim),
+                    _labels(positions_S[kept], lead),
                 ]
                 put_cells(memory, fmt, ids_P[pages], np.concatenate(parts, axis=1))
-                masks_P[pages.stop - 1] >>= -len(kept) % PAGE_TOKENS
+                masks_P[pages.stop - 1] >>= -(lead + len(kept)) % PAGE_TOKENS
+                masks_P[pages.start] &= FULL_MASK << lead & FULL_MASK
         return masks_P
 
 
-def _paged(entries_SE: Bytes) -> Bytes:
-    """Entries by page (N, PAGE_TOKENS, E), the last page filled up with zeros."""
+def _paged(entries_SE: Bytes, lead: int) -> Bytes:
+    """Entries by page (N, PAGE_TOKENS, E) after ``lead`` unused ones. What is unused, and the last page's rest, is zero."""
     count, width = entries_SE.shape
-    padded = np.zeros((-(-count // PAGE_TOKENS) * PAGE_TOKENS, width), np.uint8)
-    padded[:count] = entries_SE
+    padded = np.zeros((-(-(lead + count) // PAGE_TOKENS) * PAGE_TOKENS, width), np.uint8)
+    padded[lead : lead + count] = entries_SE
     return padded.reshape(-1, PAGE_TOKENS, width)
 
 
-def _labels(positions_S: npt.NDArray[np.int64]) -> Bytes:
+def _labels(positions_S: npt.NDArray[np.int64], lead: int) -> Bytes:
     """Positions, and no bias, by page: as bytes (N, B)."""
-    places_NB = _paged(positions_S.astype(np.int32)[:, None].view(np.uint8)).reshape(-1, 4 * PAGE_TOKENS)
+    places_NB = _paged(positions_S.astype(np.int32)[:, None].view(np.uint8), lead).reshape(-1, 4 * PAGE_TOKENS)
     return np.concatenate([places_NB, np.zeros_like(places_NB)], axis=1)
 
 

@@ -51,6 +51,14 @@ class Stored:
     def positions(self) -> npt.NDArray[np.int64]:
         return np.arange(self.first, self.stop)
 
+    def lead(self, kept: npt.NDArray[np.int64]) -> int:
+        """Unused entries before those of a (layer, head) on its first page.
+
+        If all are kept, they stay in their places on their pages: then sums over them have the order of dense pages,
+        and the same bits.
+        """
+        return self.first % PAGE_TOKENS if len(kept) == self.stop - self.first else 0
+
     @property
     def format(self) -> PageFormat:
         return self.kv.tables[self.group].format
