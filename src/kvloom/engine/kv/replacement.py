@@ -116,7 +116,7 @@ class Replacement:
 
 
 def _paged(entries_SE: Bytes, lead: int) -> Bytes:
-    """Entries by page (N, PAGE_TOKENS, E) after ``lead`` unused ones. What is unused, and the last page's rest, is zero."""
+    """Entries by page (N, PAGE_TOKENS, E) after ``lead`` unused ones; unused entries are zero."""
     count, width = entries_SE.shape
     padded = np.zeros((-(-(lead + count) // PAGE_TOKENS) * PAGE_TOKENS, width), np.uint8)
     padded[lead : lead + count] = entries_SE
