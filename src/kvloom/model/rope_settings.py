@@ -1,4 +1,4 @@
-"""RoPE as model files spell it. What stands under rope is used or refused by name, never passed over."""
+"""RoPE settings of model files. Every key under rope is either used or refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GGUF_USED = frozenset(
     }
 )
 _GGUF_REMARKS = frozenset({"rope.scaling.original_context_length", "rope.scaling.finetuned"})
-"""What converters note down for scalings that stretch a context; those we run do not read it."""
+"""Written by converters for scalings that extend the context; those we support do not need it."""
 
 _HF_TOP_KEYS = frozenset({"rope_parameters", "rope_scaling", "rope_theta"})
 _HF_PREFIXES = ("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope", "use_mrope")

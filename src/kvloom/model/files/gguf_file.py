@@ -1,7 +1,7 @@
 """Read the head of a GGUF file: metadata and the tensor table. The weights themselves are not touched.
 
 A file is: magic, version, counts | metadata (key, typed value)* | (name, shape, type, offset)* | padding | data.
-Written here because start-up matters: a vocabulary of 262k strings takes the reference reader many seconds.
+Implemented here for fast start-up: the reference reader takes many seconds for a vocabulary of 262k strings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHead:
-    """What stands before the weights. Arrays of numbers are numpy arrays, arrays of strings are lists."""
+    """The part before the weights. Arrays of numbers are numpy arrays, arrays of strings are lists."""
 
     path: Path
     file_bytes: int
@@ -53,8 +53,8 @@ class GgufHead:
 def read_gguf(path: Path) -> GgufHead:
     """Read and check a GGUF file's head.
 
-    Everything is checked that llama.cpp checks. Raises ModelFileError for a file that is no GGUF, is cut short or
-    contradicts itself, UnsupportedModel for tensor types and byte orders that kvloom does not run.
+    Checks everything that llama.cpp checks. Raises ModelFileError for a file that is not a GGUF, is truncated or
+    contradicts itself, UnsupportedModel for tensor types and byte orders that kvloom does not support.
     """
     with open_regular(path) as file:
         try:
@@ -97,7 +97,7 @@ class _Cursor:
         return align
 
     def tensors(self, infos: list[tuple[str, tuple[int, ...], int, int]], align: int) -> tuple[GgufTensor, ...]:
-        """They lie in the order of the table, each at the next aligned byte: no holes, no overlaps."""
+        """Check that tensors are in table order, each at the next aligned byte, without gaps or overlaps."""
         start = -(-self.at // align) * align
         found: dict[str, GgufTensor] = {}
         expected = 0

@@ -1,6 +1,6 @@
 """Fetch a model by its Hugging Face id: ``org/name`` for safetensors, ``org/name/file.gguf`` for one GGUF.
 
-A GGUF that is split over several files goes by the name of its first part.
+A GGUF that is split over several files is named by its first part.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _quiet() -> Any:
 
 def _explain(name: HubName, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
-        return error  # a full disk is told by the store
+        return error  # the store reports a full disk
     kind = type(error).__name__
     if kind == "GatedRepoError":
         return PullError(f"`{name.repo}` needs permission", hint="accept its terms on its page, then `hf auth login`")

@@ -18,7 +18,7 @@ from kvloom.model.files.growth import watched
 from kvloom.model.files.progress import Progress
 
 _CHUNK = 1 << 20
-_SLACK_BYTES = 64 << 20  # tokenizer, manifest, and whatever else the system writes meanwhile
+_SLACK_BYTES = 64 << 20  # tokenizer, manifest, and other concurrent writes
 _OFFLINE = (
     "Temporary failure in name resolution",
     "Name or service not known",

@@ -1,6 +1,6 @@
-"""Read the heads of safetensors files, sharded or not: a length, a JSON table, then the raw tensors.
+"""Read the headers of safetensors files, sharded or not: a length, a JSON table, then the raw tensors.
 
-Everything is checked that the format's own library checks; that one would map the weights.
+Checks everything that the format's own library checks, without mapping the weights as it would.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SafeTensor:
 def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
     """Read the tensor tables of ``model.safetensors`` or of all shards that its index names.
 
-    Raises ModelFileError when a shard or a tensor is missing, there twice, cut short or contradicts its header.
+    Raises ModelFileError when a shard or a tensor is missing, duplicate, truncated or contradicts its header.
     """
     index = directory / _INDEX
     if not is_there(index):
@@ -127,7 +127,7 @@ def _sizes(entry: Keys, key: str) -> tuple[int, ...]:
 
 
 def _check_cover(path: Path, found: list[SafeTensor], start: int, file_bytes: int) -> None:
-    """Tensors follow each other without holes or overlaps, from the header to the end of the file."""
+    """Check that tensors follow each other without gaps or overlaps, from the header to the end of the file."""
     at = start
     for tensor in sorted(found, key=lambda tensor: tensor.offset):
         if tensor.offset != at:

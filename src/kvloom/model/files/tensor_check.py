@@ -1,4 +1,4 @@
-"""Whether the tensors of a model are those that its family needs."""
+"""Checks that the tensors of a model are those that its family needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.model.spec import ModelSpec
 
 
 def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str, TensorEntry]) -> None:
-    """Every tensor that the family needs, none that it does not know, each of the right shape and size.
+    """Check that every tensor the family needs is there, none is unknown, and shapes and sizes are right.
 
     Raises ModelFileError and UnsupportedModel.
     """
@@ -44,7 +44,7 @@ def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str,
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Whether a manifest, which may be damaged, could have come of a model: else packing would read wild memory.
+    """Check that a manifest, which may be damaged, is consistent: packing would otherwise read out of bounds.
 
     Raises ModelFileError and UnsupportedModel.
     """
