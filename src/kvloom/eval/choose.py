@@ -27,7 +27,7 @@ def parse_data(texts: Sequence[str]) -> Files:
             raise EvalError(f"cannot read `{text}` as data", hint=f"write NAME=PATH, NAME one of {', '.join(known)}")
         files[name] = Path(value)
         if not files[name].exists():
-            raise DataFileError("there is no such file", path=files[name])
+            raise DataFileError("no such file", path=files[name])
     return files
 
 

@@ -55,7 +55,7 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | No
         _plain(sample, subject) if frame is None or not sample.chat else _chat(sample, subject, frame)
     )
     if not all(questions):
-        raise EvalError(f"{sample.task} sample {sample.index} asks nothing")
+        raise EvalError(f"{sample.task} sample {sample.index} has no question")
     room = max(len(ids) + turn.max_new_tokens for ids, turn in zip(questions, sample.turns, strict=True))
     if len(context_ids) + room > subject.engine.max_len:
         raise EvalError(

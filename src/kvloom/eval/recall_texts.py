@@ -50,7 +50,7 @@ def _passage(subject: Subject, size: int, rng: random.Random) -> Passage:
             words = largest(lambda n: subject.text_length(told(n)), room, at_least)  # noqa: B023
             context = subject.tokenizer.encode(told(words))
             return Passage([*context, *subject.tokenizer.encode(again, add_special_tokens=False)], len(context))
-    raise ConfigError(f"{_FEWEST_FACTS} facts, told twice among prose, do not fit {size} tokens")
+    raise ConfigError(f"{_FEWEST_FACTS} facts, each stated twice in prose, do not fit {size} tokens")
 
 
 def _told(hay: Haystack, facts: Sequence[str], words: int) -> str:

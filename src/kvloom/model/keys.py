@@ -33,7 +33,7 @@ class Keys:
     def need(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
-            raise ModelFileError(f"`{self.origin}` does not say `{self.prefix}{key}`")
+            raise ModelFileError(f"`{self.origin}` has no `{self.prefix}{key}`")
         return value
 
     def size(self, key: str, default: int | None = None, most: int = _MOST, least: int = 1) -> int:
@@ -76,7 +76,7 @@ class Keys:
         value = self.get(key)
         if not isinstance(value, str | int | float | None) or value not in harmless:
             raise UnsupportedModel(
-                f"`{self.origin}` sets `{self.prefix}{key}` to {_shown(value)}, which kvloom does not run"
+                f"`{self.origin}` sets `{self.prefix}{key}` to {_shown(value)}, which kvloom does not support"
             )
 
     def odd(self, key: str, expected: str) -> ModelFileError:

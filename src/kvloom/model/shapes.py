@@ -79,7 +79,7 @@ def gguf_spec(family: str, keys: Keys, vocab_size: int, rope_keys: Collection[st
 
 
 def hf_spec(family: str, keys: Keys, ropes: Ropes = one_rope) -> ModelSpec:
-    """Settings of config.json common to all families: full attention, scale 1/sqrt(head_dim). ``keys``: with defaults."""
+    """The config.json settings common to all families. ``keys`` have the defaults."""
     width, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     layers = keys.size("num_hidden_layers", most=MOST_LAYERS)
     head_dim = _head_dim(keys, "head_dim", width, heads)
@@ -115,7 +115,9 @@ def with_windows(spec: ModelSpec, keys: Keys, layer_types: Any) -> ModelSpec:
         raise ModelFileError(f"`{keys.origin}` has {len(layer_types)} layer types for {spec.num_layers} layers")
     for kind in layer_types:
         if kind not in ("sliding_attention", "full_attention"):
-            raise UnsupportedModel(f"`{keys.origin}`: `layer_types` has {str(kind)[:40]!r}, which kvloom does not run")
+            raise UnsupportedModel(
+                f"`{keys.origin}`: `layer_types` has {str(kind)[:40]!r}, which kvloom does not support"
+            )
     windows = tuple(keys.size("sliding_window") if kind == "sliding_attention" else None for kind in layer_types)
     return replace(spec, windows=windows)
 
@@ -125,7 +127,7 @@ def checked(spec: ModelSpec, origin: str) -> ModelSpec:
     if spec.heads % spec.kv_heads:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
     if spec.head_dim % HEAD_DIM_STEP:
-        raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom runs multiples of {HEAD_DIM_STEP}")
+        raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom supports multiples of {HEAD_DIM_STEP}")
     for rope in (spec.rope, spec.rope_local):
         if rope is not None:
             _check_rope(rope, spec, origin)

@@ -131,7 +131,7 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         table.pop("head", None)
     elif "head" not in table:
         raise ModelFileError(
-            f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
+            f"`{directory}` has no tensor `lm_head.weight`, and config.json does not tie it to the embedding"
         )
     check_tensors(str(directory), family, spec, table)
     check_hf_text(directory, config)

@@ -85,7 +85,7 @@ class _Cursor:
         for _ in range(num_keys):
             key = self.string(_MOST_KEY_BYTES)
             if key in metadata:
-                raise self.broken(f"key `{key}` is there twice")
+                raise self.broken(f"key `{key}` occurs twice")
             metadata[key] = self.setting(key)
         infos = [self.tensor_info() for _ in range(num_tensors)]
         return GgufHead(self.path, len(self.data), metadata, self.tensors(infos, self.alignment(metadata)))
@@ -104,7 +104,7 @@ class _Cursor:
         for name, shape, type_id, offset in infos:
             kind = kind_of(GGML_NAMES.get(type_id, f"number {type_id}"), name, self.path)
             if name in found:
-                raise self.broken(f"tensor `{name}` is there twice")
+                raise self.broken(f"tensor `{name}` occurs twice")
             if shape[-1] % kind.block_values:
                 raise self.broken(
                     f"tensor `{name}` has rows of {shape[-1]} values, no whole number of {kind.name} blocks "
@@ -115,7 +115,7 @@ class _Cursor:
             nbytes = kind.tensor_bytes(shape)
             if start + offset + nbytes > len(self.data):
                 raise ModelFileError(
-                    f"`{self.path}` is cut short: tensor `{name}` ends at byte {start + offset + nbytes}, "
+                    f"`{self.path}` is truncated: tensor `{name}` ends at byte {start + offset + nbytes}, "
                     f"the file has {len(self.data)}",
                     hint="fetch the file again",
                 )
@@ -172,7 +172,7 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.data):
             raise ModelFileError(
-                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, "
+                f"`{self.path}` is truncated: its head needs {count} bytes at byte {self.at}, "
                 f"the file has {len(self.data)}",
                 hint="fetch the file again",
             )

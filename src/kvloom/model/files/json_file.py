@@ -31,5 +31,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key `{twice[:80]}` is there twice")
+        raise ValueError(f"key `{twice[:80]}` occurs twice")
     return table

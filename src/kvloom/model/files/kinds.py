@@ -62,7 +62,7 @@ def kind_of(name: str, tensor: str, origin: object) -> Kind:
     """The kind called ``name``; ``tensor`` and ``origin`` are for the message. Raises UnsupportedModel."""
     if name not in KINDS:
         raise UnsupportedModel(
-            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not run",
+            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not support",
             hint=f"use a model with types among {', '.join(KINDS)}",
         )
     return KINDS[name]

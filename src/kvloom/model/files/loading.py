@@ -143,7 +143,7 @@ class FileTensors:
 
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.manifest.tensors:
-            raise ModelFileError(f"model `{self.manifest.name}` lacks tensor `{name}`")
+            raise ModelFileError(f"model `{self.manifest.name}` has no tensor `{name}`")
         return self.manifest.tensors[name]
 
     def _map(self, index: int) -> mmap.mmap:

@@ -92,7 +92,7 @@ def _sizes(name: HubName, parts: list[str], files: Sequence[RepoSibling]) -> dic
         )
     missing = [part for part in parts if part not in sizes]
     if missing:
-        raise PullError(f"`{name.repo}` lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
+        raise PullError(f"`{name.repo}` is missing {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
     return sizes
 
 

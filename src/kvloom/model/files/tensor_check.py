@@ -24,7 +24,7 @@ def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str,
     if missing:
         some = ", ".join(missing[:3])
         raise ModelFileError(
-            f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
+            f"`{origin}` is missing {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
         )
     shapes["head"] = top_shape(spec, "head")
     shapes |= {
@@ -51,7 +51,7 @@ def check_manifest(manifest: Manifest) -> None:
     origin = str(manifest.directory / MANIFEST_FILE)
     spec, family = manifest.spec, FAMILIES.get(manifest.family)
     if family is None:
-        raise UnsupportedModel(f"`{origin}` names family `{manifest.family}`, which kvloom does not run")
+        raise UnsupportedModel(f"`{origin}` names family `{manifest.family}`, which kvloom does not support")
     sizes = [spec.width, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn_width, spec.vocab_size, spec.context_length]
     sizes += [window for window in spec.windows if window is not None]
     if min(sizes) < 1 or spec.num_layers != len(spec.windows) or min(spec.norm_eps, spec.attn_scale) <= 0:
