@@ -1,4 +1,4 @@
-"""Runs that lie beside others: the exact one that judges them, and the same policy under other seeds."""
+"""Finds related runs next to given ones: the exact run that judges them, and the same policy under other seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvloom.eval.records import Row, Settings, first_settings, read_rows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What a comparison is made from. ``used``: directories that nobody named."""
+    """The runs of a comparison. ``used``: directories that were found, not named."""
 
     a: list[Row]
     b: list[Row]
@@ -24,7 +24,7 @@ class Found:
 
 
 def find_runs(a: Path, b: Path, judges: Sequence[Path] = ()) -> Found:
-    """Read two runs, with what lies beside them: other seeds of a random policy, and exact runs unless some are named.
+    """Read two runs and those next to them: other seeds of a random policy, and exact runs unless some are named.
 
     Raises DataFileError when there is no run, or a row cannot be read.
     """
@@ -78,7 +78,7 @@ def _beside(directory: Path, wanted: Callable[[Settings, Settings], bool]) -> li
         if place.is_dir() and place != directory.resolve():
             try:
                 other = first_settings(place)
-            except DataFileError:  # of no concern to a run that nobody named
+            except DataFileError:  # irrelevant for a run that was not named
                 continue
             if other is not None and wanted(own, other):
                 found.append(directory.parent / place.name)

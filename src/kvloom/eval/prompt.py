@@ -1,4 +1,4 @@
-"""From a sample to token ids: the context on its own, so that its KV can be compressed and shared, then a question."""
+"""From a sample to token ids: first the context, so that its KV can be compressed and shared, then a question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.eval.task import Sample
 
 
 class Judged(Protocol):
-    """What the runner needs of a task beside its samples."""
+    """What the runner needs of a task besides its samples."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ class Prompt:
     """One turn of a sample, in tokens: ``context_ids`` are those of all turns, ``question_ids`` this turn's own.
 
     ``context_room``: tokens that any turn of the sample adds to the context at most, its answer included. Turns do not
-    see each other: each asks the context alone, so that one wrong answer does not spoil the next.
+    see each other: each follows the context alone, so that one wrong answer does not affect the next.
     """
 
     task: Judged
@@ -67,14 +67,14 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | No
 
 
 def _plain(sample: Sample, subject: Subject) -> tuple[list[int], list[list[int]]]:
-    """(tokens of the context, of every question): texts that go on, with the model's first token in front."""
+    """(tokens of the context, of every question): plain texts, with the model's start token prepended."""
     encode = subject.tokenizer.encode
     asked = (turn.question + sample.answer_begins(n) for n, turn in enumerate(sample.turns))
     return encode(sample.context), [encode(text, add_special_tokens=False) for text in asked]
 
 
 def _chat(sample: Sample, subject: Subject, frame: Frame) -> tuple[list[int], list[list[int]]]:
-    """The context behind the header; after a question the footer, and then what is given of the answer."""
+    """The context after the header; after a question the footer, and then the given beginning of the answer."""
 
     def encode(text: str) -> list[int]:
         return subject.tokenizer.encode(text, add_special_tokens=False)  # the template writes them
