@@ -15,7 +15,7 @@ from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams
 from kvloom.server.app import create_app
-from kvloom.server.keys import Key
+from kvloom.server.edge.keys import Key
 
 from .echo_engine import EchoEngine
 

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from kvloom.engine.outputs import Logprob, TokenLogprobs
-from kvloom.server.fields import Json
-from kvloom.server.places import Places
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.places import Places
 
-_FLOOR = -9999.0  # OpenAI's stand-in for minus infinity, which JSON cannot say
+_FLOOR = -9999.0  # OpenAI's stand-in for minus infinity, which JSON cannot represent
 
 Spelling = Callable[[int], bytes]
 """From a token to the bytes that it stands for."""
@@ -19,7 +19,7 @@ Scored = tuple[int, TokenLogprobs | None]
 
 
 def chat_logprobs(tokens: Iterable[TokenLogprobs], top: int, bytes_of: Spelling) -> Json:
-    """``choices[].logprobs`` of a chat completion, with the ``top`` most likely ones beside each token."""
+    """``choices[].logprobs`` of a chat completion, with the ``top`` most likely alternatives for each token."""
     return {"content": [_chat_entry(token, top, bytes_of) for token in tokens], "refusal": None}
 
 
@@ -40,9 +40,9 @@ def prompt_logprobs(tokens: Sequence[TokenLogprobs | None]) -> list[Json | None]
 
 
 class ChoiceScores:
-    """Scores of one choice's tokens, told once it is certain where in its text they begin.
+    """Scores of one choice's tokens, released once their offsets in the text are certain.
 
-    They wait with text that is held back: a stop string may cut it off, and nothing begins beyond the end of a text.
+    They wait for text that is held back: a stop string may cut it off, and no token begins beyond the end.
     """
 
     def __init__(self, places: Places) -> None:
@@ -51,17 +51,17 @@ class ChoiceScores:
         self._released = 0
 
     def add_prompt(self, tokens: Iterable[Scored], places: Iterable[int]) -> None:
-        """Those of an echoed prompt come first."""
+        """Add the scores of an echoed prompt; they come first."""
         self._waiting.extend(zip(places, tokens, strict=True))
 
     def add(self, tokens: Iterable[TokenLogprobs]) -> None:
-        """Those of an answer."""
+        """Add the scores of answer tokens."""
         for scores in tokens:
             token = next(iter(scores))
             self._waiting.append((self._places.next(token), (token, scores)))
 
-    def told(self, text: str, over: bool) -> tuple[list[Scored], list[int]]:
-        """Scores that are certain now that ``text`` went out as well, and where their tokens begin."""
+    def settled(self, text: str, over: bool) -> tuple[list[Scored], list[int]]:
+        """Scores that are certain now that ``text`` has been sent, and the offsets of their tokens."""
         self._released += len(text)
         tokens, offsets = [], []
         while self._waiting and (over or self._waiting[0][0] <= self._released):
@@ -72,7 +72,7 @@ class ChoiceScores:
 
 
 def _shown(data: bytes) -> str:
-    """A token's text; where that is no whole characters, its bytes, as OpenAI spells them."""
+    """A token's text, or its bytes in OpenAI's notation if it is not made of whole characters."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -95,11 +95,11 @@ def _chat_token(token: int, value: Logprob, bytes_of: Spelling) -> Json:
 
 
 def _by_text(scores: TokenLogprobs, bytes_of: Spelling) -> dict[str, float]:
-    """Two ids may share a text: the likelier one is told."""
-    told: dict[str, float] = {}
+    """If two ids have the same text, the more likely one is kept."""
+    by_text: dict[str, float] = {}
     for token, value in sorted(scores.items(), key=_rank):
-        told.setdefault(_shown(bytes_of(token)), _finite(value))
-    return told
+        by_text.setdefault(_shown(bytes_of(token)), _finite(value))
+    return by_text
 
 
 def _rank(item: tuple[int, Logprob]) -> int:

@@ -1,4 +1,4 @@
-"""Prometheus metrics: vLLM's names where it has them, so that its dashboards work; our own for KV memory."""
+"""Prometheus metrics: vLLM's names where they exist, so that its dashboards work, and our own for KV memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.stats import EngineStats
+from kvloom.server.admin.public_stats import public_stats
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.public_stats import public_stats
 
 _FIRST_TOKEN_S = (
     0.001,
@@ -62,7 +62,7 @@ _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000,
 
 
 class Metrics:
-    """One server's registry. Totals are the engine's, read when scraped; times are of finished requests."""
+    """The registry of one server. Totals come from the engine when scraped; times cover finished requests."""
 
     def __init__(self, engine: ServedEngine) -> None:
         self.registry = CollectorRegistry()
@@ -78,7 +78,7 @@ class Metrics:
         self._prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request", _COUNTS)
 
     def observe(self, update: RequestUpdate) -> None:
-        """Take in a finished request."""
+        """Record a finished request."""
         metrics = update.metrics
         self._prompt.observe(len(update.prompt_token_ids))
         for histogram, value in (
@@ -95,7 +95,7 @@ class Metrics:
             self._tpot.observe((times[-1] - times[0]) / (len(times) - 1))
 
     def render(self) -> bytes:
-        """The text format that Prometheus scrapes."""
+        """The metrics in Prometheus text format."""
         return generate_latest(self.registry)
 
     def _histogram(self, name: str, help_text: str, buckets: Iterable[float]) -> Histogram:
@@ -106,13 +106,13 @@ class Metrics:
 
 
 class _EngineCollector(Collector):
-    """Reads the engine's counters at every scrape; keeps none of its own."""
+    """Reads the engine's counters at every scrape and stores none."""
 
     def __init__(self, engine: ServedEngine) -> None:
         self._engine = engine
 
     def describe(self) -> Iterator[Metric]:
-        return iter(())  # names are fixed and ours: no scrape is needed at registration
+        return iter(())  # our names are fixed: registration needs no scrape
 
     def collect(self) -> Iterator[Metric]:
         stats = public_stats(self._engine.stats())

@@ -1,4 +1,4 @@
-"""Who sends a request, and what they share with others."""
+"""Who sends a request, and with whom KV is shared."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from kvloom.engine.cache_params import CacheParams, Matching
+from kvloom.server.edge.keys import Key, Role
 from kvloom.server.errors import AdminOnly
-from kvloom.server.keys import Key, Role
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``client``: in whose name requests wait for their turn. ``apart``: the key within which KV is shared, None when
-    it is shared with all. ``matching``: how finely."""
+    """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
+    all. ``matching``: granularity of prefix matching."""
 
     client: str
     role: Role
@@ -34,6 +34,6 @@ class Caller:
 
 
 def caller_of(request: Request) -> Caller:
-    """As ``edge.Edge`` found it."""
+    """The caller that ``middleware.Edge`` identified."""
     caller: Caller = request.state.caller
     return caller

@@ -1,8 +1,8 @@
-"""The field ``kvloom`` of a body: what neither OpenAI's API nor vLLM's has a name for.
+"""The field ``kvloom`` of a body: settings for which neither OpenAI's API nor vLLM's has a field.
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
 
-Nothing in it is ignored: a name that is not known is refused.
+Unknown names in it are rejected, never ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.field_table import Json
+from kvloom.server.dialect.field_table import Json
 
 _ELSEWHERE = {
     "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",
@@ -21,7 +21,7 @@ _ELSEWHERE = {
 
 
 class CacheFields(BaseModel):
-    """Who may say what: the salt stands in the body, where vLLM has it; how finely KV is found is the server's."""
+    """What a client may set. The salt is a field of the body, as in vLLM; match granularity is a server setting."""
 
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
 
@@ -36,7 +36,7 @@ class Extension(BaseModel):
     cache: CacheFields | None = None
 
     def check(self) -> None:
-        """Refuse what is not known, by name. Raises RequestError."""
+        """Reject unknown names. Raises RequestError."""
         _only(self, "kvloom")
         if self.cache is not None:
             _only(self.cache, "kvloom.cache")

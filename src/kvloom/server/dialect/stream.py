@@ -1,4 +1,4 @@
-"""Server-sent events: the ``text/event-stream`` side of both endpoints."""
+"""Server-sent events (``text/event-stream``) for both endpoints."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from kvloom.errors import InternalError
+from kvloom.server.dialect.reply import Reply
 from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.errors import STOPPING, ErrorReply, reply_to
-from kvloom.server.reply import Reply
 from kvloom.server.updates import Updates
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -23,7 +23,7 @@ _HEARTBEAT = b": keep-alive\n\n"
 async def events(
     reply: Reply, updates: Updates, include_usage: bool, usage_in_chunks: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the event stream: a piece per update, at the end the usage if asked for and ``[DONE]``."""
+    """Yield the event stream: one event per update, then usage if requested, and ``[DONE]``."""
     head = b"data: " + to_json(reply.head(reply.chunk_object))[:-1] + b',"choices":['
     first: bytes | None = b"data: " + to_json(reply.head(reply.chunk_object) | reply.opening())[:-1] + b',"choices":['
     tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
@@ -45,10 +45,10 @@ def _usage(reply: Reply) -> bytes:
 
 
 class EventStream(StreamingResponse):
-    """Sends ``frames`` as they come. Stops, and closes them, at once when the client leaves.
+    """Sends ``frames`` as they arrive. Stops immediately, and closes them, when the client disconnects.
 
     Headers go out with the first frame, so that a request the engine refuses still gets its status code.
-    What goes wrong later is told in a last event. In a silence, such as the wait for a long prompt, a comment goes out
+    Later errors are sent as the last event. In a silence, such as the wait for a long prompt, a comment goes out
     every ``heartbeat_s`` seconds: proxies cut connections on which nothing moves.
     """
 

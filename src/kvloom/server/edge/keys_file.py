@@ -22,7 +22,7 @@ _OTHERS_READ = 0o004
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """What line ``number`` says."""
+    """The content of line ``number``."""
 
     number: int
     name: str
@@ -31,7 +31,7 @@ class KeyLine:
 
 
 def read_keys(path: Path) -> list[KeyLine]:
-    """Raises DataFileError, which names the line and never a key."""
+    """Raises DataFileError, which gives the line number and never a key."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -57,7 +57,7 @@ def read_keys(path: Path) -> list[KeyLine]:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Whether everybody on this machine can read the keys."""
+    """Whether every user of this machine can read the keys."""
     return bool(path.stat().st_mode & _OTHERS_READ)
 
 

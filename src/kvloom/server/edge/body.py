@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded, then straight from bytes to a checked model."""
+"""Reading a request's body: bounded, then parsed directly from bytes to a validated model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from kvloom.errors import RequestError
+from kvloom.server.edge.weigh import refuse_heavy
 from kvloom.server.errors import BodyTooLarge
 from kvloom.server.lanes import LARGE, Lanes
-from kvloom.server.weigh import refuse_heavy
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -20,10 +20,10 @@ _SLICE = 2**20
 
 
 async def read_body(request: Request, model: type[Body], max_bytes: int, lanes: Lanes) -> Body:
-    """Read and check a JSON body. Raises BodyTooLarge, RequestError or pydantic's ValidationError."""
+    """Read and validate a JSON body. Raises BodyTooLarge, RequestError or pydantic's ValidationError."""
     data = await _receive(request, max_bytes)
     if len(data) < LARGE:
-        return _parse(data, model)  # sooner than asking a thread to
+        return _parse(data, model)  # faster than handing it to a thread
     return await lanes.run(lambda: _parse(data, model), len(data))
 
 
@@ -47,7 +47,7 @@ def _parse(data: bytearray, model: type[Body]) -> Body:
 
 
 def _decoded(data: bytearray) -> str:
-    """In slices: between them others may have the interpreter."""
+    """Decoded in slices, so that other threads get the interpreter in between."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     parts, waiting = [], 0
     for start in range(0, len(data), _SLICE):

@@ -1,11 +1,11 @@
-"""Who may ask for what.
+"""Which endpoints require which key.
 
-    /health, /version, /openapi.json    anybody
-    /metrics, /cache                    who has a key; anybody with ``open_metrics``
+    /health, /version, /openapi.json    anyone
+    /metrics, /cache                    who has a key; anyone with ``open_metrics``
     POST /cache/reset, /cache/check     who has an admin key
     everything else                     who has a key
 
-Without any key everybody has one. Then whoever reaches a loopback address administrates; from elsewhere nobody does.
+If no keys are configured, none is required; on a loopback address every client is then an admin, elsewhere none is.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from starlette.types import Scope
 
 from kvloom.config import ServerConfig
 from kvloom.engine.cache_params import Matching
-from kvloom.server.caller import Caller
-from kvloom.server.keys import Key, Keyring, Role
+from kvloom.server.edge.caller import Caller
+from kvloom.server.edge.keys import Key, Keyring, Role
 
 _OPEN = frozenset({"/health", "/version", "/openapi.json"})
 _FIGURES = frozenset({"/metrics", "/cache"})
 
 
 class Access:
-    """One server's rules."""
+    """The access rules of one server."""
 
     def __init__(self, keyring: Keyring, config: ServerConfig) -> None:
         self.keyring = keyring
@@ -34,7 +34,7 @@ class Access:
         self._matching: Matching = "pages" if config.share_prefixes else "tokens"
 
     def caller(self, scope: Scope) -> Caller | None:
-        """Who asks; None when a key is missing."""
+        """The caller; None when a required key is missing."""
         if not self.keyring.keys:
             return Caller(_peer(scope), self._anybody, None, self._matching)
         key = self.keyring.find(_authorization(scope))
@@ -47,7 +47,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
+    """Whether ``host`` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

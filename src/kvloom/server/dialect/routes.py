@@ -10,30 +10,30 @@ from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
-from kvloom.server.admission import check_sequences
-from kvloom.server.body import read_body
-from kvloom.server.caller import caller_of
-from kvloom.server.chat import ChatReply
-from kvloom.server.completion import CompletionReply
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.dialect.admission import check_sequences
+from kvloom.server.dialect.chat import ChatReply
+from kvloom.server.dialect.completion import CompletionReply
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.prepare import chat_job, completion_job
+from kvloom.server.dialect.reply import Reply
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.stream import EventStream, events
+from kvloom.server.dialect.unserved import ignored_header
 from kvloom.server.disconnect import ClientGone, unless_gone
+from kvloom.server.edge.body import read_body
+from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.fields import Json
-from kvloom.server.job import chat_job, completion_job
 from kvloom.server.lanes import Lanes
-from kvloom.server.metrics import Metrics
-from kvloom.server.reply import Reply
-from kvloom.server.schemas import ChatRequest, CompletionRequest
-from kvloom.server.stream import EventStream, events
-from kvloom.server.unserved import ignored_header
 from kvloom.server.updates import Updates, run_job
 
-_CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is what proxies log for this
+_CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
 
 
 def openai_routes(
     engine: ServedEngine, metrics: Metrics, config: ServerConfig, lanes: Lanes, started: int
 ) -> APIRouter:
-    """``/v1``. ``started``: Unix time told as the model's creation."""
+    """``/v1``. ``started``: Unix time reported as the model's creation time."""
     router = APIRouter(prefix="/v1")
     _add_models(router, engine, started)
 

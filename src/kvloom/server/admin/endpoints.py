@@ -1,4 +1,4 @@
-"""The endpoints for whoever runs the server: health, metrics, the cache."""
+"""Endpoints for operators: health, metrics and cache administration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kvloom.server.caller import caller_of
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.public_stats import public_stats
+from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import NOT_ALIVE
-from kvloom.server.metrics import Metrics
-from kvloom.server.public_stats import public_stats
 
 
 def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:

@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, who is asking, and the net under everything."""
+"""The outermost middleware: request ids, authentication, and the handler of last resort."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kvloom.server.access import Access
+from kvloom.server.edge.access import Access
 from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Edge:
-    """Echo or make ``x-request-id``, let in whom ``access`` lets in, answer what is left."""
+    """Echo or generate ``x-request-id``, authenticate, and answer any exception that nothing else handled."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
@@ -47,9 +47,9 @@ class Edge:
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # it left while we were reading its body: nobody to answer
+            pass  # disconnected while its body was being read: there is no one to answer
         except asyncio.CancelledError:
-            # The server has waited long enough for this request. Its work is undone: this is where the task ends.
+            # The drain period is over and the work was cancelled: the task ends here.
             if not started:
                 await STOPPING.response()(scope, receive, send_with_id)
         except Exception as error:

@@ -1,15 +1,15 @@
-"""Text completions: what they look like."""
+"""Replies of the text completions endpoint."""
 
 from __future__ import annotations
 
 from kvloom.engine.outputs import CompletionDelta
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
+from kvloom.server.dialect.places import Places, prompt_places
+from kvloom.server.dialect.reply import Answer, Reply
+from kvloom.server.dialect.token_ids import token_id_bytes
 from kvloom.server.engine_protocol import Tokenizer
-from kvloom.server.fields import Json
 from kvloom.server.job import Job
-from kvloom.server.logprobs import ChoiceScores, prompt_logprobs, text_logprobs
-from kvloom.server.places import Places, prompt_places
-from kvloom.server.reply import Answer, Reply
-from kvloom.server.token_ids import token_id_bytes
 
 
 class CompletionReply(Reply):
@@ -29,9 +29,9 @@ class CompletionReply(Reply):
         text = self._echoed(answer.prompt) + "".join(answer.texts)
         scores: Json | None = None
         if self._top is not None:
-            told = self._new_scores(answer.prompt)
-            told.add(answer.logprobs)
-            scores = text_logprobs(*told.told(text, over=True), self._top, self._spelling)
+            choice_scores = self._new_scores(answer.prompt)
+            choice_scores.add(answer.logprobs)
+            scores = text_logprobs(*choice_scores.settled(text, over=True), self._top, self._spelling)
         choice: Json = {
             "index": index,
             "text": text,
@@ -63,12 +63,12 @@ class CompletionReply(Reply):
         return self.job.prompts[prompt].text if self.job.echo else ""
 
     def _scores_of(self, index: int, prompt: int, text: str, delta: CompletionDelta, top: int) -> Json | None:
-        """What can be told of a choice's scores beside ``text``."""
+        """The scores that can be sent with ``text``."""
         if index not in self._scores:
             self._scores[index] = self._new_scores(prompt)
-        told = self._scores[index]
-        told.add(delta.logprobs or ())
-        tokens, offsets = told.told(text, over=delta.finish_reason is not None)
+        choice_scores = self._scores[index]
+        choice_scores.add(delta.logprobs or ())
+        tokens, offsets = choice_scores.settled(text, over=delta.finish_reason is not None)
         return text_logprobs(tokens, offsets, top, self._spelling) if tokens else None
 
     def _new_scores(self, prompt: int) -> ChoiceScores:

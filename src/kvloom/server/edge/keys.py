@@ -1,4 +1,4 @@
-"""API keys: who may ask, under which name, and what their KV is salted with."""
+"""API keys: their names, and the salts that separate their KV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError, DataFileError
-from kvloom.server.keys_file import read_keys
+from kvloom.server.edge.keys_file import read_keys
 
 Role = Literal["user", "admin"]
 
@@ -20,7 +20,7 @@ _SALT_LABEL = b"kvloom cache salt 1\0"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """``name`` is for logs and for fairness; ``secret`` is what clients send, and is told to nobody."""
+    """``name`` is for logs and fair queueing; ``secret`` is what clients send, and is never shown."""
 
     name: str
     secret: str = field(repr=False)
@@ -38,19 +38,19 @@ class Key:
         return hashlib.sha256(self.secret.encode()).digest()
 
     def salt(self, own: str | None) -> str:
-        """What keeps this key's KV apart from that of all others, and within it each salt of its ``own``.
+        """The salt that separates this key's KV from all other keys', and within it each of the client's ``own`` salts.
 
-        It hangs on nothing but the secret and ``own``, and says nothing about either.
+        It depends only on the secret and ``own``, and reveals neither.
         """
         asked = b"\0" if own is None else b"\1" + own.encode()
         return hmac.digest(self.secret.encode(), _SALT_LABEL + asked, "sha256").hex()
 
 
 class Keyring:
-    """All keys of a server. None at all: it serves whoever connects."""
+    """All keys of a server. Without any, every client is served."""
 
     def __init__(self, keys: tuple[Key, ...] = ()) -> None:
-        """Raises ConfigError when two keys have one name, or one secret."""
+        """Raises ConfigError when two keys share a name or a secret."""
         self.keys = keys
         self._digests = [(key, key.digest) for key in keys]
         for before, key in enumerate(keys):
@@ -62,7 +62,7 @@ class Keyring:
 
     @classmethod
     def of(cls, config: ServerConfig) -> Keyring:
-        """Those of the environment and of the file. Raises ConfigError or DataFileError."""
+        """The keys from the environment and from the file. Raises ConfigError or DataFileError."""
         keys = []
         if config.api_key is not None:
             keys.append(Key("default", config.api_key))
@@ -78,7 +78,7 @@ class Keyring:
         return cls(tuple(keys))
 
     def find(self, authorization: bytes) -> Key | None:
-        """The key in a header's value. Takes as long for a key that is nearly right as for any other."""
+        """The key in a header's value. Compares in constant time."""
         scheme, _, token = authorization.partition(b" ")
         digest = hashlib.sha256(token.strip(b" \t")).digest()
         found = [key for key, known in self._digests if hmac.compare_digest(known, digest)]

@@ -1,6 +1,6 @@
-"""``/openapi.json``, made from the models that check the bodies and from the table of fields.
+"""``/openapi.json``, generated from the models that validate bodies and from the table of fields.
 
-The routes read bodies by hand, bounded and in one pass, so the framework cannot tell what they take.
+The routes parse bodies themselves, bounded and in one pass, so the framework cannot infer their schemas.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import JSONResponse
 
-from kvloom.server.field_table import SERVED, Json
-from kvloom.server.schemas import ChatRequest, CompletionRequest
-from kvloom.server.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from kvloom.server.dialect.field_table import SERVED, Json
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 
 EXTENSION = "x-kvloom-extension"
 

@@ -1,4 +1,4 @@
-"""What a connection is told whose request never became one."""
+"""Responses to connections whose request was never complete."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def too_many_connections(limits: ServerConfig) -> ErrorReply:
 
 
 def raw_answer(reply: ErrorReply, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer, for a connection that ends with it. ``headers``: those that all answers have."""
+    """The whole response, after which the connection closes. ``headers``: those of every response."""
     response = reply.response()
     lines = [*headers, *response.raw_headers, (b"connection", b"close")]
     head = b"".join([name + b": " + value + b"\r\n" for name, value in lines])

@@ -1,4 +1,4 @@
-"""Fields that a body has and our models have not: refused by name, taken as hints, or ignored and told."""
+"""Fields outside our models: rejected by name, accepted as hints, or ignored and listed in a header."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from kvloom.errors import RequestError
-from kvloom.server.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED, Json
+from kvloom.server.dialect.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED, Json
 
 IGNORED_HEADER = "x-kvloom-ignored"
 
@@ -16,13 +16,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def refuse_many(extra: Json, place: str) -> None:
-    """Every field is looked up, on the event loop: nobody has a use for more."""
+    """Maximum number of fields in a body: each is looked up on the event loop."""
     if len(extra) > _MAX_FIELDS:
         raise RequestError(f"{place} has {len(extra):,} unsupported fields; at most {_MAX_FIELDS:,} are allowed")
 
 
 def refuse(extra: Json) -> None:
-    """Raise RequestError for the first field that would change the answer, if we served it."""
+    """Raise RequestError for the first unsupported field that would change the answer."""
     refuse_many(extra, "the body")
     for name, value in extra.items():
         known = REFUSED.get(name)
@@ -35,7 +35,7 @@ def refuse(extra: Json) -> None:
 
 
 def refuse_in_message(extra: Json, index: int) -> None:
-    """The same for a message, where nothing has a neutral value but null and false."""
+    """The same for a message, where only null and false are neutral."""
     refuse_many(extra, f"message {index}")
     for name, value in extra.items():
         if name in MESSAGE_REFUSED and value is not None and value is not False:
@@ -47,7 +47,7 @@ def refuse_in_message(extra: Json, index: int) -> None:
 
 
 def ignored(extra: Json) -> Iterator[str]:
-    """The body's fields that nobody knows."""
+    """Unknown fields of the body."""
     known = (REFUSED, HINTS)
     return (name for name, value in extra.items() if value is not None and not any(name in table for table in known))
 
@@ -61,15 +61,15 @@ def ignored_in_messages(extras: Iterable[Json]) -> Iterator[str]:
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
-    """``x-kvloom-ignored``: the names, comma separated; after 16 of them, that there are more.
+    """``x-kvloom-ignored``: names, separated by commas; beyond 16, a note that there are more.
 
-    A name that a header should not hold, and one that is very long, becomes ``?``.
+    Names that do not belong in a header, and very long ones, become ``?``.
     """
-    told = list(dict.fromkeys(name if _PLAIN.fullmatch(name) else "?" for name in islice(names, _MAX_FIELDS)))
-    if not told:
+    shown = list(dict.fromkeys(name if _PLAIN.fullmatch(name) else "?" for name in islice(names, _MAX_FIELDS)))
+    if not shown:
         return {}
-    more = ["and more"] if len(told) > _MAX_NAMES else []
-    return {IGNORED_HEADER: ", ".join(told[:_MAX_NAMES] + more)}
+    more = ["and more"] if len(shown) > _MAX_NAMES else []
+    return {IGNORED_HEADER: ", ".join(shown[:_MAX_NAMES] + more)}
 
 
 def _bare(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Refusing JSON whose reading would hold up everybody: one reader holds the interpreter from begin to end.
+"""Refusing JSON that would take too long to parse: parsing holds the interpreter lock from start to end.
 
-Text costs next to nothing, however long. Values do: strings, lists and objects about half a microsecond each, numbers
-a tenth of that.
+Long text costs almost nothing. The number of values matters: strings, lists and objects take about half a microsecond
+each, numbers a tenth of that.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 
 
 def refuse_heavy(data: bytes | bytearray, max_values: int = MAX_VALUES, max_parts: int = MAX_PARTS) -> None:
-    """Raise BodyTooLarge if ``data`` holds more values than are read at once. It need not be valid JSON."""
+    """Raise BodyTooLarge if ``data`` has more values than are parsed at once. It need not be valid JSON."""
     if _count(data, b",") <= max_values and _count(data, b"{", b"[", b'"') <= max_parts:
-        return  # most bodies, even when all of these stand inside text
+        return  # most bodies, even if all of these are inside text
     values = parts = at = 0
     while at < len(data):
         quote = data.find(b'"', at)
@@ -36,7 +36,7 @@ def refuse_heavy(data: bytes | bytearray, max_values: int = MAX_VALUES, max_part
 
 
 def _count(data: bytes | bytearray, *letters: bytes) -> int:
-    """In slices: between them others may have the interpreter."""
+    """Counted in slices, so that other threads get the interpreter in between."""
     total = 0
     for start in range(0, len(data), _SLICE):
         for letter in letters:
@@ -49,7 +49,7 @@ _HINT = "send it in several requests"
 
 
 def _end_of_string(data: bytes | bytearray, at: int) -> int:
-    """Where a string's closing quote ends. In bounded steps: no step holds the interpreter for long."""
+    """The end of a string's closing quote, found in bounded steps, none of which holds the interpreter for long."""
     while at < len(data):
         found = _IN_STRING.match(data, at)
         end = found.end() if found is not None else len(data)

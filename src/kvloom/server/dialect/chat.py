@@ -1,16 +1,16 @@
-"""Chat completions: what they look like."""
+"""Replies of the chat completions endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kvloom.engine.outputs import CompletionDelta, TokenLogprobs
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.logprobs import chat_logprobs, prompt_logprobs
+from kvloom.server.dialect.reply import Answer, Reply
+from kvloom.server.dialect.token_ids import named_chat_logprobs
 from kvloom.server.engine_protocol import Tokenizer
-from kvloom.server.fields import Json
 from kvloom.server.job import Job
-from kvloom.server.logprobs import chat_logprobs, prompt_logprobs
-from kvloom.server.reply import Answer, Reply
-from kvloom.server.token_ids import named_chat_logprobs
 
 
 class ChatReply(Reply):

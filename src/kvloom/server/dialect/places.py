@@ -1,4 +1,4 @@
-"""Where tokens begin in the text that a caller gets: what ``text_offset`` tells."""
+"""Where tokens begin in the returned text: the values of ``text_offset``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FARTHEST = 256
 
 
 class Places:
-    """Places of the tokens of an answer, one after another.
+    """Offsets of the tokens of an answer, one after another.
 
     ``stream`` decodes them, ``at`` is where they begin. A token begins after the whole characters before it: those
     that share a character share its place.
@@ -30,7 +30,7 @@ class Places:
 
 
 def prompt_places(text: str, tokens: Sequence[int], stream: TokenStream) -> list[int]:
-    """Places of a prompt's tokens in its text. ``stream`` decodes them, special ones included.
+    """Offsets of a prompt's tokens in its text. ``stream`` decodes them, special ones included.
 
     Tokens that stand for nothing in the text have no width there: those that the tokenizer put in front, and those that
     say something else than the text, because it was normalized. The next one that is found sets things right.

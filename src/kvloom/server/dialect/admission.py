@@ -1,9 +1,9 @@
-"""How much one request may ask for, known before anything is tokenized."""
+"""Limits on what one request may ask for, checked before anything is tokenized."""
 
 from __future__ import annotations
 
 from kvloom.errors import RequestError
-from kvloom.server.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 
 
 def check_sequences(body: ChatRequest | CompletionRequest, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""Kinds of field that both endpoints share, each with a message that a caller can act on."""
+"""Field types shared by both endpoints, with error messages that a caller can act on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated, TypeVar
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from kvloom.server.field_table import Json
+from kvloom.server.dialect.field_table import Json
 
 __all__ = ["Json", "Prompts", "Real", "Stop", "TokenId", "must_be"]
 
 
 def must_be(words: str) -> WrapValidator:
-    """Replace the one-error-per-alternative report of a union by one sentence."""
+    """Replace a union's report, one error per alternative, with one sentence."""
 
     def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         try:
@@ -29,7 +29,7 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Stop = Annotated[str | list[str], must_be("a string or a list of strings")]
 Item = TypeVar("Item")
 _List = Annotated[list[Item], Field(fail_fast=True)]
-"""One fault is enough: what is no list of texts is tried as a list of tokens next."""
+"""Stop at the first error: if it is not a list of strings, a list of tokens is tried next."""
 Prompts = Annotated[
     str | _List[str] | _List[TokenId] | _List[_List[TokenId]],
     must_be("a string, a list of strings, a list of token ids or a list of lists of token ids"),

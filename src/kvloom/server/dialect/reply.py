@@ -1,4 +1,4 @@
-"""From engine updates to the documents that callers get: whole, or chunk by chunk.
+"""From engine updates to response documents: whole, or chunk by chunk.
 
 Plain dicts on purpose: these run for every token, and a validated model per token would cost more than the
 token's share of a step.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
-from kvloom.server.fields import Json
+from kvloom.server.dialect.fields import Json
 from kvloom.server.job import Job
 
 
@@ -37,7 +37,7 @@ class Answer:
 
 
 class Reply(ABC):
-    """What one job's updates add up to. One per request; feed it by ``add`` or by ``chunks``, not both."""
+    """Accumulates the updates of one job. One per request; call either ``add`` or ``chunks``, not both."""
 
     prefix: ClassVar[str]
     whole_object: ClassVar[str]
@@ -52,10 +52,10 @@ class Reply(ABC):
         self._latest: dict[int, RequestUpdate] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._generated = 0
-        self._untold: dict[int, list[int]] = {}  # token ids whose text is held back, by choice
+        self._unsent: dict[int, list[int]] = {}  # token ids whose text is held back, by choice
 
     def add(self, prompt: int, update: RequestUpdate) -> None:
-        """Take in an update for ``whole``."""
+        """Add an update for ``whole``."""
         for index, delta in self._note(prompt, update):
             self._answers.setdefault(index, Answer(prompt)).take(delta)
 
@@ -71,7 +71,7 @@ class Reply(ABC):
         return [chunk for index, delta in noted for chunk in self.delta(index, prompt, delta)]
 
     def opening(self) -> Json:
-        """Fields that the first chunk of a stream has besides its choice."""
+        """Additional fields of a stream's first chunk."""
         return {}
 
     def prompt_ids(self, prompt: int) -> Json:
@@ -92,7 +92,7 @@ class Reply(ABC):
 
     @abstractmethod
     def choice(self, index: int, answer: Answer) -> Json:
-        """A choice of the whole document."""
+        """One choice of the whole document."""
 
     @abstractmethod
     def delta(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
@@ -103,12 +103,12 @@ class Reply(ABC):
         return choice | {"token_ids": answer.token_ids} if self.job.show_token_ids else choice
 
     def _delta_with_ids(self, index: int, prompt: int, delta: CompletionDelta) -> list[Json]:
-        """The ids go out with the text that they are part of; the last chunk of an answer is never empty."""
-        untold = self._untold.setdefault(index, [])
-        untold.extend(delta.token_ids)
+        """Ids are sent with the text that they are part of; the last chunk of an answer is never empty."""
+        unsent = self._unsent.setdefault(index, [])
+        unsent.extend(delta.token_ids)
         chunks = self.delta(index, prompt, delta)
         if chunks:
-            chunks[-1]["token_ids"] = self._untold.pop(index)
+            chunks[-1]["token_ids"] = self._unsent.pop(index)
         return chunks
 
     def _note(self, prompt: int, update: RequestUpdate) -> list[tuple[int, CompletionDelta]]:

@@ -1,6 +1,6 @@
-"""vLLM's ``return_tokens_as_token_ids``: log probabilities in which every token is written ``token_id:123``.
+"""vLLM's ``return_tokens_as_token_ids``: tokens in log probabilities are written ``token_id:123``.
 
-Texts are ambiguous: two ids may read alike, and a part of a character reads like any other.
+Texts are ambiguous: two ids may have the same text, and all partial characters look alike.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvloom.engine.outputs import TokenLogprobs
-from kvloom.server.fields import Json
+from kvloom.server.dialect.fields import Json
 
 
 def named_chat_logprobs(scores: Json, tokens: Sequence[TokenLogprobs]) -> Json:
-    """Rename the tokens of a chat's ``scores``, which were made of ``tokens``."""
+    """Rename the tokens in ``scores`` of a chat completion, which belong to ``tokens``."""
     for entry, token in zip(scores["content"], tokens, strict=True):
         entry["token"] = _name(next(iter(token)))
         for other, token_id in zip(entry["top_logprobs"], _by_rank(token), strict=False):
@@ -21,7 +21,7 @@ def named_chat_logprobs(scores: Json, tokens: Sequence[TokenLogprobs]) -> Json:
 
 
 def token_id_bytes(token_id: int) -> bytes:
-    """How a text completion's scores spell a token."""
+    """A token's name in the scores of a text completion."""
     return _name(token_id).encode()
 
 

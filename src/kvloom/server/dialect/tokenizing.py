@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``, in vLLM's shapes."""
+"""``/tokenize`` and ``/detokenize``, compatible with vLLM."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from starlette.responses import JSONResponse
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound, RequestError
-from kvloom.server.body import read_body
+from kvloom.server.dialect.fields import Json, TokenId
+from kvloom.server.dialect.schemas import Message
+from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
+from kvloom.server.edge.body import read_body
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.fields import Json, TokenId
 from kvloom.server.lanes import Lanes
-from kvloom.server.schemas import Message
-from kvloom.server.unserved import ignored, ignored_header, refuse, refuse_in_message
 
 
 class TokenizeRequest(BaseModel):
-    """Body of ``POST /tokenize``: a prompt or messages. A chat template brings its special tokens itself."""
+    """Body of ``POST /tokenize``: a prompt or messages. A chat template adds its special tokens itself."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -107,7 +107,7 @@ def _tokenized(body: TokenizeRequest, engine: ServedEngine) -> TokenizeReply:
 
 
 def _prompt(body: TokenizeRequest, tokenizer: Tokenizer) -> tuple[str, bool]:
-    """The text, and whether special tokens are put around it."""
+    """The text, and whether special tokens are added."""
     if body.messages is None:
         return body.prompt or "", body.add_special_tokens is not False
     turns = [message.for_template() for message in body.messages]

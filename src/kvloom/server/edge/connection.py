@@ -1,4 +1,4 @@
-"""HTTP connections of which every part is bounded, while it arrives and before any key is looked at.
+"""HTTP connections with bounds on every part of a request, applied while it arrives and before keys are checked.
 
     IDLE --- first byte ---> HEAD --- headers complete ---> BODY --- message complete ---> IDLE
      keep_alive_seconds       header_seconds                 body_seconds                   send_seconds, until the
@@ -6,7 +6,7 @@
                               max_header_bytes
 
 A connection on which a request is still arriving, or which is idle, makes room for a new one when there are too many:
-slow clients cannot keep others out. Whatever cannot go on is told why, in OpenAI's shape.
+slow clients cannot keep others out. A refused request gets the reason in OpenAI's format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from kvloom.config import ServerConfig
-from kvloom.server import refusals
+from kvloom.server.edge import refusals
 from kvloom.server.errors import ErrorReply
 
 _LINGER_S = 1.0
@@ -34,7 +34,7 @@ _PIPELINED = 16
 
 
 class Stage(Enum):
-    """What the next bytes belong to."""
+    """The part of a request that is expected next."""
 
     IDLE = "idle"
     HEAD = "head"
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. A server's own class is made by ``connection_class``.
+    """One client connection. ``connection_class`` makes the class for a server.
 
     ``arriving``: the server's connections that have no whole request, the longest so first.
     """
@@ -61,7 +61,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._stage = Stage.IDLE
-        self._serving: deque[RequestResponseCycle] = deque()  # begun or pipelined, and not answered yet
+        self._serving: deque[RequestResponseCycle] = deque()  # started or pipelined, and not answered yet
         self._clock: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._refused = False
@@ -88,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self.arriving.pop(self, None)
         self._stop_clock()
         self._is_read()
-        for cycle in self._serving:  # uvicorn tells the last one only
+        for cycle in self._serving:  # uvicorn notifies the last one only
             _disconnect(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
@@ -102,7 +102,7 @@ class Connection(HttpToolsProtocol):
             return
         self._barren_bytes = 0 if self._progress else self._barren_bytes + len(data)
         if self._barren_bytes > self.limits.max_header_bytes:
-            # One header without an end, or what surrounds the chunks of a body: the parser keeps it and says nothing.
+            # An unterminated header, or chunk framing: the parser buffers it without a callback.
             self._refuse(refusals.headers_too_large(self.limits))
         elif self._stage is Stage.BODY:
             self._watch_body()
@@ -149,7 +149,7 @@ class Connection(HttpToolsProtocol):
             self.arriving.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls when the parser has stopped, for whatever reason."""
+        """Called by uvicorn when the parser has stopped, for any reason."""
         self._refuse(self._reply)
 
     def pause_writing(self) -> None:
@@ -161,7 +161,7 @@ class Connection(HttpToolsProtocol):
         self._is_read()
 
     def shutdown(self) -> None:
-        """The server stops: who is only being told why need not be waited for."""
+        """The server is stopping: connections that only linger after a refusal are not waited for."""
         if self._refused and not self._serving:
             self.transport.close()
         else:
@@ -175,7 +175,7 @@ class Connection(HttpToolsProtocol):
         if self._serving or self.transport.is_closing():
             return
         self.arriving[self] = None
-        if self._stage is Stage.BODY:  # answered early; it may end its message, but not go on for ever
+        if self._stage is Stage.BODY:  # answered early: the client may finish its message, within the time limit
             self._set_clock(_LINGER_S, self.transport.close)
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -186,21 +186,21 @@ class Connection(HttpToolsProtocol):
         raise Refused(reply)
 
     def _refuse(self, reply: ErrorReply) -> None:
-        """Take no more from this client, and end when what it asked for before is answered."""
+        """Accept no more from this client, and close once its earlier requests are answered."""
         self._refused = True
         self._stop_clock()
         self._unset_keepalive_if_required()
-        told = self._give_up_body() if self._stage is Stage.BODY else False
+        answered = self._give_up_body() if self._stage is Stage.BODY else False
         if self._serving:
             self._serving[-1].keep_alive = False
-        elif told:
+        elif answered:
             self.transport.close()
         else:
             self.transport.write(refusals.raw_answer(reply, self.server_state.default_headers))
             self._linger()
 
     def _give_up_body(self) -> bool:
-        """End the request whose body was arriving. True when its answer has begun already."""
+        """End the request whose body was arriving. Returns True if its response has already started."""
         if not self._serving:
             return True
         cycle = self._serving.pop()
@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
         self._set_clock(_LINGER_S, self.transport.close)
 
     def _make_room(self) -> None:
-        """Others want to connect, and this connection has been without a whole request for longest."""
+        """Close this connection to admit another: it has been without a complete request for longest."""
         del self.arriving[self]
         if self._refused:
             self.transport.abort()
@@ -230,7 +230,7 @@ class Connection(HttpToolsProtocol):
         self._clock = None
         if self._serving:
             return
-        if self._stage is Stage.IDLE:  # it has begun nothing: nobody to tell
+        if self._stage is Stage.IDLE:  # no request has started: nothing to answer
             self.transport.close()
         else:
             self._refuse(refusals.head_too_slow(self.limits))
@@ -243,7 +243,7 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_body(self) -> None:
         now_s, patience_s = self.loop.time(), self.limits.body_seconds
-        if self.flow.read_paused:  # it is we who take nothing
+        if self.flow.read_paused:  # reading is paused by us
             self._heard_s = self._body_began_s = now_s
         allowed_s = patience_s + self._body_bytes / _SLOWEST_BODY
         if now_s - self._heard_s > patience_s or now_s - self._body_began_s > allowed_s:
@@ -267,7 +267,7 @@ class Connection(HttpToolsProtocol):
 
 
 def connection_class(config: ServerConfig) -> type[Connection]:
-    """The class of one server's connections: uvicorn makes them, and passes no settings of ours."""
+    """Make the connection class for one server: uvicorn creates the instances and passes no settings of ours."""
 
     class Bounded(Connection):
         limits = config
@@ -277,7 +277,7 @@ def connection_class(config: ServerConfig) -> type[Connection]:
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """Tell the application that its client is gone."""
+    """Notify the application that its client has disconnected."""
     if not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()

@@ -1,7 +1,6 @@
-"""The bodies that callers send, in OpenAI's shape with vLLM's extra fields.
+"""Request bodies in OpenAI's format, with vLLM's extra fields.
 
-Types are strict: ``"16"`` is no number. Null means the default. What is done with other fields than these says
-``field_table``.
+Types are strict: ``"16"`` is not a number. Null means the default. ``field_table`` lists all other fields.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.extension import Extension, cache_params
-from kvloom.server.fields import Json, Prompts, Real, Stop, must_be
-from kvloom.server.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
+from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
 _SAMPLING = (
     "n",
@@ -41,11 +40,11 @@ _SAMPLING = (
 )
 
 _TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
-_KEEPS_ALL = -1  # what vLLM's clients send as top_k for "keep every token"
+_KEEPS_ALL = -1  # how vLLM's clients disable top_k
 
 
 class StreamOptions(BaseModel):
-    """``include_obfuscation`` is a hint: nothing is added to hide the lengths of chunks."""
+    """``include_obfuscation`` has no effect: nothing is added to hide the lengths of chunks."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -55,7 +54,7 @@ class StreamOptions(BaseModel):
 
 
 class _Request(BaseModel):
-    """What chat and text completion have in common."""
+    """Fields shared by chat and text completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -96,16 +95,16 @@ class _Request(BaseModel):
 
     @property
     def cache_params(self) -> CacheParams:
-        """What the caller asks of the cache; ``Caller.own`` has the last word."""
+        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions."""
         return cache_params(self.kvloom, self.cache_salt)
 
     def ignored(self) -> Iterator[str]:
-        """Names of fields that have no effect because nobody knows them."""
+        """Names of unknown fields, which have no effect."""
         options = ignored(self.stream_options.model_extra or {}) if self.stream_options else ()
         return chain(ignored(self.model_extra or {}), (f"stream_options.{name}" for name in options))
 
     def check(self) -> None:
-        """Refuse what types cannot. Raises RequestError."""
+        """Checks beyond types. Raises RequestError."""
         refuse(self.model_extra or {})
         if self.stream_options is not None:
             refuse_many(self.stream_options.model_extra or {}, "stream_options")
@@ -125,7 +124,7 @@ class _Request(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn. A refusal, sent back, is what the assistant said."""
+    """One turn. A refusal that a client sends back counts as the assistant's content."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -163,7 +162,7 @@ class Message(BaseModel):
         return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
 
     def for_template(self) -> Json:
-        """What was sent: the tokenizer brings it into the form that its template wants."""
+        """The message as sent; the tokenizer converts it to what its template expects."""
         return {name: getattr(self, name) for name in type(self).model_fields if name != "refusal"}
 
 
@@ -187,7 +186,7 @@ class ChatRequest(_Request):
         return chain(super().ignored(), ignored_in_messages(message.model_extra or {} for message in self.messages))
 
     def echoed(self) -> str:
-        """What ``echo`` puts before the answer: the last message, if it is the assistant's."""
+        """Text that ``echo`` puts before the answer: the last message, if it is the assistant's."""
         last = self.messages[-1]
         said = last.content if self.echo and last.role == "assistant" else None
         return "\n".join(part["text"] for part in said) if isinstance(said, list) else said or ""
@@ -223,6 +222,6 @@ class CompletionRequest(_Request):
 
 
 def _biases(biases: dict[str, float]) -> dict[int, float]:
-    if any(_TOKEN_ID.fullmatch(token) is None for token in biases):  # int() takes " 1_0 " and other scripts' digits
+    if any(_TOKEN_ID.fullmatch(token) is None for token in biases):  # int() accepts " 1_0 " and digits of other scripts
         raise ParamsError("the keys of logit_bias must be token ids", param="logit_bias")
     return {int(token): bias for token, bias in biases.items()}

@@ -1,4 +1,4 @@
-"""What clients and scrapers may know of the engine's counters."""
+"""The engine's counters as clients and scrapers may see them."""
 
 from __future__ import annotations
 
