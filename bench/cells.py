@@ -31,7 +31,7 @@ def cells(groups: frozenset[str], quick: bool) -> list[Cell]:
 
 
 _ROUNDS = 5
-"""A shared machine's speed moves by half within minutes: one round says nothing. Only contenders have them all."""
+"""A shared machine's speed changes by half within minutes: one round proves nothing. Only contenders run them all."""
 
 _FULL = [
     *_streams("streams", DENSE, (512, 2048, 4096, 8000), 33, _ROUNDS),

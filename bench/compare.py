@@ -1,7 +1,7 @@
 """Run workloads on all engines in one sitting.
 
-All engines are loaded; then, cell by cell and round by round, they take turns, the others stopped: what disturbs one
-run disturbs its neighbours alike. All have the first round; the contenders have the rest, within seconds of each other.
+All engines are loaded; then, cell by cell and round by round, they take turns, the others stopped, so that a
+disturbance affects adjacent runs alike. All run the first round, contenders the rest, within seconds of each other.
 The machine's limits are measured in every cell.
 """
 
@@ -113,7 +113,7 @@ def _loaded(manifest: Manifest, peers: Sequence[str], result: Comparison) -> Ite
 
 
 def _meet(model: str, running: list[RemotePeer], prompts: Prompts, result: Comparison) -> None:
-    """Warm every peer up, and see whether it says what kvloom says."""
+    """Warm up every peer, and count how many of its tokens agree with kvloom's."""
     answers: dict[str, list[int]] = {}
     for peer in list(running):
         with _noting_failure(peer, running, result):

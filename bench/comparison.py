@@ -1,4 +1,4 @@
-"""What was measured of several engines in one sitting, and the ratios in it."""
+"""Measurements of several engines in one sitting, and their ratios."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Comparison:
         return Ratio(figure, median(ours.values()), medians[best], best, median(each), min(each), max(each))
 
     def of(self, groups: frozenset[str]) -> Comparison:
-        """Only some groups: what one claim files of a sitting that fed several."""
+        """Only some groups: what one claim files of a sitting shared by several."""
         kept = Comparison(self.threads, self.quick, self.kv_tokens, self.limits, absent=self.absent)
         kept.samples = [each for each in self.samples if each.group in groups]
         kept.peaks = [each for each in self.peaks if each.group in groups]

@@ -1,7 +1,7 @@
-"""Clients that do not behave, in a process of their own: ``python -m bench.floods HOST PORT MODEL SECONDS``.
+"""Abusive clients, in a process of their own: ``python -m bench.floods HOST PORT MODEL SECONDS``.
 
-Every kind goes on at a pace of its own until the time is up. The last line printed is one JSON object: by kind, how
-often each status came back (``closed``: the server hung up without one).
+Every kind sends at its own rate until the time is up. The last line printed is one JSON object: by kind, how often each
+status was returned (``closed``: the server closed the connection without one).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send. ``rng``: what differs from request to request."""
+    """Where to send. ``rng``: for what differs between requests."""
 
     host: str
     port: int
@@ -62,7 +62,7 @@ def _completion(target: Target, **fields: Any) -> bytes:
 
 
 class Prepared:
-    """A request that is made once: whoever floods has a machine of their own for that, here it is the server's."""
+    """A request that is built once: a real attacker would not use the server's cores for that."""
 
     def __init__(self, make: Callable[[Target], bytes]) -> None:
         self._make = make
@@ -102,7 +102,7 @@ async def long_text(target: Target) -> str:
 
 
 async def huge_headers(target: Target) -> str:
-    """Up to 100 MiB of small headers, before anything that could be checked."""
+    """Up to 100 MiB of small headers, before anything can be checked."""
     head = f"GET /health HTTP/1.1\r\nHost: {target.host}\r\n".encode()
     return await exchange(target, head, *[_HEADERS] * 1200)
 
@@ -146,12 +146,12 @@ async def deep_json(target: Target) -> str:
 
 
 async def odd_chat(target: Target) -> str:
-    """A conversation that no template takes: 20,000 turns."""
+    """A conversation too long for any template: 20,000 turns."""
     return await exchange(target, _TURNS.of(target))
 
 
 async def wrong_paths(target: Target) -> str:
-    """Paths and methods that are not there."""
+    """Unknown paths and methods."""
     path = target.rng.choice(["/", "/v1/embeddings", "/chat/completions", "/" + "a" * 60_000, "/v1/../cache"])
     return await exchange(target, post(target, path, b"{}"))
 

@@ -1,4 +1,4 @@
-"""Clients that behave: each asks one thing after the other, over HTTP by hand, and keeps what came back and when."""
+"""Well-behaved clients: each sends one request after the other, over plain sockets, and records answers and times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One answer. ``text`` None: the stream was lost (``said`` tells what there was of it)."""
+    """One answer. ``text`` None: the stream was lost (``said`` is what was received)."""
 
     question: str
     started_s: float
@@ -41,9 +41,9 @@ class Traffic:
     heard: list[Heard] = field(default_factory=list)
 
     async def run(self, clients: int, stop_s: float) -> list[Heard]:
-        """Clients go round the questions, each from a place of its own, until ``stop_s`` (perf_counter).
+        """Clients cycle through the questions, each from its own start, until ``stop_s`` (perf_counter).
 
-        What was heard in this call; requests under way at the end are seen through.
+        Returns the answers of this call; requests in flight at the end are completed.
         """
         self.heard = []
         await asyncio.gather(*(self._client(number, stop_s) for number in range(clients)))
@@ -56,7 +56,7 @@ class Traffic:
             asked += 1
 
     async def ask(self, question: Question) -> Heard:
-        """Stream one answer. Whatever goes wrong is an answer that was lost."""
+        """Stream one answer. Any failure counts as a lost answer."""
         started = time.perf_counter()
         body = json.dumps({"model": self.model, "stream": True, **question.body}).encode()
         head = f"POST {question.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"

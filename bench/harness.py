@@ -1,4 +1,4 @@
-"""What every claim returns, and how it speaks while it works."""
+"""What every claim returns, and how it reports progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.comparison import Comparison
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that a claim asks for. ``score``: at least 1 when it is met; half as good scores half as much."""
+    """One requirement of a claim. ``score``: at least 1 when it is met; half as good scores half as much."""
 
     name: str
     value: float
@@ -71,7 +71,7 @@ def worst_of(claim: str, checks: list[Check], details: dict[str, Any], compariso
 
 
 class Measure(Protocol):
-    """A claim's entry point. ``quick``: a smaller version that is honest about being smaller."""
+    """A claim's entry point. ``quick``: a smaller version, reported as such."""
 
     def __call__(self, quick: bool) -> Outcome: ...
 

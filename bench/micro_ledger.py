@@ -56,7 +56,7 @@ class Traffic:
             for n, page in enumerate(pages):
                 self._names += 1
                 self.ledger.publish(page, Identity(ROOT, (self._names,), 16 * n, self._names, 0))
-        with self._timed("let go of the last hold"):
+        with self._timed("release the last hold"):
             self.ledger.release(reversed(pages), "a")
 
     def hit(self) -> None:
@@ -67,9 +67,9 @@ class Traffic:
         with self._timed("hold a held page"):
             for page in pages:
                 self.ledger.hold(page, "b")
-        with self._timed("let go of a shared page"):
+        with self._timed("release a shared page"):
             self.ledger.release(pages, "b")
-        with self._timed("let go of the last hold"):
+        with self._timed("release the last hold"):
             self.ledger.release(reversed(pages), "a")
 
     def other_format(self) -> None:

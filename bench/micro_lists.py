@@ -146,7 +146,7 @@ def step(kept: Kept, context: int, rows: int, threads: int) -> Callable[[], floa
 
 
 def _pair(ours: Callable[[], float], theirs: Callable[[], float], ours_first: bool) -> tuple[float, float]:
-    """Whoever goes first finds the other's work in the caches: they take turns."""
+    """They alternate, since the caches hold the other's work for the one that runs first."""
     if ours_first:
         return ours(), theirs()
     after = theirs()

@@ -1,4 +1,4 @@
-"""What statistics of attention cost: a prompt computed with nobody asking, and with probes.
+"""What statistics of attention cost: a prompt computed without and with probes.
 
     python -m bench.micro_observe [--model smollm2-135m-instruct] [--tokens 2048] [--chunk 512] [--rounds 7]
 

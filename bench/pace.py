@@ -1,4 +1,4 @@
-"""Peers that are far behind cost a sitting most of its time and no claim depends on them: when they are stopped."""
+"""When to stop peers that are far behind: they take most of a sitting's time, and no claim depends on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from kvloom.bench.target import Answer, Target
 
 FAR = 1.25
-"""Times the best peer's time: as much as a shared machine's speed moves by itself."""
+"""Multiple of the best peer's time: as much as a shared machine's own speed varies."""
 _RUNS_FIRST = 8
-"""Nobody is stopped on fewer runs: a workload of one run is always run to its end."""
+"""No peer is stopped on fewer runs: a workload of one run is always completed."""
 
 
 class FarBehind(Exception):

@@ -1,4 +1,4 @@
-"""A peer in another process: started in its own environment, spoken to line by line, asleep while others work."""
+"""A peer in another process: runs in its own environment, exchanges lines with us, and is stopped between its turns."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HERE = Checkout(ROOT, Path(sys.executable))
 
 
 class PeerFailed(Exception):
-    """The peer's process ended, or went silent. The message has its last words."""
+    """The peer's process ended, or stopped responding. The message includes its last output."""
 
 
 def peers_directory() -> Path:
@@ -78,7 +78,7 @@ def interpreter(name: str) -> Path | None:
 
 
 class RemotePeer:
-    """A ``Target``. Raises PeerFailed from any call when the process is gone; asleep between calls.
+    """A ``Target``. Raises PeerFailed from any call when the process has ended; stopped between calls.
 
     ``checkout``: whose code of ours it runs.
     """

@@ -26,7 +26,7 @@ _REST_S = 0.002
 
 @dataclass(slots=True)
 class Arrivals:
-    """What one stream brought. ``times_s``: of ``time.perf_counter``, of every event with text; ``tokens``: as told."""
+    """Result of one stream. ``times_s``: ``time.perf_counter`` at every event with text; ``tokens``: as reported."""
 
     times_s: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -74,7 +74,7 @@ class Served:
         self._process.wait()
 
     def _wait_until_it_answers(self) -> None:
-        """It says where it will listen a moment before it does."""
+        """It reports its address shortly before it listens."""
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
@@ -92,7 +92,7 @@ class Served:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def pause(self) -> None:
-        """Let others have the machine."""
+        """Yield the machine to others."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -143,7 +143,7 @@ class _Rest:
 class _Stream(asyncio.Protocol):
     """Sends one request, gathers what comes until the server closes. ``done`` ends then, or with a RuntimeError.
 
-    While events come it counts them and no more: whatever it does, it takes from the server's cores.
+    During the stream it only counts events: it shares the server's cores.
     """
 
     def __init__(self, request: bytes, into: Arrivals, rest: _Rest) -> None:

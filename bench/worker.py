@@ -65,7 +65,7 @@ def obey(peer: Peer, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def take_peak_bytes() -> int:
-    """Peak resident memory since the last call, where the system can start the count anew; else since the start."""
+    """Peak resident memory since the last call, where the system can reset the peak; else since the start."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     try:
         status = Path("/proc/self/status").read_text()
@@ -84,7 +84,7 @@ def _die_with_the_driver() -> None:
 
 
 def _own_stdout() -> TextIO:
-    """Engines print to stdout as they please: that goes to stderr, and the protocol keeps the pipe."""
+    """Engines may print to stdout: that is redirected to stderr, so that the pipe carries the protocol alone."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return out

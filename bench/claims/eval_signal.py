@@ -6,7 +6,7 @@ Judged from records under `bench/results/<hardware>/<month>/eval/<run>/`, which 
     kvloom eval run MODEL --chat|--no-chat --length N --samples N [--task NAME ...] --output PLACE
 
 A composite is the mean over the tasks that count at one length; it is good when its 95% interval is within 5 points.
-As a row's bits depend on nothing but the row, records can be checked anywhere: a few prompts are answered anew, alone,
+As a row's bits depend on nothing but the row, records can be checked anywhere: a few prompts are answered again, alone,
 and must get the recorded answers.
 """
 
@@ -47,7 +47,7 @@ LONGEST_REPEATED = 2048
 QUICK_TASKS = ("niah", "niah_single_1", "niah_multikey_2", "vt", "key_value", "babilong_qa1")
 NEEDLES = tuple(name for name in TASKS if name.startswith("niah"))
 FOUND = ("niah", "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1")
-"""Needles that small models find at any length: the more samples, as the longer composites rest on them."""
+"""Needles that small models find at any length: they get more samples, as the longer composites rest on them."""
 TELLING = (*FOUND, "multi_turn")
 
 
@@ -92,7 +92,7 @@ def records_of(run: str, results: Path = RESULTS) -> list[Row]:
 
 
 def repeated(subject: Subject, rows: Sequence[Row], tasks: Mapping[str, Task], count: int = REPEATED) -> Iterator[str]:
-    """Answer a few recorded prompts anew; those whose answer is another now."""
+    """Answer a few recorded prompts again; those whose answers differ."""
     short = [row for row in rows if row.length <= LONGEST_REPEATED]
     frame = frame_of(subject) if rows[0].settings.chat else None
     for row in random.Random(0).sample(short, min(count, len(short))):
@@ -152,13 +152,13 @@ def _quick() -> Outcome:
     changed = list(repeated(subject, rows, TASKS))
     found = sum(cell.counts for cell in summary.cells)
     details = {"quick": True, "counts": _cells(summary, True), "left_out": _cells(summary, False), "changed": changed}
-    # so few samples cannot make an interval narrow: it is enough that needles are found and tasks told apart
+    # intervals of so few samples are wide: it is enough that needles are found and tasks distinguished
     holds = 1 <= found < len(summary.cells) and not changed
     return Outcome("eval-signal", found, 1, "tasks with signal", holds, details)
 
 
 def answers(subject: Subject, work: Work) -> list[Row]:
-    """Rows of a run, eight prompts at once, in a directory that is gone afterwards."""
+    """Rows of a run, eight prompts at once, in a temporary directory."""
     policy = EXACT
     with tempfile.TemporaryDirectory() as place:
         settings = settings_of(subject, policy, seed=work.seed)

@@ -1,4 +1,4 @@
-"""eval-speed: thirteen tasks with twenty samples each at 2K within 25 minutes on two cores, and foretold.
+"""eval-speed: thirteen tasks with twenty samples each at 2K within 25 minutes on two cores, in the estimated time.
 
 RULER's eleven offline tasks, the needle grid and the needles without words in common; exact cache, a fresh directory.
 """
@@ -25,7 +25,7 @@ from kvloom.model.files.store import pull
 MODEL = "smollm2-135m-instruct"
 GOAL_MINUTES = 25.0
 OFF_BY = 0.2
-"""How far outside of the range that was foretold a run may end: machines are noisy."""
+"""How far a run may end outside of the estimated range: machines are noisy."""
 
 IN_FLIGHT = 8
 
@@ -39,30 +39,30 @@ def thirteen() -> list[Benchmark]:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A run: what was foretold, what it took, how many answers."""
+    """A run: the estimate, the time it took, the number of answers."""
 
-    foretold: Estimate
+    estimated: Estimate
     taken_s: float
     answers: int
 
     @property
-    def foretold_well(self) -> bool:
-        return self.foretold.least_s * (1 - OFF_BY) <= self.taken_s <= self.foretold.most_s * (1 + OFF_BY)
+    def well_estimated(self) -> bool:
+        return self.estimated.least_s * (1 - OFF_BY) <= self.taken_s <= self.estimated.most_s * (1 + OFF_BY)
 
 
 def timed(subject: Subject, tasks: Sequence[Benchmark], length: int, count: int) -> Timing:
     """Run in a fresh directory."""
     work = Work(tasks=tasks, lengths=(length,), count=count, seed=0)
-    foretold = estimate(work, subject, calibrate(subject, length, IN_FLIGHT))
-    minutes = f"{foretold.least_s / 60:.1f} to {foretold.most_s / 60:.1f} minutes"
-    note(f"{len(tasks)} tasks x {count} samples at {length} tokens: {minutes} foretold")
+    estimated = estimate(work, subject, calibrate(subject, length, IN_FLIGHT))
+    minutes = f"{estimated.least_s / 60:.1f} to {estimated.most_s / 60:.1f} minutes"
+    note(f"{len(tasks)} tasks x {count} samples at {length} tokens: {minutes} estimated")
     policy = EXACT
     with tempfile.TemporaryDirectory() as place:
         settings = settings_of(subject, policy, seed=0, in_flight=IN_FLIGHT)
         started = time.monotonic()
         with RunStore(Path(place), settings) as store:
             run(work, subject, EngineAnswers(subject, IN_FLIGHT, policy), store)
-            return Timing(foretold, time.monotonic() - started, len(store.rows))
+            return Timing(estimated, time.monotonic() - started, len(store.rows))
 
 
 def measure(quick: bool) -> Outcome:
@@ -74,8 +74,8 @@ def measure(quick: bool) -> Outcome:
     details = {
         "quick": quick,
         "answers": found.answers,
-        "foretold_minutes": [found.foretold.least_s / 60, found.foretold.most_s / 60],
-        "foretold_well": found.foretold_well,
+        "estimated_minutes": [found.estimated.least_s / 60, found.estimated.most_s / 60],
+        "well_estimated": found.well_estimated,
     }
     taken = found.taken_s / 60
-    return Outcome("eval-speed", taken, goal, "minutes", taken <= goal and found.foretold_well, details)
+    return Outcome("eval-speed", taken, goal, "minutes", taken <= goal and found.well_estimated, details)

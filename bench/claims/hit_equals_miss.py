@@ -1,4 +1,4 @@
-"""hit-equals-miss: an answer from cached KV has the same tokens as one computed afresh, and the cache was really used.
+"""hit-equals-miss: an answer from cached KV has the tokens of one computed from scratch, and the cache was really used.
 
 Two models x six situations (``kvloom.eval.trust``). A cell holds when the tokens are identical cold and warm and reuse
 happened; the ledger is audited in each.

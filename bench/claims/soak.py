@@ -1,9 +1,9 @@
-"""soak: what floods do to those who behave.
+"""soak: what abusive clients do to well-behaved ones.
 
-``kvloom serve`` in a process of its own; twelve clients who ask one thing after the other, greedy and sampled, over
-completions and chats; beside them, in a third process, floods of every kind that a server meets (``bench.floods``):
-huge texts and headers, bodies that stall, requests for 131,072 sequences, fields that cannot be, bytes that are not
-HTTP. Holds when no good answer is lost or differs from its answer in the quiet, the p99 of the first token is at most
+``kvloom serve`` in a process of its own; twelve clients that send one request after the other, greedy and sampled, to
+completions and chats; meanwhile, in a third process, abusive clients of every kind (``bench.floods``): huge texts and
+headers, bodies that stall, requests for 131,072 sequences, invalid fields, bytes that are not HTTP. Holds when no good
+answer is lost or differs from its answer without load, the p99 of the first token is at most
 twice that without the floods, the ledger's audit passes, and resident memory is back where it was.
 """
 
@@ -51,7 +51,7 @@ def p99_s(heard: Sequence[Heard]) -> float:
 
 
 def wrong(heard: Sequence[Heard], expected: dict[str, str]) -> tuple[int, int]:
-    """(lost, different) answers; each kind's first is told."""
+    """(lost, different) answers; the first of each kind is printed."""
     lost = [each for each in heard if each.text is None]
     different = [each for each in heard if each.text is not None and each.text != expected[each.question]]
     for each in lost[:1]:

@@ -2,7 +2,7 @@
 // second holds what the first left over, and both together are as good as 15 bits.
 //
 // scale = max|x| / 127, code = x * (127 / max|x|) rounded to the nearest, ties to even. Groups smaller than
-// 1e-30 throughout become zeros; a group that holds something not finite gets the scale NaN, so that every
+// 1e-30 throughout become zeros; a group with a non-finite value gets the scale NaN, so that every
 // output of the row is NaN.
 //
 // Rows are stored by tiles, as the kernels use them: for every four columns the words of the tile's rows one

@@ -1,4 +1,4 @@
-// A tile of rows rounded to bytes at once (activations.h): lanes are rows, so that maxima and sums need no folds and
+// Rounds a tile of rows to bytes at once (activations.h): lanes are rows, so that maxima and sums need no folds and
 // codes come out in the order in which the kernels read them. Same numbers as row by row.
 #pragma once
 

@@ -1,5 +1,5 @@
-// The attend kernels: items are taken by threads one by one; whoever delivers the last partial of a row puts the row
-// together.
+// The attend kernels: threads claim items one by one; the thread that delivers the last partial of a row merges the
+// row.
 #include "attend.h"
 
 #include "attend_block.h"

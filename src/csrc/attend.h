@@ -1,7 +1,7 @@
 // Attention over KV pages: the C++ side of kvloom/attend. Plain structs of raw pointers and sizes; nothing
 // here owns memory.
 //
-// The arrays are those of kvloom/attend/plan.py, and the layout of a page is told in kvloom/memory/format.py.
+// The arrays are those of kvloom/attend/plan.py, and the layout of a page is described in kvloom/memory/format.py.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Partial results: what a set of rows has gathered over some entries, and how such states are put together.
+// Partial results: the state of a set of rows over some entries, and how such states are merged.
 //
 // Scores are in units of log 2: weights are then powers of 2, which cost less than powers of e.
 #pragma once

@@ -13,7 +13,7 @@ namespace KV_ISA {
 
 #define KV_EACH_CODEC(X) X(Float32), X(Float16), X(BFloat16), X(Int16), X(Int8)
 
-// A codec as the rest of the kernels sees it: what codec.h tells, with the inner loops made of it.
+// A codec as the rest of the kernels sees it: what codec.h describes, with the inner loops made of it.
 struct Codec {
   const char* name;
   int64_t (*key_bytes)(int32_t dim);

@@ -1,5 +1,5 @@
-// Rows become columns: keys lie transposed in their block. Rows that follow each other are turned around together, so
-// that the lines of a block are written once instead of once per row.
+// Rows to columns: keys are stored transposed in their block. Adjacent rows are transposed together, so that the cache
+// lines of a block are written once instead of once per row.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Where the intermediate values of a step lie: one block, cut for the widest layer. What is never needed together
-// shares its place, so that a step goes over as little memory as it can.
+// Where the intermediate values of a step lie: one block, sized for the widest layer. Values that are never needed
+// together share memory, so that a step touches as little of it as possible.
 #pragma once
 
 #include <algorithm>

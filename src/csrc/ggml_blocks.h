@@ -1,4 +1,4 @@
-// ggml's quantized blocks, taken apart.
+// Unpacks ggml's quantized blocks.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace kvloom {
 
-// One superblock of one row, taken apart. Codes are the integers that the scale multiplies, except that Q4_0
+// One superblock of one row, unpacked. Codes are the integers that the scale multiplies, except that Q4_0
 // keeps its bias of 8.
 struct Block {
   uint16_t d, m;

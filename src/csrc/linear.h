@@ -12,8 +12,8 @@
 // first plane. Parts of plain floats, and matrices whose columns are no multiple of
 // 32, are multiplied with float activations all the same.
 //
-// Nothing else enters: not the number of rows, the threads, the tiling or the instruction set, so that a row's bits
-// never depend on its company.
+// Results depend on nothing else, such as the number of rows, the threads, the tiling or the instruction set, so a
+// row's bits never depend on the other rows.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The checks that make kernels safe to trust: the same for every instruction set.
+// The checks of a plan's arrays, which kernels then trust: the same for every instruction set.
 #include "attend.h"
 
 namespace kvloom {

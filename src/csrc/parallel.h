@@ -1,4 +1,4 @@
-// One way to use the cores: a team of threads that claim items one by one.
+// The only way to use the cores: a team of threads that claim items one by one.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 namespace kvloom {
 
 // Calls body(context, i) for i in [0, count), in any order, on the caller and up to `threads` - 1 workers. Compiled
-// once (pool.cpp). Nobody waits for a worker that has not started: on a busy machine the caller does the work itself.
+// once (pool.cpp). No call waits for a worker that has not started: on a busy machine the caller does the work itself.
 void run_items(int64_t count, int threads, void (*body)(const void* context, int64_t item), const void* context);
 
 // The same for any callable.

@@ -1,9 +1,9 @@
 // The team of threads behind parallel_for.
 //
-// A kernel call lasts tens of microseconds and there are hundreds per token, so workers watch for the next call for a
-// moment before they sleep. There is no barrier in which everybody must show up: items are claimed one by one, a late
-// worker finds nothing left, and a call is over when its last item is. (An OpenMP team does meet at a barrier, and
-// spins there: with a second busy process on the machine a 37 ms token took 290 ms.)
+// A kernel call lasts tens of microseconds and there are hundreds per token, so workers spin briefly for the next call
+// before they sleep. There is no barrier that all threads must reach: items are claimed one by one, a late worker finds
+// nothing left, and a call is over when its last item is. (An OpenMP team does spin at a barrier: with a second busy
+// process on the machine a 37 ms token took 290 ms.)
 
 #include <pthread.h>
 

@@ -1,4 +1,4 @@
-// Sixteen float lanes, whatever the machine.
+// Sixteen float lanes on every machine.
 //
 // Every kernel source is compiled once per instruction set with KV_ISA naming its namespace. The order of
 // arithmetic never depends on the lane width, and every multiply-add is fused (scalar fallback: std::fma), so

@@ -1,5 +1,5 @@
-// Memory that one step after another works in: kept between steps, grown when a step has more rows, given back when
-// steps have long been far smaller.
+// Working memory of steps: kept between steps, grown when a step has more rows, released when steps have been far
+// smaller for long.
 #pragma once
 
 #include <cstddef>

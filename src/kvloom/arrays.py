@@ -1,4 +1,4 @@
-"""What the kernels read and write: numpy arrays, known to them by address."""
+"""numpy arrays for the kernels, which access them by address."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The door to the C++ extension: says what it can run.
+"""The C++ extension, and the instruction sets that it can run.
 
-The extension has its own team of threads (``src/csrc/pool.cpp``) and links no OpenMP: where torch is loaded too, its
+The extension has its own thread pool (``src/csrc/pool.cpp``) and does not link OpenMP: where torch is loaded too, its
 runtime is the only one in the process.
 """
 

@@ -4,7 +4,7 @@
                |---------|---------|---------|---------|
     segments   [ Resident "ram"   )[ Missing )[ Resident )     half-open, sorted, one after another
 
-No tensors and no I/O here. Everything is immutable: a change makes a new value.
+No tensors and no I/O here. Everything is immutable.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SpanSet:
 
     def __len__(self) -> int:
         spans = self.spans
-        if len(spans) == 1:  # what a step asks about, a dozen times per row
+        if len(spans) == 1:  # called a dozen times per row of a step
             return spans[0].stop - spans[0].start
         return sum([span.stop - span.start for span in spans])
 
@@ -158,7 +158,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """KV that is on its way from somewhere else, and need not be computed."""
+    """KV that is being loaded from elsewhere, and need not be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +170,12 @@ class Segment:
 
 
 Context = tuple[Segment, ...]
-"""Sorted segments from position 0, each from where the one before ends."""
+"""Sorted, adjacent segments from position 0 on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A span of a prompt whose KV was there already, and the tier it came from."""
+    """A span of a prompt whose KV was cached, and the tier it came from."""
 
     span: Span
     tier: str

@@ -24,13 +24,13 @@ def test_thirteen_tasks_are_timed() -> None:
 def test_a_run_is_timed_beside_its_estimate() -> None:
     timing = eval_speed.timed(tiny_subject(), [ToyNeedle(), ToyShape()], 60, 3)
     assert timing.answers == 6
-    assert 0 < timing.foretold.least_s < timing.foretold.most_s
+    assert 0 < timing.estimated.least_s < timing.estimated.most_s
 
 
 @pytest.mark.parametrize(("taken", "well"), [(8.1, True), (20.0, True), (35.9, True), (7.9, False), (36.1, False)])
 def test_a_bad_estimate_is_noticed(taken: float, well: bool) -> None:
-    foretold = Estimate(10.0, 30.0, prompts=1, prompt_tokens=1, new_tokens=1)
-    assert eval_speed.Timing(foretold, taken, 1).foretold_well is well
+    estimated = Estimate(10.0, 30.0, prompts=1, prompt_tokens=1, new_tokens=1)
+    assert eval_speed.Timing(estimated, taken, 1).well_estimated is well
 
 
 def test_damage_is_noticed_and_its_absence_too() -> None:

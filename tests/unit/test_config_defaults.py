@@ -113,7 +113,11 @@ def test_values_that_cannot_be(kind: str, key: str, value: Any) -> None:
         ("gemma3_text", {"hidden_activation": "silu"}, "sets `hidden_activation` to 'silu'"),
         ("qwen2", {"layer_types": ["chunked_attention"] * 12}, "`layer_types` has 'chunked_attention'"),
         ("qwen2", {"layer_types": "all"}, "`layer_types` should be a list"),
-        ("qwen2", {"layer_types": ["sliding_attention"] * 12, "use_sliding_window": False}, "no window that is"),
+        (
+            "qwen2",
+            {"layer_types": ["sliding_attention"] * 12, "use_sliding_window": False},
+            "no sliding window is enabled",
+        ),
         ("qwen2", {"use_sliding_window": "yes"}, "`use_sliding_window` should be true or false, not 'yes'"),
         ("qwen2", {"max_window_layers": -1}, "`max_window_layers` should be a number from 0"),
         ("gemma3_text", {"sliding_window_pattern": 0}, "`sliding_window_pattern` should be a number from 1"),

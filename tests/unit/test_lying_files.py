@@ -82,9 +82,9 @@ def test_alignment_of_another_type(tmp_path: Path) -> None:
         ([info("a", 0), info("b", 132)], "`b` lies at byte 132 of the weights, its place is 128"),
         ([info("a", 0), info("b", 160)], "`b` lies at byte 160"),
         ([info("a", 32)], "`a` lies at byte 32"),
-        ([info("a", 0), info("a", 128)], "tensor `a` is there twice"),
+        ([info("a", 0), info("a", 128)], "tensor `a` occurs twice"),
         ([info("a", 0, (33, 2), kind=8)], "rows of 33 values, no whole number of Q8_0 blocks"),
-        ([info("a", 0, (2**32, 2**32, 2**32, 2**32))], "cut short"),
+        ([info("a", 0, (2**32, 2**32, 2**32, 2**32))], "truncated"),
         ([info("a", 0, (0, 3))], r"shape \(3, 0\)"),
         ([info("a", 0, (1, 1, 1, 1, 1))], "5 dimensions"),
         ([info("a", 0, ())], "0 dimensions"),
@@ -99,11 +99,11 @@ def test_tensors(tmp_path: Path, infos: list[bytes], reason: str) -> None:
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        (u32("a", 1) + u32("a", 1), "key `a` is there twice"),
+        (u32("a", 1) + u32("a", 1), "key `a` occurs twice"),
         (text("a") + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ", 4, 0), "entries of type number 9"),
         (text("a") + struct.pack("<IIQ", 9, 8, 2**40), "an array claims"),
         (text("a") + struct.pack("<IIQ", 9, 12, 2**60), "an array claims"),
-        (text("a") + struct.pack("<IQ", 8, 2**63), "cut short"),
+        (text("a") + struct.pack("<IQ", 8, 2**63), "truncated"),
         (text("a") + struct.pack("<I", 13), "the value of `a` has type number 13"),
         (struct.pack("<Q", 2) + b"\xff\xfe" + struct.pack("<II", 4, 0), "not UTF-8"),
     ],
@@ -207,7 +207,7 @@ SAFE: list[tuple[bytes | dict[str, Any], int, str]] = [
     ({"a": entry(0, 128), "b": entry(160, 288)}, 288, "`b` at byte .* follows a hole"),
     ({"a": entry(8, 136)}, 136, "`a` at byte .* follows a hole"),
     ({"a": entry(0, 128)}, 130, "its tensors end at byte"),
-    ({"a": entry(0, 128)}, 120, "cut short"),
+    ({"a": entry(0, 128)}, 120, "truncated"),
     ({"a": entry(128, 0)}, 128, "takes 128 bytes, not -128"),
     ({"a": entry(0, 128, (4, 9))}, 128, "takes 144 bytes, not 128"),
     ({"a": entry(0, 128, (-4, -8))}, 128, "`shape` should be a list of whole numbers"),
@@ -218,7 +218,7 @@ SAFE: list[tuple[bytes | dict[str, Any], int, str]] = [
     ({"a": entry(0, 128) | {"data_offsets": [0, 128, 9]}}, 128, "`data_offsets` should be two numbers"),
     ({"a": entry(0, 128, dtype="F99")}, 128, "type F99"),
     ({"a": entry(0, 128, dtype=3)}, 128, "`dtype` should be a text, not 3"),
-    ({"a": {"shape": [4, 8]}}, 128, "does not say `dtype`"),
+    ({"a": {"shape": [4, 8]}}, 128, "has no `dtype`"),
     ({"a": []}, 128, "`a` should be an object"),
     ({"__metadata__": {"a": 3}}, 0, "`__metadata__` should be texts"),
     (b"[]", 0, "not a JSON object"),
@@ -227,7 +227,7 @@ SAFE: list[tuple[bytes | dict[str, Any], int, str]] = [
 ]
 OURS: list[tuple[bytes | dict[str, Any], int, str]] = [
     (b' {"a": ' + json.dumps(entry(0, 128)).encode() + b"}", 128, "not a JSON object"),
-    (b'{"a": %b, "a": %b}' % ((json.dumps(entry(0, 128)).encode(),) * 2), 128, "key `a` is there twice"),
+    (b'{"a": %b, "a": %b}' % ((json.dumps(entry(0, 128)).encode(),) * 2), 128, "key `a` occurs twice"),
 ]
 """What the format's document forbids, and its library lets pass."""
 
@@ -390,7 +390,7 @@ def test_one_tensor_in_two_shards(hf: Path, tmp_path: Path) -> None:
 def test_a_key_twice_in_config(hf: Path, tmp_path: Path) -> None:
     path = hf / "config.json"
     path.write_text('{"vocab_size": 7, ' + path.read_text().lstrip("{ \n"))
-    with pytest.raises(ModelFileError, match=r"config\.json`: key `vocab_size` is there twice"):
+    with pytest.raises(ModelFileError, match=r"config\.json`: key `vocab_size` occurs twice"):
         loaded(hf, tmp_path / "out")
 
 

@@ -1,6 +1,6 @@
 """attend on the CPU: binds a plan's arrays to the C++ kernels, which do the work.
 
-A plan is looked at once, when its first layer runs; further calls of the same plan pass a handful of numbers.
+A plan is bound once, when its first layer runs; further calls with the same plan pass a handful of numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REDUCTIONS = {Reduce.SUM: 0, Reduce.MAX: 1}
 """As ``enum class Reduce`` of attend.h."""
 
 _NO_WINDOW = 2**31
-"""Wider than any position is far."""
+"""Wider than any context."""
 
 LANES = 16
 """Head dims must be multiples of this."""
@@ -33,7 +33,7 @@ LANES = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundPlan:
-    """A plan and what the kernels know of it. Holding the plan keeps its arrays alive."""
+    """A plan and its description for the kernels. Holding the plan keeps its arrays alive."""
 
     plan: Plan
     rows: _kernels.Rows
@@ -51,23 +51,23 @@ class BoundPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundObserver:
-    """Who asks in a step, and what the kernels know of it. Holding the probes keeps their arrays alive."""
+    """The probes of a step and their description for the kernels. Holding the probes keeps their arrays alive."""
 
     asked: Sequence[Asked]
     kernel: _kernels.Observer
 
 
 class CpuAttend:
-    """Keeps the contract of ``attend.base.Attend``.
+    """Implements ``attend.base.Attend``.
 
     Parameters
     ----------
     memory:
         The arena's bytes: one contiguous uint8 tensor on the CPU, aligned to the arena's grain.
     threads:
-        Cores to use at most. The answer does not depend on it.
+        Maximum number of cores to use. Results do not depend on it.
     isa:
-        One of ``kernels.isas()``; None takes the best (or KVLOOM_ISA). The answer does not depend on it.
+        One of ``kernels.isas()``; None takes the best (or KVLOOM_ISA). Results do not depend on it.
     """
 
     def __init__(self, memory: Bytes, threads: int, isa: str | None = None) -> None:
@@ -153,7 +153,7 @@ class CpuAttend:
             raise InternalError(f"probes do not match layer {layer}: {error}") from None
 
     def bind_observer(self, plan: Plan, asked: Sequence[Asked]) -> BoundObserver:
-        """What the kernels know of the probes of a step, for callers who run them without Python in between."""
+        """The kernels' description of a step's probes, for callers that run them without Python in between."""
         observer, rows = _kernels.Observer(), self.bind(plan).rows
         for one in asked:
             probe = one.probe
@@ -182,7 +182,7 @@ class CpuAttend:
         return sum(bound.work_plan(place.group, n, place.slot, num_heads, self.threads).kv_bytes for n in reads)
 
     def bind(self, plan: Plan) -> BoundPlan:
-        """What the kernels know of ``plan``, for callers who run them without Python in between."""
+        """The kernels' description of ``plan``, for callers that run them without Python in between."""
         if self._last is None or self._last.plan is not plan:
             self._check_slots(plan)
             try:
@@ -218,7 +218,7 @@ class CpuAttend:
         )
 
     def _kind(self, fmt: PageFormat, by_head: tuple[int, int] | None, window: int | None) -> _kernels.PageKind:
-        """What the kernels know of a page format and its readers: an engine has one or two, for all of its plans."""
+        """The kernels' description of a page format and its readers: an engine has one or two, for all of its plans."""
         key = fmt, by_head, window
         known = self._kinds.get(key)
         if known is not None:
@@ -263,7 +263,7 @@ class CpuAttend:
 
 
 def _slots(group: Group) -> list[int]:
-    """How many layer slots each part, and each place to write, has."""
+    """How many layer slots each part, and each write target, has."""
     return [part.slots for part in group.parts] + [len(one.format.layers) for one in group.writes]
 
 

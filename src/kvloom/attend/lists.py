@@ -1,7 +1,7 @@
-"""What a sequence reads in one layer group beside its page table: plain data, from whoever made those pages.
+"""What a sequence reads in one layer group in addition to its page table: plain data.
 
-The builder (``attend.builder``) puts what all sequences of a step have into the parts of a plan. A ``shift`` says that
-the entries were stored at positions that lie so far below those where they stand now: see ``plan.Rotations``.
+The builder (``attend.builder``) collects the lists of all sequences of a step into the parts of a plan. A ``shift``
+says how far below their present positions the entries were stored: see ``plan.Rotations``.
 """
 
 from __future__ import annotations

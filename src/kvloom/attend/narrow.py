@@ -11,7 +11,7 @@ from kvloom.attend.plan import Group, Plan
 
 
 def narrowed(plan: Plan, rows_R: npt.NDArray[np.int64]) -> Plan:
-    """The plan of these rows alone: they read and write what they did. ``rows_R`` ascends; no sequence goes away."""
+    """The plan of these rows alone, which read and write as before. ``rows_R`` ascends; every sequence keeps a row."""
     seq_rows_B1 = np.searchsorted(rows_R, plan.seq_rows_B1).astype(np.int32)
     groups = tuple(_narrowed(group, rows_R) for group in plan.groups)
     return replace(plan, positions_T=plan.positions_T[rows_R], seq_rows_B1=seq_rows_B1, groups=groups)

@@ -1,12 +1,12 @@
-"""The one door by which statistics leave attention: what chosen rows give to which entries, and their queries.
+"""The only interface for statistics of attention: the probabilities that selected rows assign, and their queries.
 
-A row gives the entry at column s the probability exp(score - lse), where the score is attend's own (as queries meet
-stored keys; with scale, bias and shift) and lse is the row's final log-sum-exp over all parts. An entry that a row does
-not see gets nothing from it. Of these probabilities only reductions over rows come out, never a matrix.
+A row assigns the entry at column s the probability exp(score - lse), where the score is attend's own (of the stored
+keys; with scale, bias and shift) and lse is the row's final log-sum-exp over all parts. An entry that a row does not
+see gets probability 0 from it. Only reductions of these probabilities over rows are returned, never a matrix.
 
-Whoever asks makes probes and passes them along with every step that has rows of theirs (``Model.run``); the steps add
-to them. A row that is computed twice counts twice, and one that is never computed (its KV was found) not at all:
-``counted`` says how many are in. Nobody who asks changes a bit of what the step computes.
+Callers create probes and pass them to every step that computes some of their rows (``Model.run``); the steps add to
+them. A row that is computed twice counts twice, and one that is never computed (its KV was cached) not at all:
+``counted`` is the number of rows included. Probes never change a bit of what the step computes.
 
 Legend: L layers of a probe, T rows of a step, R rows of a probe, S columns, H query heads, D head dim; N is as many as
 KV heads or as query heads.
@@ -36,15 +36,14 @@ class Reduce(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What to know of one sequence's attention.
+    """Which attention of one sequence to measure.
 
     Parameters
     ----------
     rows:
         Absolute positions of the queries that count.
     columns:
-        Absolute positions of the entries, where they stand now. Several entries at one position are taken together, in
-        the way of ``reduce``.
+        Absolute, present positions of the entries. Several entries at one position are combined by ``reduce``.
     """
 
     rows: SpanSet
@@ -54,9 +53,9 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """The running answer to an ``Observation``: however a sequence is cut into steps, it comes out the same.
+    """The running result of an ``Observation``; it does not depend on how a sequence is split into steps.
 
-    ``running_LNS`` is float64: sums over long contexts lose nothing on the way. ``counted_L``: rows that are in.
+    ``running_LNS`` is float64, so that sums over long contexts stay accurate. ``counted_L``: rows included so far.
     """
 
     observation: Observation
@@ -66,7 +65,7 @@ class Tally:
 
     @staticmethod
     def of(observation: Observation, layers: Iterable[int], heads: int) -> Tally:
-        """Nothing seen yet. ``heads``: as many as KV heads, or as query heads, for results by one or the other."""
+        """An empty tally. ``heads``: the number of KV heads or of query heads, for results by one or the other."""
         layers = tuple(layers)
         running_LNS = np.zeros((len(layers), heads, len(observation.columns)))
         return Tally(observation, layers, running_LNS, np.zeros(len(layers), np.int64))
@@ -100,14 +99,14 @@ class QueryRecord:
 Probe = Tally | QueryRecord
 
 Observers = Mapping[int, Sequence[Probe]]
-"""Who asks in a step: probes, by index of the sequence in the plan."""
+"""The probes of a step, by index of the sequence in the plan."""
 
 NOBODY: Observers = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A probe and those rows of a step that it asks about, ascending: number n of them is its row ``places_R[n]``."""
+    """A probe and the rows of a step that it covers, ascending: number n of them is its row ``places_R[n]``."""
 
     probe: Probe
     sequence: int
@@ -116,7 +115,7 @@ class Asked:
 
 
 def asked_of(plan: Plan, observers: Observers) -> tuple[Asked, ...]:
-    """What the probes ask of this step: empty when none of its rows are asked about."""
+    """The selections of the probes in this step: empty when they cover none of its rows."""
     asked = []
     for sequence, probes in observers.items():
         first, last = plan.seq_rows_B1[sequence : sequence + 2].tolist()

@@ -1,4 +1,4 @@
-"""attend in plain torch: the specification. Short enough to check by eye, slow enough to leave to tests."""
+"""attend in plain torch: the specification, short enough to check by eye and only fast enough for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kvloom.memory.cells import cell, decoded, labels
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAttend:
-    """Keeps the contract of ``attend.base.Attend``. ``memory`` is the arena's bytes; inside, all is torch."""
+    """Implements ``attend.base.Attend`` in torch throughout. ``memory`` is the arena's bytes."""
 
     memory: Bytes
 
@@ -98,7 +98,7 @@ class ReferenceAttend:
     ) -> None:
         layer_plan, columns = plan.layers[layer], tally.observation.columns
         q_RHD, lse_RH = torch.from_numpy(q_THD[one.rows_R]), torch.from_numpy(lse_TH[one.rows_R])
-        lse_RH = torch.where(lse_RH.isneginf(), torch.inf, lse_RH)  # sees nothing, and gives nothing
+        lse_RH = torch.where(lse_RH.isneginf(), torch.inf, lse_RH)  # sees nothing, contributes nothing
         ratio, results = q_RHD.shape[1] // part.heads, len(tally.running_LNS[place]) // part.heads
         positions_R, group = torch.from_numpy(plan.positions_T[one.rows_R]), plan.groups[layer_plan.group]
         for head in range(part.heads):
@@ -119,7 +119,7 @@ class ReferenceAttend:
     def _entries(self, part: Part, at: int, slot: int, head: int, last: int) -> _Entries:
         """Gather (keys_SD, values_SD, positions_S, bias_S) of one list and cell, decoded to float32.
 
-        Nobody asks beyond position ``last``: nothing that lies there may even be written.
+        No row reads beyond position ``last``: entries there may not even be written.
         """
         fmt = part.format
         nothing = torch.zeros(0, fmt.k_dim), torch.zeros(0, fmt.v_dim), torch.zeros(0).int(), torch.zeros(0)
@@ -147,7 +147,7 @@ _Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 def _turned(
     q_TGD: torch.Tensor, positions_T: torch.Tensor, part: Part, group: Group, at: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and positions with which rows meet list ``at``."""
+    """Queries and positions of the rows, as list ``at`` needs them."""
     if part.turns_L is None or group.rotations is None:
         return q_TGD, positions_T
     turn, rotations = int(part.turns_L[at]), group.rotations

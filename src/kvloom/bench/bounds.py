@@ -1,4 +1,4 @@
-"""How fast a workload could be at best: what it must read and compute, at the rates that the machine was measured at.
+"""Upper bounds on a workload's speed: what it must read and compute, at the machine's measured rates.
 
 A step takes at least the time to read its weights and KV once, and at least the time of its float32 arithmetic at
 sgemm's rate. Integer arithmetic on quantized weights can be faster than the latter: a share above 1 says so.
@@ -20,7 +20,7 @@ from kvloom.model.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a model asks of the machine. kv_groups: (bytes per position, window or None) of every layer group."""
+    """What a model costs the machine. kv_groups: (bytes per position, window or None) of every layer group."""
 
     spec: ModelSpec
     weight_bytes: int
@@ -45,7 +45,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The least seconds of things to do."""
+    """Lower bounds on seconds."""
 
     demand: Demand
     limits: Limits

@@ -13,7 +13,7 @@ from kvloom.engine.params import SamplingParams
 
 @dataclass(slots=True)
 class EngineTarget:
-    """Drives the engine on the calling thread. ``on_token`` hears of every new token: a progress bar listens there."""
+    """Drives the engine on the calling thread. ``on_token`` is called for every new token, for a progress bar."""
 
     engine: Engine
     on_token: Callable[[int], None] = lambda count: None
@@ -32,7 +32,7 @@ class EngineTarget:
                 self.engine.submit(name, list(prompt), greedy)
             while self.engine.has_work:
                 self._step(answers, started)
-        finally:  # an error or Ctrl-C: leave nothing behind
+        finally:  # after an error or Ctrl-C
             for name in answers:
                 self.engine.abort(name)
         return list(answers.values())

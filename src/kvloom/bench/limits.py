@@ -1,4 +1,4 @@
-"""What a machine can do at best, and what a model asks of it: ``python -m kvloom.bench.limits THREADS`` measures."""
+"""A machine's peak rates, and what a model needs of them: ``python -m kvloom.bench.limits THREADS`` measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run workloads on an engine some times over, and set the figures beside the machine's limits."""
+"""Run workloads on an engine repeatedly, and compare the figures with the machine's limits."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from kvloom.errors import RequestError
 
 @dataclass(slots=True)
 class Replayed:
-    """What came of a trace. refused: requests that can never fit. Seconds are of the replay's clock."""
+    """The result of a trace. refused: requests that can never fit. Seconds are of the replay's clock."""
 
     seconds: float = 0.0
     input_tokens: int = 0

@@ -1,4 +1,4 @@
-"""The workloads: what is asked, in which order, and which figures come out. Lengths are in tokens.
+"""The workloads: which requests are sent, in which order, and which figures result. Lengths are in tokens.
 
 Every figure is a rate (more is better), so that two engines compare by a plain ratio. ``reset`` comes first in each:
 nothing but what the workload itself has sent can be reused.
@@ -67,7 +67,7 @@ def text_tokens(text: list[int], vocab_size: int, seed: int) -> Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One prompt alone: its prefill, and decoding after it. ``label`` tells kinds of prompts apart."""
+    """One prompt alone: its prefill, and decoding after it. ``label`` distinguishes kinds of prompts."""
 
     context: int
     num_new: int = 33

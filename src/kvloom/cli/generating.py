@@ -22,7 +22,7 @@ Turn = dict[str, str]
 
 _RUN: dict[str, Any] = {"max_tokens": 256, "temperature": 0.0}
 _CHAT: dict[str, Any] = {"max_tokens": None, "temperature": 0.7, "top_p": 0.95}
-"""For models whose makers recommend nothing."""
+"""For models whose authors recommend nothing."""
 
 
 def run_once(model: str, prompt: str, raw: bool, asked: Mapping[str, Any], settings: Settings) -> None:
@@ -103,7 +103,7 @@ class Conversation:
             return
         else:
             print(flush=True)
-        # A stopped answer stays, as far as it was said: the model should know what the reader read.
+        # A stopped answer is kept as far as it was printed: the model should know what the user has read.
         self.turns.append({"role": "assistant", "content": spoken.text})
         say(spoken.line())
 

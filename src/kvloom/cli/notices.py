@@ -1,4 +1,4 @@
-"""What a server says of who may reach it and who shares with whom, before it serves."""
+"""Notices printed before serving: who can reach the server, and who shares KV with whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for people: standard error only, so that standard output stays data."""
+"""Messages for people: on standard error only, so that standard output stays data."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def serve_model(model: str, settings: Settings) -> None:
 
 def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:
     """Say what was derived from the settings."""
-    # Here, not above: these take a while to import, and a taken port should be told at once.
+    # Imported late: these take a while, and a port in use should be reported immediately.
     from kvloom.engine.layout import KvLayout
     from kvloom.memory.format import PAGE_TOKENS
     from kvloom.model.decoder import kv_map_of

@@ -14,7 +14,7 @@ from kvloom.server.engine_protocol import ServedEngine
 
 @dataclass(slots=True)
 class Spoken:
-    """What has been said so far: also right when the answer was cut short."""
+    """The answer so far: also valid when it was stopped early."""
 
     texts: list[str] = field(default_factory=list)
     prompt_tokens: int = 0

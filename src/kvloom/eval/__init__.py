@@ -1,1 +1,1 @@
-"""Judges of quality over long contexts."""
+"""Quality evaluation over long contexts."""

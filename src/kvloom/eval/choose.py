@@ -1,4 +1,4 @@
-"""Which tasks a run has, by the names that a user gives, and the files that they are made from."""
+"""Selects the tasks of a run by the user's names, and the files that they need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Files = Mapping[str, Path]
 
 
 def parse_data(texts: Sequence[str]) -> Files:
-    """Read ``NAME=PATH`` pairs. Raises EvalError for an unknown name, DataFileError when nothing is there."""
+    """Read ``NAME=PATH`` pairs. Raises EvalError for an unknown name, DataFileError for a missing file."""
     known = [*(field.name for field in fields(TaskFiles)), *FAMILIES]
     files: dict[str, Path] = {}
     for text in texts:
@@ -27,15 +27,15 @@ def parse_data(texts: Sequence[str]) -> Files:
             raise EvalError(f"cannot read `{text}` as data", hint=f"write NAME=PATH, NAME one of {', '.join(known)}")
         files[name] = Path(value)
         if not files[name].exists():
-            raise DataFileError("there is no such file", path=files[name])
+            raise DataFileError("no such file", path=files[name])
     return files
 
 
 def choose_tasks(names: Sequence[str], files: Files, material: Material = OWN) -> list[Benchmark]:
     """Tasks by name, by group, or of a public family (``longbench`` or ``longbench/qasper``).
 
-    No names: all that need no file, and those whose file is given. Raises EvalError for an unknown name, and when a
-    task lacks its file.
+    No names: all that need no file, and those whose file is given. Raises EvalError for an unknown name, and for a task
+    whose file is not given.
     """
     own = {field.name: files[field.name] for field in fields(TaskFiles) if field.name in files}
     offline = make_tasks(TaskFiles(**own), material)
@@ -49,7 +49,7 @@ def choose_tasks(names: Sequence[str], files: Files, material: Material = OWN) -
 
 
 def digests(files: Files) -> dict[str, str]:
-    """What the results of a run depend on beside the seed: SHA-256 of every file given, by name."""
+    """What the results of a run depend on besides the seed: SHA-256 of every file given, by name."""
     return {name: _digest(path) for name, path in sorted(files.items())}
 
 

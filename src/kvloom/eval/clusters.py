@@ -1,4 +1,4 @@
-"""What is one observation: all that was asked about one document, in whatever cell, by all seeds of the policy."""
+"""Clusters: all questions about one document, in any cell and under all seeds of the policy, are one observation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Observed = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """A mean over cells, each as heavy as the next, taken apart by document. Legend: D documents.
+    """A mean over equally weighted cells, split by document. Legend: D documents.
 
     The mean is the sum of ``sums_D``; ``weights_D`` sum to 1. ``left_D``: what each document adds to the error of the
-    mean, its samples taken as differences from their cell's mean. ``seed_error``: standard error by the seeds of a
-    random policy, wider where there are few; 0 when there is one, whose error cannot be known.
+    mean, its samples taken as differences from their cell's mean. ``seed_error``: standard error over the seeds of a
+    random policy, wider for few seeds; 0 for a single one, whose error is unknown.
     """
 
     sums_D: Floats
@@ -43,7 +43,7 @@ class Clusters:
 
 
 def clusters_of(cells: Sequence[Sequence[Observed]]) -> Clusters:
-    """Take the mean over cells apart. Every cell has at least one sample, every sample the same number of seeds."""
+    """Split the mean over cells. Every cell has at least one sample, every sample the same number of seeds."""
     documents = {name: n for n, name in enumerate(sorted({name for cell in cells for name, _ in cell}))}
     num_seeds = len(cells[0][0][1])
     sums_DK = np.zeros((len(documents), num_seeds))
@@ -60,7 +60,7 @@ def clusters_of(cells: Sequence[Sequence[Observed]]) -> Clusters:
 
 
 def _few(of_sample_N: npt.NDArray[np.int64]) -> float:
-    """Differences from a mean that was made from the same few documents are too small by so much."""
+    """Corrects differences from a mean of the same few documents, which are too small."""
     count = len(np.unique(of_sample_N))
     return float(np.sqrt(count / (count - 1))) if count > 1 else 1.0
 

@@ -1,4 +1,4 @@
-"""Two methods on the same prompts, row by row: what one costs against the other, on cells that a third run chose."""
+"""Compares two methods on the same prompts, row by row, on cells that a third run selected."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpaired:
-    """Prompts of a cell that only one of the methods has answered: they are left out."""
+    """Prompts of a cell that only one of the methods has answered; they are excluded."""
 
     task: str
     length: int
@@ -49,8 +49,8 @@ class Unpaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """``overall``: over the cells that count, each as heavy as the next; None when none does. Ratios are B over A; None
-    where A has nothing.
+    """``overall``: over the cells that count, equally weighted; None when none does. Ratios are B over A; None where A
+    is zero.
 
     ``equal``: the share of answers that are the same, word for word. ``bytes_ratio``: right after compression, before
     the question. ``end_bytes_ratio``: at the end of the answers, which may be long. ``chosen``: on which samples an
@@ -75,9 +75,9 @@ class Comparison:
 def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: bool = False) -> Comparison:
     """Pair the answers of two methods by prompt.
 
-    Either may be several runs, with different seeds of a random policy. ``judge``: an exact run's word on which cells
-    count. Raises EvalError when they share no prompt, or were asked different things, or when one lacks answers in a
-    cell that both have: what lacks may not be a fair draw. ``common`` allows that; what lacks is counted all the same.
+    Either may be several runs, with different seeds of a random policy. ``judge``: an exact run's decision which cells
+    count. Raises EvalError when they share no prompt, or were asked different things, or when one is missing answers in
+    a cell that both have: the rest may not be a fair sample. ``common`` allows that; missing answers are still counted.
     """
     a, b = method_of(rows_a), method_of(rows_b)
     unpaired = tuple(_unpaired(a, b))
@@ -135,14 +135,16 @@ def _check_whole(a: Method, b: Method, unpaired: Sequence[Unpaired]) -> None:
     hint = "finish the run with the command that began it, or compare what both have with --common"
     for method in (a, b):
         if method.holes:
-            raise EvalError(f"the seeds of {method.label} lack {method.holes} answers that others have", hint=hint)
+            raise EvalError(
+                f"the seeds of {method.label} are missing {method.holes} answers that other seeds have", hint=hint
+            )
     shared = _keys_by_cell(a).keys() & _keys_by_cell(b).keys()
     holes = [each for each in unpaired if (each.task, each.length) in shared]
     if holes:
         lacks = sum(each.only_a + each.only_b for each in holes)
         raise EvalError(
             f"{lacks} prompts of {len(holes)} cells were answered in one run only, the first in {holes[0].task} at "
-            f"{holes[0].length}: what lacks may not be a fair draw",
+            f"{holes[0].length}: the rest may not be a fair sample",
             hint=hint,
         )
 

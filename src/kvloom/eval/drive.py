@@ -1,4 +1,4 @@
-"""Drive an engine by hand: submit prompts, step to the end, gather what came back."""
+"""Drive an engine directly: submit prompts, step to the end, collect the answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def complete(
 ) -> list[str]:
     """Texts of the continuations, in the order of the prompts; at most ``in_flight`` run at once.
 
-    Raises InternalError when one ends with an error; whatever happens, nothing is left running.
+    Raises InternalError when one ends with an error; nothing is left running in any case.
     """
     waiting = list(enumerate(zip(prompts, params, strict=True)))[::-1]
     running: dict[str, tuple[int, Assembly]] = {}

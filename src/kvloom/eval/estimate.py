@@ -1,4 +1,4 @@
-"""How long a run will take, before it starts: a few seconds of the real engine, then arithmetic."""
+"""Estimates how long a run will take: a few seconds of measurement on the real engine, then arithmetic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORT = 128
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds per token as lines in the position: ``(at 0, growth per position)``; ``answer``: of the whole batch."""
+    """Seconds per token, linear in the position: ``(at 0, growth per position)``; ``answer``: of the whole batch."""
 
     prefill: tuple[float, float]
     answer: tuple[float, float]
@@ -37,7 +37,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """From answers of one token each (``least_s``) to answers that are all as long as they may be (``most_s``)."""
+    """From answers of one token each (``least_s``) to answers of maximum length (``most_s``)."""
 
     least_s: float
     most_s: float
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """``count`` prompts that are alike. ``cached``: tokens of each that an earlier turn has computed."""
+    """``count`` equal prompts. ``cached``: tokens of each that an earlier turn has computed."""
 
     count: float
     prompt_tokens: int
@@ -84,8 +84,8 @@ class Pending:
 def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
     """Measure one prompt of ``longest`` tokens, a batch of answers after a short one, and one answer after either.
 
-    Prompts of a run mostly share nothing, so that a batch reads the KV of each: a position costs an answer's token what
-    it costs it alone.
+    Prompts of a run usually share nothing, so a batch reads the KV of each: a position costs a batched answer's token
+    as much as a lone one's.
     """
     engine = subject.engine
     room = engine.max_len - _NEW_TOKENS
@@ -102,7 +102,7 @@ def calibrate(subject: Subject, longest: int, in_flight: int) -> Speed:
 
 
 def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None = None) -> Estimate:
-    """How long the rest of a run takes; what the store has costs nothing."""
+    """How long the rest of a run takes; answers in the store take no time."""
     return pending(work, subject, store).at(speed)
 
 
@@ -146,7 +146,7 @@ def _prefill_line(subject: Subject, tokens: Sequence[int]) -> tuple[float, float
 
 
 def _answer_seconds(subject: Subject, tokens: Sequence[int], in_flight: int) -> float:
-    """Seconds per new token when so many prompts on one cached context are answered together."""
+    """Seconds per new token when that many prompts on one cached context are answered together."""
     engine = subject.engine
     params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
     engine.submit("warm", list(tokens), SamplingParams(temperature=0.0, max_tokens=1))

@@ -25,7 +25,7 @@ class Found:
 
 
 def find_runs(a: Path, b: Path, judges: Sequence[Path] = ()) -> Found:
-    """Read two runs, with what lies beside them: other seeds of a random policy, and exact runs unless some are named.
+    """Read two runs and those next to them: other seeds of a random policy, and exact runs unless some are named.
 
     Raises DataFileError when there is no run, or a row cannot be read.
     """
@@ -88,7 +88,7 @@ def _beside(directory: Path, wanted: Callable[[Settings, Settings], bool]) -> li
         if place.is_dir() and place != directory.resolve():
             try:
                 other = first_settings(place)
-            except DataFileError:  # of no concern to a run that nobody named
+            except DataFileError:  # irrelevant for a run that was not named
                 continue
             if other is not None and wanted(own, other):
                 found.append(directory.parent / place.name)

@@ -1,7 +1,7 @@
-"""What a chat template puts around a prompt, cut where the question ends: so a context can be compressed without it.
+"""What a chat template writes around a prompt, split so that a context can be compressed without the question.
 
-The header stands before the context and is compressed with it; the footer, which opens the answer, follows the
-question. As in kvpress, so that scores can be compared.
+The header precedes the context and is compressed with it; the footer, which opens the answer, follows the question. As
+in kvpress, so that scores can be compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MARK = "what is asked"
 
 @runtime_checkable
 class Chatting(Protocol):
-    """A tokenizer that may know how its model is spoken to."""
+    """A tokenizer that may have a chat template."""
 
     @property
     def has_chat_template(self) -> bool: ...
@@ -34,19 +34,18 @@ class Frame:
 
     @property
     def digest(self) -> str:
-        """Tells frames apart: some templates write the day."""
+        """Identifies the frame: some templates write the date."""
         return hashlib.sha256(f"{self.header}\0{self.footer}".encode()).hexdigest()[:16]
 
     def num_tokens(self, subject: Subject) -> int:
-        """Tokens that a prompt has more."""
+        """Tokens that the frame adds to a prompt."""
         return subject.text_length(self.header) + subject.text_length(self.footer)
 
 
 def frame_of(subject: Subject, chat: bool | None = None) -> Frame | None:
-    """The frame of a model's chat template, if there is to be one; None for ``chat`` takes it if the model has one.
+    """The frame of a model's chat template, if requested; ``chat`` None uses it if the model has one.
 
-    Models think before they answer only when told to; they are told not to. Raises EvalError when there is no template,
-    or it does not give a message back as it is.
+    Thinking is disabled. Raises EvalError when there is no template, or it does not reproduce a message unchanged.
     """
     tokenizer = subject.tokenizer
     if not isinstance(tokenizer, Chatting) or not tokenizer.has_chat_template:

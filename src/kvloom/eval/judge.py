@@ -1,9 +1,9 @@
-"""Which cells may tell methods apart: always the exact cache says so, never one of the methods that are compared.
+"""Which cells can distinguish methods: decided by the exact cache, never by one of the methods that are compared.
 
-A cell counts when exact answers depend on what was given, and, unless they are answers to other samples than those that
-are measured, when enough of them are right. To choose by luck and to measure on the same luck makes every method look
-worse than the exact cache; the demand on the score leaves little luck: about (2s - 1) / (n + 2) for a score of s on n
-samples, if all true scores are equally likely, against nothing where other samples choose.
+A cell counts when exact answers depend on the context, and, if they are answers to the measured samples themselves,
+when enough of them are right. Selecting and measuring on the same samples biases every method against the exact cache;
+the threshold keeps the bias small: about (2s - 1) / (n + 2) for a score of s on n samples, if all true scores are
+equally likely, and none where cells are selected on other samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvloom.eval.paired import paired
 from kvloom.eval.records import Row, Settings
 
 LEAST_SCORE = 0.6
-"""What the exact cache must reach where cells are chosen and measured on the same samples."""
+"""Score that the exact cache must reach where cells are selected and measured on the same samples."""
 
 Standing = Literal["counts", "too low", "no signal", "not judged"]
 _WORST: tuple[Standing, ...] = ("no signal", "too low", "counts")
@@ -28,7 +28,7 @@ _WORST: tuple[Standing, ...] = ("no signal", "too low", "counts")
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """What the exact cache says of every cell. ``how``: on which samples; empty when there was no exact run."""
+    """The exact cache's decision about every cell. ``how``: on which samples; empty when there was no exact run."""
 
     standings: Mapping[CellKey, Standing] = field(default_factory=dict)
     how: str = ""
@@ -40,7 +40,7 @@ class Judge:
 def judge_of(exact: Sequence[Sequence[Row]], measured: Settings) -> Judge:
     """Judge cells by exact runs, for a measurement with such settings.
 
-    Runs on other samples are preferred, and put together. A cell counts if it counts for all exact runs that know it.
+    Runs on other samples are preferred, and combined. A cell counts if it counts for all exact runs that contain it.
     """
     apart: dict[str, list[Row]] = defaultdict(list)
     for rows in exact:
@@ -65,7 +65,7 @@ def baseline_of(exact: Sequence[Sequence[Row]], rows: Sequence[Row]) -> Sequence
 
 
 def has_signal(prompts: Sequence[Prompt]) -> bool:
-    """Whether answers score better than another sample's answers: they depend on what was given."""
+    """Whether answers score better than another sample's answers, that is, depend on the context."""
     found = observe(prompts, over_control)
     return bool(found) and paired(clusters_of([found])).difference.low > 0
 
@@ -88,7 +88,7 @@ def _standing(prompts: Sequence[Prompt], least: float) -> Standing:
 
 
 def _all(judgements: Iterable[Mapping[CellKey, Standing]]) -> dict[CellKey, Standing]:
-    """The worst that is said of every cell."""
+    """The strictest verdict on every cell."""
     said: dict[CellKey, list[Standing]] = defaultdict(list)
     for each in judgements:
         for cell, standing in each.items():

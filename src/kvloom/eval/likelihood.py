@@ -16,7 +16,7 @@ from kvloom.model.base import Logits
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """Of a continuation: summed log probability in nats, and whether greedy decoding would have said it."""
+    """Of a continuation: summed log probability in nats, and whether greedy decoding would have generated it."""
 
     logprob: float
     greedy: bool

@@ -1,4 +1,4 @@
-"""kvloom as a model of lm-evaluation-harness, for MMLU, GSM8K and whatever else it has.
+"""kvloom as a model of lm-evaluation-harness, for MMLU, GSM8K and its other tasks.
 
 import kvloom.eval.lm_eval_adapter
 lm_eval.simple_evaluate("kvloom", model_args="model=smollm2-135m-instruct", tasks=["gsm8k"])
@@ -21,12 +21,12 @@ from kvloom.eval.pairs import cut_left, encode_pair, encode_text, first_token, s
 from kvloom.eval.subject import Subject, subject_of
 
 _NEW_TOKENS = 256
-"""When a task does not say: the harness's own default."""
+"""Used when a task sets none: the harness's own default."""
 
 
 @register_model("kvloom")
 class KvloomLM(LM):  # type: ignore[misc]
-    """Keeps the harness's interface ``LM``. Too long a context loses its beginning, as in the harness's own models.
+    """Implements the harness's interface ``LM``. Too long contexts are truncated on the left, as in its own models.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From rows to observations: answers to a prompt under all seeds of the policy, and the turns of a sample averaged."""
+"""From rows to observations: groups a prompt's answers under all seeds, and averages the turns of a sample."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Prompt = tuple[Row, ...]
 """The answers to one prompt, one for every seed of the policy."""
 
 LEAST_SEEDS = 3
-"""Of a random policy: fewer say too little about what another seed would give."""
+"""Of a random policy: fewer say too little about the variation between seeds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Method:
-    """All answers of one policy. ``seeds``: of the policy, 1 if it draws nothing. ``holes``: answers that lack."""
+    """All answers of one policy. ``seeds``: of the policy, 1 if it is deterministic. ``holes``: missing answers."""
 
     settings: Settings
     seeds: int
@@ -32,7 +32,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The policy as it was asked for; how many seeds, where there are several."""
+        """The policy's specification, and the number of seeds if there are several."""
         if self.seeds == 1:
             return self.settings.label
         params = {name: value for name, value in self.settings.params.items() if name != "seed"}
@@ -51,9 +51,9 @@ class Method:
 
 
 def method_of(rows: Sequence[Row]) -> Method:
-    """Put the answers of a policy together; the rows may be those of several runs that differ in its seed only.
+    """Combine the answers of a policy; the rows may come from several runs that differ only in its seed.
 
-    A prompt that was not answered under every seed is left out, and its answers counted as holes. At least one row.
+    A prompt that was not answered under every seed is excluded, and its answers counted as holes. At least one row.
     """
     by_prompt: dict[Key, dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -69,7 +69,7 @@ def method_of(rows: Sequence[Row]) -> Method:
 
 
 def methods_of(runs: Iterable[Sequence[Row]]) -> list[list[Row]]:
-    """Rows of runs, those that differ in the seed of a random policy only put together."""
+    """Rows of runs, grouped where they differ only in the seed of a random policy."""
     found: dict[object, list[Row]] = {}
     for number, rows in enumerate(runs):
         found.setdefault(same_method(rows[0].settings) or number, []).extend(rows)
@@ -109,7 +109,7 @@ def over_control(prompt: Prompt) -> tuple[float, ...] | None:
 
 
 def same_method(settings: Settings) -> str | None:
-    """Equal for runs that differ in the policy's seed, and in speed, only. None when nothing is random."""
+    """Equal for runs that differ only in the policy's seed and in speed. None when nothing is random."""
     if "seed" not in settings.params:
         return None
     fields = dataclasses.asdict(settings)

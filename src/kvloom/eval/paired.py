@@ -1,13 +1,13 @@
-"""What one method costs against another on the same prompts: a permutation test, and the interval that belongs to it.
+"""Compares two methods on the same prompts: a permutation test, and the confidence interval that belongs to it.
 
-If two methods are worth the same, it is chance which of the two answers of a document is whose. The test swaps them,
-all answers of a document together, in every way or in many thousand; p is the share of ways that favour one side at
-least as much as what was seen, doubled for the two sides. For yes-or-no scores this is McNemar's exact test.
+If two methods are equally good, it is random which of the two answers of a document is whose. The test swaps them, all
+answers of a document together, in every way or in many thousand; p is the share of swaps that favour one side at least
+as much as the observed answers, doubled for the two sides. For yes-or-no scores this is McNemar's exact test.
 
-The same holds for every difference that one may assume: those that are not rejected are the interval, and its ends are
-the outer hundredths of the means of random subsets of the documents (Hartigan 1969). So 0 lies in the interval if, and
-only if, p is above 0.05. Few documents have not shown all that can happen, so an end that cannot change that verdict
-reaches at least as far as Bonett and Price's interval (2012), which adds one pair lost and one pair won.
+The same test applies to every assumed difference: those that are not rejected form the interval, whose ends are extreme
+quantiles of the means of random subsets of the documents (Hartigan 1969). So 0 lies in the interval if, and only if, p
+is above 0.05. Few documents do not show everything that can happen, so an end that cannot change that verdict extends
+at least as far as Bonett and Price's interval (2012), which adds one pair lost and one pair won.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kvloom.eval.stats import LEVEL, Floats, Interval, Z, student
 POWER = 0.8
 _WAYS = 2**14
 _EXACT = 14
-"""Up to so many documents, every way is tried."""
+"""Up to this many documents, all swaps are tried."""
 
 _SEED = 20_240_404
 _SAME = 1e-12
@@ -35,7 +35,7 @@ _HALVINGS = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """``p``: two-sided. ``detectable``: the loss that these documents would have shown in 80 of 100 cases; None: none.
+    """``p``: two-sided. ``detectable``: the loss that these documents would have shown with a power of 80%; None: none.
 
     ``documents``: independent observations.
     """
@@ -47,7 +47,7 @@ class Paired:
 
 
 def paired(differences: Clusters) -> Paired:
-    """Test a mean difference, from -1 to 1, and say where it lies."""
+    """Test a mean difference, from -1 to 1, and compute its interval."""
     means, ways = _subset_means(differences)
     below, above = (int((sign * means <= _SAME).sum()) + ways - len(means) for sign in (1, -1))
     inner = _ends(means, ways)
@@ -60,10 +60,10 @@ def paired(differences: Clusters) -> Paired:
 
 
 def detectable(differences: Clusters) -> float | None:
-    """The least share of documents that are lost so that the test shows it with a power of 80%.
+    """The smallest share of lost documents that the test detects with a power of 80%.
 
-    Documents that are lost add to what the swaps spread, and come one by one: half of one is added (continuity
-    correction). None when losing all of them would not be shown.
+    Lost documents add to the spread of the swaps, and are whole numbers: half of one is added (continuity correction).
+    None when losing all of them would not be detected.
     """
     if 2 / 2 ** len(differences.weights_D) > 1 - LEVEL:
         return None
@@ -85,7 +85,7 @@ def detectable(differences: Clusters) -> float | None:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Each p so raised that any below 0.05 among them all is as rare as one test's. Source: Holm 1979.
+    """Each p adjusted so that the chance of any false positive among them is that of a single test. Source: Holm 1979.
 
     >>> holm([0.01, 0.5, 0.02])
     [0.03, 0.5, 0.04]
@@ -116,7 +116,7 @@ def _subset_means(differences: Clusters) -> tuple[Floats, int]:
 
 @lru_cache(maxsize=2)
 def _masks(count: int) -> Floats:
-    """Every subset of so many documents, or else random ones, the empty one first: what was seen is one of the ways."""
+    """All subsets of that many documents, or random ones; the empty one, for the observed answers, comes first."""
     if count <= _EXACT:
         every_WD: Floats = (np.arange(2**count)[:, None] >> np.arange(count) & 1).astype(np.float64)
         return every_WD
@@ -127,7 +127,7 @@ def _masks(count: int) -> Floats:
 
 
 def _ends(means: Floats, ways: int) -> tuple[float, float]:
-    """Where a difference begins to be rejected, on either side; the empty subset rejects none."""
+    """Where rejection begins, on either side; the empty subset rejects none."""
     place = int(ways * (1 - LEVEL) / 2) - (ways - len(means))
     if place < 0:
         return -1.0, 1.0
@@ -136,7 +136,7 @@ def _ends(means: Floats, ways: int) -> tuple[float, float]:
 
 
 def _widened(differences: Clusters, inner: tuple[float, float]) -> Interval:
-    """Up to Bonett and Price's ends, but never over 0."""
+    """Widened to Bonett and Price's ends, but never across 0."""
     heaviest, mean = float(differences.weights_D.max()), differences.mean
     centre = mean / (1 + 2 * heaviest)
     squares = ((differences.sums_D - centre * differences.weights_D) ** 2).sum() + 2 * heaviest**2 * (1 + centre**2)

@@ -1,8 +1,8 @@
-"""Contexts and continuations as lm-evaluation-harness makes tokens of them, so that scores can be compared.
+"""Contexts and continuations, tokenized as in lm-evaluation-harness so that scores can be compared.
 
 Both are encoded together, and the continuation is what follows as many tokens as the context alone has. White space at
 the end of the context belongs to the continuation. Source: ``TemplateLM._encode_pair`` and ``HFLM`` of the harness;
-what ends a run there has an answer here.
+inputs that abort a run there are scored here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Pair = tuple[list[int], list[int]]
 
 
 def first_token(tokenizer: Tokenizer) -> int:
-    """What a text without a context comes after: the beginning of a text, or else an end of one."""
+    """The context of a text that has none: the start token, or else an end token."""
     first = tokenizer.bos_token_id
     return min(tokenizer.eos_token_ids, default=0) if first is None else first
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text. One that brings its first token, as chat templates do, gets no other in front."""
-    text = text.encode(errors="replace").decode()  # a data set may hold half characters
+    """Tokens of a text. The start token is not added to a text that has it, as from a chat template."""
+    text = text.encode(errors="replace").decode()  # a data set may contain lone surrogates
     brought = tokenizer.decode([first_token(tokenizer)], skip_special_tokens=False)
     return tokenizer.encode(text, add_special_tokens=not (brought and text.startswith(brought)))
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """Tokens of both. The continuation's may be none: it may be empty, or melt into the context's last token."""
+    """Tokens of both. The continuation may have none: it may be empty, or merge into the context's last token."""
     first = first_token(tokenizer)
     if not context:
         tokens = tokenizer.encode(continuation.encode(errors="replace").decode(), add_special_tokens=False)
@@ -42,7 +42,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
 
 
 def cut_left(pair: Pair, limit: int) -> Pair:
-    """Let a pair lose its beginning until a context of ``limit`` holds it; the last token is never read."""
+    """Truncate a pair on the left to fit a context of ``limit``; the last token is never read."""
     context, continuation = pair
     kept = (context + continuation)[-(limit + 1) :]
     scored = min(len(continuation), len(kept) - 1)
@@ -52,7 +52,7 @@ def cut_left(pair: Pair, limit: int) -> Pair:
 def score_pairs(engine: Engine, pairs: Sequence[Pair]) -> list[Likelihood]:
     """Likelihoods of the continuations, in the order of ``pairs``; equal contexts are computed once.
 
-    An empty continuation is certain.
+    An empty continuation has probability 1.
     """
     found = {index: Likelihood(0.0, True) for index in range(len(pairs))}
     by_context: dict[tuple[int, ...], list[int]] = defaultdict(list)

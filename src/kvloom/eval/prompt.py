@@ -1,4 +1,4 @@
-"""From a sample to token ids: the context on its own, so that its KV can be compressed and shared, then a question."""
+"""From a sample to token ids: first the context, so that its KV can be compressed and shared, then a question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.eval.task import Sample
 
 
 class Judged(Protocol):
-    """What the runner needs of a task beside its samples."""
+    """What the runner needs of a task besides its samples."""
 
     @property
     def name(self) -> str: ...
@@ -53,7 +53,7 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | No
         _plain(sample, subject) if frame is None or not sample.chat else _chat(sample, subject, frame)
     )
     if not all(questions):
-        raise EvalError(f"{sample.task} sample {sample.index} asks nothing")
+        raise EvalError(f"{sample.task} sample {sample.index} has no question")
     room = max(len(ids) + turn.max_new_tokens for ids, turn in zip(questions, sample.turns, strict=True))
     if len(context_ids) + room > subject.engine.max_len:
         raise EvalError(
@@ -65,14 +65,14 @@ def prompts_of(task: Judged, sample: Sample, subject: Subject, frame: Frame | No
 
 
 def _plain(sample: Sample, subject: Subject) -> tuple[list[int], list[list[int]]]:
-    """(tokens of the context, of every question): texts that go on, with the model's first token in front."""
+    """(tokens of the context, of every question): plain texts, with the model's start token prepended."""
     encode = subject.tokenizer.encode
     asked = (turn.question + sample.answer_begins(n) for n, turn in enumerate(sample.turns))
     return encode(sample.context), [encode(text, add_special_tokens=False) for text in asked]
 
 
 def _chat(sample: Sample, subject: Subject, frame: Frame) -> tuple[list[int], list[list[int]]]:
-    """The context behind the header; after a question the footer, and then what is given of the answer."""
+    """The context after the header; after a question the footer, and then the given beginning of the answer."""
 
     def encode(text: str) -> list[int]:
         return subject.tokenizer.encode(text, add_special_tokens=False)  # the template writes them

@@ -1,6 +1,6 @@
-"""Texts whose tokens need their context: names, numbers and quotes that are told in prose, and then told again.
+"""Texts whose tokens depend on their context: names, numbers and quotes that are stated in prose, and then repeated.
 
-What comes again in the second half follows from nothing but the first. Sentences are our own.
+The facts in the second half can only be predicted from the first. Sentences are our own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FORMS: tuple[Callable[[str, random.Random], str], ...] = (
 def recall_passages(subject: Subject, size: int, count: int, seed: int = 0) -> list[Passage]:
     """``count`` texts of at most ``size`` tokens. Raises ConfigError when three facts do not fit.
 
-    The context is prose with facts at even distances, and some prose behind the last. They come again in another order.
+    The context is prose with evenly spaced facts, and some prose after the last. They are repeated in another order.
     """
     return [_passage(subject, size, random.Random(f"recall/{seed}/{n}")) for n in range(count)]
 
@@ -50,7 +50,7 @@ def _passage(subject: Subject, size: int, rng: random.Random) -> Passage:
             words = largest(lambda n: subject.text_length(told(n)), room, at_least)  # noqa: B023
             context = subject.tokenizer.encode(told(words))
             return Passage([*context, *subject.tokenizer.encode(again, add_special_tokens=False)], len(context))
-    raise ConfigError(f"{_FEWEST_FACTS} facts, told twice among prose, do not fit {size} tokens")
+    raise ConfigError(f"{_FEWEST_FACTS} facts, each stated twice in prose, do not fit {size} tokens")
 
 
 def _told(hay: Haystack, facts: Sequence[str], words: int) -> str:

@@ -1,4 +1,4 @@
-"""What all intervals share: their form, normal and Student quantiles, and a bootstrap for values without bounds.
+"""Common to all intervals: their form, normal and Student quantiles, and a bootstrap for unbounded values.
 
 Scores have bounds, and intervals that use them: ``share.py`` for a mean score, ``paired.py`` for a difference.
 """
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and where it lies with 95% confidence."""
+    """A mean and its 95% confidence interval."""
 
     mean: float
     low: float
@@ -74,9 +74,9 @@ def wilson(share: float, count: float) -> Interval:
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """Interval of the mean of independent values without bounds, such as KL: BCa. At least one value.
+    """Interval of the mean of independent unbounded values, such as KL: BCa. At least one value.
 
-    The same values give the same interval. Equal values show no spread, and get none. Source: Efron 1987.
+    Deterministic. The interval of equal values has width 0. Source: Efron 1987.
     """
     column_N = np.asarray(values, np.float64)
     if not len(column_N):

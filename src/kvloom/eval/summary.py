@@ -23,8 +23,8 @@ class CellSummary:
 
     ``count``: samples; the turns of one are averaged before anything else. ``documents``: independent observations.
     ``control``: mean score of answers that belong to other samples; None when there were none. Costs are medians,
-    ``peak_kv_bytes`` the largest. ``context_bytes_per_token``: right after compression, before any question; None in
-    rows that do not say it.
+    ``peak_kv_bytes`` the maximum. ``context_bytes_per_token``: right after compression, before any question; None for
+    rows without it.
     """
 
     task: str
@@ -56,8 +56,8 @@ class CellSummary:
 class Composite:
     """Mean over the tasks that count of a group (``all``: of every group) at one length.
 
-    ``detectable``: the least loss that another method could show on these samples, were the two alike in all else;
-    None when none could.
+    ``detectable``: the smallest loss of another method that these samples could show, if the two differ in nothing
+    else; None when they could show none.
     """
 
     group: str
@@ -69,7 +69,7 @@ class Composite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """All of a method. ``left_out``: cells that do not count, and why. ``chosen``: on which samples that was judged."""
+    """All results of a method. ``left_out``: cells that do not count, and why. ``chosen``: on which samples."""
 
     settings: Settings
     label: str
@@ -80,7 +80,7 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """The label behind the model's name."""
+        """The label after the model's name."""
         return f"{self.settings.model}: {self.label}"
 
 
@@ -88,7 +88,7 @@ def summarize(rows: Sequence[Row], judge: Judge | None = None) -> Summary:
     """Summarize the runs of one method. Raises EvalError when there are no rows.
 
     ``judge``: which cells count, from an exact run. None: an exact run judges itself, and no cell of a lossy one
-    counts, as it cannot tell whether the model or the policy fails.
+    counts, since it does not show whether the model or the policy fails.
     """
     if not rows:
         raise EvalError("the run has no rows yet")
@@ -156,5 +156,5 @@ def _composites(cells: Sequence[CellSummary], observed: Mapping[CellKey, Sequenc
 
 
 def _alike(score: Clusters) -> Clusters:
-    """The difference to a method that answers the same."""
+    """The difference from a method with the same answers."""
     return score.minus(score)

@@ -1,4 +1,4 @@
-"""What a benchmark is: samples from a seed or a file, a score for every answer, and an oracle that can solve them."""
+"""The interface of a benchmark: samples from a seed or a file, a score for every answer, and an oracle."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ class Turn:
     question: str
     """Text that follows the context, with its own line breaks."""
     answers: tuple[str, ...]
-    """What the task's metric compares with."""
+    """The references for the task's metric."""
     max_new_tokens: int
     answer_prefix: str = ""
-    """The first words of the answer, given, where they differ from turn to turn; see ``Sample.answer_prefix``."""
+    """The given beginning of the answer, where it differs from turn to turn; see ``Sample.answer_prefix``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One context and what is asked about it.
 
-    The prompt of a turn is ``context + question + answer_begins(turn)``, joined as they are; ``context`` is known, and
-    may be compressed, before any question. Several turns ask about the same context, each on its own: no turn sees
-    another.
+    The prompt of a turn is ``context + question + answer_begins(turn)``, concatenated; ``context`` is known, and may be
+    compressed, before any question. Several turns may ask about the same context independently: no turn sees another.
     """
 
     task: str
@@ -37,19 +36,19 @@ class Sample:
     context: str
     turns: tuple[Turn, ...]
     answer_prefix: str = ""
-    """The first words of every turn's answer, given. Ends without a space."""
+    """The given beginning of every turn's answer. Does not end with a space."""
     facts: Mapping[str, Any]
-    """What the generator knows (depth, needles ...): for reports, never for the oracle."""
+    """The generator's parameters (depth, needles ...): for reports, never for the oracle."""
     document: str = ""
-    """Names the text that the sample is about, where other samples may be about it too; empty: nobody else's context.
+    """Identifies the text that the sample is about, if other samples may share it; empty: no other sample does.
 
-    What is said about one document is one observation, however often it is asked.
+    All answers about one document are one observation.
     """
     chat: bool = True
-    """Whether it is a question that may be put in a chat, not a text that just goes on: examples in a row, code."""
+    """Whether it may be asked in a chat, rather than be a text to continue, such as few-shot examples or code."""
 
     def answer_begins(self, turn: int) -> str:
-        """What is given of the answer to a turn."""
+        """The given beginning of the answer to a turn."""
         return self.turns[turn].answer_prefix + self.answer_prefix
 
 

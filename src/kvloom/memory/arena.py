@@ -28,20 +28,20 @@ PAGE_METADATA_BYTES = 2816
 """Charged per page for its record, index entry, place in the retention order and two ghosts (measured: 2.7 KB)."""
 
 EXTENT_METADATA_BYTES = 4096
-"""The same of an extent, however many pages it has (measured: 2.4 KB, and 0.1 KB for every slab that it lies in)."""
+"""The same for an extent of any size (measured: 2.4 KB, and 0.1 KB for every slab that it spans)."""
 
 EXTENT_PAGE_METADATA_BYTES = 48
-"""Charged per page of an extent: for its address, and for a token of the text that it is filed under (measured: 41)."""
+"""Charged per page of an extent: for its address and for a token of the text that identifies it (measured: 41)."""
 
 _SLAB_STEP_BYTES = 4096
 
 _GIVE_UP = getattr(mmap, "MADV_FREE", mmap.MADV_DONTNEED)
-"""Memory that is used again before the system needs it keeps its huge pages, and costs no new first touch."""
+"""Memory reused before the system reclaims it keeps its huge pages and causes no page faults."""
 
 
 @dataclass(slots=True)
 class Slab:
-    """A run of equal pages. ``free`` is a stack of page ids: an array, of which small pages make a long one."""
+    """A run of equal pages. ``free`` is a stack of page ids: an array, since a slab may have many small pages."""
 
     format: PageFormat
     capacity: int
@@ -58,13 +58,13 @@ def page_stride(fmt: PageFormat) -> int:
 
 
 def slab_cost(fmt: PageFormat, slab_bytes: int) -> int:
-    """What a slab costs that serves ``fmt``: its bytes, and the metadata of all its pages."""
+    """What a slab that serves ``fmt`` costs: its bytes, and the metadata of all its pages."""
     page = EXTENT_PAGE_METADATA_BYTES if fmt.in_extents else PAGE_METADATA_BYTES
     return slab_bytes + slab_bytes // page_stride(fmt) * page
 
 
 def fitting_slab_bytes(formats: Iterable[PageFormat], wanted_bytes: int) -> int:
-    """The slab size from ``wanted_bytes`` to twice that which wastes least behind its last page, over all formats.
+    """The slab size between ``wanted_bytes`` and twice that which wastes least after its last page, over all formats.
 
     A slab holds at least one page of every format, however large.
     """
@@ -76,7 +76,7 @@ def fitting_slab_bytes(formats: Iterable[PageFormat], wanted_bytes: int) -> int:
 
 @dataclass
 class Arena:
-    """Pages out of one anonymous mapping. Knows nothing of who uses them or why.
+    """Pages from one anonymous mapping. Does not know who uses them or why.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class Arena:
         return sum(len(self._slabs[index].free) for index in self._partial.get(fmt, ()))
 
     def allocate(self, fmt: PageFormat) -> PageId | None:
-        """Take a page; None when neither its slabs nor the budget has room. Contents are whatever was there."""
+        """Allocate a page; None when neither its slabs nor the budget has room. Contents are undefined."""
         partial = self._partial.setdefault(fmt, {})
         if not partial:
             if self.claimable_slabs(fmt) < 1:
@@ -151,7 +151,7 @@ class Arena:
         return PageId(page)
 
     def allocate_extent(self, fmt: PageFormat, count: int) -> array[int] | None:
-        """Take ``count`` pages at once, whose metadata is charged together; None when there is no room for all."""
+        """Allocate ``count`` pages whose metadata is charged together; None when there is no room for all."""
         slabs = -(-max(0, count - self.free_pages(fmt)) // self.pages_per_slab(fmt))
         cost = slabs * self.slab_cost_bytes(fmt) + EXTENT_METADATA_BYTES
         if slabs > len(self._free_slabs) or cost > self.budget_bytes - self._used_bytes:
@@ -174,7 +174,7 @@ class Arena:
         return pages
 
     def free(self, page: PageId) -> None:
-        """Give a page back; an empty slab returns to the arena."""
+        """Free a page; an empty slab returns to the arena."""
         index = self.slab_of(page)
         slab = self._slabs[index]
         slab.free.append(page)
@@ -186,16 +186,16 @@ class Arena:
             self._used_bytes -= self.slab_cost_bytes(slab.format)
 
     def free_extent(self, pages: array[int]) -> None:
-        """Give back all that one call of ``allocate_extent`` took."""
+        """Free everything that one call of ``allocate_extent`` allocated."""
         for page in pages:
             self.free(PageId(page))
         self.extents -= 1
         self._used_bytes -= EXTENT_METADATA_BYTES
 
     def trim(self) -> None:
-        """Let the operating system have the physical memory of free slabs: where it can, only when it runs short.
+        """Let the operating system reclaim the physical memory of free slabs; where supported, only when it runs short.
 
-        Neighbours go together. One by one, every huge page across two of them would be split for good.
+        Adjacent slabs are passed together. One by one, every huge page that spans two of them would be split.
         """
         for first, stop in _runs(self._free_slabs):
             self._mapping.madvise(_GIVE_UP, first * self.slab_bytes, (stop - first) * self.slab_bytes)
@@ -235,7 +235,7 @@ class Arena:
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Half-open ranges of neighbours."""
+    """Half-open ranges of adjacent numbers."""
     runs: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if runs and runs[-1][1] == number:

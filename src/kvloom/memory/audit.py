@@ -1,4 +1,4 @@
-"""The audit of the ledger's books against the arena, the index, and whoever holds pages."""
+"""The audit of the ledger's records against the arena, the index, and the holders of pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvloom.segment import PageId
 
 
 def audit(arena: Arena, index: Index, books: Books, holdings: Iterable[tuple[PageId, str]] | None) -> None:
-    """Raises InternalError when anything does not add up. ``holdings``: all (page, owner) pairs, if they are known."""
+    """Raises InternalError on any inconsistency. ``holdings``: all (page, owner) pairs, if known."""
     _pages(arena, books)
     _counts(books)
     _slabs(arena, books)

@@ -1,4 +1,4 @@
-"""Views of what a page holds, as it is stored: for the reference of attend, and for whoever compacts or recodes KV."""
+"""Views of a page's stored contents: for attend's reference, and for compacting or recoding KV."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _cells(memory: Bytes, fmt: PageFormat, layer_slot: int, head: int) -> Bytes:
 
 
 def decoded(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) -> tuple[Floats, Floats]:
-    """(k_SD, v_SD) of one (layer, head) of a page: what its entries mean."""
+    """(k_SD, v_SD) of one (layer, head) of a page, decoded."""
     keys_B, values_B = cell(memory, fmt, page, layer_slot, head)
     numbers = fmt.numbers
     return numbers.keys.decode(keys_B[None], fmt.k_dim)[0], numbers.values.decode(values_B[None], fmt.v_dim)[0]
@@ -56,7 +56,7 @@ def labels(
 
 
 def recode(memory: Bytes, source: PageFormat, page: int, target: PageFormat, to: int) -> None:
-    """Write what ``page`` means to the page ``to``: all cells at once, labels as they are."""
+    """Re-encode ``page`` into the page ``to``: all cells at once, labels unchanged."""
     cells = page_cells(memory, source, page)
     into = page_cells(memory, target, to)
     k_NSD = source.numbers.keys.decode(cells[:, : source.k_bytes], source.k_dim)

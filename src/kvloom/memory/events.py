@@ -1,4 +1,4 @@
-"""One stream of events, told to every listener; and which of what is idle goes first, as a policy has it."""
+"""One stream of events for all listeners, and the eviction order, which a policy decides."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Events:
-    """Tells every listener what happened, in their order.
+    """Delivers every event to the listeners, in their order.
 
-    A listener that raises does no harm to the others nor to whoever caused the event: what happened has happened. The
-    first fault of all is logged, every one is counted.
+    A listener that raises affects neither the others nor the operation that caused the event. The first exception is
+    logged, every one is counted.
 
-    ``idle_blocks``: all that is idle now, in the order in which it became so.
+    ``idle_blocks``: all blocks that are idle now, in the order in which they became so.
     """
 
     listeners: list[Listener]
@@ -68,17 +68,17 @@ class Events:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Victims:
-    """What goes first, by a policy that is one of the listeners of ``events``.
+    """What to evict first, as decided by a policy that is one of the listeners of ``events``.
 
-    The policy decides on the order and on nothing else. An answer that names nothing idle, or something of another
-    format, is a fault of the policy; then what has been idle longest goes.
+    The policy decides the order and nothing else. An answer that names no idle block, or one of another format, counts
+    as a fault of the policy; the block that has been idle longest is then evicted.
     """
 
     policy: Retention
     events: Events
 
     def first(self, format: Format | None, now: float) -> PageId | None:
-        """What to drop first, of this format or of any; None when nothing of it is idle."""
+        """The block to drop first, of this format or of any; None when none is idle."""
         page: PageId | None = None
         fault: Exception | None = None
         try:
@@ -96,7 +96,10 @@ class Victims:
         return longest_idle
 
     def check(self, idle: Set[PageId]) -> None:
-        """Audit: what was told adds up to ``idle``, also for a policy that never failed. Raises InternalError."""
+        """Audit: delivered events add up to ``idle``, and so does the state of a policy that never failed.
+
+        Raises InternalError.
+        """
         if self.events.idle_blocks.keys() != idle:
             raise InternalError(f"{set(self.events.idle_blocks)} are idle by the events, but {set(idle)} are")
         if not self.events.faults and self.policy.book() != idle:

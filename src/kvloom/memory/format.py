@@ -1,4 +1,4 @@
-"""Page formats: what one page holds, and where each byte of it lies.
+"""Page formats: what one page holds, and where.
 
 A page holds ``tokens`` entries of ``heads`` KV heads of ``layers`` layers. Inside, for each (layer, head), keys come
 first, then values:
@@ -7,9 +7,9 @@ first, then values:
     cell = [ K transposed: D_k x tokens ][ V: tokens x D_v ]                    contiguous
     cell = [ K transposed ][ V ][ positions: tokens x int32 ][ bias: tokens x float32 ]   labelled
 
-What K and V of a cell hold is the codec's business (``kvloom/codec``): what it stores instead of a component, and what
-it stores beside, such as a step per token. Keys lie transposed because then a vector register holds one key component
-of 16 tokens: scores need no horizontal sums.
+How K and V of a cell are encoded is up to the codec (``kvloom/codec``), including extra data such as a scale per token.
+Keys are stored transposed so that a vector register holds one key component of 16 tokens: scores need no horizontal
+sums.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class PageFormat:
 
     @cached_property
     def _hash(self) -> int:
-        """Once: formats are keys of everything that is counted, for every page."""
+        """Computed once: formats are the keys of all counters, looked up for every page."""
         return hash(tuple(getattr(self, each.name) for each in fields(self)))
 
     @property
     def in_extents(self) -> bool:
-        """Pages of single heads are small and many, and live and die together: they are recorded as extents."""
+        """Pages of single heads are small, numerous and freed together, so they are recorded as extents."""
         return self.labelled
 
     @property

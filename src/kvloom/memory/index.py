@@ -1,7 +1,7 @@
 """Identity and look-up: which stored pages hold the KV of which tokens.
 
 An entry is one page's worth of tokens after one exact prefix; it may be stored for some layer groups and not for
-others. The index only remembers; who holds a page and when it goes is the ledger's business.
+others. The index only looks up; the ledger decides who holds a page and when it is dropped.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Index:
     ) -> Why:
         """Why nothing is stored under ``key``, which names ``tokens`` after ``parent``. ``inside``: look into pages.
 
-        Another salt is the last thing looked at: it only ever stands where ``NEW`` would stand without it, so that
-        whoever may not know of other salts is told the whole truth otherwise.
+        Another salt is checked last: ``OTHER_SALT`` only ever replaces ``NEW``, so for callers that must not know of
+        other salts, mapping it back to ``NEW`` leaves every explanation correct.
         """
         if key in self._ghosts:
             return self._ghosts[key]
@@ -80,14 +80,14 @@ class Index:
         return Why.OTHER_SALT if self._contents[content] else Why.NEW
 
     def diverges(self, parent: PageKey, tokens: Sequence[int]) -> bool:
-        """True when something that begins like ``tokens`` is stored after ``parent``, and goes on differently."""
+        """True when something stored after ``parent`` begins like ``tokens`` and continues differently."""
         near = self.nearest(parent, tokens)
         return near is not None and near[1] < min(len(near[0].tokens), len(tokens))
 
     # -- pages that are being computed -----------------------------------------------------------------------------
 
     def announce(self, key: PageKey, owner: str) -> None:
-        """``owner`` is about to compute this page: others had better wait for it."""
+        """``owner`` is about to compute this page: others should wait for it."""
         self._coming.setdefault(key, owner)
 
     def withdraw(self, key: PageKey, owner: str) -> None:
@@ -111,7 +111,7 @@ class Index:
     ) -> PageId:
         """Store ``page`` for one layer group, unless it has one already. Returns the page that is stored now.
 
-        ``key``: that of ``tokens`` after ``parent``, where the caller has it.
+        ``key``: that of ``tokens`` after ``parent``, if the caller knows it.
         """
         key = key or page_key(parent, tokens)
         entry = self.entries.get(key)
@@ -148,7 +148,7 @@ class Index:
             del self._contents[entry.content]
 
     def entry_of(self, page: PageId) -> Entry:
-        """What a stored page is part of."""
+        """The entry that a stored page belongs to."""
         return self._by_page[page][0]
 
     def pages(self) -> Iterator[PageId]:
@@ -171,7 +171,7 @@ class Index:
 
 
 def content_hash(parent_content: int, tokens: Sequence[int]) -> int:
-    """Running fingerprint of a prefix, blind to salts. Not for identity."""
+    """Running fingerprint of a prefix, ignoring salts. Not for identity."""
     return hash((parent_content, tuple(tokens)))
 
 

@@ -1,13 +1,13 @@
-"""The ledger: the only thing that gives out, keeps, shares and drops pages, and that accounts for every byte of them.
+"""The ledger: the only component that allocates, shares and drops pages, and that accounts for all their bytes.
 
 A page is in exactly one state:
 
     free      no record here
     held      some sequences hold it (each holder is named); it may be published as well
-    idle      nobody holds it, but it is published in the index: droppable, and it can be held again ("cached")
+    idle      not held, but published in the index: it can be dropped, or held again ("cached")
 
-Many small pages that live and die together are an extent: one record with one list of holders, known by its first page,
-which stands for all of them wherever the ledger is asked to hold, release, publish or drop a page.
+Many small pages that are allocated and freed together form an extent: one record with one list of holders, identified
+by its first page, which stands for all of them wherever a page is held, released, published or dropped.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from kvloom.segment import PageId, PageKey, Why
 class Identity(NamedTuple):
     """What a page is published as: ``tokens`` at ``position`` after ``parent``, for layer group ``group``.
 
-    ``hints``: what its request said of it, for whoever hears of it. ``key``: the page's key where it is known already;
-    computing it again would be a third of the cost of publishing a page.
+    ``hints``: its request's hints, for listeners. ``key``: the page's key if known; computing it again would be a third
+    of the cost of publishing a page.
     """
 
     parent: PageKey
@@ -52,14 +52,14 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extent:
-    """Pages of one format that live and die together: int32, in the order in which to fill them, not to be changed."""
+    """Pages of one format that are freed together: int32, in the order in which to fill them, not to be modified."""
 
     format: PageFormat
     pages: array[int]
 
     @property
     def page(self) -> PageId:
-        """The first: the name by which the ledger knows all of them."""
+        """The first page, which identifies the extent to the ledger."""
         return PageId(self.pages[0])
 
 
@@ -67,10 +67,10 @@ class Extent:
 class Ledger:
     """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds.
 
-    What happens to whatever is published is told to the listeners of ``events``, the policy first.
+    The listeners of ``events``, the policy first, receive the lifecycle of everything published.
 
-    ``changes`` counts what may have made room or made something findable: as long as it stands still, what did not fit
-    does not fit.
+    ``changes`` counts operations that may have made room or made something findable: while it is constant, what did not
+    fit still does not.
     """
 
     arena: Arena
@@ -92,9 +92,9 @@ class Ledger:
     # -- taking and giving back ------------------------------------------------------------------------------------
 
     def allocate(self, fmt: PageFormat, owner: str) -> PageId | None:
-        """Take a page for ``owner``, dropping idle pages if need be; None when all that is left is held.
+        """Allocate a page for ``owner``, dropping idle pages if necessary; None when all that is left is held.
 
-        Of a format that comes in extents, it is an extent of one page.
+        For a format that is recorded in extents, it is an extent of one page.
         """
         if fmt.in_extents:
             extent = self.allocate_extent(fmt, 1, owner)
@@ -107,7 +107,7 @@ class Ledger:
         return page
 
     def allocate_extent(self, fmt: PageFormat, count: int, owner: str) -> Extent | None:
-        """Take ``count`` pages, at least one, as one. None when there is no room for all: then nothing was dropped.
+        """Allocate an extent of ``count`` pages, at least one. None, with nothing dropped, if there is no room.
 
         Raises InternalError for a format whose pages have records of their own.
         """
@@ -123,7 +123,7 @@ class Ledger:
         return Extent(fmt, pages)
 
     def hold(self, page: PageId, owner: str, hints: Hints = NO_HINTS) -> None:
-        """Share a held page, or bring an idle one back into use. ``hints``: what the new holder says of it."""
+        """Share a held page, or reuse an idle one. ``hints``: those of the new holder."""
         record = self._records[page]
         now = self.clock()
         if not record.holders:
@@ -134,7 +134,7 @@ class Ledger:
             self.events.reused(record.block, now)
 
     def release(self, pages: Iterable[PageId], owner: str) -> None:
-        """``owner`` lets go. Published pages stay, idle, others are free at once. One time stamp for all."""
+        """Release ``owner``'s hold. Published pages become idle, others free. One time stamp for all."""
         now, self.changes = self.clock(), self.changes + 1
         for page in pages:
             record = self._records[page]
@@ -148,15 +148,15 @@ class Ledger:
                 self.events.idle(record.block, now)
 
     def abandon(self, pages: Iterable[PageId], owner: str) -> None:
-        """Take from ``owner`` whatever it holds of ``pages``, as often as it does: something failed on the way."""
+        """Release all holds that ``owner`` has on ``pages``, however many: used after a failure."""
         there = [(page, record) for page in dict.fromkeys(pages) if (record := self._records.get(page)) is not None]
         self.release([page for page, record in there for each in record.holders if each == owner], owner)
 
     def publish(self, page: PageId, identity: Identity) -> PageId:
-        """Make a held, complete page findable. Returns the findable page: another one if it was there first.
+        """Make a held, complete page findable. Returns the findable page: an identical one if that was published first.
 
-        A recoded page is not what its tokens' key promises: it stays with its holders. A page that is found already
-        keeps its name: when it has grown since, only what it was is found.
+        A recoded page does not match its tokens' key and stays private to its holders. A page that is already published
+        keeps its identity: if it has grown since, only its earlier contents are found.
         """
         record = self._records[page]
         if not record.holders:
@@ -192,9 +192,9 @@ class Ledger:
             self.evicted_pages += record.count
 
     def recode(self, action: Recode, tables: Mapping[str, PageTable]) -> PageId | None:
-        """Carry out a proposal: the page that its holders have now, in ``tables`` too. None: no room for it.
+        """Carry out a proposal. Returns the holders' new page, already in their ``tables``; None: no room.
 
-        ``tables``: by holder, the one that the page is in. Raises InternalError, with nothing changed, unless every
+        ``tables``: by holder, the one that contains the page. Raises InternalError, with nothing changed, unless every
         holder has it there, full and sealed, and it is a page with a record of its own.
         """
         record = self._records.get(action.page)
@@ -225,7 +225,7 @@ class Ledger:
         return page
 
     def reset(self) -> None:
-        """Forget everything published. Held pages stay with their holders, and are free once those let go."""
+        """Unpublish everything. Held pages stay with their holders, and become free when released."""
         for page in list(self.index.pages()):
             record = self._records[page]
             if not record.holders:
@@ -247,9 +247,9 @@ class Ledger:
         return list(self.events.idle_blocks)
 
     def fits(self, needs: Mapping[PageFormat, int], sparing: Collection[PageId] = ()) -> bool:
-        """Whether so many more pages of each format can be had without dropping the idle pages in ``sparing``.
+        """Whether that many more pages of each format can be allocated without dropping the idle pages in ``sparing``.
 
-        Those of a format that comes in extents are meant as one extent.
+        Pages of a format that is recorded in extents count as one extent.
         """
         spared = [record for page in set(sparing) if not (record := self._records[page]).holders]
         pages, slabs = _by_pool(spared)
@@ -297,13 +297,13 @@ class Ledger:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _hint(self, record: Record, block: Block, hints: Hints) -> None:
-        """Somebody else asks for what is published as ``block``, and says this of it."""
+        """Merge another request's hints into those of the published ``block``."""
         if hints is block.hints or (together := merged(block.hints, hints)) == block.hints:
             return
         block = block._replace(hints=together)
         self._books.file(record, block)
         if not record.holders:
-            self.events.idle(block, record.idle_s)  # again: its place has changed
+            self.events.idle(block, record.idle_s)  # again: its position has changed
 
     def _close(self, record: Record, why: Why, now: float) -> None:
         self._books.close(record, why, now)
@@ -334,7 +334,7 @@ class Ledger:
 
 
 def _place_of(action: Recode, record: Record, holder: str, tables: Mapping[str, PageTable]) -> tuple[PageTable, int]:
-    """Where a holder has the page that is to be recoded."""
+    """A holder's index of the page to be recoded."""
     table = tables.get(holder)
     index = None if table is None else table.index_of(action.page)
     if table is None or index is None or record.holders.count(holder) != 1:
@@ -345,7 +345,7 @@ def _place_of(action: Recode, record: Record, holder: str, tables: Mapping[str, 
 
 
 def _by_pool(records: Iterable[Record]) -> tuple[Counter[Pool], Counter[Pool]]:
-    """(pages of these idle records, slabs that they lie in and that are idle), by pool."""
+    """(pages of these idle records, idle slabs that contain them), by pool."""
     pages: Counter[Pool] = Counter()
     slabs: set[SlabBook] = set()
     for record in records:
@@ -355,6 +355,6 @@ def _by_pool(records: Iterable[Record]) -> tuple[Counter[Pool], Counter[Pool]]:
 
 
 def _extents_bytes(pools: Iterable[Pool], spared: Mapping[Pool, int]) -> int:
-    """What one more extent of each pool that comes in extents costs, less what dropping the idle ones gives back."""
+    """What one more extent of each pool recorded in extents costs, minus what dropping the idle ones would free."""
     mine = [pool for pool in pools if pool.format.in_extents]
     return sum(EXTENT_METADATA_BYTES * (1 - pool.idle_records + spared[pool]) for pool in mine)

@@ -1,4 +1,4 @@
-"""The ledger's books: a record per page or extent, counts per format, and what lies in every slab."""
+"""The ledger's records: one per page or extent, counts per format, and the contents of every slab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvloom.segment import PageId, Why
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """All of one format: pages held, pages and records idle, and slabs in which nothing is held."""
+    """Totals of one format: pages held, pages and records idle, and slabs in which nothing is held."""
 
     format: PageFormat
     held: int = 0
@@ -26,11 +26,11 @@ class Pool:
 
 @dataclass(slots=True, eq=False)
 class SlabBook:
-    """What lies in a slab. ``records``: those that are idle in the order in which they became so.
+    """The contents of a slab. ``records``: the idle ones in the order in which they became so.
 
-    ``block``: what the policy knows the slab as. ``oldest``: while nothing is held, the record that was idle longest
-    when the policy last heard of the slab. ``alone``: where a page lies. ``priorities``: how many published records
-    have each but the default one.
+    ``block``: the slab as the policy sees it. ``oldest``: while nothing is held, the record that was idle longest at
+    the policy's last event about the slab. ``alone``: where a page lies. ``priorities``: the number of published
+    records by priority, the default one left out.
     """
 
     pool: Pool
@@ -43,7 +43,7 @@ class SlabBook:
 
     @property
     def priority(self) -> float:
-        """The highest of its records, all of which are published while nothing is held."""
+        """The highest priority of its records, all of which are published while nothing is held."""
         if not self.priorities:
             return DEFAULT_PRIORITY
         highest, others = max(self.priorities), sum(self.priorities.values())
@@ -60,10 +60,10 @@ class SlabBook:
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A page, or an extent of ``count`` pages, known by its first. ``block``: what it is published as.
+    """A page, or an extent of ``count`` pages, identified by its first. ``block``: what it is published as.
 
-    ``idle_s``: when the last holder let go. ``extent``: all pages, where the format comes in extents. ``recoded``: it
-    holds what its holders agreed to, not what its tokens' key promises.
+    ``idle_s``: when the last holder released it. ``extent``: all pages, if the format is recorded in extents.
+    ``recoded``: its contents differ from what its tokens' key identifies.
     """
 
     pool: Pool
@@ -82,9 +82,9 @@ class Record:
 
 
 class Books:
-    """Keeps all counts right. Knows nothing of keys, and of owners only the names.
+    """Keeps all counts consistent. Does not know keys, and knows owners only by name.
 
-    ``slab_events``: hears of slabs as if they were pages, idle while nothing in them is held.
+    ``slab_events``: receives events for slabs as if they were pages, idle while nothing in them is held.
     """
 
     def __init__(self, arena: Arena, slab_events: Events) -> None:
@@ -100,7 +100,7 @@ class Books:
         return pool
 
     def open(self, pool: Pool, page: PageId, owner: str, now: float) -> None:
-        """Record a page that was just taken: held by ``owner``."""
+        """Record a page that was just allocated: held by ``owner``."""
         index = self._arena.slab_of(page)
         slab = self.slabs.get(index) or self._open_slab(pool, index, now)
         self._open(Record(pool, page, slab.alone, [owner]), now)
@@ -112,7 +112,7 @@ class Books:
         self._open(Record(pool, PageId(pages[0]), slabs, [owner], pages, len(pages)), now)
 
     def wake(self, record: Record, now: float) -> None:
-        """An idle record is held again."""
+        """Mark an idle record as held again."""
         pool, count = record.pool, record.count
         pool.held += count
         pool.idle -= count
@@ -121,7 +121,7 @@ class Books:
             self._use(slab, now)
 
     def rest(self, record: Record, now: float) -> None:
-        """A held record is idle."""
+        """Mark a held record as idle."""
         page, pool, count = record.page, record.pool, record.count
         pool.held -= count
         pool.idle += count
@@ -135,7 +135,7 @@ class Books:
                 self.rank(slab)
 
     def file(self, record: Record, block: Block | None) -> None:
-        """A record is published as ``block`` from now on, or no longer."""
+        """Publish a record as ``block``, or unpublish it."""
         for known, change in ((record.block, -1), (block, 1)):
             if known is not None:
                 for slab in record.slabs:
@@ -168,7 +168,7 @@ class Books:
                 self.rank(slab)
 
     def rank(self, slab: SlabBook) -> None:
-        """Nothing in a slab is held: for the policy it has been idle since the first of its records was."""
+        """Nothing in a slab is held: to the policy it has been idle since the first of its records was."""
         if slab.oldest is None:
             slab.pool.idle_slabs += 1
         slab.oldest = next(iter(slab.records.values()))
@@ -184,7 +184,7 @@ class Books:
             self._use(slab, now)
 
     def _rank_anew(self, slab: SlabBook) -> None:
-        """If nothing in it is held, and its priority is not what the policy knows."""
+        """If nothing in it is held, and its priority differs from what the policy knows."""
         if not slab.held and slab.priority != priority_of(slab.block.hints):
             self.rank(slab)
 

@@ -20,11 +20,11 @@ _NO_PAGE = -1
 class PageTable:
     """Grows as positions are reached. Page n holds positions ``[n * PAGE_TOKENS, (n + 1) * PAGE_TOKENS)``.
 
-    ``trimmed``: pages below this one slid out of the window and were given back.
+    ``trimmed``: pages below this one slid out of the window and were released.
 
     ``ids`` int32 (-1: no page), ``filled`` uint16 (bit s: entry s is written), ``writable`` 0 or 1 (this sequence alone
-    holds the page, and it is not sealed). They are read and written one by one, for every sequence and step, which
-    numpy's arrays are slow at; the plan builder takes whole slices.
+    holds the page, and it is not sealed). They are not numpy arrays because they are read and written element by
+    element, for every sequence and step; the plan builder takes whole slices.
 
     ``start``: positions below this one are not read here, whatever its page holds of them: lists have them.
 
@@ -45,7 +45,7 @@ class PageTable:
         return None if page == _NO_PAGE else PageId(page)
 
     def put(self, index: int, page: PageId, *, filled: int, writable: bool, format: PageFormat | None = None) -> None:
-        """``format``: the page's, if it is not that of the table."""
+        """``format``: the page's, if it differs from the table's."""
         self._reach(index)
         self.ids[index], self.filled[index], self.writable[index] = page, filled, writable
         if self.others:
@@ -61,7 +61,7 @@ class PageTable:
         return self.format
 
     def seal(self, index: int) -> None:
-        """The page is full and published: from now on nobody writes to it."""
+        """Mark a full, published page as no longer writable."""
         self.writable[index] = False
 
     def take(self, index: int) -> PageId:
@@ -73,18 +73,18 @@ class PageTable:
         return page
 
     def cut(self, length: int) -> None:
-        """Nothing is written from position ``length`` on: the pages beyond were taken out before."""
+        """Mark positions from ``length`` on as not written; the pages beyond were removed before."""
         index, kept = divmod(length, PAGE_TOKENS)
         if index < len(self.filled):
             self.filled[index] &= (1 << kept) - 1
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all pages."""
         self.ids, self.filled, self.writable = array("i", [_NO_PAGE] * 8), array("H", [0] * 8), bytearray(8)
         self.others, self.trimmed, self.start = {}, 0, 0
 
     def mark(self, span: Span) -> list[int]:
-        """Note that ``span`` was written where writable; return the pages that became full by it."""
+        """Mark ``span`` as written where writable; return the pages that this made full."""
         full: list[int] = []
         for index in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
             if not self.writable[index] or self.filled[index] == FULL_MASK:
@@ -97,12 +97,12 @@ class PageTable:
         return full
 
     def pages(self) -> Iterator[tuple[int, PageId]]:
-        """(index, page) of every page there is, ascending."""
+        """(index, page) of every page, ascending."""
         for index in np.flatnonzero(np.frombuffer(self.ids, np.int32) != _NO_PAGE).tolist():
             yield index, PageId(self.ids[index])
 
     def index_of(self, page: PageId) -> int | None:
-        """Where a page is; None when it is not there."""
+        """Index of a page; None when the table does not contain it."""
         try:
             return self.ids.index(page)
         except ValueError:
@@ -122,7 +122,7 @@ class PageTable:
         return own * page_stride(self.format) + sum(page_stride(fmt) * count for fmt, count in others.items())
 
     def ids_in(self, fmt: PageFormat) -> array[int]:
-        """``ids``, of which only pages of this format are there. Not to be changed."""
+        """``ids`` with only the pages of this format. Not to be modified."""
         if not self.others and fmt == self.format:
             return self.ids
         if fmt != self.format:

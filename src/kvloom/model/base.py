@@ -34,8 +34,8 @@ class Model(Protocol):
     """A causal language model. Pure function of its inputs and the pages that ``attend`` holds.
 
     It runs in layer ranges: ``embed``, then ``run`` over ``range(0, a)``, ``range(a, b)`` ..., then ``logits``. What
-    goes from one to the next is ``x``, the residual stream, float32 (rows, width). Every cut into ranges has the same
-    bits, and row r's bits depend on row r only. ``forward`` and ``scores`` do the same in one go.
+    goes from one to the next is ``x``, the residual stream, float32 (rows, width). Every split into ranges gives the
+    same bits, and row r's bits depend on row r only. ``forward`` and ``scores`` do the same in one call.
     """
 
     @property
@@ -73,7 +73,7 @@ class Model(Protocol):
         Positions are ``plan.positions_T``. These layers' KV of all rows is written, in the pages that ``attend`` holds.
         ``rows_R``: rows that go on, ascending, int64; None: all. A later range then takes ``narrowed(plan, rows_R)``,
         and writes no KV of the others. No layers: ``x_TC``, or those rows of it.
-        ``observers``: probes that are told of all rows of these layers (see ``attend.observe``).
+        ``observers``: probes that see all rows of these layers (see ``attend.observe``).
         """
         ...
 
@@ -95,5 +95,5 @@ class Model(Protocol):
     def scores(
         self, tokens_T: Indices, plan: Plan, attend: Attend, rows_R: Indices, observers: Observers = NOBODY
     ) -> Scores:
-        """``forward`` and ``logits``: what a step needs unless somebody asks for more."""
+        """``forward`` and ``logits``: what an ordinary step needs."""
         ...

@@ -35,8 +35,8 @@ def kv_map_of(spec: ModelSpec) -> KvMap:
 class Decoder:
     """``embedding`` and ``head`` hold one Weight when they are tied.
 
-    ``fused``: a range of layers in one call, if possible. What it does is spelled out here, operator by operator; the
-    two are equal bit for bit.
+    ``fused``: runs a range of layers in one call, if possible. This class does the same operator by operator, bit for
+    bit.
     """
 
     spec: ModelSpec
@@ -115,7 +115,7 @@ class Decoder:
         return {} if self.fused is None else self.fused.kernel.seconds()
 
     def kv_bytes_read(self) -> int:
-        """KV bytes that the attention of fused layers has read so far; what a step shares counts once. 0 op by op."""
+        """KV bytes that the attention of fused layers has read so far, shared pages once per step. 0 op by op."""
         return 0 if self.fused is None else self.fused.kernel.kv_bytes_read()
 
 

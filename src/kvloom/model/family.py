@@ -1,4 +1,4 @@
-"""What a family of models says about itself. One short file per family makes one of these."""
+"""The description of a model family: one instance per family, each in a short file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Family:
     gguf_spec:
         From GGUF metadata (keys without the architecture's prefix) and the vocabulary's size.
     tied_by_default:
-        What a config.json that does not say ``tie_word_embeddings`` means.
+        Default of ``tie_word_embeddings`` in config.json.
     hf_tensor_names:
-        Where safetensors names mean something else than usual, see ``names.hf_name``.
+        Where safetensors names have another meaning than usual, see ``names.hf_name``.
     """
 
     name: str

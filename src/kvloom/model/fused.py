@@ -1,8 +1,8 @@
-"""A range of layers in one call to C++: the same kernels in the same order as op by op, hence the same bits.
+"""A range of layers in one call to C++: the same kernels in the same order as op by op, so the bits are the same.
 
-A model whose blocks all say what they are made of (``Block.parts``) is described to the kernels once, when it is
-loaded; a step then passes a handful of addresses. Reasons: 300 calls from Python cost milliseconds per token, and
-values between two operators stay in memory that is reused. A whole step, from tokens to scores, is one call too.
+A model whose blocks all declare their parts (``Block.parts``) is described to the kernels once, when it is loaded; a
+step then passes a handful of addresses. This saves 300 calls from Python, which cost milliseconds per token, and
+keeps intermediate values in reused memory. A whole step, from tokens to scores, is one call too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GATES: dict[GatedMul, int] = {ops.silu_mul: 0, ops.gelu_tanh_mul: 1}
 
 @dataclass(slots=True, eq=False)
 class FusedDecoder:
-    """Runs what ``parts`` and the other weights describe. They are kept here, since the kernels know addresses only."""
+    """Runs the layers that ``parts`` describes. Keeps the weights alive, since the kernels hold addresses only."""
 
     embedding: Weight
     head: Projection

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for itself after large temporary structures."""
+"""Returns heap memory that the C library retains after large temporary structures."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _SMALL, _LARGE = 256 * 2**10, 32 * 2**20
 
 
 def give_back_free_memory() -> None:
-    """Return freed heap to the system, where the C library can (glibc). Parsing a large vocabulary frees 190 MB."""
+    """Return freed heap to the system, where the C library supports it (glibc): 190 MB after a large vocabulary."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def give_back_memory_of_this_thread() -> None:
-    """The same, and the end of the heap that this thread has to itself as well.
+    """The same, including the top of this thread's own heap.
 
-    ``malloc_trim`` leaves that end alone, and so does ``free`` below a threshold that grows with what was freed. So the
-    threshold is low for a moment. A threshold that was set does not grow any more: the two are left where glibc would
-    have let them grow to.
+    ``malloc_trim`` does not trim that, nor does ``free`` below a threshold that grows with what was freed, so the
+    threshold is lowered temporarily. Setting it stops its growth: both thresholds end where glibc would have raised
+    them to.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "malloc_trim"):

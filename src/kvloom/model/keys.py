@@ -1,4 +1,4 @@
-"""Typed access to a model file's own settings, with errors that name the missing or odd key."""
+"""Typed access to a model file's own settings, with errors that name the missing or invalid key."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kvloom.errors import ModelFileError, UnsupportedModel
 
 _MOST = 1 << 28
 _TINY, _HUGE = 1.2e-38, 3.4e38
-"""What float32, in which models are computed, can hold with all its bits."""
+"""The range of normal float32 numbers: models compute in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Settings of one model. ``origin`` names the file, ``prefix`` stands before every key (GGUF's architecture)."""
+    """Settings of one model. ``origin`` names the file, ``prefix`` precedes every key (GGUF's architecture)."""
 
     values: Mapping[str, Any]
     origin: str
@@ -27,17 +27,17 @@ class Keys:
         return default if value is None else value
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Keys:
-        """The same, where keys that are left out (not those that are null) have these values."""
+        """The same with defaults for absent keys (not for null ones)."""
         return Keys({**defaults, **self.values}, self.origin, self.prefix)
 
     def need(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
-            raise ModelFileError(f"`{self.origin}` does not say `{self.prefix}{key}`")
+            raise ModelFileError(f"`{self.origin}` has no `{self.prefix}{key}`")
         return value
 
     def size(self, key: str, default: int | None = None, most: int = _MOST, least: int = 1) -> int:
-        """A whole number from ``least`` to ``most``: a corrupt file must not make us reserve the earth."""
+        """A whole number from ``least`` to ``most``: a corrupt file must not cause huge allocations."""
         value = self.need(key) if default is None else self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.odd(key, f"a number from {least} to {most}")
@@ -72,20 +72,20 @@ class Keys:
         return Keys(value, f"{self.origin}, {key}")
 
     def refuse(self, key: str, harmless: tuple[Any, ...] = (None, False)) -> None:
-        """Raise UnsupportedModel when a feature that kvloom lacks is switched on."""
+        """Raise UnsupportedModel when a feature that kvloom does not support is switched on."""
         value = self.get(key)
         if not isinstance(value, str | int | float | None) or value not in harmless:
             raise UnsupportedModel(
-                f"`{self.origin}` sets `{self.prefix}{key}` to {_shown(value)}, which kvloom does not run"
+                f"`{self.origin}` sets `{self.prefix}{key}` to {_shown(value)}, which kvloom does not support"
             )
 
     def odd(self, key: str, expected: str) -> ModelFileError:
-        """What to raise about the value of ``key``."""
+        """The error for the value of ``key``."""
         return ModelFileError(
             f"`{self.origin}`: `{self.prefix}{key}` should be {expected}, not {_shown(self.get(key))}"
         )
 
 
 def _shown(value: Any) -> str:
-    """A value that may be anything, short enough for a message."""
+    """Any value, shortened for a message."""
     return reprlib.repr(value)

@@ -1,8 +1,7 @@
 """Which layer owns which KV, and what each layer group keeps.
 
-Every layer names the layer whose KV it reads (``owner``). In an ordinary model that is the layer itself;
-architectures that share KV across layers (CLA, YOCO, Gemma 3n) point elsewhere, and nothing outside this file needs
-to know.
+Every layer names the layer whose KV it reads (``owner``): usually itself. Architectures that share KV across layers
+(CLA, YOCO, Gemma 3n) name another, and nothing outside this file needs to know.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts that every family is made of. Legend: T rows of the step, H query heads, K KV heads, D head dim, C width.
+"""The building blocks of every family. Legend: T rows of the step, H query heads, K KV heads, D head dim, C width.
 
 Every operator works row by row in a fixed order of arithmetic, so a token's bits do not depend on its batch.
 """
@@ -27,7 +27,7 @@ class GatedMul(Protocol):
 
 
 class Tensors(Protocol):
-    """Where a family takes its weights from, by canonical name."""
+    """Provides a family's weights, by canonical name."""
 
     def projection(self, names: tuple[str, ...], bias_names: tuple[str, ...] = ()) -> Projection: ...
     def norm(self, name: str) -> Norm: ...
@@ -39,13 +39,13 @@ class Block(Protocol):
 
     def __call__(self, x_TC: Floats, step: Step, layer: int) -> Floats: ...
     def parts(self) -> BlockParts | None:
-        """What it is made of, if that says everything about it: then ``fused`` can run it. None: op by op only."""
+        """Its parts, if they describe it completely, so that ``fused`` can run it. None: op by op only."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What a layer needs beside its weights, and who asks what of its attention."""
+    """What a layer needs in addition to its weights, and the probes of its attention."""
 
     plan: Plan
     attend: Attend
@@ -83,7 +83,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attention:
-    """Project, norm q and k where the family does, rotate, write the new KV, attend, tell who asked, project back."""
+    """Project, norm q and k where the family does, rotate, write the new KV, attend, update probes, project back."""
 
     qkv: Projection
     o: Projection
@@ -154,7 +154,7 @@ class PreNormBlock:
 
 
 def attention(spec: ModelSpec, tensors: Tensors, layer: int, rope_table: RopeTable) -> Attention:
-    """Attention of one layer; biases and q/k norms are used where the file has them."""
+    """Attention of one layer, with biases and q/k norms if the file has them."""
     at = f"layers.{layer}."
     biases = tuple(f"{at}{name}_bias" for name in "qkv") if f"{at}q_bias" in tensors else ()
     o_bias = (f"{at}o_bias",) if f"{at}o_bias" in tensors else ()

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, SmolLM2, Mistral (whose GGUF files call themselves llama): pre-norm, SwiGLU, grouped heads."""
+"""Llama 2 and 3, SmolLM2, Mistral (``llama`` in GGUF files): pre-norm, SwiGLU, grouped-query attention."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from kvloom.arrays import Floats, contiguous_address, float_address, vector_addr
 from kvloom.model.weight import Weight
 
 Precision = Literal["float32", "int8", "int16"]
-"""Of activations in a matrix product."""
+"""Precision of activations in a matrix product."""
 
 PLANES: dict[Precision, int] = {"float32": 0, "int8": 1, "int16": 2}
-"""Of 8 bits each; the kernels' ``enum class Activations``."""
+"""Number of 8-bit planes; the kernels' ``enum class Activations``."""
 
 
 def linear(

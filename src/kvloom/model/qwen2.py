@@ -28,7 +28,7 @@ def windows_of_qwen(spec: ModelSpec, keys: Keys) -> ModelSpec:
     usual = ["sliding_attention" if layer >= first else "full_attention" for layer in range(spec.num_layers)]
     kinds = keys.get("layer_types", usual)
     if not windowed and isinstance(kinds, list) and "sliding_attention" in kinds:
-        raise ModelFileError(f"`{keys.origin}` has window layers, and no window that is switched on")
+        raise ModelFileError(f"`{keys.origin}` has window layers, but no sliding window is enabled")
     return with_windows(spec, keys, kinds)
 
 

@@ -1,4 +1,4 @@
-"""Files that other people made: only regular ones are opened, and whatever goes wrong names the file."""
+"""Reading untrusted files: only regular ones are opened, and every error names the file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KINDS = {
 _MOST_BYTES = 1 << 30
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a disk or a quota that is used up."""
+"""The system's errors for a full disk or an exhausted quota."""
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; opening anything but a regular file could wait for ever, or never end.
+    """Open a file for reading; anything but a regular file could block forever or never end.
 
-    Links are followed, wherever they lead: whoever laid out the folder made them (the Hugging Face cache is made of
-    them). Names that stand *inside* a file are another matter, see ``plain_name``. Raises ModelFileError.
+    Links are followed anywhere, since the folder's owner made them (the Hugging Face cache consists of links). Names
+    *inside* a file are restricted, see ``plain_name``. Raises ModelFileError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -43,7 +43,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
-    """All of a file that is no weights. Raises ModelFileError, for one of more than ``most`` bytes too."""
+    """All of a file other than weights. Raises ModelFileError, also for more than ``most`` bytes."""
     with open_regular(path) as file:
         try:
             data = file.read(most + 1)
@@ -76,9 +76,9 @@ def plain_name(name: object, origin: Path) -> str:
 
 @contextmanager
 def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
-    """The outer edge of reading a model: whatever comes through is a ModelError that names ``path``.
+    """Turns every exception while reading a model into a ModelError that names ``path``.
 
-    The system's errors about ``writes``, which is ours, and about a full disk pass as they are.
+    The system's errors about ``writes``, which is ours, and about a full disk pass unchanged.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def failures_name(path: Path, writes: Path | None = None) -> Iterator[None]:
     except Exception as error:
         raise _unforeseen(path, error) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # how a panic in Rust's tokenizers shows
+        if type(error).__name__ != "PanicException":  # a panic in Rust's tokenizers
             raise
         raise _unforeseen(path, error) from error
 

@@ -26,7 +26,7 @@ def linear(
 
 
 def _as_met(x_RC: torch.Tensor, part: Weight, activations: Precision) -> torch.Tensor:
-    """Activations as a matrix of that kind meets them."""
+    """Activations as they are rounded for a matrix of that kind."""
     if activations == "float32" or part.kind in ("F32", "F16", "BF16"):
         return x_RC
     first_RC = rounded(x_RC)
@@ -34,7 +34,7 @@ def _as_met(x_RC: torch.Tensor, part: Weight, activations: Precision) -> torch.T
 
 
 def rounded(x_RC: torch.Tensor) -> torch.Tensor:
-    """What is left of x when every 32 columns share a scale and each value keeps 8 bits."""
+    """x rounded to 8 bits per value, with one scale per 32 columns."""
     x_RGC = x_RC.view(len(x_RC), -1, 32)
     most_RG1 = x_RGC.abs().amax(-1, keepdim=True)
     inverse_RG1 = torch.where(most_RG1 > 1e-30, torch.full_like(most_RG1, 127.0) / most_RG1, torch.zeros(()))

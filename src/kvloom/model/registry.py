@@ -25,7 +25,7 @@ def family_of_hf(model_type: str, origin: str) -> Family:
 def _find(name: str, origin: str, known: dict[str, Family]) -> Family:
     if name not in known:
         raise UnsupportedModel(
-            f"`{origin}` has architecture `{name}`, which kvloom does not run",
+            f"`{origin}` has architecture `{name}`, which kvloom does not support",
             hint=f"it runs {', '.join(sorted(known))}",
         )
     return known[name]

@@ -31,7 +31,7 @@ def inverse_frequencies(rope: RopeSpec) -> Floats:
 
 
 def _rounded(exact: npt.NDArray[np.float64]) -> Floats:
-    """To float32. Functions are taken in float64 and rounded once: the same bits on every machine and numpy."""
+    """To float32. Functions are evaluated in float64 and rounded once, for the same bits on every machine and numpy."""
     rounded: Floats = exact.astype(np.float32)
     return rounded
 
@@ -46,7 +46,7 @@ def _llama3(frequencies: Floats, scaling: Llama3Scaling) -> Floats:
 
 
 RopeAddresses = tuple[int, int, int, int]
-"""Of cos and of sin, then how many positions they hold, and how many values for each."""
+"""Addresses of cos and sin, then the number of positions, and of values per position."""
 
 
 class RopeTable:

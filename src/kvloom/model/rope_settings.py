@@ -1,4 +1,4 @@
-"""RoPE as model files spell it. What stands under rope is used or refused by name, never passed over."""
+"""RoPE settings of model files. Every key under rope is either used or refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GGUF_USED = frozenset(
     }
 )
 _GGUF_REMARKS = frozenset({"rope.scaling.original_context_length", "rope.scaling.finetuned"})
-"""What converters note down for scalings that stretch a context; those we run do not read it."""
+"""Written by converters for scalings that extend the context; those we support do not need it."""
 
 _HF_TOP_KEYS = frozenset({"rope_parameters", "rope_scaling", "rope_theta"})
 _HF_PREFIXES = ("rope_", "rotary_", "partial_rotary", "no_rope", "use_rope", "use_mrope")
@@ -53,7 +53,7 @@ def _gguf_scaling(keys: Keys) -> Scaling | None:
     """A factor without a type is linear, as in llama.cpp; ``rope.scale_linear`` is its old name."""
     kind = keys.text("rope.scaling.type", "linear")
     if kind not in ("none", "linear"):
-        raise UnsupportedModel(f"`{keys.origin}` uses RoPE scaling `{kind}`; kvloom runs none, linear and llama3")
+        raise UnsupportedModel(f"`{keys.origin}` uses RoPE scaling `{kind}`; kvloom supports none, linear and llama3")
     said = {keys.number(key) for key in ("rope.scaling.factor", "rope.scale_linear") if keys.get(key) is not None}
     if kind == "none" and said - {1.0}:
         raise ModelFileError(f"`{keys.origin}` has RoPE scaling none, and a factor of {max(said)}")
@@ -116,7 +116,7 @@ def _hf_scaling(rope: Keys, keys: Keys) -> Scaling | None:
     kind = rope.text("rope_type", rope.text("type", "default"))
     if kind not in _HF_OF_TYPE or rope.get("type", kind) != kind:
         other = f"{kind}` and `{rope.get('type')}" if kind in _HF_OF_TYPE else kind
-        raise UnsupportedModel(f"`{rope.origin}` uses scaling `{other}`; kvloom runs default, linear and llama3")
+        raise UnsupportedModel(f"`{rope.origin}` uses scaling `{other}`; kvloom supports default, linear and llama3")
     for key in rope.values:
         if key not in _HF_ALWAYS | _HF_OF_TYPE[kind]:
             rope.refuse(key, (None, False, 1.0) if key == "factor" else (None, False))

@@ -1,4 +1,4 @@
-"""From a file's settings to a ModelSpec, as far as all families agree; and the tensor shapes that follow."""
+"""From a file's settings to the parts of a ModelSpec common to all families, and the resulting tensor shapes."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ HF_DEFAULTS: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "hidden_act": "silu",
 }
-"""What a config.json means that leaves a key out, as transformers' LlamaConfig has it; families differ in a few.
+"""Defaults of config.json, from transformers' LlamaConfig; families override a few.
 
-A key that is there and null is not left out: it means what the code that reads it says.
+A null key is not absent: its meaning is up to the code that reads it.
 """
 SILU = ("silu", "swish")
 """``hidden_act`` of every family but Gemma."""
 Ropes = Callable[[Keys, int], tuple[RopeSpec, RopeSpec | None]]
-"""From a config.json and the size of a head: RoPE of full layers, and of window layers where theirs is another."""
+"""From a config.json and the size of a head: RoPE of full layers, and of window layers if different."""
 
 
 def one_rope(keys: Keys, head_dim: int) -> tuple[RopeSpec, None]:
-    """All layers turn alike."""
+    """The same RoPE in all layers."""
     return hf_rope(keys, head_dim, 10000.0), None
 
 
 def gguf_spec(family: str, keys: Keys, vocab_size: int, rope_keys: Collection[str] = ()) -> ModelSpec:
-    """What a GGUF file says in every family: full attention, scale 1/sqrt(head_dim).
+    """The GGUF settings common to all families: full attention, scale 1/sqrt(head_dim).
 
     ``rope_keys``: those that the family reads itself.
     """
@@ -79,7 +79,7 @@ def gguf_spec(family: str, keys: Keys, vocab_size: int, rope_keys: Collection[st
 
 
 def hf_spec(family: str, keys: Keys, ropes: Ropes = one_rope) -> ModelSpec:
-    """What a config.json says in every family: full attention, scale 1/sqrt(head_dim). ``keys`` hold the defaults."""
+    """The config.json settings common to all families. ``keys`` have the defaults."""
     width, heads = keys.size("hidden_size"), keys.size("num_attention_heads")
     layers = keys.size("num_hidden_layers", most=MOST_LAYERS)
     head_dim = _head_dim(keys, "head_dim", width, heads)
@@ -115,17 +115,19 @@ def with_windows(spec: ModelSpec, keys: Keys, layer_types: Any) -> ModelSpec:
         raise ModelFileError(f"`{keys.origin}` has {len(layer_types)} layer types for {spec.num_layers} layers")
     for kind in layer_types:
         if kind not in ("sliding_attention", "full_attention"):
-            raise UnsupportedModel(f"`{keys.origin}`: `layer_types` has {str(kind)[:40]!r}, which kvloom does not run")
+            raise UnsupportedModel(
+                f"`{keys.origin}`: `layer_types` has {str(kind)[:40]!r}, which kvloom does not support"
+            )
     windows = tuple(keys.size("sliding_window") if kind == "sliding_attention" else None for kind in layer_types)
     return replace(spec, windows=windows)
 
 
 def checked(spec: ModelSpec, origin: str) -> ModelSpec:
-    """Raise ModelFileError for sizes that cannot belong together, UnsupportedModel for heads we cannot attend with."""
+    """Raise ModelFileError for inconsistent sizes, UnsupportedModel for head sizes that attention does not support."""
     if spec.heads % spec.kv_heads:
         raise ModelFileError(f"`{origin}`: {spec.heads} query heads cannot share {spec.kv_heads} KV heads")
     if spec.head_dim % HEAD_DIM_STEP:
-        raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom runs multiples of {HEAD_DIM_STEP}")
+        raise UnsupportedModel(f"`{origin}` has heads of {spec.head_dim}; kvloom supports multiples of {HEAD_DIM_STEP}")
     for rope in (spec.rope, spec.rope_local):
         if rope is not None:
             _check_rope(rope, spec, origin)
@@ -146,7 +148,7 @@ def _check_rope(rope: RopeSpec, spec: ModelSpec, origin: str) -> None:
 
 
 def _head_dim(keys: Keys, key: str, width: int, heads: int) -> int:
-    """As the file says it, else an equal share of the width."""
+    """The file's value, else an equal share of the width."""
     if keys.get(key) is None and width % heads:
         raise ModelFileError(f"`{keys.origin}`: a width of {width} cannot be shared by {heads} heads")
     return keys.size(key, width // heads)

@@ -1,7 +1,7 @@
 """Weight matrices that stay quantized in memory.
 
 A matrix is packed once, from the bytes of its file, into panels of 32 output rows (``csrc/weights.h``);
-neither a copy in the file's order nor a float copy is kept. 4-bit kinds keep 4 bits, 5- to 8-bit kinds take
+neither a copy in the file's order nor a float copy is kept. 4-bit kinds use 4 bits, 5- to 8-bit kinds
 8. Codes and scales are the file's own, so every value equals the float32 of ``gguf.quants.dequantize`` (but
 Q4_0 turns -0.0 into 0.0).
 
@@ -86,8 +86,8 @@ class Weight:
         """Pack the bytes of a matrix as it lies in its file: row-major, blocks along the columns.
 
         ``raw`` may have any shape and dtype (a read-only memory map too) as long as it is contiguous; it is
-        read once, by groups of 32 rows, and not kept. ``shape`` is (rows, cols). ``allocate`` gives so many bytes
-        that start at a cache line. Raises UnsupportedModel for a type that we do not run or a width that it
+        read once, by groups of 32 rows, and not kept. ``shape`` is (rows, cols). ``allocate`` returns that many bytes
+        aligned to a cache line. Raises UnsupportedModel for a type that we do not run or a width that it
         cannot have, ModelFileError when the number of bytes is wrong.
         """
         rows, cols = shape
@@ -133,7 +133,7 @@ class Weight:
         return out_RC
 
     def dequantize(self) -> Floats:
-        """The whole matrix as float32 (rows, cols). For tests: the point of this class is not to do that."""
+        """The whole matrix as float32 (rows, cols). For tests only."""
         return self.gather(np.arange(self.rows))
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Where packed weights lie: in huge pages, matrix after matrix."""
+"""Memory for packed weights: huge pages, shared by matrices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class WeightMemory:
     """Cuts matrices from chunks of anonymous memory, for which it asks the system to use huge pages.
 
     A step reads all weights once, and with pages of 4 KiB a core's prefetcher stops at the end of each. One matrix of
-    a small model is shorter than a huge page, so matrices share them. What is never cut costs no physical memory.
+    a small model is shorter than a huge page, so matrices share them. Unused parts cost no physical memory.
     Chunks live as long as their matrices do.
     """
 
@@ -24,7 +24,7 @@ class WeightMemory:
         self._rest = np.empty(0, np.uint8)
 
     def take(self, count: int) -> Bytes:
-        """``count`` bytes, zero, that start at a cache line."""
+        """``count`` zero bytes, aligned to a cache line."""
         if count > self._rest.size:
             self._rest = _chunk(max(count, CHUNK_BYTES))
         taken = self._rest[:count]
@@ -33,7 +33,7 @@ class WeightMemory:
 
 
 def _chunk(count: int) -> Bytes:
-    """At least ``count`` bytes that start at a huge page."""
+    """At least ``count`` bytes, aligned to a huge page."""
     mapping = mmap.mmap(-1, count + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapping.madvise(mmap.MADV_HUGEPAGE)

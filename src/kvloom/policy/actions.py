@@ -9,16 +9,16 @@ from kvloom.segment import PageId
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Forget a cached page; whoever wants it again computes it again."""
+    """Drop a cached page; it is recomputed when it is needed again."""
 
     page: PageId
 
 
 @dataclass(frozen=True, slots=True)
 class Recode:
-    """Let ``holders`` keep a full page in another codec: as a page of their own, which nobody else can find.
+    """Store a full page in another codec for ``holders``: as a page of their own, which no one else can find.
 
-    Whoever else holds the page, and whoever finds it, reads what was there before.
+    Other holders, and requests that find the page, keep reading the original.
     """
 
     page: PageId

@@ -2,7 +2,7 @@
 
 The sentences are grammatical and mean little. Words follow Zipf's law, keep to the themes of a paragraph and come back
 while it lasts; hardly any six words occur twice. A text of few templates, such as `annals`, is half as dense, and
-flatters whoever drops what repeats.
+flatters policies that drop repetition.
 
 Made on the fly: it draws by `random.Random.random` alone, which Python promises to keep as it is.
 """

@@ -11,10 +11,10 @@ from kvloom.errors import ConfigError
 from kvloom.eval.task import Sample, TextLength, Turn, document_id
 
 _CHARACTERS_PER_TOKEN = 8
-"""So much text per token is tried first, and then twice as much while it fits: tokenizing whole books is slow."""
+"""Characters per token to try first, then doubled while the text fits: tokenizing whole books is slow."""
 
 _AFTER = 200
-"""Characters that stay behind what is planted: the end of a text is easily kept."""
+"""Characters after a planted text: the end of a context is easily kept."""
 
 _SPARE = 4
 """Tokens for the model's own first one, and for seams that tokenize differently."""

@@ -1,4 +1,4 @@
-"""What a report is about: runs on the same prompts, each beside the exact one, and beside each other."""
+"""The contents of a report: runs on the same prompts, each compared with the exact one and with each other."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def _of_model(exact: Sequence[Sequence[Row]], measured: Settings) -> list[Sequen
 
 
 def _subject(settings: Settings) -> tuple[str, ...]:
-    """What must be the same where runs say something about each other: the model, and how it was asked."""
+    """What must agree between comparable runs: the model, and how it was asked."""
     return settings.model, settings.weights_id, *settings.asked
 
 
 def heat_maps(rows: Sequence[Row]) -> list[HeatMap]:
-    """One per task whose samples say at what depth their needle lies."""
+    """One per task whose samples record the depth of their needle."""
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.depth is not None:

@@ -1,4 +1,4 @@
-"""Put a report into files: report.md, report.json and, where matplotlib is installed, charts."""
+"""Write a report to files: report.md, report.json and, where matplotlib is installed, charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers questions about a told world by reading: the oracle of the BABILong tasks.
+"""Answers questions about a described world by reading: the oracle of the BABILong tasks.
 
 It shares no state with the simulator. It finds the facts among other text by their form, replays them, and answers.
 """

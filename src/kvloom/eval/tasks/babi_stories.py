@@ -26,7 +26,7 @@ _STAND_INS = dict(zip(dict.fromkeys((*PEOPLE, *GIVERS)), STAND_INS, strict=True)
 
 
 def with_other_people(story: Story) -> Story:
-    """The same story, of nobody whom another story is about: a worked example must not answer the question."""
+    """The same story about other people: a worked example must not answer the question."""
 
     def renamed(text: str) -> str:
         return re.sub(r"\b[A-Z]\w+", lambda found: _STAND_INS.get(found[0], found[0]), text)

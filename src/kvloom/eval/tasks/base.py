@@ -1,4 +1,4 @@
-"""What all tasks of our own making share: seeding, and filling a context up to a length."""
+"""Common to all generated tasks: seeding, and filling a context up to a length."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Room:
         return fitted
 
     def fit_coarse(self, draw: Callable[[int, str], Draft]) -> Draft:
-        """Like ``fit`` for units so long that they leave a gap: the gap is closed with noise sentences."""
+        """Like ``fit`` for long units that leave a gap, which is filled with noise sentences."""
         units = 0
 
         def unpadded(n: int) -> Draft:
@@ -90,8 +90,8 @@ class Room:
 def largest(size: Callable[[int], int], limit: int, size_0: int, most: int | None = None) -> int:
     """The largest n with ``size(n) <= limit``, or one that leaves less than 0.5% of the limit unused.
 
-    ``size`` grows roughly linearly and is dear (it tokenizes a text), so the next n is interpolated; every third one is
-    the middle, which bounds the number of calls should growth be uneven.
+    ``size`` grows roughly linearly and is expensive (it tokenizes a text), so the next n is interpolated; every third
+    one is the midpoint, which bounds the number of calls for uneven growth.
     """
     low, low_size = 0, size_0
     high, high_size = most if most is not None else 0, 0
@@ -158,11 +158,11 @@ class SeededTask(ABC):
 def ask(question: str) -> str:
     """A question as it follows a context, answered on the next line.
 
-    How the answer begins stands apart, in an ``answer_prefix``: small models complete sentences better than they answer
-    questions, and in a chat it belongs to the other side.
+    The beginning of the answer is separate, in an ``answer_prefix``: small models complete sentences better than they
+    answer questions, and in a chat it belongs to the assistant.
 
-    Contexts end without white space and what follows begins with some: then most tokenizers make the same tokens of
-    both, apart or joined.
+    Contexts end without white space and what follows begins with some, so that most tokenizers produce the same tokens
+    for both, separate or joined.
     """
     return f"\n\nQuestion: {question}\n"
 

@@ -15,7 +15,7 @@ NOISE = ("The hill is high.", "The lake is cold.", "The road is long.", "Now we 
 """One line of noise. RULER repeats such a line; these sentences are our own."""
 
 AFTER = 40
-"""Words of hay that stay behind every piece: a needle at the very end would be found by whoever keeps recent tokens."""
+"""Words of hay after every piece: a needle at the very end would be found by any policy that keeps recent tokens."""
 
 Prose = Callable[[], Corpus]
 """Loads a corpus when it is first needed."""
@@ -38,7 +38,7 @@ def noise_lines(sentences: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Haystack:
-    """Prose from a random place of a corpus on, as long as anyone wants it."""
+    """Endless prose from a random place of a corpus on."""
 
     corpus: Corpus
     start: int

@@ -1,4 +1,4 @@
-"""A long text under demands: most of the length is what the model writes. Source: LongGenBench (Wu et al. 2409.02076).
+"""A long text under constraints: the model writes most of the length. Source: LongGenBench (Wu et al. 2409.02076).
 
 Chores and wording are our own. Another benchmark of the same name is in `longgen_answers.py`.
 """

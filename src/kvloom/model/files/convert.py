@@ -1,4 +1,4 @@
-"""Make a manifest and a tokenizer out of a model's own files. Slow is fine here: it happens once per model."""
+"""Make a manifest and a tokenizer from a model's own files. May be slow: it happens once per model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kvloom.model.spec import DivisorScaling, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model came from: its name, a word on its source for people, and the stamp of a registered path."""
+    """Where a model came from: its name, a readable source, and the stamp of a registered path."""
 
     name: str
     source: str
@@ -131,7 +131,7 @@ def _convert_safetensors(directory: Path, target: Path, origin: Origin) -> Manif
         table.pop("head", None)
     elif "head" not in table:
         raise ModelFileError(
-            f"`{directory}` lacks tensor `lm_head.weight`, and config.json does not tie it to the embedding"
+            f"`{directory}` has no tensor `lm_head.weight`, and config.json does not tie it to the embedding"
         )
     check_tensors(str(directory), family, spec, table)
     check_hf_text(directory, config)
@@ -173,6 +173,6 @@ def _id_of_parts(digests: Sequence[str]) -> str:
 
 
 def _combined_id(spec: ModelSpec, paths: list[Path]) -> str:
-    """safetensors keep the settings outside the weights: an id must cover both."""
+    """safetensors models keep their settings outside the weights: the id must cover both."""
     parts: dict[str, Any] = {"spec": asdict(spec), "files": [sha256_file(path) for path in paths]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before a download, and believed when the system says there is none."""
+"""Disk space: checked before a download, and reported clearly when it runs out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def disk_full(directory: Path, detail: str) -> PullError:
 
 @contextmanager
 def full_disk_is_pull_error(directory: Path) -> Iterator[None]:
-    """Turn the system's errors for a full disk, a spent quota or a closed directory into PullError."""
+    """Turn the system's errors for a full disk, an exhausted quota or missing permissions into PullError."""
     try:
         yield
     except PermissionError as error:

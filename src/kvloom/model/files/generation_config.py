@@ -56,14 +56,14 @@ _GGUF_NAMES = {
 
 
 def hf_recommended(values: Mapping[str, Any], where: str) -> Recommended:
-    """Read a generation_config.json. ``do_sample`` is not heeded, as in vLLM. Raises ModelFileError."""
+    """Read a generation_config.json. ``do_sample`` is ignored, as in vLLM. Raises ModelFileError."""
     return _checked({name: values.get(name) for name in _HF_NAMES}, _HF_NAMES, where)
 
 
 def gguf_recommended(metadata: Mapping[str, Any], where: str) -> Recommended:
-    """Read ``general.sampling.*``, as far as kvloom samples so. Raises ModelFileError."""
+    """Read the ``general.sampling.*`` that kvloom supports. Raises ModelFileError."""
     found = {_GGUF + name: metadata.get(_GGUF + name) for name in _GGUF_NAMES}
-    if metadata.get(f"{_GGUF}penalty_last_n") == 0:  # the penalty looks at no token
+    if metadata.get(f"{_GGUF}penalty_last_n") == 0:  # the penalty applies to no token
         del found[f"{_GGUF}penalty_repeat"]
     return _checked(found, {_GGUF + name: ours for name, ours in _GGUF_NAMES.items()}, where)
 

@@ -1,7 +1,7 @@
 """Read the head of a GGUF file: metadata and the tensor table. The weights themselves are not touched.
 
 A file is: magic, version, counts | metadata (key, typed value)* | (name, shape, type, offset)* | padding | data.
-Written here because start-up matters: a vocabulary of 262k strings takes the reference reader many seconds.
+Implemented here for fast start-up: the reference reader takes many seconds for a vocabulary of 262k strings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHead:
-    """What stands before the weights. Arrays of numbers are numpy arrays, arrays of strings are lists."""
+    """The part before the weights. Arrays of numbers are numpy arrays, arrays of strings are lists."""
 
     path: Path
     file_bytes: int
@@ -53,8 +53,8 @@ class GgufHead:
 def read_gguf(path: Path) -> GgufHead:
     """Read and check a GGUF file's head.
 
-    Everything is checked that llama.cpp checks. Raises ModelFileError for a file that is no GGUF, is cut short or
-    contradicts itself, UnsupportedModel for tensor types and byte orders that kvloom does not run.
+    Checks everything that llama.cpp checks. Raises ModelFileError for a file that is not a GGUF, is truncated or
+    contradicts itself, UnsupportedModel for tensor types and byte orders that kvloom does not support.
     """
     with open_regular(path) as file:
         try:
@@ -85,7 +85,7 @@ class _Cursor:
         for _ in range(num_keys):
             key = self.string(_MOST_KEY_BYTES)
             if key in metadata:
-                raise self.broken(f"key `{key}` is there twice")
+                raise self.broken(f"key `{key}` occurs twice")
             metadata[key] = self.setting(key)
         infos = [self.tensor_info() for _ in range(num_tensors)]
         return GgufHead(self.path, len(self.data), metadata, self.tensors(infos, self.alignment(metadata)))
@@ -97,14 +97,14 @@ class _Cursor:
         return align
 
     def tensors(self, infos: list[tuple[str, tuple[int, ...], int, int]], align: int) -> tuple[GgufTensor, ...]:
-        """They lie in the order of the table, each at the next aligned byte: no holes, no overlaps."""
+        """Check that tensors are in table order, each at the next aligned byte, without gaps or overlaps."""
         start = -(-self.at // align) * align
         found: dict[str, GgufTensor] = {}
         expected = 0
         for name, shape, type_id, offset in infos:
             kind = kind_of(GGML_NAMES.get(type_id, f"number {type_id}"), name, self.path)
             if name in found:
-                raise self.broken(f"tensor `{name}` is there twice")
+                raise self.broken(f"tensor `{name}` occurs twice")
             if shape[-1] % kind.block_values:
                 raise self.broken(
                     f"tensor `{name}` has rows of {shape[-1]} values, no whole number of {kind.name} blocks "
@@ -115,7 +115,7 @@ class _Cursor:
             nbytes = kind.tensor_bytes(shape)
             if start + offset + nbytes > len(self.data):
                 raise ModelFileError(
-                    f"`{self.path}` is cut short: tensor `{name}` ends at byte {start + offset + nbytes}, "
+                    f"`{self.path}` is truncated: tensor `{name}` ends at byte {start + offset + nbytes}, "
                     f"the file has {len(self.data)}",
                     hint="fetch the file again",
                 )
@@ -172,7 +172,7 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         if self.at + count > len(self.data):
             raise ModelFileError(
-                f"`{self.path}` is cut short: its head needs {count} bytes at byte {self.at}, "
+                f"`{self.path}` is truncated: its head needs {count} bytes at byte {self.at}, "
                 f"the file has {len(self.data)}",
                 hint="fetch the file again",
             )

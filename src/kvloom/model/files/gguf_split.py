@@ -1,6 +1,6 @@
 """Models split over several GGUF files, as llama.cpp's ``gguf-split`` and the ``gguf`` package write them.
 
-The first part holds the settings; ``split.no``, ``split.count`` and ``split.tensors.count`` stand in every part.
+The first part holds the settings; every part has ``split.no``, ``split.count`` and ``split.tensors.count``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turn the vocabulary inside a GGUF into a tokenizer.json, so that starting up means reading one file.
+"""Turn the vocabulary inside a GGUF into a tokenizer.json, so that start-up only reads one file.
 
 Two kinds exist: byte-level BPE ("gpt2"; the file lists the merges and names its pre-tokenizer) and SentencePiece BPE
 ("llama"; merges follow from the scores: the pair whose piece scores highest is joined first).
@@ -33,7 +33,7 @@ _TEKKEN_SPLIT = (
 
 @dataclass(frozen=True, slots=True)
 class _Bpe:
-    """A byte-level pre-tokenizer. ``split`` None: GPT-2's own pattern. ``add_bos``: where the file does not say."""
+    """A byte-level pre-tokenizer. ``split`` None: GPT-2's own pattern. ``add_bos``: if the file does not say."""
 
     split: str | None = None
     digits: bool = False
@@ -109,7 +109,7 @@ def _text(tokens: Sequence[str], token: int, origin: str) -> str:
 
 
 def _twins(vocab: _Vocab, sentence_piece: bool) -> tuple[tuple[int, int], ...]:
-    """Ids that a tokenizer.json cannot name, since a later one is spelled alike, each with that one."""
+    """Ids that a tokenizer.json cannot represent because a later one has the same text, each with that one."""
     rename = _spelled_out(vocab) if sentence_piece else {}
     spellings = [rename.get(text, text) for text in vocab.tokens]
     named = {spelling: index for index, spelling in enumerate(spellings)}
@@ -118,7 +118,7 @@ def _twins(vocab: _Vocab, sentence_piece: bool) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Vocab:
-    """``types`` as the file should have them, ``ends``: the tokens that end a text or a turn."""
+    """``types``: corrected token types. ``ends``: the tokens that end a text or a turn."""
 
     tokens: list[str]
     types: list[int]
@@ -166,7 +166,7 @@ class _Vocab:
 def _mend_types(
     types: list[int], tokens: Sequence[str], ids: Mapping[str, int], controls: Iterable[int], template: str | None
 ) -> None:
-    """Some files call markers normal text: the model would be shown them in pieces, and readers would see them."""
+    """Some files mark control tokens as normal text: they would be split in prompts and shown in answers."""
     for token in controls:
         if token < len(tokens) and types[token] in (_NORMAL, _USER) and is_marker(tokens[token]):
             types[token] = _CONTROL
@@ -217,7 +217,7 @@ def _sentence_piece(vocab: _Vocab, metadata: Mapping[str, Any], origin: str) -> 
     if prefix:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {
-        # With a space put in front, the library would put one before the pieces to look for, too.
+        # With a prepended space, the library would also prepend one to the pieces to look for.
         "added_tokens": vocab.added(normalized=not prefix, rename=rename),
         "normalizer": {
             "type": "Sequence",
@@ -276,7 +276,7 @@ def _bpe_model(ids: Mapping[str, int], merges: list[list[str]], **options: Any) 
 
 
 def _post_processor(vocab: _Vocab, metadata: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Put the start and end tokens around a text, where the file says so."""
+    """Add the start and end tokens to a text, if the file says so."""
     sentence_piece = parts["model"]["byte_fallback"]
     begins = sentence_piece or _PRE[metadata.get("tokenizer.ggml.pre", "default")].add_bos
     wanted = {

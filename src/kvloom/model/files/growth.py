@@ -1,4 +1,4 @@
-"""Progress of a download that somebody else writes: watch its directory grow."""
+"""Progress of a download by another program: watches its directory grow."""
 
 from __future__ import annotations
 

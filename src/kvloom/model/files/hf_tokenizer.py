@@ -1,4 +1,4 @@
-"""Tokenizer files of a Hugging Face style directory: made whole once, or converted once from older forms."""
+"""Tokenizer files of a Hugging Face style directory: completed, or converted from older forms, once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LISTED = ("additional_special_tokens", "extra_special_tokens")
 
 
 def convert_hf_tokenizer(directory: Path, target: Path, config: Mapping[str, Any]) -> TextRules:
-    """Write ``tokenizer.json`` into ``target``, with what the files beside it say about special tokens worked in.
+    """Write ``tokenizer.json`` into ``target``, including the special tokens declared in the files beside it.
 
-    What stands around a text is tokenizer.json's to say: ``add_bos_token`` and ``add_eos_token`` are for older files.
-    A turn ends at every token that any of the files calls an end of text, and at the one that the template writes.
+    tokenizer.json decides what surrounds a text: ``add_bos_token`` and ``add_eos_token`` are for older files. A turn
+    ends at every token that any of the files calls an end of text, and at the one that the template writes.
     Raises ModelFileError when the directory has no tokenizer at all.
     """
     settings = _Settings.read(directory)
@@ -34,7 +34,7 @@ def convert_hf_tokenizer(directory: Path, target: Path, config: Mapping[str, Any
     settings.add_tokens(backend, _rows(config))
     template = _template(directory, settings.values)
     ends = turn_ends(template, settings.special, backend.get_vocab(with_added_tokens=True))
-    backend.add_special_tokens(sorted(ends))  # one that stands in the plain vocabulary is one token, too
+    backend.add_special_tokens(sorted(ends))  # one in the plain vocabulary is one token, too
     backend.save(str(target / TOKENIZER_FILE))
     generation = _optional(directory / "generation_config.json")
     named = [_eos(source.get("eos_token_id")) for source in (generation, config, config.get("text_config") or {})]
@@ -71,7 +71,7 @@ class _Settings:
         return () if text is None else (text,)
 
     def add_tokens(self, backend: tokenizers.Tokenizer, rows: float) -> None:
-        """Match special tokens whole that tokenizer.json does not list as such; the model knows ``rows`` tokens."""
+        """Make special tokens that tokenizer.json does not list match as a whole; the model has ``rows`` tokens."""
         known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
         named = set(self.special.values())
         decoder: dict[str, Any] = self.values.get("added_tokens_decoder") or {}

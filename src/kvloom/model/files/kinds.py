@@ -16,7 +16,7 @@ class Kind:
     block_bytes: int
 
     def row_bytes(self, cols: int) -> int:
-        """Bytes of one row. Raises UnsupportedModel when ``cols`` is no whole number of blocks."""
+        """Bytes of one row. Raises UnsupportedModel when ``cols`` is not a whole number of blocks."""
         if cols % self.block_values:
             raise UnsupportedModel(
                 f"rows of {cols} values cannot be held in {self.name} blocks of {self.block_values} values"
@@ -47,7 +47,7 @@ KINDS: dict[str, Kind] = {
         Kind("Q6_K", 256, 210),
     )
 }
-"""The types kvloom runs."""
+"""The types that kvloom supports."""
 
 GGML_NAMES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
@@ -55,14 +55,14 @@ GGML_NAMES: dict[int, str] = {
     20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
     29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
-"""Names of GGUF's type numbers, those we cannot run included: messages should name them."""
+"""Names of GGUF's type numbers, including unsupported ones, for messages."""
 
 
 def kind_of(name: str, tensor: str, origin: object) -> Kind:
     """The kind called ``name``; ``tensor`` and ``origin`` are for the message. Raises UnsupportedModel."""
     if name not in KINDS:
         raise UnsupportedModel(
-            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not run",
+            f"`{origin}`: tensor `{tensor}` has type {name}, which kvloom does not support",
             hint=f"use a model with types among {', '.join(KINDS)}",
         )
     return KINDS[name]

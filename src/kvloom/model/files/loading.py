@@ -1,6 +1,6 @@
 """From a manifest to a tokenizer and a model.
 
-Weight files are mapped and packed tensor by tensor, and the pages of each are let go of once it is packed.
+Weight files are mapped and packed tensor by tensor, and the pages of each are dropped once it is packed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HALF_SPLIT = ("q", "k", "q_bias", "k_bias")
 _VECTOR_KINDS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 _HEAD_PRECISION: dict[Activations, Precision] = {"float32": "float32", "int8": "int16"}
-"""The head is where rounding hurts most: in 8 bits it alone would make a third of the divergence."""
+"""The head is most sensitive to rounding: in 8 bits it alone would cause a third of the divergence."""
 
 
 def load_tokenizer(manifest: Manifest) -> Tokenizer:
@@ -85,7 +85,7 @@ def _load(manifest: Manifest, threads: int, activations: Activations) -> Model:
 
 
 def _with_activations(weights_id: str, activations: Activations) -> str:
-    """KV computed in another precision is other KV."""
+    """KV computed at another precision has another identity."""
     if activations == "float32":
         return weights_id
     return hashlib.sha256(f"{weights_id} {activations} activations".encode()).hexdigest()
@@ -93,7 +93,7 @@ def _with_activations(weights_id: str, activations: Activations) -> str:
 
 @dataclass(slots=True)
 class FileTensors:
-    """Takes tensors out of mapped files; keeps the promise of ``layers.Tensors``."""
+    """Reads tensors from mapped files; implements ``layers.Tensors``."""
 
     manifest: Manifest
     threads: int
@@ -143,7 +143,7 @@ class FileTensors:
 
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.manifest.tensors:
-            raise ModelFileError(f"model `{self.manifest.name}` lacks tensor `{name}`")
+            raise ModelFileError(f"model `{self.manifest.name}` has no tensor `{name}`")
         return self.manifest.tensors[name]
 
     def _map(self, index: int) -> mmap.mmap:

@@ -1,4 +1,4 @@
-"""The manifest: everything about a model that is slow to find out, found out once and written beside it."""
+"""The manifest: everything about a model that is slow to determine, determined once and stored beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvloom.model.spec import ModelSpec
 from kvloom.model.text.rules import TextRules
 
 MANIFEST_VERSION = 2
-"""Goes up whenever the same files would convert to something else: what older versions wrote is made again."""
+"""Incremented whenever the conversion of a file changes: manifests of older versions are rebuilt."""
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 
 

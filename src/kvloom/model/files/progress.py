@@ -1,4 +1,4 @@
-"""How a long job tells whoever watches. The command line draws a bar; a library stays silent."""
+"""Progress reports of a long job. The command line draws a bar; the library stays silent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Progress(Protocol):
         ...
 
     def advance(self, num_bytes: int) -> None:
-        """So many more bytes are done."""
+        """``num_bytes`` more bytes are done."""
         ...
 
     def finish(self) -> None:
-        """The step is over, well or not."""
+        """The step is over, successful or not."""
         ...
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Ignores all progress."""
 
     def start(self, what: str, total_bytes: int | None) -> None: ...
     def advance(self, num_bytes: int) -> None: ...

@@ -1,6 +1,6 @@
 """Fetch a model by its Hugging Face id: ``org/name`` for safetensors, ``org/name/file.gguf`` for one GGUF.
 
-A GGUF that is split over several files goes by the name of its first part.
+A GGUF that is split over several files is named by its first part.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _sizes(name: HubName, parts: list[str], files: Sequence[RepoSibling]) -> dic
         )
     missing = [part for part in parts if part not in sizes]
     if missing:
-        raise PullError(f"`{name.repo}` lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
+        raise PullError(f"`{name.repo}` is missing {len(missing)} of {len(parts)} parts: {', '.join(missing[:5])}")
     return sizes
 
 
@@ -125,7 +125,7 @@ def _quiet() -> Any:
 
 def _explain(name: HubName, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
-        return error  # a full disk is told by the store
+        return error  # the store reports a full disk
     kind = type(error).__name__
     if kind == "GatedRepoError":
         return PullError(f"`{name.repo}` needs permission", hint="accept its terms on its page, then `hf auth login`")

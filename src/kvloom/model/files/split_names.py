@@ -18,7 +18,7 @@ class SplitName:
 
     @staticmethod
     def parse(name: str) -> SplitName | None:
-        """None when ``name`` is not spelled like a part."""
+        """None when ``name`` is not the name of a part."""
         match = _PATTERN.fullmatch(name)
         return None if match is None else SplitName(match[1], int(match[2]), int(match[3]))
 

@@ -4,7 +4,7 @@ $KVLOOM_HOME (or the user's cache directory)/models/
     smollm2-135m-instruct/   manifest.json, tokenizer.json, model.gguf
     org--name/               manifest.json, tokenizer.json, files/
     local-NAME-1a2b3c4d/     manifest.json, tokenizer.json; weights stay where they are
-    .staging/                pulls under way; what a dead one left is swept by the next
+    .staging/                pulls in progress; leftovers of an aborted one are removed by the next
     .locks/                  one pull of a model at a time
 """
 
@@ -42,13 +42,13 @@ def models_dir() -> Path:
 
 
 def pull(name: str, progress: Progress = _SILENT) -> Manifest:
-    """Make a model ready: fetch a named model or a hub id unless it is here, or register a local path.
+    """Make a model available: fetch a named model or a hub id unless it is already local, or register a local path.
 
-    Returns at once when it is already here. Two pulls of one model wait for each other. An interrupted pull leaves
+    Returns immediately when it is local already. Two pulls of one model wait for each other. An interrupted pull leaves
     nothing that counts as a model. Raises PullError, ModelNotFound, ModelFileError and UnsupportedModel.
     """
     path = Path(name).expanduser()
-    if name not in NAMED_MODELS and os.path.exists(path):  # False, too, for a name that no path can have
+    if name not in NAMED_MODELS and os.path.exists(path):  # also False for an invalid path name
         return register(path)
     hub = HubName.parse(name)
     if name in NAMED_MODELS:
@@ -61,7 +61,7 @@ def pull(name: str, progress: Progress = _SILENT) -> Manifest:
 
 
 def resolve(name_or_path: str) -> Manifest:
-    """The manifest of a model that is here: pulled, or a path (registered on first use). Never uses the network.
+    """The manifest of a local model: pulled, or a path (registered on first use). Never uses the network.
 
     Raises ModelNotFound, and what ``register`` raises for a path.
     """
@@ -78,7 +78,7 @@ def resolve(name_or_path: str) -> Manifest:
 
 
 def list_models() -> list[Manifest]:
-    """All models that are here, by name. Damaged entries are left out: pulling them again mends them."""
+    """All local models, by name. Damaged entries are left out: pulling them again repairs them."""
     found = []
     for entry in sorted(models_dir().glob(f"*/{MANIFEST_FILE}")):
         try:
@@ -89,11 +89,11 @@ def list_models() -> list[Manifest]:
 
 
 def register(path: Path) -> Manifest:
-    """Describe a .gguf file or a directory with config.json and safetensors, where it is; once, until it changes.
+    """Describe a .gguf file or a directory with config.json and safetensors in place; once, until it changes.
 
-    Raises ModelNotFound for a path that is no model, ModelFileError and UnsupportedModel for one that cannot be used.
+    Raises ModelNotFound for a path that is not a model, ModelFileError and UnsupportedModel for an unusable one.
     """
-    # A file keeps its own name, even where it is a link: the other parts of a split one are found by it.
+    # A file keeps its own name, even if it is a link: the other parts of a split model are found by it.
     path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     if path.is_dir() and not (path / "config.json").exists():
         raise ModelNotFound(
@@ -124,7 +124,7 @@ def _build(final: Path, name: str, source: str, fetch: Callable[[Path], Path], s
         if here is not None and here.stamp == stamp and _complete(here):  # another process was faster
             return here
         with _staging(final) as staging:
-            from kvloom.model.files.convert import Origin, convert  # brings in numpy
+            from kvloom.model.files.convert import Origin, convert  # imports numpy
 
             convert(fetch(staging), staging, Origin(name, source, stamp))
             for litter in ("wheels", "tmp"):
@@ -180,7 +180,7 @@ def _locked(final: Path) -> Iterator[None]:
 
 @contextmanager
 def _staging(final: Path) -> Iterator[Path]:
-    """A fresh directory on the same disk. The lock is held, so what others left for this model is dead: sweep it."""
+    """A fresh directory on the same disk. The lock is held, so leftovers for this model are stale: remove them."""
     parent = final.parent / ".staging" / final.name
     shutil.rmtree(parent, ignore_errors=True)
     parent.mkdir(parents=True)

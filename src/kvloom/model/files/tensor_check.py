@@ -1,4 +1,4 @@
-"""Whether the tensors of a model are those that its family needs."""
+"""Checks that the tensors of a model are those that its family needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvloom.model.spec import ModelSpec
 
 
 def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str, TensorEntry]) -> None:
-    """Every tensor that the family needs, none that it does not know, each of the right shape and size.
+    """Check that every tensor the family needs is there, none is unknown, and shapes and sizes are right.
 
     Raises ModelFileError and UnsupportedModel.
     """
@@ -24,7 +24,7 @@ def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str,
     if missing:
         some = ", ".join(missing[:3])
         raise ModelFileError(
-            f"`{origin}` lacks {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
+            f"`{origin}` is missing {len(missing)} tensors of family {family.name}: {some}{' ...' * (len(missing) > 3)}"
         )
     shapes["head"] = top_shape(spec, "head")
     shapes |= {
@@ -44,14 +44,14 @@ def check_tensors(origin: str, family: Family, spec: ModelSpec, table: dict[str,
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Whether a manifest, which may be damaged, could have come of a model: else packing would read wild memory.
+    """Check that a manifest, which may be damaged, is consistent: packing would otherwise read out of bounds.
 
     Raises ModelFileError and UnsupportedModel.
     """
     origin = str(manifest.directory / MANIFEST_FILE)
     spec, family = manifest.spec, FAMILIES.get(manifest.family)
     if family is None:
-        raise UnsupportedModel(f"`{origin}` names family `{manifest.family}`, which kvloom does not run")
+        raise UnsupportedModel(f"`{origin}` names family `{manifest.family}`, which kvloom does not support")
     sizes = [spec.width, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn_width, spec.vocab_size, spec.context_length]
     sizes += [window for window in spec.windows if window is not None]
     if min(sizes) < 1 or spec.num_layers != len(spec.windows) or min(spec.norm_eps, spec.attn_scale) <= 0:

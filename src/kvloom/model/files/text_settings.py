@@ -1,4 +1,4 @@
-"""The types of all that model files say about text, checked before a tokenizer is made of it."""
+"""Checks the types of all text settings in model files, before a tokenizer is made from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def check_gguf_text(metadata: Mapping[str, Any], origin: str) -> None:
-    """Raise ModelFileError unless every ``tokenizer`` key that we read has the type that it should have."""
+    """Raise ModelFileError unless every ``tokenizer`` key that we read has the expected type."""
     keys = Keys(metadata, origin, "tokenizer.ggml.")
     _check_texts(keys, "tokens", keys.need("tokens"))
     merges = keys.get("merges")
@@ -54,7 +54,7 @@ def check_gguf_text(metadata: Mapping[str, Any], origin: str) -> None:
 
 
 def check_hf_text(directory: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelFileError unless the files beside config.json are files, and what we read in them has its type."""
+    """Raise ModelFileError unless the files beside config.json are files and what we read has the expected types."""
     for name in _READ_FILES:
         is_there(directory / name)
     _check_ids(Keys(config, str(directory / "config.json")))

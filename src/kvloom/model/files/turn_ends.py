@@ -1,4 +1,4 @@
-"""Which tokens end a chat turn: what the model's own template writes after an assistant's words."""
+"""Which tokens end a chat turn: what the model's own template writes after an assistant's message."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def turn_ends(template: str | None, special: Mapping[str, str], vocab: Container
 
 @lru_cache(maxsize=4)
 def _after_answer(template: str, special: tuple[tuple[str, str], ...]) -> str:
-    """The marker that the template puts behind an answer, empty if it puts none or cannot be run."""
+    """The marker that the template writes after an answer, empty if it writes none or cannot be run."""
     messages = [{"role": "user", "content": _WORDS}, {"role": "assistant", "content": _WORDS}]
     variables = {"tools": None, "documents": None, "add_generation_prompt": False}
     try:
         text = render_chat(template, normal_messages(messages, template), {**dict(special), **variables})
-    except KvloomError:  # who chats will be told
+    except KvloomError:  # the error will be raised when someone chats
         return ""
     _, words, after = text.rpartition(_WORDS)
     marker = _MARKER.match(after.lstrip()) if words else None

@@ -42,7 +42,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def _first_that_fits(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if type(value) in kinds:  # a whole number stays one, where a number of either kind may stand
+    if type(value) in kinds:  # whole numbers stay int where a float is accepted as well
         return value
     failures = []
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""Chat templates: the model's own Jinja, run in a sandbox with the same helpers as Hugging Face gives it."""
+"""Chat templates: the model's own Jinja, run in a sandbox with the same helpers as in Hugging Face."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGE = 256 * 2**10  # characters of JSON
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
     """Run ``template`` over ``messages`` in their normal form, in a process of its own.
 
-    Raises RequestError for messages that the template refuses or takes too long over, and for what is not
+    Raises RequestError for messages that the template refuses or takes too long to render, and for values that are not
     JSON; ModelFileError when the template itself is broken.
     """
     named = ",".join(f"{json.dumps(name)}:{_json(value, name)}" for name, value in variables.items())
@@ -26,7 +26,7 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], variables:
 
 
 def start_rendering() -> None:
-    """Begin the process that templates run in, so that the first chat does not wait for it. Returns at once."""
+    """Start the process that templates run in, so that the first chat does not wait for it. Returns immediately."""
     _process(os.getpid(), False).start()
 
 

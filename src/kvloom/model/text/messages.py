@@ -1,4 +1,4 @@
-"""The one form in which conversations reach a chat template, whoever sends them."""
+"""The normal form in which conversations reach a chat template."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kvloom.model.text.template_form import TemplateForm, template_form
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OURS = ("self", "messages", "add_generation_prompt", "tools", "documents", "chat_template", "tokenize")
-"""Template variables that belong to a request's other fields."""
+"""Template variables that are set by other fields of a request."""
 
 Message = Mapping[str, Any]
 
 
 def normal_messages(messages: Sequence[Message], template: str) -> list[dict[str, Any]]:
-    """Copy ``messages`` as ``template`` wants them. Raises RequestError for what no template could read.
+    """Copy ``messages`` in the form that ``template`` expects. Raises RequestError for what no template can read.
 
     Arguments of tool calls are objects, not JSON text. Empty entries are left out. Contents are lists of text parts for
-    a template that walks through parts, else text, parts joined by newlines. A developer is the system to templates
-    that know none.
+    a template that iterates over parts, else text, parts joined by newlines. The developer role becomes system for
+    templates that do not know it.
     """
     if not messages:
         raise RequestError("a chat needs at least one message", param="messages")
@@ -30,7 +30,7 @@ def normal_messages(messages: Sequence[Message], template: str) -> list[dict[str
 
 
 def template_variables(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Check what a caller adds to a template's variables. Raises RequestError for one that is not theirs to set."""
+    """Check a caller's template variables. Raises RequestError for reserved ones."""
     for name in given or {}:
         if not isinstance(name, str) or name in _OURS:
             raise RequestError(

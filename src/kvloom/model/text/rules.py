@@ -1,4 +1,4 @@
-"""What a model's makers say about its text."""
+"""Text settings of a model, as its authors published them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What the tokenizer needs beside ``tokenizer.json``. Special tokens are named by their text.
+    """What the tokenizer needs in addition to ``tokenizer.json``. Special tokens are named by their text.
 
-    ``sampling``: what the model's makers recommend, by the names of SamplingParams. ``twins``: (id, another id) of
+    ``sampling``: what the model's authors recommend, by the names of SamplingParams. ``twins``: (id, another id) of
     equal text, where ``tokenizer.json`` can name only the other.
     """
 

@@ -25,7 +25,7 @@ class TemplateForm:
 
 @lru_cache(maxsize=8)
 def template_form(template: str) -> TemplateForm:
-    """Read a template. One that tells texts from lists takes either; a broken one counts as taking texts."""
+    """Analyse a template. One that distinguishes texts from lists takes either; a broken one counts as taking texts."""
     try:
         tree = jinja2.Environment(extensions=[loopcontrols, do]).parse(_GENERATION.sub("", template))
         parts = _walks_parts(tree)
@@ -36,7 +36,7 @@ def template_form(template: str) -> TemplateForm:
 
 
 def _walks_parts(tree: nodes.Template) -> bool:
-    """Whether a loop runs over a message's content, or its first part is looked into."""
+    """Whether the template loops over a message's content, or indexes its first part."""
     names = set(_content_names(tree))
     if any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)):
         return True
@@ -45,7 +45,7 @@ def _walks_parts(tree: nodes.Template) -> bool:
 
 
 def _content_names(tree: nodes.Template) -> Iterator[str]:
-    """Variables that a content is given to: by assignment, or as a macro's argument of that name."""
+    """Variables that receive a content: by assignment, or as a macro's argument of that name."""
     for macro in tree.find_all(nodes.Macro):
         yield from (argument.name for argument in macro.args if argument.name == "content")
     for assign in tree.find_all(nodes.Assign):

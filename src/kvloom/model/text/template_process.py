@@ -1,4 +1,4 @@
-"""Runs chat templates in a process of their own, ``template_worker.py``: with limits, and ended when it passes them."""
+"""Runs chat templates in a separate process, ``template_worker.py``, which is killed when it exceeds its limits."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pathlib import Path
 from kvloom.errors import InternalError, ModelFileError, RequestError
 
 RENDER_SECONDS = 3.0
-"""A long conversation takes some 20 ms; more than this is a template that does not come to an end."""
+"""A long conversation takes some 20 ms; a template that takes longer than this does not terminate."""
 
 MAX_CHARS = 16 * 2**20
 MAX_BYTES = 512 * 2**20
-"""What a prompt may have, and what the process may use."""
+"""Limits of a prompt's characters and of the process's memory."""
 
 _START_SECONDS = 20.0
 _WORKER = Path(__file__).with_name("template_worker.py")
 _HEAD, _CHAR_BYTES, _MAX_WORDS = 9, 4, 1024
-# The worker's letters. They stand there, too: it imports nothing of ours, and its Jinja has no place here.
+# The worker's letters, repeated there: it imports nothing of ours, and its Jinja is not imported here.
 _READY, _TEXT, _BROKEN, _REFUSED, _EXHAUSTED = b"R", b"T", b"B", b"F", b"M"
 _CODING = ("utf-8", "surrogatepass")
 
 
 class TemplateProcess:
-    """One worker, begun when first needed and replaced when it had to be ended. Safe to share between threads."""
+    """One worker, started on first use and replaced when it was killed. Safe to share between threads."""
 
     def __init__(
         self, render_seconds: float = RENDER_SECONDS, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES
@@ -45,7 +45,7 @@ class TemplateProcess:
         return self._worker.process.pid if self._worker is not None else None
 
     def start(self) -> None:
-        """Begin the worker if there is none, without waiting for it."""
+        """Start the worker if there is none, without waiting for it."""
         with self._lock:
             self._alive()
 
@@ -61,7 +61,7 @@ class TemplateProcess:
         return self._judge(kind, text)
 
     def close(self) -> None:
-        """End the worker at once, whatever it does. Rendering again begins another."""
+        """Kill the worker. Rendering again starts another."""
         if os.getpid() == self._owner:  # a fork of this process does not own it
             self._end()
 
@@ -79,7 +79,7 @@ class TemplateProcess:
         except OSError:
             self._end()
             raise _refused("it ended the process that it ran in") from None
-        except BaseException:  # Ctrl-C: the worker's answer would be taken for that to the next request
+        except BaseException:  # Ctrl-C: the worker's answer would be mistaken for that to the next request
             self._end()
             raise
 
@@ -94,7 +94,7 @@ class TemplateProcess:
 
     def _alive(self) -> _Worker:
         if self._worker is not None and self._worker.process.poll() is not None:
-            self._end()  # something outside ended it
+            self._end()  # killed from outside
         if self._worker is None:
             self._worker = _Worker(self._max_bytes)
             atexit.register(self.close)
@@ -122,7 +122,7 @@ class _Worker:
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
-                # It finds Jinja wherever this process did. Not -I: that would shut out exactly this.
+                # It finds Jinja where this process did. Not -I: that would prevent it.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"},
                 process_group=0,  # Ctrl-C in a terminal is for us
             )
@@ -144,7 +144,7 @@ class _Worker:
         head = self._receive(_HEAD, deadline)
         count = int.from_bytes(head[1:], "big")
         if count > _CHAR_BYTES * max(max_chars, _MAX_WORDS):
-            raise ConnectionResetError  # that is not our worker speaking
+            raise ConnectionResetError  # not our worker's protocol
         return bytes(head[:1]), self._receive(count, deadline).decode(*_CODING)
 
     def end(self) -> None:

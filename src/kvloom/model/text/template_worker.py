@@ -1,11 +1,11 @@
-"""The process in which chat templates run: a template may loop, or fill memory, and then only this process ends.
+"""The process in which chat templates run: if a template loops or exhausts memory, only this process dies.
 
-Started by path from ``template_process.py``, on the standard library and Jinja alone, so that it is there in a moment.
+Started by path from ``template_process.py``, with only the standard library and Jinja, so that it starts quickly.
 
     to it     <Q length><JSON: template, messages, variables, seconds, max_chars>
     from it   R once it is ready; then per request: <one letter, see below><Q length><UTF-8 text>
 
-It leaves when its input ends, and is ended by its own alarm when nobody is left to end it.
+It exits when its input ends; if its parent is gone, its own alarm ends it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ALARM_AFTER_S = 1.0
 
 
 class _TooLong(Exception):
-    """The template writes more than anybody could use."""
+    """The template writes too much."""
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
@@ -80,7 +80,7 @@ def _run(asked: dict[str, Any]) -> tuple[bytes, str]:
         return TEXT, _render(compiled, asked)
     except MemoryError:
         raise
-    except Exception as error:  # templates do arithmetic on what they are given: anything may come out
+    except Exception as error:  # templates compute with what they are given: any exception is possible
         return REFUSED, _words(error)
 
 
@@ -161,7 +161,7 @@ def _raise(message: str) -> str:
 
 
 def _give_back_free_memory() -> None:
-    import ctypes  # seldom needed
+    import ctypes  # rarely needed
 
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,4 +1,4 @@
-"""Telling that a text has too many tokens, from its length or from a first part of it."""
+"""Detects that a text has too many tokens, from its length or a first part of it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _NFC_SHRINKS = 4
 from 7 to 2."""
 
 _CHARS_PER_TOKEN = 5
-"""Most texts have fewer: what is too long is decided by the first part that is looked at."""
+"""Most texts have fewer, so the first part that is tokenized decides about what is too long."""
 
 _EDGE = 256
-"""Tokens at the end of a part that may come out otherwise when the text goes on."""
+"""Tokens at the end of a part that may differ when the text continues."""
 
 
 def encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
-    """Without the interpreter lock, which the library's ``encode`` holds, and without offsets, which nobody reads."""
+    """Without the interpreter lock, which the library's ``encode`` holds, and without offsets, which are not used."""
     return backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0]
 
 
 class TextBound:
-    """What can be said of a text before all of it is tokenized."""
+    """Bounds on a text's tokens before all of it is tokenized."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
 
     def check(self, text: str, num_bytes: int, max_tokens: int) -> None:
-        """Raise PromptTooLong if ``text`` has more than ``max_tokens`` tokens for sure, reading as little as decides.
+        """Raise PromptTooLong if ``text`` certainly has more than ``max_tokens`` tokens, reading as little as possible.
 
-        A text that goes on may be joined otherwise, so a first part proves it only when it has more than twice as many
-        tokens as are allowed: what fits is never refused. What passes has at most about that many.
+        Tokens may merge differently when a text continues, so a first part proves it only when it has more than twice
+        the allowed tokens: what fits is never refused. What passes has at most about that many.
         """
         enough = 2 * max_tokens + _EDGE + self._longest_added
         size = _CHARS_PER_TOKEN * enough
@@ -54,10 +54,10 @@ class TextBound:
 
     @cached_property
     def bytes_per_token(self) -> int | None:
-        """The most bytes of a text that one token can stand for. None: that cannot be said of this tokenizer.
+        """The most bytes of a text that one token can represent. None: this tokenizer has no bound.
 
-        It can be said where every character ends up in a token: byte-level BPE, or BPE with a token for every byte,
-        with nothing before it that takes characters away.
+        There is a bound where every character ends up in a token: byte-level BPE, or BPE with a token for every byte,
+        with no earlier step that removes characters.
         """
         shrinks, before = self._shrinks, _steps(self._backend.pre_tokenizer, "pretokenizers")
         if shrinks is None or self._swallows:
@@ -113,7 +113,7 @@ def _flat(state: dict[str, Any], plural: str) -> list[dict[str, Any]]:
 
 
 def _shrinks(steps: list[dict[str, Any]]) -> int | None:
-    """By how much a text may get shorter before it is cut into tokens; None if without bound."""
+    """By how much normalization may shorten a text; None if unbounded."""
     factor = 1
     for step in steps:
         match step["type"]:
@@ -134,7 +134,7 @@ def _grows(replace: dict[str, Any]) -> bool:
 
 
 def _keeps_all(step: dict[str, Any]) -> bool:
-    """Whether a pre-tokenizer leaves every character in."""
+    """Whether a pre-tokenizer keeps every character."""
     if step["type"] in ("Split", "Punctuation"):
         return bool(step["behavior"] != "Removed")
     return step["type"] in ("ByteLevel", "Digits", "Metaspace")

@@ -25,12 +25,12 @@ _SLICE = 2**20
 
 
 def load_backend(path: Path) -> tokenizers.Tokenizer:
-    """Read a tokenizer.json, without what its maker had set for a call or a training run. Raises ModelFileError."""
+    """Read a tokenizer.json, without its authors' settings for padding or training. Raises ModelFileError."""
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ModelFileError(f"cannot read the tokenizer `{path}`: {error}") from error
-    # Each of these would cut, pad or vary a prompt without a word.
+    # Each of these would silently truncate, pad or vary a prompt.
     backend.no_truncation()
     backend.no_padding()
     if isinstance(backend.model, tokenizers.models.BPE):
@@ -73,11 +73,11 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
-        """Token ids of ``text``, more than ``max_tokens`` or not: it lets this stop early at a text that cannot fit.
+        """Token ids of ``text``. ``max_tokens`` lets this stop early at a text that cannot fit; it is not a hard limit.
 
-        ``add_special_tokens``: put the model's start and end tokens around it; None does so, too, but gives a text
-        that brings its start token no second one. Raises RequestError when the text is not valid Unicode (a lone
-        surrogate), PromptTooLong when it has more than ``max_tokens`` for sure.
+        ``add_special_tokens``: add the model's start and end tokens; None does so, too, but does not repeat the start
+        token of a text that has it. Raises RequestError when the text is not valid Unicode (a lone surrogate),
+        PromptTooLong when it certainly has more than ``max_tokens``.
         """
         num_bytes = _num_bytes(text)
         if max_tokens is not None and num_bytes > max_tokens:
@@ -96,17 +96,17 @@ class Tokenizer:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for, none for an id without a text. Raises RequestError for no id at all."""
+        """The bytes that a token represents, none for an id without a text. Raises RequestError for an unknown id."""
         known = self._bytes.get(token_id)
         if known is None:
             known = self._bytes[token_id] = self._find_bytes(token_id)
         return known
 
     def stream(self, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> TokenStream:
-        """Decode tokens one by one: the text that they add to that of the tokens ``after`` which they come.
+        """Decode tokens one by one: the text that each adds after the preceding tokens ``after``.
 
-        A text's first space goes where the tokenizer has put one in front, but only a text has a first space, not what
-        continues it. A character whose first bytes are in ``after`` is told whole.
+        A leading space that the tokenizer prepended is removed, but only at the start of a text, not where one
+        continues. A character whose first bytes are in ``after`` is returned whole.
         """
         skipped = self._special if skip_special_tokens else frozenset()
         said = (token for token in after if token not in skipped)
@@ -155,7 +155,7 @@ class Tokenizer:
 
 
 class TokenStream:
-    """Turns tokens into text as they come. Bytes of a character that is not complete yet wait."""
+    """Turns a stream of tokens into text. Bytes of an incomplete character are held until it is complete."""
 
     def __init__(self, tokenizer: Tokenizer, skipped: frozenset[int], strip_first_space: bool) -> None:
         self._tokenizer = tokenizer
@@ -165,7 +165,7 @@ class TokenStream:
         self._waiting = False  # whether the decoder holds bytes of an incomplete character
 
     def resume(self, before: Sequence[int]) -> None:
-        """Go on after tokens whose text is known: only the bytes of a character that they left incomplete count."""
+        """Continue after tokens whose text is known: only the bytes of a character that they left incomplete matter."""
         tail = b""
         for token in reversed(before):
             if token not in self._skipped:
@@ -175,18 +175,18 @@ class TokenStream:
         self._decode(tail)
 
     def push(self, token_id: int) -> str:
-        """Take one token; return the text that is certain now, possibly empty."""
+        """Add one token; return the text that is now certain, possibly empty."""
         if token_id in self._skipped:
             return ""
         data = self._tokenizer.token_bytes(token_id)
         if self._strip and data:
             data, self._strip = data.removeprefix(b" "), False
-        if not self._waiting and data.isascii():  # most tokens are: whole characters that nothing is waiting for
+        if not self._waiting and data.isascii():  # the common case: whole characters, and no bytes held
             return data.decode("ascii")
         return self._decode(data)
 
     def flush(self) -> str:
-        """End the stream: what still waits is incomplete, and becomes U+FFFD."""
+        """End the stream: bytes still held are incomplete, and become U+FFFD."""
         self._waiting = False
         return self._decoder.decode(b"", final=True)
 
@@ -197,7 +197,7 @@ class TokenStream:
 
 
 def _num_bytes(text: str) -> int:
-    """Of its UTF-8. In slices, between which others may have the interpreter. Raises RequestError."""
+    """Of its UTF-8. In slices, between which other threads may run. Raises RequestError."""
     total = 0
     for start in range(0, len(text), _SLICE):
         try:
@@ -211,17 +211,17 @@ def _num_bytes(text: str) -> int:
 
 
 def _begin(backend: tokenizers.Tokenizer) -> int | None:
-    """The token that the backend puts in front of every text, if it puts one."""
+    """The token that the backend prepends to every text, if any."""
     plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
     return whole[0] if whole[:1] != plain[:1] else None
 
 
 Speller = Callable[[str], bytes]
-"""From a vocabulary piece to the bytes it stands for."""
+"""From a vocabulary piece to the bytes it represents."""
 
 
 def _speller(backend: tokenizers.Tokenizer, model_name: str) -> tuple[Speller, Speller, bool]:
-    """How pieces and added tokens spell bytes, and whether a text's first space goes: the decoder says."""
+    """From the decoder: how pieces and added tokens spell bytes, and whether a text's first space is removed."""
     decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {}
     steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if "type" in step}
     if "ByteLevel" in steps:

@@ -1,4 +1,4 @@
-"""The retention policies, by the name that the setting ``retention`` knows them by."""
+"""The retention policies, by their names in the setting ``retention``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Least frequently used first, with dynamic aging: what was popular yesterday does not stay for ever.
+"""Least frequently used first, with dynamic aging, so that blocks that were popular once do not stay forever.
 
-A block's worth is how often it was used, plus the age of the cache when it was used last; the age is the worth of the
-last block that was evicted. Of equal worth, the least recently used goes first, and of those the deepest.
+A block's value is its number of uses plus the age of the cache at its last use; the age is the value of the last block
+evicted. Among equal values, the least recently used block is evicted first, and among those the deepest.
 
 Source: Arlitt et al., Evaluating Content Management Techniques for Web Proxy Caches, 2000 (LFU-DA).
 """
@@ -16,7 +16,7 @@ from kvloom.segment import PageId, Why
 
 
 class LeastFrequentlyUsed:
-    """Counts uses for as long as a block is stored: making it is one, every hold of it another."""
+    """Counts uses for as long as a block is stored: creating it is one, every later hold another."""
 
     def __init__(self) -> None:
         self._order = Order()

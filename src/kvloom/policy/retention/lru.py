@@ -1,4 +1,4 @@
-"""Least recently used first. Of pages released together, the deepest goes first: prefixes are shared, tails are not."""
+"""Least recently used first. Of pages released together, the deepest is evicted first: prefixes are shared more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvloom.segment import PageId, Why
 
 
 class LeastRecentlyUsed:
-    """What was let go of first goes first."""
+    """Evicts in order of release."""
 
     def __init__(self) -> None:
         self._order = Order()

@@ -1,4 +1,4 @@
-"""Blocks by priority and rank, lowest first: what most policies need to keep their order in."""
+"""Blocks by priority and rank, lowest first: the data structure that most policies need."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kvloom.policy.events import Block, Format, priority_of
 from kvloom.segment import PageId
 
 _Item = tuple[float, ...]
-"""The priority that was asked for, the rank, a running number, and the page."""
+"""The requested priority, the rank, a running number, and the page."""
 
 
 class Order:
-    """A heap per format: O(log n) per operation. Of equal ranks, the one that came first is first.
+    """A heap per format: O(log n) per operation. Equal ranks keep the order of insertion.
 
     A block of lower priority comes before all of higher ones, whatever their ranks.
     """
@@ -24,7 +24,7 @@ class Order:
         self._count = 0
 
     def put(self, block: Block, *rank: float) -> None:
-        """Give a block its place, or a new one."""
+        """Insert or reposition a block."""
         page = block.page
         self._count += 1
         item = self._live[page] = (priority_of(block.hints), *rank, self._count, page)
@@ -37,7 +37,7 @@ class Order:
             heapq.heapify(heap)
 
     def remove(self, page: PageId) -> tuple[float, ...] | None:
-        """Take a block out, if it is there: its rank first. What is left in the heap is skipped when it surfaces."""
+        """Remove a block, if present, by deleting its rank. The stale heap entry is skipped when it surfaces."""
         item = self._live.pop(page, None)
         return None if item is None else item[1:]
 
