@@ -14,7 +14,7 @@ import numpy.typing as npt
 from kvloom.policy.compression.base import REQUIRED, Counts, Floats
 from kvloom.policy.compression.uniform import kept_of
 
-_HALVINGS = 100
+_NEAR = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,12 +64,9 @@ def apportion(weights_N: npt.NDArray[np.float64], total: int, least_N: Counts, m
         parts_N: Counts = np.clip(np.floor(factor * weights_N + 0.5), least_N, most_N).astype(np.int64)
         return parts_N
 
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
+    while high - low > _NEAR * high and low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
-    counts_N = at(low)
+    counts_N = at(low * (1 - _NEAR))  # who is about as near to one more takes turns, so that rounding decides nothing
     while rest := total - int(counts_N.sum()):
         with np.errstate(divide="ignore"):
             turn_N = np.where(counts_N < most_N, (counts_N + 0.5) / weights_N, np.nan)  # nan sorts last
