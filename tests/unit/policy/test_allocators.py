@@ -14,6 +14,7 @@ from kvloom.errors import DataFileError, ParamsError, RequestError
 from kvloom.policy.compression.adakv import AdaKv, best_of_all
 from kvloom.policy.compression.base import REQUIRED, Floats
 from kvloom.policy.compression.depthkv import DepthKv, water_fill
+from kvloom.policy.compression.global_top import GlobalTop
 from kvloom.policy.compression.head_classes import HeadClasses
 from kvloom.policy.compression.heads import apportion
 from kvloom.policy.compression.pyramid import Pyramid
@@ -91,7 +92,7 @@ def test_a_layer_with_a_window_keeps_its_share_of_what_it_holds() -> None:
 def test_the_best_of_all_heads_are_the_top_of_all_in_one_row(rows: list[list[int]], total: int) -> None:
     scores_KS = np.array(rows, np.float32)
     total = min(total, scores_KS.size)
-    counts_K = best_of_all(scores_KS, total, np.zeros(len(rows), np.int64))
+    counts_K = best_of_all([scores_KS], total, np.zeros(len(rows), np.int64))
     best = sorted(scores_KS.reshape(-1), reverse=True)[:total]
     kept = [score for row, n in zip(rows, counts_K, strict=True) for score in sorted(row, reverse=True)[:n]]
     assert sorted(kept, reverse=True) == best
@@ -140,6 +141,22 @@ def test_what_is_required_of_a_head_is_safe() -> None:
     scores_KS[1, :7] = REQUIRED
     (counts_K,) = AdaKv(0.0).kept(0.75, [scores_KS], origin(1))
     assert counts_K.tolist() == [13, 7]
+
+
+# -- one budget for all --------------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), ratio=st.floats(0, 0.95))
+def test_the_best_of_all_layers_are_the_top_of_everything_in_one_row(data: st.DataObject, ratio: float) -> None:
+    sizes = data.draw(st.lists(st.sampled_from([3, 8]), min_size=1, max_size=3))  # a layer with a window holds fewer
+    scores = [np.array(data.draw(st.lists(st.lists(WHOLE, min_size=n, max_size=n), min_size=2, max_size=2)), np.float32)
+              for n in sizes]  # fmt: skip
+    counts = in_a_row(GlobalTop().kept(ratio, scores, origin(len(sizes))))
+    rows = [sorted(map(float, row), reverse=True) for scores_KS in scores for row in scores_KS]
+    rest = sorted((score for row in rows for score in row[1:]), reverse=True)  # the best of each head stays anyhow
+    kept = sorted((score for row, n in zip(rows, counts, strict=True) for score in row[1:n]), reverse=True)
+    assert kept == rest[: len(kept)]
+    assert sum(counts) == sum(2 * kept_of(n, ratio) for n in sizes)
 
 
 # -- XKV -----------------------------------------------------------------------------------------------------------

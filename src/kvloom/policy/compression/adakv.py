@@ -34,23 +34,24 @@ class AdaKv:
         heads = Heads.of(ratio, scores)
         least_N = np.maximum(heads.least_N, np.floor(self.floor * heads.uniform_N).astype(np.int64))
         return [
-            best_of_all(scores_KS, int(uniform_K.sum()), least_K)
+            best_of_all([scores_KS], int(uniform_K.sum()), least_K)
             for scores_KS, uniform_K, least_K in zip(
                 scores, heads.by_layer(heads.uniform_N), heads.by_layer(least_N), strict=True
             )
         ]
 
 
-def best_of_all(scores_KS: Floats, total: int, least_K: Counts) -> Counts:
-    """How many of each head are among the ``total`` best, of which ``least_K`` of each head are for certain.
+def best_of_all(scores: Sequence[Floats], total: int, least_N: Counts) -> Counts:
+    """How many of each head are among the ``total`` best, of which ``least_N`` of each head are for certain.
 
-    >>> best_of_all(np.array([[9, 1, 8], [2, 3, 0]], np.float32), 3, np.array([0, 0])).tolist()
+    >>> best_of_all([np.array([[9, 1, 8], [2, 3, 0]], np.float32)], 3, np.array([0, 0])).tolist()
     [2, 1]
     """
-    heads, count = scores_KS.shape
-    falling_KS = -np.sort(-scores_KS, axis=1)
-    head_KS, rank_KS = np.indices((heads, count))
-    free_KS = rank_KS >= least_K[:, None]
-    order = np.lexsort((head_KS[free_KS], rank_KS[free_KS], -falling_KS[free_KS]))
-    best = head_KS[free_KS][order[: total - int(least_K.sum())]]
-    return least_K + np.bincount(best, minlength=heads).astype(np.int64)
+    falling_E = np.concatenate([(-np.sort(-scores_KS, axis=1)).reshape(-1) for scores_KS in scores])
+    rank_E = np.concatenate([np.indices(scores_KS.shape)[1].reshape(-1) for scores_KS in scores])
+    sizes = [scores_KS.shape[1] for scores_KS in scores for _ in scores_KS]
+    head_E = np.repeat(np.arange(len(sizes)), sizes)
+    free_E = rank_E >= least_N[head_E]
+    order = np.lexsort((head_E[free_E], rank_E[free_E], -falling_E[free_E]))
+    best = head_E[free_E][order[: total - int(least_N.sum())]]
+    return least_N + np.bincount(best, minlength=len(least_N)).astype(np.int64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kvloom.policy.compression.adakv import AdaKv
 from kvloom.policy.compression.base import Allocator, Scale
 from kvloom.policy.compression.depthkv import DepthKv
+from kvloom.policy.compression.global_top import GlobalTop
 from kvloom.policy.compression.head_classes import HeadClasses
 from kvloom.policy.compression.lukv import LuKv
 from kvloom.policy.compression.pyramid import Pyramid
@@ -36,6 +37,7 @@ ALLOCATORS: Mapping[str, Allocation] = {
     "lukv": Allocation(LuKv),
     "adakv": Allocation(AdaKv, Scale.LAYER),
     "xkv": Allocation(Xkv, Scale.SHARES),
+    "global": Allocation(GlobalTop, Scale.SHARES),
 }
 EVEN = "uniform"
 

@@ -45,7 +45,7 @@ class Scale(enum.IntEnum):
     LAYER = 2
     """With those of the other KV heads of the layer."""
     SHARES = 3
-    """They are not negative, and the share of a layer's sum that some entries have means something."""
+    """With those of other layers: they are not negative, and sums and shares of them mean something."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
