@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from kvloom.server.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED
-from kvloom.server.openapi import openapi_document
-from kvloom.server.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED
+from kvloom.server.dialect.openapi import openapi_document
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 
 PAGE = Path(__file__).parents[1] / "docs" / "http-api.md"
 

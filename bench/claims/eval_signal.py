@@ -1,11 +1,9 @@
 """eval-signal: which tasks count on small models, and composites that are worth comparing.
 
-Judged from records under `bench/results/<hardware>/<month>/eval/<model>/`, which take hours to make:
+Judged from records under `bench/results/<hardware>/<month>/eval/<run>/`, which take hours to make. For each run of
+``RUNS``, with PLACE its directory, and as often as `planned` asks for other samples or lengths:
 
-    kvloom eval run MODEL --length 1024 --length 2048 --samples 25 --output PLACE
-    kvloom eval run MODEL --length 4096 --samples 10 --output PLACE
-    kvloom eval run MODEL --length 4096 --samples 25 --task niah --task niah_single_1 ... --output PLACE
-    kvloom eval run MODEL --length 8192 --samples 20 --task niah --task niah_single_1 ... --output PLACE
+    kvloom eval run MODEL --chat|--no-chat --length N --samples N [--task NAME ...] --output PLACE
 
 A composite is the mean over the tasks that count at one length; it is good when its 95% interval is within 5 points.
 As a row's bits depend on nothing but the row, records can be checked anywhere: a few prompts are answered anew, alone,
@@ -37,26 +35,33 @@ from kvloom.eval.tasks import TASKS, TaskFiles, make_tasks
 from kvloom.eval.tasks.material import EDITION, Material
 from kvloom.model.files.store import pull
 
-MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
+RUNS = {
+    "smollm2-135m-instruct-chat": "smollm2-135m-instruct",
+    "smollm2-135m-instruct": "smollm2-135m-instruct",
+    "gemma-3-270m": "gemma-3-270m",
+}
+"""The model of each run: with its chat template where the run says so, else without."""
 WITHIN = 0.05
 REPEATED = 10
 LONGEST_REPEATED = 2048
 QUICK_TASKS = ("niah", "niah_single_1", "niah_multikey_2", "vt", "key_value", "babilong_qa1")
 NEEDLES = tuple(name for name in TASKS if name.startswith("niah"))
-TELLING = (*NEEDLES, "multi_turn")
-"""Tasks that small models can do at 4K: there, as many samples as at shorter lengths."""
+FOUND = ("niah", "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1")
+"""Needles that small models find at any length: the more samples, as the longer composites rest on them."""
+TELLING = (*FOUND, "multi_turn")
 
 
 def planned() -> dict[CellKey, int]:
     """Samples that the records must have at least, by task and length."""
     wanted = {(name, length): 25 for length in (1024, 2048) for name in TASKS}
-    wanted |= {(name, 4096): 25 if name in TELLING else 10 for name in TASKS}
-    return wanted | {(name, 8192): 20 for name in NEEDLES}
+    wanted |= {(name, 4096): 10 for name in TASKS} | {(name, 8192): 10 for name in NEEDLES}
+    wanted |= {(name, length): 40 for length in (2048, 4096) for name in TELLING}
+    return wanted | {(name, 8192): 40 for name in FOUND}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """On the records of a model. ``missing``: cells with too few samples. ``changed``: answers that did not repeat."""
+    """On the records of a run. ``missing``: cells with too few samples. ``changed``: answers that did not repeat."""
 
     composites: int
     narrow: int
@@ -80,9 +85,9 @@ def verdict_of(rows: Sequence[Row], plan: Mapping[CellKey, int], changed: Sequen
     )
 
 
-def records_of(model: str, results: Path = RESULTS) -> list[Row]:
-    """The rows of a model's newest records; none if it has none."""
-    places = sorted(results.glob(f"*/*/eval/{model}"), key=lambda place: place.parts[-3])
+def records_of(run: str, results: Path = RESULTS) -> list[Row]:
+    """The rows of a run's newest records; none if it has none."""
+    places = sorted(results.glob(f"*/*/eval/{run}"), key=lambda place: place.parts[-3])
     return read_rows(places[-1]) if places else []
 
 
@@ -101,17 +106,17 @@ def repeated(subject: Subject, rows: Sequence[Row], tasks: Mapping[str, Task], c
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: the records of two models. Quick: six tasks, 8 samples at 512 tokens, the dense model; nothing is kept."""
+    """Full: the records of three runs. Quick: six tasks, 8 samples at 512 tokens, the dense model; nothing is kept."""
     return _quick() if quick else _judged()
 
 
 def _judged() -> Outcome:
     plan, verdicts, details = planned(), [], {}
-    for model in MODELS:
-        rows = records_of(model)
+    for name, model in RUNS.items():
+        rows = records_of(name)
         if not rows:
-            note(f"{model}: no records; see {__file__} for how to make them")
-            return Outcome("eval-signal", 0, len(MODELS), "models with records", False, {"missing": [model]})
+            note(f"{name}: no records; see {__file__} for how to make them")
+            return Outcome("eval-signal", 0, len(RUNS), "runs with records", False, {"missing": [name]})
         pull(model)
         recorded = rows[0].settings
         subject = subject_of(load(model, recorded.kv_dtype, recorded.activations).loaded)
@@ -123,9 +128,9 @@ def _judged() -> Outcome:
             material = Material(recorded.wording, recorded.haystack)
             changed = list(repeated(subject, rows, make_tasks(TaskFiles(), material)))
         verdict, summary = verdict_of(rows, plan, changed), summarize(rows)
-        note(f"{model}: {len(rows)} answers, {REPEATED} repeated, {len(changed)} of them changed")
+        note(f"{name}: {len(rows)} answers, {REPEATED} repeated, {len(changed)} of them changed")
         verdicts.append(verdict)
-        details[model] = {
+        details[name] = {
             "composites": {f"{each.group}/{each.length}": str(each.score) for each in summary.composites},
             "counts": _cells(summary, True),
             "left_out": _cells(summary, False),
@@ -138,8 +143,9 @@ def _judged() -> Outcome:
 
 
 def _quick() -> Outcome:
-    pull(MODELS[0])
-    subject = subject_of(load(MODELS[0]).loaded)
+    model = next(iter(RUNS.values()))
+    pull(model)
+    subject = subject_of(load(model).loaded)
     work = Work(tasks=[TASKS[name] for name in QUICK_TASKS], lengths=(512,), count=8, seed=0)
     rows = answers(subject, work)
     summary = summarize(rows)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
+    from kvloom.policy.compression import Compression, compression_of
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,8 @@ _HOMES = {
     "CompletionOutput": "kvloom.engine.outputs",
     "RequestMetrics": "kvloom.engine.outputs",
     "Logprob": "kvloom.engine.outputs",
+    "Compression": "kvloom.policy.compression",
+    "compression_of": "kvloom.policy.compression",
 }
 
 __all__ = [
@@ -33,10 +36,12 @@ __all__ = [
     "AsyncEngine",
     "CacheParams",
     "CompletionOutput",
+    "Compression",
     "Logprob",
     "RequestMetrics",
     "RequestOutput",
     "SamplingParams",
+    "compression_of",
 ]
 
 

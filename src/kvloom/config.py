@@ -159,10 +159,10 @@ class ServerConfig:
     (which must also average 1 KiB a second); ``send_seconds`` without the client reading any of the answer;
     ``keep_alive_seconds`` for an idle connection after an answer.
 
-    Keys: ``api_key`` is a single key, ``api_keys_file`` a file of keys (``server.keys_file``), ``admin_key`` a key that
-    may also reset the cache, as may keys marked ``admin`` in the file. With any of them set, everything but ``/health``
-    and ``/version`` requires a key, and KV is shared only within a key. Without keys, every client is served, all share
-    KV, and any may reset the cache if ``host`` is a loopback address.
+    Keys: ``api_key`` is a single key, ``api_keys_file`` a file of keys (``server.edge.keys_file``), ``admin_key`` a
+    key that may also reset the cache, as may keys marked ``admin`` in the file. With any of them set, everything but
+    ``/health`` and ``/version`` requires a key, and KV is shared only within a key. Without keys, every client is
+    served, all share KV, and any may reset the cache if ``host`` is a loopback address.
 
     ``share_prefixes``: share KV between all clients, in whole pages. Clients cannot then guess others' prompts token by
     token, but can detect whether a whole guessed page is cached. ``open_metrics``: ``/metrics`` and ``/cache`` need no

@@ -89,7 +89,7 @@ class SpanSet:
 
     def __sub__(self, other: SpanSet) -> SpanSet:
         if other is self:
-            return SpanSet()
+            return _EMPTY
         left: list[Span] = []
         for span in self.spans:
             start = span.start
@@ -117,6 +117,9 @@ class SpanSet:
             taken.append(Span(span.start, min(span.stop, span.start + count)))
             count -= len(taken[-1])
         return SpanSet(tuple(taken))
+
+
+_EMPTY = SpanSet()
 
 
 class Why(StrEnum):

@@ -10,7 +10,7 @@ from kvloom.cli import main
 from kvloom.cli.notices import notices
 from kvloom.cli.settings import Settings, read_settings
 from kvloom.config import ServerConfig
-from kvloom.server.keys import Keyring
+from kvloom.server.edge.keys import Keyring
 
 from .conftest import Backend
 

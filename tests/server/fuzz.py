@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from kvloom.server.field_table import HINTS, REFUSED
-from kvloom.server.openapi import openapi_document
+from kvloom.server.dialect.field_table import HINTS, REFUSED
+from kvloom.server.dialect.openapi import openapi_document
 
 JSON = (b"content-type", b"application/json")
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "x")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.errors import RequestError
-from kvloom.server import body
+from kvloom.server.edge import body
 
 
 @pytest.fixture(autouse=True)

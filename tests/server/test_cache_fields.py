@@ -14,8 +14,9 @@ import tiny
 from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams
+from kvloom.policy.compression import compression_of
 from kvloom.server.app import create_app
-from kvloom.server.keys import Key
+from kvloom.server.edge.keys import Key
 
 from .echo_engine import EchoEngine
 
@@ -36,6 +37,14 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
         ({"kvloom": {"cache": {"read": False}}}, CacheParams(read=False)),
         ({"kvloom": {"cache": {"priority": 0}}}, CacheParams(priority=0)),
         ({"kvloom": {"cache": {"write": False}}, "cache_salt": "s"}, CacheParams(write=False, salt="s")),
+        (
+            {"kvloom": {"cache": {"compression": {"method": "sink_recent", "ratio": 0.5, "sinks": 2}}}},
+            CacheParams(compression=compression_of("sink_recent", 0.5, sinks=2)),
+        ),
+        (
+            {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
+            CacheParams(compression=compression_of("keep_all"), compress_after=1),
+        ),
     ],
 )
 async def test_what_arrives(
@@ -62,7 +71,31 @@ async def test_what_arrives(
         ({"cache": {"priority": 101}}, "kvloom.cache.priority", "a whole number from 0 to 100"),
         ({"cache": {"priority": -1}}, "kvloom.cache.priority", "a whole number from 0 to 100"),
         ({"cash": {}}, "kvloom.cash", "`kvloom` has `cache`"),
-        ({"cache": {"reed": None}}, "kvloom.cache.reed", "`kvloom.cache` has `read`, `write` and `priority`"),
+        (
+            {"cache": {"reed": None}},
+            "kvloom.cache.reed",
+            "has `read`, `write`, `priority`, `compression` and",
+        ),
+        ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
+        ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
+        ({"cache": {"compression": {"method": "best"}}}, "kvloom.cache.compression.method", "unknown method `best`"),
+        ({"cache": {"compression": {"method": "knorm"}}}, "kvloom.cache.compression.ratio", "needs a ratio"),
+        (
+            {"cache": {"compression": {"method": "knorm", "ratio": 2}}},
+            "kvloom.cache.compression.ratio",
+            "a number from 0 to 1",
+        ),
+        (
+            {"cache": {"compression": {"method": "knorm", "ratio": 0.5, "name": 1}}},
+            "kvloom.cache.compression.name",
+            "has no parameter `name`",
+        ),
+        (
+            {"cache": {"compression": {"method": "random", "ratio": 0.5, "seed": "x"}}},
+            "kvloom.cache.compression.seed",
+            "must be of type int",
+        ),
+        ({"cache": {"compress_after": 1}}, "kvloom.cache.compress_after", "there is no compression"),
         ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
         ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
         ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
@@ -123,3 +156,20 @@ async def test_what_comes_of_it(client: openai.AsyncOpenAI) -> None:
     assert len(texts) == 1
     with pytest.raises(openai.BadRequestError, match=r"kvloom\.cache\.keep"):
         await cached(keep=True)
+
+
+async def test_a_context_is_compressed_for_who_asks(client: openai.AsyncOpenAI) -> None:
+    params = {"method": "keep_none"}
+    settings: dict[str, Any] = {"model": "tiny", "prompt": tiny.random_prompt(64, 3), "max_tokens": 5, "temperature": 0}
+
+    async def asked(**cache: object) -> tuple[str, int]:
+        reply = await client.completions.create(**settings, extra_body={"kvloom": {"cache": cache}})
+        return reply.choices[0].text, reply.usage.prompt_tokens_details.cached_tokens
+
+    exact, _ = await asked()
+    less, cached = await asked(compression=params, compress_after=40)
+    assert less != exact
+    assert cached == 40
+    assert await asked() == (exact, 63)
+    with pytest.raises(openai.BadRequestError, match="must leave a token of the prompt"):
+        await asked(compression=params, compress_after=64)

@@ -10,8 +10,8 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as OpenAIChat
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as OpenAICompletion
 
-from kvloom.server.field_table import HINTS, REFUSED, SERVED
-from kvloom.server.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.field_table import HINTS, REFUSED, SERVED
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 
 from .echo_engine import EchoEngine
 from .exchange import events

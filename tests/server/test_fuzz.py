@@ -23,7 +23,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.server.app import create_app
-from kvloom.server.openapi import openapi_document
+from kvloom.server.dialect.openapi import openapi_document
 from tiny import VOCAB, CharTokenizer, TinyModel
 
 from .fuzz import Fuzz, Shot

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError, DataFileError
 from kvloom.server.app import create_app
-from kvloom.server.keys import Key, Keyring
+from kvloom.server.edge.keys import Key, Keyring
 
 from .echo_engine import EchoEngine
 

@@ -12,10 +12,10 @@ from fastapi import FastAPI
 
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
-from kvloom.server.field_table import SERVED
+from kvloom.server.dialect.field_table import SERVED
+from kvloom.server.dialect.openapi import openapi_document
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.missing import PATHS
-from kvloom.server.openapi import openapi_document
-from kvloom.server.schemas import ChatRequest, CompletionRequest
 
 from .echo_engine import EchoEngine
 from .mock_engine import BOS

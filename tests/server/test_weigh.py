@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloom.server.edge.weigh import refuse_heavy
 from kvloom.server.errors import BodyTooLarge
-from kvloom.server.weigh import refuse_heavy
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text('ab"\\{[,é', max_size=8),

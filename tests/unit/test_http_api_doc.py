@@ -7,8 +7,8 @@ from pathlib import Path
 
 from http_api_doc import PAGE, written
 from kvloom.server import errors
-from kvloom.server.openapi import EXTENSION
-from kvloom.server.unserved import IGNORED_HEADER
+from kvloom.server.dialect.openapi import EXTENSION
+from kvloom.server.dialect.unserved import IGNORED_HEADER
 
 
 def test_the_tables_are_the_codes() -> None:

@@ -39,7 +39,9 @@ Chat = Annotated[
 Wording = Annotated[str, typer.Option("--wording", help="Wording of RULER's tasks: own, or ruler for RULER's lengths")]
 Haystack = Annotated[
     str,
-    typer.Option("--haystack", help="Filler text: annals, or essays (as dense as English); or use --data text=FILE"),
+    typer.Option(
+        "--haystack", help="Filler text: essays, as dense as English, or annals, half as dense; or use --data text=FILE"
+    ),
 ]
 InFlight = Annotated[int, typer.Option("--in-flight", help="Number of concurrent prompts", min=1)]
 
@@ -56,7 +58,7 @@ def run(
     query_aware: Annotated[bool, typer.Option("--query-aware", help="Let the policy see the question as well")] = False,
     chat: Chat = None,
     wording: Wording = "own",
-    haystack: Haystack = "annals",
+    haystack: Haystack = "essays",
     data: Data = None,
     in_flight: InFlight = 8,
     output: Output = None,

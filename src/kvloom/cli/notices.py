@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvloom.config import ServerConfig
-from kvloom.server.access import is_loopback
-from kvloom.server.keys import Key, Keyring
-from kvloom.server.keys_file import readable_by_others
+from kvloom.server.edge.access import is_loopback
+from kvloom.server.edge.keys import Key, Keyring
+from kvloom.server.edge.keys_file import readable_by_others
 
 
 def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:

@@ -11,7 +11,7 @@ from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, default_threads
 from kvloom.server.app import create_app
-from kvloom.server.keys import Keyring
+from kvloom.server.edge.keys import Keyring
 from kvloom.server.run import bind, leave_within, serve, url_of
 
 if TYPE_CHECKING:

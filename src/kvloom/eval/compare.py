@@ -84,9 +84,7 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
     if not common:
         _check_whole(a, b, unpaired)
     pairs = _pairs(a, b)
-    by_cell: dict[CellKey, Pairs] = defaultdict(dict)
-    for key in sorted(pairs, key=lambda key: (key[1], key[0], key[2:])):
-        by_cell[key[0], key[1]][key] = pairs[key]
+    by_cell = _by_cell(pairs)
     telling = [cell for key, cell in by_cell.items() if judge.of(key) == "counts"]
     return Comparison(
         model=" and ".join(dict.fromkeys((a.settings.model, b.settings.model))),
@@ -102,6 +100,20 @@ def compare(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge, common: 
         unpaired=unpaired,
         remarks=tuple(_remarks(a, b, pairs)),
     )
+
+
+def difference_of(rows_a: Sequence[Row], rows_b: Sequence[Row], judge: Judge) -> Clusters | None:
+    """B minus A over the cells that count, taken apart by document; None when none does."""
+    by_cell = _by_cell(_pairs(method_of(rows_a), method_of(rows_b)))
+    telling = [cell for key, cell in by_cell.items() if judge.of(key) == "counts"]
+    return _difference(telling) if telling else None
+
+
+def _by_cell(pairs: Pairs) -> dict[CellKey, Pairs]:
+    found: dict[CellKey, Pairs] = defaultdict(dict)
+    for key in sorted(pairs, key=lambda key: (key[1], key[0], key[2:])):
+        found[key[0], key[1]][key] = pairs[key]
+    return dict(found)
 
 
 def _unpaired(a: Method, b: Method) -> Iterator[Unpaired]:

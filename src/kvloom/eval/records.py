@@ -32,7 +32,8 @@ class Settings:
 
     ``in_flight``: prompts that shared the engine; times per token are those of such company. ``code``: digest of the
     policy's code and profile, see ``identity``. ``chat``: digest of what a chat template puts around a prompt, empty
-    without: a protocol of its own. ``wording`` and ``haystack``: what the offline tasks are made of.
+    without: a protocol of its own. ``wording`` and ``haystack``: what the offline tasks are made of. Their
+    defaults are those of rows from before there was a choice.
     """
 
     model: str

@@ -100,10 +100,20 @@ class Index:
     # -- what is stored: called by the ledger ----------------------------------------------------------------------
 
     def add(
-        self, parent: PageKey, tokens: Sequence[int], position: int, content: int, group: int, page: PageId
+        self,
+        parent: PageKey,
+        tokens: Sequence[int],
+        position: int,
+        content: int,
+        group: int,
+        page: PageId,
+        key: PageKey | None = None,
     ) -> PageId:
-        """Store ``page`` for one layer group, unless it has one already. Returns the page that is stored now."""
-        key = page_key(parent, tokens)
+        """Store ``page`` for one layer group, unless it has one already. Returns the page that is stored now.
+
+        ``key``: that of ``tokens`` after ``parent``, where the caller has it.
+        """
+        key = key or page_key(parent, tokens)
         entry = self.entries.get(key)
         if entry is None:
             entry = Entry(key, parent, tuple(tokens), position, content, [None] * self.num_groups)

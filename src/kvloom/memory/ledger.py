@@ -37,7 +37,8 @@ from kvloom.segment import PageId, PageKey, Why
 class Identity(NamedTuple):
     """What a page is published as: ``tokens`` at ``position`` after ``parent``, for layer group ``group``.
 
-    ``hints``: what its request said of it, for whoever hears of it.
+    ``hints``: what its request said of it, for whoever hears of it. ``key``: the page's key where it is known already;
+    computing it again would be a third of the cost of publishing a page.
     """
 
     parent: PageKey
@@ -46,6 +47,7 @@ class Identity(NamedTuple):
     content: int
     group: int
     hints: Hints = NO_HINTS
+    key: PageKey | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +164,7 @@ class Ledger:
         if record.recoded or record.block is not None:
             return page
         it, self.changes = identity, self.changes + 1
-        findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page)
+        findable = self.index.add(it.parent, it.tokens, it.position, it.content, it.group, page, it.key)
         if findable == page:
             entry, fmt = self.index.entry_of(page), record.pool.format
             size = record.count * page_stride(fmt)

@@ -9,17 +9,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from kvloom.config import ServerConfig
 from kvloom.server import errors
-from kvloom.server.access import Access
-from kvloom.server.admin import admin_routes
-from kvloom.server.edge import Edge
+from kvloom.server.admin.endpoints import admin_routes
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.dialect.openapi import openapi_routes
+from kvloom.server.dialect.routes import openai_routes
+from kvloom.server.dialect.tokenizing import tokenize_routes
+from kvloom.server.dialect.unserved import IGNORED_HEADER
+from kvloom.server.edge.access import Access
+from kvloom.server.edge.keys import Keyring
+from kvloom.server.edge.middleware import Edge
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.keys import Keyring
 from kvloom.server.lanes import Lanes
-from kvloom.server.metrics import Metrics
-from kvloom.server.openapi import openapi_routes
-from kvloom.server.routes import openai_routes
-from kvloom.server.tokenizing import tokenize_routes
-from kvloom.server.unserved import IGNORED_HEADER
 
 
 def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:
@@ -30,7 +30,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     config = config or ServerConfig()
     keyring = keyring or Keyring.of(config)
     metrics = Metrics(engine)
-    # No pages of its own: they would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     lanes = Lanes()
     app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
@@ -39,7 +39,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     app.include_router(admin_routes(engine, metrics))
     errors.install(app)
     app.add_middleware(Edge, access=Access(keyring, config))
-    if config.origins:  # around the edge: browsers ask first without a key, and read refusals too
+    if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.origins,

@@ -1,4 +1,4 @@
-"""Ending work when nobody waits for it any more."""
+"""Cancelling work whose client has disconnected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """The client closed the connection."""
+    """The client has disconnected."""
 
 
 async def unless_gone(work: Coroutine[object, object, T], receive: Receive) -> T:

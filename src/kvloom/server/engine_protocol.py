@@ -1,4 +1,4 @@
-"""What the server needs from an engine: ``kvloom.engine.async_engine.AsyncEngine``, or a test's mock."""
+"""The engine interface that the server uses: ``kvloom.engine.async_engine.AsyncEngine``, or a mock in tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Tokenizer(Protocol):
     """Text to token ids and back. Called from worker threads."""
 
     def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
-        """Raises RequestError; PromptTooLong as soon as it is sure that the text has more than ``max_tokens``."""
+        """Raises RequestError; PromptTooLong as soon as the text is certain to exceed ``max_tokens``."""
         ...
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
     def token_text(self, token_id: int, /) -> str: ...
     def token_bytes(self, token_id: int, /) -> bytes: ...
     def stream(self, skip_special_tokens: bool, after: Sequence[int] = (), /) -> TokenStream:
-        """Decode tokens that come after others, one by one."""
+        """Decode tokens incrementally."""
         ...
 
     def chat_prompt(

@@ -1,8 +1,8 @@
-"""The one place where what went wrong becomes a status code and OpenAI's error body.
+"""The only place where exceptions become status codes and OpenAI's error bodies.
 
     {"error": {"message": str, "type": str, "param": str | null, "code": str | null}}
 
-A caller's mistake is answered with what was wrong; a fault of ours with nothing but the fact.
+A client error is explained; an internal error is reported without details.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class BodyTooLarge(RequestError):
 
 
 class AdminOnly(RequestError):
-    """Only who has an admin key may do this."""
+    """The request requires an admin key."""
 
 
 class RequestAborted(KvloomError):
-    """The engine ended the request before its answer was complete."""
+    """The engine aborted the request before its answer was complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ NOT_ALIVE = ErrorReply(503, "the engine has stopped", "server_error", code="engi
 
 
 def reply_to(error: Exception) -> ErrorReply:
-    """Say to the caller what ``error`` means. What is no mistake of theirs is logged and not told."""
+    """Convert ``error`` to a reply. Internal errors are logged and not disclosed."""
     match error:
         case PromptTooLong():
             return ErrorReply(400, _words(error), param=error.param, code="context_length_exceeded")
@@ -101,7 +101,7 @@ def reply_to(error: Exception) -> ErrorReply:
 
 
 def install(app: FastAPI) -> None:
-    """Make every expected exception of a route an ``ErrorReply``. The rest is caught by ``edge.Edge``."""
+    """Convert every expected exception of a route to an ``ErrorReply``. ``middleware.Edge`` catches the rest."""
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         return reply_to(error).response()
@@ -116,7 +116,7 @@ def install(app: FastAPI) -> None:
 
 
 def _bounded(text: str, limit: int) -> str:
-    """Messages repeat what callers sent: that may be long, and it may have what UTF-8 cannot say."""
+    """Messages quote the request, which may be long and contain what UTF-8 cannot encode."""
     text = text if len(text) <= limit else f"{text[:limit]}…"
     return text.encode(errors="backslashreplace").decode()
 
@@ -126,8 +126,8 @@ def _words(error: KvloomError) -> str:
 
 
 def _invalid(error: ValidationError) -> ErrorReply:
-    """Name each field at fault. Bad JSON arrives here too: pydantic parses the body."""
-    if error.error_count() > _MAX_LISTED:  # a list of them all takes seconds
+    """Name each invalid field. Invalid JSON is reported here too: pydantic parses the body."""
+    if error.error_count() > _MAX_LISTED:  # formatting all of them takes seconds
         return ErrorReply(400, f"the body has {error.error_count():,} values of the wrong type or form")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":

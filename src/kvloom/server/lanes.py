@@ -1,4 +1,4 @@
-"""Where requests are made ready: off the event loop, a few at a time, and small ones never behind large ones."""
+"""Worker threads that prepare requests: off the event loop, a few at a time, small ones never behind large ones."""
 
 from __future__ import annotations
 

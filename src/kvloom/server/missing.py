@@ -1,4 +1,4 @@
-"""What is answered where there is nothing: the path, and the path that may have been meant."""
+"""The reply for unknown paths: names the path, and a similar one that exists."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def not_allowed(method: str, path: str, allowed: str) -> RequestError:
 
 
 def _bare(path: str) -> tuple[str, ...]:
-    """The path without what clients add or leave out: a version, empty parts, capitals."""
+    """The path without common variations: a version, empty parts, capitals."""
     parts = [part for part in path.lower().split("/") if part]
     while parts and parts[0] in _PREFIXES:
         del parts[0]

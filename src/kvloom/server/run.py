@@ -16,11 +16,11 @@ from fastapi import FastAPI
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError
-from kvloom.server.connection import connection_class
+from kvloom.server.edge.connection import connection_class
 
 
 def bind(config: ServerConfig) -> socket.socket:
-    """Take the address, so that a taken port is known before a model is loaded. Raises ConfigError."""
+    """Bind the address, so that a port in use is reported before a model is loaded. Raises ConfigError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,13 +41,13 @@ def bind(config: ServerConfig) -> socket.socket:
 
 
 def url_of(bound: socket.socket) -> str:
-    """Where clients find a bound socket, for example ``http://127.0.0.1:8000``."""
+    """The URL of a bound socket, for example ``http://127.0.0.1:8000``."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """Tells when the first signal to stop comes."""
+    """A server that reports the first stop signal."""
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 
 
 def make_server(app: FastAPI, config: ServerConfig, on_stop: Callable[[], None] = lambda: None) -> uvicorn.Server:
-    """Make a uvicorn server that is silent unless something is wrong. ``on_stop``: called at a signal to stop."""
+    """Make a uvicorn server that logs warnings only. ``on_stop``: called at the first stop signal."""
     return _Server(
         uvicorn.Config(
             app,
@@ -69,7 +69,7 @@ def make_server(app: FastAPI, config: ServerConfig, on_stop: Callable[[], None] 
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # warnings are of what clients do wrong
+            log_level="error",  # its warnings are about clients' errors
             access_log=False,
             server_header=False,
             timeout_keep_alive=config.keep_alive_seconds,
@@ -80,13 +80,13 @@ def make_server(app: FastAPI, config: ServerConfig, on_stop: Callable[[], None] 
 
 
 def serve(app: FastAPI, bound: socket.socket, config: ServerConfig, on_stop: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGINT or SIGTERM; then let requests in flight end, ``drain_seconds`` at most, and return."""
+    """Serve until SIGINT or SIGTERM; then wait up to ``drain_seconds`` for requests in flight, and return."""
     with _signals_return():
         make_server(app, config, on_stop).run(sockets=[bound])
 
 
 def leave_within(seconds: float, say: Callable[[str], None]) -> None:
-    """End this process in so many seconds, if it has not ended by then: whatever some thread still does."""
+    """Terminate this process after so many seconds if it is still running, whatever its threads are doing."""
 
     def leave() -> None:
         say("stopped    without waiting for requests that did not finish in time")
@@ -99,7 +99,7 @@ def leave_within(seconds: float, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _signals_return() -> Iterator[None]:
-    """Uvicorn raises the signal that ended it once more, but we have an engine to close first."""
+    """Keep uvicorn from raising the signal again on exit: the engine has to be closed first."""
     names = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(name, lambda *_: None) for name in names]
     try:

@@ -1,4 +1,4 @@
-"""Running a job: one engine request per prompt, their updates merged as they come."""
+"""Running a job: one engine request per prompt, with updates merged as they arrive."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.server.caller import Caller
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.job import Job
-from kvloom.server.metrics import Metrics
 
 Stream = AsyncGenerator[RequestUpdate, None]
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
@@ -23,15 +23,15 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A prompt's updates are over; ``error`` says why when it was not the end of the answer."""
+    """A prompt's updates have ended; ``error`` is the reason, unless the answer is complete."""
 
     error: BaseException | None
 
 
 async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
-    """Yield (prompt index, update). Closing this generator aborts whatever still runs.
+    """Yield (prompt index, update). Closing this generator aborts all requests still running.
 
-    Raises RequestError before any update of the prompt at fault, RequestAborted or the engine's error later.
+    Raises RequestError before the first update of an invalid prompt, RequestAborted or the engine's error later.
     """
     cache = caller.own(job.cache)
 
@@ -39,7 +39,7 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
         ids, name = job.prompts[index].token_ids, f"{reply_id}-{index}"
         return engine.stream(ids, job.params, name, client=caller.client, cache=cache)
 
-    if len(job.prompts) == 1:  # no layer in between: this runs for every token
+    if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
         async with aclosing(ask(0)) as updates:
             async for update in updates:
                 yield 0, _checked(update, metrics)

@@ -96,3 +96,13 @@ def test_check_finds_a_misfiled_entry() -> None:
     index.entries[KEY_A].tokens = tuple(B)
     with pytest.raises(InternalError):
         index.check()
+
+
+def test_a_key_that_the_caller_has_is_used_and_audited() -> None:
+    index = Index(1)
+    index.add(ROOT, A, 0, 0, 0, PageId(1), KEY_A)
+    assert index.find(KEY_A, A).pages == [1]
+    index.check()
+    index.add(KEY_A, B, 16, 0, 0, PageId(2), KEY_A[::-1])
+    with pytest.raises(InternalError, match="a key that is not its own"):
+        index.check()

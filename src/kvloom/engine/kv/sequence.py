@@ -282,12 +282,17 @@ class SequenceKv:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _publish_full(self) -> None:
-        final = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= self.accepted]
-        self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS > self.accepted]
-        for group, index in final:
+        accepted, final, waiting = self.accepted // PAGE_TOKENS, dict[int, None](), []
+        for place in self._unpublished:
+            group, index = place
+            if index >= accepted:
+                waiting.append(place)
+                continue
+            final[index] = None
             self._sharing.publish(self.tables[group], group, index)
             self.tables[group].seal(index)
-        for index in dict.fromkeys(index for _, index in final) if self._sharing.promised else ():
+        self._unpublished = waiting
+        for index in final if self._sharing.promised else ():
             if all(table.get(index) is None or table.is_full(index) for table in self.tables):
                 self._sharing.keep(index)
 

@@ -63,11 +63,12 @@ class Sharing:
         names.extend()
         page = table.get(index)
         assert page is not None
-        tokens = tuple(names.page_tokens(index)[:size])
-        content = names.contents[index] if size == PAGE_TOKENS else 0
-        position, hints = index * PAGE_TOKENS, self.holder.hints
-        findable = self.holder.ledger.publish(
-            page, Identity(names.parent_key(index), tokens, position, content, group, hints)
-        )
+        parent, position, hints = names.parent_key(index), index * PAGE_TOKENS, self.holder.hints
+        if size == PAGE_TOKENS:
+            tokens, content, key = tuple(names.page_tokens(index)), names.contents[index], names.keys[index]
+            identity = Identity(parent, tokens, position, content, group, hints, key)
+        else:
+            identity = Identity(parent, tuple(names.page_tokens(index)[:size]), position, 0, group, hints)
+        findable = self.holder.ledger.publish(page, identity)
         if findable != page and self.cache.read:
             self.holder.adopt(table, index, findable, size)

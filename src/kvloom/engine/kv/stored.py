@@ -72,13 +72,13 @@ class Stored:
         return self._of_pages(k_NPE), self._of_pages(v_NPE)
 
     def _decoded(self, slot: int, keys: bool) -> Floats:
-        fmt, memory, heads = self.format, self.kv.ledger.arena.memory, []
-        for head in range(fmt.heads):
-            keys_NB, values_NB = cells(memory, fmt, self.pages, slot, head)
-            x_NPD = (
-                fmt.numbers.keys.decode(keys_NB, fmt.k_dim) if keys else fmt.numbers.values.decode(values_NB, fmt.v_dim)
-            )
-            heads.append(self._of_pages(x_NPD))
+        fmt, memory = self.format, self.kv.ledger.arena.memory
+        stream, dim = (fmt.numbers.keys, fmt.k_dim) if keys else (fmt.numbers.values, fmt.v_dim)
+        heads = []
+        with np.errstate(all="ignore"):  # what is not written yet of the last page may be any number
+            for head in range(fmt.heads):
+                blocks_NB = cells(memory, fmt, self.pages, slot, head)[0 if keys else 1]
+                heads.append(self._of_pages(stream.decode(blocks_NB, dim)))
         return np.stack(heads, axis=1)
 
     def _of_pages(self, x_NPD: npt.NDArray[_Number]) -> npt.NDArray[_Number]:

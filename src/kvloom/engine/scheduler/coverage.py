@@ -71,10 +71,10 @@ def cover(kv: SequenceKv, index: Index) -> Coverage:
 
 
 def always_computed(kv: SequenceKv) -> SpanSet:
-    """What is computed in any case: the last token, or what there is of its page, for logits; and what has no names."""
+    """What is computed in any case, for its logits: a token, or what there is of its page."""
     length = len(kv.tokens)
     start = length - 1 if kv.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
-    return SpanSet((Span(min(start, kv.names.stop), length),))
+    return SpanSet((Span(start, length),))
 
 
 def _hits(entries: list[Entry | None]) -> list[Hit]:

@@ -22,7 +22,7 @@ class Material:
     """By name. Raises EvalError for a name that is not known."""
 
     wording: str = "own"
-    haystack: str = "annals"
+    haystack: str = "essays"
 
     def __post_init__(self) -> None:
         for what, name, known in (("wording", self.wording, WORDINGS), ("haystack", self.haystack, HAYSTACKS)):

@@ -1,0 +1,21 @@
+"""The engine's counters as clients and scrapers may see them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from kvloom.engine.stats import EngineStats
+from kvloom.segment import Why
+
+
+def public_stats(stats: EngineStats) -> EngineStats:
+    """The counters as if every salt were alone: that a guess is stored under another salt counts as new.
+
+    The order of the reasons would tell which came first, so it is fixed.
+    """
+    misses = dict(stats.cache.misses_by_why)
+    elsewhere = misses.pop(Why.OTHER_SALT, 0)
+    if elsewhere:
+        misses[Why.NEW] = misses.get(Why.NEW, 0) + elsewhere
+    cache = dataclasses.replace(stats.cache, misses_by_why=dict(sorted(misses.items())))
+    return dataclasses.replace(stats, cache=cache)

@@ -1,0 +1,86 @@
+"""The field ``kvloom`` of a body: settings for which neither OpenAI's API nor vLLM's has a field.
+
+    {"kvloom": {"cache": {"read": false, "write": false}}}
+    {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
+
+Unknown names in it are rejected, never ignored.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.errors import ParamsError, RequestError
+from kvloom.policy.compression import Compression, compression_of
+from kvloom.server.dialect.field_table import Json
+from kvloom.server.dialect.fields import Real
+
+_ELSEWHERE = {
+    "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",
+    "kvloom.cache.cache_salt": "it stands beside `kvloom`",
+    "kvloom.cache.match": "the server's setting `share_prefixes` says it",
+}
+
+
+class CompressionFields(BaseModel):
+    """A method by its name, the share of entries that it removes, and its own parameters beside them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    method: str
+    ratio: Real | None = None
+
+    def compression(self) -> Compression:
+        """Raises ParamsError."""
+        try:
+            return compression_of(self.method, self.ratio, **(self.model_extra or {}))
+        except ParamsError as error:
+            error.param = f"kvloom.cache.compression.{error.param}"
+            raise
+
+
+class CacheFields(BaseModel):
+    """What a client may set. The salt is a field of the body, as in vLLM; match granularity is a server setting."""
+
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    read: bool | None = None
+    write: bool | None = None
+    priority: int | None = None
+    compression: CompressionFields | None = None
+    compress_after: int | None = None
+
+
+class Extension(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    cache: CacheFields | None = None
+
+    def check(self) -> None:
+        """Reject unknown names. Raises RequestError."""
+        _only(self, "kvloom")
+        if self.cache is not None:
+            _only(self.cache, "kvloom.cache")
+
+
+def cache_params(extension: Extension | None, salt: str | None) -> CacheParams:
+    """Null means the default. Raises ParamsError."""
+    asked = extension.cache if extension is not None else None
+    said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
+    if isinstance(said.get("compression"), CompressionFields):
+        said["compression"] = said["compression"].compression()
+    try:
+        return CacheParams(salt=salt, **said)
+    except ParamsError as error:
+        if error.param in said:
+            error.param = f"kvloom.cache.{error.param}"
+        raise
+
+
+def _only(fields: BaseModel, place: str) -> None:
+    for name in fields.model_extra or {}:
+        *names, last = [f"`{one}`" for one in type(fields).model_fields]
+        known = f"{', '.join(names)} and {last}" if names else last
+        full = f"{place}.{name}"
+        raise RequestError(f"`{full}` is unknown", hint=_ELSEWHERE.get(full, f"`{place}` has {known}"), param=full)

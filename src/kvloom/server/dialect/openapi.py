@@ -1,0 +1,157 @@
+"""``/openapi.json``, generated from the models that validate bodies and from the table of fields.
+
+The routes parse bodies themselves, bounded and in one pass, so the framework cannot infer their schemas.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import JSONResponse
+
+from kvloom.server.dialect.field_table import SERVED, Json
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+
+EXTENSION = "x-kvloom-extension"
+
+_REF = "#/components/schemas/{model}"
+_TEXT: Json = {"type": "string"}
+_NUMBER: Json = {"type": "integer"}
+_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+_REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
+
+
+def openapi_routes() -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/openapi.json")
+    async def openapi() -> JSONResponse:
+        return JSONResponse(openapi_document())
+
+    return router
+
+
+def openapi_document() -> Json:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "kvloom",
+            "version": version("kvloom"),
+            "description": f"Extensions of OpenAI's API are marked `{EXTENSION}`. A field that is not listed is "
+            "refused by name if it would change the answer; otherwise it is ignored and named in the header "
+            "`x-kvloom-ignored`.",
+        },
+        "paths": _paths(),
+        "components": {
+            "schemas": _request_schemas() | _reply_schemas(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths() -> Json:
+    return {
+        "/v1/chat/completions": {"post": _generation("Continue a conversation", ChatRequest, "ChatCompletion")},
+        "/v1/completions": {"post": _generation("Continue texts", CompletionRequest, "Completion")},
+        "/v1/models": {"get": _operation("List the model", "ModelList", key=True)},
+        "/v1/models/{name}": {
+            "parameters": [{"name": "name", "in": "path", "required": True, "schema": _TEXT}],
+            "get": _operation("Describe the model", "Model", key=True),
+        },
+        "/tokenize": {"post": _operation("Convert text to token ids", "TokenizeReply", TokenizeRequest, key=True)},
+        "/detokenize": {
+            "post": _operation("Convert token ids to text", "DetokenizeReply", DetokenizeRequest, key=True)
+        },
+        "/openapi.json": {"get": _operation("Return this document")},
+        "/health": {"get": _operation("Report whether requests make progress")},
+        "/version": {"get": _operation("Return the server version")},
+        "/metrics": {"get": _operation("Return counters and histograms for Prometheus", media="text/plain", key=True)},
+        "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
+        "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
+        "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
+    }
+
+
+def _generation(summary: str, body: type[BaseModel], reply: str) -> Json:
+    operation = _operation(summary, reply, body, key=True)
+    answer = operation["responses"]["200"]
+    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    answer["headers"] = {"x-kvloom-ignored": {"description": "unknown fields that were ignored", "schema": _TEXT}}
+    return operation
+
+
+def _operation(
+    summary: str,
+    reply: str | None = None,
+    body: type[BaseModel] | None = None,
+    *,
+    key: bool = False,
+    media: str = "application/json",
+) -> Json:
+    schema = {"$ref": _REF.format(model=reply)} if reply else {"type": "object" if media.endswith("json") else "string"}
+    error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    operation: Json = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": {media: {"schema": schema}}},
+            "default": {"description": "What went wrong", "content": error},
+        },
+    }
+    if body is not None:
+        content = {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation | {"security": [{"key": []}, {}]} if key else operation
+
+
+def _request_schemas() -> Json:
+    _, document = models_json_schema([(model, "validation") for model in (*_BODIES, *_REPLIES)], ref_template=_REF)
+    schemas: Json = document["$defs"]
+    for model in (ChatRequest, CompletionRequest):
+        for name, schema in schemas[model.__name__]["properties"].items():
+            served = SERVED[name]
+            schema["description"] = served.says
+            if model.__name__ in served.extends:
+                schema[EXTENSION] = True
+    return schemas
+
+
+def _reply_schemas() -> Json:
+    usage = _object(prompt_tokens=_NUMBER, completion_tokens=_NUMBER, total_tokens=_NUMBER)
+    usage["properties"]["prompt_tokens_details"] = _object(cached_tokens=_NUMBER)
+    reason = {"enum": ["stop", "length"]}
+    message = _object(role=_TEXT, content=_TEXT)
+    model = _object(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT, max_model_len=_NUMBER)
+    return {
+        "Error": _object(error=_object(message=_TEXT, type=_TEXT, param=_or_null(_TEXT), code=_or_null(_TEXT))),
+        "Usage": usage,
+        "Model": model,
+        "ModelList": _object(object=_TEXT, data=_list({"$ref": _REF.format(model="Model")})),
+        "ChatCompletion": _answer(_object(index=_NUMBER, message=message, finish_reason=reason)),
+        "Completion": _answer(_object(index=_NUMBER, text=_TEXT, finish_reason=reason)),
+    }
+
+
+def _answer(choice: Json) -> Json:
+    choice["properties"] |= {
+        "logprobs": {"type": ["object", "null"]},
+        "stop_reason": {"type": ["string", "integer", "null"], EXTENSION: True},
+        "token_ids": _list(_NUMBER) | {EXTENSION: True},
+    }
+    usage = {"$ref": _REF.format(model="Usage")}
+    return _object(id=_TEXT, object=_TEXT, created=_NUMBER, model=_TEXT, choices=_list(choice), usage=usage)
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}

@@ -1,0 +1,108 @@
+"""From a checked body to a job: prompts as token ids, and parameters."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import PromptTooLong, RequestError, context_overflow
+from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.engine_protocol import ServedEngine, Tokenizer
+from kvloom.server.job import Job, Prompt
+from kvloom.server.lanes import LARGE, Lanes
+
+
+async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
+    """Raises RequestError, or ModelError when the model has no chat template."""
+    body.check()
+    params = body.params(engine.sampling_defaults)
+    turns = [message.for_template() for message in body.messages]
+    tokenizer, limit = engine.tokenizer, engine.max_model_len
+
+    def render() -> Prompt:
+        text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
+        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
+
+    size = sum(message.size for message in body.messages)
+    return _job(body, (await lanes.run(render, size),), params)
+
+
+async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
+    """Raises RequestError."""
+    body.check()
+    params = body.params(engine.sampling_defaults)
+    echo = bool(body.echo)
+    wanted = _split(body.prompt, engine.max_model_len)
+    shown = params.skip_special_tokens if echo else None
+    prompts = await _prepare(wanted, engine, lanes, shown, body.add_special_tokens)
+    return _job(body, prompts, params)
+
+
+def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], params: SamplingParams) -> Job:
+    return Job(
+        prompts,
+        params,
+        body.cache_params,
+        echo=bool(body.echo),
+        show_prompt_logprobs=body.prompt_logprobs is not None,
+        show_token_ids=bool(body.return_token_ids),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
+    )
+
+
+async def _prepare(
+    wanted: list[str | list[int]],
+    engine: ServedEngine,
+    lanes: Lanes,
+    shown: bool | None,
+    add_special_tokens: bool | None,
+) -> tuple[Prompt, ...]:
+    tokenizer, limit = engine.tokenizer, engine.max_model_len
+
+    def prepare(some: list[str | list[int]]) -> list[Prompt]:
+        return [_prompt(one, tokenizer, limit, shown, add_special_tokens) for one in some]
+
+    # Threads compete with the kernels' thread pool: without anything to tokenize, two context switches are saved.
+    if shown is None and all(isinstance(one, list) for one in wanted):
+        return tuple(prepare(wanted))
+    size = sum(map(len, wanted))
+    if size < LARGE:
+        return tuple(await lanes.run(lambda: prepare(wanted), size))
+    prompts: list[Prompt] = []
+    for one in wanted:  # one by one, so that other requests get their turn in between
+        prompts += await lanes.run(partial(prepare, [one]), len(one))
+    return tuple(prompts)
+
+
+def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: int) -> list[str | list[int]]:
+    """One entry per prompt. Raises RequestError when there are none, or one is empty or too long."""
+    many: list[str | list[int]] = []
+    if isinstance(prompt, str):
+        many = [prompt]
+    elif prompt and isinstance(prompt[0], int):
+        many = [[token for token in prompt if isinstance(token, int)]]
+    else:
+        many = [one for one in prompt if not isinstance(one, int)]
+    if not many or any(len(one) == 0 for one in many):
+        raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
+    longest = max((len(one) for one in many if isinstance(one, list)), default=0)
+    if longest > max_tokens:  # before anything iterates over it
+        words = context_overflow(max_tokens, f"However, the prompt has {longest:,} tokens.")
+        raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
+    return many
+
+
+def _prompt(
+    prompt: str | list[int],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    skip_special_tokens: bool | None,
+    add_special_tokens: bool | None,
+) -> Prompt:
+    """``skip_special_tokens``: how to show token ids; None: not at all."""
+    if isinstance(prompt, str):
+        return Prompt(tokenizer.encode(prompt, add_special_tokens, max_tokens=max_tokens), prompt)
+    if skip_special_tokens is None:
+        return Prompt(prompt, "")
+    stream = tokenizer.stream(skip_special_tokens)
+    return Prompt(prompt, "".join(map(stream.push, prompt)))  # the answer completes a partial character

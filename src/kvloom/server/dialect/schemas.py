@@ -1,0 +1,227 @@
+"""Request bodies in OpenAI's format, with vLLM's extra fields.
+
+Types are strict: ``"16"`` is not a number. Null means the default. ``field_table`` lists all other fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
+from kvloom.errors import ParamsError, RequestError
+from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
+
+_SAMPLING = (
+    "n",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
+    "prompt_logprobs",
+)
+
+_TOKEN_ID = re.compile(r"-?[0-9]{1,18}")
+_KEEPS_ALL = -1  # how vLLM's clients disable top_k
+
+
+class StreamOptions(BaseModel):
+    """``include_obfuscation`` has no effect: nothing is added to hide the lengths of chunks."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class _Request(BaseModel):
+    """Fields shared by chat and text completions."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    temperature: Real | None = None
+    top_p: Real | None = None
+    top_k: int | None = None
+    min_p: Real | None = None
+    repetition_penalty: Real | None = None
+    presence_penalty: Real | None = None
+    frequency_penalty: Real | None = None
+    logit_bias: dict[str, Real] | None = None
+    seed: int | None = None
+    stop: Stop | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    prompt_logprobs: int | None = None
+    cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    kvloom: Extension | None = None
+    add_special_tokens: bool | None = None
+    echo: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+    @property
+    def cache_params(self) -> CacheParams:
+        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions."""
+        return cache_params(self.kvloom, self.cache_salt)
+
+    def ignored(self) -> Iterator[str]:
+        """Names of unknown fields, which have no effect."""
+        options = ignored(self.stream_options.model_extra or {}) if self.stream_options else ()
+        return chain(ignored(self.model_extra or {}), (f"stream_options.{name}" for name in options))
+
+    def check(self) -> None:
+        """Checks beyond types. Raises RequestError."""
+        refuse(self.model_extra or {})
+        if self.stream_options is not None:
+            refuse_many(self.stream_options.model_extra or {}, "stream_options")
+        if self.kvloom is not None:
+            self.kvloom.check()
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("`stream_options` needs `stream` to be true", param="stream_options")
+        if self.prompt_logprobs is not None and self.stream:
+            raise RequestError("`prompt_logprobs` cannot be streamed", param="prompt_logprobs")
+
+    def _params(self, defaults: SamplingDefaults, **more: Any) -> SamplingParams:
+        given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
+        if given.get("top_k") == _KEEPS_ALL:
+            given["top_k"] = 0
+        asked = given | {"logit_bias": _biases(self.logit_bias or {})} | more
+        return defaults.params(asked, otherwise={"max_tokens": None})
+
+
+class Message(BaseModel):
+    """One turn. A refusal that a client sends back counts as the assistant's content."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str | list[Json], must_be("a string or a list of text parts")] | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Json] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _texts_only(cls, content: str | list[Json] | None) -> str | list[Json] | None:
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") != "text":
+                said = {"kind": str(part.get("type"))[:40]}
+                raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
+            if not isinstance(part.get("text"), str):
+                raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
+        return content
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and self.role == "assistant":
+            self.content = self.refusal
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            raise PydanticCustomError("no_content", "content is missing")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Characters of text."""
+        content = self.content or ""
+        return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+
+    def for_template(self) -> Json:
+        """The message as sent; the tokenizer converts it to what its template expects."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "refusal"}
+
+
+class ChatRequest(_Request):
+    """Body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    chat_template_kwargs: Json | None = None
+
+    def check(self) -> None:
+        super().check()
+        for index, message in enumerate(self.messages):
+            refuse_in_message(message.model_extra or {}, index)
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
+
+    def ignored(self) -> Iterator[str]:
+        return chain(super().ignored(), ignored_in_messages(message.model_extra or {} for message in self.messages))
+
+    def echoed(self) -> str:
+        """Text that ``echo`` puts before the answer: the last message, if it is the assistant's."""
+        last = self.messages[-1]
+        said = last.content if self.echo and last.role == "assistant" else None
+        return "\n".join(part["text"] for part in said) if isinstance(said, list) else said or ""
+
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError. Without a limit, the model's or the caller's, the answer may fill the context."""
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        more: Json = {} if limit is None else {"max_tokens": some_tokens(limit)}
+        return self._params(defaults, logprobs=(self.top_logprobs or 0) if self.logprobs else None, **more)
+
+
+class CompletionRequest(_Request):
+    """Body of ``POST /v1/completions``."""
+
+    prompt: Prompts
+    logprobs: int | None = None
+    best_of: int | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise RequestError("`best_of` other than `n` is not supported", param="best_of")
+
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError. OpenAI's default length is 16 tokens; with 0, an echoed prompt and its scores are all."""
+        more: Json = {
+            "max_tokens": 16 if self.max_tokens is None else self.max_tokens,
+            "logprobs": self.logprobs,
+        }
+        if self.echo and self.prompt_logprobs is None:
+            more["prompt_logprobs"] = self.logprobs
+        return self._params(defaults, **more)
+
+
+def _biases(biases: dict[str, float]) -> dict[int, float]:
+    if any(_TOKEN_ID.fullmatch(token) is None for token in biases):  # int() accepts " 1_0 " and digits of other scripts
+        raise ParamsError("the keys of logit_bias must be token ids", param="logit_bias")
+    return {int(token): bias for token, bias in biases.items()}

@@ -1,0 +1,119 @@
+"""``/tokenize`` and ``/detokenize``, compatible with vLLM."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Self
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from kvloom.config import ServerConfig
+from kvloom.errors import ModelNotFound, RequestError
+from kvloom.server.dialect.fields import Json, TokenId
+from kvloom.server.dialect.schemas import Message
+from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
+from kvloom.server.edge.body import read_body
+from kvloom.server.engine_protocol import ServedEngine, Tokenizer
+from kvloom.server.lanes import Lanes
+
+
+class TokenizeRequest(BaseModel):
+    """Body of ``POST /tokenize``: a prompt or messages. A chat template adds its special tokens itself."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: Json | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters of text."""
+        return len(self.prompt or "") + sum(message.size for message in self.messages or ())
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("one_of", "either `prompt` or `messages` is needed")
+        return self
+
+
+class DetokenizeRequest(BaseModel):
+    """Body of ``POST /detokenize``."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str | None = None
+    tokens: list[TokenId]
+
+
+class TokenizeReply(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeReply(BaseModel):
+    prompt: str
+
+
+def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) -> APIRouter:
+    router = APIRouter()
+
+    def check(body: TokenizeRequest | DetokenizeRequest) -> None:
+        refuse(body.model_extra or {})
+        if body.model is not None and body.model != engine.model_name:
+            raise ModelNotFound(f"no model `{body.model}` here, only `{engine.model_name}`")
+
+    @router.post("/tokenize")
+    async def tokenize(request: Request) -> JSONResponse:
+        body = await read_body(request, TokenizeRequest, config.max_body_bytes, lanes)
+        check(body)
+        for index, message in enumerate(body.messages or ()):
+            refuse_in_message(message.model_extra or {}, index)
+        reply = await lanes.run(partial(_tokenized, body, engine), body.size)
+        return JSONResponse(reply.model_dump(), headers=ignored_header(ignored(body.model_extra or {})))
+
+    @router.post("/detokenize")
+    async def detokenize(request: Request) -> JSONResponse:
+        body = await read_body(request, DetokenizeRequest, config.max_body_bytes, lanes)
+        check(body)
+        if len(body.tokens) > engine.max_model_len:
+            raise RequestError(
+                f"{len(body.tokens)} tokens do not fit a context of {engine.max_model_len} holds", param="tokens"
+            )
+        text = await lanes.run(partial(_text, body.tokens, engine.tokenizer), len(body.tokens))
+        headers = ignored_header(ignored(body.model_extra or {}))
+        return JSONResponse(DetokenizeReply(prompt=text).model_dump(), headers=headers)
+
+    return router
+
+
+def _tokenized(body: TokenizeRequest, engine: ServedEngine) -> TokenizeReply:
+    tokenizer = engine.tokenizer
+    text, special = _prompt(body, tokenizer)
+    ids = tokenizer.encode(text, special, max_tokens=engine.max_model_len)
+    texts = [tokenizer.token_text(token) for token in ids] if body.return_token_strs else None
+    return TokenizeReply(count=len(ids), max_model_len=engine.max_model_len, tokens=ids, token_strs=texts)
+
+
+def _prompt(body: TokenizeRequest, tokenizer: Tokenizer) -> tuple[str, bool]:
+    """The text, and whether special tokens are added."""
+    if body.messages is None:
+        return body.prompt or "", body.add_special_tokens is not False
+    turns = [message.for_template() for message in body.messages]
+    text = tokenizer.chat_prompt(turns, body.add_generation_prompt is not False, body.chat_template_kwargs)
+    return text, bool(body.add_special_tokens)
+
+
+def _text(tokens: list[int], tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=False)

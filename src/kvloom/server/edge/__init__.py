@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, limits, bodies, keys, and the outermost middleware."""

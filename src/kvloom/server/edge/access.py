@@ -1,0 +1,63 @@
+"""Which endpoints require which key.
+
+    /health, /version, /openapi.json    anyone
+    /metrics, /cache                    who has a key; anyone with ``open_metrics``
+    POST /cache/reset, /cache/check     who has an admin key
+    everything else                     who has a key
+
+If no keys are configured, none is required; on a loopback address every client is then an admin, elsewhere none is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from starlette.types import Scope
+
+from kvloom.config import ServerConfig
+from kvloom.engine.cache_params import Matching
+from kvloom.server.edge.caller import Caller
+from kvloom.server.edge.keys import Key, Keyring, Role
+
+_OPEN = frozenset({"/health", "/version", "/openapi.json"})
+_FIGURES = frozenset({"/metrics", "/cache"})
+
+
+class Access:
+    """The access rules of one server."""
+
+    def __init__(self, keyring: Keyring, config: ServerConfig) -> None:
+        self.keyring = keyring
+        self._open = _OPEN | _FIGURES if config.open_metrics else _OPEN
+        self._anybody: Role = "admin" if is_loopback(config.host) else "user"
+        self._together = config.share_prefixes
+        self._matching: Matching = "pages" if config.share_prefixes else "tokens"
+
+    def caller(self, scope: Scope) -> Caller | None:
+        """The caller; None when a required key is missing."""
+        if not self.keyring.keys:
+            return Caller(_peer(scope), self._anybody, None, self._matching)
+        key = self.keyring.find(_authorization(scope))
+        if key is not None:
+            return self._of(key)
+        return Caller(_peer(scope), "user") if scope["path"] in self._open else None
+
+    def _of(self, key: Key) -> Caller:
+        return Caller(key.name, key.role, None if self._together else key, self._matching)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is reachable from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _authorization(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+
+
+def _peer(scope: Scope) -> str:
+    peer = scope.get("client")
+    return f"{peer[0]}:{peer[1]}" if peer else ""

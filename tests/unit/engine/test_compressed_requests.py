@@ -1,0 +1,388 @@
+"""Requests whose context is compressed, between ordinary ones: right answers, and nobody else is disturbed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import tiny
+from kvloom.arrays import Floats
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv import PageNames
+from kvloom.engine.outputs import RequestMetrics
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.scheduler import StepPlan
+from kvloom.errors import InternalError, ParamsError, RequestError
+from kvloom.eval.single import SingleSequence
+from kvloom.memory.format import PAGE_TOKENS
+from kvloom.policy.compression import Compression, compression_of
+from kvloom.policy.compression.base import LayerContext, Need
+from kvloom.policy.compression.keep_all import KeepAll
+from kvloom.segment import Miss, Span, Why
+from subjects import SUBJECTS, Subject
+
+MODELS = {"dense": (None, None), "hybrid": (24, None, 24), "windows-only": (20, 20)}
+METHODS = {
+    "keep_all": compression_of("keep_all"),
+    "keep_none": compression_of("keep_none"),
+    "random": compression_of("random", 0.5, seed=3),
+    "sink_recent": compression_of("sink_recent", 0.7),
+    "knorm": compression_of("knorm", 0.4),
+}
+CONTEXT, COUNT = 90, 8
+PROMPT, OTHER = tiny.random_prompt(CONTEXT + 13, 1), tiny.random_prompt(70, 2)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=COUNT, ignore_eos=True, logprobs=1)
+every_model = pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def compressed(method: str, after: int | None = CONTEXT, **more: Any) -> CacheParams:
+    return CacheParams(compression=METHODS[method], compress_after=after, **more)
+
+
+def ask(engine: tiny.Engine, cache: CacheParams | None = None, prompt: list[int] = PROMPT) -> tiny.Done:
+    return tiny.run(engine, {"x": prompt}, GREEDY, cache=cache)["x"]
+
+
+def scored(done: tiny.Done) -> list[tuple[int, float]]:
+    """Tokens and their log probabilities, to the last bit."""
+    deltas = [delta for update in done.updates for delta in update.deltas]
+    return [(t, s[t].logprob) for d in deltas for t, s in zip(d.token_ids, d.logprobs or (), strict=True)]
+
+
+def metrics(done: tiny.Done) -> RequestMetrics:
+    found: RequestMetrics = done.updates[-1].metrics
+    return found
+
+
+def without_context(windows: tuple[int | None, ...], prompt: list[int], first: int, count: int) -> list[int]:
+    """The oracle: a model that gets the tokens from ``first`` on, at their positions, and nothing before them."""
+    model, tokens = tiny.TinyModel(windows), list(prompt)
+    for _ in range(count):
+        attend = tiny.DenseAttend()
+        attend.windows = windows
+        positions = tiny._Positions(np.arange(first, len(tokens)))
+        hidden = model.forward(np.array(tokens[first:]), positions, attend)
+        tokens.append(int(model.logits(hidden[-1:])[0].argmax()))
+    return tokens[len(prompt) :]
+
+
+@every_model
+@pytest.mark.parametrize("after", [80, CONTEXT, 95, len(PROMPT) - 1, None])
+def test_who_keeps_nothing_answers_as_without_a_context(windows: tuple[int | None, ...], after: int | None) -> None:
+    done = ask(tiny.make_engine(windows), compressed("keep_none", after))
+    first = len(PROMPT) - 1 if after is None else after
+    assert done.tokens[0] == without_context(windows, PROMPT, first, COUNT)
+    assert metrics(done).context_bytes == 0
+
+
+@every_model
+def test_what_lies_in_the_last_partial_page_goes_like_all_else(windows: tuple[int | None, ...]) -> None:
+    needle = [*PROMPT[: CONTEXT - 3], 5, 6, 7, *PROMPT[CONTEXT:]]
+    engine = tiny.make_engine(windows)
+    assert scored(ask(engine)) != scored(ask(engine, prompt=needle))
+    assert scored(ask(engine, compressed("keep_none"))) == scored(ask(engine, compressed("keep_none"), needle))
+
+
+@every_model
+@every_method
+def test_the_engine_does_what_a_sequence_driven_by_hand_does(windows: tuple[int | None, ...], method: str) -> None:
+    engine = tiny.make_engine(windows)
+    sequence = SingleSequence(engine, len(PROMPT) + COUNT)
+    sequence.append(PROMPT[:CONTEXT])
+    sequence.compress(METHODS[method])
+    held, tokens = sequence.held_bytes, []
+    logits_V = sequence.append(PROMPT[CONTEXT:])
+    for _ in range(COUNT):
+        tokens.append(int(logits_V.argmax()))
+        logits_V = sequence.append(tokens[-1:])
+    done = ask(engine, compressed(method))
+    assert done.tokens[0] == tokens
+    assert metrics(done).context_bytes == held
+    assert metrics(done).kv_bytes > held
+
+
+@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+@every_model
+@every_method
+def test_company_changes_no_bit(subject: Subject, windows: tuple[int | None, ...], method: str) -> None:
+    """Alone or among exact and compressed ones; found in the cache, or computed."""
+    prompts = {"x": (PROMPT, compressed(method)), "exact": (PROMPT, None), "other": (OTHER, None)}
+    prompts |= {f"x-{name}": (PROMPT, compressed(name)) for name in METHODS if name != method}
+    alone = {
+        name: scored(tiny.run(subject.make_engine(windows), {name: prompt}, GREEDY, cache=cache)[name])
+        for name, (prompt, cache) in prompts.items()
+    }
+    engine = subject.make_engine(windows)
+    for _ in range(2):
+        for name, (prompt, cache) in prompts.items():
+            engine.submit(name, prompt, GREEDY, cache=cache)
+        together = tiny.drain(engine, list(prompts))
+        assert {name: scored(done) for name, done in together.items()} == alone
+
+
+@every_model
+@every_method
+def test_a_second_question_finds_the_exact_context(windows: tuple[int | None, ...], method: str) -> None:
+    engine, cache = tiny.make_engine(windows), compressed(method)
+    first, again = ask(engine, cache), ask(engine, cache)
+    assert scored(first) == scored(again)
+    assert metrics(first).cached_tokens == 0
+    assert metrics(again).cached_tokens == CONTEXT  # its last page in part
+    assert metrics(again).misses == [Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
+    assert metrics(again).computed_tokens == len(PROMPT) - CONTEXT + COUNT - 1
+    question = [*PROMPT[:CONTEXT], *OTHER]
+    assert scored(ask(engine, cache, question)) == scored(ask(tiny.make_engine(windows), cache, question))
+
+
+@every_model
+@every_method
+def test_what_comes_after_a_compression_is_never_found(windows: tuple[int | None, ...], method: str) -> None:
+    engine = tiny.make_engine(windows)
+    done = ask(engine, compressed(method))
+    longer = [*PROMPT, *done.tokens[0]]
+    exact = ask(engine, prompt=longer)
+    assert metrics(exact).cached_tokens <= CONTEXT
+    assert scored(exact) == scored(ask(tiny.make_engine(windows), prompt=longer))
+    after = ask(engine, compressed(method), longer)  # nor does what an exact one computed show
+    assert metrics(after).cached_tokens == CONTEXT
+    assert scored(after) == scored(ask(tiny.make_engine(windows), compressed(method), longer))
+
+
+def test_nobody_waits_for_what_will_not_be_found() -> None:
+    engine = tiny.make_engine(step_tokens=16)
+    engine.submit("x", [*PROMPT, *OTHER], GREEDY, cache=compressed("knorm"))
+    engine.step()
+    kv = engine.requests["x"].sequences[0].kv
+    names = PageNames(kv.names.root, list(kv.tokens))
+    names.extend()
+    assert kv.names.keys == names.keys[: CONTEXT // PAGE_TOKENS]
+    coming = [engine.ledger.index.coming_from(key) is not None for key in names.keys]
+    assert coming == [0 < n < CONTEXT // PAGE_TOKENS for n in range(len(names.keys))]
+
+
+@every_method
+def test_pages_alone_are_matched_where_nothing_else_may_be(method: str) -> None:
+    engine, cache = tiny.make_engine(), compressed(method, match="pages")
+    assert scored(ask(engine, cache)) == scored(ask(engine, cache))
+    assert metrics(ask(engine, cache)).cached_tokens == CONTEXT // PAGE_TOKENS * PAGE_TOKENS
+
+
+@pytest.mark.parametrize("cache", [{"read": False}, {"write": False}, {"salt": "mine"}])
+def test_other_words_hold_as_ever(cache: dict) -> None:
+    engine, asked = tiny.make_engine(), compressed("random", **cache)
+    first, again = ask(engine, asked), ask(engine, asked)
+    assert scored(first) == scored(again) == scored(ask(tiny.make_engine(), compressed("random")))
+    assert metrics(again).cached_tokens == (CONTEXT if "salt" in cache else 0)
+    assert metrics(ask(engine)).cached_tokens == (CONTEXT if "read" in cache else 0)
+
+
+@every_model
+@every_method
+def test_who_is_preempted_comes_to_the_same(windows: tuple[int | None, ...], method: str) -> None:
+    """At any moment: before the context is complete, just after it was compressed, in the middle of the answer."""
+    expected = scored(ask(tiny.make_engine(windows), compressed(method)))
+    for steps in range(1, 12):
+        engine, plan = tiny.make_engine(windows, step_tokens=40), StepPlan(40)
+        engine.submit("x", PROMPT, GREEDY, cache=compressed(method))
+        updates = [update for _ in range(steps) if engine.has_work for update in engine.step()]
+        if not engine.has_work:
+            break
+        sequence = engine.requests["x"].sequences[0]
+        assert not engine.preempt.make_room(sequence, engine.scheduler.queues, plan)
+        engine.check()
+        done = tiny.drain(engine, ["x"])["x"]
+        done.updates[:0] = updates
+        assert scored(done) == expected
+        assert metrics(done).preemptions == 1
+    assert steps > COUNT
+
+
+def test_who_gets_no_room_gives_way_and_comes_to_the_same() -> None:
+    """And does not begin again and again, only to find that there is still no room for its lists."""
+    prompts = {f"x-{n}": tiny.random_prompt(CONTEXT + 5 + n, n) for n in range(4)}
+    params = SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
+    roomy = tiny.run(tiny.make_engine(), prompts, params, cache=compressed("keep_all"))
+    preemptions = 0
+    for kv_bytes in (270_000, 330_000, 460_000):
+        engine = tiny.make_engine(kv_bytes=kv_bytes, step_tokens=24)
+        tight = tiny.run(engine, prompts, params, cache=compressed("keep_all"))
+        assert {name: done.tokens for name, done in tight.items()} == {n: d.tokens for n, d in roomy.items()}
+        preemptions += engine.stats().preemptions
+    assert 0 < preemptions < 12
+
+
+@every_model
+@every_method
+@pytest.mark.parametrize("max_seqs", [64, 2])
+def test_continuations_share_what_is_left(windows: tuple[int | None, ...], method: str, max_seqs: int) -> None:
+    """Whether they are forked, or wait for a place and begin anew."""
+    params = [SamplingParams(temperature=0.9, seed=5, n=n, max_tokens=20, ignore_eos=True) for n in (1, 4)]
+    one, four = (
+        tiny.run(tiny.make_engine(windows, max_seqs=max_seqs), {"x": PROMPT}, each, cache=compressed(method))["x"]
+        for each in params
+    )
+    roomy = tiny.run(tiny.make_engine(windows), {"x": PROMPT}, params[1], cache=compressed(method))["x"]
+    assert four.tokens == roomy.tokens
+    assert four.tokens[0] == one.tokens[0]
+    assert len({tuple(tokens) for tokens in four.tokens.values()}) > 1
+
+
+@every_model
+@every_method
+def test_who_is_aborted_leaves_nothing(windows: tuple[int | None, ...], method: str) -> None:
+    for steps in range(1, 9):
+        engine = tiny.make_engine(windows, step_tokens=40)
+        engine.submit("x", PROMPT, GREEDY, cache=compressed(method))
+        for _ in range(steps):
+            engine.step()
+            engine.check()
+        engine.abort("x")
+        engine.check()
+        assert engine.stats().cache.held_bytes == 0
+        assert not any(fmt.labelled for fmt in {slab.format for _, slab in engine.ledger.arena.slabs()})
+
+
+def test_a_storm_of_all_kinds_adds_up() -> None:
+    rng = random.Random(4)
+    expected: dict[str, list[int]] = {}
+    engine = tiny.make_engine((24, None), kv_bytes=700_000, step_tokens=32, max_seqs=6)
+    waiting = {}
+    for n in range(60):
+        prompt = [*tiny.random_prompt(64, n % 3), *tiny.random_prompt(rng.randrange(20, 60), n)]
+        after = rng.choice([None, 32, 64, 70, 79])
+        cache = compressed(rng.choice(sorted(METHODS)), after) if n % 3 else CacheParams()
+        waiting[f"s-{n}"] = prompt, cache
+        roomy = tiny.make_engine((24, None))
+        expected[f"s-{n}"] = tiny.run(roomy, {"x": prompt}, GREEDY, check=False, cache=cache)["x"].tokens[0]
+    got: dict[str, list[int]] = {name: [] for name in waiting}
+    aborted = set()
+    pending = dict(waiting)
+    while pending or engine.has_work:
+        while pending and rng.random() < 0.6:
+            name = next(iter(pending))
+            engine.submit(name, pending[name][0], GREEDY, cache=pending.pop(name)[1])
+        if engine.requests and rng.random() < 0.05:
+            name = rng.choice(sorted(engine.requests))
+            engine.abort(name)
+            aborted.add(name)
+        if rng.random() < 0.02:
+            engine.reset_cache()
+        for update in engine.step():
+            assert update.error is None
+            got[update.request_id] += [token for delta in update.deltas for token in delta.token_ids]
+        engine.check()
+    assert engine.stats().preemptions > 0
+    for name, tokens in got.items():
+        assert tokens == expected[name][: len(tokens)]
+        assert name in aborted or len(tokens) == COUNT
+    assert engine.stats().cache.held_bytes == 0
+
+
+def test_a_context_that_does_not_fit_twice_is_refused_alone() -> None:
+    prompt = tiny.random_prompt(400, 5)
+    params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+    need = tiny.make_engine().layout.bytes_for(410)
+    engine = tiny.make_engine(kv_bytes=need + 70_000)
+    engine.submit("large", prompt, params, cache=CacheParams(compression=METHODS["keep_all"]))
+    engine.submit("small", OTHER, params)
+    done = tiny.drain(engine, ["large", "small"])
+    error = done["large"].updates[-1].error
+    assert isinstance(error, RequestError)
+    assert "no room to compress a context of 399 tokens" in str(error)
+    assert done["small"].tokens[0] == ask(tiny.make_engine(), prompt=OTHER).tokens[0][:4]
+    less = tiny.run(engine, {"x": prompt}, params, cache=CacheParams(compression=METHODS["keep_none"]))["x"]
+    assert len(less.tokens[0]) == 4
+    assert engine.stats().cache.held_bytes == 0
+
+
+@dataclass(frozen=True)
+class Failing(KeepAll):
+    name: ClassVar[str] = "failing"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.VALUES})
+
+    def scores(self, context: LayerContext) -> Floats:
+        assert context.v_SKD.shape == (CONTEXT, 2, 16)
+        if context.layer == 1:
+            raise ZeroDivisionError("a method of the user's own")
+        return super().scores(context)
+
+
+def test_a_method_that_fails_ends_its_request_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    engine = tiny.make_engine()
+    cache = CacheParams(compression=Compression(Failing(), 0.5), compress_after=CONTEXT)
+    engine.submit("bad", PROMPT, GREEDY, cache=cache)
+    engine.submit("good", OTHER, GREEDY)
+    done = tiny.drain(engine, ["bad", "good"])
+    error = done["bad"].updates[-1].error
+    assert isinstance(error, InternalError)
+    assert "ZeroDivisionError: a method of the user's own" in str(error)
+    assert done["bad"].reasons == {0: "error"}
+    assert scored(done["good"]) == scored(ask(tiny.make_engine(), prompt=OTHER))
+    assert engine.stats().cache.held_bytes == 0
+
+
+def test_memory_is_freed_and_what_was_held_meanwhile_is_told() -> None:
+    engine = tiny.make_engine()
+    engine.submit("x", PROMPT, GREEDY, cache=compressed("keep_none"))
+    held = []
+    while engine.has_work:
+        engine.step()
+        held.append((engine.held_bytes, engine.stats().cache.held_bytes))
+    dense = max(peak for peak, _ in held)
+    assert all(after < 0.4 * dense for _, after in held[-4:])
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"compression": "knorm"}, "compression"),
+        ({"compress_after": 4}, "compress_after"),
+        ({"compression": METHODS["knorm"], "compress_after": -1}, "compress_after"),
+        ({"compression": METHODS["knorm"], "compress_after": 3.0}, "compress_after"),
+        ({"compression": METHODS["knorm"], "compress_after": True}, "compress_after"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused(asked: dict, param: str) -> None:
+    with pytest.raises(ParamsError, match=param) as caught:
+        CacheParams(**asked)
+    assert caught.value.param == param
+
+
+def test_a_context_leaves_a_token_of_the_prompt() -> None:
+    engine = tiny.make_engine()
+    with pytest.raises(ParamsError, match=r"must leave a token of the prompt, which has 70; got 70") as caught:
+        engine.submit("x", OTHER, GREEDY, cache=compressed("knorm", 70))
+    assert caught.value.param == "compress_after"
+    assert not engine.has_work
+    exact = ask(engine, prompt=OTHER[:1])
+    assert scored(ask(engine, compressed("keep_none", None), OTHER[:1])) == scored(exact)  # there is no context
+    assert scored(ask(engine, compressed("keep_none", 0), OTHER)) == scored(ask(engine, prompt=OTHER))
+
+
+def test_scores_of_the_prompt_are_those_over_what_is_left() -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+    engine = tiny.make_engine()
+    exact, less = (
+        tiny.run(engine, {"x": PROMPT}, params, cache=cache)["x"].updates[-1].prompt_logprobs
+        for cache in (None, compressed("keep_none"))
+    )
+    assert exact[: CONTEXT + 0] == less[: CONTEXT + 0]
+    assert exact[CONTEXT + 1 :] != less[CONTEXT + 1 :]
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16", "bfloat16", "int16", "int8"])
+@pytest.mark.parametrize("method", ["keep_all", "knorm"])
+def test_every_number_format_is_moved_as_it_is(kv_dtype: str, method: str) -> None:
+    """Over pages that held anything before."""
+    exact = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty = tiny.make_engine((None, 24), kv_dtype=kv_dtype)
+    dirty.ledger.arena.memory[:] = 0xFF
+    clean, after = ask(exact, compressed(method)), ask(dirty, compressed(method))
+    assert scored(clean) == scored(after)
+    if method == "keep_all":
+        assert clean.tokens == ask(exact).tokens
