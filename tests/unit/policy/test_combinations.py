@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from kvloom.errors import ParamsError
+from kvloom.eval.identity import policy_digest
+from kvloom.eval.policy import parse_policy
 from kvloom.policy.compression import METHODS, compression_of
 from kvloom.policy.compression.allocators import ALLOCATORS, all_kinds
 from kvloom.policy.compression.base import Gather, LayerContext, Scale
@@ -149,6 +151,28 @@ def test_a_method_says_how_it_would_be_asked_for(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(ParamsError, match="gates must be of type Path"):  # what comes over a net opens no files
         compression_of("random", 0.5, **words | {"gates": str(words["gates"])})
+
+
+@pytest.mark.parametrize(("scorer", "allocator"), PAIRS)
+def test_the_judge_reads_every_pair_and_knows_its_code_and_files(scorer: str, allocator: str, tmp_path: Path) -> None:
+    words = words_for(scorer, allocator, tmp_path, 2, 2)
+    asked = ",".join(f"{key}={word}" for key, word in {"ratio": 0.25, **words}.items())
+    policy = parse_policy(f"{scorer}:{asked}")
+    assert policy.compression == compression_of(scorer, 0.25, **words)
+    shown = ",".join(f"{key}={word}" for key, word in policy.params.items())
+    assert parse_policy(f"{scorer}:{shown}") == policy
+    before = policy_digest(policy)
+    for path in tmp_path.iterdir():
+        path.write_text(path.read_text() + "\n")
+    assert (policy_digest(policy) != before) == (len(words) > 1)
+    if allocator != "uniform":
+        assert before != policy_digest(parse_policy(f"{scorer}:ratio=0.25"))
+
+
+def test_an_optional_file_need_not_be_there() -> None:
+    policy = parse_policy("knorm:ratio=0.25,allocator=depthkv")
+    assert policy_digest(policy)
+    assert "sensitivity" not in policy.params
 
 
 def test_scores_of_layers_in_any_order() -> None:

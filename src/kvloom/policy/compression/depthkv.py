@@ -21,7 +21,8 @@ import numpy.typing as npt
 from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads, apportion
-from kvloom.policy.compression.tables import NO_FILE, read_table
+from kvloom.policy.compression.tables import read_table
+from kvloom.policy.compression.words import FILE
 
 Shares = npt.NDArray[np.float64]
 
@@ -37,7 +38,7 @@ class DepthKv:
     cap: float = 0.7
     spared_first: int = 1
     spared_middle: int = 0
-    sensitivity: Path = NO_FILE
+    sensitivity: Path | None = field(default=None, metadata=FILE)
     _alpha_L: Shares | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class DepthKv:
         for name in ("spared_first", "spared_middle"):
             if getattr(self, name) < 0:
                 raise ParamsError(f"{name} must be a number of layers, got {getattr(self, name)}", param=name)
-        if self.sensitivity != NO_FILE:
+        if self.sensitivity is not None:
             alpha_L = read_table(self.sensitivity).reshape(-1)
             if not (np.isfinite(alpha_L) & (alpha_L > 0)).all():
                 raise DataFileError("holds numbers that are not above 0", path=self.sensitivity)

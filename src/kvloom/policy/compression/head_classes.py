@@ -20,7 +20,8 @@ import numpy.typing as npt
 from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads, apportion
-from kvloom.policy.compression.tables import NO_FILE, read_table
+from kvloom.policy.compression.tables import read_table
+from kvloom.policy.compression.words import FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class HeadClasses:
     """
 
     name: ClassVar[str] = "head_classes"
-    gates: Path = NO_FILE
+    gates: Path | None = field(default=None, metadata=FILE)
     streaming: int = 384
     _gates_LK: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.gates == NO_FILE:
+        if self.gates is None:
             raise ParamsError("head_classes needs gates: a file with a number for each KV head", param="gates")
         if self.streaming < 1:
             raise ParamsError(f"streaming must be a number of entries from 1, got {self.streaming}", param="streaming")

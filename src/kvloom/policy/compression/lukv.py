@@ -25,7 +25,7 @@ from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads
 from kvloom.policy.compression.hull import Curve, spend
 from kvloom.policy.compression.profile import Profile, read_profile
-from kvloom.policy.compression.tables import NO_FILE
+from kvloom.policy.compression.words import FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class LuKv:
     """
 
     name: ClassVar[str] = "lukv"
-    profile: Path = NO_FILE
+    profile: Path | None = field(default=None, metadata=FILE)
     floor: float = 0.01
     page: int = 1
     _profile: Profile = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.profile == NO_FILE:
+        if self.profile is None:
             raise ParamsError(
                 "lukv needs a profile: a file that was made for the model and the scorer", param="profile"
             )

@@ -96,9 +96,9 @@ def _value(name: str, method: Method, key: str, value: object) -> object:
     if kind is None:
         hint = f"its parameters: {', '.join(method.kinds) or 'none'}"
         raise ParamsError(f"method `{name}` has no parameter `{key}`", hint=hint, param=key)
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        word = "Path" if issubclass(kind, Path) else kind.__name__  # no string: what comes over a net opens no files
-        raise ParamsError(f"method `{name}`: {key} must be of type {word}, got {value!r}", param=key)
+    fits = isinstance(value, Path) if kind is Path else type(value) is kind or (kind is float and type(value) is int)
+    if not fits:  # a string is no file: what comes over a net must open none
+        raise ParamsError(f"method `{name}`: {key} must be of type {kind.__name__}, got {value!r}", param=key)
     return value
 
 

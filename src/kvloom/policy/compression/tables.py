@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from kvloom.errors import DataFileError
 
-NO_FILE = Path()
-"""A parameter that names a file, before it does."""
-
 
 def read_table(path: Path) -> npt.NDArray[np.float64]:
     """(rows, columns), separated by white space. Raises DataFileError."""

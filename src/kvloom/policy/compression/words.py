@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 Word = int | float | str
+FILE: Mapping[str, type] = {"kind": Path}
+"""Metadata of a field that names a file, or none."""
 
 
 def kinds_of(part: object) -> dict[str, type]:
@@ -16,7 +19,7 @@ def kinds_of(part: object) -> dict[str, type]:
     {'floor': <class 'float'>}
     """
     fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
-    return {each.name: type(each.default) for each in fields if each.init}
+    return {each.name: each.metadata.get("kind", type(each.default)) for each in fields if each.init}
 
 
 def words_of(part: object) -> dict[str, Word]:
@@ -27,4 +30,5 @@ def words_of(part: object) -> dict[str, Word]:
     {'floor': 0.5}
     """
     values = {name: getattr(part, name) for name in kinds_of(part)}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    said = {name: value for name, value in values.items() if value is not None}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}
