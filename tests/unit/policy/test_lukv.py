@@ -17,7 +17,7 @@ from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression import compression_of
 from kvloom.policy.compression.base import REQUIRED, Floats, Origin
 from kvloom.policy.compression.hull import Curve, parts_of, spend
-from kvloom.policy.compression.lukv import LuKv
+from kvloom.policy.compression.lukv import LuKv, curve_of
 from kvloom.policy.compression.profile import MadeFor, Profile, read_profile, write_profile
 from made_contexts import WEIGHTS, contexts, in_a_row, profile
 
@@ -187,6 +187,16 @@ def test_whole_pages_are_no_more_than_an_even_division_takes(tmp_path: Path, cou
     assert sum(-(-n // 16) for n in kept) == sum(-(-n // 16) for n in even)
     assert sum(kept) >= sum(even) or count % 16  # a head that keeps all may leave its last page in part
     assert all(n % 16 == 0 or n == count for n in kept)
+
+
+def test_a_curve_counts_the_entries_of_a_page_and_not_its_room() -> None:
+    """Of 20 entries, two pages hold 16 and 4: whoever has the first has lost no more than the last four are worth."""
+    one = curve_of(SHARES_G := np.linspace(0, 1, 21), 1 - SHARES_G, size=20, least=1, page=16, entry_bytes=3)
+    assert (one.units_P.tolist(), one.unit_bytes) == ([1, 2], 48)
+    assert np.allclose(one.loss_P, [0.2, 0.0])
+    one = curve_of(SHARES_G, 1 - SHARES_G, size=20, least=3, page=1, entry_bytes=3)
+    assert one.units_P.tolist() == list(range(3, 21))
+    assert np.allclose(one.loss_P, 1 - one.units_P / 20)
 
 
 def test_no_head_is_below_its_floor_or_what_is_required_of_it(tmp_path: Path) -> None:
