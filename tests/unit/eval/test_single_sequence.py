@@ -15,7 +15,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import EvalError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.base import LayerContext, Need
+from kvloom.policy.compression.base import LayerContext, Need, Origin
 from tiny import VOCAB, make_engine, random_prompt
 
 WINDOWS = {"dense": (None, None), "hybrid": (None, 24), "all-windows": (24, 24)}
@@ -92,7 +92,7 @@ class First:
     def scores(self, context: LayerContext) -> Floats:
         return np.stack([-context.positions_S] * 2).astype(np.float32)
 
-    def kept(self, ratio: float, scores: Sequence[Floats]) -> list[np.ndarray]:
+    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[np.ndarray]:
         return [np.array(self.limits)] * len(scores)
 
 

@@ -97,6 +97,8 @@ def test_a_scorer_sees_what_it_needs_and_no_more() -> None:
         "random": frozenset(),
         "sink_recent": frozenset(),
         "knorm": {Need.KEYS},
+        "keydiff": {Need.KEYS},
+        "leverage": {Need.KEYS},
     }
     assert context().without_kv().shape == context().shape
 

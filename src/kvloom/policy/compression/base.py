@@ -12,8 +12,8 @@ Legend of the shape suffixes: S entries, K KV heads, D head dim.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Kept = npt.NDArray[np.int64]
 """Ascending indices of the entries that one (layer, KV head) keeps."""
+
+Counts = npt.NDArray[np.int64]
+"""How many entries each KV head keeps."""
 
 REQUIRED = np.float32(np.inf)
 """The score of an entry that goes last, before any that has a finite one: a sink, a recent token, what is protected."""
@@ -34,12 +37,24 @@ class Need(enum.Enum):
     VALUES = "values"
 
 
+class Scale(enum.IntEnum):
+    """What scores can be compared with. Each says all that the ones before it say."""
+
+    HEAD = 1
+    """With others of the same KV head: only their order there means something."""
+    LAYER = 2
+    """With those of the other KV heads of the layer."""
+    SHARES = 3
+    """With those of other layers: they are not negative, and sums and shares of them mean something."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerContext:
     """What there is of a context in one layer that owns KV.
 
     ``positions_S``: ascending, absolute. ``tokens_S``: the tokens there. ``k_SKD`` (rotated) and ``v_SKD``: what the
-    cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them.
+    cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
+    of one entry of one KV head, key and value; 1 where those of all layers are alike.
     """
 
     layer: int
@@ -47,6 +62,7 @@ class LayerContext:
     tokens_S: npt.NDArray[np.int64]
     k_SKD: Floats
     v_SKD: Floats
+    entry_bytes: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,6 +72,21 @@ class LayerContext:
     def without_kv(self) -> LayerContext:
         """The same without keys and values, which are large."""
         return replace(self, k_SKD=self.k_SKD[..., :0].copy(), v_SKD=self.v_SKD[..., :0].copy())
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the scores are of that an allocator sees, layer by layer in their order.
+
+    ``layers``: index in the model. ``entry_bytes``: of one entry of one KV head. ``scorer`` and ``params``: whose they
+    are. ``weights``: what the model's weights are called where something is stored about them; None if nobody says.
+    """
+
+    layers: tuple[int, ...]
+    entry_bytes: tuple[int, ...]
+    scorer: str = ""
+    params: Mapping[str, int | float | str] = field(default_factory=dict)
+    weights: str | None = None
 
 
 class Scorer(Protocol):
@@ -72,12 +103,16 @@ class Scorer(Protocol):
 
 
 class Allocator(Protocol):
-    """Says how many entries stay."""
+    """Says how many entries stay. A frozen dataclass like a scorer."""
 
-    def kept(self, ratio: float, scores: Sequence[Floats]) -> list[npt.NDArray[np.int64]]:
+    @property
+    def name(self) -> str: ...
+
+    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         """By layer, (K,): how many each KV head keeps when the share ``ratio`` of all entries is removed.
 
-        ``scores``: those of every layer, (K, S). At least one entry stays of what there is, unless the ratio is 1.
+        ``scores``: those of every layer, (K, S). In total as many as ``Uniform`` keeps. Of each KV head at least one,
+        unless the ratio is 1; and of what is ``REQUIRED`` as many as ``Uniform``. Raises ParamsError when it cannot.
         """
         ...
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression.base import Allocator, Compactor, Floats, Gather, Kept, LayerContext, Scorer
+from kvloom.policy.compression.base import Allocator, Compactor, Floats, Gather, Kept, LayerContext, Origin, Scorer
 from kvloom.policy.compression.gathering import Gathering
+from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import Uniform
+from kvloom.policy.compression.words import Word, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Compression:
     ratio: float
     allocator: Allocator = field(default_factory=Uniform)
     compactor: Compactor = field(default_factory=Gathering)
+    protect: Protect = field(default_factory=Protect)
 
     def __post_init__(self) -> None:
         if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
@@ -35,13 +37,25 @@ class Compression:
         return self.scorer.name
 
     @property
-    def params(self) -> Mapping[str, int | float | str]:
-        """The scorer's."""
-        return {each.name: getattr(self.scorer, each.name) for each in _fields(self.scorer)}
+    def params(self) -> Mapping[str, Word]:
+        """The scorer's; and the allocator, its parameters and what is protected, where these are not the usual ones."""
+        allocator: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
+        protect = {} if self.protect == Protect() else words_of(self.protect)
+        others = {**allocator, **words_of(self.allocator), **protect}
+        own = words_of(self.scorer)
+        return {**own, **{key: word for key, word in others.items() if key not in own}}
 
-    def choose(self, contexts: Sequence[LayerContext], scores: Sequence[Floats]) -> list[Gather]:
-        """What is to be done with every layer, given the scores of all."""
-        counts = self.allocator.kept(self.ratio, scores)
+    def choose(
+        self, contexts: Sequence[LayerContext], scores: Sequence[Floats], weights: str | None = None
+    ) -> list[Gather]:
+        """What is to be done with every layer, given the scores of all. ``weights``: the name of the model's weights.
+
+        Raises ParamsError when the allocator cannot do this for such a context.
+        """
+        layers, sizes = tuple(one.layer for one in contexts), tuple(one.entry_bytes for one in contexts)
+        origin = Origin(layers, sizes, self.scorer.name, words_of(self.scorer), weights)
+        counts = self.allocator.kept(self.ratio, scores, origin)
+        self.protect.check(contexts, counts)
         return [
             self.compactor.action(
                 context, [_best(scores_S, int(n)) for scores_S, n in zip(of_layer, kept_K, strict=True)]
@@ -50,21 +64,20 @@ class Compression:
         ]
 
     def scores(self, context: LayerContext) -> Floats:
-        """The scorer's. Raises RequestError when they are of another shape, or not numbers."""
+        """The scorer's, but what is protected goes last.
+
+        Raises RequestError when they are of another shape, or not numbers.
+        """
         scores_KS = np.asarray(self.scorer.scores(context))
         if scores_KS.shape != context.shape or np.isnan(scores_KS).any():
             heads, count = context.shape
             raise RequestError(
                 f"method `{self.name}` must score {count} entries for each of {heads} heads with numbers"
             )
-        return scores_KS.astype(np.float32, copy=False)
+        return self.protect.marked(scores_KS.astype(np.float32, copy=False), context.positions_S)
 
 
 def _best(scores_S: Floats, count: int) -> Kept:
     """Of equal scores the earlier one."""
     kept: Kept = np.sort(np.argsort(-scores_S, kind="stable")[:count])
     return kept
-
-
-def _fields(scorer: Scorer) -> Sequence[dataclasses.Field[object]]:
-    return dataclasses.fields(scorer) if dataclasses.is_dataclass(scorer) else ()

@@ -1,42 +1,62 @@
-"""The methods of compression by name, and how one is made of what a request, a command line or a file says."""
+"""The methods of compression by name, and how one is made of what a request, a command line or a file says.
+
+A method is a scorer, an allocator that its scores are good enough for, and what is protected: ``METHODS`` and
+``ALLOCATORS`` say what goes with what.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Scorer
+from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
+from kvloom.policy.compression.base import Allocator, Scale, Scorer
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.keep_all import KeepAll
 from kvloom.policy.compression.keep_none import KeepNone
+from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
+from kvloom.policy.compression.leverage import Leverage
+from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.random import Random
 from kvloom.policy.compression.sink_recent import SinkRecent
+from kvloom.policy.compression.words import kinds_of
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``scorer`` makes one, of its parameters by name. ``ratio``: the only one that makes sense, if there is one."""
+    """``scorer`` makes one, of its parameters by name. ``ratio``: the only one that makes sense, if there is one: then
+    there is nothing to allocate or protect. ``scale``: what its scores can be compared with; who brings a scorer of his
+    own must know.
+    """
 
     scorer: Callable[..., Scorer]
     ratio: float | None = None
+    scale: Scale = Scale.SHARES
 
     @property
     def kinds(self) -> dict[str, type]:
-        """Types of the parameters: the fields of the scorer, by what they are without being given."""
-        if not dataclasses.is_dataclass(self.scorer):
-            return {}
-        return {each.name: type(each.default) for each in dataclasses.fields(self.scorer)}
+        """Types of the parameters: fields by what they are without being given. Of equal names it is the scorer's."""
+        others = {"allocator": str, **all_kinds(), **kinds_of(Protect)} if self.ratio is None else {}
+        return {**kinds_of(self.scorer), **{key: kind for key, kind in others.items() if key not in self.own}}
+
+    @property
+    def own(self) -> dict[str, type]:
+        """The scorer's."""
+        return kinds_of(self.scorer)
 
 
 METHODS: Mapping[str, Method] = {
     "keep_all": Method(KeepAll, ratio=0.0),
     "keep_none": Method(KeepNone, ratio=1.0),
     "random": Method(Random),
-    "sink_recent": Method(SinkRecent),
-    "knorm": Method(Knorm),
+    "sink_recent": Method(SinkRecent, scale=Scale.HEAD),
+    "knorm": Method(Knorm, scale=Scale.LAYER),
+    "keydiff": Method(KeyDiff, scale=Scale.LAYER),
+    "leverage": Method(Leverage),
 }
 
 
@@ -45,6 +65,8 @@ def compression_of(name: str, /, ratio: float | None = None, **params: object) -
 
     >>> compression_of("sink_recent", 0.5, sinks=2).scorer
     SinkRecent(sinks=2)
+    >>> compression_of("knorm", 0.5, allocator="adakv", floor=0.1, protect_first=4).allocator
+    AdaKv(floor=0.1)
     """
     method = METHODS.get(name)
     if method is None:
@@ -61,11 +83,40 @@ def made(name: str, method: Method, ratio: float | None, params: Mapping[str, ob
         raise ParamsError(f"method `{name}` needs a ratio: the share that is removed", hint=hint, param="ratio")
     if method.ratio is not None and ratio != method.ratio:
         raise ParamsError(f"method `{name}` has no ratio but {method.ratio:g}", param="ratio")
-    for key, value in params.items():
-        kind = method.kinds.get(key)
-        if kind is None:
-            hint = f"its parameters: {', '.join(method.kinds) or 'none'}"
-            raise ParamsError(f"method `{name}` has no parameter `{key}`", hint=hint, param=key)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ParamsError(f"method `{name}`: {key} must be of type {kind.__name__}, got {value!r}", param=key)
-    return Compression(method.scorer(**params), ratio)
+    values: dict[str, Any] = {key: _value(name, method, key, value) for key, value in params.items()}
+    own, protect = (
+        {key: values.pop(key) for key in list(values) if key in kinds} for kinds in (method.own, kinds_of(Protect))
+    )
+    allocator = _allocator(name, method, values)
+    return Compression(method.scorer(**own), ratio, allocator, protect=Protect(**protect))
+
+
+def _value(name: str, method: Method, key: str, value: object) -> object:
+    kind = method.kinds.get(key)
+    if kind is None:
+        hint = f"its parameters: {', '.join(method.kinds) or 'none'}"
+        raise ParamsError(f"method `{name}` has no parameter `{key}`", hint=hint, param=key)
+    fits = isinstance(value, Path) if kind is Path else type(value) is kind or (kind is float and type(value) is int)
+    if not fits:  # a string is no file: what comes over a net must open none
+        raise ParamsError(f"method `{name}`: {key} must be of type {kind.__name__}, got {value!r}", param=key)
+    return value
+
+
+def _allocator(method_name: str, method: Method, values: dict[str, Any]) -> Allocator:
+    name = str(values.pop("allocator", EVEN))
+    allocation = ALLOCATORS.get(name)
+    if allocation is None:
+        raise ParamsError(f"unknown allocator `{name}`", hint=f"one of {', '.join(ALLOCATORS)}", param="allocator")
+    for key in values:
+        if key not in allocation.kinds:
+            hint = f"its parameters: {', '.join(allocation.kinds) or 'none'}"
+            raise ParamsError(f"allocator `{name}` has no parameter `{key}`", hint=hint, param=key)
+    if allocation.compares > method.scale:
+        fits = [key for key, each in ALLOCATORS.items() if each.compares <= method.scale]
+        raise ParamsError(
+            f"allocator `{name}` compares scores by {allocation.compares.name.lower()}, "
+            f"and those of `{method_name}` only mean something by {method.scale.name.lower()}",
+            hint=f"with `{method_name}`: {', '.join(fits)}",
+            param="allocator",
+        )
+    return allocation.allocator(**values)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from kvloom.policy.compression.base import Floats
+from kvloom.policy.compression.base import Counts, Floats, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """Of S entries, ``ratio * S`` go, rounded to the nearest, halves up; one stays unless the ratio is 1."""
 
-    def kept(self, ratio: float, scores: Sequence[Floats]) -> list[npt.NDArray[np.int64]]:
+    name: ClassVar[str] = "uniform"
+
+    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         return [np.full(len(scores_KS), kept_of(scores_KS.shape[1], ratio), np.int64) for scores_KS in scores]
 
 

@@ -1,0 +1,35 @@
+"""All KV heads of all layers share one budget: the entries with the highest scores stay, wherever they are.
+
+Source: KVzip (Kim et al. 2025, arXiv 2505.23416) divides its budget so, without a floor. Scores of one layer must mean
+as much as those of another, as attention does. Of equal scores those that rank higher in their own head stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from kvloom.errors import ParamsError
+from kvloom.policy.compression.adakv import best_of_all
+from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.heads import Heads
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalTop:
+    """``floor``: the share of an even budget that every KV head keeps, 0 to 1."""
+
+    name: ClassVar[str] = "global"
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= 1:
+            raise ParamsError(f"floor must be a number from 0 to 1, got {self.floor!r}", param="floor")
+
+    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+        heads = Heads.of(ratio, scores)
+        least_N = np.maximum(heads.least_N, np.floor(self.floor * heads.uniform_N).astype(np.int64))
+        return heads.by_layer(best_of_all(scores, heads.total, least_N)) if scores else []

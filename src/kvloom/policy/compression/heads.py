@@ -1,0 +1,75 @@
+"""What allocators have in common: the KV heads of all layers in a row, and division without a remainder.
+
+Legend: N KV heads of all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.policy.compression.base import REQUIRED, Counts, Floats
+from kvloom.policy.compression.uniform import kept_of
+
+_NEAR = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """``slot_N``: which of the layers a head belongs to. ``size_N``: its entries. ``uniform_N``: how many an even
+    division keeps. ``least_N``: no fewer may stay; one, and what is required, as far as an even division has room.
+    """
+
+    slot_N: Counts
+    size_N: Counts
+    uniform_N: Counts
+    least_N: Counts
+
+    @staticmethod
+    def of(ratio: float, scores: Sequence[Floats]) -> Heads:
+        heads = [len(scores_KS) for scores_KS in scores]
+        size_N = np.repeat([scores_KS.shape[1] for scores_KS in scores], heads).astype(np.int64)
+        uniform_N = np.repeat([kept_of(scores_KS.shape[1], ratio) for scores_KS in scores], heads).astype(np.int64)
+        required = [np.count_nonzero(scores_KS == REQUIRED, axis=1) for scores_KS in scores]
+        required_N = np.concatenate(required) if required else np.zeros(0, np.int64)
+        least_N = np.minimum(np.maximum(required_N, 1), uniform_N)
+        return Heads(np.repeat(np.arange(len(heads)), heads), size_N, uniform_N, least_N)
+
+    @property
+    def total(self) -> int:
+        return int(self.uniform_N.sum())
+
+    def by_layer(self, counts_N: Counts) -> list[Counts]:
+        bounds = np.searchsorted(self.slot_N, np.arange(1, int(self.slot_N.max(initial=-1)) + 1))
+        return np.split(counts_N, bounds) if len(counts_N) else []
+
+
+def apportion(weights_N: npt.NDArray[np.float64], total: int, least_N: Counts, most_N: Counts) -> Counts:
+    """Divide ``total`` in proportion to weights that are not negative, between bounds, exactly and always the same.
+
+    Webster's method: every part is its weight times one common factor, rounded to the nearest. Unlike largest
+    remainders, a larger total gives nobody less. Of equals the earlier gets one more. The bounds must admit the total.
+
+    >>> apportion(np.array([3.0, 1.0, 1.0]), 6, np.array([0, 0, 0]), np.array([9, 9, 9])).tolist()
+    [4, 1, 1]
+    """
+    assert least_N.sum() <= total <= most_N.sum(), (int(least_N.sum()), total, int(most_N.sum()))
+    positive_N = weights_N[weights_N > 0]
+    low, high = 0.0, float(most_N.max(initial=0) + 1) / float(positive_N.min()) if len(positive_N) else 0.0
+
+    def at(factor: float) -> Counts:
+        parts_N: Counts = np.clip(np.floor(factor * weights_N + 0.5), least_N, most_N).astype(np.int64)
+        return parts_N
+
+    while high - low > _NEAR * high and low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
+    counts_N = at(low * (1 - _NEAR))  # who is about as near to one more takes turns, so that rounding decides nothing
+    while rest := total - int(counts_N.sum()):
+        with np.errstate(divide="ignore"):
+            turn_N = np.where(counts_N < most_N, (counts_N + 0.5) / weights_N, np.nan)  # nan sorts last
+        order = np.argsort(turn_N, kind="stable")[: np.count_nonzero(counts_N < most_N)]
+        counts_N[order[:rest]] += 1
+    return counts_N

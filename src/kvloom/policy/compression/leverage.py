@@ -1,0 +1,57 @@
+"""Entries stay whose keys lie where few others do: statistical leverage, how much a key can say that others cannot.
+
+Source: Compactor (Chari and Van Durme 2025, arXiv 2507.08143), its part that looks at keys alone, as in kvpress: keys
+minus their mean, through a Gaussian sketch, then diag(X (X^T X + 0.01 I)^-1 X^T). Its second part, attention within
+chunks, needs queries.
+We differ: keys are as they are cached, after rotation (the paper's are before it); leverages are not turned into
+z-scores, which changes no order within a layer; the sketch is drawn from the seed and the layer; where it would have as
+many dimensions as a key or more, there is none, and leverage is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.errors import ParamsError
+from kvloom.policy.compression.base import Floats, LayerContext, Need
+
+_RIDGE = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Leverage:
+    """``sketch``: to how many dimensions keys are reduced."""
+
+    name: ClassVar[str] = "leverage"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.KEYS})
+    sketch: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sketch < 1:
+            raise ParamsError(f"sketch must be a number of dimensions, got {self.sketch}", param="sketch")
+        if self.seed < 0:
+            raise ParamsError(f"seed must not be negative, got {self.seed}", param="seed")
+
+    def scores(self, context: LayerContext) -> Floats:
+        if not len(context.k_SKD):
+            return np.zeros(context.shape, np.float32)
+        k_KSD = context.k_SKD.transpose(1, 0, 2).astype(np.float64)
+        heads, _, dim = k_KSD.shape
+        x_KSD = k_KSD - k_KSD.mean(axis=1, keepdims=True)
+        if self.sketch < dim:
+            rng = np.random.default_rng((self.seed, context.layer))
+            x_KSD = x_KSD @ (rng.normal(size=(heads, dim, self.sketch)) / np.sqrt(self.sketch))
+        return leverages(x_KSD).astype(np.float32)
+
+
+def leverages(x_KSD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(K, S), 0 to 1; of a head they add up to its effective number of dimensions."""
+    gram_KDD = x_KSD.transpose(0, 2, 1) @ x_KSD + _RIDGE * np.eye(x_KSD.shape[-1])
+    solved_KDS = np.linalg.solve(gram_KDD, x_KSD.transpose(0, 2, 1))
+    found_KS: npt.NDArray[np.float64] = np.einsum("ksd,kds->ks", x_KSD, solved_KDS)
+    return np.clip(found_KS, 0, 1)

@@ -1,0 +1,56 @@
+"""Contexts and scores out of thin air, for methods of compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kvloom.policy.compression.base import Counts, LayerContext, Origin
+from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
+
+SHAPES = {"mha": (2, 4), "gqa": (3, 2), "one KV head": (4, 1), "one layer": (1, 3)}
+"""(layers, KV heads)."""
+LENGTHS = (0, 1, 15, 16, 17, 300)
+WEIGHTS = "weights of a test"
+
+
+def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, first: int = 0) -> list[LayerContext]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for layer in range(layers):
+        k_SKD, v_SKD = rng.normal(size=(2, count, heads, dim)).astype(np.float32)
+        positions_S = np.arange(first, first + count)
+        made.append(LayerContext(layer, positions_S, rng.integers(0, 97, count), k_SKD, v_SKD))
+    return made
+
+
+def origin(layers: int, entry_bytes: tuple[int, ...] = ()) -> Origin:
+    return Origin(tuple(range(layers)), entry_bytes or (1,) * layers, weights=WEIGHTS)
+
+
+def in_a_row(counts: list[Counts]) -> list[int]:
+    return [int(n) for counts_K in counts for n in counts_K]
+
+
+def profile(layers: int, heads: int, scorer: str, params: dict | None = None, seed: int = 0) -> Profile:
+    """Losses that fall, but are not convex."""
+    rng = np.random.default_rng(seed)
+    gains = rng.exponential(size=(2, layers, heads, 16)) * rng.exponential(size=(1, layers, heads, 1))
+    losses = np.concatenate([np.cumsum(gains[..., ::-1], axis=-1)[..., ::-1], np.zeros((2, layers, heads, 1))], axis=-1)
+    made_for = MadeFor(WEIGHTS, scorer, params or {}, "of a test")
+    shares_G = np.linspace(0, 1, 17)
+    return Profile(made_for, (64, 256), tuple(range(layers)), shares_G, losses.astype(np.float32))
+
+
+def files(folder: Path, layers: int, heads: int, scorer: str, params: dict) -> dict[str, dict[str, Path]]:
+    """The files that allocators ask for, by allocator and parameter."""
+    write_profile(profile(layers, heads, scorer, params), folder / "profile.json")
+    gates = "\n".join("\t".join(str((3 * layer + head) % 4 / 4) for head in range(heads)) for layer in range(layers))
+    (folder / "gates.tsv").write_text(gates)
+    (folder / "sensitivity.txt").write_text("\n".join(str(1 + layer) for layer in range(layers)))
+    return {
+        "lukv": {"profile": folder / "profile.json"},
+        "head_classes": {"gates": folder / "gates.tsv"},
+        "depthkv": {"sensitivity": folder / "sensitivity.txt"},
+    }

@@ -1,0 +1,139 @@
+"""Scores from attention against a dense softmax in float64, written as the papers and kvpress have them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kvloom.policy.compression.attention_scores import Pool, h2o, observed, snapkv, tova
+from kvloom.policy.compression.expected_attention import QueryStatistics, expected_attention, rotate, statistics_of
+
+Doubles = npt.NDArray[np.float64]
+
+
+def attention(kv_heads: int, group: int, count: int, seed: int = 0) -> Doubles:
+    """(query heads, queries, entries), causal."""
+    rng = np.random.default_rng(seed)
+    logits_HTS = 2 * rng.normal(size=(kv_heads * group, count, count))
+    logits_HTS[:, ~np.tri(count, dtype=bool)] = -np.inf
+    exp_HTS = np.exp(logits_HTS - logits_HTS.max(-1, keepdims=True))
+    return exp_HTS / exp_HTS.sum(-1, keepdims=True)
+
+
+def summed(p_HTS: Doubles, group: int, last: int | None = None) -> npt.NDArray[np.float32]:
+    """What a probe by KV head gives of the last queries."""
+    rows_HTS = p_HTS if last is None else p_HTS[:, -last:]
+    return rows_HTS.reshape(len(rows_HTS) // group, group, *rows_HTS.shape[1:]).sum((1, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 4)])
+@pytest.mark.parametrize(("window", "kernel"), [(8, 5), (1, 1), (16, 7)])
+def test_snapkv_with_mean_pooling_is_kvpresss(shape: tuple[int, int], window: int, kernel: int) -> None:
+    kv_heads, group = shape
+    p_HTS = attention(kv_heads, group, 40)
+    mean_HS = p_HTS[:, -window:, :-window].mean(1)
+    pooled_HS = np.stack([np.convolve(of_head, np.ones(kernel) / kernel, mode="full") for of_head in mean_HS])
+    pooled_HS = pooled_HS[:, kernel // 2 : kernel // 2 + 40 - window]
+    wanted_KS = pooled_HS.reshape(kv_heads, group, -1).mean(1)
+    found_KS = snapkv(summed(p_HTS, group, window), window, group, kernel, Pool.MEAN)
+    assert np.allclose(found_KS[:, :-window], wanted_KS, atol=1e-6)
+    assert np.isposinf(found_KS[:, -window:]).all()
+
+
+def test_snapkv_with_maxima_looks_at_neighbours() -> None:
+    p_HTS = attention(2, 1, 30)
+    found_KS = snapkv(summed(p_HTS, 1, 4), 4, 1, 7, Pool.MAX)
+    mean_KS = p_HTS[:, -4:, :-4].mean(1)
+    wanted = [[max(row[max(0, n - 3) : n + 4]) for n in range(26)] for row in mean_KS.tolist()]
+    assert np.allclose(found_KS[:, :26], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8])
+def test_a_context_no_longer_than_the_window_is_scored_as_a_whole(count: int) -> None:
+    p_HTS = attention(2, 1, count) if count else np.zeros((2, 0, 0))
+    found_KS = snapkv(summed(p_HTS, 1), 8, 1, 3, Pool.MEAN)
+    assert found_KS.shape == (2, count)
+    assert np.isfinite(found_KS).all()
+
+
+def test_tova_is_the_last_querys_attention_for_all_heads() -> None:
+    p_HTS = attention(2, 3, 25)
+    found_KS = tova(summed(p_HTS, 3, 1), 3)
+    assert np.allclose(found_KS[:, :-1], p_HTS[:, -1, :-1].mean(0), atol=1e-6)
+    assert np.isposinf(found_KS[:, -1]).all()
+
+
+def test_sums_of_all_queries_and_their_means_over_those_that_see() -> None:
+    p_HTS = attention(2, 3, 25)
+    sums_KS = p_HTS.reshape(2, 3, 25, 25).sum((1, 2))
+    assert np.allclose(h2o(summed(p_HTS, 3)), sums_KS, rtol=1e-5)
+    means_KS = [[p_HTS[3 * k : 3 * k + 3, s:, s].mean() for s in range(25)] for k in range(2)]
+    assert np.allclose(observed(summed(p_HTS, 3), 3), means_KS, rtol=1e-5)
+
+
+# -- expected attention --------------------------------------------------------------------------------------------
+
+TURN_F = 100.0 ** (-np.arange(4) / 4)
+
+
+def matrix(position: int) -> Doubles:
+    """A rotation as kvpress writes it: cos times one, sin times a swap of halves."""
+    half = len(TURN_F)
+    swap = np.zeros((2 * half, 2 * half))
+    swap[half:, :half], swap[:half, half:] = np.eye(half), -np.eye(half)
+    cos, sin = (np.tile(each(position * TURN_F), 2)[:, None] for each in (np.cos, np.sin))
+    return cos * np.eye(2 * half) + sin * swap
+
+
+def test_a_rotation_is_the_matrix_of_its_position() -> None:
+    x_RXD = np.random.default_rng(0).normal(size=(5, 3, 8))
+    positions_R = np.array([0, 1, 7, 30, 400])
+    wanted = np.stack([x_XD @ matrix(int(p)).T for x_XD, p in zip(x_RXD, positions_R, strict=True)])
+    assert np.allclose(rotate(x_RXD, positions_R, TURN_F), wanted)
+    wider = np.concatenate([x_RXD, x_RXD], axis=-1)
+    assert np.array_equal(rotate(wider, positions_R, TURN_F)[..., 8:], x_RXD)  # what is not rotated
+
+
+def test_statistics_are_those_of_queries_before_rotation_turned_onwards() -> None:
+    rng = np.random.default_rng(1)
+    plain_RHD = rng.normal(size=(60, 2, 8)) @ rng.normal(size=(8, 8)) + rng.normal(size=(2, 8))
+    positions_R = np.arange(4, 64)
+    seen = statistics_of(rotate(plain_RHD, positions_R, TURN_F), positions_R, TURN_F, 64, 16)
+    turn_DD = np.mean([matrix(p) for p in range(64, 80)], axis=0)
+    for head in range(2):
+        q_RD = plain_RHD[:, head]
+        assert np.allclose(seen.mean_HD[head], turn_DD @ q_RD.mean(0))
+        assert np.allclose(seen.cov_HDD[head], turn_DD @ np.cov(q_RD.T, bias=True) @ turn_DD.T)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
+def test_expected_attention_is_the_softmax_of_expected_exponentials(shape: tuple[int, int]) -> None:
+    kv_heads, group = shape
+    rng = np.random.default_rng(2)
+    k_SKD, v_SKD = rng.normal(size=(2, 30, kv_heads, 8)).astype(np.float32)
+    mean_HD, root_HDD = rng.normal(size=(kv_heads * group, 8)), 0.3 * rng.normal(size=(kv_heads * group, 8, 8))
+    cov_HDD = root_HDD @ root_HDD.transpose(0, 2, 1)
+    found_KS = expected_attention(QueryStatistics(mean_HD, cov_HDD), k_SKD, v_SKD, epsilon=0.02)
+    for head in range(kv_heads):
+        shares = []
+        for query in range(head * group, (head + 1) * group):
+            k_SD = k_SKD[:, head].astype(np.float64)
+            mean = k_SD @ mean_HD[query] / 8**0.5
+            half_variance = np.array([k @ cov_HDD[query] @ k for k in k_SD]) / 8 / 2
+            exp_S = np.exp(mean + half_variance)
+            shares.append(exp_S / exp_S.sum())
+        norm_S = np.sqrt((v_SKD[:, head].astype(np.float64) ** 2).sum(1))
+        assert np.allclose(found_KS[head], (np.mean(shares, axis=0) + 0.02) * norm_S, rtol=1e-5)
+
+
+def test_expected_exponentials_are_those_of_many_drawn_queries() -> None:
+    """A check of the closed form itself, by drawing."""
+    rng = np.random.default_rng(3)
+    mean_D, root_DD = 0.5 * rng.normal(size=4), 0.4 * rng.normal(size=(4, 4))
+    k_SKD = rng.normal(size=(6, 1, 4)).astype(np.float32)
+    drawn = mean_D + rng.normal(size=(400_000, 4)) @ root_DD.T
+    exp_S = np.exp(drawn @ k_SKD[:, 0].T.astype(np.float64) / 2).mean(0)
+    seen = QueryStatistics(mean_D[None], (root_DD @ root_DD.T)[None])
+    ones_SKD = np.full((6, 1, 1), 1, np.float32)
+    assert np.allclose(expected_attention(seen, k_SKD, ones_SKD, 0.0)[0], exp_S / exp_S.sum(), rtol=0.02)
