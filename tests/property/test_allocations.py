@@ -97,8 +97,15 @@ def test_totals_and_bounds(allocators: list[Allocator], scores: list[Floats], ra
 def test_who_removes_more_keeps_no_more_of_any_head(
     allocators: list[Allocator], scores: list[Floats], ratios: list[float]
 ) -> None:
-    """Where layers are of different lengths, their even shares round differently, and it may be an entry."""
+    """Where layers are of different lengths, their even shares round differently, and it may be an entry.
+
+    LU-KV's hulls begin where what is safe ends. When an even share has no room for that, they are other hulls.
+    """
+    size, most = scores[0].shape[1], max(int((row == REQUIRED).sum()) for one in scores for row in one)
     for allocator in allocators:
+        safe = max(most, round(allocator.floor * size)) if isinstance(allocator, LuKv) else 0
+        if safe > kept_of(size, max(ratios)):
+            continue
         less, more = (kept(allocator, ratio, scores) for ratio in sorted(ratios))
         if less is None or more is None:
             continue

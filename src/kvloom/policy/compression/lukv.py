@@ -33,6 +33,7 @@ class LuKv:
     """``profile``: the file. ``floor``: the share of its entries that every KV head keeps, 0 to 1, as far as an even
     division has room for it. ``page``: heads get room by so many entries; with the engine's 16 no page is half empty,
     and what counts is the bytes of pages: more entries may stay than ``Uniform`` keeps, in no more pages.
+    Who removes more keeps a part of what who removes less keeps, as long as an even division has room for what is safe.
     Raises DataFileError when the file cannot be read.
     """
 
