@@ -21,7 +21,7 @@ OLDER, LATER = "moved", "ordinary"
 def move(kv: SequenceKv) -> int:
     """All, but without windows the last entry, goes to pages of single heads. Returns how many positions."""
     stop = kv.accepted - all(table.window is None for table in kv.tables)
-    assert Replacement.of(kv, stop, compression_of("keep_all")).carry_out()
+    assert Replacement.of(kv, stop, compression_of("keep_all"), "weights").carry_out()
     return kv.replaced
 
 

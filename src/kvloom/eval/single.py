@@ -92,7 +92,7 @@ class SingleSequence:
         if self._kv.replaced:
             raise EvalError("a context can be compressed only once")
         self._kv.publish(self.length)
-        replacement = Replacement.of(self._kv, self.length, compression)
+        replacement = Replacement.of(self._kv, self.length, compression, self._model.weights_id)
         if not replacement.carry_out():
             raise EvalError("no room for compressed KV")
         self.peak_bytes = max(self.peak_bytes, replacement.peak_bytes)

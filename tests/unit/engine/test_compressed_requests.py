@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from kvloom.memory.format import PAGE_TOKENS
 from kvloom.policy.compression import Compression, compression_of
 from kvloom.policy.compression.base import LayerContext, Need
 from kvloom.policy.compression.keep_all import KeepAll
+from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 from kvloom.segment import Miss, Span, Why
 from subjects import SUBJECTS, Subject
 
@@ -386,3 +388,33 @@ def test_every_number_format_is_moved_as_it_is(kv_dtype: str, method: str) -> No
     assert scored(clean) == scored(after)
     if method == "keep_all":
         assert clean.tokens == ask(exact).tokens
+
+
+def test_a_profile_is_bound_to_the_weights_that_are_served(tmp_path: Path) -> None:
+    """The engine says whose KV it is: a profile of these weights divides it as by hand, another is refused."""
+    engine = tiny.make_engine()
+    heads, layers = engine.layout.formats[0].heads, engine.layout.formats[0].layers
+    shares_G = np.linspace(0, 1, 5)
+    steep_LK = 1.0 + np.arange(len(layers) * heads, dtype=np.float32).reshape(1, len(layers), heads, 1)
+    losses_BLKG = steep_LK * (1 - shares_G) ** 2
+    for weights, name in ((engine.model.weights_id, "own.json"), ("others", "other.json")):
+        made_for = MadeFor(weights, "knorm")
+        write_profile(Profile(made_for, (1,), layers, shares_G, losses_BLKG.astype(np.float32)), tmp_path / name)
+
+    def method(name: str) -> Compression:
+        return compression_of("knorm", 0.5, allocator="lukv", profile=tmp_path / name)
+
+    done = ask(engine, CacheParams(compression=method("own.json"), compress_after=CONTEXT))
+    sequence = SingleSequence(tiny.make_engine(), len(PROMPT) + COUNT)
+    sequence.append(PROMPT[:CONTEXT])
+    sequence.compress(method("own.json"))
+    logits_V, tokens = sequence.append(PROMPT[CONTEXT:]), []
+    for _ in range(COUNT):
+        tokens.append(int(logits_V.argmax()))
+        logits_V = sequence.append([tokens[-1]])
+    assert done.tokens == {0: tokens}
+    assert metrics(done).context_bytes > 0
+    refused = ask(engine, CacheParams(compression=method("other.json"), compress_after=CONTEXT))
+    assert isinstance(refused.updates[-1].error, ParamsError)
+    assert "weights 'others'" in str(refused.updates[-1].error)
+    engine.check()

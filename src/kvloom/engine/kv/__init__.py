@@ -12,7 +12,8 @@ replacement.py  what a method of compression does to it, carried out
 from __future__ import annotations
 
 from kvloom.engine.kv.names import PageNames
-from kvloom.engine.kv.replacement import Replacement, head_format
+from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.sequence import SequenceKv
+from kvloom.engine.kv.stored import head_format
 
 __all__ = ["PageNames", "Replacement", "SequenceKv", "head_format"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from kvloom.arrays import Bytes
 from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Labelled
 from kvloom.engine.kv.sequence import SequenceKv
-from kvloom.engine.kv.stored import Stored
+from kvloom.engine.kv.stored import Stored, head_format
 from kvloom.errors import InternalError
 from kvloom.memory.cells import put_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
@@ -20,11 +20,6 @@ from kvloom.memory.ledger import Extent
 from kvloom.memory.table import FULL_MASK
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Gather
-
-
-def head_format(dense: PageFormat) -> PageFormat:
-    """Pages for single heads of a layer group."""
-    return replace(dense, name="per-head", layers=(), heads=1, labelled=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +37,10 @@ class Replacement:
     peak_bytes: int = 0
 
     @staticmethod
-    def of(kv: SequenceKv, stop: int, compression: Compression) -> Replacement:
+    def of(kv: SequenceKv, stop: int, compression: Compression, weights: str) -> Replacement:
         """Look at what is stored, and choose; nothing changes. All below ``stop`` has been computed.
+
+        ``weights``: the id of the model's weights, to which profiles are bound.
 
         Raises RequestError when the method does not answer as it must, and whatever a method of the user's raises.
         """
@@ -53,7 +50,7 @@ class Replacement:
             for context in Stored.below(kv, group, stop).contexts(compression.scorer.needs):
                 scores.append(compression.scores(context))
                 contexts.append(context.without_kv())
-        by_layer = {gather.layer: gather for gather in compression.choose(contexts, scores)}
+        by_layer = {gather.layer: gather for gather in compression.choose(contexts, scores, weights)}
         return Replacement(kv, stop, tuple(tuple(by_layer[n] for n in kv.tables[g].format.layers) for g in groups))
 
     def carry_out(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +18,11 @@ from kvloom.policy.compression.base import LayerContext, Need
 from kvloom.segment import PageId
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
+
+
+def head_format(dense: PageFormat) -> PageFormat:
+    """Pages for single heads of a layer group."""
+    return replace(dense, name="per-head", layers=(), heads=1, labelled=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +71,12 @@ class Stored:
     def contexts(self, needs: frozenset[Need]) -> Iterator[LayerContext]:
         """Every layer of the group."""
         positions_S, tokens_S = self.positions, np.array(self.kv.tokens[self.first : self.stop], np.int64)
+        entry_bytes = head_format(self.format).page_bytes // PAGE_TOKENS
         nothing_SK0 = np.zeros((len(tokens_S), self.format.heads, 0), np.float32)
         for slot, layer in enumerate(self.format.layers):
             k_SKD = self._decoded(slot, keys=True) if Need.KEYS in needs else nothing_SK0
             v_SKD = self._decoded(slot, keys=False) if Need.VALUES in needs else nothing_SK0
-            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD)
+            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes)
 
     def entries(self, slot: int, head: int) -> tuple[Bytes, Bytes]:
         """(keys_SE, values_SE) of one (layer, head), as they are stored."""

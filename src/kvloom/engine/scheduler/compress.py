@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Compress:
-    """What goes wrong ends the one request. Room for lists is made like any other."""
+    """What goes wrong ends the one request. Room for lists is made like any other. ``weights_id``: of the model."""
 
     preempt: Preempt
+    weights_id: str
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         due = [sequence for sequence in queues.running if sequence.kv.compression_due]
@@ -42,7 +43,7 @@ class Compress:
     def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> None:
         kv, compression = sequence.kv, sequence.request.cache.compression
         assert compression is not None
-        replacement = Replacement.of(kv, kv.boundary, compression)
+        replacement = Replacement.of(kv, kv.boundary, compression, self.weights_id)
         while not replacement.carry_out():
             if not self.preempt.make_room(sequence, queues, plan):
                 if sequence in plan.failed:

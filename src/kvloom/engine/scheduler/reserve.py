@@ -72,12 +72,16 @@ class Reserve:
         return needs
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
-        """Pages for what is left of its context, if all heads keep the same."""
+        """Pages for what is left of its context, however it is divided over the heads of a layer group.
+
+        Every list may end with a page that has one entry.
+        """
         compression, needs = sequence.request.cache.compression, Counter[PageFormat]()
         for fmt, window in zip(self.layout.formats, self.layout.windows, strict=True):
             seen = sequence.kv.boundary if window is None else min(sequence.kv.boundary, window)
             kept = seen if compression is None else kept_of(seen, compression.ratio)
-            needs[head_format(fmt)] += -(-kept // fmt.tokens) * fmt.heads * len(fmt.layers)
+            lists = fmt.heads * len(fmt.layers)
+            needs[head_format(fmt)] += lists * (kept + fmt.tokens - 1) // fmt.tokens if kept else 0
         return needs
 
     @staticmethod
