@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attend_cases import NUM_LAYERS, int32
+from attend_cases import NUM_LAYERS, int32, stored_tolerance
 from in_torch import CpuAttend, ReferenceAttend
 from kvloom.attend.builder import Rows
 from kvloom.attend.lists import HeadLists
@@ -59,7 +59,9 @@ def moved(world: ListWorld, table: PageTable, stop: int, share: float = 1.0) -> 
             masks.append((1 << piece.size) - 1)
             targets = cell(memory, fmt, ids[-1], 0, 0)
             for stream, dim, entries_SE, target in zip(*streams(fmt), (keys_SE, values_SE), targets, strict=True):
-                stream.put_entries(entries_SE[piece], target, dim, range(piece.size))
+                block_SE = np.full((PAGE_TOKENS, entries_SE.shape[1]), 0xFF, np.uint8)  # what is unused may be anything
+                block_SE[: piece.size] = entries_SE[piece]
+                target[:] = stream.blocks(block_SE[None], dim)[0]
             places, bias = labels(memory, fmt, ids[-1])
             places[: piece.size], bias[: piece.size] = positions_S[piece], 0.0
         bounds.append(len(ids))
@@ -124,7 +126,8 @@ def test_lists_that_keep_everything_give_the_bits_of_a_table(codec: str, window:
                     found = CpuAttend(world.memory, threads, isa).attend(q_THD, plan, layer)
                     assert same(found, wanted), (stop, layer, threads, isa)
         reference = ReferenceAttend(world.memory).attend(q_THD, plan, 1)
-        assert all(torch.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in zip(reference, wanted, strict=True))
+        near = stored_tolerance(codec)
+        assert all(torch.allclose(x, y, rtol=near, atol=near) for x, y in zip(reference, wanted, strict=True))
 
 
 @st.composite
@@ -161,7 +164,7 @@ def test_company_does_not_show(company: tuple[ListWorld, list[Rows], list[int]],
     q_THD = world.queries(plan.num_rows)
     found = cpu.attend(q_THD, plan, 1)
     reference = ReferenceAttend(world.memory).attend(q_THD, plan, 1)
-    assert all(torch.allclose(x, y, rtol=1e-4, atol=1e-4) for x, y in zip(reference, found, strict=True))
+    assert all(torch.allclose(x, y, rtol=5e-4, atol=5e-4) for x, y in zip(reference, found, strict=True))
     row = 0
     for sequence, stop in zip(asked, stops, strict=True):
         for span in sequence.spans:

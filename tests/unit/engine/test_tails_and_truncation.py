@@ -70,7 +70,7 @@ def test_truncating_below_replaced_lists_raises() -> None:
     extent = kv.take(HEAD, 1)
     assert extent is not None
     lists = HeadLists(HEAD, Labelled(), 1, 1, np.array(extent.pages, np.int32), np.array([0, 1], np.int32))
-    kv.replace(0, 2, [lists], [extent])
+    kv.replace(0, 2 * PAGE_TOKENS, [lists], [extent])
     before = list(kv.tokens)
     with pytest.raises(InternalError, match=f"{len(before)} tokens and cannot be truncated to {2 * PAGE_TOKENS - 1}"):
         kv.truncate(2 * PAGE_TOKENS - 1)

@@ -176,7 +176,7 @@ def test_seeds_of_a_random_policy_are_put_together() -> None:
     assert apart.deltas[0].difference.half_width > 2 * alike.deltas[0].difference.half_width
     single = compare(exact, run(0, 0.7), judge)
     assert "random:ratio=0.5,seed=0 draws at random, and has 1 of 3 seeds" in single.remarks[0]
-    with pytest.raises(EvalError, match=r"seeds of random:ratio=0.5 \(2 seeds\) lack 1 answers"):
+    with pytest.raises(EvalError, match=r"seeds of random:ratio=0.5 \(2 seeds\) are missing 1 answers"):
         compare(exact, run(0, 0.7) + run(1, 0.7)[:-1], judge)
 
 
