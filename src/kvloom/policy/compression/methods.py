@@ -29,8 +29,8 @@ from kvloom.policy.compression.words import kinds_of
 @dataclass(frozen=True, slots=True)
 class Method:
     """``scorer`` makes one, of its parameters by name. ``ratio``: the only one that makes sense, if there is one: then
-    there is nothing to allocate or protect. ``scale``: what its scores can be compared with; who brings a scorer of his
-    own must know.
+    there is nothing to allocate or protect. ``scale``: across what its scores can be compared; a scorer from a user's
+    file has the default.
     """
 
     scorer: Callable[..., Scorer]

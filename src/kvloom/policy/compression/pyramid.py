@@ -2,7 +2,7 @@
 
 Source: PyramidKV (Cai et al. 2024, arXiv 2406.02069): with C entries per layer on average, the last layer keeps C/beta,
 the first 2C - C/beta. When the first would keep more than there is, it keeps all, and the last 2C - S, as in kvpress.
-We differ: no window is set apart (``Protected`` does that), totals are exact instead of rounded layer by layer, and a
+We differ: no window is set apart (``Protect`` does that), totals are exact instead of rounded layer by layer, and a
 steep pyramid is cut off at one entry, where kvpress falls back to even budgets below its window.
 """
 
