@@ -22,7 +22,7 @@ from kvloom.eval.single import SingleSequence
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.policy.compression import Compression, compression_of
 from kvloom.policy.compression.base import LayerContext, Need
-from kvloom.policy.compression.keep_all import KeepAll
+from kvloom.policy.compression.controls import KeepAll
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 from kvloom.segment import Miss, Span, Why
 from subjects import SUBJECTS, Subject

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloom.errors import DataFileError, ParamsError, RequestError
-from kvloom.policy.compression.adakv import AdaKv, best_of_all
+from kvloom.policy.compression.adakv import AdaKv
 from kvloom.policy.compression.base import REQUIRED, Floats
 from kvloom.policy.compression.depthkv import DepthKv, water_fill
 from kvloom.policy.compression.global_top import GlobalTop
 from kvloom.policy.compression.head_classes import HeadClasses
-from kvloom.policy.compression.heads import apportion
+from kvloom.policy.compression.heads import apportion, best_of_all
 from kvloom.policy.compression.pyramid import Pyramid
 from kvloom.policy.compression.uniform import kept_of
 from kvloom.policy.compression.xkv import Xkv

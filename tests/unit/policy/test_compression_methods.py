@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import METHODS, Compression, compression_of
 from kvloom.policy.compression.base import Floats, LayerContext, Need
-from kvloom.policy.compression.keep_all import KeepAll
+from kvloom.policy.compression.controls import KeepAll
 from kvloom.policy.compression.uniform import kept_of
 
 HEADS, DIM = 2, 4

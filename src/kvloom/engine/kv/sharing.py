@@ -63,12 +63,9 @@ class Sharing:
         names.extend()
         page = table.get(index)
         assert page is not None
-        parent, position, hints = names.parent_key(index), index * PAGE_TOKENS, self.holder.hints
-        if size == PAGE_TOKENS:
-            tokens, content, key = tuple(names.page_tokens(index)), names.contents[index], names.keys[index]
-            identity = Identity(parent, tokens, position, content, group, hints, key)
-        else:
-            identity = Identity(parent, tuple(names.page_tokens(index)[:size]), position, 0, group, hints)
+        parent, tokens = names.parent_key(index), tuple(names.page_tokens(index)[:size])
+        content, key = (names.contents[index], names.keys[index]) if size == PAGE_TOKENS else (0, None)
+        identity = Identity(parent, tokens, index * PAGE_TOKENS, content, group, self.holder.hints, key)
         findable = self.holder.ledger.publish(page, identity)
         if findable != page and self.cache.read:
             self.holder.adopt(table, index, findable, size)

@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
-from kvloom.policy.compression.heads import Heads
+from kvloom.policy.compression.heads import Heads, best_of_all, check_floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +24,14 @@ class AdaKv:
     floor: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.floor <= 1:
-            raise ParamsError(f"floor must be a number from 0 to 1, got {self.floor!r}", param="floor")
+        check_floor(self.floor)
 
     def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
-        least_N = np.maximum(heads.least_N, np.floor(self.floor * heads.uniform_N).astype(np.int64))
+        least_N = heads.at_least(self.floor)
         return [
             best_of_all([scores_KS], int(uniform_K.sum()), least_K)
             for scores_KS, uniform_K, least_K in zip(
                 scores, heads.by_layer(heads.uniform_N), heads.by_layer(least_N), strict=True
             )
         ]
-
-
-def best_of_all(scores: Sequence[Floats], total: int, least_N: Counts) -> Counts:
-    """How many of each head are among the ``total`` best, of which ``least_N`` of each head are for certain.
-
-    >>> best_of_all([np.array([[9, 1, 8], [2, 3, 0]], np.float32)], 3, np.array([0, 0])).tolist()
-    [2, 1]
-    """
-    falling_E = np.concatenate([(-np.sort(-scores_KS, axis=1)).reshape(-1) for scores_KS in scores])
-    rank_E = np.concatenate([np.indices(scores_KS.shape)[1].reshape(-1) for scores_KS in scores])
-    sizes = [scores_KS.shape[1] for scores_KS in scores for _ in scores_KS]
-    head_E = np.repeat(np.arange(len(sizes)), sizes)
-    free_E = rank_E >= least_N[head_E]
-    order = np.lexsort((head_E[free_E], rank_E[free_E], -falling_E[free_E]))
-    best = head_E[free_E][order[: total - int(least_N.sum())]]
-    return least_N + np.bincount(best, minlength=len(least_N)).astype(np.int64)

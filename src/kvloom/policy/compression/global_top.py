@@ -10,12 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from kvloom.errors import ParamsError
-from kvloom.policy.compression.adakv import best_of_all
 from kvloom.policy.compression.base import Counts, Floats, Origin
-from kvloom.policy.compression.heads import Heads
+from kvloom.policy.compression.heads import Heads, best_of_all, check_floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +22,8 @@ class GlobalTop:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.floor <= 1:
-            raise ParamsError(f"floor must be a number from 0 to 1, got {self.floor!r}", param="floor")
+        check_floor(self.floor)
 
     def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
-        least_N = np.maximum(heads.least_N, np.floor(self.floor * heads.uniform_N).astype(np.int64))
-        return heads.by_layer(best_of_all(scores, heads.total, least_N)) if scores else []
+        return heads.by_layer(best_of_all(scores, heads.total, heads.at_least(self.floor))) if scores else []

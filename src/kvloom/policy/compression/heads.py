@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import REQUIRED, Counts, Floats
 from kvloom.policy.compression.uniform import kept_of
 
@@ -42,9 +43,36 @@ class Heads:
     def total(self) -> int:
         return int(self.uniform_N.sum())
 
+    def at_least(self, floor: float) -> Counts:
+        """``least_N``, and no less than this share of an even division."""
+        least_N: Counts = np.maximum(self.least_N, np.floor(floor * self.uniform_N).astype(np.int64))
+        return least_N
+
     def by_layer(self, counts_N: Counts) -> list[Counts]:
         bounds = np.searchsorted(self.slot_N, np.arange(1, int(self.slot_N.max(initial=-1)) + 1))
         return np.split(counts_N, bounds) if len(counts_N) else []
+
+
+def check_floor(floor: float) -> None:
+    """Raises ParamsError unless it is a share."""
+    if not 0 <= floor <= 1:
+        raise ParamsError(f"floor must be a number from 0 to 1, got {floor!r}", param="floor")
+
+
+def best_of_all(scores: Sequence[Floats], total: int, least_N: Counts) -> Counts:
+    """How many of each head are among the ``total`` best, of which ``least_N`` of each head are for certain.
+
+    >>> best_of_all([np.array([[9, 1, 8], [2, 3, 0]], np.float32)], 3, np.array([0, 0])).tolist()
+    [2, 1]
+    """
+    falling_E = np.concatenate([(-np.sort(-scores_KS, axis=1)).reshape(-1) for scores_KS in scores])
+    rank_E = np.concatenate([np.indices(scores_KS.shape)[1].reshape(-1) for scores_KS in scores])
+    sizes = [scores_KS.shape[1] for scores_KS in scores for _ in scores_KS]
+    head_E = np.repeat(np.arange(len(sizes)), sizes)
+    free_E = rank_E >= least_N[head_E]
+    order = np.lexsort((head_E[free_E], rank_E[free_E], -falling_E[free_E]))
+    best = head_E[free_E][order[: total - int(least_N.sum())]]
+    return least_N + np.bincount(best, minlength=len(least_N)).astype(np.int64)
 
 
 def apportion(weights_N: npt.NDArray[np.float64], total: int, least_N: Counts, most_N: Counts) -> Counts:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
-from kvloom.policy.compression.heads import Heads
+from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
 from kvloom.policy.compression.profile import Profile, read_profile
 from kvloom.policy.compression.words import FILE
@@ -48,8 +48,7 @@ class LuKv:
             raise ParamsError(
                 "lukv needs a profile: a file that was made for the model and the scorer", param="profile"
             )
-        if not 0 <= self.floor <= 1:
-            raise ParamsError(f"floor must be a number from 0 to 1, got {self.floor!r}", param="floor")
+        check_floor(self.floor)
         if self.page < 1:
             raise ParamsError(f"page must be a number of entries from 1, got {self.page}", param="page")
         object.__setattr__(self, "_profile", read_profile(self.profile))

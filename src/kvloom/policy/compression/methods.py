@@ -15,8 +15,7 @@ from kvloom.errors import ParamsError
 from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
 from kvloom.policy.compression.base import Allocator, Scale, Scorer
 from kvloom.policy.compression.compression import Compression
-from kvloom.policy.compression.keep_all import KeepAll
-from kvloom.policy.compression.keep_none import KeepNone
+from kvloom.policy.compression.controls import KeepAll, KeepNone
 from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
 from kvloom.policy.compression.leverage import Leverage
