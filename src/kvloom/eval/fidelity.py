@@ -183,6 +183,8 @@ def fidelity_at(
                 f"text {number} has {len(tokens)} tokens; `{subject.name}` takes from 4 to {subject.engine.max_len}"
             )
         exact, other = (SingleSequence(subject.engine, len(tokens)) for _ in range(2))
+        if policy.compression is not None:
+            other.watch(policy.compression, cut)
         for sequence in (exact, other):
             sequence.append(tokens[:cut])
         if policy.compression is not None:

@@ -11,6 +11,7 @@ from kvloom.engine.kv.extents import Extents
 from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sharing import Sharing
+from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent, Ledger
@@ -32,7 +33,8 @@ class SequenceKv:
 
     accepted: the number of tokens that are final; only pages filled by them can be found by others. lists: empty, or
     the lists that are read in addition to each group's table. replaced: they are read in place of tables below this
-    position. boundary: where the context ends that is compressed before anything after it is computed.
+    position. boundary: where the context ends that is compressed before anything after it is computed. watch: what is
+    seen of that context.
     """
 
     ledger: Ledger
@@ -40,6 +42,7 @@ class SequenceKv:
     names: PageNames
     tables: tuple[PageTable, ...]
     cache: CacheParams = field(default_factory=CacheParams)
+    watch: Watch | None = None
     tokens: list[int] = field(init=False)
     missing: SpanSet = field(init=False)
     pending: SpanSet = field(default=SpanSet(), init=False)
@@ -86,6 +89,11 @@ class SequenceKv:
         if self.replaced >= self.boundary:
             return False
         return all(not lacking or lacking.spans[0].start >= self.boundary for lacking in (self.missing, self.pending))
+
+    @property
+    def watching(self) -> Watch | None:
+        """The watch, until the context is compressed."""
+        return None if self.replaced else self.watch
 
     def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
         """Allocate writable pages for all of ``spans``, in these layer groups or in all.
@@ -156,6 +164,8 @@ class SequenceKv:
     def start(self, missing: SpanSet) -> None:
         """Set what is ``missing`` after adopting and copying, and promise its pages, so that others wait for them."""
         self.missing = missing
+        if self.watch is not None:
+            self.watch.restart()
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
 
@@ -351,4 +361,6 @@ class SequenceKv:
         self._holder.loose.clear()
         self._unpublished.clear()
         self._sharing.exact, self.replaced, self.lists = True, 0, ()
+        if self.watch is not None:
+            self.watch.restart()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()
