@@ -83,7 +83,10 @@ class Intake:
     def sequence(self, request: Request, index: int) -> Sequence:
         """Continuation ``index`` of a request: it holds nothing yet."""
         params, compression, boundary = request.params, request.cache.compression, request.boundary
-        watch = Watch(self.model, compression.scorer.needs, boundary) if compression and boundary else None
+        watch = None
+        if compression is not None and boundary:
+            context = request.prompt_token_ids[:boundary]
+            watch = Watch.of(self.model, compression, context, self.max_len - boundary)
         seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
         return Sequence(
             request=request,

@@ -88,9 +88,9 @@ class SingleSequence:
         assert self._mark is not None, "there is no mark"
         self._kv.truncate(self._mark)
 
-    def watch(self, compression: Compression, tokens: int) -> None:
-        """See what a method needs to see of the first ``tokens`` while they are computed: before they are."""
-        self._kv.watch = Watch(self._model, compression.scorer.needs, tokens)
+    def watch(self, compression: Compression, context: Sequence[int]) -> None:
+        """See what a method needs to see of the first tokens while they are computed: to be called before they are."""
+        self._kv.watch = Watch.of(self._model, compression, context, self._capacity - len(context))
 
     def compress(self, compression: Compression) -> None:
         """Do to all tokens so far what the engine does to a request's context. Once per sequence.
@@ -101,7 +101,12 @@ class SingleSequence:
             raise EvalError("a context can be compressed only once")
         self._kv.publish(self.length)
         if self._kv.watch is None:
-            self.watch(compression, self.length)
+            self.watch(compression, self._kv.tokens)
+        assert self._kv.watch is not None
+        for repeated in self._kv.watch.repeats:
+            self.mark()
+            self.append(repeated)
+            self.rewind()
         replacement = Replacement.of(self._kv, self.length, compression)
         if not replacement.carry_out():
             raise EvalError("no room for compressed KV")

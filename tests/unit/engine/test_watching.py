@@ -17,7 +17,18 @@ from kvloom.errors import InternalError, ParamsError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import LayerContext
-from kvloom.policy.compression.needs import Attention, Cached, Every, Hidden, Last, Need, Queries, Rows, Spread
+from kvloom.policy.compression.needs import (
+    Attention,
+    Cached,
+    Every,
+    Hidden,
+    Last,
+    Need,
+    Queries,
+    Repeated,
+    Rows,
+    Spread,
+)
 
 CONTEXT = 75
 PROMPT = tiny.random_prompt(CONTEXT + 9, 4)
@@ -86,7 +97,7 @@ def test_attention_is_the_softmax_of_queries_over_keys(rows: Rows, reduce: Liter
 def test_steps_and_the_cache_change_nothing_that_is_seen(windows: tuple[int | None, ...]) -> None:
     wanted = looking(Last(30))
     sequence = SingleSequence(tiny.make_engine(windows), len(PROMPT))
-    sequence.watch(Compression(wanted, 0.5), CONTEXT)
+    sequence.watch(Compression(wanted, 0.5), PROMPT[:CONTEXT])
     sequence.append(PROMPT[:CONTEXT])
     sequence.compress(Compression(wanted, 0.5))
     for step in (7, 16, 64):
@@ -159,3 +170,41 @@ def test_what_nobody_watched_is_refused() -> None:
 def test_one_need_of_a_kind() -> None:
     with pytest.raises(ParamsError, match="needs more than one Attention"):
         Compression(Looking(frozenset({Attention(), Attention(Last(1))})), 0.5)
+
+
+# -- a context that is repeated ------------------------------------------------------------------------------------
+
+
+def repeating(chunk: int) -> Looking:
+    return Looking(frozenset({Attention(Repeated(chunk), "max")}))
+
+
+def test_a_repetition_is_seen_as_if_it_had_been_in_the_prompt() -> None:
+    scorer, longer = repeating(CONTEXT), Looking(frozenset({Attention(Last(CONTEXT), "max")}))
+    ask(tiny.make_engine(step_tokens=16), scorer)
+    twice = [*PROMPT[:CONTEXT], *PROMPT[:CONTEXT]]
+    cache = CacheParams(compression=Compression(longer, 0.5), compress_after=len(twice))
+    tiny.run(tiny.make_engine(), {"x": [*twice, 1]}, PARAMS, cache=cache)
+    for seen, one in zip(scorer.shown, longer.shown, strict=True):
+        assert seen.measured.attention_KS is not None
+        assert one.measured.attention_KS is not None
+        assert np.array_equal(seen.measured.attention_KS, one.measured.attention_KS[:, :CONTEXT])
+
+
+def test_what_is_repeated_leaves_no_trace() -> None:
+    """All entries stay: tokens, scores of the prompt and continuations are those of anybody."""
+    params = SamplingParams(n=3, seed=5, max_tokens=4, ignore_eos=True, logprobs=0, prompt_logprobs=0)
+    engines = [tiny.make_engine(max_seqs=2), tiny.make_engine(max_seqs=2)]
+    compression = Compression(repeating(30), 0.0)
+    plain = tiny.run(engines[0], {"x": PROMPT}, params)["x"]
+    moved = tiny.run(engines[1], {"x": PROMPT}, params, cache=CacheParams(compression=compression))["x"]
+    assert moved.tokens == plain.tokens
+    assert moved.updates[-1].prompt_logprobs == plain.updates[-1].prompt_logprobs
+    assert moved.updates[-1].metrics.misses[-1].span.stop == len(PROMPT)
+
+
+def test_no_room_to_repeat_is_said_at_once() -> None:
+    engine = tiny.make_engine(max_model_len=len(PROMPT) + 2)
+    with pytest.raises(RequestError, match="`looking` repeats the context of 75 tokens; there is room for 11"):
+        ask(engine, repeating(CONTEXT))
+    assert not engine.has_work

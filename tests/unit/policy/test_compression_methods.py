@@ -13,7 +13,7 @@ from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import METHODS, Compression, compression_of
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.controls import KeepAll
-from kvloom.policy.compression.needs import Attention, Cached, Last, Queries, Spread
+from kvloom.policy.compression.needs import Attention, Cached, Last, Queries, Repeated, Spread
 from kvloom.policy.compression.uniform import kept_of
 from made_contexts import contexts
 
@@ -104,6 +104,7 @@ def test_a_scorer_sees_what_it_needs_and_no_more() -> None:
         "tova": {Attention(Last(1))},
         "snapkv": {Attention(Last(64))},
         "observed_attention": {Attention()},
+        "kvzip": {Attention(Repeated(1024, 8), "max")},
         "expected_attention": {Cached.KEYS, Cached.VALUES, Queries(Spread(512, first=4))},
     }
     assert context().bare().shape == context().shape

@@ -13,8 +13,9 @@ from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.errors import InternalError, RequestError
 from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
+from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
-from kvloom.policy.compression.needs import Attention, Hidden, Need, Queries, rows_of
+from kvloom.policy.compression.needs import Attention, Hidden, Need, Queries, Repeated, rows_of
 from kvloom.segment import Span, SpanSet
 
 
@@ -22,12 +23,14 @@ from kvloom.segment import Span, SpanSet
 class Watch:
     """Probes of one sequence below position ``stop``. They begin empty, and again after ``restart``.
 
+    ``repeats``: texts that are to be computed after the context, one at a time from position ``stop`` on, to be seen.
     Its memory: by layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
     """
 
     model: Model
     needs: frozenset[Need]
     stop: int
+    repeats: tuple[tuple[int, ...], ...] = ()
     rows: SpanSet = field(init=False)
     hidden: Hidden | None = field(init=False)
     _tallies: tuple[Tally, ...] = field(default=(), init=False)
@@ -38,6 +41,24 @@ class Watch:
     def __post_init__(self) -> None:
         self.rows = rows_of(self.needs, self.stop)
         self.hidden = next((need for need in self.needs if isinstance(need, Hidden)), None)
+
+    @staticmethod
+    def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
+        """For a context after which ``room`` tokens have room.
+
+        Raises RequestError when that is too little for what the method wants to compute there.
+        """
+        needs, repeats = compression.scorer.needs, []
+        for need in needs:
+            if isinstance(need, Attention) and isinstance(need.rows, Repeated) and context:
+                repeats = need.rows.texts(context, room)
+                if not repeats:
+                    raise RequestError(
+                        f"`{compression.name}` repeats the context of {len(context)} tokens; there is room for {room}",
+                        hint="a shorter context, or more kv_bytes",
+                        param="compression",
+                    )
+        return Watch(model, needs, len(context), tuple(map(tuple, repeats)))
 
     def restart(self) -> None:
         """Nothing of the context has been computed."""
@@ -59,7 +80,8 @@ class Watch:
 
         What a digest raises is kept for ``measured``: the step goes on, as it is others' too.
         """
-        if self._fault is not None or self.model.kv_map.layers[layer].owner != layer:
+        repeated = positions.spans[0].start >= self.stop
+        if repeated or self._fault is not None or self.model.kv_map.layers[layer].owner != layer:
             return
         try:
             self._digest(layer, positions, x_RC)
@@ -112,8 +134,13 @@ class Watch:
     def _tally(self, need: Attention, group: LayerGroup) -> Tally:
         # one column at least, even in a layer whose rows only see themselves
         columns = Span(min(_first(group, self.stop), self.stop - 1), self.stop)
-        observation = Observation(need.rows.of(self.stop), columns, Reduce(need.reduce))
+        observation = Observation(self._rows(need), columns, Reduce(need.reduce))
         return Tally.of(observation, self._readers(group), group.heads)
+
+    def _rows(self, need: Attention) -> SpanSet:
+        if not isinstance(need.rows, Repeated):
+            return need.rows.of(self.stop)
+        return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
 
     def _record(self, need: Queries, group: LayerGroup) -> QueryRecord:
         return QueryRecord.of(need.rows.of(self.stop), group.layers, self.model.query_heads, group.k_dim)
@@ -126,7 +153,8 @@ class Watch:
         _check(bool(self._tallies), layer)
         tally, kv_map = self._tallies[place], self.model.kv_map
         mine = [n for n, reader in enumerate(tally.layers) if kv_map.layers[reader].owner == layer]
-        _check(bool((tally.counted_L[mine] == len(tally.rows)).all()), layer)
+        wanted = len(self.rows & tally.rows) or sum(map(len, self.repeats))
+        _check(bool((tally.counted_L[mine] == wanted).all()), layer)
         running_LKS = tally.running_LNS[mine]
         found_KS = running_LKS.sum(0) if tally.observation.reduce is Reduce.SUM else running_LKS.max(0)
         skipped = _first(self._groups[place], self.stop) - tally.observation.columns.start

@@ -26,9 +26,9 @@ class Compress:
     preempt: Preempt
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
-        due = [sequence for sequence in queues.running if sequence.kv.compression_due]
+        due = [sequence for sequence in queues.running if sequence.kv.context_due]
         for sequence in due:
-            if sequence.status is Status.RUNNING:  # not preempted meanwhile
+            if sequence.status is Status.RUNNING and not sequence.kv.repeat_next():  # nor preempted meanwhile
                 try:
                     self._compress(sequence, queues, plan)
                 except KvloomError as error:

@@ -6,7 +6,7 @@ To be seen costs: those rows are computed although their KV may be cached.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from kvloom.segment import Span, SpanSet
 
 _BLOCK = 16
+_LEAST_REPEATED = 64
 
 
 class Cached(enum.Enum):
@@ -62,7 +63,32 @@ class Spread:
         return rows & SpanSet.of(Span(max(0, start), max(0, start) + _BLOCK) for start in starts)
 
 
-Rows = Every | Last | Spread
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The rows of a repetition of the context after its end: ``chunk`` tokens at a time, fewer where there is no room
+    for as many, each begun with ``overlap`` tokens before it. They are computed, seen, and forgotten.
+    """
+
+    chunk: int
+    overlap: int = 8
+
+    def of(self, stop: int) -> SpanSet:
+        """No row of the context itself."""
+        return SpanSet()
+
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]]:
+        """What is to be computed after the context, where no more than ``room`` tokens have room. Empty: too little.
+
+        >>> Repeated(3, overlap=1).texts([5, 6, 7, 8, 9], room=100)
+        [[5, 6, 7], [7, 8, 9]]
+        """
+        chunk = min(self.chunk, room - self.overlap)
+        if chunk < min(self.chunk, len(context), _LEAST_REPEATED):
+            return []
+        return [list(context[max(0, start - self.overlap) : start + chunk]) for start in range(0, len(context), chunk)]
+
+
+Rows = Every | Last | Spread | Repeated
 
 
 @dataclass(frozen=True, slots=True)
