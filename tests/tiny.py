@@ -73,6 +73,9 @@ class TinyModel:
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         return np.zeros(0)
 
+    def output_map(self, layer: int) -> Floats:
+        return self.blocks[layer][3].view(WIDTH, HEADS, DIM).permute(1, 2, 0).numpy()
+
     def embed(self, tokens_T: Indices) -> Floats:
         return self.embedding[tokens_T].numpy()
 

@@ -37,3 +37,24 @@ def kvzip(
     from kvloom.cli.profiling import Source, learn_kvzip
 
     learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), output, settings)
+
+
+@profile_app.command()
+@with_settings("engine", "cache")
+def lu(
+    model: Model,
+    settings: Settings,
+    method: Annotated[str, typer.Option("--method", help="Whose ranking it is, as name:param=value,...")] = "kvzap",
+    length: Annotated[
+        list[int] | None, typer.Option("--length", min=256, help="Tokens per context", show_default="1024 and 2048")
+    ] = None,
+    count: Annotated[int, typer.Option("--contexts", min=1, help="Number of contexts per length")] = 12,
+    texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the texts")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File to write", show_default="lu-MODEL-METHOD.json")
+    ] = None,
+) -> None:
+    """Learn what each KV head loses by keeping less, for the allocator `lukv`."""
+    from kvloom.cli.profiling import learn_lu
+
+    learn_lu(model, method, tuple(length or (1024, 2048)), count, texts_seed, output, settings)

@@ -1,4 +1,4 @@
-"""``kvloom profile kvzip``."""
+"""``kvloom profile kvzip`` and ``kvloom profile lu``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from kvloom.cli import backend
 from kvloom.cli.say import say
 from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
+from kvloom.eval.policy import parse_policy
 from kvloom.eval.subject import Subject
 from kvloom.learn.kvzap import learn
-from kvloom.learn.texts import mixture, texts_of
+from kvloom.learn.lu import learn_profile
+from kvloom.learn.texts import mixture, passages, texts_of
+from kvloom.policy.compression.base import Scorer
 from kvloom.policy.compression.predictor import write_predictor
+from kvloom.policy.compression.profile import write_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,30 @@ def learn_kvzip(model: str, source: Source, output: Path | None, settings: Setti
     for layer, share in found.learned["explained"].items():
         print(f"{layer:>5}  {share:.3f}")
     say(f"the predictor is in {path}: --policy kvzap:ratio=0.5,predictor={path}")
+
+
+def learn_lu(
+    model: str, method: str, lengths: tuple[int, ...], count: int, seed: int, output: Path | None, settings: Settings
+) -> None:
+    """Learn, write the profile, and say how to use it."""
+    scorer = _scorer(method)
+    subject = backend.open_subject(settings.engine(model))
+    texts = {length: passages(subject, length, count, seed) for length in sorted(set(lengths))}
+    with _bar() as bar:
+        task = bar.add_task("tokens", total=sum(len(each.context) for some in texts.values() for each in some))
+        found = learn_profile(subject, scorer, texts, lambda tokens: bar.advance(task, tokens))
+    path = output or Path(f"lu-{subject.name.replace('/', '-')}-{scorer.name}.json")
+    write_profile(found, path)
+    policy = f"{method}{',' if ':' in method else ':'}ratio=0.5,allocator=lukv,profile={path}"
+    say(f"the profile is in {path}: --policy {policy}")
+
+
+def _scorer(method: str) -> Scorer:
+    """Raises EvalError when there is none, or nothing to divide."""
+    compression = parse_policy(f"{method}{',' if ':' in method else ':'}ratio=0.5").compression
+    if compression is None:
+        raise ConfigError("the exact cache ranks nothing", hint="--method knorm")
+    return compression.scorer
 
 
 def _bar() -> Progress:

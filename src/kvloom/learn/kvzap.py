@@ -15,14 +15,16 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from kvloom.engine.kv.linear_digest import EPSILON
 from kvloom.errors import EvalError
 from kvloom.eval.single import SingleSequence
 from kvloom.eval.subject import Subject
+from kvloom.model.ops import rms_norm
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.kvzip import KvZip
 from kvloom.policy.compression.needs import Hidden, Need
-from kvloom.policy.compression.predictor import STEPS, Predictor, normed
+from kvloom.policy.compression.predictor import Predictor
 
 Doubles = npt.NDArray[np.float64]
 
@@ -56,7 +58,7 @@ def _digest_for(weights: str) -> Callable[[int, Floats], Floats]:
 
 
 def _digest(layer: int, x_RC: Floats) -> Floats:
-    return (normed(x_RC) / STEPS).astype(np.float32)
+    return rms_norm(x_RC, np.ones(x_RC.shape[1], np.float32), EPSILON, 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -142,5 +144,5 @@ def fitted(subject: Subject, lesson: Lesson, about: dict[str, Any]) -> Predictor
         offsets.append(map_XK[-1])
         explained.append(float(held_out.explained(map_XK).mean()))
     about |= {"explained": {str(layer): round(share, 3) for layer, share in zip(layers, explained, strict=True)}}
-    maps_LKC, offsets_LK = np.stack(maps), np.stack(offsets).astype(np.float32)
-    return Predictor.of(subject.engine.model.weights_id, subject.name, layers, maps_LKC, offsets_LK, about)
+    maps_LKC, offsets_LK = np.stack(maps).astype(np.float16), np.stack(offsets).astype(np.float32)
+    return Predictor(subject.engine.model.weights_id, subject.name, layers, maps_LKC, offsets_LK, about)

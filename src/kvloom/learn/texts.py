@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sysconfig
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice, zip_longest
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kvloom.eval.corpus import essays, shipped_corpus
 from kvloom.eval.recall_texts import recall_passages
 from kvloom.eval.subject import Subject
 
+_GOES_ON = 64
 _MODULES = ("argparse", "ast", "bisect", "calendar", "csv", "difflib", "heapq", "inspect", "shutil", "statistics")
 
 
@@ -26,6 +28,31 @@ def mixture(subject: Subject, size: int, count: int, seed: int) -> list[list[int
     kinds = (_facts(subject, size, seed), _prose(subject, size, rng), _sources(subject, size, rng))
     turns = cycle(kinds)
     return [next(next(turns)) for _ in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A context, and texts that may follow it, each by itself."""
+
+    context: tuple[int, ...]
+    after: tuple[tuple[int, ...], ...]
+
+
+def passages(subject: Subject, size: int, count: int, seed: int) -> list[Passage]:
+    """``count`` contexts of at most ``size`` tokens: two with facts, each stated once more after it, then one of
+    another kind that goes on for some tokens.
+    """
+    rng = random.Random(f"passages/{seed}")
+    facts = _with_facts(subject, size, seed)
+    others = cycle((_prose(subject, size + _GOES_ON, rng), _sources(subject, size + _GOES_ON, rng)))
+    found = []
+    for number in range(count):
+        if number % 3 < 2:
+            found.append(next(facts))
+        else:
+            tokens = tuple(next(next(others)))
+            found.append(Passage(tokens[:-_GOES_ON], (tokens[-_GOES_ON:],)))
+    return found
 
 
 def texts_of(subject: Subject, paths: Sequence[Path], size: int, count: int) -> list[list[int]]:
@@ -38,6 +65,16 @@ def texts_of(subject: Subject, paths: Sequence[Path], size: int, count: int) -> 
             f"has fewer than {size} tokens", path=paths[0], hint="name a longer text, or a smaller --length"
         )
     return found
+
+
+def _with_facts(subject: Subject, size: int, seed: int) -> Iterator[Passage]:
+    number = 0
+    while True:
+        (made,) = recall_passages(subject, size, 1, seed=10_000 * (seed + 1) + 5_000 + number)
+        again = made.tokens[made.cut :]
+        pieces = [tuple(again[start : start + _GOES_ON]) for start in range(0, len(again), _GOES_ON)]
+        yield Passage(tuple(made.tokens[: made.cut]), tuple(pieces))
+        number += 1
 
 
 def _facts(subject: Subject, size: int, seed: int) -> Iterator[list[int]]:

@@ -54,6 +54,10 @@ class Model(Protocol):
         """
         ...
 
+    def output_map(self, layer: int) -> Floats:
+        """(H, D, C): what each query head's output becomes in the residual stream, float32, made anew by every call."""
+        ...
+
     @property
     def vocab_size(self) -> int: ...
     @property

@@ -62,6 +62,11 @@ class Decoder:
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         return self.blocks[layer].attention.rope.angles
 
+    def output_map(self, layer: int) -> Floats:
+        attention = self.blocks[layer].attention
+        map_CHD = attention.o.weight.dequantize().reshape(self.spec.width, attention.heads, attention.head_dim)
+        return map_CHD.transpose(1, 2, 0)
+
     @property
     def context_length(self) -> int:
         return self.spec.context_length

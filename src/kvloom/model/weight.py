@@ -133,7 +133,7 @@ class Weight:
         return out_RC
 
     def dequantize(self) -> Floats:
-        """The whole matrix as float32 (rows, cols). For tests only."""
+        """The whole matrix as float32 (rows, cols), made anew: for what is done rarely."""
         return self.gather(np.arange(self.rows))
 
     def __repr__(self) -> str:

@@ -207,6 +207,6 @@ def test_what_is_repeated_leaves_no_trace() -> None:
 
 def test_no_room_to_repeat_is_said_at_once() -> None:
     engine = tiny.make_engine(max_model_len=len(PROMPT) + 2)
-    with pytest.raises(RequestError, match="`looking` repeats the context of 75 tokens; there is room for 11"):
+    with pytest.raises(RequestError, match="`looking` reads on after a context of 75 tokens; there is room for 11"):
         ask(engine, repeating(CONTEXT))
     assert not engine.has_work

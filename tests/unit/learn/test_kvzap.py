@@ -10,6 +10,7 @@ import pytest
 
 import tiny
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv.linear_digest import linear_digest
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import DataFileError, EvalError, ParamsError
 from kvloom.eval.subject import Subject
@@ -55,9 +56,13 @@ def test_what_is_learned_says_more_than_a_mean(learned: Predictor) -> None:
 
 def test_a_prediction_does_not_depend_on_its_company(learned: Predictor) -> None:
     x_RC = np.random.default_rng(1).normal(size=(300, tiny.WIDTH)).astype(np.float32) * 30
-    whole_RK = learned.digest(1, x_RC)
+    digest = linear_digest(learned.linear)
+    whole_RK = digest(1, x_RC)
+    square_R1 = np.square(x_RC, dtype=np.float64).mean(axis=1, keepdims=True)
+    wanted_RK = x_RC / np.sqrt(square_R1) @ learned.maps_LKC[1].T + learned.offsets_LK[1]
+    assert np.allclose(whole_RK, wanted_RK, atol=1e-4)
     for size in (1, 2, 7, 64):
-        pieces = [learned.digest(1, x_RC[start : start + size]) for start in range(0, 300, size)]
+        pieces = [digest(1, x_RC[start : start + size]) for start in range(0, 300, size)]
         assert np.array_equal(np.concatenate(pieces), whole_RK)
 
 
@@ -71,7 +76,7 @@ def test_a_predictor_is_read_as_it_was_written(learned: Predictor, tmp_path: Pat
         learned.layers,
         learned.learned,
     )
-    for mine, other in zip(dataclasses.astuple(again)[3:6], dataclasses.astuple(learned)[3:6], strict=True):
+    for mine, other in zip((again.maps_LKC, again.offsets_LK), (learned.maps_LKC, learned.offsets_LK), strict=True):
         assert np.array_equal(mine, other)
         assert mine.dtype == other.dtype
     cache = CacheParams(compression=compression_of("kvzap", 0.5, predictor=path, allocator="global"))
@@ -102,7 +107,7 @@ def test_a_predictor_of_another_model_is_refused_before_anything_is_computed(
 @pytest.mark.parametrize("fault", ["missing", "text", "cut", "other", "shapes"])
 def test_what_is_no_predictor_is_refused(learned: Predictor, tmp_path: Path, fault: str) -> None:
     path = tmp_path / "p.npz"
-    broken = dataclasses.replace(learned, steps_LK=learned.steps_LK[:1]) if fault == "shapes" else learned
+    broken = dataclasses.replace(learned, offsets_LK=learned.offsets_LK[:1]) if fault == "shapes" else learned
     write_predictor(broken, path)
     if fault == "missing":
         path.unlink()

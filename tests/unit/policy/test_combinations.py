@@ -15,7 +15,7 @@ from kvloom.policy.compression.allocators import ALLOCATORS, all_kinds
 from kvloom.policy.compression.base import Gather, LayerContext, Scale
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import kept_of
-from kvloom.policy.compression.words import kinds_of
+from kvloom.policy.compression.words import kinds_of, words_of
 from made_contexts import LENGTHS, SHAPES, WEIGHTS, contexts, files
 
 NAMES = [name for name, method in METHODS.items() if method.ratio is None]
@@ -30,7 +30,7 @@ def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object)
 
 def words_for(scorer: str, allocator: str, folder: Path, layers: int, heads: int) -> dict[str, object]:
     default = METHODS[scorer].scorer()
-    params = {name: getattr(default, name) for name in METHODS[scorer].own}
+    params = dict(words_of(default))
     words = files(folder, layers, heads, scorer, params).get(allocator, {})
     return {"allocator": allocator, **words}
 
@@ -126,7 +126,6 @@ def test_words_of_different_parts_do_not_meet() -> None:
         ({"allocator": "depthkv", "cap": 0.0}, "cap must be", "cap"),
         ({"allocator": "depthkv", "spared_middle": -1}, "spared_middle must be", "spared_middle"),
         ({"allocator": "head_classes"}, "needs gates", "gates"),
-        ({"allocator": "lukv"}, "needs a profile", "profile"),
         ({"protect_first": -1}, "protect_first must be", "protect_first"),
         ({"protect": "10-20"}, "cannot read `10-20` as a span", "protect"),
         ({"protect": "+".join(["1:2"] * 1002)}, "more than 1000 spans", "protect"),
@@ -192,3 +191,10 @@ def test_what_leaves_no_room_for_protected_spans_is_refused() -> None:
     chosen("knorm", 0.5, contexts(2, 2, 40, first=100), protect="0:30")  # a window holds none of them
     chosen("knorm", 0.9, contexts(2, 2, 40), protect_first=30)  # as far as there is room
     assert np.array_equal(chosen("knorm", 0.9, contexts(1, 1, 40), protect_first=30)[0].kept[0], [0, 1, 2, 3])
+
+
+def test_where_no_profile_ships_it_is_said_with_how_to_make_one() -> None:
+    with pytest.raises(ParamsError, match="no profile ships for this model and `knorm`") as caught:
+        chosen("knorm", 0.5, contexts(2, 2, 40), allocator="lukv")
+    assert caught.value.hint is not None
+    assert "kvloom profile lu MODEL --method knorm" in caught.value.hint

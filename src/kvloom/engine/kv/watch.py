@@ -10,12 +10,23 @@ import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
+from kvloom.engine.kv.linear_digest import linear_digest
 from kvloom.errors import InternalError, RequestError
 from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
-from kvloom.policy.compression.needs import Attention, Digest, Hidden, Need, Queries, Repeated, rows_of
+from kvloom.policy.compression.needs import (
+    Attention,
+    Digest,
+    Following,
+    Hidden,
+    LinearMaps,
+    Need,
+    Queries,
+    Repeated,
+    rows_of,
+)
 from kvloom.segment import Span, SpanSet
 
 
@@ -41,7 +52,8 @@ class Watch:
     def __post_init__(self) -> None:
         self.rows = rows_of(self.needs, self.stop)
         weights = self.model.weights_id
-        self.hidden = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
+        made = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
+        self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
 
     @staticmethod
     def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
@@ -52,11 +64,12 @@ class Watch:
         """
         needs, repeats = compression.scorer.needs, []
         for need in needs:
-            if isinstance(need, Attention) and isinstance(need.rows, Repeated) and context:
+            if isinstance(need, Attention) and isinstance(need.rows, Repeated | Following) and context:
                 repeats = need.rows.texts(context, room)
                 if not repeats:
                     raise RequestError(
-                        f"`{compression.name}` repeats the context of {len(context)} tokens; there is room for {room}",
+                        f"`{compression.name}` reads on after a context of {len(context)} tokens; "
+                        f"there is room for {room}",
                         hint="a shorter context, or more kv_bytes",
                         param="compression",
                     )
@@ -137,10 +150,11 @@ class Watch:
         # one column at least, even in a layer whose rows only see themselves
         columns = Span(min(_first(group, self.stop), self.stop - 1), self.stop)
         observation = Observation(self._rows(need), columns, Reduce(need.reduce))
-        return Tally.of(observation, self._readers(group), group.heads)
+        heads = self.model.query_heads if need.by_query_head else group.heads
+        return Tally.of(observation, self._readers(group), heads)
 
     def _rows(self, need: Attention) -> SpanSet:
-        if not isinstance(need.rows, Repeated):
+        if not isinstance(need.rows, Repeated | Following):
             return need.rows.of(self.stop)
         return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
 

@@ -57,8 +57,8 @@ class QueryShape:
 class Measured:
     """What was seen of a layer while the context was computed: each of it as far as the scorer needs it (``needs``).
 
-    ``attention_KS``: see ``Attention``. ``q_RHD``: queries as attention gets them, rotated, and ``positions_R`` theirs.
-    ``hidden_SN``: what the digest made of every entry's hidden state.
+    ``attention_KS``: see ``Attention``; (H, S) by query head. ``q_RHD``: queries as attention gets them, rotated, and
+    ``positions_R`` theirs. ``hidden_SN``: what the digest made of every entry's hidden state.
     """
 
     attention_KS: Floats | None = None

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from kvloom.policy.compression.base import Floats, LayerContext
-from kvloom.policy.compression.needs import Digest, Hidden, Need
+from kvloom.policy.compression.needs import Hidden, LinearMaps, Need
 from kvloom.policy.compression.predictor import predictor_for
 from kvloom.policy.compression.words import FILE
 
@@ -30,9 +30,9 @@ class KvZap:
     def needs(self) -> frozenset[Need]:
         return frozenset({Hidden(self.digest_for)})
 
-    def digest_for(self, weights: str) -> Digest:
+    def digest_for(self, weights: str) -> LinearMaps:
         """Raises ParamsError and DataFileError."""
-        return predictor_for(weights, self.predictor).digest
+        return predictor_for(weights, self.predictor).linear
 
     def scores(self, context: LayerContext) -> Floats:
         assert context.measured.hidden_SN is not None

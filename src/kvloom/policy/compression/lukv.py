@@ -24,15 +24,16 @@ from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
-from kvloom.policy.compression.profile import Profile, read_profile
+from kvloom.policy.compression.profile import Profile, read_profile, shipped_profile
 from kvloom.policy.compression.words import FILE
 
 
 @dataclass(frozen=True, slots=True)
 class LuKv:
-    """``profile``: the file. ``floor``: the share of its entries that every KV head keeps, 0 to 1, as far as an even
-    division has room for it. ``page``: heads get room by so many entries; with the engine's 16 no page is half empty,
-    and what counts is the bytes of pages: more entries may stay than ``Uniform`` keeps, in no more pages.
+    """``profile``: the file; None: the one that ships for the model and the scorer. ``floor``: the share of its entries
+    that every KV head keeps, 0 to 1, as far as an even division has room for it. ``page``: heads get room by so many
+    entries; with the engine's 16 no page is half empty, and what counts is the bytes of pages: more entries may stay
+    than ``Uniform`` keeps, in no more pages.
     Who removes more keeps a part of what who removes less keeps, as long as an even division has room for what is safe.
     Raises DataFileError when the file cannot be read.
     """
@@ -41,17 +42,14 @@ class LuKv:
     profile: Path | None = field(default=None, metadata=FILE)
     floor: float = 0.01
     page: int = 1
-    _profile: Profile = field(init=False, repr=False, compare=False)
+    _named: Profile | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.profile is None:
-            raise ParamsError(
-                "lukv needs a profile: a file that was made for the model and the scorer", param="profile"
-            )
         check_floor(self.floor)
         if self.page < 1:
             raise ParamsError(f"page must be a number of entries from 1, got {self.page}", param="page")
-        object.__setattr__(self, "_profile", read_profile(self.profile))
+        if self.profile is not None:
+            object.__setattr__(self, "_named", read_profile(self.profile))
 
     def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
@@ -62,30 +60,31 @@ class LuKv:
         return heads.by_layer(np.minimum(units_N * self.page, heads.size_N))
 
     def _curves(self, heads: Heads, scores: Sequence[Floats], origin: Origin) -> list[Curve]:
-        self._check(scores, origin)
-        known = self._profile.losses_of(int(heads.size_N.max(initial=0)))
-        losses_NG = [losses_G for layer in origin.layers for losses_G in known[self._profile.layers.index(layer)]]
+        profile = self._named or shipped_profile(origin.weights, origin.scorer, origin.params)
+        _check(profile, scores, origin)
+        known = profile.losses_of(int(heads.size_N.max(initial=0)))
+        losses_NG = [losses_G for layer in origin.layers for losses_G in known[profile.layers.index(layer)]]
         floor_N = np.minimum(np.round(self.floor * heads.size_N).astype(np.int64), heads.uniform_N)
         least_N = np.maximum(floor_N, heads.least_N)
         return [
-            curve_of(self._profile.shares_G, losses_G, int(size), int(least), self.page, origin.entry_bytes[int(slot)])
+            curve_of(profile.shares_G, losses_G, int(size), int(least), self.page, origin.entry_bytes[int(slot)])
             for losses_G, size, least, slot in zip(losses_NG, heads.size_N, least_N, heads.slot_N, strict=True)
         ]
 
-    def _check(self, scores: Sequence[Floats], origin: Origin) -> None:
-        """Raises ParamsError when the profile is of another model, which it also is when nobody names it, or scorer."""
-        profile = self._profile
-        profile.made_for.check(
-            replace(profile.made_for, weights=origin.weights, scorer=origin.scorer, params=origin.params)
-        )
-        width = profile.losses_BLKG.shape[2]
-        for layer, scores_KS in zip(origin.layers, scores, strict=True):
-            if layer not in profile.layers or len(scores_KS) != width:
-                raise ParamsError(
-                    f"the profile is for {width} KV heads of {len(profile.layers)} layers; "
-                    f"layer {layer} has {len(scores_KS)}",
-                    param="profile",
-                )
+
+def _check(profile: Profile, scores: Sequence[Floats], origin: Origin) -> None:
+    """Raises ParamsError when the profile is of another model, which it also is when nobody names it, or scorer."""
+    profile.made_for.check(
+        replace(profile.made_for, weights=origin.weights, scorer=origin.scorer, params=origin.params)
+    )
+    width = profile.losses_BLKG.shape[2]
+    for layer, scores_KS in zip(origin.layers, scores, strict=True):
+        if layer not in profile.layers or len(scores_KS) != width:
+            raise ParamsError(
+                f"the profile is for {width} KV heads of {len(profile.layers)} layers; "
+                f"layer {layer} has {len(scores_KS)}",
+                param="profile",
+            )
 
 
 def curve_of(

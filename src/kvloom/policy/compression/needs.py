@@ -6,7 +6,7 @@ To be seen costs: those rows are computed although their KV may be cached.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,17 +88,34 @@ class Repeated:
         return [list(context[max(0, start - self.overlap) : start + chunk]) for start in range(0, len(context), chunk)]
 
 
-Rows = Every | Last | Spread | Repeated
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The rows of texts that follow the context, each by itself: computed, seen, and forgotten."""
+
+    after: tuple[tuple[int, ...], ...]
+
+    def of(self, stop: int) -> SpanSet:
+        """No row of the context itself."""
+        return SpanSet()
+
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]]:
+        """As ``Repeated.texts``."""
+        return [] if any(len(text) > room for text in self.after) else [list(text) for text in self.after]
+
+
+Rows = Every | Last | Spread | Repeated | Following
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
     """How much attention each entry gets from ``rows``: probabilities, added up over them and over the query heads that
-    share a KV head, or the largest of them. Those of several layers that read one layer's KV count alike.
+    share a KV head, or the largest of them; with ``by_query_head`` for each of these. Those of several layers that read
+    one layer's KV count alike.
     """
 
     rows: Rows = Every()
     reduce: Literal["sum", "max"] = "sum"
+    by_query_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,16 @@ class Queries:
 Digest = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearMaps:
+    """A digest that the engine computes: by layer, hidden states over their root mean square, times ``maps`` (N, C),
+    plus ``offsets`` (N,), all float32.
+    """
+
+    maps: Mapping[int, npt.NDArray[np.float32]]
+    offsets: Mapping[int, npt.NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Hidden:
     """What a digest makes of hidden states: ``digest(layer, x_RC)``, float32 (R, N), row by row, whatever rows come
@@ -119,7 +146,7 @@ class Hidden:
     ``digest_for``: given the id of the model's weights, the digest; it raises ParamsError where it has none for them.
     """
 
-    digest_for: Callable[[str], Digest]
+    digest_for: Callable[[str], Digest | LinearMaps]
 
 
 Need = Cached | Attention | Queries | Hidden

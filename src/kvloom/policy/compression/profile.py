@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy.typing as npt
 from kvloom.errors import DataFileError, ParamsError
 
 FORMAT, VERSION = "kvloom-lu-profile", 1
+SHIPPED = Path(__file__).parent / "learned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,25 @@ def read_profile(path: Path, wanted: MadeFor | None = None) -> Profile:
     if wanted is not None:
         profile.made_for.check(wanted)
     return profile
+
+
+@cache
+def shipped_profiles() -> tuple[Profile, ...]:
+    """Those that ship with kvloom."""
+    return tuple(map(read_profile, sorted(SHIPPED.glob("lu-*.json"))))
+
+
+def shipped_profile(weights: str | None, scorer: str, params: Mapping[str, int | float | str]) -> Profile:
+    """Raises ParamsError when none ships for this model and this scorer."""
+    for profile in shipped_profiles():
+        made_for = profile.made_for
+        if (made_for.weights, made_for.scorer, dict(made_for.params)) == (weights, scorer, dict(params)):
+            return profile
+    raise ParamsError(
+        f"no profile ships for this model and `{scorer}` with these parameters",
+        hint=f"make one: kvloom profile lu MODEL --method {scorer} --output FILE, and name it: profile=FILE",
+        param="profile",
+    )
 
 
 def _check_version(shown: Any, path: Path) -> None:
