@@ -1,6 +1,6 @@
 """NoLiMa (Modarressi et al. 2025) from a local copy: needles that share no words with their question.
 
-The data (Adobe Research License: no commercial use) is fetched by the user: a directory with ``needlesets/*.json`` and
+The user provides the data (Adobe Research License: no commercial use): a directory with ``needlesets/*.json`` and
 ``haystack/**/*.txt`` as on https://huggingface.co/datasets/amodaresi/NoLiMa.
 """
 
@@ -22,7 +22,7 @@ _HAYSTACK_CHARACTERS = 400_000
 
 
 def task(part: str, path: Path | None) -> PublicTask:
-    """All needles with questions of one kind, each at 26 depths, over every haystack."""
+    """All needles that have a question of this kind, at 26 depths in every haystack."""
     return PublicTask("nolima_public", part, cache(partial(_read, part, path)), contained, 32)
 
 

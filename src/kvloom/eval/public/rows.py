@@ -1,4 +1,4 @@
-"""Rows of a public data set: JSON or JSON lines from a path, or from the hub through ``datasets``."""
+"""Rows of a public data set: from a JSON or JSON lines file, or from the hub through ``datasets``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ENDINGS = (".jsonl", ".json", ".jsonl.gz")
 
 
 def local_rows(path: Path, name: str, convert: Callable[[Row], T]) -> list[T]:
-    """Rows of ``path``, or of the file called ``name`` in that directory, converted.
+    """Converted rows of ``path``, or of the file ``name`` in that directory.
 
-    Raises DataFileError with the line when a row is malformed or lacks a field.
+    Raises DataFileError with the line number if a row is malformed or lacks a field.
     """
     file = _find(path, name)
     converted = []
@@ -36,7 +36,7 @@ def local_rows(path: Path, name: str, convert: Callable[[Row], T]) -> list[T]:
 
 
 def hub_rows(repository: str, name: str | None, split: str, convert: Callable[[Row], T]) -> list[T]:
-    """Rows of a data set on the hub, converted. Raises EvalError when ``datasets`` or the data set is not there."""
+    """Converted rows of a data set on the hub. Raises EvalError if ``datasets`` or the data set is unavailable."""
     try:
         load_dataset = importlib.import_module("datasets").load_dataset
     except ImportError:
