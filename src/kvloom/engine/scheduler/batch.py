@@ -17,8 +17,8 @@ from kvloom.model.base import Indices
 class Batch:
     """The work of one step: the rows of all chunks, concatenated, in ``tokens_T`` and ``plan``.
 
-    ``wanted_R``: rows whose logits are needed. Entries ``wanted_starts[c] : wanted_starts[c + 1]`` of it belong to chunk
-    c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk completes its
+    ``wanted_R``: rows whose logits are needed. Entries ``wanted_starts[c] : wanted_starts[c + 1]`` of it are those of
+    chunk c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk completes its
     sequence. ``closing``: indices in ``chunks`` of the chunks that complete their sequences.
     """
 
