@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from kvloom.policy.compression.base import Counts, LayerContext, Origin
+from kvloom.policy.compression.base import Counts, LayerContext, Measured, Origin, QueryShape
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 
 SHAPES = {"mha": (2, 4), "gqa": (3, 2), "one KV head": (4, 1), "one layer": (1, 3)}
 """(layers, KV heads)."""
+GROUP = 2
+"""Query heads by KV head."""
 LENGTHS = (0, 1, 15, 16, 17, 300)
 WEIGHTS = "weights of a test"
 
@@ -21,8 +24,16 @@ def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, f
     for layer in range(layers):
         k_SKD, v_SKD = rng.normal(size=(2, count, heads, dim)).astype(np.float32)
         positions_S = np.arange(first, first + count)
-        made.append(LayerContext(layer, positions_S, rng.integers(0, 97, count), k_SKD, v_SKD))
+        tokens_S, seen = rng.integers(0, 97, count), measured(rng, heads, positions_S, dim)
+        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen))
     return made
+
+
+def measured(rng: np.random.Generator, heads: int, positions_S: npt.NDArray[np.int64], dim: int) -> Measured:
+    """As if all that a scorer can ask for had been seen."""
+    attention_KS = rng.exponential(size=(heads, len(positions_S))).astype(np.float32)
+    q_SHD = rng.normal(size=(len(positions_S), heads * GROUP, dim)).astype(np.float32)
+    return Measured(attention_KS, q_SHD, positions_S, q_SHD[:, 0])
 
 
 def origin(layers: int, entry_bytes: tuple[int, ...] = ()) -> Origin:

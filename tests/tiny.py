@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from kvloom.arrays import Floats
@@ -66,6 +67,11 @@ class TinyModel:
             tuple(LayerKv(n, KV_HEADS, DIM, DIM, DIM**-0.5, window) for n, window in enumerate(self.windows))
         )
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
+
+    query_heads = HEADS
+
+    def turn(self, layer: int) -> npt.NDArray[np.float64]:
+        return np.zeros(0)
 
     def embed(self, tokens_T: Indices) -> Floats:
         return self.embedding[tokens_T].numpy()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from kvloom.engine.kv import Replacement, SequenceKv
+from kvloom.engine.kv import Replacement, SequenceKv, Watch
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.compression import compression_of
@@ -18,10 +18,12 @@ MODELS = {"dense": (None, None), "hybrid": (24, None, 24)}
 OLDER, LATER = "moved", "ordinary"
 
 
-def move(kv: SequenceKv) -> int:
+def move(engine: tiny.Engine, kv: SequenceKv) -> int:
     """All, but without windows the last entry, goes to pages of single heads. Returns how many positions."""
     stop = kv.accepted - all(table.window is None for table in kv.tables)
-    assert Replacement.of(kv, stop, compression_of("keep_all"), "weights").carry_out()
+    compression = compression_of("keep_all")
+    kv.watch = Watch(engine.model, compression.scorer.needs, stop)
+    assert Replacement.of(kv, stop, compression).carry_out()
     return kv.replaced
 
 
@@ -58,7 +60,7 @@ def test_moving_all_to_lists_changes_nothing(subject: Subject, name: str, length
         updates += engine.step()
         engine.check()
         if len(told(updates, OLDER)) == after and not moved_to:
-            moved_to = move(engine.requests[OLDER].sequences[0].kv)
+            moved_to = move(engine, engine.requests[OLDER].sequences[0].kv)
             engine.check()
     assert moved_to >= 39, "nothing was moved"
     assert engine.stats().cache.held_pages == 0

@@ -186,7 +186,7 @@ class Commit:
         text = sequence.text.push(token)
         if sequence.text.stopped_by is not None:
             sequence.finish_reason, sequence.stop_reason = "stop", sequence.text.stopped_by
-        elif sequence.num_generated >= sequence.request.max_tokens or len(sequence.tokens) >= self.max_len:
+        elif sequence.num_generated >= sequence.request.max_tokens or sequence.length >= self.max_len:
             sequence.finish_reason = "length"
             text += sequence.text.flush()
         return text

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv import PageNames, SequenceKv
+from kvloom.engine.kv import PageNames, SequenceKv, Watch
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
@@ -82,7 +82,11 @@ class Intake:
 
     def sequence(self, request: Request, index: int) -> Sequence:
         """Continuation ``index`` of a request: it holds nothing yet."""
-        params = request.params
+        params, compression, boundary = request.params, request.cache.compression, request.boundary
+        watch = None
+        if compression is not None and boundary:
+            context = request.prompt_token_ids[:boundary]
+            watch = Watch.of(self.model, compression, context, self.max_len - boundary)
         seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
         return Sequence(
             request=request,
@@ -93,6 +97,7 @@ class Intake:
                 PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
                 self.layout.new_tables(),
                 request.cache,
+                watch,
             ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(

@@ -97,7 +97,12 @@ class Sequence:
 
     @property
     def num_generated(self) -> int:
-        return len(self.tokens) - self.num_prompt
+        return self.length - self.num_prompt
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the answer."""
+        return len(self.tokens) - self.kv.repeated
 
     @property
     def wants_prompt_scores(self) -> bool:

@@ -182,7 +182,10 @@ def fidelity_at(
             raise EvalError(
                 f"text {number} has {len(tokens)} tokens; `{subject.name}` takes from 4 to {subject.engine.max_len}"
             )
-        exact, other = (SingleSequence(subject.engine, len(tokens)) for _ in range(2))
+        capacity = min(subject.engine.max_len, 2 * len(tokens))  # a method may compute more, and forget it
+        exact, other = (SingleSequence(subject.engine, each) for each in (len(tokens), capacity))
+        if policy.compression is not None:
+            other.watch(policy.compression, tokens[:cut])
         for sequence in (exact, other):
             sequence.append(tokens[:cut])
         if policy.compression is not None:

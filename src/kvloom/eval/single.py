@@ -14,14 +14,15 @@ from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
-from kvloom.engine.kv import PageNames, Replacement, SequenceKv, head_format
+from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Watch, head_format
+from kvloom.engine.step import Forward
 from kvloom.errors import EvalError
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
-from kvloom.model.base import Logits
+from kvloom.model.base import Indices, Logits
 from kvloom.policy.compression import Compression
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
@@ -87,12 +88,26 @@ class SingleSequence:
         assert self._mark is not None, "there is no mark"
         self._kv.truncate(self._mark)
 
+    def watch(self, compression: Compression, context: Sequence[int]) -> None:
+        """See what a method needs to see of the first tokens while they are computed: to be called before they are."""
+        self._kv.watch = Watch.of(self._model, compression, context, self._capacity - len(context))
+
     def compress(self, compression: Compression) -> None:
-        """Do to all tokens so far what the engine does to a request's context. Once per sequence."""
+        """Do to all tokens so far what the engine does to a request's context. Once per sequence.
+
+        They must have been watched, unless what is stored is all that the method needs.
+        """
         if self._kv.replaced:
             raise EvalError("a context can be compressed only once")
         self._kv.publish(self.length)
-        replacement = Replacement.of(self._kv, self.length, compression, self._model.weights_id)
+        if self._kv.watch is None:
+            self.watch(compression, self._kv.tokens)
+        assert self._kv.watch is not None
+        for repeated in self._kv.watch.repeats:
+            self.mark()
+            self.append(repeated)
+            self.rewind()
+        replacement = Replacement.of(self._kv, self.length, compression)
         if not replacement.carry_out():
             raise EvalError("no room for compressed KV")
         self.peak_bytes = max(self.peak_bytes, replacement.peak_bytes)
@@ -112,11 +127,21 @@ class SingleSequence:
             rows = Rows(kv.missing, kv.tables, kv.lists)
             assert kv.reserve(rows.spans), "the arena is made for the capacity"
             chunk_T = np.array(tokens[start : start + step], np.int64)
-            hidden_TC = self._model.forward(chunk_T, build_plan([rows], self._layout.layers), self._attend)
+            hidden_TC = self._run(chunk_T, rows)
             kv.written(rows.spans)
             self._note()
             kv.publish(self.length if self._mark is None else self._mark)
             yield hidden_TC
+
+    def _run(self, tokens_T: Indices, rows: Rows) -> Floats:
+        plan, watch = build_plan([rows], self._layout.layers), self._kv.watching
+        if watch is None:
+            return self._model.forward(tokens_T, plan, self._attend)
+        observers = {0: watch.probes}
+        if watch.hidden is None:
+            return self._model.forward(tokens_T, plan, self._attend, observers=observers)
+        watched = watch, rows.spans, slice(len(tokens_T))
+        return Forward(self._model, self._attend).layer_by_layer(tokens_T, plan, observers, [watched])
 
     def _note(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)

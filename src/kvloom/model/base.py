@@ -44,6 +44,17 @@ class Model(Protocol):
         ...
 
     @property
+    def query_heads(self) -> int:
+        """Of every layer."""
+        ...
+
+    def turn(self, layer: int) -> npt.NDArray[np.float64]:
+        """(F,): the angle by position, in radians, by which a layer turns each pair (n, n + F) of dimensions of queries
+        and keys; empty where it does not.
+        """
+        ...
+
+    @property
     def vocab_size(self) -> int: ...
     @property
     def context_length(self) -> int:

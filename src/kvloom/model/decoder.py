@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
@@ -53,6 +54,13 @@ class Decoder:
     @property
     def vocab_size(self) -> int:
         return self.spec.vocab_size
+
+    @property
+    def query_heads(self) -> int:
+        return self.spec.heads
+
+    def turn(self, layer: int) -> npt.NDArray[np.float64]:
+        return self.blocks[layer].attention.rope.angles
 
     @property
     def context_length(self) -> int:

@@ -42,6 +42,9 @@ class Block(Protocol):
         """Its parts, if they describe it completely, so that ``fused`` can run it. None: op by op only."""
         ...
 
+    @property
+    def attention(self) -> Attention: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:

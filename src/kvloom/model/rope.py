@@ -71,6 +71,11 @@ class RopeTable:
             np.concatenate([self.sin, *(_rounded(np.sin(block.astype(np.float64))) for block in angles)]),
         )
 
+    @property
+    def angles(self) -> npt.NDArray[np.float64]:
+        """Radians per position, (dim / 2,)."""
+        return self._frequencies.astype(np.float64)
+
     def turns(self, shifts_U: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
         """cos and sin, float32 (U, dim / 2), that turn a vector from its position to the one ``shifts_U`` below."""
         angles = -shifts_U.astype(np.float32)[:, None] * self._frequencies

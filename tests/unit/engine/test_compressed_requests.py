@@ -21,11 +21,25 @@ from kvloom.errors import InternalError, ParamsError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.base import LayerContext, Need
+from kvloom.policy.compression.base import LayerContext
 from kvloom.policy.compression.controls import KeepAll
+from kvloom.policy.compression.needs import Cached, Hidden, Need, rows_of
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
-from kvloom.segment import Miss, Span, Why
+from kvloom.segment import Miss, Span, SpanSet, Why
 from subjects import SUBJECTS, Subject
+
+
+@dataclass(frozen=True)
+class StreamSums(KeepAll):
+    """Scores from hidden states: the layer's own inputs, and nothing else, say what an entry is worth."""
+
+    name: ClassVar[str] = "stream_sums"
+    needs: ClassVar[frozenset[Need]] = frozenset({Hidden(lambda layer, x_RC: x_RC[:, [layer, 5]])})
+
+    def scores(self, context: LayerContext) -> Floats:
+        assert context.measured.hidden_SN is not None
+        return np.ascontiguousarray(context.measured.hidden_SN.T)
+
 
 MODELS = {"dense": (None, None), "hybrid": (24, None, 24), "windows-only": (20, 20)}
 METHODS = {
@@ -34,6 +48,11 @@ METHODS = {
     "random": compression_of("random", 0.5, seed=3),
     "sink_recent": compression_of("sink_recent", 0.7),
     "knorm": compression_of("knorm", 0.4),
+    "snapkv": compression_of("snapkv", 0.5, window=20, kernel=3),
+    "h2o": compression_of("h2o", 0.6, allocator="adakv"),
+    "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
+    "kvzip": compression_of("kvzip", 0.6, chunk=40, allocator="global"),
+    "stream_sums": Compression(StreamSums(), 0.5),
 }
 CONTEXT, COUNT = 90, 8
 PROMPT, OTHER = tiny.random_prompt(CONTEXT + 13, 1), tiny.random_prompt(70, 2)
@@ -94,7 +113,8 @@ def test_what_lies_in_the_last_partial_page_goes_like_all_else(windows: tuple[in
 @every_method
 def test_the_engine_does_what_a_sequence_driven_by_hand_does(windows: tuple[int | None, ...], method: str) -> None:
     engine = tiny.make_engine(windows)
-    sequence = SingleSequence(engine, len(PROMPT) + COUNT)
+    sequence = SingleSequence(engine, len(PROMPT) + 50)
+    sequence.watch(METHODS[method], PROMPT[:CONTEXT])
     sequence.append(PROMPT[:CONTEXT])
     sequence.compress(METHODS[method])
     held, tokens = sequence.held_bytes, []
@@ -134,9 +154,13 @@ def test_a_second_question_finds_the_exact_context(windows: tuple[int | None, ..
     first, again = ask(engine, cache), ask(engine, cache)
     assert scored(first) == scored(again)
     assert metrics(first).cached_tokens == 0
-    assert metrics(again).cached_tokens == CONTEXT  # its last page in part
-    assert metrics(again).misses == [Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
-    assert metrics(again).computed_tokens == len(PROMPT) - CONTEXT + COUNT - 1
+    watched = rows_of(METHODS[method].scorer.needs, CONTEXT)
+    if not watched or None in windows:
+        assert metrics(again).cached_tokens == CONTEXT - len(watched)  # of its last page, a part
+    wanted = [*(Miss(span, Why.WATCHED) for span in watched), Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
+    assert [miss for miss in metrics(again).misses if miss.why is not Why.WINDOW] == wanted
+    repeated = 40 + (8 + 40) + (8 + 10) if method == "kvzip" else 0
+    assert metrics(again).computed_tokens == len(PROMPT) - metrics(again).cached_tokens + repeated + COUNT - 1
     question = [*PROMPT[:CONTEXT], *OTHER]
     assert scored(ask(engine, cache, question)) == scored(ask(tiny.make_engine(windows), cache, question))
 
@@ -151,7 +175,7 @@ def test_what_comes_after_a_compression_is_never_found(windows: tuple[int | None
     assert metrics(exact).cached_tokens <= CONTEXT
     assert scored(exact) == scored(ask(tiny.make_engine(windows), prompt=longer))
     after = ask(engine, compressed(method), longer)  # nor does what an exact one computed show
-    assert metrics(after).cached_tokens == CONTEXT
+    assert metrics(after).cached_tokens <= CONTEXT - len(rows_of(METHODS[method].scorer.needs, CONTEXT))
     assert scored(after) == scored(ask(tiny.make_engine(windows), compressed(method), longer))
 
 
@@ -171,7 +195,8 @@ def test_nobody_waits_for_what_will_not_be_found() -> None:
 def test_pages_alone_are_matched_where_nothing_else_may_be(method: str) -> None:
     engine, cache = tiny.make_engine(), compressed(method, match="pages")
     assert scored(ask(engine, cache)) == scored(ask(engine, cache))
-    assert metrics(ask(engine, cache)).cached_tokens == CONTEXT // PAGE_TOKENS * PAGE_TOKENS
+    whole = SpanSet.full(CONTEXT // PAGE_TOKENS * PAGE_TOKENS)
+    assert metrics(ask(engine, cache)).cached_tokens == len(whole - rows_of(METHODS[method].scorer.needs, CONTEXT))
 
 
 @pytest.mark.parametrize("cache", [{"read": False}, {"write": False}, {"salt": "mine"}])
@@ -252,7 +277,7 @@ def test_who_is_aborted_leaves_nothing(windows: tuple[int | None, ...], method: 
 def test_a_storm_of_all_kinds_adds_up() -> None:
     rng = random.Random(4)
     expected: dict[str, list[int]] = {}
-    engine = tiny.make_engine((24, None), kv_bytes=700_000, step_tokens=32, max_seqs=6)
+    engine = tiny.make_engine((24, None), kv_bytes=600_000, step_tokens=32, max_seqs=6)
     waiting = {}
     for n in range(60):
         prompt = [*tiny.random_prompt(64, n % 3), *tiny.random_prompt(rng.randrange(20, 60), n)]
@@ -305,7 +330,7 @@ def test_a_context_that_does_not_fit_twice_is_refused_alone() -> None:
 @dataclass(frozen=True)
 class Failing(KeepAll):
     name: ClassVar[str] = "failing"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.VALUES})
+    needs: ClassVar[frozenset[Need]] = frozenset({Cached.VALUES})
 
     def scores(self, context: LayerContext) -> Floats:
         assert context.v_SKD.shape == (CONTEXT, 2, 16)

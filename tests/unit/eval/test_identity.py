@@ -24,13 +24,13 @@ POLICY = """
 from dataclasses import dataclass, field
 from pathlib import Path
 from scores_of_test import score
-from kvloom.policy.compression.base import Need
+from kvloom.policy.compression.needs import Cached
 
 @dataclass(frozen=True)
 class Short:
     power: int = 1
     name = "short"
-    needs = frozenset({Need.KEYS})
+    needs = frozenset({Cached.KEYS})
 
     def scores(self, context):
         return -score(context.k_SKD).T ** self.power

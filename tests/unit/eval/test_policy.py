@@ -13,7 +13,7 @@ from kvloom.policy.compression import METHODS, compression_of
 OWN = """
 from dataclasses import dataclass
 import numpy as np
-from kvloom.policy.compression.base import Need
+from kvloom.policy.compression.needs import Cached
 
 @dataclass(frozen=True)
 class Every:

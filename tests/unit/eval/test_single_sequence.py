@@ -15,7 +15,8 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import EvalError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.base import LayerContext, Need, Origin
+from kvloom.policy.compression.base import LayerContext, Origin
+from kvloom.policy.compression.needs import Need
 from tiny import VOCAB, make_engine, random_prompt
 
 WINDOWS = {"dense": (None, None), "hybrid": (None, 24), "all-windows": (24, 24)}

@@ -6,8 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kvloom.policy.compression.attention_scores import Pool, h2o, observed, snapkv, tova
-from kvloom.policy.compression.expected_attention import QueryStatistics, expected_attention, rotate, statistics_of
+from kvloom.policy.compression.base import Floats, LayerContext, Measured, QueryShape, Scorer
+from kvloom.policy.compression.expected_attention import QueryStatistics, expected_attention, statistics_of
+from kvloom.policy.compression.h2o import H2o
+from kvloom.policy.compression.observed_attention import ObservedAttention
+from kvloom.policy.compression.rotation import rotate
+from kvloom.policy.compression.snapkv import SnapKv
+from kvloom.policy.compression.tova import Tova
 
 Doubles = npt.NDArray[np.float64]
 
@@ -27,6 +32,13 @@ def summed(p_HTS: Doubles, group: int, last: int | None = None) -> npt.NDArray[n
     return rows_HTS.reshape(len(rows_HTS) // group, group, *rows_HTS.shape[1:]).sum((1, 2)).astype(np.float32)
 
 
+def scores(scorer: Scorer, sums_KS: Floats, group: int) -> Floats:
+    nothing_SK0 = np.zeros((sums_KS.shape[1], len(sums_KS), 0), np.float32)
+    places_S = np.arange(len(nothing_SK0))
+    seen = QueryShape(group), Measured(attention_KS=sums_KS)
+    return scorer.scores(LayerContext(0, places_S, places_S, nothing_SK0, nothing_SK0, 1, *seen))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 4)])
 @pytest.mark.parametrize(("window", "kernel"), [(8, 5), (1, 1), (16, 7)])
 def test_snapkv_with_mean_pooling_is_kvpresss(shape: tuple[int, int], window: int, kernel: int) -> None:
@@ -36,14 +48,14 @@ def test_snapkv_with_mean_pooling_is_kvpresss(shape: tuple[int, int], window: in
     pooled_HS = np.stack([np.convolve(of_head, np.ones(kernel) / kernel, mode="full") for of_head in mean_HS])
     pooled_HS = pooled_HS[:, kernel // 2 : kernel // 2 + 40 - window]
     wanted_KS = pooled_HS.reshape(kv_heads, group, -1).mean(1)
-    found_KS = snapkv(summed(p_HTS, group, window), window, group, kernel, Pool.MEAN)
+    found_KS = scores(SnapKv(window, kernel), summed(p_HTS, group, window), group)
     assert np.allclose(found_KS[:, :-window], wanted_KS, atol=1e-6)
     assert np.isposinf(found_KS[:, -window:]).all()
 
 
 def test_snapkv_with_maxima_looks_at_neighbours() -> None:
     p_HTS = attention(2, 1, 30)
-    found_KS = snapkv(summed(p_HTS, 1, 4), 4, 1, 7, Pool.MAX)
+    found_KS = scores(SnapKv(4, 7, "max"), summed(p_HTS, 1, 4), 1)
     mean_KS = p_HTS[:, -4:, :-4].mean(1)
     wanted = [[max(row[max(0, n - 3) : n + 4]) for n in range(26)] for row in mean_KS.tolist()]
     assert np.allclose(found_KS[:, :26], wanted, atol=1e-6)
@@ -52,14 +64,14 @@ def test_snapkv_with_maxima_looks_at_neighbours() -> None:
 @pytest.mark.parametrize("count", [0, 1, 7, 8])
 def test_a_context_no_longer_than_the_window_is_scored_as_a_whole(count: int) -> None:
     p_HTS = attention(2, 1, count) if count else np.zeros((2, 0, 0))
-    found_KS = snapkv(summed(p_HTS, 1), 8, 1, 3, Pool.MEAN)
+    found_KS = scores(SnapKv(8, 3), summed(p_HTS, 1), 1)
     assert found_KS.shape == (2, count)
     assert np.isfinite(found_KS).all()
 
 
 def test_tova_is_the_last_querys_attention_for_all_heads() -> None:
     p_HTS = attention(2, 3, 25)
-    found_KS = tova(summed(p_HTS, 3, 1), 3)
+    found_KS = scores(Tova(), summed(p_HTS, 3, 1), 3)
     assert np.allclose(found_KS[:, :-1], p_HTS[:, -1, :-1].mean(0), atol=1e-6)
     assert np.isposinf(found_KS[:, -1]).all()
 
@@ -67,9 +79,9 @@ def test_tova_is_the_last_querys_attention_for_all_heads() -> None:
 def test_sums_of_all_queries_and_their_means_over_those_that_see() -> None:
     p_HTS = attention(2, 3, 25)
     sums_KS = p_HTS.reshape(2, 3, 25, 25).sum((1, 2))
-    assert np.allclose(h2o(summed(p_HTS, 3)), sums_KS, rtol=1e-5)
+    assert np.allclose(scores(H2o(), summed(p_HTS, 3), 3), sums_KS, rtol=1e-5)
     means_KS = [[p_HTS[3 * k : 3 * k + 3, s:, s].mean() for s in range(25)] for k in range(2)]
-    assert np.allclose(observed(summed(p_HTS, 3), 3), means_KS, rtol=1e-5)
+    assert np.allclose(scores(ObservedAttention(), summed(p_HTS, 3), 3), means_KS, rtol=1e-5)
 
 
 # -- expected attention --------------------------------------------------------------------------------------------

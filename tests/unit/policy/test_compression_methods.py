@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import METHODS, Compression, compression_of
-from kvloom.policy.compression.base import Floats, LayerContext, Need
+from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.controls import KeepAll
+from kvloom.policy.compression.needs import Attention, Cached, Last, Queries, Repeated, Spread
 from kvloom.policy.compression.uniform import kept_of
+from made_contexts import contexts
 
 HEADS, DIM = 2, 4
 RATIOS = {name: 0.5 if method.ratio is None else method.ratio for name, method in METHODS.items()}
 
 
 def context(content: int = 0, count: int = 64, layer: int = 0, first: int = 0) -> LayerContext:
-    rng = np.random.default_rng(content)
-    k_SKD, v_SKD = rng.normal(size=(2, count, HEADS, DIM)).astype(np.float32)
-    return LayerContext(layer, np.arange(first, first + count), rng.integers(0, 97, count), k_SKD, v_SKD)
+    (made,) = contexts(1, HEADS, count, DIM, content, first)
+    return dataclasses.replace(made, layer=layer)
 
 
 def kept(compression: Compression, *contexts: LayerContext) -> list[list[list[int]]]:
@@ -96,11 +97,17 @@ def test_a_scorer_sees_what_it_needs_and_no_more() -> None:
         "keep_none": frozenset(),
         "random": frozenset(),
         "sink_recent": frozenset(),
-        "knorm": {Need.KEYS},
-        "keydiff": {Need.KEYS},
-        "leverage": {Need.KEYS},
+        "knorm": {Cached.KEYS},
+        "keydiff": {Cached.KEYS},
+        "leverage": {Cached.KEYS},
+        "h2o": {Attention()},
+        "tova": {Attention(Last(1))},
+        "snapkv": {Attention(Last(64))},
+        "observed_attention": {Attention()},
+        "kvzip": {Attention(Repeated(1024, 8), "max")},
+        "expected_attention": {Cached.KEYS, Cached.VALUES, Queries(Spread(512, first=4))},
     }
-    assert context().without_kv().shape == context().shape
+    assert context().bare().shape == context().shape
 
 
 @pytest.mark.parametrize("value", [np.nan, "shape"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import compression_of
-from kvloom.policy.compression.base import LayerContext
+from kvloom.policy.compression.base import LayerContext, QueryShape
 from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
 from kvloom.policy.compression.leverage import Leverage, leverages
@@ -74,6 +76,15 @@ def test_a_turn_by_position_changes_no_norm() -> None:
 
 
 # -- leverage ------------------------------------------------------------------------------------------------------
+
+
+def test_leverage_is_that_of_keys_before_rotation() -> None:
+    (one,) = contexts(1, 3, 90, 16)
+    turned = context_of(rotated(one.k_SKD.astype(np.float64), np.arange(90.0)))
+    shape = QueryShape(turn_F=10_000.0 ** (-np.arange(8) / 8))
+    found = Leverage().scores(dataclasses.replace(turned, queries=shape))
+    assert np.allclose(found, Leverage().scores(one), atol=1e-5)
+    assert not np.allclose(found, Leverage().scores(turned), atol=1e-2)
 
 
 def test_leverage_is_the_diagonal_of_the_hat_matrix() -> None:

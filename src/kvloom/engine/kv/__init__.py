@@ -5,6 +5,7 @@ holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
+watch.py      what is seen of its context while it is computed
 stored.py     what its pages hold, to be read
 replacement.py  what a method of compression does to it, carried out
 """
@@ -15,5 +16,6 @@ from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.stored import head_format
+from kvloom.engine.kv.watch import Watch, Watched
 
-__all__ = ["PageNames", "Replacement", "SequenceKv", "head_format"]
+__all__ = ["PageNames", "Replacement", "SequenceKv", "Watch", "Watched", "head_format"]

@@ -37,20 +37,20 @@ class Replacement:
     peak_bytes: int = 0
 
     @staticmethod
-    def of(kv: SequenceKv, stop: int, compression: Compression, weights: str) -> Replacement:
-        """Look at what is stored, and choose; nothing changes. All below ``stop`` has been computed.
-
-        ``weights``: the id of the model's weights, to which profiles are bound.
+    def of(kv: SequenceKv, stop: int, compression: Compression) -> Replacement:
+        """Look at what is stored and what was seen, and choose; nothing changes. All below ``stop`` has been computed.
 
         Raises RequestError when the method does not answer as it must, and whatever a method of the user's raises.
         """
-        contexts, scores = [], []
+        watch, contexts, scores = kv.watch, [], []
+        if watch is None or watch.needs != compression.scorer.needs or watch.stop != stop:
+            raise InternalError(f"{kv.owner}: nobody watched the first {stop} tokens for `{compression.name}`")
         groups = range(len(kv.tables))
         for group in groups:
-            for context in Stored.below(kv, group, stop).contexts(compression.scorer.needs):
+            for context in Stored.below(kv, group, stop).contexts(watch):
                 scores.append(compression.scores(context))
-                contexts.append(context.without_kv())
-        by_layer = {gather.layer: gather for gather in compression.choose(contexts, scores, weights)}
+                contexts.append(context.bare())
+        by_layer = {gather.layer: gather for gather in compression.choose(contexts, scores, watch.model.weights_id)}
         return Replacement(kv, stop, tuple(tuple(by_layer[n] for n in kv.tables[g].format.layers) for g in groups))
 
     def carry_out(self) -> bool:

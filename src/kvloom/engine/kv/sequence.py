@@ -11,6 +11,7 @@ from kvloom.engine.kv.extents import Extents
 from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sharing import Sharing
+from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent, Ledger
@@ -32,7 +33,9 @@ class SequenceKv:
 
     accepted: the number of tokens that are final; only pages filled by them can be found by others. lists: empty, or
     the lists that are read in addition to each group's table. replaced: they are read in place of tables below this
-    position. boundary: where the context ends that is compressed before anything after it is computed.
+    position. boundary: where the context ends that is compressed before anything after it is computed. watch: what is
+    seen of that context. repeated: before it is compressed, so many tokens that only the watch wants to see lie between
+    the context and what comes after it; positions from there on are too high for as long.
     """
 
     ledger: Ledger
@@ -40,6 +43,8 @@ class SequenceKv:
     names: PageNames
     tables: tuple[PageTable, ...]
     cache: CacheParams = field(default_factory=CacheParams)
+    watch: Watch | None = None
+    repeated: int = field(default=0, init=False)
     tokens: list[int] = field(init=False)
     missing: SpanSet = field(init=False)
     pending: SpanSet = field(default=SpanSet(), init=False)
@@ -50,16 +55,17 @@ class SequenceKv:
     _extents: Extents = field(init=False)
     replaced: int = field(default=0, init=False)
     boundary: int = field(init=False)
+    _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: tuple[tuple[PageTable, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tokens = self.names.tokens
-        self.missing, self.accepted = SpanSet.full(len(self.tokens)), len(self.tokens)
+        self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
+        self._begin_to_repeat()
+        self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.boundary or len(self.tokens)
         self._holder = Holder(self.ledger, self.owner, self.cache.hints)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
-        self.boundary = self.names.limit or 0
         self._windows = tuple((table, table.window) for table in self.tables if table.window is not None)
 
     # -- what a step does ------------------------------------------------------------------------------------------
@@ -77,15 +83,39 @@ class SequenceKv:
         if self.pending.spans:
             missing = missing & SpanSet.full(self.pending.spans[0].start)
         if self.replaced < self.boundary:
-            missing = missing & SpanSet.full(self.boundary)
+            context = missing & SpanSet.full(self.boundary)
+            missing = context or missing & SpanSet.full(self.horizon)
         return missing.first(count)
 
     @property
-    def compression_due(self) -> bool:
-        """Whether the context is complete, and not compressed yet."""
+    def context_due(self) -> bool:
+        """Whether the context, and what is repeated of it now, is complete: then ``repeat_next``, or compress it."""
         if self.replaced >= self.boundary:
             return False
-        return all(not lacking or lacking.spans[0].start >= self.boundary for lacking in (self.missing, self.pending))
+        return all(not lacking or lacking.spans[0].start >= self.horizon for lacking in (self.missing, self.pending))
+
+    def repeat_next(self) -> bool:
+        """Forget what was repeated, and put the next text there that the watch wants to see. False: that was all."""
+        if not self.repeated:
+            return False
+        assert self.watch is not None
+        later = self.tokens[self.boundary + self.repeated :]
+        self.truncate(self.boundary)
+        self._repeats += 1
+        texts = self.watch.repeats[self._repeats : self._repeats + 1]
+        self.repeated = sum(map(len, texts))
+        self.append(*[token for text in texts for token in text], *later)
+        return bool(texts)
+
+    @property
+    def horizon(self) -> int:
+        """Positions from here on are not computed before the context is compressed."""
+        return self.boundary + self.repeated if self.replaced < self.boundary else len(self.tokens)
+
+    @property
+    def watching(self) -> Watch | None:
+        """The watch, until the context is compressed."""
+        return None if self.replaced else self.watch
 
     def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
         """Allocate writable pages for all of ``spans``, in these layer groups or in all.
@@ -115,7 +145,7 @@ class SequenceKv:
 
         Pages outside the window of every later row are released.
         """
-        self.accepted = accepted
+        self.accepted = accepted if self.replaced >= self.boundary else min(accepted, self.boundary)
         if self._unpublished:
             self._publish_full()
         if self._windows:
@@ -156,6 +186,8 @@ class SequenceKv:
     def start(self, missing: SpanSet) -> None:
         """Set what is ``missing`` after adopting and copying, and promise its pages, so that others wait for them."""
         self.missing = missing
+        if self.watch is not None:
+            self.watch.restart()
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
 
@@ -179,6 +211,8 @@ class SequenceKv:
 
         The first to write to a shared page copies it. Positions pending here are missing there.
         """
+        del child.tokens[child.boundary : child.boundary + child.repeated]
+        child.repeated = 0
         child.missing, child.accepted = self.missing | self.pending, self.accepted
         child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
         child.lists, child._unpublished = self.lists, list(self._unpublished)
@@ -282,6 +316,13 @@ class SequenceKv:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _begin_to_repeat(self) -> None:
+        if self.watch is None or not self.watch.repeats:
+            return
+        first = self.watch.repeats[0]
+        self.tokens[self.boundary : self.boundary + self.repeated] = first
+        self.repeated, self._repeats = len(first), 0
+
     def _publish_full(self) -> None:
         accepted, final, waiting = self.accepted // PAGE_TOKENS, dict[int, None](), []
         for place in self._unpublished:
@@ -351,4 +392,7 @@ class SequenceKv:
         self._holder.loose.clear()
         self._unpublished.clear()
         self._sharing.exact, self.replaced, self.lists = True, 0, ()
+        if self.watch is not None:
+            self.watch.restart()
+        self._begin_to_repeat()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from kvloom.arrays import Bytes, Floats
 from kvloom.engine.kv.sequence import SequenceKv
+from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
 from kvloom.memory.cells import cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
-from kvloom.policy.compression.base import LayerContext, Need
+from kvloom.policy.compression.base import LayerContext
+from kvloom.policy.compression.needs import Cached
 from kvloom.segment import PageId
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
@@ -68,15 +70,17 @@ class Stored:
     def format(self) -> PageFormat:
         return self.kv.tables[self.group].format
 
-    def contexts(self, needs: frozenset[Need]) -> Iterator[LayerContext]:
-        """Every layer of the group."""
+    def contexts(self, watch: Watch) -> Iterator[LayerContext]:
+        """Every layer of the group. Raises InternalError when something that is needed was not seen."""
+        needs = watch.needs
         positions_S, tokens_S = self.positions, np.array(self.kv.tokens[self.first : self.stop], np.int64)
         entry_bytes = head_format(self.format).page_bytes // PAGE_TOKENS
         nothing_SK0 = np.zeros((len(tokens_S), self.format.heads, 0), np.float32)
         for slot, layer in enumerate(self.format.layers):
-            k_SKD = self._decoded(slot, keys=True) if Need.KEYS in needs else nothing_SK0
-            v_SKD = self._decoded(slot, keys=False) if Need.VALUES in needs else nothing_SK0
-            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes)
+            k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
+            v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
+            seen = watch.shape(layer), watch.measured(layer)
+            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen)
 
     def entries(self, slot: int, head: int) -> tuple[Bytes, Bytes]:
         """(keys_SE, values_SE) of one (layer, head), as they are stored."""

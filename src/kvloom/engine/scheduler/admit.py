@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
@@ -12,7 +12,7 @@ from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
-from kvloom.segment import RAM, Reused, SpanSet
+from kvloom.segment import RAM, Miss, Reused, Span, SpanSet
 
 
 @dataclass
@@ -85,10 +85,17 @@ class Admit:
         computed = len(missing & prompt)
         if sequence.index == 0:
             metrics.cached_tokens = num_prompt - computed
-            metrics.misses = list(found.misses)
+            metrics.misses = list(_within(found.misses, num_prompt))
             metrics.reused = [Reused(span, RAM) for span in prompt - missing]
             metrics.queue_s = self.clock() - sequence.request.submitted_s
             self.hit_tokens += metrics.cached_tokens
             self.miss_tokens += computed
-            for miss in found.misses:
+            for miss in metrics.misses:
                 self.misses_by_why[miss.why] = self.misses_by_why.get(miss.why, 0) + len(miss.span)
+
+
+def _within(misses: tuple[Miss, ...], stop: int) -> Iterator[Miss]:
+    """Without what is only repeated of a context."""
+    for miss in misses:
+        if miss.span.start < stop:
+            yield Miss(Span(miss.span.start, min(miss.span.stop, stop)), miss.why)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kvloom.attend.builder import Rows, build_plan
+from kvloom.attend.observe import Observers, Probe
 from kvloom.attend.plan import LayerPlan, Plan
+from kvloom.engine.kv import Watched
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.model.base import Indices
 
@@ -19,7 +22,8 @@ class Batch:
 
     ``wanted_R``: rows whose logits are needed. Entries ``wanted_starts[c] : wanted_starts[c + 1]`` of it are those of
     chunk c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk completes its
-    sequence. ``closing``: indices in ``chunks`` of the chunks that complete their sequences.
+    sequence. ``closing``: indices in ``chunks`` of the chunks that complete their sequences. ``observers``: the probes
+    of observed chunks, by index. ``hidden``: who reads hidden states, of which positions, in which rows.
     """
 
     chunks: tuple[Chunk, ...]
@@ -28,6 +32,8 @@ class Batch:
     wanted_R: Indices
     wanted_starts: tuple[int, ...]
     closing: tuple[int, ...]
+    observers: Observers
+    hidden: tuple[Watched, ...]
 
 
 def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
@@ -35,20 +41,36 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     rows: list[Rows] = []
     tokens, wanted = array("q"), array("q")
     wanted_starts, closing = [0], []
+    observers: dict[int, Sequence[Probe]] = {}
+    hidden: list[Watched] = []
     for n, chunk in enumerate(chunks):
         kv, first = chunk.sequence.kv, len(tokens)
         known = kv.tokens
         for span in chunk.spans:
             tokens.extend(known[span.start : span.stop])
         rows.append(Rows(chunk.spans, kv.tables, kv.lists))
+        watch = kv.watching
+        if watch is not None:
+            if probes := watch.probes:
+                observers[n] = probes
+            if watch.hidden is not None:
+                hidden.append((watch, chunk.spans, slice(first, len(tokens))))
         closes = chunk.closes
         if closes:
             closing.append(n)
-        if chunk.sequence.wants_prompt_scores:
+        if chunk.sequence.wants_prompt_scores and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):
             wanted.extend(range(first, len(tokens)))
         elif closes:
             wanted.append(len(tokens) - 1)
         wanted_starts.append(len(wanted))
     tokens_T, wanted_R = np.frombuffer(tokens, np.int64), np.frombuffer(wanted, np.int64)
-    plan = build_plan(rows, layers)
-    return Batch(tuple(chunks), tokens_T, plan, wanted_R, tuple(wanted_starts), tuple(closing))
+    return Batch(
+        chunks=tuple(chunks),
+        tokens_T=tokens_T,
+        plan=build_plan(rows, layers),
+        wanted_R=wanted_R,
+        wanted_starts=tuple(wanted_starts),
+        closing=tuple(closing),
+        observers=observers,
+        hidden=tuple(hidden),
+    )

@@ -21,15 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Compress:
-    """What goes wrong ends the one request. Room for lists is made like any other. ``weights_id``: of the model."""
+    """What goes wrong ends the one request. Room for lists is made like any other."""
 
     preempt: Preempt
-    weights_id: str
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
-        due = [sequence for sequence in queues.running if sequence.kv.compression_due]
+        due = [sequence for sequence in queues.running if sequence.kv.context_due]
         for sequence in due:
-            if sequence.status is Status.RUNNING:  # not preempted meanwhile
+            if sequence.status is Status.RUNNING and not sequence.kv.repeat_next():  # nor preempted meanwhile
                 try:
                     self._compress(sequence, queues, plan)
                 except KvloomError as error:
@@ -43,7 +42,7 @@ class Compress:
     def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> None:
         kv, compression = sequence.kv, sequence.request.cache.compression
         assert compression is not None
-        replacement = Replacement.of(kv, kv.boundary, compression, self.weights_id)
+        replacement = Replacement.of(kv, kv.boundary, compression)
         while not replacement.carry_out():
             if not self.preempt.make_room(sequence, queues, plan):
                 if sequence in plan.failed:

@@ -59,7 +59,8 @@ def cover(kv: SequenceKv, index: Index) -> Coverage:
     windows = [table.window for table in kv.tables]
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]
     everywhere = _intersection(full) if full else SpanSet.full(length)
-    missing = _close((SpanSet.full(length) - everywhere) | always_computed(kv), stored, windows)
+    anyway = computed_for_logits(kv) | computed_to_be_seen(kv)
+    missing = _close((SpanSet.full(length) - everywhere) | anyway, stored, windows)
     return Coverage(
         entries=entries,
         stored=stored,
@@ -70,11 +71,16 @@ def cover(kv: SequenceKv, index: Index) -> Coverage:
     )
 
 
-def always_computed(kv: SequenceKv) -> SpanSet:
-    """What is computed in any case, for its logits: a token, or what there is of its page."""
+def computed_for_logits(kv: SequenceKv) -> SpanSet:
+    """What is computed in any case: the last token, or what there is of its page."""
     length = len(kv.tokens)
     start = length - 1 if kv.cache.match == "tokens" else (length - 1) // PAGE_TOKENS * PAGE_TOKENS
     return SpanSet((Span(start, length),))
+
+
+def computed_to_be_seen(kv: SequenceKv) -> SpanSet:
+    """What is computed in any case for the method that compresses the context."""
+    return SpanSet() if kv.watch is None else kv.watch.rows
 
 
 def _hits(entries: list[Entry | None]) -> list[Hit]:

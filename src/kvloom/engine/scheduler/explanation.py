@@ -6,7 +6,7 @@ A request that matches whole pages only gets no reason that would reveal what is
 from __future__ import annotations
 
 from kvloom.engine.kv import SequenceKv
-from kvloom.engine.scheduler.coverage import Coverage, always_computed
+from kvloom.engine.scheduler.coverage import Coverage, computed_for_logits, computed_to_be_seen
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
 from kvloom.segment import Miss, Span, SpanSet, Why
@@ -16,8 +16,9 @@ def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
     """A reason for every span of ``found.missing``, ordered by position."""
     named = SpanSet.full(kv.names.stop)
     reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
-    anyway = always_computed(kv)
-    for span in found.missing & found.everywhere & named:
+    stored, watched, anyway = found.missing & found.everywhere & named, computed_to_be_seen(kv), computed_for_logits(kv)
+    reasons += [(span, Why.WATCHED) for span in stored & watched]
+    for span in stored - watched:
         alone = (span,) == anyway.spans and not any(anyway - have for have in found.stored)
         reasons.append((span, Why.LAST_TOKEN if alone else Why.WINDOW))
     for span in (found.missing & named) - found.everywhere:

@@ -13,6 +13,7 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 from kvloom.policy.compression.uniform import kept_of
+from kvloom.segment import SpanSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,20 @@ class Reserve:
         """
         pinned = {hit.page for hit in match.hits}
         pinned |= {page for copy in match.copies for _, page in copy.pages}
-        needs = self._needs(match, headroom)
-        if headroom and sequence.kv.boundary:
+        kv, wanted = sequence.kv, match.missing
+        if kv.repeated:  # of what comes after, nobody can say yet where it will be
+            wanted = wanted & SpanSet.full(kv.horizon)
+        needs = self._needs(match, wanted, headroom)
+        if headroom and kv.boundary:
             needs += self._lists(sequence)
         if not self.ledger.fits(needs, pinned):
             return False
-        kv = sequence.kv
         for hit in match.hits:
             kv.adopt(hit.group, hit.index, hit.page)
         sources = [page for copy in match.copies for _, page in copy.pages]
         for page in sources:  # all of them before the first copy: making room for one must not drop another's source
             self.ledger.hold(page, kv.owner, kv.cache.hints)
-        fits = self._copies(kv, match) and kv.reserve(match.missing, self._unwindowed())
+        fits = self._copies(kv, match) and kv.reserve(wanted, self._unwindowed())
         self.ledger.release(sources, kv.owner)
         if fits:
             kv.start(match.missing)
@@ -61,14 +64,14 @@ class Reserve:
     def _unwindowed(self) -> list[int]:
         return [group for group, window in enumerate(self.layout.windows) if window is None]
 
-    def _needs(self, match: Match, headroom: int) -> Counter[PageFormat]:
-        touched = set(page_indices(match.missing))
+    def _needs(self, match: Match, wanted: SpanSet, headroom: int) -> Counter[PageFormat]:
+        touched = set(page_indices(wanted))
         needs: Counter[PageFormat] = Counter()
         for group, fmt in enumerate(self.layout.formats):
             shared = {hit.index for hit in match.hits if hit.group == group}
             copied = {copy.index for copy in match.copies if any(g == group for g, _ in copy.pages)}
             fresh = (touched | copied) - shared
-            needs[fmt] = min(len(fresh), self.layout.pages_for(group, self._end(match))) + headroom
+            needs[fmt] = min(len(fresh), self.layout.pages_for(group, wanted.spans[-1].stop)) + headroom
         return needs
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
@@ -83,7 +86,3 @@ class Reserve:
             lists = fmt.heads * len(fmt.layers)
             needs[head_format(fmt)] += lists * (kept + fmt.tokens - 1) // fmt.tokens if kept else 0
         return needs
-
-    @staticmethod
-    def _end(match: Match) -> int:
-        return match.missing.spans[-1].stop

@@ -1,15 +1,13 @@
 """Methods that keep some entries of a context's KV, per layer and KV head, and let the others go.
 
-base.py         the interfaces: ``Scorer``, ``Allocator``, ``Compactor``
+base.py         the interfaces: ``Scorer``, ``Allocator``, ``Compactor``, and what they see
+needs.py        what a scorer looks at
 compression.py  ``Compression``: a method, its parameters and a ratio, as a request asks for it
 methods.py      the scorers by name, and how a method is made of words (words.py)
 allocators.py   the allocators by name, and what each asks of scores
 protect.py      what stays whatever its score
 profile.py      what LU-KV has learned beforehand; utility.py: of what; hull.py, lukv.py: what it does with it
 *.py            each scorer, allocator and compactor
-
-attention_scores.py and expected_attention.py make scores of what was seen of attention and queries. No method uses them
-before a ``LayerContext`` has that.
 """
 
 from __future__ import annotations

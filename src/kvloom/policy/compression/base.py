@@ -19,6 +19,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kvloom.policy.compression.needs import Need
+
 Floats = npt.NDArray[np.float32]
 Kept = npt.NDArray[np.int64]
 """Ascending indices of the entries that one (layer, KV head) keeps."""
@@ -28,13 +30,6 @@ Counts = npt.NDArray[np.int64]
 
 REQUIRED = np.float32(np.inf)
 """The score of an entry that goes last, before any that has a finite one: a sink, a recent token, what is protected."""
-
-
-class Need(enum.Enum):
-    """What a scorer looks at beside positions and tokens: only this is read for it."""
-
-    KEYS = "keys"
-    VALUES = "values"
 
 
 class Scale(enum.IntEnum):
@@ -49,12 +44,37 @@ class Scale(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class QueryShape:
+    """``group``: query heads of all layers that read an entry, by KV head. ``turn_F``: the angle by position, in
+    radians, by which rotary embedding turns each pair (n, n + F) of dimensions of queries and keys; empty without it.
+    """
+
+    group: int = 1
+    turn_F: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What was seen of a layer while the context was computed: each of it as far as the scorer needs it (``needs``).
+
+    ``attention_KS``: see ``Attention``. ``q_RHD``: queries as attention gets them, rotated, and ``positions_R`` theirs.
+    ``hidden_SN``: what the digest made of every entry's hidden state.
+    """
+
+    attention_KS: Floats | None = None
+    q_RHD: Floats | None = None
+    positions_R: npt.NDArray[np.int64] | None = None
+    hidden_SN: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerContext:
     """What there is of a context in one layer that owns KV.
 
     ``positions_S``: ascending, absolute. ``tokens_S``: the tokens there. ``k_SKD`` (rotated) and ``v_SKD``: what the
     cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
-    of one entry of one KV head, key and value; 1 where those of all layers are alike.
+    of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
+    the layer's queries are like. ``measured``: what was seen while the context was computed.
     """
 
     layer: int
@@ -63,15 +83,18 @@ class LayerContext:
     k_SKD: Floats
     v_SKD: Floats
     entry_bytes: int = 1
+    queries: QueryShape = QueryShape()
+    measured: Measured = Measured()
 
     @property
     def shape(self) -> tuple[int, int]:
         """(K, S), that of the scores."""
         return self.k_SKD.shape[1], self.k_SKD.shape[0]
 
-    def without_kv(self) -> LayerContext:
-        """The same without keys and values, which are large."""
-        return replace(self, k_SKD=self.k_SKD[..., :0].copy(), v_SKD=self.v_SKD[..., :0].copy())
+    def bare(self) -> LayerContext:
+        """The same without keys, values and what was measured, which are large."""
+        nothing_SK0 = self.k_SKD[..., :0].copy()
+        return replace(self, k_SKD=nothing_SK0, v_SKD=nothing_SK0, measured=Measured())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression.base import Allocator, Compactor, Floats, Gather, Kept, LayerContext, Origin, Scorer
+from kvloom.policy.compression.base import (
+    Allocator,
+    Compactor,
+    Counts,
+    Floats,
+    Gather,
+    Kept,
+    LayerContext,
+    Origin,
+    Scorer,
+)
 from kvloom.policy.compression.gathering import Gathering
+from kvloom.policy.compression.needs import MEASURED
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import Uniform
 from kvloom.policy.compression.words import Word, words_of
@@ -31,6 +42,9 @@ class Compression:
     def __post_init__(self) -> None:
         if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
             raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
+        for kind in MEASURED:
+            if sum(isinstance(need, kind) for need in self.scorer.needs) > 1:
+                raise ParamsError(f"method `{self.name}` needs more than one {kind.__name__}", param="method")
 
     @property
     def name(self) -> str:
@@ -57,10 +71,8 @@ class Compression:
         counts = self.allocator.kept(self.ratio, scores, origin)
         self.protect.check(contexts, counts)
         return [
-            self.compactor.action(
-                context, [_best(scores_S, int(n)) for scores_S, n in zip(of_layer, kept_K, strict=True)]
-            )
-            for context, of_layer, kept_K in zip(contexts, scores, counts, strict=True)
+            self.compactor.action(context, self._best(context, scores_KS, kept_K))
+            for context, scores_KS, kept_K in zip(contexts, scores, counts, strict=True)
         ]
 
     def scores(self, context: LayerContext) -> Floats:
@@ -76,8 +88,8 @@ class Compression:
             )
         return self.protect.marked(scores_KS.astype(np.float32, copy=False), context.positions_S)
 
-
-def _best(scores_S: Floats, count: int) -> Kept:
-    """Of equal scores the earlier one."""
-    kept: Kept = np.sort(np.argsort(-scores_S, kind="stable")[:count])
-    return kept
+    def _best(self, context: LayerContext, scores_KS: Floats, kept_K: Counts) -> list[Kept]:
+        """By KV head. Of equal scores what is protected, then the earlier one."""
+        others_S = ~self.protect.mask(context.positions_S)
+        best_K = [np.lexsort((others_S, -scores_S))[:count] for scores_S, count in zip(scores_KS, kept_K, strict=True)]
+        return [np.sort(best_S) for best_S in best_K]

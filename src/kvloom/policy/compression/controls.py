@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvloom.policy.compression.base import Floats, LayerContext, Need
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Need
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""Attention that an entry can expect of queries to come, if they are like those of the context.
+"""Entries stay that can expect much attention of queries to come, if these are like those of the context.
 
 Source: Expected Attention (Devoto et al. 2025, arXiv 2510.00636) as in kvpress: queries are taken for normal, with the
 mean and the covariance of those of the context before rotation, without the first few; both are turned by the mean of
 the next positions' rotations. exp(q.k / sqrt(D)) of such a query has the mean exp(mean.k / sqrt(D) + k' cov k / 2D).
-We differ: statistics are of queries themselves, not of hidden states, so that a norm of queries does no harm.
+We differ: statistics are of queries themselves, not of hidden states, so that a norm of queries does no harm; and of
+queries spread over the context, not of all of it, so that a context that is cached need not be computed as a whole.
 
 Legend: R queries, S entries, H query heads, K KV heads, G query heads by KV head, D head dim, F pairs of dimensions.
 """
@@ -11,13 +12,50 @@ Legend: R queries, S entries, H query heads, K KV heads, G query heads by KV hea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.policy.compression.base import Floats
+from kvloom.errors import ParamsError
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Cached, Need, Queries, Spread
+from kvloom.policy.compression.rotation import Doubles, rotate
 
-Doubles = npt.NDArray[np.float64]
+_RANGES = {"sampled": (16, 1024), "sinks": (0, 2**20), "ahead": (1, 2**16), "epsilon": (0.0, 1e6)}
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedAttention:
+    """``sampled``: about how many queries of the context are looked at, 16 to 1024. ``sinks``: how many first ones are
+    not. ``ahead``: how many positions to come are meant. ``epsilon``: added to an entry's share before its value's norm
+    weighs it.
+    """
+
+    name: ClassVar[str] = "expected_attention"
+    sampled: int = 512
+    sinks: int = 4
+    ahead: int = 512
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ParamsError(f"{name} must be from {least} to {most}, got {getattr(self, name)}", param=name)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Cached.KEYS, Cached.VALUES, Queries(Spread(self.sampled, self.sinks))})
+
+    def scores(self, context: LayerContext) -> Floats:
+        q_RHD, positions_R = context.measured.q_RHD, context.measured.positions_R
+        assert q_RHD is not None
+        assert positions_R is not None
+        if not len(q_RHD):  # nothing but sinks
+            return np.zeros(context.shape, np.float32)
+        stop = int(context.positions_S[-1]) + 1
+        seen = statistics_of(q_RHD, positions_R, context.queries.turn_F, stop, self.ahead)
+        return expected_attention(seen, context.k_SKD, context.v_SKD, self.epsilon)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +98,3 @@ def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, epsi
     norms_KS = np.linalg.norm(v_SKD.astype(np.float64), axis=-1).T
     scores_KS: Floats = ((shares_KGS.mean(axis=1) + epsilon) * norms_KS).astype(np.float32)
     return scores_KS
-
-
-def rotate(x_RXD: Doubles, positions_R: npt.NDArray[np.int64], turn_F: Doubles) -> Doubles:
-    """Pairs (n, n + F) by position times ``turn_F``."""
-    pairs = len(turn_F)
-    angle_R1F = positions_R[:, None, None] * turn_F
-    cos, sin = np.cos(angle_R1F), np.sin(angle_R1F)
-    a, b, rest = x_RXD[..., :pairs], x_RXD[..., pairs : 2 * pairs], x_RXD[..., 2 * pairs :]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)

@@ -12,13 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvloom.policy.compression.base import Floats, LayerContext, Need
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Cached, Need
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDiff:
     name: ClassVar[str] = "keydiff"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.KEYS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Cached.KEYS})
 
     def scores(self, context: LayerContext) -> Floats:
         if not len(context.k_SKD):

@@ -11,13 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvloom.policy.compression.base import Floats, LayerContext, Need
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Cached, Need
 
 
 @dataclass(frozen=True, slots=True)
 class Knorm:
     name: ClassVar[str] = "knorm"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.KEYS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Cached.KEYS})
 
     def scores(self, context: LayerContext) -> Floats:
         return -np.ascontiguousarray(np.linalg.norm(context.k_SKD, axis=-1).T)

@@ -1,11 +1,10 @@
 """Entries stay whose keys lie where few others do: statistical leverage, how much a key can say that others cannot.
 
 Source: Compactor (Chari and Van Durme 2025, arXiv 2507.08143), its part that looks at keys alone, as in kvpress: keys
-minus their mean, through a Gaussian sketch, then diag(X (X^T X + 0.01 I)^-1 X^T). Its second part, attention within
-chunks, needs queries.
-We differ: keys are as they are cached, after rotation (the paper's are before it); leverages are not turned into
-z-scores, which changes no order within a layer; the sketch is drawn from the seed and the layer; where it would have as
-many dimensions as a key or more, there is none, and leverage is exact.
+before rotation, minus their mean, through a Gaussian sketch, then diag(X (X^T X + 0.01 I)^-1 X^T). Its second part,
+attention within chunks, is left out.
+We differ: leverages are not turned into z-scores, which changes no order within a layer; the sketch is drawn from the
+seed and the layer; where it would have as many dimensions as a key or more, there is none, and leverage is exact.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Floats, LayerContext, Need
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Cached, Need
+from kvloom.policy.compression.rotation import rotate
 
 _RIDGE = 1e-2
 
@@ -27,7 +28,7 @@ class Leverage:
     """``sketch``: to how many dimensions keys are reduced."""
 
     name: ClassVar[str] = "leverage"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.KEYS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Cached.KEYS})
     sketch: int = 48
     seed: int = 0
 
@@ -40,7 +41,8 @@ class Leverage:
     def scores(self, context: LayerContext) -> Floats:
         if not len(context.k_SKD):
             return np.zeros(context.shape, np.float32)
-        k_KSD = context.k_SKD.transpose(1, 0, 2).astype(np.float64)
+        k_SKD = rotate(context.k_SKD.astype(np.float64), -context.positions_S, context.queries.turn_F)
+        k_KSD = k_SKD.transpose(1, 0, 2)
         heads, _, dim = k_KSD.shape
         x_KSD = k_KSD - k_KSD.mean(axis=1, keepdims=True)
         if self.sketch < dim:

@@ -16,12 +16,18 @@ from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
 from kvloom.policy.compression.base import Allocator, Scale, Scorer
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.controls import KeepAll, KeepNone
+from kvloom.policy.compression.expected_attention import ExpectedAttention
+from kvloom.policy.compression.h2o import H2o
 from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
+from kvloom.policy.compression.kvzip import KvZip
 from kvloom.policy.compression.leverage import Leverage
+from kvloom.policy.compression.observed_attention import ObservedAttention
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.random import Random
 from kvloom.policy.compression.sink_recent import SinkRecent
+from kvloom.policy.compression.snapkv import SnapKv
+from kvloom.policy.compression.tova import Tova
 from kvloom.policy.compression.words import kinds_of
 
 
@@ -56,6 +62,12 @@ METHODS: Mapping[str, Method] = {
     "knorm": Method(Knorm, scale=Scale.LAYER),
     "keydiff": Method(KeyDiff, scale=Scale.LAYER),
     "leverage": Method(Leverage),
+    "h2o": Method(H2o),
+    "tova": Method(Tova),
+    "snapkv": Method(SnapKv),
+    "observed_attention": Method(ObservedAttention),
+    "kvzip": Method(KvZip),
+    "expected_attention": Method(ExpectedAttention, scale=Scale.LAYER),
 }
 
 

@@ -45,10 +45,14 @@ class Protect:
 
     def marked(self, scores_KS: Floats, positions_S: npt.NDArray[np.int64]) -> Floats:
         """The scores, those of what is protected ``REQUIRED``."""
+        stays_S = self.mask(positions_S)
+        return np.where(stays_S, REQUIRED, scores_KS) if stays_S.any() else scores_KS
+
+    def mask(self, positions_S: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """What is protected."""
         count = len(positions_S)
         ends_S = (positions_S < self.protect_first) | (np.arange(count) >= count - self.protect_last)
-        stays_S = ends_S | self._spanned(positions_S)
-        return np.where(stays_S, REQUIRED, scores_KS) if stays_S.any() else scores_KS
+        return ends_S | self._spanned(positions_S)
 
     def check(self, contexts: Sequence[LayerContext], counts: Sequence[Counts]) -> None:
         """Raises ParamsError when a KV head keeps fewer entries than its spans have."""

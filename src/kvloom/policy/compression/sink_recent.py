@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext, Need
+from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
+from kvloom.policy.compression.needs import Need
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,193 @@
+"""What a scorer needs to see of a context while it is computed: of its attention and of its hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.arrays import Floats
+from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
+from kvloom.errors import InternalError, RequestError
+from kvloom.model.base import Model
+from kvloom.model.kv_map import LayerGroup
+from kvloom.policy.compression import Compression
+from kvloom.policy.compression.base import Measured, QueryShape
+from kvloom.policy.compression.needs import Attention, Hidden, Need, Queries, Repeated, rows_of
+from kvloom.segment import Span, SpanSet
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """Probes of one sequence below position ``stop``. They begin empty, and again after ``restart``.
+
+    ``repeats``: texts that are to be computed after the context, one at a time from position ``stop`` on, to be seen.
+    Its memory: by layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
+    """
+
+    model: Model
+    needs: frozenset[Need]
+    stop: int
+    repeats: tuple[tuple[int, ...], ...] = ()
+    rows: SpanSet = field(init=False)
+    hidden: Hidden | None = field(init=False)
+    _tallies: tuple[Tally, ...] = field(default=(), init=False)
+    _records: tuple[QueryRecord, ...] = field(default=(), init=False)
+    _digests: dict[int, Floats] = field(default_factory=dict, init=False)
+    _fault: Exception | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = rows_of(self.needs, self.stop)
+        self.hidden = next((need for need in self.needs if isinstance(need, Hidden)), None)
+
+    @staticmethod
+    def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
+        """For a context after which ``room`` tokens have room.
+
+        Raises RequestError when that is too little for what the method wants to compute there.
+        """
+        needs, repeats = compression.scorer.needs, []
+        for need in needs:
+            if isinstance(need, Attention) and isinstance(need.rows, Repeated) and context:
+                repeats = need.rows.texts(context, room)
+                if not repeats:
+                    raise RequestError(
+                        f"`{compression.name}` repeats the context of {len(context)} tokens; there is room for {room}",
+                        hint="a shorter context, or more kv_bytes",
+                        param="compression",
+                    )
+        return Watch(model, needs, len(context), tuple(map(tuple, repeats)))
+
+    def restart(self) -> None:
+        """Nothing of the context has been computed."""
+        self._tallies, self._records, self._digests, self._fault = (), (), {}, None
+
+    @property
+    def probes(self) -> Sequence[Probe]:
+        """For every step that computes some of ``rows``: by layer group where the scorer needs attention or queries."""
+        if not self._tallies and not self._records:
+            for need in self.needs:
+                if isinstance(need, Attention):
+                    self._tallies = tuple(self._tally(need, group) for group in self._groups)
+                elif isinstance(need, Queries):
+                    self._records = tuple(self._record(need, group) for group in self._groups)
+        return *self._tallies, *self._records
+
+    def see(self, layer: int, positions: SpanSet, x_RC: Floats) -> None:
+        """Take note of hidden states that go into a layer, at these positions in their order.
+
+        What a digest raises is kept for ``measured``: the step goes on, as it is others' too.
+        """
+        repeated = positions.spans[0].start >= self.stop
+        if repeated or self._fault is not None or self.model.kv_map.layers[layer].owner != layer:
+            return
+        try:
+            self._digest(layer, positions, x_RC)
+        except Exception as raised:
+            self._fault = raised
+
+    def shape(self, layer: int) -> QueryShape:
+        """What the queries are like that read the KV of ``layer``."""
+        kv_map = self.model.kv_map
+        readers = sum(each.owner == layer for each in kv_map.layers)
+        group = self.model.query_heads * readers // kv_map.layers[layer].heads
+        return QueryShape(group, self.model.turn(layer))
+
+    def measured(self, layer: int) -> Measured:
+        """What was seen of a layer that owns KV.
+
+        Raises whatever a digest raised, and InternalError when not all was seen.
+        """
+        if self._fault is not None:
+            raise self._fault
+        attention_KS = q_RHD = positions_R = hidden_SN = None
+        place, slot = self.model.kv_map.place(layer)
+        for need in self.needs:
+            match need:
+                case Attention():
+                    attention_KS = self._attention(place, layer)
+                case Queries():
+                    q_RHD, positions_R = self._queries(place, slot)
+                case Hidden():
+                    hidden_SN = self._digested(place, layer)
+        return Measured(attention_KS, q_RHD, positions_R, hidden_SN)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _digest(self, layer: int, positions: SpanSet, x_RC: Floats) -> None:
+        assert self.hidden is not None
+        x_RC.flags.writeable = False  # of this view alone
+        found_RN = np.asarray(self.hidden.digest(layer, x_RC))
+        if found_RN.ndim != 2 or len(found_RN) != len(x_RC):
+            raise RequestError(f"a digest must make a row of each of {len(x_RC)} hidden states")
+        into_SN = self._digests.get(layer)
+        if into_SN is None:
+            into_SN = self._digests[layer] = np.full((self.stop, found_RN.shape[1]), np.nan, np.float32)
+        into_SN[_places(positions)] = found_RN
+
+    @property
+    def _groups(self) -> tuple[LayerGroup, ...]:
+        return self.model.kv_map.groups
+
+    def _tally(self, need: Attention, group: LayerGroup) -> Tally:
+        # one column at least, even in a layer whose rows only see themselves
+        columns = Span(min(_first(group, self.stop), self.stop - 1), self.stop)
+        observation = Observation(self._rows(need), columns, Reduce(need.reduce))
+        return Tally.of(observation, self._readers(group), group.heads)
+
+    def _rows(self, need: Attention) -> SpanSet:
+        if not isinstance(need.rows, Repeated):
+            return need.rows.of(self.stop)
+        return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
+
+    def _record(self, need: Queries, group: LayerGroup) -> QueryRecord:
+        return QueryRecord.of(need.rows.of(self.stop), group.layers, self.model.query_heads, group.k_dim)
+
+    def _readers(self, group: LayerGroup) -> list[int]:
+        return [layer for layer, kv in enumerate(self.model.kv_map.layers) if kv.owner in group.layers]
+
+    def _attention(self, place: int, layer: int) -> Floats:
+        """Of all layers that read the KV of ``layer``."""
+        _check(bool(self._tallies), layer)
+        tally, kv_map = self._tallies[place], self.model.kv_map
+        mine = [n for n, reader in enumerate(tally.layers) if kv_map.layers[reader].owner == layer]
+        wanted = len(self.rows & tally.rows) or sum(map(len, self.repeats))
+        _check(bool((tally.counted_L[mine] == wanted).all()), layer)
+        running_LKS = tally.running_LNS[mine]
+        found_KS = running_LKS.sum(0) if tally.observation.reduce is Reduce.SUM else running_LKS.max(0)
+        skipped = _first(self._groups[place], self.stop) - tally.observation.columns.start
+        result_KS: Floats = found_KS[:, skipped:].astype(np.float32)
+        return result_KS
+
+    def _queries(self, place: int, slot: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+        _check(bool(self._records), self._groups[place].layers[slot])
+        record = self._records[place]
+        q_RHD = record.queries_LRHD[slot]
+        _check(not np.isnan(q_RHD).any(), self._groups[place].layers[slot])
+        return q_RHD, _places(record.rows)
+
+    def _digested(self, place: int, layer: int) -> Floats:
+        _check(layer in self._digests, layer)
+        found_SN = self._digests[layer]
+        _check(not np.isnan(found_SN[:, :1]).any(), layer)
+        return found_SN[_first(self._groups[place], self.stop) :]
+
+
+Watched = tuple[Watch, SpanSet, slice]
+"""Who looks at hidden states, of which positions, and the rows of the step that compute them."""
+
+
+def _first(group: LayerGroup, stop: int) -> int:
+    """The first position that a row at ``stop`` sees."""
+    return 0 if group.window is None else max(0, stop - group.window + 1)
+
+
+def _places(positions: SpanSet) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(span.start, span.stop) for span in positions)])
+
+
+def _check(seen: bool, layer: int) -> None:
+    if not seen:
+        raise InternalError(f"not all rows of layer {layer} that a scorer needs were seen, or some twice")

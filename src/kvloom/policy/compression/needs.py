@@ -1,0 +1,136 @@
+"""What a scorer looks at beside positions and tokens: only that is read for it, or seen while a context is computed.
+
+To be seen costs: those rows are computed although their KV may be cached.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.segment import Span, SpanSet
+
+_BLOCK = 16
+_LEAST_REPEATED = 64
+
+
+class Cached(enum.Enum):
+    """What the cache holds of the entries."""
+
+    KEYS = "keys"
+    VALUES = "values"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All rows of the context. ``of`` says which those are in a context of ``stop`` tokens."""
+
+    def of(self, stop: int) -> SpanSet:
+        return SpanSet.full(stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last ``count`` rows."""
+
+    count: int
+
+    def of(self, stop: int) -> SpanSet:
+        return SpanSet.full(stop) - SpanSet.full(max(0, stop - self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """About ``count`` rows: blocks of 16 at even distances, from row ``first`` on. All of them where there are no more.
+
+    >>> [(span.start, span.stop) for span in Spread(32, first=4).of(100)]
+    [(4, 20), (84, 100)]
+    """
+
+    count: int
+    first: int = 0
+
+    def of(self, stop: int) -> SpanSet:
+        rows = SpanSet.full(stop) - SpanSet.full(self.first)
+        if len(rows) <= self.count:
+            return rows
+        starts = np.linspace(self.first, stop - _BLOCK, max(1, self.count // _BLOCK)).astype(int).tolist()
+        return rows & SpanSet.of(Span(max(0, start), max(0, start) + _BLOCK) for start in starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The rows of a repetition of the context after its end: ``chunk`` tokens at a time, fewer where there is no room
+    for as many, each begun with ``overlap`` tokens before it. They are computed, seen, and forgotten.
+    """
+
+    chunk: int
+    overlap: int = 8
+
+    def of(self, stop: int) -> SpanSet:
+        """No row of the context itself."""
+        return SpanSet()
+
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]]:
+        """What is to be computed after the context, where no more than ``room`` tokens have room. Empty: too little.
+
+        >>> Repeated(3, overlap=1).texts([5, 6, 7, 8, 9], room=100)
+        [[5, 6, 7], [7, 8, 9]]
+        """
+        chunk = min(self.chunk, room - self.overlap)
+        if chunk < min(self.chunk, len(context), _LEAST_REPEATED):
+            return []
+        return [list(context[max(0, start - self.overlap) : start + chunk]) for start in range(0, len(context), chunk)]
+
+
+Rows = Every | Last | Spread | Repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How much attention each entry gets from ``rows``: probabilities, added up over them and over the query heads that
+    share a KV head, or the largest of them. Those of several layers that read one layer's KV count alike.
+    """
+
+    rows: Rows = Every()
+    reduce: Literal["sum", "max"] = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The queries of ``rows``. Of several layers that read one layer's KV, the owner's."""
+
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What ``digest(layer, x_RC)``, float32 (R, N), makes of hidden states: row by row, whatever rows come with it.
+
+    ``x_RC``: the residual stream as it goes into the layer. All rows of the context are looked at.
+    """
+
+    digest: Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
+Need = Cached | Attention | Queries | Hidden
+
+MEASURED = (Attention, Queries, Hidden)
+"""A scorer has at most one need of each of these kinds."""
+
+
+def rows_of(needs: frozenset[Need], stop: int) -> SpanSet:
+    """Rows of a context of ``stop`` tokens that have to be computed so that they are seen."""
+    rows = SpanSet()
+    for need in needs:
+        match need:
+            case Attention(rows=which) | Queries(rows=which):
+                rows = rows | which.of(stop)
+            case Hidden():
+                rows = rows | SpanSet.full(stop)
+    return rows

@@ -1,0 +1,17 @@
+"""Rotary embedding of vectors at positions, by plain means: for scorers that look at keys or queries before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+
+def rotate(x_RXD: Doubles, positions_R: npt.NDArray[np.int64], turn_F: Doubles) -> Doubles:
+    """Turn pairs (n, n + F) by position times ``turn_F``; dimensions from 2F on stay. Negative positions turn back."""
+    pairs = len(turn_F)
+    angle_R1F = positions_R[:, None, None] * turn_F
+    cos, sin = np.cos(angle_R1F), np.sin(angle_R1F)
+    a, b, rest = x_RXD[..., :pairs], x_RXD[..., pairs : 2 * pairs], x_RXD[..., 2 * pairs :]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)

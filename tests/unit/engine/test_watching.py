@@ -1,0 +1,210 @@
+"""What scorers see of a context: attention, queries and hidden states, whatever the steps and the cache are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import tiny
+from kvloom.arrays import Floats
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import InternalError, ParamsError, RequestError
+from kvloom.eval.single import SingleSequence
+from kvloom.policy.compression import Compression
+from kvloom.policy.compression.base import LayerContext
+from kvloom.policy.compression.needs import (
+    Attention,
+    Cached,
+    Every,
+    Hidden,
+    Last,
+    Need,
+    Queries,
+    Repeated,
+    Rows,
+    Spread,
+)
+
+CONTEXT = 75
+PROMPT = tiny.random_prompt(CONTEXT + 9, 4)
+PARAMS = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True)
+MODELS = {"dense": (None, None), "hybrid": (24, None, 24), "windows-only": (20, 20), "itself": (1, None)}
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A scorer that remembers what it was shown, and keeps all entries alike."""
+
+    needs: frozenset[Need]
+    name: str = "looking"
+    shown: list[LayerContext] = field(default_factory=list)
+
+    def scores(self, context: LayerContext) -> Floats:
+        self.shown.append(context)
+        return np.zeros(context.shape, np.float32)
+
+
+def streams(layer: int, x_RC: Floats) -> Floats:
+    return x_RC[:, : 3 + layer]
+
+
+def looking(
+    rows: Rows, reduce: Literal["sum", "max"] = "sum", digest: Callable[[int, Floats], Floats] = streams
+) -> Looking:
+    return Looking(frozenset({Attention(rows, reduce), Queries(Spread(1000)), Hidden(digest), Cached.KEYS}))
+
+
+def ask(engine: tiny.Engine, scorer: Looking, name: str = "x") -> tiny.Done:
+    cache = CacheParams(compression=Compression(scorer, 0.5), compress_after=CONTEXT)
+    return tiny.run(engine, {name: PROMPT}, PARAMS, cache=cache)[name]
+
+
+def attention(seen: LayerContext, rows: Rows, reduce: str) -> Floats:
+    """The oracle: a softmax in float64 of all queries over all keys of a layer that has no window."""
+    assert seen.measured.q_RHD is not None
+    heads, dim = seen.k_SKD.shape[1:]
+    q_KGRD = seen.measured.q_RHD.astype(np.float64).reshape(CONTEXT, heads, -1, dim).transpose(1, 2, 0, 3)
+    logits_KGRS = q_KGRD @ seen.k_SKD.astype(np.float64).transpose(1, 2, 0)[:, None] * dim**-0.5
+    logits_KGRS[..., ~np.tri(CONTEXT, dtype=bool)] = -np.inf
+    p_KGRS = np.exp(logits_KGRS - logits_KGRS.max(-1, keepdims=True))
+    p_KGRS /= p_KGRS.sum(-1, keepdims=True)
+    counted = [position for span in rows.of(CONTEXT) for position in span.positions()]
+    p_KGRS = p_KGRS[:, :, counted]
+    return (p_KGRS.sum((1, 2)) if reduce == "sum" else p_KGRS.max((1, 2))).astype(np.float32)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max"])
+@pytest.mark.parametrize("rows", [Every(), Last(1), Last(20), Spread(32, first=4)])
+def test_attention_is_the_softmax_of_queries_over_keys(rows: Rows, reduce: Literal["sum", "max"]) -> None:
+    scorer = looking(rows, reduce)
+    ask(tiny.make_engine((24, None, 24), step_tokens=32), scorer)
+    assert [seen.layer for seen in scorer.shown] == [1, 0, 2]
+    full, *windowed = scorer.shown
+    assert full.queries.group == tiny.HEADS // tiny.KV_HEADS
+    assert full.measured.attention_KS is not None
+    assert np.allclose(full.measured.attention_KS, attention(full, rows, reduce), atol=1e-5)
+    for seen in windowed:
+        assert seen.measured.attention_KS is not None
+        assert seen.measured.attention_KS.shape == seen.shape == (tiny.KV_HEADS, 23)
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+def test_steps_and_the_cache_change_nothing_that_is_seen(windows: tuple[int | None, ...]) -> None:
+    wanted = looking(Last(30))
+    sequence = SingleSequence(tiny.make_engine(windows), len(PROMPT))
+    sequence.watch(Compression(wanted, 0.5), PROMPT[:CONTEXT])
+    sequence.append(PROMPT[:CONTEXT])
+    sequence.compress(Compression(wanted, 0.5))
+    for step in (7, 16, 64):
+        engine = tiny.make_engine(windows, step_tokens=step)
+        tiny.run(engine, {"first": PROMPT}, PARAMS)
+        for name in ("a", "b"):
+            scorer = looking(Last(30))
+            ask(engine, scorer, name)
+            for seen, one in zip(scorer.shown, wanted.shown, strict=True):
+                assert np.array_equal(seen.positions_S, one.positions_S)
+                for mine, other in (
+                    (seen.k_SKD, one.k_SKD),
+                    (seen.measured.attention_KS, one.measured.attention_KS),
+                    (seen.measured.q_RHD, one.measured.q_RHD),
+                    (seen.measured.hidden_SN, one.measured.hidden_SN),
+                ):
+                    assert mine is not None
+                    assert np.array_equal(mine, other)
+
+
+def test_hidden_states_are_what_goes_into_the_layer() -> None:
+    scorer, engine = looking(Last(1)), tiny.make_engine()
+    ask(engine, scorer)
+    embedded_TC = engine.model.embed(np.array(PROMPT[:CONTEXT]))
+    first, second = (seen.measured.hidden_SN for seen in scorer.shown)
+    assert first is not None
+    assert second is not None
+    assert np.array_equal(first, embedded_TC[:, :3])
+    assert second.shape == (CONTEXT, 4)
+
+
+def broken(layer: int, x_RC: Floats) -> Floats:
+    raise ZeroDivisionError("a digest of the user's own")
+
+
+def greedy(layer: int, x_RC: Floats) -> Floats:
+    x_RC[:] = 0
+    return x_RC
+
+
+@pytest.mark.parametrize(
+    ("digest", "kind", "fault"),
+    [
+        (broken, InternalError, "ZeroDivisionError: a digest of the user's own"),
+        (greedy, InternalError, "read-only"),
+        (lambda layer, x_RC: x_RC[:-1], RequestError, "must make a row of each"),
+    ],
+)
+def test_a_digest_that_fails_ends_its_request_and_no_other(
+    digest: Callable[[int, Floats], Floats], kind: type, fault: str
+) -> None:
+    engine, other = tiny.make_engine(), tiny.random_prompt(70, 2)
+    compression = Compression(looking(Last(1), digest=digest), 0.5)
+    engine.submit("bad", PROMPT, PARAMS, cache=CacheParams(compression=compression, compress_after=CONTEXT))
+    engine.submit("good", other, PARAMS)
+    done = tiny.drain(engine, ["bad", "good"])
+    error = done["bad"].updates[-1].error
+    assert isinstance(error, kind)
+    assert fault in str(error)
+    assert done["good"].tokens == tiny.run(tiny.make_engine(), {"x": other}, PARAMS)["x"].tokens
+
+
+def test_what_nobody_watched_is_refused() -> None:
+    sequence = SingleSequence(tiny.make_engine(), 40)
+    sequence.append(PROMPT[:20])
+    with pytest.raises(InternalError, match="not all rows of layer 0 that a scorer needs were seen"):
+        sequence.compress(Compression(looking(Last(1)), 0.5))
+
+
+def test_one_need_of_a_kind() -> None:
+    with pytest.raises(ParamsError, match="needs more than one Attention"):
+        Compression(Looking(frozenset({Attention(), Attention(Last(1))})), 0.5)
+
+
+# -- a context that is repeated ------------------------------------------------------------------------------------
+
+
+def repeating(chunk: int) -> Looking:
+    return Looking(frozenset({Attention(Repeated(chunk), "max")}))
+
+
+def test_a_repetition_is_seen_as_if_it_had_been_in_the_prompt() -> None:
+    scorer, longer = repeating(CONTEXT), Looking(frozenset({Attention(Last(CONTEXT), "max")}))
+    ask(tiny.make_engine(step_tokens=16), scorer)
+    twice = [*PROMPT[:CONTEXT], *PROMPT[:CONTEXT]]
+    cache = CacheParams(compression=Compression(longer, 0.5), compress_after=len(twice))
+    tiny.run(tiny.make_engine(), {"x": [*twice, 1]}, PARAMS, cache=cache)
+    for seen, one in zip(scorer.shown, longer.shown, strict=True):
+        assert seen.measured.attention_KS is not None
+        assert one.measured.attention_KS is not None
+        assert np.array_equal(seen.measured.attention_KS, one.measured.attention_KS[:, :CONTEXT])
+
+
+def test_what_is_repeated_leaves_no_trace() -> None:
+    """All entries stay: tokens, scores of the prompt and continuations are those of anybody."""
+    params = SamplingParams(n=3, seed=5, max_tokens=4, ignore_eos=True, logprobs=0, prompt_logprobs=0)
+    engines = [tiny.make_engine(max_seqs=2), tiny.make_engine(max_seqs=2)]
+    compression = Compression(repeating(30), 0.0)
+    plain = tiny.run(engines[0], {"x": PROMPT}, params)["x"]
+    moved = tiny.run(engines[1], {"x": PROMPT}, params, cache=CacheParams(compression=compression))["x"]
+    assert moved.tokens == plain.tokens
+    assert moved.updates[-1].prompt_logprobs == plain.updates[-1].prompt_logprobs
+    assert moved.updates[-1].metrics.misses[-1].span.stop == len(PROMPT)
+
+
+def test_no_room_to_repeat_is_said_at_once() -> None:
+    engine = tiny.make_engine(max_model_len=len(PROMPT) + 2)
+    with pytest.raises(RequestError, match="`looking` repeats the context of 75 tokens; there is room for 11"):
+        ask(engine, repeating(CONTEXT))
+    assert not engine.has_work
