@@ -122,6 +122,7 @@ async def test_leaving_aborts_every_prompt_and_choice(new_engine: Engines) -> No
         (["fine", "word " * 100, "fine"], {}),
         ([[0]] * 40 + [[999]], {}),
         ([[0, 0]] * 40 + [[0]], {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}}),
+        ([[0, 0]] * 40 + [[0] * 62], {"kvloom": {"cache": {"compression": {"method": "kvzip", "ratio": 0.5}}}}),
     ],
 )
 async def test_one_bad_prompt_refuses_them_all(

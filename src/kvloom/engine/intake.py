@@ -82,11 +82,7 @@ class Intake:
 
     def sequence(self, request: Request, index: int) -> Sequence:
         """Continuation ``index`` of a request: it holds nothing yet."""
-        params, compression, boundary = request.params, request.cache.compression, request.boundary
-        watch = None
-        if compression is not None and boundary:
-            context = request.prompt_token_ids[:boundary]
-            watch = Watch.of(self.model, compression, context, self.max_len - boundary)
+        params = request.params
         seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
         return Sequence(
             request=request,
@@ -97,7 +93,7 @@ class Intake:
                 PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
                 self.layout.new_tables(),
                 request.cache,
-                watch,
+                self._watch(request.prompt_token_ids, request.cache),
             ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
@@ -134,4 +130,11 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
-        cache.boundary(len(prompt_ids))
+        self._watch(prompt_ids, cache)
+
+    def _watch(self, prompt_ids: list[int], cache: CacheParams) -> Watch | None:
+        """What a compression wants to see of its context. Raises RequestError when there is no room for that."""
+        boundary = cache.boundary(len(prompt_ids))
+        if cache.compression is None or not boundary:
+            return None
+        return Watch.of(self.model, cache.compression, prompt_ids[:boundary], self.max_len - boundary)
