@@ -33,7 +33,8 @@ def measured(rng: np.random.Generator, heads: int, positions_S: npt.NDArray[np.i
     """As if all that a scorer can ask for had been seen."""
     attention_KS = rng.exponential(size=(heads, len(positions_S))).astype(np.float32)
     q_SHD = rng.normal(size=(len(positions_S), heads * GROUP, dim)).astype(np.float32)
-    return Measured(attention_KS, q_SHD, positions_S, q_SHD[:, 0])
+    hidden_SN = rng.normal(size=(len(positions_S), heads)).astype(np.float32)
+    return Measured(attention_KS, q_SHD, positions_S, hidden_SN)
 
 
 def origin(layers: int, entry_bytes: tuple[int, ...] = ()) -> Origin:

@@ -24,6 +24,7 @@ ORDER = (
     "engine",
     "bench",
     "eval",
+    "learn",
     "server",
     "cli",
 )

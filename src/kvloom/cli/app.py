@@ -8,6 +8,7 @@ import typer
 
 from kvloom.cli.bench_app import bench_app
 from kvloom.cli.eval_app import eval_app
+from kvloom.cli.profile_app import profile_app
 from kvloom.cli.settings import Settings, with_settings
 
 app = typer.Typer(
@@ -140,6 +141,7 @@ def inspect(
 
 
 app.add_typer(bench_app)
+app.add_typer(profile_app)
 
 
 def _sampling(**flags: float | None) -> dict[str, Any]:

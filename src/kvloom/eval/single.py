@@ -14,7 +14,7 @@ from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
-from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Watch, head_format
+from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch, head_format
 from kvloom.engine.step import Forward
 from kvloom.errors import EvalError
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
@@ -24,6 +24,7 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Indices, Logits
 from kvloom.policy.compression import Compression
+from kvloom.policy.compression.base import LayerContext
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 _LOGIT_VALUES = 2**21
@@ -97,20 +98,17 @@ class SingleSequence:
 
         They must have been watched, unless what is stored is all that the method needs.
         """
-        if self._kv.replaced:
-            raise EvalError("a context can be compressed only once")
-        self._kv.publish(self.length)
-        if self._kv.watch is None:
-            self.watch(compression, self._kv.tokens)
-        assert self._kv.watch is not None
-        for repeated in self._kv.watch.repeats:
-            self.mark()
-            self.append(repeated)
-            self.rewind()
+        self._see(compression)
         replacement = Replacement.of(self._kv, self.length, compression)
         if not replacement.carry_out():
             raise EvalError("no room for compressed KV")
         self.peak_bytes = max(self.peak_bytes, replacement.peak_bytes)
+
+    def contexts(self, compression: Compression) -> Iterator[LayerContext]:
+        """What a method sees of all tokens so far, layer by layer."""
+        watch = self._see(compression)
+        for group in range(len(self._kv.tables)):
+            yield from Stored.below(self._kv, group, self.length).contexts(watch)
 
     def check(self) -> None:
         """Audit the ledger against what the sequence holds. Raises InternalError."""
@@ -132,6 +130,20 @@ class SingleSequence:
             self._note()
             kv.publish(self.length if self._mark is None else self._mark)
             yield hidden_TC
+
+    def _see(self, compression: Compression) -> Watch:
+        if self._kv.replaced:
+            raise EvalError("a context can be compressed only once")
+        self._kv.publish(self.length)
+        if self._kv.watch is None:
+            self.watch(compression, self._kv.tokens)
+        watch = self._kv.watch
+        assert watch is not None
+        for repeated in watch.repeats:
+            self.mark()
+            self.append(repeated)
+            self.rewind()
+        return watch
 
     def _run(self, tokens_T: Indices, rows: Rows) -> Floats:
         plan, watch = build_plan([rows], self._layout.layers), self._kv.watching

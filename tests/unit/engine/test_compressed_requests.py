@@ -34,7 +34,7 @@ class StreamSums(KeepAll):
     """Scores from hidden states: the layer's own inputs, and nothing else, say what an entry is worth."""
 
     name: ClassVar[str] = "stream_sums"
-    needs: ClassVar[frozenset[Need]] = frozenset({Hidden(lambda layer, x_RC: x_RC[:, [layer, 5]])})
+    needs: ClassVar[frozenset[Need]] = frozenset({Hidden(lambda weights: lambda layer, x_RC: x_RC[:, [layer, 5]])})
 
     def scores(self, context: LayerContext) -> Floats:
         assert context.measured.hidden_SN is not None

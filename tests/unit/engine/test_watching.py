@@ -56,7 +56,9 @@ def streams(layer: int, x_RC: Floats) -> Floats:
 def looking(
     rows: Rows, reduce: Literal["sum", "max"] = "sum", digest: Callable[[int, Floats], Floats] = streams
 ) -> Looking:
-    return Looking(frozenset({Attention(rows, reduce), Queries(Spread(1000)), Hidden(digest), Cached.KEYS}))
+    return Looking(
+        frozenset({Attention(rows, reduce), Queries(Spread(1000)), Hidden(lambda weights: digest), Cached.KEYS})
+    )
 
 
 def ask(engine: tiny.Engine, scorer: Looking, name: str = "x") -> tiny.Done:

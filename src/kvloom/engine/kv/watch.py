@@ -15,7 +15,7 @@ from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
-from kvloom.policy.compression.needs import Attention, Hidden, Need, Queries, Repeated, rows_of
+from kvloom.policy.compression.needs import Attention, Digest, Hidden, Need, Queries, Repeated, rows_of
 from kvloom.segment import Span, SpanSet
 
 
@@ -32,7 +32,7 @@ class Watch:
     stop: int
     repeats: tuple[tuple[int, ...], ...] = ()
     rows: SpanSet = field(init=False)
-    hidden: Hidden | None = field(init=False)
+    hidden: Digest | None = field(init=False)
     _tallies: tuple[Tally, ...] = field(default=(), init=False)
     _records: tuple[QueryRecord, ...] = field(default=(), init=False)
     _digests: dict[int, Floats] = field(default_factory=dict, init=False)
@@ -40,13 +40,15 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.rows = rows_of(self.needs, self.stop)
-        self.hidden = next((need for need in self.needs if isinstance(need, Hidden)), None)
+        weights = self.model.weights_id
+        self.hidden = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
 
     @staticmethod
     def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
         """For a context after which ``room`` tokens have room.
 
-        Raises RequestError when that is too little for what the method wants to compute there.
+        Raises RequestError when that is too little for what the method wants to compute there, or when the method has
+        nothing to look at hidden states of this model with.
         """
         needs, repeats = compression.scorer.needs, []
         for need in needs:
@@ -119,7 +121,7 @@ class Watch:
     def _digest(self, layer: int, positions: SpanSet, x_RC: Floats) -> None:
         assert self.hidden is not None
         x_RC.flags.writeable = False  # of this view alone
-        found_RN = np.asarray(self.hidden.digest(layer, x_RC))
+        found_RN = np.asarray(self.hidden(layer, x_RC))
         if found_RN.ndim != 2 or len(found_RN) != len(x_RC):
             raise RequestError(f"a digest must make a row of each of {len(x_RC)} hidden states")
         into_SN = self._digests.get(layer)

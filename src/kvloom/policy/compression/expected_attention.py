@@ -20,7 +20,7 @@ import numpy.typing as npt
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.needs import Cached, Need, Queries, Spread
-from kvloom.policy.compression.rotation import Doubles, rotate
+from kvloom.policy.compression.rotation import Doubles, rotate, rotation
 
 _RANGES = {"sampled": (16, 1024), "sinks": (0, 2**20), "ahead": (1, 2**16), "epsilon": (0.0, 1e6)}
 
@@ -75,11 +75,10 @@ def statistics_of(
     """
     plain_RHD = rotate(q_RHD.astype(np.float64), -positions_R, turn_F)
     mean_HD = plain_RHD.mean(axis=0)
-    from_mean_RHD = plain_RHD - mean_HD
-    cov_HDD = np.einsum("rhd,rhe->hde", from_mean_RHD, from_mean_RHD) / len(q_RHD)
-    dim = q_RHD.shape[-1]
-    basis_RDD = np.broadcast_to(np.eye(dim), (count, dim, dim))
-    turn_DD = rotate(basis_RDD, np.arange(first, first + count), turn_F).mean(axis=0)  # rows: where a basis goes
+    from_mean_HRD = (plain_RHD - mean_HD).transpose(1, 0, 2)
+    cov_HDD = from_mean_HRD.transpose(0, 2, 1) @ from_mean_HRD / len(q_RHD)
+    angle_RF = np.arange(first, first + count)[:, None] * turn_F
+    turn_DD = rotation(np.cos(angle_RF).mean(axis=0), np.sin(angle_RF).mean(axis=0), q_RHD.shape[-1])
     return QueryStatistics(mean_HD @ turn_DD, turn_DD.T @ cov_HDD @ turn_DD)
 
 
@@ -89,8 +88,8 @@ def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, epsi
     k_KSD = k_SKD.transpose(1, 0, 2).astype(np.float64)
     mean_KGD = seen.mean_HD.reshape(kv_heads, -1, dim)
     cov_KGDD = seen.cov_HDD.reshape(kv_heads, -1, dim, dim)
-    logits_KGS = np.einsum("kgd,ksd->kgs", mean_KGD, k_KSD) / np.sqrt(dim)
-    logits_KGS += np.einsum("ksd,kgsd->kgs", k_KSD, k_KSD[:, None] @ cov_KGDD) / (2 * dim)
+    logits_KGS = mean_KGD @ k_KSD.transpose(0, 2, 1) / np.sqrt(dim)
+    logits_KGS += (k_KSD[:, None] * (k_KSD[:, None] @ cov_KGDD)).sum(axis=-1) / (2 * dim)
     if entries:
         logits_KGS -= logits_KGS.max(axis=-1, keepdims=True)
     shares_KGS = np.exp(logits_KGS)

@@ -20,6 +20,7 @@ from kvloom.policy.compression.expected_attention import ExpectedAttention
 from kvloom.policy.compression.h2o import H2o
 from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
+from kvloom.policy.compression.kvzap import KvZap
 from kvloom.policy.compression.kvzip import KvZip
 from kvloom.policy.compression.leverage import Leverage
 from kvloom.policy.compression.observed_attention import ObservedAttention
@@ -67,6 +68,7 @@ METHODS: Mapping[str, Method] = {
     "snapkv": Method(SnapKv),
     "observed_attention": Method(ObservedAttention),
     "kvzip": Method(KvZip),
+    "kvzap": Method(KvZap),
     "expected_attention": Method(ExpectedAttention, scale=Scale.LAYER),
 }
 

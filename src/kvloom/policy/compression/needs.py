@@ -108,14 +108,18 @@ class Queries:
     rows: Rows
 
 
+Digest = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What ``digest(layer, x_RC)``, float32 (R, N), makes of hidden states: row by row, whatever rows come with it.
+    """What a digest makes of hidden states: ``digest(layer, x_RC)``, float32 (R, N), row by row, whatever rows come
+    with it. ``x_RC``: the residual stream as it goes into the layer. All rows of the context are looked at.
 
-    ``x_RC``: the residual stream as it goes into the layer. All rows of the context are looked at.
+    ``digest_for``: given the id of the model's weights, the digest; it raises ParamsError where it has none for them.
     """
 
-    digest: Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+    digest_for: Callable[[str], Digest]
 
 
 Need = Cached | Attention | Queries | Hidden

@@ -1,0 +1,39 @@
+"""The verbs of ``kvloom profile`` and their flags. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvloom.cli.settings import Settings, with_settings
+
+profile_app = typer.Typer(
+    name="profile", help="Learn what methods of compression have to know of a model.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
+Texts = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="TEXT...", help="Text files to learn from", show_default="a mixture that every machine has"),
+]
+
+Output = Annotated[Path | None, typer.Option("--output", help="File to write", show_default="kvzap-MODEL.npz")]
+
+
+@profile_app.command()
+@with_settings("engine", "cache")
+def kvzip(
+    model: Model,
+    settings: Settings,
+    texts: Texts = None,
+    length: Annotated[int, typer.Option("--length", min=64, help="Tokens per text")] = 1024,
+    count: Annotated[int, typer.Option("--texts", min=7, help="Number of texts")] = 60,
+    texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the mixture")] = 0,
+    output: Output = None,
+) -> None:
+    """Learn to predict KVzip's scores from hidden states, for the method `kvzap`."""
+    from kvloom.cli.profiling import Source, learn_kvzip
+
+    learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), output, settings)

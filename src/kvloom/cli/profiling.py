@@ -1,0 +1,62 @@
+"""``kvloom profile kvzip``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kvloom.cli import backend
+from kvloom.cli.say import say
+from kvloom.cli.settings import Settings
+from kvloom.errors import ConfigError
+from kvloom.eval.subject import Subject
+from kvloom.learn.kvzap import learn
+from kvloom.learn.texts import mixture, texts_of
+from kvloom.policy.compression.predictor import write_predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to learn from. No ``paths``: the mixture of ``learn.texts``."""
+
+    paths: tuple[Path, ...]
+    length: int
+    count: int
+    seed: int
+
+    def texts(self, subject: Subject) -> list[list[int]]:
+        if self.paths:
+            return texts_of(subject, self.paths, self.length, self.count)
+        return mixture(subject, self.length, self.count, self.seed)
+
+    @property
+    def about(self) -> dict[str, int | str | list[str]]:
+        if self.paths:
+            return {"from": [path.name for path in self.paths], "length": self.length}
+        return {"from": "mixture", "length": self.length, "seed": self.seed}
+
+
+def learn_kvzip(model: str, source: Source, output: Path | None, settings: Settings) -> None:
+    """Learn, write the predictor, and print how much of the scores' variance it explains by layer."""
+    subject = backend.open_subject(settings.engine(model))
+    if 2 * source.length > subject.engine.max_len:
+        most = subject.engine.max_len // 2
+        raise ConfigError(f"texts of {source.length} tokens cannot be repeated", hint=f"--length {most} at most")
+    texts = source.texts(subject)
+    with _bar() as bar:
+        task = bar.add_task("tokens", total=sum(map(len, texts)))
+        found = learn(subject, texts, lambda tokens: bar.advance(task, tokens), **source.about)
+    path = output or Path(f"kvzap-{subject.name.replace('/', '-')}.npz")
+    write_predictor(found, path)
+    print("layer  explained")
+    for layer, share in found.learned["explained"].items():
+        print(f"{layer:>5}  {share:.3f}")
+    say(f"the predictor is in {path}: --policy kvzap:ratio=0.5,predictor={path}")
+
+
+def _bar() -> Progress:
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    return Progress(TextColumn("{task.description}"), BarColumn(), *times, console=Console(stderr=True), transient=True)

@@ -1,0 +1,39 @@
+"""Entries stay of which hidden states say that KVzip would keep them: its choice at the price of an ordinary prefill.
+
+Source: KVzap (arXiv 2601.07891): small models that predict KVzip's scores from the hidden states that go into a layer.
+Of its kinds this is the linear one. We differ: it drops what is below a threshold, here the budget says how many stay;
+and what is learned from are texts of our own (``kvloom profile kvzip``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.needs import Digest, Hidden, Need
+from kvloom.policy.compression.predictor import predictor_for
+from kvloom.policy.compression.words import FILE
+
+
+@dataclass(frozen=True, slots=True)
+class KvZap:
+    """``predictor``: its file; None: the one that ships for the model."""
+
+    name: ClassVar[str] = "kvzap"
+    predictor: Path | None = field(default=None, metadata=FILE)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Hidden(self.digest_for)})
+
+    def digest_for(self, weights: str) -> Digest:
+        """Raises ParamsError and DataFileError."""
+        return predictor_for(weights, self.predictor).digest
+
+    def scores(self, context: LayerContext) -> Floats:
+        assert context.measured.hidden_SN is not None
+        return np.ascontiguousarray(np.exp(context.measured.hidden_SN.T.astype(np.float64)).astype(np.float32))
