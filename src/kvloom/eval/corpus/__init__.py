@@ -78,7 +78,7 @@ def _enough(corpus: Corpus) -> None:
         raise DataFileError(
             f"{len(corpus.sentences)} usable sentences; filler text needs at least {_LEAST_SENTENCES}",
             path=Path(corpus.name),
-            hint="sentences that hold a word which the task asks about are left out",
+            hint="sentences with a word that the task asks about are left out",
         )
 
 

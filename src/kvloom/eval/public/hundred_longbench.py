@@ -35,7 +35,7 @@ def task(part: str, path: Path | None) -> PublicTask:
 
     def read() -> list[Item]:
         if path is None:
-            hint = "make it with the authors' generate_dataset.py, and name it: --data hundred_longbench=PATH"
+            hint = "make one with the authors' generate_dataset.py, and give its path: --data hundred_longbench=PATH"
             raise EvalError("100-LongBench is read from a local copy only", hint=hint)
         return list(chain.from_iterable(local_rows(path, part, _items)))
 

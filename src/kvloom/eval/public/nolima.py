@@ -28,12 +28,12 @@ def task(part: str, path: Path | None) -> PublicTask:
 
 def _read(part: str, path: Path | None) -> list[Item]:
     if path is None:
-        hint = "fetch it (its licence bars commercial use) and name the directory: --data nolima_public=DIR"
+        hint = "download it (its licence bars commercial use) and give the directory: --data nolima_public=DIR"
         raise EvalError("NoLiMa is read from a local copy only", hint=hint)
     needles = path if path.is_file() else path / "needlesets" / "needle_set.json"
     stacks = sorted((needles.parent.parent / "haystack").rglob("*.txt"))
     if not needles.is_file() or not stacks:
-        raise DataFileError("there must be needlesets/needle_set.json and haystack/**/*.txt", path=path)
+        raise DataFileError("needlesets/needle_set.json or haystack/**/*.txt is missing", path=path)
     try:
         groups = json.loads(needles.read_text("utf-8"))
         return [

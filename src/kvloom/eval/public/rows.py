@@ -40,12 +40,12 @@ def hub_rows(repository: str, name: str | None, split: str, convert: Callable[[R
     try:
         load_dataset = importlib.import_module("datasets").load_dataset
     except ImportError:
-        hint = "pip install 'kvloom[eval]', or name a local copy with --data"
+        hint = "pip install 'kvloom[eval]', or give a local copy with --data"
         raise EvalError(f"`{repository}` needs the package `datasets`", hint=hint) from None
     try:
         loaded = load_dataset(repository, name, split=split)
     except Exception as error:  # any error of the network, the hub or the library
-        hint = "check the network, or name a local copy with --data"
+        hint = "check the network, or give a local copy with --data"
         raise EvalError(f"cannot load `{repository}` from the hub: {error}", hint=hint) from error
     return [convert(row) for row in loaded]
 

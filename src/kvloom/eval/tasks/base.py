@@ -56,13 +56,13 @@ class Room:
         cost_0 = self.cost(draw(0))
         if cost_0 > self.length:
             raise ConfigError(
-                f"task `{self.task}` needs {cost_0} tokens, not {self.length}", hint="choose a greater length"
+                f"task `{self.task}` needs at least {cost_0} tokens, got {self.length}", hint="choose a larger length"
             )
         fitted = draw(largest(lambda n: self.cost(draw(n)), self.length, cost_0, most))
         if most is not None and self.cost(fitted) < 0.98 * self.length:
             raise ConfigError(
-                f"task `{self.task}` has material for {self.cost(fitted)} tokens only, not {self.length}",
-                hint="choose a smaller length, or give it a larger file",
+                f"task `{self.task}` has material for only {self.cost(fitted)} tokens, got {self.length}",
+                hint="choose a smaller length, or a larger file",
             )
         return fitted
 

@@ -134,11 +134,11 @@ def _bytes(path: Path) -> bytes:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a text")
+        raise TypeError(f"{value!r:.40} is not a string")
     return value
 
 
 def _checked(items: list[Item], passages: list[Passage], path: Path) -> QaSet:
     if not items:
-        raise DataFileError("no question in it that has an answer", path=path)
+        raise DataFileError("has no question with an answer", path=path)
     return QaSet(tuple(items), tuple(dict.fromkeys(passages)))
