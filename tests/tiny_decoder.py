@@ -10,7 +10,6 @@ from dataclasses import replace
 import gguf
 import numpy as np
 
-from bench.full_cache import FullCache
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.cpu import CpuAttend
@@ -25,11 +24,10 @@ from kvloom.model.layers import Norm, Projection, pre_norm_block
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec, RopeSpec
 from kvloom.model.weight import Weight
-from tiny import VOCAB
 
 Windows = tuple[int | None, ...]
 
-WIDTH, HEADS, KV_HEADS, DIM, HIDDEN = 64, 4, 2, 16, 96
+WIDTH, HEADS, KV_HEADS, DIM, HIDDEN, VOCAB = 64, 4, 2, 16, 96, 97
 
 
 class ReadsByHead(Decoder):
@@ -132,7 +130,9 @@ class _RandomTensors:
         return Weight.pack(raw, "Q8_0", (rows, cols))
 
 
-def decoder(windows: Windows, cls: type[Decoder] = Decoder, seed: int = 3) -> Decoder:
+def decoder(
+    windows: Windows, cls: type[Decoder] = Decoder, seed: int = 3, *, vocab_size: int = VOCAB, context_length: int = 512
+) -> Decoder:
     """Every layer of ``windows`` attends over so many positions, None: over all."""
     spec = ModelSpec(
         family="tiny",
@@ -142,20 +142,20 @@ def decoder(windows: Windows, cls: type[Decoder] = Decoder, seed: int = 3) -> De
         kv_heads=KV_HEADS,
         head_dim=DIM,
         ffn_width=HIDDEN,
-        vocab_size=VOCAB,
-        context_length=512,
+        vocab_size=vocab_size,
+        context_length=context_length,
         norm_eps=1e-5,
         windows=windows,
         rope=RopeSpec(DIM, 10_000.0),
         attn_scale=DIM**-0.5,
     )
     tensors, rope = _RandomTensors(spec, seed), RopeTable(spec.rope)
-    embedding, norm = tensors.weight(VOCAB, WIDTH, scale=4.0), tensors.norm("norm")
-    head = Projection(tensors.weight(VOCAB, WIDTH, scale=3.0), None, 1, "int16")
+    embedding, norm = tensors.weight(vocab_size, WIDTH, scale=4.0), tensors.norm("norm")
+    head = Projection(tensors.weight(vocab_size, WIDTH, scale=3.0), None, 1, "int16")
     blocks = tuple(pre_norm_block(spec, tensors, layer, rope) for layer in range(spec.num_layers))
     return cls(
         spec=spec,
-        weights_id=f"tiny-decoder-{windows}-{seed}-{cls.__name__}",
+        weights_id=f"tiny-decoder-{windows}-{vocab_size}-{seed}-{cls.__name__}",
         kv_map=kv_map_of(spec),
         embedding=embedding,
         blocks=blocks,
@@ -169,6 +169,8 @@ def decoder(windows: Windows, cls: type[Decoder] = Decoder, seed: int = 3) -> De
 
 def oracle(model: Decoder, prompt: list[int], count: int) -> list[int]:
     """Greedy continuation with everything computed again for every token, out of one flat memory."""
+    from bench.full_cache import FullCache  # brings torch, which processes that only serve do without
+
     tokens = list(prompt)
     for _ in range(count):
         cache = FullCache(model.kv_map, len(tokens), DEFAULT_KV_DTYPE)

@@ -1,12 +1,11 @@
-// Rows of activations as planes of bytes, in which every 32 columns share a scale. One plane, or two of them: the
-// second holds what the first left over, and both together are as good as 15 bits.
+// Activations rounded to bytes, with a scale per 32 columns. A matrix has one plane of bytes or two: the second plane
+// holds what the rounding of the first left over, and both together are as precise as 15 bits.
 //
-// scale = max|x| / 127, code = x * (127 / max|x|) rounded to the nearest, ties to even. Groups smaller than
-// 1e-30 throughout become zeros; a group with a non-finite value gets the scale NaN, so that every
-// output of the row is NaN.
+// scale = max|x| / 127; code = x * (127 / max|x|), rounded to nearest, ties to even. A group in which every |x| is at
+// most 1e-30 becomes zeros. A group with a non-finite value gets the scale NaN, so that every output of its row is NaN.
 //
-// Rows are stored by tiles, as the kernels use them: for every four columns the words of the tile's rows one
-// after another, and for every group the scales of its rows one after another.
+// Rows are stored in tiles, in the order in which the kernels read them: for every four columns one word per row of the
+// tile, and for every group one scale per row.
 #pragma once
 
 #include "dot.h"
@@ -21,8 +20,8 @@ constexpr int kGroup = 32;
 struct Plane {
   int8_t* codes;     // [cols / 4][rows][4]
   float* scale;      // [cols / 32][rows]
-  float* total;      // [cols / 32][rows]: scale * sum of codes, which minima are multiplied with
-  int32_t* less8;    // [cols / 16][rows]: -8 * sum of 16 codes, what 4-bit codes with an offset need
+  float* total;      // [cols / 32][rows]: scale * sum of codes, to be multiplied by the minima of weights
+  int32_t* less8;    // [cols / 16][rows]: -8 * sum of 16 codes, the correction for 4-bit weights with an offset
   int32_t* less128;  // [cols / 16][rows]
 
   Plane tile(int64_t row, int64_t cols) const {
@@ -35,12 +34,12 @@ struct Activations8 {
   Plane plane[2];
   int planes;
 
-  // Those of the tile that starts with row `row`.
+  // The tile that starts with row `row`.
   Activations8 tile(int64_t row, int64_t cols) const {
     return {{plane[0].tile(row, cols), plane[1].tile(row, cols)}, planes};
   }
 
-  // Of a tile of `rows` rows, what follows column `col`, a multiple of 32.
+  // Columns `col` (a multiple of 32) onwards of a tile of `rows` rows.
   Activations8 after(int64_t col, int64_t rows) const { return tile(rows, col); }
 };
 
@@ -65,7 +64,7 @@ static inline V max_int(V a, V b) {
     return a > b ? a : b;
 }
 
-// The greatest of all lanes.
+// The maximum over all lanes.
 template <class V>
 static inline int32_t fold_max_int(V v) {
   if constexpr (is_pair<V>) {
@@ -81,14 +80,14 @@ static inline int32_t fold_max_int(V v) {
   }
 }
 
-// x to the nearest whole number, ties to even, for |x| < 2^22.
+// Rounds to the nearest integer, ties to even; |x| < 2^22.
 template <class V>
 static inline V rounded(V x) {
   const V magic = splat<V>(12582912.0f);
   return x + magic - magic;
 }
 
-// Whole numbers that fit, as bytes.
+// Stores integers as bytes; they must fit.
 template <class V>
 static inline void store_i8(int8_t* p, V v) {
   if constexpr (is_pair<V>) {
@@ -101,7 +100,8 @@ static inline void store_i8(int8_t* p, V v) {
   }
 }
 
-// The greatest |x| of 32; NaN if any is. As whole numbers: those order floats of one sign, and NaN above all.
+// The largest |x| of 32 values, NaN if any is NaN. Compares bits as integers, which orders magnitudes and puts NaN
+// last.
 static inline float greatest(const float* x) {
   const auto magnitude = [](const float* p) { return bits_of(load_ints((const uint8_t*)p), 0, 0x7fffffff); };
   const int32_t bits = fold_max_int(max_int(magnitude(x), magnitude(x + 16)));
@@ -110,8 +110,8 @@ static inline float greatest(const float* x) {
   return most;
 }
 
-// Group `g` of row `r` of a tile of `rows` rows, but for the codes: those go to `codes` in the order of x. What is left
-// of x goes to `rest`, if there is one.
+// Quantizes group `g` of row `r` of a tile of `rows` rows. The codes go to `codes`, in the order of x. The rounding
+// errors go to `rest` unless it is null.
 static inline void quantize_group(const Plane& out, const float* x, int64_t g, int64_t r, int64_t rows, int8_t* codes,
                                   float* rest) {
   const float most = greatest(x);
@@ -132,7 +132,7 @@ static inline void quantize_group(const Plane& out, const float* x, int64_t g, i
   out.total[g * rows + r] = scale * (sums[0] + sums[1]);
 }
 
-// Row `r` of a tile of `rows` rows. `cols` is a multiple of 32.
+// Quantizes row `r` of a tile of `rows` rows. `cols` is a multiple of 32.
 static inline void quantize_row(const float* x, int64_t cols, const Activations8& out, int64_t r, int64_t rows) {
   constexpr int64_t kAtOnce = 8 * kGroup;
   for (int64_t c = 0; c < cols; c += kAtOnce) {

@@ -1,5 +1,5 @@
-// Rounds a tile of rows to bytes at once (activations.h): lanes are rows, so that maxima and sums need no folds and
-// codes come out in the order in which the kernels read them. Same numbers as row by row.
+// Rounds a tile of rows to bytes at once (activations.h). A lane is a row, so that maxima and sums need no reduction
+// across lanes, and codes come out in the order in which the kernels read them. Same results as row by row.
 #pragma once
 
 #include "activations.h"
@@ -9,9 +9,9 @@ namespace KV_ISA {
 
 #if defined(__AVX512F__)
 
-constexpr int64_t kLeastLanes = 8;  // fewer rows than that are quicker one by one
+constexpr int64_t kLeastLanes = 8;  // fewer rows are faster one by one
 
-// Four columns of row r and of those 4 and 8 behind it, as far as there are such rows.
+// Four columns of rows r, r + 4 and r + 8; the last row stands in for rows that do not exist.
 static inline v16 three_rows(const float* x, int64_t stride, int64_t r, int64_t rows) {
   const auto four = [&](int64_t row) { return _mm_loadu_ps(x + (row < rows ? row : rows - 1) * stride); };
   __m512 v = _mm512_zextps128_ps512(four(r));
@@ -19,7 +19,7 @@ static inline v16 three_rows(const float* x, int64_t stride, int64_t r, int64_t 
   return (v16)_mm512_maskz_insertf32x4(0xffff, v, four(r + 8), 2);
 }
 
-// 32 columns of up to 12 rows.
+// Loads 32 columns of up to 12 rows.
 static inline void load_columns(const float* x, int64_t stride, int64_t rows, v16 (&column)[kGroup]) {
   for (int c = 0; c < kGroup; c += 4) {
     const v16 a = three_rows(x + c, stride, 0, rows), b = three_rows(x + c, stride, 1, rows);
@@ -36,7 +36,7 @@ static inline void load_columns(const float* x, int64_t stride, int64_t rows, v1
   }
 }
 
-// Group `g` of all rows. What is left of x takes its place if `leave_rest`.
+// Quantizes group `g` of all rows. If `leave_rest`, the rounding errors replace x.
 static inline void quantize_columns(const Plane& out, int64_t g, int64_t rows, bool leave_rest, v16 (&x)[kGroup]) {
   const __mmask16 lanes = (__mmask16)((1u << rows) - 1);
   const auto put = [&](void* to, auto v) { _mm512_mask_storeu_epi32(to, lanes, (__m512i)v); };
@@ -53,7 +53,7 @@ static inline void quantize_columns(const Plane& out, int64_t g, int64_t rows, b
     for (int c = 16 * half; c < 16 * half + 16; c += 4) {
       ints word = {};
       KV_UNROLL for (int i = 0; i < 4; i++) {
-        const v16 moved = x[c + i] * inverse + magic;  // the code is in its lowest bits
+        const v16 moved = x[c + i] * inverse + magic;  // its lowest bits are the code
         const ints code = ((ints)moved - (ints)magic) & usable;
         sum += code;
         word |= (code & 255) << (8 * i);
@@ -69,7 +69,7 @@ static inline void quantize_columns(const Plane& out, int64_t g, int64_t rows, b
   put(out.total + g * rows, scale * __builtin_convertvector(sums[0] + sums[1], v16));
 }
 
-// All rows of a tile, from kLeastLanes to 12.
+// Quantizes a tile of kLeastLanes to 12 rows.
 static inline void quantize_lanes(const float* x, int64_t cols, const Activations8& out, int64_t rows) {
   for (int64_t g = 0; g < cols / kGroup; g++) {
     v16 column[kGroup];
@@ -80,7 +80,7 @@ static inline void quantize_lanes(const float* x, int64_t cols, const Activation
 
 #endif
 
-// Rows of a tile.
+// Quantizes a tile.
 static inline void quantize_tile(const float* x, int64_t cols, const Activations8& out, int64_t rows) {
 #if defined(__AVX512F__)
   if (rows >= kLeastLanes) return quantize_lanes(x, cols, out, rows);

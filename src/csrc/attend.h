@@ -1,7 +1,6 @@
-// Attention over KV pages: the C++ side of kvloom/attend. Plain structs of raw pointers and sizes; nothing
-// here owns memory.
+// Attention over KV pages: the C++ side of kvloom/attend. Plain structs of raw pointers and sizes, which own no memory.
 //
-// The arrays are those of kvloom/attend/plan.py, and the layout of a page is described in kvloom/memory/format.py.
+// The arrays are those of kvloom/attend/plan.py; the layout of a page is described in kvloom/memory/format.py.
 #pragma once
 
 #include <cstdint>
@@ -11,27 +10,28 @@
 
 namespace kvloom {
 
-constexpr int64_t grain_bytes = 64;  // a page id counts these from the start of the memory
+constexpr int64_t grain_bytes = 64;  // a page id is an offset from the start of the memory, in these units
 constexpr int32_t no_page = -1;
 
-// Kernel sources of all instruction sets share these: inlined for sure, so that no one variant's code serves
-// another.
+// Functions shared by the kernel sources of all instruction sets. They must be inlined, or the linker might keep the
+// code of one variant for all of them.
 #define KV_INLINE __attribute__((always_inline))
 
-// The rows of a step: sequence b asks with rows seq_rows[b] .. seq_rows[b + 1].
+// The rows of a step: those of sequence b are seq_rows[b] .. seq_rows[b + 1].
 struct Rows {
   const int32_t* positions;  // [rows]
   const int32_t* seq_rows;   // [seqs + 1]
   int32_t rows, seqs;
 };
 
-// How pages of one format lie in memory. A page that holds one head of one layer has steps of 0.
+// Layout of the pages of one format in memory. In a page that holds a single head of a single layer, slot_bytes and
+// head_bytes are 0.
 struct PageLayout {
   uint8_t* memory;
-  int32_t codec;  // its place in the list of codecs.h
+  int32_t codec;  // index into the list in codecs.h
   int32_t heads, k_dim, v_dim;
-  int64_t key_bytes, value_bytes;  // of a cell: what one head of one layer has in a page
-  int64_t slot_bytes, head_bytes;  // from one layer slot, and from one head, of a page to the next
+  int64_t key_bytes, value_bytes;  // of a cell: the part of a page that belongs to one head of one layer
+  int64_t slot_bytes, head_bytes;  // distance of adjacent layer slots and heads of a page
 
   KV_INLINE int64_t k_bytes() const { return key_bytes; }
   KV_INLINE int64_t v_bytes() const { return value_bytes; }
@@ -40,14 +40,14 @@ struct PageLayout {
   }
 };
 
-// Whose lists there are: one per sequence, or one per (sequence, layer slot, head).
+// What a list belongs to: a sequence, or a (sequence, layer slot, head).
 enum class Lists : int32_t { by_sequence, by_head };
 
-// Where entries stand: one after another from a position that the plan gives for each page, or where the page's labels
-// say.
+// Positions of entries: consecutive, from a position that the plan gives for each page, or stored as labels in the
+// page.
 enum class Entries : int32_t { contiguous, labelled };
 
-// How queries are turned to meet keys that were stored for other positions: see kvloom/attend/plan.py.
+// Rotations of queries that meet keys stored for other positions: see kvloom/attend/plan.py.
 struct Rotations {
   const int32_t* shifts;   // positions
   const float *cos, *sin;  // [rotations, half]
@@ -58,15 +58,15 @@ struct Rotations {
 struct Part : PageLayout {
   Lists lists;
   Entries entries;
-  int32_t slots;               // layer slots that can be asked for
-  int64_t window;              // a row sees positions above its own minus this
+  int32_t slots;               // number of layer slots
+  int64_t window;              // a row sees positions greater than its own minus this
   const int32_t* page_ids;     // [pages]
-  const int32_t* page_starts;  // [pages], of contiguous entries; null for labelled ones
-  const uint16_t* page_masks;  // [pages], bit s: entry s is there; null: all are
+  const int32_t* page_starts;  // [pages], for contiguous entries; null for labelled ones
+  const uint16_t* page_masks;  // [pages], bit s: entry s exists; null: all do
   const int32_t* list_bounds;  // [lists + 1]
-  const int32_t* list_turns;   // [lists], into rotations; null: nothing is turned
+  const int32_t* list_turns;   // [lists], indices into rotations; null: no rotation
   Rotations rotations;
-  bool even;  // the lists of a sequence are equally long for all layer slots and heads: one work plan serves them
+  bool even;  // a sequence's lists have the same length for all layer slots and heads, so that one work plan serves all
 
   KV_INLINE int64_t list_of(int32_t sequence, int32_t layer_slot, int32_t head) const {
     return lists == Lists::by_sequence ? sequence : ((int64_t)sequence * slots + layer_slot) * heads + head;
@@ -74,15 +74,14 @@ struct Part : PageLayout {
   KV_INLINE int32_t shift_of(int64_t list) const { return list_turns ? rotations.shifts[list_turns[list]] : 0; }
 };
 
-// What continues the lists of a part: labelled lists by head that are not turned, and a table of the same codec, heads
-// and dims. A head's list and its sequence's table are then read as one.
+// The table that continues the lists of a part. The lists are labelled, by head and not rotated; the table has the same
+// codec, heads and dims. A head's list and its sequence's table are then read as one.
 struct Continuation {
-  const Part* table = nullptr;     // null: nothing does
-  const int32_t* stops = nullptr;  // [seqs]: lists hold entries below this position, and the table those from it on
+  const Part* table = nullptr;     // null: none
+  const int32_t* stops = nullptr;  // [seqs]: positions below are in the lists, the others in the table
 };
 
-// Stores row t, head h of k and v as entry row_slots[t] of page row_pages[t], or nowhere when that is
-// no_page.
+// Stores row t, head h of k and v as entry row_slots[t] of page row_pages[t]; not at all if that is no_page.
 struct WriteCall {
   PageLayout part;
   int32_t layer_slot, rows, threads;
@@ -92,9 +91,9 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
-// Attends every row over one part, and the table that continues it, as their work plan says. With `merge`, out and lse
-// already hold the result over other entries: the new one is merged into it. Query head h reads KV head h / (q_heads /
-// part.heads).
+// Attention of all rows over one part, and over the table that continues it, as given by their work plan. If `merge`,
+// out and lse already hold the result over other entries, and the new result is merged into it. Query head h reads KV
+// head h / (q_heads / part.heads).
 struct AttendCall {
   Rows rows;
   Part part;
@@ -110,8 +109,9 @@ struct AttendCall {
 
 enum class Reduce : int32_t { sum, max };
 
-// Reduces the final probabilities of chosen rows of one sequence, by entry: item n is block n of `asked.work`, which
-// belongs to a list of KV head heads[n]. Of `asked`, nobody writes `out` and `lse`; its row_ids are the chosen rows.
+// Reduces the final probabilities of chosen rows of one sequence, per entry. Item n is block n of `asked.work`, which
+// belongs to a list of KV head heads[n]. `asked.out` and `asked.lse` are not written; `asked.work.row_ids` are the
+// chosen rows.
 struct ObserveCall {
   AttendCall asked;
   int64_t num_items;
@@ -119,7 +119,7 @@ struct ObserveCall {
   const int32_t* heads;  // [items]
   const float* lse;      // [rows][q_heads], over all parts
   Reduce reduce;
-  int32_t results;  // of an item: 1 for the KV head, or as many as it has query heads
+  int32_t results;  // per item: 1 for the KV head, or one for each of its query heads
   double* reduced;  // [items][results][kv_block_positions]
 };
 
@@ -127,20 +127,19 @@ struct AttendKernels {
   void (*write)(const WriteCall&);
   void (*attend)(const AttendCall&);
   void (*observe)(const ObserveCall&);
-  bool (*set_codec)(PageLayout&, const char* name);  // with the dims there; false: no codec has this name
+  bool (*set_codec)(PageLayout&, const char* name);  // after the dims are set; false: there is no codec of this name
 };
 KV_DECLARE_VARIANTS(AttendKernels, attend_kernels)
 
-// --- The same for every instruction set (pages.cpp)
-// -----------------------------------------------------------------
+// --- The same for every instruction set (pages.cpp) ------------------------------------------------------------------
 
-// What is wrong with the arrays of a plan, or null. Kernels trust what passed here.
+// Returns what is wrong with the arrays of a plan, or null. Kernels rely on this check.
 const char* find_fault(const Rows& rows);
 const char* find_fault(const Part& part, int64_t num_pages, int64_t num_lists, int64_t page_bytes,
                        int64_t memory_bytes);
 const char* find_fault(const Part& lists, const Continuation& after, int64_t num_seqs);
 
-// Whether Part::even holds of checked lists.
+// Whether Part::even holds for checked lists.
 bool are_even(const Part& part, int64_t num_lists);
 const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots, int64_t rows, int64_t page_bytes,
                              int64_t memory_bytes);

@@ -1,8 +1,8 @@
-// One tile of query rows against one block of KV: visibility, scores, softmax, weighted values.
+// One tile of query rows against one block of KV: visibility, scores, softmax, weighted sum of values.
 //
-// A block's borders never depend on the rows, so a row always adds the same numbers in the same order. Entries that a
-// row does not see take part in nothing: their scores are overwritten and their values are not multiplied, not even
-// by 0, unless they are integers.
+// The bounds of a block never depend on the rows, so a row always adds the same numbers in the same order. Entries that
+// a row does not see have no effect on it: their scores are overwritten, and their values are not multiplied, not even
+// by 0 (unless they are integers).
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,9 @@ namespace kvloom {
 namespace KV_ISA {
 
 constexpr int max_runs = 2 * most_block_pages;
-constexpr int fetching_rows = 4;  // of a group: the first ones, in the course of their softmax
+constexpr int fetching_rows = 4;  // the first rows of a group fetch memory during their softmax
 
-// The working memory of one tile, laid out in one block.
+// Working memory of one tile, allocated as one block.
 struct Desk {
   float *q, *s, *keys, *values, *state, *partial;
   Visible* visible;
@@ -53,7 +53,7 @@ static inline void rotate(float* x, const float* cos, const float* sin, int64_t 
   }
 }
 
-// Rows that go through the micro-kernels together, and the pages that some or all of them see.
+// Rows that the inner loops process together, and the pages that some of them (`any`) or all of them (`full`) see.
 struct Group {
   int32_t first, count;
   uint32_t any, full;
@@ -81,7 +81,7 @@ class BlockPass {
 
   int32_t rows() const { return rows_; }
 
-  // Fills `out` with the partial over `block` of the item's rows; those that see nothing get m = empty.
+  // Fills `out` with the partial result of the item's rows over `block`. Rows that see nothing get m = empty.
   void run(const Cells& block, const State& out) {
     find_all_visible(block);
     decode_values();
@@ -92,7 +92,7 @@ class BlockPass {
     }
   }
 
-  // Merges that partial into `sum`; `partial` is a place for it.
+  // Merges that partial result into `sum`, using `partial` as working memory.
   void add(const Cells& block, const State& sum, const State& partial) {
     find_all_visible(block);
     if (!seen_) return;
@@ -110,8 +110,9 @@ class BlockPass {
     }
   }
 
-  // Calls body(group, scores) for every group of rows that sees something of `block`: s_stride scores a row, in units
-  // of log 2, right on pages of which the row sees something; `empty` where it does not see an entry of those.
+  // Calls body(group, scores) for every group of rows that sees something of `block`. A row has s_stride scores, in
+  // units of log 2. They are valid on pages of which the row sees something, where entries that it does not see have
+  // the score `empty`.
   template <class Body>
   void each_scored(const Cells& block, const Body& body) {
     find_all_visible(block);
@@ -130,19 +131,19 @@ class BlockPass {
  private:
   int32_t row_of(int32_t i) const { return call_.work.row_ids[item_.row_begin + i]; }
 
-  // The list that a row reads. Called where there are rotations only: else nobody needs to know.
+  // The list that a row reads. Only needed if there are rotations.
   int64_t list_of(int32_t row) const {
     const int32_t *begin = call_.rows.seq_rows, *end = begin + call_.rows.seqs + 1;
     return part_.list_of((int32_t)(std::upper_bound(begin, end, row) - begin) - 1, call_.layer_slot, item_.head);
   }
 
-  // Where row number i asks.
+  // The position of row number i, relative to its list.
   int64_t position_of(int32_t i) const {
     const int64_t position = call_.rows.positions[row_of(i)];
     return part_.list_turns ? position - part_.shift_of(list_of(row_of(i))) : position;
   }
 
-  // Query number r: its k_dim components, turned, in the place `to`, where its list wants that.
+  // The k_dim components of query number r. If its list needs a rotation, the rotated query is written to `to`.
   const float* query_of(int32_t r, float* to) const {
     const int32_t row = row_of(r / heads_);
     const float* q = call_.q + ((int64_t)row * call_.q_heads + item_.head * heads_ + r % heads_) * part_.k_dim;
@@ -156,10 +157,10 @@ class BlockPass {
     return to;
   }
 
-  // A group's queries go to where its inner loop reads them: one component of all rows after the other.
+  // Packs the queries of a group for the inner loop: one component of all rows after the other.
   void pack_queries(int32_t first) {
     const int32_t count = rows_ - first < group_rows_ ? rows_ - first : group_rows_, dim = part_.k_dim;
-    float *to = desk_.q + first * dim, *rows = desk_.keys;  // nobody needs that place yet
+    float *to = desk_.q + first * dim, *rows = desk_.keys;  // not in use yet
     int32_t width = 0;
     for (int32_t r = 0; r < count; r++)
       width = codec_.prepare(query_of(first + r, rows + r * dim), dim, call_.scale * log2_e, rows + r * dim);
@@ -213,7 +214,7 @@ class BlockPass {
     return g;
   }
 
-  // Calls body(i) for every page that anyone sees: decoded, it is there for all groups.
+  // Calls body(i) for every page that any row sees, so that a page is decoded once for all groups.
   template <class Body>
   void each_seen(const Body& body) const {
     for (int64_t i = 0; i < block_->count; i++)
@@ -236,7 +237,8 @@ class BlockPass {
                                    desk_.s);
   }
 
-  // Weights of a group, with their maximum and sum. All maxima come first: nothing then waits for the end of a row.
+  // Turns the scores of a group into weights, and finds their maxima and sums. All maxima are computed first, so that
+  // no row has to wait for the reduction of its own.
   void softmax(const Group& group, const State& out) const {
     score(group);
     float* m = out.m + group.first;
@@ -248,7 +250,7 @@ class BlockPass {
     }
     v16 top[max_rows];
     for (int32_t r = 0; r < group.count; r++) {
-      const float base = m[r] == empty ? 0.0f : m[r];  // nothing visible, or only NaN: the sum tells
+      const float base = m[r] == empty ? 0.0f : m[r];  // nothing is visible, or only NaN, which the sum will show
       const Visible& visible = visible_to(group.first + r);
       float* s = desk_.s + r * s_stride;
       l[r] = steps_at_ ? weigh_steps(r, visible, s, base, top[r]) : weigh(visible.any, s, base);
@@ -259,7 +261,7 @@ class BlockPass {
         round_weights(group.any, visible_to(group.first + r).any, fold_top(top[r]), desk_.s + r * s_stride);
   }
 
-  // What a row does not see of the pages that it sees in part.
+  // Adds biases, and hides the entries that a row does not see on pages that it sees in part.
   void hide(const Visible& visible, float* s) const {
     if (block_->biased) add_biases(visible.any & bits_below(block_->labelled), s);
     for (uint32_t left = visible.any & ~visible.full; left; left &= left - 1) {
@@ -269,7 +271,7 @@ class BlockPass {
     }
   }
 
-  // The maximum of one row's scores.
+  // The maximum of a row's scores.
   static float highest(uint32_t pages, const float* s) {
     v16 top[2] = {splat(empty), splat(empty)};
     each_stretch(pages, [&](int begin, int end) {
@@ -281,7 +283,7 @@ class BlockPass {
     return fold_max(vmax(top[0], top[1]));
   }
 
-  // The scores of one row -> its weights; returns their sum.
+  // Replaces the scores of a row by its weights; returns their sum.
   static float weigh(uint32_t pages, float* s, float m) {
     v16 sum = splat(0.0f);
     each_stretch(pages, [&](int begin, int end) {
@@ -294,8 +296,8 @@ class BlockPass {
     return fold_sum(sum);
   }
 
-  // The scores of row number `row` of a group -> its weights times the steps of their values, and the greatest of
-  // those, lane by lane; returns the sum of the weights alone.
+  // Replaces the scores of row number `row` of a group by its weights times the steps of their values. `top` receives
+  // the largest of these per lane; returns the sum of the weights alone.
   float weigh_steps(int32_t row, const Visible& visible, float* s, float m, v16& top) const {
     v16 sum = splat(0.0f);
     top = splat(0.0f);
@@ -311,7 +313,7 @@ class BlockPass {
     return fold_sum(sum);
   }
 
-  // The steps of the values of page i. What is not seen may hold anything, and has none.
+  // The steps of the values of page i; 0 for entries that are not visible, whose memory may hold anything.
   v16 steps_of(const Visible& visible, int i) const {
     const float* steps = (const float*)(block_->cells[i] + steps_at_);
     if (visible.full >> i & 1) return load(steps);
@@ -320,8 +322,8 @@ class BlockPass {
     return load(seen);
   }
 
-  // Weights of a row, the greatest of which is `top`, to whole numbers, 0 on those `pages` of which it has not `seen`
-  // anything; their step goes behind them.
+  // Rounds the weights of a row, the largest of which is `top`, to integers: 0 on those of `pages` that the row has not
+  // `seen`. Their step is stored behind them.
   static void round_weights(uint32_t pages, uint32_t seen, float top, float* s) {
     const Step step = step_of_weights(top);
     for (; pages; pages &= pages - 1) {
@@ -333,8 +335,8 @@ class BlockPass {
     s[most_block_positions] = step.size;
   }
 
-  // Two lines of the values that come later than page i, so that memory does not rest while weights are computed:
-  // blocks of few bytes are waited for where keys and values are read.
+  // Fetches two lines of the values that are read some time after page i, so that memory is busy while weights are
+  // computed. With small blocks, the loops over keys and values alone would have to wait for memory.
   void fetch_values(int i, int32_t row) const {
     const int64_t at = part_.k_bytes() + row * 128;
     fetch_later(block_->later[i], at), fetch_later(block_->later[i], at + 64);
@@ -347,7 +349,7 @@ class BlockPass {
     }
   }
 
-  // Calls body(begin, end) for every stretch of set bits.
+  // Calls body(begin, end) for every run of set bits.
   template <class Body>
   static void each_stretch(uint32_t bits, const Body& body) {
     while (bits) {
@@ -372,7 +374,7 @@ class BlockPass {
     return {values, values, i * page_tokens + lo, hi - lo};
   }
 
-  // Calls body(runs) with the whole of every page that some row of the group sees.
+  // Calls body(runs) with all pages that some row of the group sees, each as a whole.
   template <class Body>
   void with_pages(const Group& group, const Body& body) const {
     Run runs[most_block_pages];
@@ -381,7 +383,7 @@ class BlockPass {
     body(Runs{runs, count, block_->later[0]});
   }
 
-  // into := into + the group's, whose rows see all of every page that they see. `from` has their maxima and sums.
+  // Adds the result of a group whose rows see every entry of the pages that they see. `from` has its maxima and sums.
   void blend(const Group& group, const State& into, const State& from) const {
     const Union both(into, from);
     with_pages(group, [&](const Runs& runs) {
@@ -391,8 +393,8 @@ class BlockPass {
     std::memcpy(into.l, both.l, sizeof(float) * group.count);
   }
 
-  // The sums of weight x value. Entries of a page that not all rows of the group see go row by row, unless their
-  // weights are whole numbers: 0 then takes anything out.
+  // Computes the sums of weight x value. Entries that not all rows of the group see are added row by row, unless
+  // weights are integers: then a weight of 0 excludes an entry.
   void accumulate(const Group& group, const State& state) const {
     float* out = state.o + (int64_t)group.first * part_.v_dim;
     if (steps_at_) {
@@ -435,13 +437,13 @@ class BlockPass {
     return entries;
   }
 
-  // Entries from `begin` up to there are all in `entries`, or none of them is.
+  // The end of the run that starts at `begin`, of entries that are all in `entries` or all not.
   static int stretch_end(uint32_t entries, int begin) {
     const uint32_t others = (entries >> begin & 1 ? ~entries : entries) >> begin | 1u << (page_tokens - begin);
     return begin + __builtin_ctz(others);
   }
 
-  // Entries begin .. end of page i, as far as each row sees them.
+  // Adds entries begin .. end of page i row by row, as far as a row sees them.
   void accumulate_alone(const Group& group, int i, int begin, int end, float* out) const {
     for (int32_t r = group.first; r < group.first + group.count; r++) {
       const uint32_t entries = visible_to(r).entries[i] & bits_below(end);
@@ -464,7 +466,7 @@ class BlockPass {
   int32_t group_rows_;
   uint32_t seen_ = 0;
   bool in_place_, near_keys_, near_values_;
-  int64_t steps_at_;  // of values, in a cell; 0: there are none
+  int64_t steps_at_;  // offset of the values' steps in a cell; 0: there are none
   const Micro* micro_;
   const Cells* block_ = nullptr;
 };

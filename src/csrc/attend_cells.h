@@ -1,4 +1,4 @@
-// A block's pages in memory, and which of their entries a row sees.
+// The pages of a block in memory, and the entries that a row sees of them.
 #pragma once
 
 #include <cstring>
@@ -10,33 +10,34 @@ namespace KV_ISA {
 
 constexpr uint32_t all_entries = (1u << page_tokens) - 1;
 
-// What one position sees of a block: a bit per page of which it sees some or all entries, and a bit per entry.
+// What a position sees of a block: one bit per page of which it sees some entries (`any`) or all (`full`), and one bit
+// per entry.
 struct Visible {
   uint32_t any, full;
   uint16_t entries[most_block_pages];
 };
 
-// A block's pages in memory. `later` are those that the same thread reads next, to be fetched meanwhile: each while the
-// page in its place is read. Where there are none, the block's own.
+// The pages of a block in memory. `later` are the pages that the same thread reads next: each of them is fetched while
+// the page with the same index is read. If there are none, they are the block's own.
 struct Cells {
   const uint8_t *cells[most_block_pages], *later[most_block_pages];
-  int32_t count, labelled;  // pages, and how many of them, the first ones, have labels
-  const int32_t* starts;    // of the others
-  Visible there;            // what is there to be seen
-  int64_t first, last;      // positions of all that: everything lies between them
-  bool biased;              // some label has a bias
+  int32_t count, labelled;  // number of pages; the first `labelled` of them have labels
+  const int32_t* starts;    // of the pages without labels
+  Visible there;            // entries that exist
+  int64_t first, last;      // lowest and highest position
+  bool biased;              // whether any label has a bias
 };
 
 static inline uint32_t bits_below(int n) {
   return (1u << n) - 1;
 }
 
-// Where the pages of a block begin in Part::page_ids for the item's layer slot and head.
+// Index in Part::page_ids of the first page of a block, for the item's layer slot and head.
 static inline int64_t first_page(const AttendCall& call, const Item& item, const KvBlock& block) {
   return block.page_begin + (int64_t)block.list_step * (call.layer_slot * call.part.heads + item.head);
 }
 
-// Where the pages of a block lie.
+// Addresses of the pages of a block.
 static inline void find_cells(const AttendCall& call, const Item& item, const KvBlock& block, const uint8_t** cells) {
   const auto find = [&](const Part& part, int64_t page, int32_t count) {
     for (int32_t i = 0; i < count; i++) *cells++ = part.cell(part.page_ids[page + i], call.layer_slot, item.head);
@@ -58,7 +59,7 @@ static inline void note_page(Visible& visible, int32_t page, uint32_t entries) {
   visible.full |= (uint32_t)(entries == all_entries) << page;
 }
 
-// Which entries of a block are there.
+// Finds the entries of a block that exist.
 static inline void find_there(const AttendCall& call, const KvBlock& block, int64_t page, Visible& there) {
   const uint16_t *own = call.part.page_masks, *others = call.table ? call.table->page_masks : nullptr;
   if (!own && !others) {
@@ -73,7 +74,7 @@ static inline void find_there(const AttendCall& call, const KvBlock& block, int6
     note_page(there, i, others ? others[of_table] : all_entries);
 }
 
-// Where the labelled entries of a block stand, and whether any has a bias. Lane by lane, so that it costs little.
+// Finds the range of positions of the labelled entries, and whether any has a bias. Works lane by lane, which is cheap.
 static inline void read_labels(const Part& part, Cells& block) {
   int32_t low[page_tokens], high[page_tokens], bias_bits[page_tokens];
   for (int j = 0; j < page_tokens; j++) low[j] = INT32_MAX, high[j] = INT32_MIN, bias_bits[j] = 0;
@@ -81,7 +82,7 @@ static inline void read_labels(const Part& part, Cells& block) {
     __builtin_prefetch(stored_positions(part, block.later[i]), 0, 2);
     __builtin_prefetch(stored_biases(part, block.later[i]), 0, 2);
     const int32_t* positions = stored_positions(part, block.cells[i]);
-    const int32_t* biases = positions + page_tokens;  // as bits: all are 0 of a 0
+    const int32_t* biases = positions + page_tokens;  // as bits, which are 0 for a bias of 0
     const uint32_t there = block.there.entries[i];
     if (there == all_entries) {
       for (int j = 0; j < page_tokens; j++) {
@@ -106,7 +107,8 @@ static inline void read_labels(const Part& part, Cells& block) {
   block.first = low[0], block.last = high[0], block.biased = bias_bits[0] != 0;
 }
 
-// Block number c of an item's, which is followed by its next one, or by the first of the item `next` (or null).
+// Collects block number c of an item. It is followed by the item's next block, or by the first block of `next` (which
+// may be null).
 static inline void gather(const AttendCall& call, const Item& item, int32_t c, const Item* next, Cells& block) {
   const Part& part = call.part;
   const KvBlock& here = call.work.blocks[c];
@@ -134,7 +136,7 @@ static inline Number between(int64_t least, int64_t x, int64_t most) {
   return (Number)(x < least ? least : x > most ? most : x);
 }
 
-// Entries of page i that stand from position `oldest` to `newest`.
+// Entries of page i at positions `oldest` to `newest`.
 static inline uint32_t entries_between(const Part& part, const Cells& block, int32_t i, int64_t oldest,
                                        int64_t newest) {
   if (i >= block.labelled) {

@@ -1,9 +1,9 @@
-// The inner loops of attention: scores of up to `max_rows` query rows against pages of keys, and weighted
-// sums of values.
+// The inner loops of attention: scores of up to `max_rows` query rows against pages of keys, and weighted sums of
+// values.
 //
-// Both are products A x B with A broadcast and B in lanes, whose accumulators stay in registers. Every
-// accumulator of floats is one fused chain in ascending order (of key components; of entries), however many rows
-// and columns go together, and sums of integers are exact: that is why a row's bits do not depend on its neighbours.
+// Both are products A x B, with A broadcast, B in lanes and accumulators in registers. A floating-point accumulator is
+// one chain of fused multiply-adds in ascending order (of key components, or of entries), no matter how many rows and
+// columns are processed together. Sums of integers are exact. A row's bits therefore do not depend on its neighbours.
 #pragma once
 
 #include "attend_numbers.h"
@@ -41,17 +41,17 @@ static void blend(const float* weights, const Runs& runs, const Blend& blend, fl
   accumulate_all<Values, R, true>(weights, runs, blend, out, v_dim);
 }
 
-// Rows that go together at most, where a sum takes more than one accumulator.
+// Maximum number of rows processed together: a sum may need several accumulators.
 template <class Numbers>
 constexpr int rows_of = max_rows / Numbers::sums;
 
-// Nobody asks for loops of more rows: those of one row stand in their places.
+// Loops for more rows are never called; those for one row take their places in the tables.
 template <class Numbers>
 constexpr int asked(int rows) {
   return rows <= rows_of<Numbers> ? rows : 1;
 }
 
-// The inner loops for one format of keys and one of values; index r - 1 serves r rows.
+// The inner loops for a format of keys and one of values. Index r - 1 is for r rows.
 struct Micro {
   void (*score[max_rows])(const float*, int32_t, const KeyPages&, float*);
   void (*accumulate[max_rows])(const float*, const Runs&, float*, int32_t);

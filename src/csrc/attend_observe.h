@@ -1,8 +1,8 @@
-// What chosen rows give to the entries of pages: their final probabilities, reduced over the rows. Never a matrix of
-// them: a reduction per entry is all that is kept.
+// The attention that entries receive from chosen rows: final probabilities, reduced over the rows. The matrix of
+// probabilities is never stored, only one reduced value per entry.
 //
-// A probability is exp2(score - log-sum-exp), with the row's log-sum-exp over everything that it reads, and the very
-// score that attention has seen.
+// A probability is exp2(score - log-sum-exp), with the log-sum-exp over everything that the row reads, and with exactly
+// the score that attention has used.
 #pragma once
 
 #include "attend_block.h"
@@ -13,7 +13,7 @@ namespace KV_ISA {
 
 constexpr int32_t observe_tile_rows = 240;  // query rows that share a block's decoded keys
 
-// Doubles of one machine vector, and as many floats.
+// The doubles of a native vector, and as many floats.
 #if defined(__AVX512F__)
 constexpr int double_lanes = 8;
 #else
@@ -22,8 +22,8 @@ constexpr int double_lanes = 4;
 typedef double doubles __attribute__((vector_size(8 * double_lanes)));
 typedef float few_floats __attribute__((vector_size(4 * double_lanes)));
 
-// to[j] += p[j], or the greater of both, of every `step`th of `rows` rows in turn, for the entries of a page. In
-// double, row by row and from above, so that the cut into groups, tiles and steps does not show.
+// Adds p to `to`, or takes the maximum of both, for the entries of a page and every `step`th of `rows` rows. In double
+// precision and in the order of the rows, so that the result does not depend on groups, tiles or steps.
 template <Reduce kReduce>
 static inline void reduce_page(const float* p, int32_t rows, int32_t step, double* to) {
   for (int j = 0; j < page_tokens; j += double_lanes) {
@@ -42,7 +42,7 @@ static inline void reduce_page(const float* p, int32_t rows, int32_t step, doubl
   }
 }
 
-// The scores of one row -> its probabilities; 0 on those `pages` of which it has not `seen` anything.
+// Replaces the scores of a row by probabilities; 0 on those of `pages` that it has not `seen`.
 static inline void weigh(uint32_t pages, uint32_t seen, float lse, float* s) {
   for (; pages; pages &= pages - 1) {
     const int i = __builtin_ctz(pages);
@@ -51,7 +51,7 @@ static inline void weigh(uint32_t pages, uint32_t seen, float lse, float* s) {
   }
 }
 
-// Rows of a tile over one block.
+// Processes the rows of a tile over one block.
 template <Reduce kReduce>
 static void observe_tile(const ObserveCall& call, const Item& tile, const Cells& block, double* to) {
   const AttendCall& asked = call.asked;
@@ -67,7 +67,7 @@ static void observe_tile(const ObserveCall& call, const Item& tile, const Cells&
       weigh(group.any, lse == empty ? 0 : pass.visible_to(query).any, (float)((double)lse * log2_e), s + r * s_stride);
     }
     for (int32_t n = 0; n < call.results; n++) {
-      const int32_t first = (n + call.results - group.first % call.results) % call.results;  // of result n's rows
+      const int32_t first = (n + call.results - group.first % call.results) % call.results;  // first row of result n
       for (uint32_t left = group.any; left; left &= left - 1) {
         const int64_t at = __builtin_ctz(left) * page_tokens;
         reduce_page<kReduce>(s + first * s_stride + at, group.count - first, call.results,
@@ -77,7 +77,7 @@ static void observe_tile(const ObserveCall& call, const Item& tile, const Cells&
   });
 }
 
-// Whether some row of the tile may see something of the block.
+// Whether any row of the tile may see an entry of the block.
 static inline bool meets(const ObserveCall& call, const Item& tile, const Cells& block) {
   const AttendCall& asked = call.asked;
   const int32_t* rows = asked.work.row_ids + tile.row_begin;
@@ -87,12 +87,12 @@ static inline bool meets(const ObserveCall& call, const Item& tile, const Cells&
   return block.first + shift <= newest && block.last + shift >= oldest;
 }
 
-// Item number n: all rows over block number n.
+// Processes item number n: all rows over block number n.
 static inline void observe_item(const ObserveCall& call, int64_t n) {
   const AttendCall& asked = call.asked;
   const int64_t count = (int64_t)call.results * kv_block_positions;
   double* to = call.reduced + n * count;
-  for (int64_t i = 0; i < count; i++) to[i] = 0.0;  // less than any probability, and nothing to a sum
+  for (int64_t i = 0; i < count; i++) to[i] = 0.0;  // neutral for both sum and max
   const int32_t rows = std::max(1, observe_tile_rows * asked.part.heads / asked.q_heads);
   Item tile{Outcome::finish, call.heads[n], 0, 0, (int32_t)n, (int32_t)n + 1, 0};
   Cells block;

@@ -1,6 +1,6 @@
-// Partial results: the state of a set of rows over some entries, and how such states are merged.
+// Partial results: the state of a set of rows over some entries, and the merging of such states.
 //
-// Scores are in units of log 2: weights are then powers of 2, which cost less than powers of e.
+// Scores are in units of log 2, so that weights are powers of 2, which are cheaper than powers of e.
 #pragma once
 
 #include "attend.h"
@@ -9,11 +9,11 @@
 namespace kvloom {
 namespace KV_ISA {
 
-constexpr float empty = -__builtin_huge_valf();  // the maximum over nothing
+constexpr float empty = -__builtin_huge_valf();  // the maximum over no entries
 constexpr float log2_e = 1.44269504088896341f, ln_2 = 0.693147180559945309f;
 
-// Of every row: its maximum score, sum of weights (0 over nothing), weighted sum of values (anything over nothing). Not
-// yet divided.
+// For every row: its maximum score m, the sum of its weights l (0 over no entries) and its weighted sum of values o
+// (undefined over no entries), before division by l.
 struct State {
   float *m, *l, *o;
 
@@ -22,22 +22,22 @@ struct State {
   State from(int64_t row, int64_t v_dim) const { return {m + row, l + row, o + row * v_dim}; }
 };
 
-// What becomes of up to 16 rows of two states over disjoint sets of entries that are put together: new maxima and sums,
-// and the factors for what both have gathered. Lanes past the last row are of no use.
+// The union of two states over disjoint sets of entries, for up to 16 rows: new maxima and sums, and the factors for
+// the sums of values of both. Lanes beyond the last row are undefined.
 struct Union {
   float m[16], l[16], keep[16], take[16];
 
-  // May read what lies behind the rows in the same states.
+  // May read beyond the rows, within the states.
   Union(const State& into, const State& from) {
     const v16 m_into = load(into.m), m_from = load(from.m);
     const v16 top = vmax(m_into, m_from);
-    const v16 base = vmax(top, splat(-3.0e38f));  // not minus infinity: nothing plus nothing
+    const v16 base = vmax(top, splat(-3.0e38f));  // not minus infinity: both may be empty
     const v16 a = vexp2(m_into - base), b = vexp2(m_from - base);
     store(keep, a), store(take, b), store(m, top), store(l, fma(load(into.l), a, load(from.l) * b));
   }
 };
 
-// into := into + from for up to 16 rows.
+// Merges `from` into `into`, for up to 16 rows.
 static inline void merge_some(const State& into, const State& from, int32_t rows, int32_t v_dim) {
   const Union both(into, from);
   for (int32_t r = 0; r < rows; r++) {
@@ -65,7 +65,8 @@ static inline float exp_of(float x) {
   return lanes[0];
 }
 
-// Divides one row's state and writes it, or merges it into what is there. `lse` is a natural logarithm.
+// Divides the state of a row by its sum and writes the result, or merges it into the existing one. `lse` is a natural
+// logarithm.
 static inline void finish_row(float m, float l, const float* o, float* out, float* lse, int32_t v_dim, bool merge) {
   const bool nothing = m == empty;
   if (merge && nothing) return;

@@ -1,4 +1,4 @@
-// New keys and values into their pages: rows that follow each other in a page are encoded together.
+// Writes new keys and values into their pages. Rows that are adjacent in a page are encoded together.
 #pragma once
 
 #include "codecs.h"
@@ -6,7 +6,7 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// Rows row .. row + count go to slots slot .. slot + count of one page.
+// Rows row .. row + count, which go into adjacent slots of one page.
 struct Stretch {
   int64_t row;
   int32_t count;
@@ -26,7 +26,7 @@ static void write_stretch(const WriteCall& call, const Codec& codec, const Stret
   }
 }
 
-// How many of the rows row .. end go side by side into one page.
+// Number of rows, from row `row` up to `end`, that go into adjacent slots of the same page.
 static inline int32_t stretch_length(const WriteCall& call, int64_t row, int64_t end) {
   int32_t count = 1;
   while (row + count < end && call.row_pages[row + count] == call.row_pages[row] &&

@@ -1,4 +1,4 @@
-// What the binding files share.
+// Shared by the binding files.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -9,10 +9,10 @@
 
 namespace kvloom {
 
-// "" stands for the default. Throws ValueError when this machine cannot run it.
+// "" means the default. Throws ValueError if this machine cannot run it.
 Isa choose_isa(const std::string& name);
 
-// Throws ValueError when there is a fault.
+// Throws ValueError if there is a fault.
 void raise_fault(const char* fault);
 
 // From page tables to the arrays of a plan.
@@ -24,7 +24,7 @@ void bind_linear(nanobind::module_& m);
 // Statistics of attention.
 void bind_observe(nanobind::module_& m);
 
-// A whole step in one call.
+// A whole step of a decoder in one call.
 void bind_decoder(nanobind::module_& m);
 
 }  // namespace kvloom

@@ -1,19 +1,20 @@
-// What a codec is to the kernels: how keys and values of one head lie in a page, and what the inner loops do with them.
+// The kernels' view of a codec: how keys and values of one head are stored in a page, and how the inner loops use them.
 //
-// A codec is a struct in a header of its own, codec_NAME.h, and a line in codecs.h. It is block-granular: a block is
-// the 16 entries of one head of a page. It says
+// A codec is a struct in a header of its own, codec_NAME.h, and a line in codecs.h. It works on blocks: a block is the
+// 16 entries of one head of a page. It defines
 //
-//     key_bytes, value_bytes     of a block, in terms of the head's dim
-//     encode_keys, encode_values entries of a block; 16 of them at once are the rule while a prompt is computed
-//     prepare                    a query as its scores want it
+//     key_bytes, value_bytes     of a block, as functions of the head's dim
+//     encode_keys, encode_values encode entries of a block, usually all 16 at once while a prompt is computed
+//     prepare                    converts a query to the form that its scores need
 //     Keys, Values               how the inner loops (attend_micro.h) score and accumulate stored blocks
-//     NearKeys, NearValues       the same of blocks that many rows read, and that were decoded to working memory first:
-//     decode_keys, decode_values how; with bits that do not tell which way a block went; null: near as they are stored
-//     value_steps                where in a block of values lie the 16 steps of its entries: weights are multiplied by
-//                                those, and rounded to whole numbers, with a step of their own for each row and
-//                                kv_block (quads.h); null: there are none, and weights are floats
+//     NearKeys, NearValues       the same for blocks that many rows read and that are therefore first decoded to
+//                                working memory; the bits are the same either way
+//     decode_keys, decode_values decode such blocks; null: they are used as they are stored
+//     value_steps                offset in a block of values of the 16 steps of its entries. Weights are multiplied by
+//                                these and rounded to integers, with a step per row and kv_block (quads.h). null: there
+//                                are no steps, and weights are floats
 //
-// Bits are those of src/kvloom/codec/NAME.py, for every instruction set.
+// The bits are those of src/kvloom/codec/NAME.py, for every instruction set.
 #pragma once
 
 #include <climits>
@@ -24,7 +25,7 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// `count` vectors of `dim` floats, the first numbers of which lie `stride` apart.
+// `count` vectors of `dim` floats; `stride` is the distance between their first numbers.
 struct Vectors {
   const float* x;
   int64_t stride;
@@ -32,7 +33,7 @@ struct Vectors {
   const float* operator[](int32_t i) const { return x + i * stride; }
 };
 
-constexpr int few_groups = 2;  // up to so many groups of rows, blocks are decoded by each group as it goes
+constexpr int few_groups = 2;  // with so few groups of rows, each group decodes the blocks for itself
 constexpr int any_groups = INT_MAX;
 
 }  // namespace KV_ISA

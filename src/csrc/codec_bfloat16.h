@@ -1,4 +1,4 @@
-// bfloat16: the upper half of a float32, to nearest.
+// bfloat16: the upper half of a float32, rounded to nearest.
 #pragma once
 
 #include "codec_floats.h"

@@ -1,4 +1,4 @@
-// float16: IEEE half precision, to nearest.
+// float16: IEEE half precision, rounded to nearest.
 #pragma once
 
 #include "codec_floats.h"

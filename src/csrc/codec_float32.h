@@ -1,4 +1,4 @@
-// float32: numbers as they are.
+// float32: numbers are stored unchanged.
 #pragma once
 
 #include "codec_floats.h"

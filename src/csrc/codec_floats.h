@@ -1,4 +1,4 @@
-// What codecs of plain floating-point numbers have in common: a codec is made of how its numbers are loaded and stored.
+// Shared by codecs of plain floating-point numbers, which differ only in how a number is loaded and stored.
 #pragma once
 
 #include "attend_numbers.h"
@@ -76,7 +76,7 @@ struct FloatValues {
   }
 };
 
-// A query is scaled, and that is all.
+// A query is only scaled.
 static inline int32_t prepare_floats(const float* q, int32_t dim, float scale, float* to) {
   for (int32_t d = 0; d < dim; d += 16) store(to + d, load(q + d) * splat(scale));
   return dim;
@@ -94,7 +94,7 @@ static inline void encode_rows(const Vectors& x, int32_t slot, uint8_t* values) 
     for (int32_t d = 0; d < x.dim; d += 16) Numbers::encode(x[t] + d, std::min(16, x.dim - d), to + d);
 }
 
-// Numbers have a `type`, and say how to load and to encode them.
+// `Numbers` defines a `type`, and how to load and encode its values.
 template <class Numbers>
 struct FloatCodec {
   typedef FloatKeys<Numbers> Keys;

@@ -1,6 +1,7 @@
-// int16: keys as 16-bit integers with a step of their own, rounded as queries are (integer_keys.h); values in float16.
+// int16: keys as 16-bit integers with a step per key, rounded in the same way as queries (integer_keys.h); values in
+// float16.
 //
-// A component of float16 that is at least 1/16 of its key's norm loses nothing.
+// A float16 component that is at least 1/16 of the norm of its key is represented exactly.
 #pragma once
 
 #include "codec_float16.h"
@@ -24,7 +25,7 @@ struct Int16 {
   static constexpr const char* name = "int16";
   static constexpr int in_place_groups = few_groups;
   static constexpr auto prepare = prepare_integers;
-  static constexpr void (*decode_keys)(const uint8_t*, int32_t, float*) = nullptr;  // they are ready as they are
+  static constexpr void (*decode_keys)(const uint8_t*, int32_t, float*) = nullptr;  // used as they are stored
   static constexpr auto decode_values = decode_floats<Float16Numbers>;
   static constexpr int64_t (*value_steps)(int32_t) = nullptr;
 

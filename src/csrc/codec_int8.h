@@ -1,13 +1,13 @@
-// int8: keys and values as 8-bit integers, with a step of their own for each key and each value: a 127th of its largest
-// component.
+// int8: keys and values as 8-bit integers, with a step per key and per value, which is 1/127 of the largest component.
 //
-//     keys     components in fours (quads.h), each a line of 64 bytes for all entries; bytes count from -128; then the
-//              entries' steps
-//     values   entries in fours, each a row of 4 bytes per component; bytes are signed; then the entries' steps
+//     keys     groups of four components (quads.h), each a 64-byte line for all entries; bytes are offset by 128; then
+//              the steps of the entries
+//     values   groups of four entries, each with 4 bytes per component; bytes are signed; then the steps of the entries
 //
-// Queries are rounded as those that meet int16 keys, so that only keys are rounded coarsely, and sums of products stay
-// exact: a query's norm, 2^15, times that of 256 bytes is less than 2^31. Weights times steps of values are rounded to
-// 15 bits of the greatest of a block: sums over a block are exact too, however many rows go together.
+// Queries are rounded to 16 bits as they are for int16 keys, so that only keys are rounded coarsely, and sums of
+// products remain exact: the norm of a query, 2^15, times that of 256 bytes is less than 2^31. Products of weights and
+// steps of values are rounded to 15 bits of the largest of a block, so that sums over a block are exact as well, no
+// matter how many rows are processed together.
 #pragma once
 
 #include "columns.h"
@@ -17,7 +17,7 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// What is read once, and is worth being fetched early, or again and again.
+// Whether blocks are read once, so that fetching them early pays off, or again and again.
 enum class Reading { once, again };
 
 template <Reading kReading>
@@ -30,7 +30,7 @@ struct Fetch {
   }
 };
 
-// q is words of quads, two per quad; then the step times the scale; then what the sum starts from.
+// q holds the words of quads, two per quad, then step x scale, then the initial values of the sums.
 template <Reading kReading>
 struct Int8Keys : Fetch<kReading> {
   static constexpr int sums = quad_sums;
@@ -62,7 +62,7 @@ struct Int8Keys : Fetch<kReading> {
   }
 };
 
-// Weights are words of quads, as lane_words makes them; behind those of a row stands their step. Runs are whole pages.
+// Weights are words of quads, as made by lane_words; each row is followed by its step. Runs are whole pages.
 template <Reading kReading>
 struct Int8Values : Fetch<kReading> {
   static constexpr int sums = quad_sums;
@@ -113,7 +113,7 @@ struct Int8 {
   static int64_t value_bytes(int32_t dim) { return page_tokens * ((int64_t)dim + 4); }
   static int64_t value_steps(int32_t dim) { return page_tokens * (int64_t)dim; }
 
-  // A component too large for the words is the only large one: then the query is turned around, and its step as well.
+  // At most one component can be too large for the words. If so, the query is negated, and its step as well.
   static int32_t prepare(const float* q, int32_t dim, float scale, float* to) {
     float step = round_vector(q, dim, (int32_t*)to) * scale;
     int32_t sum = 0, top = 0;
@@ -170,10 +170,10 @@ struct Int8 {
   }
 
  private:
-  // dim floats (a multiple of 16) to as many integers from -127 to 127. Returns the step; NaN, and zeros, when a
-  // component is not finite.
+  // Rounds dim floats (a multiple of 16) to integers from -127 to 127 and returns the step. If a component is not
+  // finite, the step is NaN and the integers are 0.
   static float round_to_bytes(const float* x, int32_t dim, int8_t* bytes) {
-    v16 top = splat(0.0f), faults = splat(0.0f);  // 0 x a number is 0, and NaN of what is none
+    v16 top = splat(0.0f), faults = splat(0.0f);  // 0 times a finite number is 0, otherwise NaN
     for (int32_t d = 0; d < dim; d += 16) {
       const v16 v = load(x + d);
       top = vmax(vmax(v, splat(0.0f) - v), top);
@@ -189,7 +189,8 @@ struct Int8 {
     return step.size;
   }
 
-  // Of components up to `largest`. Those that are so small that their step would lose bits share one.
+  // The step of components up to `largest`. If they are so small that their step would be inexact, a fixed step is
+  // used.
   static Step byte_step(float largest, bool finite) {
     if (!finite) return {__builtin_nanf(""), 0.0f};
     if (largest < 0x1p-100f) return {0x1p-106f, 0x1p106f};

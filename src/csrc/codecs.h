@@ -1,4 +1,4 @@
-// All codecs: what a new one is added to.
+// All codecs. A new one is added here.
 #pragma once
 
 #include "attend_micro.h"
@@ -13,7 +13,7 @@ namespace KV_ISA {
 
 #define KV_EACH_CODEC(X) X(Float32), X(Float16), X(BFloat16), X(Int16), X(Int8)
 
-// A codec as the rest of the kernels sees it: what codec.h describes, with the inner loops made of it.
+// A codec as seen by the other kernels: what codec.h describes, and the inner loops built from it.
 struct Codec {
   const char* name;
   int64_t (*key_bytes)(int32_t dim);
@@ -21,11 +21,11 @@ struct Codec {
   void (*encode_keys)(const Vectors&, int32_t slot, uint8_t* keys);
   void (*encode_values)(const Vectors&, int32_t slot, uint8_t* values);
   int32_t (*prepare)(const float* q, int32_t dim, float scale, float* to);
-  void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);      // null: near as they are
+  void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);      // null: used as stored
   void (*decode_values)(const uint8_t* values, int32_t dim, float* near);  // null: likewise
   int64_t (*value_steps)(int32_t dim);                                     // null: there are none
   Micro stored, near;
-  int32_t rows;  // that go together at most
+  int32_t rows;  // maximum number of rows processed together
   int32_t in_place_groups;
 };
 

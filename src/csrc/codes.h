@@ -1,4 +1,4 @@
-// Small integers in memory to float lanes.
+// Conversion of small integers in memory to float lanes.
 #pragma once
 
 #include "simd.h"
@@ -60,7 +60,7 @@ static inline V load_i8(const uint8_t* p) {
   }
 }
 
-// Sixteen 32-bit integers, in the shape of v16.
+// Sixteen 32-bit integers, with the same structure as v16.
 #if defined(__AVX512F__)
 typedef native_i ints;
 #elif defined(__AVX2__)
@@ -84,7 +84,7 @@ static inline V load_ints(const uint8_t* p) {
   return v;
 }
 
-// (v >> shift) & mask, lane by lane; the shift brings in copies of the sign.
+// (v >> shift) & mask per lane; an arithmetic shift.
 template <class V>
 static inline V bits_of(V v, int shift, int32_t mask) {
   if constexpr (is_pair<V>)
@@ -101,7 +101,7 @@ static inline V flip(V v, int32_t bits) {
     return v ^ bits;
 }
 
-// Byte `at` of every lane, as a signed number.
+// Byte `at` of every lane, sign-extended.
 template <class V>
 static inline V signed_byte(V v, int at) {
   if constexpr (is_pair<V>)

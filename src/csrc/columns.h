@@ -1,5 +1,5 @@
-// Rows to columns: keys are stored transposed in their block. Adjacent rows are transposed together, so that the cache
-// lines of a block are written once instead of once per row.
+// Transposition of rows to columns: a block stores keys transposed. Adjacent rows are transposed together, so that
+// every cache line of a block is written once instead of once per row.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ struct Stored<4> {
   typedef v4 vector;
 };
 
-// columns[j * page_tokens + i] = square[i][j], in squares that fit into registers.
+// columns[j * page_tokens + i] = square[i][j], in smaller squares that fit into registers.
 template <class Number>
 static void turn(const Number (&square)[page_tokens][16], Number* columns) {
   typedef typename Stored<sizeof(Number)>::vector V;
@@ -36,8 +36,8 @@ static void turn(const Number (&square)[page_tokens][16], Number* columns) {
     }
 }
 
-// `count` rows of `width` numbers become columns from `columns` on, which lie page_tokens apart. `encode(row, first, n,
-// to)` puts n <= 16 numbers of a row, from the one at `first` on, to `to`.
+// Writes `count` rows of `width` numbers as columns, which are page_tokens apart. `encode(row, first, n, to)` writes n
+// <= 16 numbers of a row, starting with number `first`, to `to`.
 template <class Number, class Encode>
 static void write_columns(int32_t width, int32_t count, Number* columns, const Encode& encode) {
   for (int32_t d = 0; d < width; d += 16) {

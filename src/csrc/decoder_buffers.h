@@ -1,5 +1,5 @@
-// Where the intermediate values of a step lie: one block, sized for the widest layer. Values that are never needed
-// together share memory, so that a step touches as little of it as possible.
+// Buffers for the intermediate values of a step, in one block sized for the widest layer. Values that are never needed
+// at the same time share memory, so that a step touches as little of it as possible.
 #pragma once
 
 #include <algorithm>
@@ -10,10 +10,10 @@ namespace kvloom {
 
 struct DecoderBuffers {
   float* x;                  // [rows, width]
-  float *normed, *attended;  // one place: [rows, width] into attention and the MLP, [rows, q_width] out of attention
-  float *delta, *q;          // one place: what x is increased by, until attention asks
+  float *normed, *attended;  // shared: [rows, width] into attention and MLP, [rows, q_width] out of attention
+  float *delta, *q;          // shared: what is to be added to x; queries during attention
   float *qkv, *k, *v, *lse;  // attention
-  float* gated;              // [rows, gate_width], in the place of those
+  float* gated;              // [rows, gate_width], shares memory with the line above
 
   DecoderBuffers(const DecoderModel& model, int64_t rows, Workspace& workspace) {
     int64_t q_width = 0, kv_width = 0, heads = 0, gate_width = 0;
@@ -35,7 +35,7 @@ struct DecoderBuffers {
   }
 
  private:
-  // Whole cache lines.
+  // Rounds up to whole cache lines.
   static int64_t room(int64_t floats) { return (floats + 15) / 16 * 16; }
 
   float* take(int64_t floats) {

@@ -1,8 +1,8 @@
-// Run-time choice among the variants of a kernel.
+// Selection at run time among the variants of a kernel.
 //
-// A family of kernels is a plain struct of function pointers. Its header declares one constant per
-// instruction set with KV_DECLARE_VARIANTS, its source defines the one of its own KV_ISA, and callers take
-// the best that this machine can run:
+// A family of kernels is a plain struct of function pointers. Its header declares one constant per instruction set with
+// KV_DECLARE_VARIANTS, its source defines the constant for its own KV_ISA, and callers use the best one that this
+// machine can run:
 //
 //     struct FooKernels { void (*foo)(const Foo&); };
 //     KV_DECLARE_VARIANTS(FooKernels, foo_kernels)      // in foo.h, namespace kvloom
@@ -33,7 +33,7 @@
 
 namespace kvloom {
 
-// Best first.
+// In order of preference.
 #define KV_ENUMERATOR(isa, unused) isa##_isa,
 enum Isa : int { KV_EACH_ISA(KV_ENUMERATOR, ) num_isas };
 #undef KV_ENUMERATOR
@@ -55,15 +55,15 @@ static inline bool machine_runs(Isa isa) {
   return isa < num_isas;
 }
 
-// The instruction set of that name, or num_isas when the machine (or this build) has none such.
+// The instruction set of this name; num_isas if the machine or this build does not have it.
 static inline Isa find_isa(const char* name) {
   for (int i = 0; i < num_isas; i++)
     if (!std::strcmp(name, isa_names[i]) && machine_runs((Isa)i)) return (Isa)i;
   return num_isas;
 }
 
-// The best that runs here, unless the environment variable KVLOOM_ISA names another. num_isas when that one
-// cannot run.
+// The best instruction set that this machine runs, or the one named by the environment variable KVLOOM_ISA. num_isas if
+// that one cannot run.
 static inline Isa default_isa() {
   if (const char* wanted = std::getenv("KVLOOM_ISA"); wanted && *wanted) return find_isa(wanted);
   int i = 0;

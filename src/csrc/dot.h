@@ -1,9 +1,9 @@
-// Exact products of small integers: 16 outputs, four columns at a time.
+// Exact dot products of small integers: 16 outputs, four columns at a time.
 //
-// Weights come as one word of four codes per output, activations as one word of four signed bytes for all
-// outputs. A code is either 4 bits (0 to 15) or a byte; a byte is unsigned where kByteOffset is 128 (the
-// instruction multiplies unsigned by signed, so 128 was added to every code and is taken off again through the sum of
-// the activations), and signed where it is 0.
+// Weights are given as one word of four codes per output, activations as one word of four signed bytes for all outputs.
+// A code has 4 bits (0 to 15) or is a byte. Where kByteOffset is 128, bytes are unsigned: the instruction multiplies
+// unsigned by signed numbers, so 128 has been added to every code, and is corrected for with the sum of the
+// activations. Where kByteOffset is 0, bytes are signed.
 #pragma once
 
 #include "codes.h"
@@ -59,7 +59,7 @@ static inline Bytes high_halves(Bytes v) {
 }
 #endif
 
-// The sum over one group of at most 32 columns, for as many outputs as a native vector has lanes.
+// The sum over a group of at most 32 columns, for as many outputs as a native vector has lanes.
 #if defined(__AVX512VNNI__)
 
 template <int kBits>
@@ -74,7 +74,7 @@ struct NativeDot {
 
 #elif defined(__AVX2__)
 
-// Sums of 16 bits hold a group of 4-bit codes: 16 * 15 * 127 < 2^15. A byte is two of those.
+// 16-bit sums are sufficient for a group of 4-bit codes: 16 * 15 * 127 < 2^15. A byte is treated as two of those.
 template <int kBits>
 struct NativeDot {
   Bytes low, high;
@@ -108,7 +108,7 @@ struct NativeDot {
 
 template <int kBits>
 struct NativeDot {
-  int32x4_t low, high;  // sums of pairs, of outputs 0 and 1, and 2 and 3
+  int32x4_t low, high;  // pairwise sums, of outputs 0 and 1, and of 2 and 3
   void begin(int32_t) { low = high = vdupq_n_s32(0); }
   void add(native_i codes, native_i x) {
     const int8x16_t a = (int8x16_t)codes, b = (int8x16_t)x;
@@ -132,7 +132,8 @@ struct NativeDot {
 
 #endif
 
-// The same for 16 outputs. `start` is what the sum begins with: give it to both, each variant uses one.
+// The same for 16 outputs. `start` is the initial value of the sum. Pass it to both functions: each variant uses it in
+// one of them.
 template <int kBits, class V = ints>
 struct Dot {
   NativeDot<kBits> part;

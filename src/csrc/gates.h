@@ -14,7 +14,7 @@ static inline v16 silu(v16 x) {
   return x * sigmoid_of_negative(splat(-1.0f) * x);
 }
 
-// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): nothing cancels.
+// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3). Computed without cancellation.
 static inline v16 gelu_tanh(v16 x) {
   const v16 cubic = fma(x * x * x, splat(0.044715f), x);
   return x * sigmoid_of_negative(cubic * splat(-1.5957691216057308f));

@@ -8,8 +8,8 @@
 
 namespace kvloom {
 
-// One superblock of one row, unpacked. Codes are the integers that the scale multiplies, except that Q4_0
-// keeps its bias of 8.
+// Unpacks one superblock of one row. Codes are the integers that are multiplied by the scale, except that Q4_0 keeps
+// its bias of 8.
 struct Block {
   uint16_t d, m;
   uint8_t scales[16], minima[16];

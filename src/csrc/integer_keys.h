@@ -1,8 +1,8 @@
-// Keys as integers that share a step, and their scores: rounding apart, exact.
+// Keys as integers with a common step, and their scores, which are exact apart from the rounding of queries and keys.
 //
-// A query has the power of two for its step of which its norm has 2^14 to 2^15; its components are whole steps of 16
-// bits. A sum of products with a key whose norm has no more of its own steps stays below 2^30, and so does every part
-// of it (Cauchy and Schwarz): 32 bits hold it, whatever the dimension and the order.
+// The step of a query is the power of two for which its norm is 2^14 to 2^15 steps; its components are multiples of the
+// step, in 16 bits. If the norm of a key is at most as many of its own steps, a sum of products stays below 2^30, and
+// so does every partial sum (Cauchy-Schwarz): 32 bits suffice for any dimension and order.
 #pragma once
 
 #include "attend_numbers.h"
@@ -12,36 +12,35 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// What the step is, and how many of them make 1.
+// A step size and its inverse.
 struct Step {
   float size, inverse;
 };
 
-// Of a vector with that sum of squares. A little is added, so that its largest component rounds to less than 2^15 too.
-// If the sum is not finite, the step is NaN, and the integers are of no use.
+// The step of a vector with this sum of squares. A little is added to the sum, so that the largest component, too,
+// rounds to less than 2^15. If the sum is not finite, the step is NaN and the integers are meaningless.
 static inline Step step_of(float squares) {
   if (!(squares <= 3.4e38f)) return {__builtin_nanf(""), 0.0f};
   const float more = squares * 1.0002f;
   int32_t bits;
   std::memcpy(&bits, &more, sizeof bits);
-  const int32_t half = ((bits >> 23) + 1) >> 1;  // of the square's exponent
+  const int32_t half = ((bits >> 23) + 1) >> 1;  // half of the exponent of the square
   const int32_t size_bits = (half + 49) << 23, inverse_bits = (205 - half) << 23;
   Step step;
   std::memcpy(&step.size, &size_bits, sizeof(float)), std::memcpy(&step.inverse, &inverse_bits, sizeof(float));
   return step;
 }
 
-// x to the nearest integers, ties to even, in the lowest 16 bits of every lane.
+// Rounds x to multiples of the step, ties to even; the results are in the lowest 16 bits of the lanes.
 template <class V>
 static inline auto in_steps(V x, V inverse) {
   if constexpr (is_pair<V>)
     return Pair<decltype(in_steps(x.lo, inverse.lo))>{in_steps(x.lo, inverse.lo), in_steps(x.hi, inverse.hi)};
   else
-    return (decltype(x < x))fma(x, inverse, splat<V>(12582912.0f));  // 1.5 x 2^23: the last bit counts 1
+    return (decltype(x < x))fma(x, inverse, splat<V>(12582912.0f));  // 1.5 x 2^23: the lowest bit has the value 1
 }
 
-// dim floats (a multiple of 16) to dim / 2 words: components 2 i and 2 i + 1 are the halves of word i. Returns the
-// step.
+// Rounds dim floats (a multiple of 16) to dim / 2 words: word i holds components 2 i and 2 i + 1. Returns the step.
 static inline float round_vector(const float* x, int32_t dim, int32_t* words) {
   v16 squares = splat(0.0f);
   for (int32_t d = 0; d < dim; d += 16) squares = fma(load(x + d), load(x + d), squares);
@@ -57,7 +56,7 @@ static inline float round_vector(const float* x, int32_t dim, int32_t* words) {
   return step.size;
 }
 
-// sum + a's halves x b's, both products of a lane together.
+// Adds the products of the 16-bit halves of a and b, both products of a lane, to sum.
 static inline native_i add_products(native_i sum, native_i a, native_i b) {
 #if defined(__AVX512VNNI__)
   return (native_i)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
@@ -83,14 +82,14 @@ static inline ints splat_word(const float* word) {
   return splat_int(bits);
 }
 
-// A query as the inner loop multiplies it: words of two components, then the step, which takes the scale in. Returns
-// how many numbers that is. `to` may be where it is.
+// Prepares a query for the inner loop: words of two components, then step x scale. Returns the number of 32-bit words.
+// `to` may be equal to the input.
 static inline int32_t prepare_integers(const float* q, int32_t dim, float scale, float* to) {
   to[dim / 2] = round_vector(q, dim, (int32_t*)to) * scale;
   return dim / 2 + 1;
 }
 
-// Words in memory or already near, one pair of components for all entries after the other; then the entries' steps.
+// Words in memory, or decoded: for each pair of components, those of all entries; then the steps of the entries.
 struct NearWords {
   static inline ints words(const void* base, int64_t i) { return load_ints((const uint8_t*)base + i * 64); }
   static inline v16 steps(const void* base, int64_t num_words) { return load((const float*)base + num_words * 16); }
@@ -98,7 +97,7 @@ struct NearWords {
   static inline void later(const void*, int64_t) {}
 };
 
-// q is words of all rows, one after the other, then the rows' steps times the scale.
+// q holds the words of all rows, word by word, then step x scale of the rows.
 template <class Numbers, int R, int P>
 static inline void score_integers(const float* q, int32_t k_dim, const KeyPages& pages, int32_t first, float* s) {
   const void* const* keys = pages.keys + first;

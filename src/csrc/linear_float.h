@@ -6,8 +6,8 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// Register tile of the many-row path: rows x outputs; and how many rows the few-row path keeps in registers
-// at most.
+// Size of a register tile with many rows, rows x outputs, and the maximum number of rows that are kept in registers
+// with few rows.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12, kTileOutputs = 32, kFewRows = 8;
 #elif defined(__AVX2__) || defined(__aarch64__)
@@ -19,8 +19,8 @@ constexpr int kTileRows = 2, kTileOutputs = 16, kFewRows = 1;
 // Columns of a panel that are unpacked at a time.
 constexpr int kBlockCols = 256;
 
-// Few rows: weights pass through registers once and serve all rows. y has room for whole panels and holds the
-// starting values.
+// Few rows: weights are loaded into registers once and used for all rows. y has room for whole panels and contains the
+// initial values.
 template <Kind K, int R>
 void few_rows(const float* x, int64_t cols, const uint8_t* panel, float* y, int64_t y_stride) {
   Column sum[R];
@@ -43,8 +43,7 @@ void few_rows_of(int rows, const float* x, int64_t cols, const uint8_t* panel, f
   if constexpr (R < kFewRows) few_rows_of<K, R + 1>(rows, x, cols, panel, y, y_stride);
 }
 
-// Many rows: y tile += x rows times `n` columns of one panel's float weights w [n, 32]. Sums carry on from
-// what y holds.
+// Many rows: tile of y += rows of x times `n` columns of a panel's float weights w [n, 32]. Continues the sums in y.
 template <int R>
 void tile(const float* x, int64_t x_stride, const float* w, int64_t n, float* y, int64_t y_stride) {
   constexpr int kVecs = kTileOutputs / 16;

@@ -1,4 +1,4 @@
-// Packed weights times activations in bytes (activations.h).
+// Packed weights times activations rounded to bytes (activations.h).
 #pragma once
 
 #include "activations.h"
@@ -7,8 +7,8 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// Rows of a register tile at most. One tile multiplies weights as they are packed; several read weights that were
-// unpacked once for all of them.
+// Maximum number of rows in a register tile. A single tile uses weights in packed form; several tiles use weights that
+// were unpacked once for all of them.
 #if defined(__AVX512F__)
 constexpr int kTileRows8 = 12;
 #elif defined(__AVX2__) || defined(__aarch64__)
@@ -17,20 +17,20 @@ constexpr int kTileRows8 = 4;
 constexpr int kTileRows8 = 2;
 #endif
 
-// How far ahead of the arithmetic packed weights are fetched, into the second level of cache.
+// Distance at which packed weights are prefetched into the second-level cache.
 constexpr int64_t kAheadBytes = 8192;
 
-// Columns of a panel that are unpacked at a time, at most: 36 KiB with their scales.
+// Maximum number of columns of a panel that are unpacked at a time: 36 KiB with their scales.
 constexpr int kBlockCols8 = 768;
 
-// What a kernel must know of a kind: bits of a code, columns that share a scale, what to take off a code, and
+// Properties of a kind of weights: bits of a code, columns that share a scale, the offset to subtract from a code, and
 // whether there is a minimum.
 template <int kCodeBits, int kCols, int kTakeOff, bool kHasMinimum>
 struct Format {
   static constexpr int bits = kCodeBits, cols = kCols, offset = kTakeOff;
   static constexpr bool minimum = kHasMinimum;
   static constexpr int words = cols / 4, run_words = 8 / bits;
-  // Halves of a panel whose sums fit into registers together.
+  // Number of halves of a panel whose sums fit into registers at the same time.
 #if defined(__AVX512VNNI__)
   static constexpr int halves = 2;
 #elif defined(__AVX512F__)
@@ -48,7 +48,7 @@ template <Kind K>
 using FormatOf =
     Format<layout(K).bits, layout(K).group, K == Kind::Q4_0 ? 8 : (is_signed(K) ? kByteOffset : 0), layout(K).minimum>;
 
-// One word per output as the dot product wants it: the `half`-th four columns of a run.
+// One word per output, in the form that the dot product needs: columns 4 * half to 4 * half + 3 of a run.
 template <Kind K>
 static inline ints word_of(ints run, int half) {
   if constexpr (layout(K).bits == 4) return bits_of(run, 4 * half, 0x0f0f0f0f);
@@ -61,12 +61,12 @@ struct Scales {
   Column d, m;
 };
 
-// The sums of a tile while they grow, side by side. Not a local of the kernels: they are too many for registers, and a
-// compiler that sees through them would keep them there instead of the sums of a group.
+// The sums of a tile while they are accumulated. Not a local variable of the kernels: they do not fit into registers,
+// but a compiler that saw through them would keep them there instead of the sums of a group.
 struct alignas(64) Sums {
   float at[kTileRows8][kPanel];
 
-  // Every row begins with the `width` floats of `bias`, or with 0.
+  // Initializes every row with the `width` floats of `bias`, or with 0.
   void begin(const float* bias, int64_t rows, int64_t width) {
     std::memset(at, 0, (size_t)rows * sizeof at[0]);
     if (bias)
@@ -85,7 +85,7 @@ struct alignas(64) Sums {
   }
 };
 
-// y += one group of columns of one plane. word(run, i, j) is the i-th word in a run, of outputs 16 j to 16 j + 15.
+// y += one group of columns of one plane. word(run, i, j) is the i-th word of a run, for outputs 16 j to 16 j + 15.
 template <class F, int R, class Word, class Scale>
 static inline void add_group(const Word& word, const Scale& scales, const Plane& x, int64_t g, Sums& y) {
   const int8_t* codes = x.codes + g * F::cols * R;
@@ -110,7 +110,7 @@ static inline void add_group(const Word& word, const Scale& scales, const Plane&
         }
       }
     }
-    const Scales s = scales();  // only now: the registers were full
+    const Scales s = scales();  // loaded this late because the registers were full
     KV_UNROLL
     for (int r = 0; r < R; r++)
       for (int j = 0; j < F::halves; j++) {
@@ -122,12 +122,12 @@ static inline void add_group(const Word& word, const Scale& scales, const Plane&
   }
 }
 
-// A panel as it is packed, and the weights that are wanted after it.
+// A packed panel, and the weights that are read after it.
 struct Packed {
   const uint8_t *panel, *after;
 };
 
-// One tile: R rows times a panel as it is packed.
+// One tile: R rows times a packed panel.
 template <Kind K, int R>
 [[gnu::noinline]] static void packed_tile(const Packed& w, int64_t cols, const Activations8& x, Sums& y) {
   constexpr Layout L = layout(K);
@@ -154,7 +154,7 @@ void packed_tile_of(int64_t rows, const Packed& w, int64_t cols, const Activatio
   if constexpr (R < kTileRows8) packed_tile_of<K, R + 1>(rows, w, cols, x, y);
 }
 
-// Some columns of a panel, ready to multiply.
+// Some columns of a panel, unpacked for multiplication.
 struct alignas(64) Unpacked {
   uint8_t words[kBlockCols8 / 4][kRunBytes];
   float d[kBlockCols8 / 16][kPanel], m[kBlockCols8 / 16][kPanel];
@@ -182,7 +182,8 @@ void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
   });
 }
 
-// Memory that will be wanted soon. Every group of columns asks for a little: a core can wait for few lines at a time.
+// Memory that is needed soon. Every group of columns prefetches a little of it, because a core can only wait for few
+// lines at a time.
 struct Ahead {
   const uint8_t* weights;
   int64_t lines;  // of 64 bytes, per group of columns
@@ -197,7 +198,7 @@ struct Ahead {
   }
 };
 
-// Many rows: R of them times what was unpacked.
+// Many rows: R rows times unpacked weights.
 template <class F, int R>
 [[gnu::noinline]] static void unpacked_tile(const Unpacked& w, int64_t cols, const Activations8& x, Ahead& ahead,
                                             Sums& y) {

@@ -1,4 +1,4 @@
-// One block of a product: some rows times some panels, by the kernels that suit them.
+// One block of a product: some rows times some panels, using the kernels suited to their number.
 #pragma once
 
 #include "activations_tile.h"
@@ -8,39 +8,39 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// The many-row paths work on blocks of rows x columns x panels that share a core's L2 cache: 240 KiB each of
-// x (a quarter of that in bytes) and of y.
+// With many rows, work is done in blocks of rows x columns x panels that share a core's L2 cache: 240 KiB of x (a
+// quarter of that in bytes) and as much of y.
 constexpr int kBlockRows = 240, kBlockPanels = 8;
 
 static inline int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-// Rows in tiles as even as they get: 13 rows are 7 and 6, not 12 and 1.
+// Divides rows into tiles as evenly as possible: 13 rows into 7 and 6, not 12 and 1.
 struct Tiles {
   int64_t rows, count;
   Tiles(int64_t all, int64_t most) : rows(all), count((all + most - 1) / most) {}
   int64_t first(int64_t tile) const { return tile * rows / count; }
 };
 
-// What is multiplied: rows of floats, and the same in bytes.
+// The input: rows of floats, and the same rows in bytes.
 struct Input {
   const float* x;
   int64_t cols;
   Tiles tiles;
-  Activations8 x8;  // no planes: floats only
+  Activations8 x8;  // without planes: floats only
 
   bool in_bytes(const Matrix& part) const { return x8.planes > 0 && is_quantized((Kind)part.kind); }
 };
 
-// A block of work: tiles [tile, end) of rows times panels [first, last) of one part.
+// A block of work: row tiles [tile, end) times panels [first, last) of one part.
 struct Block {
   const Matrix* part;
   const float* bias;  // of the part, or null
   int64_t first, last, tile, end;
-  float* out;  // of the first row and the first panel
+  float* out;  // at the first row and the first panel
   int64_t stride;
-  const uint8_t* after;  // weights that are wanted next
+  const uint8_t* after;  // weights that are read next
 };
 
 class Worker {
@@ -60,7 +60,7 @@ class Worker {
   }
 
  private:
-  // Where a panel's results live while they grow: in the output, or beside it if the panel is not full.
+  // Where a panel's results are accumulated: in the output, or in a separate buffer if the panel is not full.
   struct Target {
     float* y;
     int64_t stride, width;

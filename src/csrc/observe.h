@@ -1,6 +1,7 @@
-// Statistics of attention, on their way out of the kernels: what somebody wants to know of a step's rows.
+// Statistics of attention, computed in the kernels, for selected rows of a step.
 //
-// Between attend and the output projection, when the log-sum-exp of every row is final. See kvloom/attend/observe.py.
+// They are computed between attention and the output projection, when the log-sum-exp of every row is final. See
+// kvloom/attend/observe.py.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +11,13 @@
 
 namespace kvloom {
 
-// Rows of one sequence, ascending, in chosen layers of the model.
+// Selected rows of one sequence, ascending, in selected layers of the model.
 struct Chosen {
   int32_t sequence, num_rows;
   const int32_t* rows;
-  std::vector<int64_t> layers;  // place n of what is asked for is that of layer number layers[n]
+  std::vector<int64_t> layers;  // index n of the results is layer layers[n]
 
-  // -1: nobody asks about this layer.
+  // Index of a layer in `layers`; -1 if it is not selected.
   int64_t place(int64_t layer) const {
     for (size_t n = 0; n < layers.size(); n++)
       if (layers[n] == layer) return (int64_t)n;
@@ -24,17 +25,17 @@ struct Chosen {
   }
 };
 
-// What the entries at positions first_column .. get from chosen rows. Steps add to it.
+// What entries at positions first_column and up receive from the selected rows, accumulated over steps.
 struct Tally {
   Chosen chosen;
   Reduce reduce;
-  int32_t heads;  // results per layer: as many as KV heads, or as query heads
+  int32_t heads;  // results per layer: the number of KV heads or of query heads
   int64_t first_column, num_columns;
   double* running;   // [layers][heads][num_columns]
-  int64_t* counted;  // [layers]: rows that are in it
+  int64_t* counted;  // [layers]: rows accumulated so far
 };
 
-// The queries of chosen rows, as attention gets them.
+// The queries of the selected rows, as attention receives them.
 struct QueryRecord {
   Chosen chosen;
   const int64_t* places;  // [num_rows], below num_places
@@ -42,16 +43,16 @@ struct QueryRecord {
   float* queries;  // [layers][num_places][heads][dim]
 };
 
-// All that is asked in a step.
+// All requests for statistics in a step.
 struct Observer {
   std::vector<Tally> tallies;
   std::vector<QueryRecord> records;
 
-  // Whether somebody asks about this layer.
+  // Whether any request concerns this layer.
   bool asks(int64_t layer) const;
 };
 
-// Attention of one layer, which is over.
+// The attention of one layer, after it has been computed.
 struct Attended {
   const Rows& rows;
   const std::vector<Part>& parts;
@@ -61,7 +62,7 @@ struct Attended {
   const float *q, *lse;  // as in AttendCall, with all parts merged
 };
 
-// What does not fit, or null. observe trusts what passed here.
+// Returns what is wrong, or null. `observe` relies on this check.
 const char* find_fault(const Chosen& chosen, const Rows& rows);
 const char* find_fault(const Observer& observer, const Attended& attended);
 

@@ -12,7 +12,7 @@ constexpr const char* kOperatorNames[(int)Operator::count] = {"embed",  "norm", 
 
 class OperatorClock {
  public:
-  // Runs work and counts its time for `op`.
+  // Runs `work` and charges its time to `op`.
   template <class Work>
   void measure(Operator op, const Work& work) {
     const auto started = std::chrono::steady_clock::now();

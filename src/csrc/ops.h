@@ -1,5 +1,5 @@
-// The small operators between matrix products, each in one pass. A row's bits depend on that row only, on
-// every instruction set.
+// The small operators between matrix products, each in one pass. A row's bits depend on that row only, with every
+// instruction set.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace kvloom {
 
-// Vectors of `width` floats, `outer` x `inner` of them; strides in floats. `add` (same shape, contiguous) may
-// be null: then x is first increased by it, in place. out is contiguous.
+// `outer` x `inner` vectors of `width` floats; strides are in floats. `add` (same shape, contiguous) may be null;
+// otherwise it is first added to x in place. out is contiguous.
 struct NormArgs {
   float* x;
   const float* add;
@@ -30,8 +30,8 @@ struct RopeArgs {
   int threads;
 };
 
-// qkv [rows, heads + 2 * kv_heads, dim] to where attend wants it, each contiguous: q and k normed per head (by
-// rms_norm, where the weight is not null) and rotated (by rope), v as it is.
+// Splits qkv [rows, heads + 2 * kv_heads, dim] into contiguous q, k and v, as attention needs them. q and k are normed
+// per head (by rms_norm, if the weight is not null) and rotated (by rope); v is copied.
 struct SplitHeadsArgs {
   const float* qkv;
   const int32_t* positions;
@@ -51,7 +51,8 @@ struct GateArgs {
   int threads;
 };
 
-// out [rows]: where the largest of x [rows, width] is, the first one of several; a NaN counts as larger than all.
+// out [rows]: index of the largest value of each row of x [rows, width], the first one of several. A NaN counts as the
+// largest.
 struct ArgmaxArgs {
   const float* x;
   int64_t* out;

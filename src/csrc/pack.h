@@ -1,4 +1,4 @@
-// From the rows of a weights file to panels (weights.h), and single rows back to float.
+// Packing of rows of a weights file into panels (weights.h), and conversion of single rows back to float.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace kvloom {
 
-// `source` holds `rows` rows of `cols` values as ggml lays them out; `packed` has room for all panels. Rows
-// that only fill up the last panel become zeros.
+// `source` holds `rows` rows of `cols` values in ggml's layout; `packed` has room for all panels. The rows that pad the
+// last panel are set to zero.
 void pack_weight(const uint8_t* source, Kind kind, int64_t rows, int64_t cols, uint8_t* packed, int threads);
 
 // out[i] = row ids[i] of the stacked parts, as float. Ids are in range.

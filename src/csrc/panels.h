@@ -1,4 +1,4 @@
-// Packed weights (weights.h) to float, column by column of a panel.
+// Conversion of packed weights (weights.h) to float, column by column of a panel.
 #pragma once
 
 #include "codes.h"
@@ -7,7 +7,7 @@
 namespace kvloom {
 namespace KV_ISA {
 
-// One column of a panel: rows 0 to 15, and 16 to 31.
+// One column of a panel: rows 0 to 15 and rows 16 to 31.
 struct Column {
   v16 v[2];
 };
@@ -19,14 +19,14 @@ static inline v16 load_values(const uint8_t* p) {
   return load_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
-// Calls body(0) to body(N - 1), each with a constant.
+// Calls body(0) to body(N - 1), with constants as arguments.
 template <int N, class Body>
 [[gnu::always_inline]] static inline void unrolled(const Body& body) {
   if constexpr (N > 1) unrolled<N - 1>(body);
   body(N - 1);
 }
 
-// Calls use(i, w) for the columns of one run, which are codes.
+// Calls use(i, w) for the columns of one run of codes.
 template <Kind K, class Use>
 static inline void each_code(const uint8_t* run, const Use& use) {
   constexpr Layout L = layout(K);
@@ -56,7 +56,7 @@ static inline void load_scales(const uint8_t* block, const uint8_t* group, Colum
   }
 }
 
-// Calls use(block, group, g) for the groups that follow `block`, in order. `cols` is a multiple of the
+// Calls use(block, group, g) for the groups from `block` on, in order. `cols` is a multiple of the columns of a
 // superblock.
 template <Kind K, class Use>
 static inline void each_group(const uint8_t* block, int64_t cols, const Use& use) {
@@ -66,7 +66,7 @@ static inline void each_group(const uint8_t* block, int64_t cols, const Use& use
     for (int i = 0; i < L.groups; i++, g++) use(block, block + L.head_bytes + i * L.group_bytes, g);
 }
 
-// Calls use(c, w) for the first `cols` columns that follow `block`, in order.
+// Calls use(c, w) for the first `cols` columns from `block` on, in order.
 template <Kind K, class Use>
 static inline void each_column(const uint8_t* block, int64_t cols, const Use& use) {
   constexpr Layout L = layout(K);

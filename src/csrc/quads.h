@@ -1,12 +1,14 @@
-// Bytes in fours: every lane of 32 bits holds four of them, which meet four numbers of 16 bits that are the same for
-// all lanes. Nothing is widened to floats, and sums are exact.
+// Products of bytes in groups of four. Every 32-bit lane holds four bytes, which are multiplied by four 16-bit numbers
+// that are the same for all lanes. Nothing is converted to floats, and sums are exact.
 //
-// Two words tell the four numbers, as the instruction set wants them:
+// The four numbers are passed as two words, in the form that the instruction set needs:
 //
-//     VNNI     their upper bytes, then their lower bytes; both meet the four bytes as they are, in sums of their own
-//     others   numbers 0 and 2, then 1 and 3, as halves; they meet the bytes with even and odd index, widened
+//     VNNI     their upper bytes, then their lower bytes; both are multiplied by the four bytes as stored, and summed
+//              separately
+//     others   numbers 0 and 2, then 1 and 3, as 16-bit halves; they are multiplied by the bytes with even and with odd
+//              index, widened
 //
-// That is two products of four bytes, or of two words, per lane and quad in either case.
+// Either way, that is two products of four bytes, or of two 16-bit numbers, per lane and quad.
 #pragma once
 
 #include "attend_numbers.h"
@@ -17,13 +19,13 @@ namespace KV_ISA {
 
 typedef uint8_t b16 __attribute__((vector_size(16)));
 
-// Bytes may be signed, and then the numbers are from 0 to 2^15 - 1; or the numbers are from -2^15 to 2^15 - 129, and
-// bytes are not signed.
+// Which operand is signed: the bytes, and the numbers are 0 to 2^15 - 1; or the numbers, which are -2^15 to 2^15 - 129,
+// and the bytes are unsigned.
 enum class Sign { of_bytes, of_numbers };
 
 #if defined(__AVX512VNNI__)
 
-constexpr int quad_sums = 2;  // accumulators that a sum takes
+constexpr int quad_sums = 2;  // accumulators per sum
 constexpr int32_t highest_number = 32767 - 128;
 
 struct QuadSum {
@@ -51,13 +53,13 @@ static inline ints total(const QuadSum& sum) {
   return (sum.upper << 8) + sum.lower;
 }
 
-// Two words for each four of eight numbers, signed: the lower byte counts from -128 to 127, and the upper byte makes up
-// for it.
+// Two words for each four of eight signed numbers. The lower byte is signed, from -128 to 127, and the upper byte
+// compensates for that.
 static inline b16 number_words(h8 x) {
   return __builtin_shufflevector((b16)(x + ((x & 128) << 1)), b16{}, 1, 3, 5, 7, 0, 2, 4, 6, 9, 11, 13, 15, 8, 10, 12,
                                  14);
 }
-// Two words, and two of no use, for each four numbers, which are the lower halves of lanes.
+// Two words, and two unused ones, for each four numbers, which are the lower halves of lanes.
 static inline ints lane_words(ints x) {
   const __m512i order = _mm512_set4_epi32(0, 0, 0x0c080400, 0x0d090501);
   return (ints)_mm512_maskz_shuffle_epi8(~0ull, (__m512i)x, order);  // as in load_bf16
@@ -75,7 +77,7 @@ struct QuadSum {
   ints all;
 };
 struct Quads {
-  ints even, odd;  // bytes, as words
+  ints even, odd;  // bytes, widened to 16 bits
 };
 
 static inline QuadSum quad_sum(ints start) {
@@ -125,8 +127,8 @@ static inline ints lane_words(ints x) {
 
 #endif
 
-// The step of weights that are rounded to numbers of 15 bits, of which the greatest is `top`: not less than 2^-107, as
-// steps of values are not (codec_int8.h), or 0; NaN when one of them is.
+// The step of weights that are rounded to 15-bit numbers, the largest of which is `top`. It is 0, or not less than
+// 2^-107, as for steps of values (codec_int8.h); NaN if a weight is NaN.
 static inline Step step_of_weights(float top) {
   if (top < 0x1p-107f) return {0.0f, 0.0f};
   if (!(top < __builtin_huge_valf())) return {__builtin_nanf(""), 0.0f};

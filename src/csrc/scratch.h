@@ -1,4 +1,4 @@
-// Working memory of kernels: one block per thread and purpose, kept between calls, grown when needed.
+// Working memory of kernels: one block per thread and purpose, kept between calls and grown when needed.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@ namespace kvloom {
 
 enum class Scratch { states, missing, tile, observed, activations, gated, count };
 
-// At least `bytes`, aligned to 64, contents undefined. Valid until the same thread asks for the same purpose
-// again.
+// Returns at least `bytes`, aligned to 64 bytes, with undefined contents. Valid until the same thread asks for the same
+// purpose again.
 void* scratch(Scratch purpose, size_t bytes);
 
 }  // namespace kvloom

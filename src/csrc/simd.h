@@ -1,16 +1,15 @@
 // Sixteen float lanes on every machine.
 //
-// Every kernel source is compiled once per instruction set with KV_ISA naming its namespace. The order of
-// arithmetic never depends on the lane width, and every multiply-add is fused (scalar fallback: std::fma), so
-// all variants give equal bits.
+// Every kernel source is compiled once per instruction set, with KV_ISA as its namespace. The order of arithmetic never
+// depends on the lane width, and every multiply-add is fused (in scalar code by std::fma), so that all variants give
+// equal bits.
 //
 //     AVX-512   v16 is one native vector
-//     AVX2      v16 = Pair<v8>                    a compiler keeps native vectors in registers, but puts a
-//     wider others    v16 = Pair<Pair<v4>>              vector type on the stack: hence the pairs
+//     AVX2      v16 = Pair<v8>                    a compiler keeps native vectors in registers, but puts wider vector
+//     others    v16 = Pair<Pair<v4>>              types on the stack: hence the pairs
 //
-// Everything here has internal linkage or lives in the namespace KV_ISA: a function compiled for one
-// instruction set must never be the one that the linker keeps for all. For the same reason kernel sources use
-// no standard containers.
+// Everything here has internal linkage or is in the namespace KV_ISA: the linker must never keep a function that was
+// compiled for one instruction set for all of them. For the same reason kernel sources use no standard containers.
 #pragma once
 
 #include <cmath>
@@ -27,7 +26,7 @@
 #define KV_ISA portable
 #endif
 
-// Before a loop over an array of v16 that must stay in registers: only fully unrolled loops do.
+// Placed before a loop over an array of v16 that must stay in registers, which requires full unrolling.
 #if defined(__clang__)
 #define KV_UNROLL _Pragma("unroll")
 #else
@@ -58,8 +57,7 @@ constexpr bool is_pair = false;
 template <class H>
 constexpr bool is_pair<Pair<H>> = true;
 
-// --- Element by element
-// -------------------------------------------------------------------------------------------
+// --- Element by element ----------------------------------------------------------------------------------------------
 
 template <class H>
 static inline Pair<H> operator+(Pair<H> a, Pair<H> b) {
@@ -83,7 +81,7 @@ static inline V splat(float x) {
   if constexpr (is_pair<V>)
     return {splat<decltype(V::lo)>(x), splat<decltype(V::lo)>(x)};
   else
-    return x - V{};  // not V{} + x: that would lose the sign of -0
+    return x - V{};  // not V{} + x, which would lose the sign of -0
 }
 
 template <class V = v16>
@@ -131,7 +129,7 @@ static inline Pair<H> fma(Pair<H> a, Pair<H> b, Pair<H> c) {
   return {fma(a.lo, b.lo, c.lo), fma(a.hi, b.hi, c.hi)};
 }
 
-// The greater one; b when either is NaN.
+// The maximum; b if either is NaN.
 template <class V>
 static inline V vmax(V a, V b) {
   if constexpr (is_pair<V>) return {vmax(a.lo, b.lo), vmax(a.hi, b.hi)};
@@ -147,8 +145,8 @@ static inline V vmax(V a, V b) {
     return a > b ? a : b;
 }
 
-// e^x to about 1 ulp for x in [-87, 88]; below that exactly 0 (so masked scores weigh nothing), above it
-// e^88. NaN stays.
+// e^x to about 1 ulp for x in [-87, 88]. Exactly 0 below that, so that masked scores have no weight; e^88 above it. NaN
+// remains NaN.
 template <class V>
 static inline V vexp(V x) {
   if constexpr (is_pair<V>) {
@@ -168,14 +166,14 @@ static inline V vexp(V x) {
     p = fma(p, r, splat<V>(5.0000001201e-1f));
     p = fma(p, r * r, r) + splat<V>(1.0f);
     typedef decltype(x < x) Bits;  // the integer vector of the same width
-    // A NaN converts to any integer: p is NaN by then and stays so.
+    // A NaN may convert to any integer, but then p is NaN and remains so.
     Bits e = (__builtin_convertvector(n, Bits) + 127) << 23;
     return x < low ? V{} : p * (V)e;
   }
 }
 
-// times * 2^r for r in [-0.5, 0.5] and a power of 2, with the least relative error that a polynomial of this degree
-// has.
+// times * 2^r for r in [-0.5, 0.5], where times is a power of 2, with the smallest relative error that a polynomial of
+// this degree can have.
 template <class V>
 static inline V pow2_near_0(V r, float times) {
   V p = splat<V>(times * 1.3264727e-3f);
@@ -186,15 +184,15 @@ static inline V pow2_near_0(V r, float times) {
   return fma(p, r, splat<V>(times));
 }
 
-// 2^x for x <= 0, to about 1.5 ulp; exactly 1 at 0, and exactly 0 from -126 down (so masked scores weigh nothing). NaN
-// stays.
+// 2^x for x <= 0, to about 1.5 ulp. Exactly 1 at 0, and exactly 0 from -126 down, so that masked scores have no weight.
+// NaN remains NaN.
 template <class V>
 static inline V vexp2(V x) {
   if constexpr (is_pair<V>) {
     return {vexp2(x.lo), vexp2(x.hi)};
   } else {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(V) == 64) {  // the same numbers in fewer instructions
+    if constexpr (sizeof(V) == 64) {  // the same results with fewer instructions
       const __m512 y = (__m512)x, r = _mm512_maskz_reduce_ps(0xffff, y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       const __m512 n = _mm512_sub_ps(y, r);
       const __mmask16 there = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_NLE_UQ);
@@ -211,8 +209,7 @@ static inline V vexp2(V x) {
   }
 }
 
-// --- Halves of a vector
-// ----------------------------------------------------------------
+// --- Halves of a vector ----------------------------------------------------------------------------------------------
 
 static inline v4 low_half(v8 v) {
   return __builtin_shufflevector(v, v, 0, 1, 2, 3);
@@ -237,8 +234,7 @@ static inline H high_half(Pair<H> v) {
   return v.hi;
 }
 
-// --- Squares: rows to columns
-// -----------------------------------------------------------------------------------------
+// --- Squares: rows to columns ----------------------------------------------------------------------------------------
 
 typedef uint16_t h8 __attribute__((vector_size(16)));
 
@@ -255,7 +251,7 @@ static inline h8 zip_high(h8 a, h8 b) {
   return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
-// Each round moves one bit of a number's row into its column.
+// Each round moves one bit of a number's row index to its column index.
 template <class V, int N>
 static inline void transpose(V (&square)[N]) {
   KV_UNROLL for (int round = 1; round < N; round *= 2) {
@@ -268,8 +264,7 @@ static inline void transpose(V (&square)[N]) {
   }
 }
 
-// --- Across lanes: folded in halves, a fixed order
-// ----------------------------------------------------------------
+// --- Across lanes: folded in halves, a fixed order -------------------------------------------------------------------
 
 static inline float fold_sum(v16 v) {
   auto eight = low_half(v) + high_half(v);
@@ -285,7 +280,7 @@ static inline float fold_max(v16 v) {
   return two[0] > two[1] ? two[0] : two[1];
 }
 
-// The one whose bits are the greater integer: of numbers from 0 up the greater, and NaN when either is.
+// The one whose bits are the larger integer: the maximum of nonnegative numbers, NaN if either is NaN.
 template <class V>
 static inline V vtop(V a, V b) {
   if constexpr (is_pair<V>) {
@@ -304,14 +299,13 @@ static inline float fold_top(v16 v) {
   return vtop(two, __builtin_shufflevector(two, two, 1, 0, 3, 2))[0];
 }
 
-// --- Other number formats
-// -----------------------------------------------------------------------------------------
+// --- Other number formats --------------------------------------------------------------------------------------------
 
 static inline float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000u) << 16, body = h & 0x7fffu, bits;
   if (body >= 0x7c00u) {
     bits = sign | 0x7f800000u | (body & 0x3ffu) << 13;
-    if (body > 0x7c00u) bits |= 0x400000u;  // NaN becomes quiet, as in hardware
+    if (body > 0x7c00u) bits |= 0x400000u;  // make NaN quiet, as hardware does
   } else if (body >= 0x0400u) {
     bits = sign | ((body << 13) + 0x38000000u);
   } else {  // zero and subnormals: exact in float
@@ -353,7 +347,7 @@ static inline V load_bf16(const uint16_t* p) {
     return {load_bf16<Half>(p), load_bf16<Half>(p + sizeof(Half) / 4)};
   } else {
 #if defined(__AVX512F__)
-    // The maskz forms say the same; gcc 12 warns about the plain ones.
+    // The maskz forms are equivalent; gcc 12 warns about the plain ones.
     __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i*)p));
     return (V)_mm512_maskz_slli_epi32(0xffff, wide, 16);
 #elif defined(__AVX2__)
@@ -368,7 +362,7 @@ static inline V load_bf16(const uint16_t* p) {
   }
 }
 
-// Round to nearest even, as torch does; overflow goes to infinity, NaN stays NaN.
+// Rounds to nearest even, as torch does; overflow gives infinity, NaN remains NaN.
 static inline uint16_t float_to_half(float f) {
 #if defined(__F16C__)
   return (uint16_t)_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT);
@@ -379,7 +373,7 @@ static inline uint16_t float_to_half(float f) {
   x &= 0x7fffffffu;
   if (x > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((x >> 13) & 0x3ffu));
   if (x >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
-  if (x < 0x38800000u) {  // subnormal: let float addition round
+  if (x < 0x38800000u) {  // subnormal: float addition does the rounding
     float magic = 0.5f, v;
     std::memcpy(&v, &x, 4);
     v += magic;

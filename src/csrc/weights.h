@@ -1,17 +1,16 @@
-// How a weight matrix lies in memory: panels of 32 output rows, interleaved so that one register holds many
-// rows at the same columns. One layout serves float and int8 activations.
+// Layout of weight matrices in memory: panels of 32 output rows, interleaved so that one register holds many rows of
+// the same columns. One layout serves float and int8 activations.
 //
-// A panel is a run of superblocks along the columns; a superblock is
-//   head     fp16 scale of the 32 rows, then (kinds with a minimum) fp16 minimum of the 32 rows; absent for
-//            plain floats
-//   groups   each: (K kinds) one byte of scale per row, then one byte of minimum per row if the kind has one;
-//            then its columns: plain floats one after another, each 32 values; codes in runs of one 32-bit
-//            word per row, which holds four columns of 8 bits (byte b is column b) or eight of 4 bits (byte b
-//            is column b in its low half and column 4 + b in its high half).
-// Value of a code: code * d (+ m). d and m are exact in float, and so is code * d, whatever the kind: the
-// only rounding is that of the last addition, which makes fused and separate arithmetic agree. Bytes are signed.
+// A panel is a sequence of superblocks along the columns. A superblock consists of
+//   head     fp16 scales of the 32 rows, then (kinds with a minimum) fp16 minima of the 32 rows; none for plain floats
+//   groups   each: (K kinds) one scale byte per row, then one minimum byte per row if the kind has minima; then its
+//            columns. Plain floats: 32 values per column. Codes: runs of one 32-bit word per row, with four columns of
+//            8 bits (byte b is column b) or eight columns of 4 bits (byte b is column b in its low half and column
+//            4 + b in its high half).
+// The value of a code is code * d (+ m). d and m are exact in float, and so is code * d for every kind. The only
+// rounding is that of the final addition, so that fused and separate arithmetic agree. Bytes are signed.
 //
-// Kernels include this: it has no function with external linkage (see simd.h).
+// Included by kernels: there is no function with external linkage here (see simd.h).
 #pragma once
 
 #include <cstdint>
@@ -27,15 +26,15 @@ constexpr const char* kKindNames[kKinds] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_
                                             "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"};
 
 struct Layout {
-  int bits;          // of one value in memory here
+  int bits;          // of one stored value
   int group;         // columns that share a scale
   int groups;        // per superblock
   bool quantized;    // has fp16 scales
   bool minimum;      // has fp16 minima
   bool nested;       // has byte scales per group (K kinds)
-  int source_bytes;  // of one superblock of one row in the file
+  int source_bytes;  // of a superblock of one row in the file
 
-  // Of a superblock (of all 32 rows, where bytes are meant), following from the above.
+  // Sizes of a superblock (bytes: for all 32 rows), derived from the above.
   int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
 
   // Columns that share a 32-bit word.
@@ -88,7 +87,7 @@ static constexpr Layout layout(Kind kind) {
   return {};
 }
 
-// One packed matrix. Plain integers, so that a table of them can be built outside.
+// A packed matrix. Plain integers, so that callers outside of C++ can build a table of them.
 struct Matrix {
   int64_t packed;  // address
   int64_t kind;
@@ -112,7 +111,7 @@ static inline const uint8_t* panel_at(const Matrix& part, int64_t panel, int64_t
   return reinterpret_cast<const uint8_t*>(part.packed) + panel * panel_bytes((Kind)part.kind, cols);
 }
 
-// Calls visit(KindTag<K>{}): the kind as a compile-time constant.
+// Passes the kind as a compile-time constant: calls visit(KindTag<K>{}).
 template <Kind K>
 struct KindTag {
   static constexpr Kind kind = K;

@@ -1,14 +1,16 @@
-// The cut of attention into work, as kernels read it: plain arrays. WorkPlan (work_plan.h) makes and owns them.
+// The partition of attention into work, as kernels read it: plain arrays, which WorkPlan (work_plan.h) creates and
+// owns.
 //
-//     block    (kv_block) what one softmax partial covers: 256 positions counted from 0 where a sequence has one list
-//              of contiguous pages, else 16 pages of a list counted from its first; where a table continues a list, 16
-//              pages counted back from the block in which they meet, which has pages of both
-//     tile     query rows that go over the same blocks together
+//     block    (kv_block) the pages that one partial softmax covers. If a sequence has one list of contiguous pages:
+//              256 positions, counted from 0. Otherwise: 16 pages of a list, counted from its first page. If a table
+//              continues the list: 16 pages, counted back from the block in which they meet, which has pages of both
+//     tile     query rows that are processed together over the same blocks
 //     item     (KV head, tile, some blocks)
-//     share    items that one thread takes at once: it knows early what comes next, and fetches it
-//     source   a stored partial of one row; a row that several items serve is put together from its sources
+//     share    items that one thread takes at once, so that it knows early what comes next and can fetch it
+//     source   a stored partial result of one row; the result of a row with several items is combined from its sources
 //
-// A row's blocks are merged from the left, one by one, whoever computed them, so the cut does not show in the result.
+// The blocks of a row are merged one by one from the left, whichever thread computed them, so that the result does not
+// depend on the partition.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +20,12 @@ namespace kvloom {
 constexpr int page_tokens = 16;
 constexpr int kv_block_pages = 16;
 constexpr int kv_block_positions = kv_block_pages * page_tokens;
-constexpr int most_block_pages = kv_block_pages + 1;  // a list and its table may each have some entries of one page
+constexpr int most_block_pages = kv_block_pages + 1;  // a list and its table may both have entries of a page
 constexpr int most_block_positions = most_block_pages * page_tokens;
 
-// Pages page_begin .. page_end of Part::page_ids, for the first layer slot and head. Those of the following ones lie
-// `list_step` further each, where they have lists of their own. Then pages table_begin .. table_end of the table that
-// continues the list, the same for all.
+// Pages page_begin .. page_end of Part::page_ids, for the first layer slot and head. For each further one, they are
+// `list_step` further on, if lists are by head. These are followed by pages table_begin .. table_end of the table that
+// continues the list, which are the same for all.
 struct KvBlock {
   int32_t page_begin, page_end, list_step;
   int32_t table_begin = 0, table_end = 0;
@@ -31,29 +33,29 @@ struct KvBlock {
   int32_t count() const { return own() + table_end - table_begin; }
 };
 
-// What becomes of the partials of an item's blocks.
+// What is done with the partial results of an item's blocks.
 enum class Outcome : int32_t {
-  finish,  // these are all blocks of the rows: the results are written
-  fold,    // the rows' first blocks: merged, and stored as one state
-  apart,   // later blocks: stored one by one
+  finish,  // the item has all blocks of its rows: write results
+  fold,    // the first blocks of its rows: merge, and store one state
+  apart,   // later blocks: store each one's state
 };
 
 struct Item {
   Outcome outcome;
   int32_t head;
-  int32_t row_begin, row_count;    // into Work::row_ids
-  int32_t block_begin, block_end;  // into Work::blocks
-  int64_t state;                   // where states are stored, counted in rows of states
+  int32_t row_begin, row_count;    // indices into Work::row_ids
+  int32_t block_begin, block_end;  // indices into Work::blocks
+  int64_t state;                   // where states are stored, in rows
 };
 
-// Rows first_row .. (one per query head of the group) of a stored state of `rows` rows.
+// Rows first_row onwards (one per query head of the group) of a stored state with `rows` rows.
 struct Source {
   int64_t state;
   int32_t rows, first_row;
 };
 
-// The cut, as kernels read it. Row t, head h has join t * heads + h; unless its item finishes it, it is put together
-// from sources[join_sources[j]] .. in order, by whoever delivers the last of its join_items[j] items.
+// The partition. Row t, head h has join t * heads + h. Unless its item finishes it, it is combined from
+// sources[join_sources[j]] onwards, in order, by the thread that delivers the last of its join_items[j] items.
 struct Work {
   const Item* items;
   const int32_t* shares;  // share s is items shares[s] .. shares[s + 1]

@@ -1,7 +1,8 @@
-// How attention over one part of a plan, and what continues it, is cut into work. Made once per step; every layer
-// follows it.
+// The partition into work of attention over one part of a plan, and what continues it. Made once per step and used by
+// all layers.
 //
-// Rows of several sequences share a tile over blocks that lie in the same pages (a common prefix): those are read once.
+// Where rows of several sequences read the same pages (a common prefix), they share a tile, so that these are read
+// once.
 #pragma once
 
 #include <vector>
@@ -10,20 +11,20 @@
 
 namespace kvloom {
 
-// The first of pages begin .. end of contiguous entries that starts at position `start` or later.
+// The first of pages begin .. end, with contiguous entries, that starts at position `start` or later.
 int32_t first_page_from(const Part& part, int32_t begin, int32_t end, int64_t start);
 
 class WorkPlan {
  public:
-  // For a layer slot, or for all of them: see work_plan_slot.
+  // For one layer slot, or for all of them: see work_plan_slot.
   WorkPlan(const Rows& rows, const Part& part, const Continuation& after, int32_t layer_slot, int32_t q_heads,
            int32_t threads);
 
   Work work() const;
-  // Bytes of KV that a layer reads when it follows this; what several items read counts several times.
+  // Bytes of KV that a layer reads with this plan. What several items read is counted several times.
   int64_t kv_bytes() const { return kv_bytes_; }
   int32_t q_heads() const { return q_heads_; }
-  // Whether it was made of these arrays.
+  // Whether it was made from these arrays.
   bool fits(const Rows& rows, const Part& part) const {
     return rows.positions == positions_ && part.page_ids == page_ids_;
   }
@@ -41,8 +42,7 @@ class WorkPlan {
   const int32_t *positions_, *page_ids_;
 };
 
-// The layer slot whose work plan serves `layer_slot`: the first one, unless lists are of different length from layer to
-// layer.
+// The layer slot whose work plan is used for `layer_slot`: the first one, unless lists differ in length between layers.
 inline int32_t work_plan_slot(const Part& part, int32_t layer_slot) {
   return part.even ? 0 : layer_slot;
 }

@@ -1,5 +1,5 @@
-// Working memory of steps: kept between steps, grown when a step has more rows, released when steps have been far
-// smaller for long.
+// Working memory of steps: kept between steps, grown when a step has more rows, and released after many much smaller
+// steps.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ class Workspace {
   Workspace& operator=(const Workspace&) = delete;
   ~Workspace() { std::free(data_); }
 
-  // At least that many floats, aligned to 64 bytes, contents undefined. Valid until the next call.
+  // Returns at least this many floats, aligned to 64 bytes, with undefined contents. Valid until the next call.
   float* reserve(size_t floats) {
     const size_t bytes = (floats * sizeof(float) + kStep - 1) / kStep * kStep;
     idle_ = bytes < bytes_ / kFar ? idle_ + 1 : 0;

@@ -1,7 +1,8 @@
-"""The command line over a mock engine and a manifest made by hand."""
+"""The command line over a tiny engine and a manifest made by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from kvloom.model.files.manifest import Manifest, TensorEntry, WeightFile
 from kvloom.model.files.progress import Progress
 from kvloom.model.spec import ModelSpec, RopeSpec
 from kvloom.model.text.rules import TextRules
-from tests.server.mock_engine import MockEngine
+from tests.server.echo_engine import EchoEngine
 
 SPEC = ModelSpec(
     family="gemma3",
@@ -50,12 +51,18 @@ def manifest(directory: Path) -> Manifest:
 
 
 class Backend:
-    """Stands in for the model store and the engine. ``opened``: the configs that engines were opened with."""
+    """Stands in for the model store, and opens tiny engines. ``opened``: the configs that they should have had."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.engine = MockEngine(max_model_len=512)
+        self.make_engine: Callable[[], EchoEngine] = lambda: EchoEngine(max_model_len=512)
+        self.engines: list[EchoEngine] = []
         self.opened: list[EngineConfig] = []
+
+    @property
+    def engine(self) -> EchoEngine:
+        """The one that was opened last."""
+        return self.engines[-1]
 
     def resolve(self, name: str) -> Manifest:
         if name != "mock":
@@ -71,18 +78,21 @@ class Backend:
         progress.finish()
         return found
 
-    def open_engine(self, config: EngineConfig) -> MockEngine:
+    def open_engine(self, config: EngineConfig) -> EchoEngine:
         self.resolve(config.model)
         self.opened.append(config)
+        self.engines.append(self.make_engine())
         return self.engine
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Backend:
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Backend]:
     made = Backend(tmp_path)
     for name in ("resolve", "pull", "open_engine"):
         monkeypatch.setattr(backend, name, getattr(made, name))
     monkeypatch.delenv("KVLOOM_DEBUG", raising=False)
     monkeypatch.delenv("KVLOOM_API_KEY", raising=False)
     monkeypatch.delenv("KVLOOM_ADMIN_KEY", raising=False)
-    return made
+    yield made
+    for engine in made.engines:
+        engine.close()

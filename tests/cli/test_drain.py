@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ import pytest
 import tokenizers
 import transformers
 
+from script import script
 from trained_tokenizer import TEXT, trained_backend
 
-ROOT = Path(__file__).parents[2]
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DRAIN_S = 1
 IN_TIME_S = DRAIN_S + 2 + 5
@@ -39,9 +38,14 @@ import threading
 from pathlib import Path
 from kvloom.cli import backend
 from tests.cli.conftest import Backend
+from tests.server.echo_engine import EchoEngine
 {MAIN}
+class Stuck(EchoEngine):
+    def close(self):
+        threading.Event().wait()
+
 fake = Backend(Path("."))
-fake.engine.close = threading.Event().wait
+fake.make_engine = Stuck
 backend.resolve, backend.open_engine = fake.resolve, fake.open_engine
 main(["serve", "mock", "--port", "0"])
 """
@@ -51,7 +55,7 @@ main(["serve", "mock", "--port", "0"])
 def running(command: list[str], store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and its address once it serves."""
     environment = os.environ | {"NO_COLOR": "1", "KVLOOM_HOME": str(store)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         said: list[str] = []
         try:
@@ -75,7 +79,7 @@ def end(server: subprocess.Popen[str]) -> str:
 
 
 def test_a_stuck_engine_does_not_hold_it_up(tmp_path: Path) -> None:
-    with running([sys.executable, "-c", STUCK], tmp_path) as (server, url):
+    with running(script(STUCK), tmp_path) as (server, url):
         assert httpx2.get(f"{url}/health").status_code == 200
         assert "without waiting" in end(server)
 
@@ -115,7 +119,7 @@ def post(url: str, path: str, **body: object) -> threading.Thread:
 
 def test_it_leaves_while_a_template_loops_and_texts_are_tokenized(model: Path, tmp_path: Path) -> None:
     verb = ["serve", str(model), "--port", "0", "--threads", "1", "--kv-bytes", "64MiB"]
-    command = [sys.executable, "-c", f"{MAIN}main()", *verb]
+    command = script(f"{MAIN}main()", *verb)
     with running(command, tmp_path) as (server, url):
         name = httpx2.get(f"{url}/v1/models").json()["data"][0]["id"]
         message = {"role": "user", "content": "Hi"}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
+
+from script import script
 
 CHAT = """
 import signal
 from pathlib import Path
 from kvloom.cli import backend, main
 from tests.cli.conftest import Backend
+from tests.server.echo_engine import EchoEngine
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 fake = Backend(Path("."))
-fake.engine.delay_s = 0.02
-fake.engine.max_model_len = 100_000
+fake.make_engine = lambda: EchoEngine(pace_s=0.02, max_model_len=8000)
 backend.open_engine = fake.open_engine
 try:
     main(["chat", "mock"])
@@ -29,8 +29,7 @@ finally:
 
 def test_ctrl_c_stops_the_answer_not_the_program() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", CHAT],
-        cwd=Path(__file__).parents[2],
+        script(CHAT),
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,15 +1,15 @@
-"""``kvloom serve`` in a process of its own, over a mock engine: what it says, that it serves, how it ends."""
+"""``kvloom serve`` in a process of its own, over a tiny engine: what it says, that it serves, how it ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import httpx2
+
+from script import script
 
 SERVE = """
 import sys
@@ -22,16 +22,15 @@ backend.resolve, backend.open_engine = fake.resolve, fake.open_engine
 try:
     main(["serve", "mock", "--port", "0", "--threads", "2"])
 finally:
-    print("closed" if fake.engine.closed else "left open")
+    print("left open" if fake.engine.alive else "closed")
 """
 
 
 def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
-    command = [sys.executable, "-c", SERVE]
+    command = script(SERVE)
     environment = os.environ | {"KVLOOM_API_KEY": "a-secret", "NO_COLOR": "1"}
-    root = Path(__file__).parents[2]
     with subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
         assert server.stderr is not None
         banner: list[str] = []
@@ -44,7 +43,7 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
         server.send_signal(signal.SIGTERM)
         out, errors = server.communicate(timeout=20)
     assert banner[0] == "model      mock (gemma3, 4 KiB)"
-    assert banner[1] == "KV         1000 B of int16: room for 0 x 512 tokens"
+    assert banner[1] == "KV         4 MiB of int16: room for 0 x 512 tokens"
     assert (
         banner[2] == "pages      of 16 tokens: full 8.125 KiB (1 layers x 2 heads x 64), "
         "window512 16.25 KiB (2 layers x 2 heads x 64)"

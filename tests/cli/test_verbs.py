@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from kvloom.cli.app import app
 from kvloom.engine.defaults import SamplingDefaults
+from tests.server.echo_engine import EchoEngine
 
 from .conftest import Backend
 
@@ -26,7 +28,7 @@ def test_run_streams_the_answer_to_stdout_only(fake: Backend) -> None:
     assert result.stderr.startswith("4 prompt tokens (0 cached), first token ")
     assert result.stderr.strip().endswith(", cut by the limit")
     assert fake.engine.params[-1].greedy
-    assert fake.engine.closed
+    assert not fake.engine.alive
 
 
 def test_run_raw_skips_the_template(fake: Backend) -> None:
@@ -44,7 +46,8 @@ def test_sampling_flags_arrive(fake: Backend) -> None:
 
 
 def test_the_models_own_sampling_holds_where_no_flag_speaks(fake: Backend) -> None:
-    fake.engine.sampling_defaults = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
+    own = SamplingDefaults({"temperature": 0.6, "top_k": 20, "max_tokens": 3})
+    fake.make_engine = lambda: EchoEngine(sampling_defaults=own)
     invoke("run", "mock", "x", "--top-k", "5")
     params = fake.engine.params[-1]
     assert (params.temperature, params.top_p, params.top_k, params.max_tokens) == (0.6, 1.0, 5, 3)
@@ -65,14 +68,15 @@ def test_chat_remembers_forgets_and_leaves(fake: Backend) -> None:
         " <system> be kind <user> gamma <assistant>",
     ]
     assert result.stdout == " <system> be\n" * 3
-    assert "(6 cached)" in result.stderr.splitlines()[2]
-    assert "KV 300 B of 1000 B used, 40 B kept for reuse; 6 of 17 prompt tokens reused" in result.stderr
+    # The first turn's prompt, and the token of its answer whose KV was computed.
+    assert "11 prompt tokens (7 cached)" in result.stderr.splitlines()[2]
+    assert re.search(r"KV \S+ KiB of 4 MiB used, \S+ KiB kept for reuse; 7 of 17 prompt tokens reused", result.stderr)
     assert result.stderr.count("/reset clears") == 2
 
 
 def test_chat_ends_with_the_input(fake: Backend) -> None:
     assert invoke("chat", "mock", stdin="").exit_code == 0
-    assert fake.engine.closed
+    assert not fake.engine.alive
 
 
 def test_chat_survives_a_prompt_too_long(fake: Backend) -> None:

@@ -1,25 +1,38 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
 
-from kvloom.engine.sampling import Sampler
 from kvloom.server.app import create_app
 
-from .echo_engine import EchoEngine, EchoSampler
-from .mock_engine import MockEngine
+from .echo_engine import EchoEngine
+from .faulty_engine import FaultyEngine
+
+Engines = Callable[..., EchoEngine]
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EchoEngine]:
-    monkeypatch.setattr(Sampler, "start", EchoSampler)
-    engine = EchoEngine()
-    yield engine
-    engine.close()
+def new_engine() -> Iterator[Engines]:
+    """Make engines as ``EchoEngine`` does. They are closed when the test is over."""
+    made: list[EchoEngine] = []
+
+    def make(**settings: Any) -> EchoEngine:
+        made.append(EchoEngine(**settings))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def engine(new_engine: Engines) -> EchoEngine:
+    return new_engine()
 
 
 @pytest.fixture
@@ -34,13 +47,14 @@ async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-def faulty() -> MockEngine:
-    """An engine that fails on demand: by certain words, or by its fields."""
-    return MockEngine()
+def faulty() -> Iterator[FaultyEngine]:
+    engine = FaultyEngine()
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
-async def faulty_http(faulty: MockEngine) -> AsyncIterator[httpx2.AsyncClient]:
+async def faulty_http(faulty: FaultyEngine) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(create_app(faulty))
     async with httpx2.AsyncClient(transport=transport, base_url="http://kvloom") as client:
         yield client

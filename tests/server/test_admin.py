@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import httpx2
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
+from kvloom.server.app import create_app
+
+from .conftest import Engines
 from .echo_engine import EchoEngine
-from .mock_engine import MockEngine
+from .faulty_engine import FaultyEngine
 
 TEXT = {"model": "mock", "prompt": "a b c", "max_tokens": 3}
 
@@ -48,14 +54,25 @@ async def test_metrics_have_vllms_names(http: httpx2.AsyncClient, engine: EchoEn
     assert told["kvloom:cache_miss_tokens_total", frozenset({("why", "last-token")})] == 1
 
 
-async def test_two_servers_do_not_share_a_registry(http: httpx2.AsyncClient) -> None:
-    from kvloom.server.app import create_app
-
-    other = create_app(MockEngine())
+async def test_two_servers_do_not_share_a_registry(http: httpx2.AsyncClient, new_engine: Engines) -> None:
+    other = create_app(new_engine())
     await http.post("/v1/completions", json=TEXT)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(other), base_url="http://kvloom") as beside:
         told = await samples(beside)
     assert told["vllm:e2e_request_latency_seconds_count", frozenset()] == 0
+
+
+async def test_a_server_that_is_over_holds_no_engine() -> None:
+    engine = EchoEngine()
+    app = create_app(engine)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as http:
+        for method, path in (("GET", "/v1/models/mock"), ("GET", "/metrics"), ("POST", "/v1/completions")):
+            assert (await http.request(method, path, json=TEXT)).status_code == 200
+    engine.close()
+    left = weakref.ref(engine)
+    del engine, app, http
+    gc.collect()
+    assert left() is None
 
 
 async def test_health_follows_the_engine(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
@@ -78,7 +95,7 @@ async def test_cache(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
 
 
 async def test_an_audit_on_demand(
-    http: httpx2.AsyncClient, faulty_http: httpx2.AsyncClient, faulty: MockEngine
+    http: httpx2.AsyncClient, faulty_http: httpx2.AsyncClient, faulty: FaultyEngine
 ) -> None:
     assert (await http.post("/cache/check")).json() == {"status": "ok"}
     faulty.audit_fault = "a page leaks"

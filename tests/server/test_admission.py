@@ -14,8 +14,9 @@ from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.server.app import create_app
 
+from .conftest import Engines
 from .echo_engine import EchoEngine
-from .mock_engine import MockEngine
+from .faulty_engine import FaultyEngine
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -50,13 +51,13 @@ async def test_sequences_are_bounded(
             assert "sequences" not in reply.text
 
 
-async def test_requests_go_in_the_name_of_a_key_or_a_connection(tmp_path: Path) -> None:
+async def test_requests_go_in_the_name_of_a_key_or_a_connection(new_engine: Engines, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("alice alices-key\n")
     for settings, headers, client in (
         ({}, {}, "192.0.2.7:4711"),
         ({"api_keys_file": str(tmp_path / "keys")}, {"Authorization": "Bearer alices-key"}, "alice"),
     ):
-        engine = MockEngine()
+        engine = new_engine()
         async with talk(engine, **settings) as http:
             await http.post("/v1/completions", json={"model": "mock", "prompt": ["a", "b"]}, headers=headers)
         assert engine.clients == [client, client]
@@ -77,11 +78,11 @@ async def test_a_large_body_is_handed_over_bit_by_bit(engine: EchoEngine) -> Non
     assert max(sizes) <= 32
 
 
-async def test_one_fault_among_many_ends_them_all(faulty: MockEngine) -> None:
+async def test_one_fault_among_many_ends_them_all(faulty: FaultyEngine) -> None:
     async with talk(faulty) as http:
         body = {"model": "mock", "prompt": [*["a b c"] * 99, "!crash now"], "max_tokens": 9}
         assert (await http.post("/v1/completions", json=body)).status_code == 500
-    assert faulty.live == set()
+    await faulty.assert_idle()
 
 
 async def test_a_flood_of_one_body_does_not_keep_another_client_waiting(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 
 from .echo_engine import EchoEngine
-from .mock_engine import MockEngine
+from .faulty_engine import FaultyEngine
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 TEXT = {"model": "mock", "prompt": "hi", "max_tokens": 1}
@@ -22,7 +22,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-async def assert_healthy(http: httpx2.AsyncClient, engine: EchoEngine | MockEngine) -> None:
+async def assert_healthy(http: httpx2.AsyncClient, engine: EchoEngine) -> None:
     assert (await http.get("/health")).status_code == 200
     reply = await http.post("/v1/completions", json=TEXT)
     assert reply.status_code == 200
@@ -219,7 +219,7 @@ async def test_body_too_large(engine: EchoEngine, told_length: bool) -> None:
 
 @pytest.mark.parametrize("word", ["!crash", "!fail"])
 async def test_our_own_faults_say_nothing(
-    faulty_http: httpx2.AsyncClient, faulty: MockEngine, word: str, caplog: pytest.LogCaptureFixture
+    faulty_http: httpx2.AsyncClient, faulty: FaultyEngine, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     reply = await faulty_http.post("/v1/completions", json=TEXT | {"prompt": word, "max_tokens": 4})
     error = assert_error(reply, 500, "internal error")

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 from kvloom.engine.params import SamplingParams
 
 from .echo_engine import EchoEngine
-from .mock_engine import BOS
+from .word_tokenizer import BOS
 
 
 async def test_answers_sixteen_tokens_unless_told(client: AsyncOpenAI) -> None:

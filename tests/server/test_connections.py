@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,8 +19,9 @@ from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, make_server
+from script import script
 
-from .mock_engine import MockEngine
+from .echo_engine import EchoEngine
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
@@ -32,7 +32,7 @@ LONG = json.dumps({"model": "mock", "prompt": "a b", "max_tokens": 5000}).encode
 @dataclass
 class Server:
     port: int
-    engine: MockEngine
+    engine: EchoEngine
     connections: set[Any]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -63,10 +63,11 @@ class Server:
 
 
 @asynccontextmanager
-async def listening(engine: MockEngine | None = None, **settings: Any) -> AsyncIterator[Server]:
+async def listening(engine: EchoEngine | None = None, **settings: Any) -> AsyncIterator[Server]:
+    """A server over an engine of its own."""
     config = ServerConfig(port=0, drain_seconds=2, **settings)
     bound = bind(config)
-    engine = engine or MockEngine()
+    engine = engine or EchoEngine()
     server = make_server(create_app(engine, config), config)
     task = asyncio.create_task(server.serve(sockets=[bound]))
     while not server.started:
@@ -76,6 +77,7 @@ async def listening(engine: MockEngine | None = None, **settings: Any) -> AsyncI
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, 10)
+        engine.close()
 
 
 def told(answer: bytes, status: int, code: str) -> dict[str, Any]:
@@ -255,7 +257,7 @@ async def test_an_answer_that_nobody_reads_is_given_up() -> None:
         _, writer = await server.connect()
         writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         async with asyncio.timeout(10):
-            while not server.engine.generated or server.connections:
+            while not server.engine.stats().generated_tokens or server.connections:
                 await asyncio.sleep(0.05)
         writer.close()
 
@@ -286,7 +288,7 @@ async def test_who_makes_room_is_told_if_he_had_begun() -> None:
 
 
 async def test_requests_that_run_do_not_make_room() -> None:
-    async with listening(MockEngine(delay_s=0.005, max_model_len=10_000), max_connections=2) as server:
+    async with listening(EchoEngine(pace_s=0.005, max_model_len=8000), max_connections=2) as server:
         running = []
         for _ in range(2):
             reader, writer = await server.connect()
@@ -322,14 +324,14 @@ async def test_only_so_many_are_pipelined() -> None:
 
 @pytest.mark.parametrize("bad", [b"\xff\xff\r\n\r\n", GET + headers(200), b"GET /" + b"a" * 9000])
 async def test_a_bad_request_behind_a_good_one_does_not_garble_its_answer(bad: bytes) -> None:
-    async with listening(MockEngine(delay_s=0.05)) as server:
+    async with listening(EchoEngine(pace_s=0.05)) as server:
         answer = await server.send(POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY, bad)
         assert answer.count(b"HTTP/1.1") == 1
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["choices"]
 
 
 async def test_leaving_ends_the_request_before_a_pipelined_one() -> None:
-    async with listening(MockEngine(delay_s=0.005, max_model_len=10_000)) as server:
+    async with listening(EchoEngine(pace_s=0.005, max_model_len=8000)) as server:
         _, writer = await server.connect()
         writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(LONG) + LONG + GET + b"\r\n")
         async with asyncio.timeout(5):
@@ -358,13 +360,13 @@ SERVE = """
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
-from tests.server.mock_engine import MockEngine
+from tests.server.echo_engine import EchoEngine
 
 config = ServerConfig(port=0, drain_seconds=1, api_key="one")
 bound = bind(config)
 bound.listen()
 print(url_of(bound), flush=True)
-serve(create_app(MockEngine(), config), bound, config)
+serve(create_app(EchoEngine(), config), bound, config)
 """
 
 
@@ -383,8 +385,7 @@ async def test_a_flood_without_a_key_takes_no_memory(kind: str) -> None:
         "body": (POST + b"Content-Length: 1000000000\r\n\r\n", b" " * 60_000),
         "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: v\r\n" * 10_000),
     }[kind]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", SERVE], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(script(SERVE), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         port = int(url.rsplit(":", 1)[1])

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +13,20 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from script import script
+
 TEXT = "The quick brown fox, 123 jumps over it.\n"
 
 SERVE = """
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
-from tests.server.mock_engine import MockEngine
-from tests.trained_tokenizer import trained_tokenizer
+from tests.server.echo_engine import EchoEngine
+from trained_tokenizer import trained_tokenizer
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 config = ServerConfig(port=0, drain_seconds=1)
-engine = MockEngine(max_model_len=8192, tokenizer=trained_tokenizer(chat_template=TEMPLATE))
+engine = EchoEngine(max_model_len=8192, tokenizer=trained_tokenizer(chat_template=TEMPLATE))
 bound = bind(config)
 bound.listen()
 print(url_of(bound), flush=True)
@@ -36,8 +37,7 @@ serve(create_app(engine, config), bound, config)
 @pytest.fixture
 def server() -> Iterator[tuple[str, int]]:
     """(url, process id)"""
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", SERVE], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(script(SERVE), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process.pid
         process.send_signal(signal.SIGTERM)

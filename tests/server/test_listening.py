@@ -6,11 +6,9 @@ import asyncio
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 
 import httpx2
 import openai
@@ -20,14 +18,16 @@ from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, make_server, url_of
+from script import script
 
-from .mock_engine import MockEngine
+from .conftest import Engines
+from .echo_engine import EchoEngine
 
 LONG = {"model": "mock", "prompt": "one two three", "max_tokens": 5000}
 
 
 @asynccontextmanager
-async def listening(engine: MockEngine) -> AsyncIterator[str]:
+async def listening(engine: EchoEngine) -> AsyncIterator[str]:
     config = ServerConfig(port=0, drain_seconds=2)
     bound = bind(config)
     server = make_server(create_app(engine, config), config)
@@ -46,8 +46,8 @@ async def until(condition: object, seconds: float = 3.0) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_leaving_aborts_over_a_real_socket(stream: bool) -> None:
-    engine = MockEngine(delay_s=0.005, max_model_len=10_000)
+async def test_leaving_aborts_over_a_real_socket(new_engine: Engines, stream: bool) -> None:
+    engine = new_engine(pace_s=0.005, max_model_len=8000)
     async with listening(engine) as url, httpx2.AsyncClient(base_url=url) as http:
         asked = http.build_request("POST", "/v1/completions", json=LONG | {"stream": stream})
         if stream:
@@ -63,11 +63,11 @@ async def test_leaving_aborts_over_a_real_socket(stream: bool) -> None:
             await asyncio.wait((task,))
         await until(lambda: not engine.live)
         assert engine.aborted == engine.seen
+        await engine.assert_idle()
         assert (await http.get("/health")).status_code == 200
 
 
-async def test_the_client_over_a_real_socket() -> None:
-    engine = MockEngine()
+async def test_the_client_over_a_real_socket(engine: EchoEngine) -> None:
     async with listening(engine) as url, openai.AsyncOpenAI(api_key="x", base_url=f"{url}/v1") as client:
         stream = await client.chat.completions.create(
             model="mock", messages=[{"role": "user", "content": "a b"}], max_tokens=4, stream=True
@@ -76,8 +76,7 @@ async def test_the_client_over_a_real_socket() -> None:
         assert text == " <user> a b <assistant>"
 
 
-async def test_invalid_http_does_not_hurt() -> None:
-    engine = MockEngine()
+async def test_invalid_http_does_not_hurt(engine: EchoEngine) -> None:
     async with listening(engine) as url:
         host, port = url.removeprefix("http://").split(":")
         for rubbish in (b"\xff\xfe\x00\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
@@ -90,8 +89,8 @@ async def test_invalid_http_does_not_hurt() -> None:
             assert (await http.get("/health")).status_code == 200
 
 
-async def test_leaving_amid_the_body_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    async with listening(MockEngine()) as url:
+async def test_leaving_amid_the_body_is_quiet(engine: EchoEngine, caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(engine) as url:
         host, port = url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -123,14 +122,15 @@ import time
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 from kvloom.server.run import bind, serve, url_of
-from tests.server.mock_engine import MockEngine
+from tests.server.echo_engine import EchoEngine
 
 config = ServerConfig(port=0, drain_seconds=int(sys.argv[1]))
-engine = MockEngine(delay_s=0.01, max_model_len=100_000)
+engine = EchoEngine(pace_s=0.01, max_model_len=8000)
 bound = bind(config)
 print(url_of(bound), flush=True)
 serve(create_app(engine, config), bound, config)
-print(sorted(engine.finished.items()), len(engine.aborted), len(engine.live), flush=True)
+engine.close()
+print(engine.engine.stats().finished, len(engine.aborted), len(engine.live), flush=True)
 """
 
 
@@ -138,11 +138,10 @@ print(sorted(engine.finished.items()), len(engine.aborted), len(engine.live), fl
 @pytest.mark.parametrize("drain_s", [20, 1])
 def test_a_signal_ends_the_server_gracefully(stop: signal.Signals, drain_s: int) -> None:
     """With time to drain the stream ends as it would have; without, it is aborted. Either way the process ends well."""
-    tokens = 60 if drain_s > 1 else 50_000
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", SERVE, str(drain_s)]
+    tokens = 60 if drain_s > 1 else 5000
+    command = script(SERVE, str(drain_s))
     with (
-        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server,
         ExitStack() as whatever_happens,
     ):
         whatever_happens.callback(server.kill)
@@ -166,5 +165,5 @@ def test_a_signal_ends_the_server_gracefully(stop: signal.Signals, drain_s: int)
     assert server.returncode == 0, errors
     assert (b"[DONE]" in received) == (drain_s > 1)
     assert (b"the server is stopping" in received) == (drain_s == 1)
-    assert said.strip() == ("[('length', 1)] 0 0" if drain_s > 1 else "[] 1 0")
+    assert said.strip() == ("{'length': 1} 0 0" if drain_s > 1 else "{'abort': 1} 1 0")
     assert "Traceback" not in errors

@@ -18,7 +18,7 @@ from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.missing import PATHS
 
 from .echo_engine import EchoEngine
-from .mock_engine import BOS
+from .word_tokenizer import BOS
 
 ELSEWHERE = (
     "/v1/embeddings",
@@ -74,7 +74,7 @@ async def test_a_path_that_is_nearly_right_hints_at_the_right_one(
 
 
 async def test_a_wrong_method_is_told_the_right_ones(http: httpx2.AsyncClient) -> None:
-    for method, path, allowed in (("PUT", "/v1/chat/completions", "POST"), ("POST", "/v1/models", "GET")):
+    for method, path, allowed in (("PUT", "/v1/chat/completions", "POST"), ("POST", "/v1/models", "GET, HEAD")):
         reply = await http.request(method, path)
         assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
         assert reply.json()["error"]["message"] == f"`{method}` is not allowed for `{path}`, only {allowed}"

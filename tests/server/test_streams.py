@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from typing import Any
 
 import httpx2
 import openai
@@ -14,15 +15,17 @@ from fastapi import FastAPI
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 
+from .conftest import Engines
+from .echo_engine import EchoEngine
 from .exchange import events, exchange
-from .mock_engine import MockEngine
+from .faulty_engine import FaultyEngine
 
 ASK = {"prompt": "one two three"}
 CHAT = {"messages": [{"role": "user", "content": "one two three"}]}
 
 
 @pytest.mark.parametrize("word", ["!crash", "!fail"])
-async def test_a_fault_in_a_stream_is_its_last_event(faulty: MockEngine, word: str) -> None:
+async def test_a_fault_in_a_stream_is_its_last_event(faulty: FaultyEngine, word: str) -> None:
     async with exchange(create_app(faulty), "/v1/completions", prompt=word, stream=True) as talk:
         await talk.task
     *before, last = events(talk.frames)
@@ -30,7 +33,7 @@ async def test_a_fault_in_a_stream_is_its_last_event(faulty: MockEngine, word: s
     assert len(before) == 1
     assert last["error"]["type"] == "server_error"
     assert "secret" not in str(last)
-    assert faulty.live == set()
+    await faulty.assert_idle()
 
 
 async def test_the_client_raises_a_fault_in_a_stream(faulty_http: httpx2.AsyncClient) -> None:
@@ -40,26 +43,29 @@ async def test_the_client_raises_a_fault_in_a_stream(faulty_http: httpx2.AsyncCl
             pass
 
 
-async def test_a_silent_stream_gets_comments() -> None:
+async def test_a_silent_stream_gets_comments(new_engine: Engines) -> None:
     """While a long prompt is computed; clients skip them, proxies see life."""
-    engine = MockEngine(delay_s=0.3)
+    engine = new_engine(held=True)
     app = create_app(engine, ServerConfig(heartbeat_seconds=0.02))
     async with exchange(app, "/v1/completions", **ASK, stream=True, max_tokens=1) as talk:
         await talk.until_frames(2)
         assert talk.status == 200
         assert talk.frames == [b": keep-alive\n\n"] * len(talk.frames)
+        engine.gate.set()
         await talk.task
     assert [frame for frame in talk.frames if frame.startswith(b"data: ")][-1] == b"data: [DONE]\n\n"
 
 
-async def test_a_fault_after_a_silence_is_the_last_event() -> None:
-    engine = MockEngine(delay_s=0.3)
-    app = create_app(engine, ServerConfig(heartbeat_seconds=0.02))
+async def test_a_fault_after_a_silence_is_the_last_event(faulty: FaultyEngine) -> None:
+    faulty.gate.clear()
+    app = create_app(faulty, ServerConfig(heartbeat_seconds=0.02))
     async with exchange(app, "/v1/completions", prompt="!crash", stream=True) as talk:
+        await talk.until_frames(1)
+        faulty.gate.set()
         await talk.task
     *_, last = [frame for frame in talk.frames if frame.startswith(b"data: ")]
     assert "error" in json.loads(last.removeprefix(b"data: "))
-    assert b": keep-alive\n\n" in talk.frames
+    assert talk.frames[0] == b": keep-alive\n\n"
 
 
 async def test_a_lively_stream_gets_no_comments(app: FastAPI) -> None:
@@ -75,17 +81,18 @@ async def test_done_ends_a_stream(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/completions", ASK), ("/v1/chat/completions", CHAT)])
-async def test_leaving_a_stream_aborts(path: str, body: dict[str, object]) -> None:
-    engine = MockEngine(delay_s=0.005, max_model_len=10_000)
+async def test_leaving_a_stream_aborts(new_engine: Engines, path: str, body: dict[str, object]) -> None:
+    engine = new_engine(pace_s=0.005, max_model_len=8000)
     async with exchange(create_app(engine), path, **body, stream=True, max_tokens=5000) as talk:
         await talk.until_frames(3)
         assert len(engine.live) == 1
     assert engine.live == set()
     assert engine.aborted == engine.seen
+    await engine.assert_idle()
 
 
-async def test_leaving_before_the_first_token_aborts() -> None:
-    engine = MockEngine(delay_s=60)
+async def test_leaving_before_the_first_token_aborts(new_engine: Engines) -> None:
+    engine = new_engine(held=True)
     for stream in (False, True):
         async with exchange(create_app(engine), "/v1/completions", **ASK, stream=stream) as talk:
             while not engine.live:
@@ -94,32 +101,44 @@ async def test_leaving_before_the_first_token_aborts() -> None:
         assert engine.live == set()
     assert engine.aborted == engine.seen
     assert len(engine.seen) == 2
+    engine.gate.set()
+    await engine.assert_idle()
 
 
-async def test_leaving_aborts_every_prompt_and_choice() -> None:
-    engine = MockEngine(delay_s=0.005, max_model_len=10_000)
+async def test_leaving_aborts_every_prompt_and_choice(new_engine: Engines) -> None:
+    engine = new_engine(pace_s=0.005, max_model_len=8000)
     body = {"prompt": ["a", "b", "c"], "n": 2, "max_tokens": 5000}
     async with exchange(create_app(engine), "/v1/completions", **body, stream=True) as talk:
         await talk.until_frames(4)
         assert len(engine.live) == 3
     assert engine.live == set()
     assert len(engine.aborted) == 3
+    await engine.assert_idle()
 
 
-async def test_one_bad_prompt_aborts_its_siblings() -> None:
-    engine = MockEngine(delay_s=0.01)
-    body = {"prompt": ["fine", "word " * 100, "fine"], "max_tokens": 50}
-    async with exchange(create_app(engine), "/v1/completions", **body, stream=True) as talk:
+@pytest.mark.parametrize(
+    ("prompts", "settings"),
+    [
+        (["fine", "word " * 100, "fine"], {}),
+        ([[0]] * 40 + [[999]], {}),
+        ([[0, 0]] * 40 + [[0]], {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}}),
+        ([[0, 0]] * 40 + [[0] * 62], {"kvloom": {"cache": {"compression": {"method": "kvzip", "ratio": 0.5}}}}),
+    ],
+)
+async def test_one_bad_prompt_refuses_them_all(
+    engine: EchoEngine, app: FastAPI, prompts: list[object], settings: dict[str, object]
+) -> None:
+    """Before the first of them has begun to stream, or its status would be 200."""
+    async with exchange(app, "/v1/completions", prompt=prompts, stream=True, **settings) as talk:
         await talk.task
     assert talk.status == 400
-    assert engine.live == set()
-    assert len(engine.aborted) == len(engine.seen) <= 2
+    assert engine.seen == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_that_outlives_the_server_is_told(stream: bool) -> None:
+async def test_a_request_that_outlives_the_server_is_told(new_engine: Engines, stream: bool) -> None:
     """Uvicorn cancels the tasks of requests that are not over when the drain time is."""
-    engine = MockEngine(delay_s=0.005, max_model_len=10_000)
+    engine = new_engine(pace_s=0.005, max_model_len=8000)
     async with exchange(create_app(engine), "/v1/completions", **ASK, stream=stream, max_tokens=5000) as talk:
         while not engine.live or (stream and len(talk.frames) < 2):
             await asyncio.sleep(0.001)
@@ -132,15 +151,18 @@ async def test_a_request_that_outlives_the_server_is_told(stream: bool) -> None:
     assert talk.status == (200 if stream else 503)
 
 
-async def test_storm() -> None:
-    """A hundred streams, a third of whose clients leave at random: nothing leaks, the rest get it all."""
-    engine = MockEngine(delay_s=0.001, max_model_len=10_000)
+async def test_storm(new_engine: Engines) -> None:
+    """A hundred streams, a third of whose clients leave at random: nothing leaks, the rest get it all.
+
+    Who leaves has asked for more than comes in that time.
+    """
+    engine = new_engine(pace_s=0.001, max_model_len=8000, vocab_size=200)
     app = create_app(engine)
     rng = random.Random(0)
 
     async def visit(number: int) -> bool:
-        leaves_after = rng.randrange(0, 12) if rng.random() < 0.35 else None
-        tokens = rng.randrange(12, 20)
+        leaves_after = rng.randrange(0, 5) if rng.random() < 0.35 else None
+        tokens = rng.randrange(12, 20) if leaves_after is None else 5000
         chat = rng.random() < 0.5
         body = (
             {"messages": [{"role": "user", "content": f"word{number} x y"}]} if chat else {"prompt": f"word{number} x"}
@@ -156,13 +178,18 @@ async def test_storm() -> None:
         assert done == "[DONE]"
         assert chunks[-1]["choices"][0]["finish_reason"] == "length"
         assert last["usage"]["completion_tokens"] == tokens
-        assert f"word{number}" in str(chunks)
+        told = "".join(text_of(chunk["choices"][0]) for chunk in chunks).split()
+        words = ["<user>", f"word{number}", "x", "y", "<assistant>"] if chat else [f"word{number}", "x"]
+        assert told == [words[n % len(words)] for n in range(len(told))]
         return True
 
     stayed = await asyncio.gather(*(visit(number) for number in range(100)))
     assert 20 < stayed.count(False) < 50
-    assert engine.live == set()
-    assert engine.finished["length"] + len(engine.aborted) == len(engine.seen)
-    assert engine.finished["length"] >= stayed.count(True)
+    await engine.assert_idle()
+    assert engine.stats().finished["length"] == stayed.count(True) == len(engine.seen) - len(engine.aborted)
     assert len(engine.aborted) > 15
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def text_of(choice: dict[str, Any]) -> str:
+    return choice["text"] if "text" in choice else choice["delta"].get("content") or ""

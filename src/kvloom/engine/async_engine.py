@@ -79,6 +79,10 @@ class AsyncEngine:
         """As of the end of the last step, or of the last awaited command."""
         return self._stats
 
+    def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:
+        """Raise RequestError when such a request can never be served."""
+        self.engine.intake.validate(prompt_ids, params, cache)
+
     async def stream(
         self,
         prompt: str | list[int],

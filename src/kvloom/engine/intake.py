@@ -60,7 +60,7 @@ class Intake:
         cache: CacheParams,
     ) -> Request:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
-        self._validate(prompt_ids, params)
+        self.validate(prompt_ids, params, cache)
         boundary = cache.boundary(len(prompt_ids))
         room = self.max_len - len(prompt_ids)
         request = Request(
@@ -82,11 +82,7 @@ class Intake:
 
     def sequence(self, request: Request, index: int) -> Sequence:
         """Continuation ``index`` of a request: it holds nothing yet."""
-        params, compression, boundary = request.params, request.cache.compression, request.boundary
-        watch = None
-        if compression is not None and boundary:
-            context = request.prompt_token_ids[:boundary]
-            watch = Watch.of(self.model, compression, context, self.max_len - boundary)
+        params = request.params
         seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
         return Sequence(
             request=request,
@@ -97,7 +93,7 @@ class Intake:
                 PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
                 self.layout.new_tables(),
                 request.cache,
-                watch,
+                self._watch(request.prompt_token_ids, request.cache),
             ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
@@ -107,15 +103,16 @@ class Intake:
             ),
         )
 
-    def _validate(self, prompt_ids: list[int], params: SamplingParams) -> None:
+    def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:
+        """Raise RequestError when such a request can never be served. May be called from any thread."""
         if not prompt_ids:
             raise RequestError("the prompt is empty: at least one token is needed", param="prompt")
         vocab = self.model.vocab_size
-        if any(type(token) is not int for token in prompt_ids):
+        if set(map(type, prompt_ids)) != {int}:
             raise RequestError("token ids must be whole numbers", param="prompt")
-        bad = next((t for t in prompt_ids if not 0 <= t < vocab), None)
-        if bad is not None:
-            raise RequestError(f"token id {bad} is outside the vocabulary of {vocab}", param="prompt")
+        if min(prompt_ids) < 0 or max(prompt_ids) >= vocab:
+            outside = next(token for token in prompt_ids if not 0 <= token < vocab)
+            raise RequestError(f"token id {outside} is outside the vocabulary of {vocab}", param="prompt")
         for name, tokens in (("logit_bias", params.biases), ("stop_token_ids", params.stop_tokens)):
             bad = next((t for t in tokens if t >= vocab), None)
             if bad is not None:
@@ -133,3 +130,11 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
+        self._watch(prompt_ids, cache)
+
+    def _watch(self, prompt_ids: list[int], cache: CacheParams) -> Watch | None:
+        """What a compression wants to see of its context. Raises RequestError when there is no room for that."""
+        boundary = cache.boundary(len(prompt_ids))
+        if cache.compression is None or not boundary:
+            return None
+        return Watch.of(self.model, cache.compression, prompt_ids[:boundary], self.max_len - boundary)

@@ -25,6 +25,9 @@ from kvloom.server.lanes import Lanes
 def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
+    All routes are Starlette's plain ones: FastAPI keeps the functions of its own in caches of the process, and with
+    them whatever they refer to, so that a server that is over would still hold its model.
+
     ``keyring``: None takes the keys that ``config`` names. Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()

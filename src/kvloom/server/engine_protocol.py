@@ -1,4 +1,4 @@
-"""The engine interface that the server uses: ``kvloom.engine.async_engine.AsyncEngine``, or a mock in tests."""
+"""The engine interface that the server uses: ``kvloom.engine.async_engine.AsyncEngine``."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ class ServedEngine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether requests make progress: False once the engine's thread has ended."""
+        ...
+
+    def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:
+        """Raise RequestError when such a request can never be served."""
         ...
 
     def stream(

@@ -148,8 +148,8 @@ def _http(error: HTTPException, request: Request) -> ErrorReply:
         case 404:
             return ErrorReply(404, _words(not_found(path)), code="not_found")
         case 405:
-            allowed = headers.get("Allow", "")
+            allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))  # Starlette keeps them in a set
             message = _words(not_allowed(request.method, path, allowed))
-            return ErrorReply(405, message, code="method_not_allowed", headers=headers)
+            return ErrorReply(405, message, code="method_not_allowed", headers={**headers, "Allow": allowed})
         case status:
             return ErrorReply(status, error.detail or HTTPStatus(status).phrase, headers=headers)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.edge.caller import Caller
@@ -18,7 +19,7 @@ Stream = AsyncGenerator[RequestUpdate, None]
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
 
 _AT_ONCE = 16
-"""Prompts of one body that are handed over before others have the event loop again."""
+"""Prompts of one body that are validated, or handed over, before others have the event loop again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class _Ended:
 async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts all requests still running.
 
-    Raises RequestError before the first update of an invalid prompt, RequestAborted or the engine's error later.
+    Raises RequestError before the first update if any prompt is invalid, RequestAborted or the engine's error later.
     """
     cache = caller.own(job.cache)
 
@@ -44,9 +45,18 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
             async for update in updates:
                 yield 0, _checked(update, metrics)
     else:
+        await _validate(engine, job, cache)
         async with aclosing(_merged(ask, len(job.prompts))) as pairs:
             async for index, update in pairs:
                 yield index, _checked(update, metrics)
+
+
+async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:
+    """Once one prompt has begun to stream, it is too late to refuse another with a status code."""
+    for index, prompt in enumerate(job.prompts):
+        engine.validate(prompt.token_ids, job.params, cache)
+        if index % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
 
 
 def _checked(update: RequestUpdate, metrics: Metrics) -> RequestUpdate:

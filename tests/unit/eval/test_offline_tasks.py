@@ -100,7 +100,7 @@ def test_contexts_and_questions_meet_at_white_space(tasks: dict[str, Task], name
 
 @ALL
 def test_a_length_that_is_too_small_is_refused(tasks: dict[str, Task], name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"task `{name}` needs \d+ tokens, not 20"):
+    with pytest.raises(ConfigError, match=rf"task `{name}` needs at least \d+ tokens, got 20"):
         samples_of(tasks[name], 20, 1)
 
 

@@ -62,14 +62,14 @@ def test_open_questions_plain_and_gzipped(tmp_path: Path) -> None:
     [
         (read_squad, '{"data": [\n{,}]}', r"line 2: not JSON"),
         (read_squad, {"rows": []}, r"no field 'data'"),
-        (read_squad, {"data": []}, r"no question in it"),
-        (read_squad, {"data": [{"paragraphs": [{"context": 3, "qas": []}]}]}, r"3 is not a text"),
+        (read_squad, {"data": []}, r"has no question with an answer"),
+        (read_squad, {"data": [{"paragraphs": [{"context": 3, "qas": []}]}]}, r"3 is not a string"),
         (read_hotpot, {"data": []}, r"not in the expected form"),
         (read_hotpot, [{"question": "q", "context": [["t"]]}], r"not in the expected form"),
         (read_open_questions, json.dumps(ROW) + "\n{", r"line 2: not JSON"),
         (read_open_questions, json.dumps(ROW) + '\n\n{"question": "q"}', r"line 3: no field 'ctxs'"),
         (read_open_questions, json.dumps({**ROW, "ctxs": []}), r"line 1: not in the expected form"),
-        (read_open_questions, "\n", r"no question in it"),
+        (read_open_questions, "\n", r"has no question with an answer"),
     ],
 )
 def test_bad_files(tmp_path: Path, read: Reader, content: Any, fault: str) -> None:
@@ -108,7 +108,7 @@ def test_files_are_read_only_when_a_sample_is_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["qa_1", "qa_2", "multidoc_qa"])
 def test_a_file_that_is_too_small_for_a_length_says_so(tmp_path: Path, name: str) -> None:
     task = make_tasks(write_files(tmp_path, count=5))[name]
-    with pytest.raises(ConfigError, match=rf"task `{name}` has material for \d+ tokens only, not 9000"):
+    with pytest.raises(ConfigError, match=rf"task `{name}` has material for only \d+ tokens, got 9000"):
         samples_of(task, 9000, 1)
 
 

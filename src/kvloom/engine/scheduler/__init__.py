@@ -1,4 +1,4 @@
-"""The scheduler: a short loop over stages, each of which trims or extends the plan of one step."""
+"""The scheduler: a short loop over stages, each of which extends or trims the plan of a step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Stage(Protocol):
 
 @dataclass
 class Scheduler:
-    """``step_tokens``: rows per step at most."""
+    """``step_tokens``: maximum number of rows per step."""
 
     stages: ListOf[Stage]
     step_tokens: int
     queues: Queues = field(default_factory=Queues)
 
     def schedule(self) -> StepPlan:
-        """Decide the next step. Memory for it is taken when this returns."""
+        """Plan the next step. When this returns, its memory is reserved."""
         plan = StepPlan(self.step_tokens)
         for stage in self.stages:
             stage.run(self.queues, plan)

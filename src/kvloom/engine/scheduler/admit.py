@@ -1,4 +1,4 @@
-"""Admit: start waiting sequences in their order while there are rows, places and memory."""
+"""Admit: start waiting sequences in order, while there are rows, slots and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvloom.segment import RAM, Miss, Reused, Span, SpanSet
 
 @dataclass
 class Admit:
-    """Who is first in order starts first; but who would compute a page that another is computing now waits a step."""
+    """Starts sequences in order, but a sequence that needs a page which another is computing waits a step for it."""
 
     ledger: Ledger
     reserve: Reserve
@@ -56,16 +56,16 @@ class Admit:
                 plan.add(Chunk(sequence, spans))
 
     def _hopeless(self, sequence: Sequence) -> bool:
-        """True when it did not fit before and nothing has been given back since: not worth another look-up."""
+        """Whether it did not fit before and nothing has been released since: another look-up would be in vain."""
         return self._no_room is not None and self._no_room == (sequence, self.ledger.changes)
 
     def _start(self, sequence: Sequence, found: Match, queues: Queues) -> Match | None:
-        """The match it started with; None when there is no room yet."""
+        """The match with which it started; None if there is no room yet."""
         if self.reserve.try_start(sequence, found, headroom=len(queues.running)):
             return found
         if queues.running:
             return None
-        # Alone, it must fit: give up everything that is cached and does not help, then everything.
+        # Nothing else runs, so it must fit: drop the cached pages that it does not reuse, then all of them.
         helpful = {hit.page for hit in found.hits} | {page for copy in found.copies for _, page in copy.pages}
         for keep in (helpful, set[int]()):
             for page in self.ledger.droppable():

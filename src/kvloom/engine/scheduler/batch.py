@@ -1,4 +1,4 @@
-"""Form the batch: from chunks to the flat rows that the model runs."""
+"""Form the batch: flatten chunks into the rows that the model computes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from kvloom.model.base import Indices
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One step's work: rows of all chunks, one after another, in ``tokens_T`` and ``plan``.
+    """The work of one step: the rows of all chunks, concatenated, in ``tokens_T`` and ``plan``.
 
-    Somebody wants the logits of rows ``wanted_R``; those of chunk c are ``wanted_starts[c] : wanted_starts[c + 1]`` of
-    them: its last row when nothing of its sequence is missing afterwards, all of its rows when the prompt's scores are
-    asked for.
-    ``closing``: places in ``chunks`` of those that close. ``observers``: probes of those that are watched, by place.
-    ``hidden``: who looks at hidden states, of which positions, in which rows.
+    ``wanted_R``: rows whose logits are needed. Entries ``wanted_starts[c] : wanted_starts[c + 1]`` of it are those of
+    chunk c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk completes its
+    sequence. ``closing``: indices in ``chunks`` of the chunks that complete their sequences. ``observers``: the probes
+    of observed chunks, by index. ``hidden``: who reads hidden states, of which positions, in which rows.
     """
 
     chunks: tuple[Chunk, ...]
@@ -38,7 +37,7 @@ class Batch:
 
 
 def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
-    """Flatten the chunks; ``layers`` says what each model layer reads."""
+    """Flatten the chunks. ``layers``: what each layer of the model reads."""
     rows: list[Rows] = []
     tokens, wanted = array("q"), array("q")
     wanted_starts, closing = [0], []

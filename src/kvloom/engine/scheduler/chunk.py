@@ -1,8 +1,8 @@
-"""Chunk: split the row budget. Sequences that need one row go first, then the others in order.
+"""Chunk: divide the row budget among running sequences. Those that need a single row come first, then others in order.
 
-A prompt that arrives while answers are streaming gets as many rows as keep them flowing (``prefill_budget.py``).
-Prompts that were there when the oldest of those answers began get all rows that are left: requests that arrive
-together start together, and meanwhile they stream in larger steps.
+The rows of prompts that arrive while answers are streaming are limited, so that the streams keep flowing
+(``prefill_budget.py``). Prompts that arrived before the oldest of those answers began get all remaining rows: requests
+that arrive together start together, and until then their answers stream in larger steps.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 
 _TOGETHER_S = 0.5
-"""Requests that come within this time of an answer's first token count as having come with it: over HTTP a burst is
-read one by one, on cores that compute the first of it already."""
+"""Requests that arrive within this time after an answer's first token are treated as if they had arrived with it: over
+HTTP the requests of a burst are read one by one, on cores that already compute the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRunning:
-    """Gives every running sequence its lowest missing positions, as far as rows are left.
+    """Gives every running sequence rows for its lowest missing positions, while rows are left.
 
-    What something pending comes before has to wait.
+    Positions after a pending one have to wait.
     """
 
     prefill_budget: PrefillBudget

@@ -1,6 +1,6 @@
-"""Explanation: why each position that must be computed is not found.
+"""Explanation: why each position that must be computed was not found in the cache.
 
-A request that matches in pages hears no reason that would tell of what is inside a page.
+A request that matches whole pages only gets no reason that would reveal what is inside a page.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvloom.segment import Miss, Span, SpanSet, Why
 
 
 def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
-    """A reason for every span of ``found.missing``, in order of positions."""
+    """A reason for every span of ``found.missing``, ordered by position."""
     named = SpanSet.full(kv.names.stop)
     reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
     stored, watched, anyway = found.missing & found.everywhere & named, computed_to_be_seen(kv), computed_for_logits(kv)
@@ -33,7 +33,7 @@ def _why_page(kv: SequenceKv, index: Index, entries: list[Entry | None], n: int)
     inside = kv.cache.match == "tokens"
     if n < len(entries):
         if entries[n] is not None:
-            return Why.EVICTED  # stored for some layer groups only: the others' pages were dropped
+            return Why.EVICTED  # stored for some layer groups only: the pages of the others were evicted
         return index.explain(kv.names.keys[n], parent, tokens, kv.names.contents[n], inside=inside)
     if inside and index.diverges(parent, tokens):
         return Why.DIFFERS
@@ -41,7 +41,7 @@ def _why_page(kv: SequenceKv, index: Index, entries: list[Entry | None], n: int)
 
 
 def _joined(reasons: list[tuple[Span, Why]]) -> tuple[Miss, ...]:
-    """Neighbouring spans with the same reason become one."""
+    """Merge adjacent spans that have the same reason."""
     misses: list[Miss] = []
     for span, why in reasons:
         if misses and misses[-1].why is why and misses[-1].span.stop == span.start:

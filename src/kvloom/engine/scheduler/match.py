@@ -1,4 +1,4 @@
-"""Look a sequence up: what can be reused, what must be computed and why, and whether somebody is computing it."""
+"""Look up a sequence in the index: what it can reuse, what is missing and why, and who is already computing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvloom.segment import Miss, Span, SpanSet, Why
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The outcome. ``waits_for``: another sequence is computing the first page that is missing."""
+    """Result of a look-up. ``waits_for``: the sequence that is computing the first missing page, if any."""
 
     missing: SpanSet
     hits: tuple[Hit, ...] = ()
@@ -42,7 +42,7 @@ def match(sequence: Sequence, index: Index) -> Match:
 
 
 def _coming(kv: SequenceKv, index: Index, missing: SpanSet) -> str | None:
-    """Who is computing the page that holds the first missing position, if somebody else is."""
+    """The other sequence that is computing the page with the first missing position, if there is one."""
     n = missing.spans[0].start // PAGE_TOKENS
     owner = index.coming_from(kv.names.keys[n]) if n < len(kv.names.keys) else None
     return None if owner == kv.owner else owner

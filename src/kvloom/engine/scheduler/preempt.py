@@ -1,4 +1,4 @@
-"""Preempt: find a page for every row of the step; if there is none, the last in order gives its memory up."""
+"""Preempt: reserve a page for every row of the step; if memory runs out, preempt the last sequence in order."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from kvloom.policy.actions import Drop
 
 @dataclass
 class Preempt:
-    """Who is earlier in order wins: a sequence is only ever preempted for one that comes before it."""
+    """A sequence is only ever preempted in favour of one that precedes it in order."""
 
     ledger: Ledger
     preemptions: int = 0
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):
-            if chunk.sequence not in plan.chunks:  # preempted meanwhile
+            if chunk.sequence not in plan.chunks:  # preempted in the meantime
                 continue
             while not chunk.sequence.kv.reserve(chunk.spans):
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Let the last in order give its memory up; False when that is ``sequence`` itself."""
+        """Preempt the last sequence in order; False if that is ``sequence`` itself."""
         victim, alone = queues.running[-1], len(queues.running) == 1
         self._preempt(victim, queues, plan)
         if alone:
@@ -34,9 +34,9 @@ class Preempt:
         return victim is not sequence
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
-        """Alone and out of room: its pages lie scattered over slabs that other formats need; in an empty arena it fits.
+        """The only running sequence is out of memory: its pages occupy slabs that pages of other formats need.
 
-        If it has not come further since it last started over, it never will.
+        It starts over in an empty arena. If it has made no progress since the last time, it never will.
         """
         for page in self.ledger.droppable():
             self.ledger.apply(Drop(page))
@@ -45,7 +45,7 @@ class Preempt:
         sequence.started_over_at = len(sequence.tokens)
 
     def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:
-        """All is missing again: its published pages stay cached while there is room, the rest is computed again."""
+        """All its positions are missing again. Published pages stay cached while there is room."""
         plan.discard(victim)
         queues.remove(victim)
         victim.kv.release()

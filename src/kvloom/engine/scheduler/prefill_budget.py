@@ -1,36 +1,36 @@
-"""Prefill budget: how many rows of new prompts a step computes beside answers that are streaming."""
+"""Prefill budget: how many rows of new prompts a step may compute while answers are streaming."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-"""Rows to choose from. Fewer than the first cost a prompt more than they save streams: a part of what a long prompt
-adds to a step does not depend on its rows."""
+"""Possible numbers of rows. Fewer than the first would delay the prompt more than they help the streams: part of the
+time that a long prompt adds to a step does not depend on the number of rows."""
 
 _AIM = 0.6
-"""Part of the permitted slowdown that is aimed at: single steps scatter around what is aimed at."""
+"""Fraction of the permitted slowdown to aim at, because the times of single steps scatter around the target."""
 
 _WEIGHT = 0.25
-"""Of the newest step, in running means."""
+"""Weight of the newest step in running means."""
 
 _FADE = 0.995
-"""Per step, of what was once too much: it may have been a hiccup, and is tried again after a hundred steps or more."""
+"""Decay per step of a cost that was too high. It may have been an outlier: after 100 steps or more it is retried."""
 
 
 @dataclass
 class PrefillBudget:
-    """Keeps a step beside streams within ``max_decode_slowdown`` times a step without prompts.
+    """Limits a step with streams to ``max_decode_slowdown`` times the duration of a step without prompts.
 
-    The trade, with s for the slowdown: a reader sees the text flow on while somebody's long prompt is computed, and the
-    prompt takes about ``s / (s - 1)`` times as long as it would alone. Where prompts outnumber streams, the budget
-    grows in proportion: a crowd does not wait for its first tokens so that a few stay smooth, and under full load steps
-    are large. A slowdown of infinity keeps nothing back.
+    The trade-off, for a slowdown of s: streams keep flowing while a long prompt is computed, and the prompt takes about
+    ``s / (s - 1)`` times as long as it would alone. If there are more prompts than streams, the budget grows in
+    proportion, so that many requests do not wait for their first token for the sake of a few smooth streams, and steps
+    are large under full load. An infinite slowdown means no limit.
 
-    Nothing is assumed of the machine, everything learned from what steps have taken: the budget climbs through
-    ``SIZES`` while the next one should fit, and steps back when a size took too long, as sizes do while a prompt grows.
-    The smallest is given in any case. The schedule depends on the clock; what is computed does not: a row's bits do not
-    depend on the chunking.
+    Nothing is assumed about the machine; costs are learned from the durations of steps. The budget moves up through
+    ``SIZES`` while the next size is expected to fit, and down when a size took too long, as happens while a prompt
+    grows. The smallest size is always granted. The schedule depends on the clock, but results do not: a row's bits do
+    not depend on the chunking.
     """
 
     max_decode_slowdown: float
@@ -40,13 +40,13 @@ class PrefillBudget:
     _prompt: str = ""
 
     def rows(self, streams: int, prompts: int) -> int:
-        """Prompt rows for the next step, beside ``streams`` rows, with ``prompts`` sequences in want of them."""
+        """Prompt rows of the next step, which has ``streams`` other rows, if ``prompts`` sequences need some."""
         if self._quiet_s:
             self._move((self.max_decode_slowdown - 1) * _AIM * self._quiet(streams))
         return SIZES[self._at] * max(1, prompts // streams)
 
     def took(self, streams: int, prompt_rows: int, prompt: str, seconds: float) -> None:
-        """Learn from a step with at least one stream. ``prompt`` names the first prompt in it: costs are its own."""
+        """Learn from a step with at least one stream. ``prompt``: the first prompt in it; costs are kept per prompt."""
         if not prompt_rows:
             size = streams.bit_length()
             self._quiet_s[size] = _mean(self._quiet_s.get(size), seconds)
@@ -73,7 +73,7 @@ class PrefillBudget:
                 self._at += 1
 
     def _quiet(self, streams: int) -> float:
-        """Seconds of a step without prompts, by powers of two of the streams; where unknown, of the nearest known."""
+        """Seconds of a step without prompts, by the number of streams in powers of two, or of the nearest one known."""
         size = streams.bit_length()
         return self._quiet_s[min(self._quiet_s, key=lambda known: abs(known - size))]
 

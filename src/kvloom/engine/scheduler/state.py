@@ -1,4 +1,4 @@
-"""What the stages share: the queues, and the plan of the step they are filling."""
+"""State shared by the stages: the queues, and the plan of the step being scheduled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kvloom.segment import SpanSet
 
 @dataclass
 class Queues:
-    """``waiting`` and ``running``, both in order: by the requests' turns, then by arrival."""
+    """``waiting`` and ``running`` sequences, both ordered by the requests' turns, then by arrival."""
 
     waiting: list[Sequence] = field(default_factory=list)
     running: list[Sequence] = field(default_factory=list)
 
     def enqueue(self, sequence: Sequence) -> None:
-        """To the queue of those that hold nothing and lack everything."""
+        """Add a sequence to the waiting ones: it holds no pages, and all of its positions are missing."""
         sequence.status = Status.WAITING
         bisect.insort(self.waiting, sequence, key=attrgetter("order"))
 
@@ -33,7 +33,7 @@ class Queues:
         queue.remove(sequence)
 
     def discard(self, sequence: Sequence) -> None:
-        """Remove it from wherever it is, if it is anywhere."""
+        """Remove a sequence from the queue that it is in, if any."""
         for queue in (self.waiting, self.running):
             if sequence in queue:
                 queue.remove(sequence)
@@ -41,24 +41,24 @@ class Queues:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Positions of one sequence to compute in this step."""
+    """The positions of a sequence that are computed in this step."""
 
     sequence: Sequence
     spans: SpanSet
 
     @property
     def closes(self) -> bool:
-        """True when nothing is left to compute afterwards: the last row's logits are wanted."""
+        """Whether nothing is missing afterwards, so that the last row's logits are needed."""
         return len(self.spans) == len(self.sequence.kv.missing)
 
 
 @dataclass
 class StepPlan:
-    """The step in the making: who computes what.
+    """The plan of a step while it is being made.
 
-    rows_left: rows that may be added. late_rows_left: how many of them for prompts that were submitted after
-    ``streaming_since_s``, by when the oldest answer that streams had begun. failed: sequences that can never go on, and
-    why. peak_bytes: KV held while a context was compressed.
+    rows_left: rows that may still be added. late_rows_left: how many of them may go to prompts submitted after
+    ``streaming_since_s``, when the oldest streaming answer had begun. failed: sequences that can never continue, with
+    the error. peak_bytes: KV held while a context was compressed.
     """
 
     rows_left: int
@@ -69,7 +69,7 @@ class StepPlan:
     peak_bytes: int = 0
 
     def room(self, sequence: Sequence) -> int:
-        """Rows that a sequence may still have."""
+        """Rows that may still be added for a sequence."""
         return min(self.rows_left, self.late_rows_left) if self._late(sequence) else self.rows_left
 
     def add(self, chunk: Chunk) -> None:
@@ -82,7 +82,7 @@ class StepPlan:
             self._use(chunk, -len(chunk.spans))
 
     def no_room(self, sequence: Sequence) -> None:
-        """It does not fit, and never will."""
+        """Mark a sequence as failed: it does not fit and never will."""
         self.failed[sequence] = InternalError("KV memory is exhausted: this request does not fit although it is alone")
 
     def _use(self, chunk: Chunk, rows: int) -> None:

@@ -1,12 +1,13 @@
 """Turns: fair queueing between clients, by start tags.
 
-    turn(request) = max(virtual time, where the client's last request ended)
-    end(request)  = turn + the sequences it brings
-    virtual time  = the latest turn that was started
+    turn(request) = max(virtual time, end of the client's previous request)
+    end(request)  = turn + number of its sequences
+    virtual time  = the latest turn that has been started
 
-Requests are served in order of (turn, arrival). While several clients wait, none gets more ahead of another than the
-largest request of each; one client alone sees its requests in the order in which they came. Nothing is ever put before
-what was started already. (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM 1996; a sequence counts as one.)
+Requests are served in order of (turn, arrival). While several clients wait, no client gets ahead of another by more
+than the largest request of each; the requests of a single client are served in order of arrival. A new request never
+precedes one that has already started. (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM 1996;
+every sequence costs 1.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Turns:
-    """``ends``: of the clients that are ahead of the virtual time."""
+    """``now``: the virtual time. ``ends``: of the clients that are ahead of it."""
 
     now: int = 0
     ends: dict[str, int] = field(default_factory=dict)
@@ -28,12 +29,12 @@ class Turns:
         return turn
 
     def started(self, turn: int) -> None:
-        """A request of this turn runs from now on."""
+        """A request with this turn has been started."""
         if turn > self.now:
             self.now = turn
             self.ends = {client: end for client, end in self.ends.items() if end > turn}
 
     def rest(self) -> None:
-        """Nobody waits and nothing runs: what anybody had before is forgotten."""
+        """Forget the past: called when nothing waits and nothing runs."""
         self.now = 0
         self.ends.clear()

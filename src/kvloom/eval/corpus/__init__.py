@@ -1,8 +1,8 @@
-"""Filler text: the corpus that ships with kvloom, or any text file.
+"""Filler text: a corpus that ships with kvloom, or any text file.
 
-Origin of the shipped text, `annals.txt.gz`: written for this project. `grammar.txt` holds sentences of our own with
-slots; `write.py` fills them from a seed. `essays.py` writes another, as dense as English. Nothing is taken from
-elsewhere; both are under the project's licence.
+The shipped text, `annals.txt.gz`, was written for this project: `grammar.txt` contains sentence templates of our own,
+which `write.py` fills from a seed. `essays.py` generates a second text, as dense as English. Nothing is taken from
+other sources; both are under the project's licence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"”’]))\s+(?=[\"“‘A-Z])")
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Sentences in reading order. ``name`` says which text it is, for reports."""
+    """Sentences in reading order. ``name`` identifies the text in reports."""
 
     name: str
     sentences: tuple[str, ...]
@@ -37,12 +37,12 @@ def shipped_corpus() -> Corpus:
 
 @cache
 def essays() -> Corpus:
-    """Text with the statistics of English."""
+    """Generated text with the statistics of English."""
     return Corpus("essays", write_sentences(lexicon()))
 
 
 def read_corpus(path: Path) -> Corpus:
-    """Sentences of a text file in UTF-8. Raises DataFileError when it cannot be read or has too few sentences."""
+    """Sentences of a UTF-8 text file. Raises DataFileError if it cannot be read or has too few sentences."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -57,9 +57,9 @@ def read_corpus(path: Path) -> Corpus:
 
 @lru_cache(maxsize=32)
 def without(corpus: Corpus, words: frozenset[str]) -> Corpus:
-    """The corpus without sentences that hold one of ``words`` (single words, any case).
+    """The corpus without the sentences that contain one of ``words`` (single words, ignoring case).
 
-    Raises DataFileError when too little is left.
+    Raises DataFileError if too few sentences are left.
     """
     unwanted = {word.lower() for word in words}
     kept = tuple(s for s, known in zip(corpus.sentences, _words(corpus), strict=True) if unwanted.isdisjoint(known))
@@ -78,11 +78,11 @@ def _enough(corpus: Corpus) -> None:
         raise DataFileError(
             f"{len(corpus.sentences)} usable sentences; filler text needs at least {_LEAST_SENTENCES}",
             path=Path(corpus.name),
-            hint="sentences that hold a word which the task asks about are left out",
+            hint="sentences with a word that the task asks about are left out",
         )
 
 
 def _sentences(text: str) -> tuple[str, ...]:
-    """Split after full stops, question and exclamation marks, and at blank lines; white space becomes one space."""
+    """Split at the end of sentences and at blank lines; runs of white space become single spaces."""
     paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
     return tuple(sentence for paragraph in paragraphs for sentence in _END.split(paragraph) if sentence)

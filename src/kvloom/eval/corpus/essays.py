@@ -1,10 +1,10 @@
-"""Prose with the statistics of English, written from a lexicon: what a compressor saves on it, it saves on essays.
+"""Prose with the statistics of English, generated from a lexicon: a compressor saves as much on it as on real essays.
 
-The sentences are grammatical and mean little. Words follow Zipf's law, keep to the themes of a paragraph and come back
-while it lasts; hardly any six words occur twice. A text of few templates, such as `annals`, is half as dense, and
-flatters policies that drop repetition.
+The sentences are grammatical but nearly meaningless. Words follow Zipf's law, belong to the themes of their paragraph
+and recur within it; sequences of six words hardly ever repeat. A text made from few templates, such as `annals`, is
+half as dense, and favours policies that drop repetition.
 
-Made on the fly: it draws by `random.Random.random` alone, which Python promises to keep as it is.
+It is generated on the fly, from `random.Random.random` only, whose sequence Python promises not to change.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SEED = 20_261_128
 SENTENCES = 6000
 _THEMES_AT_ONCE = 2
 _GENERAL = 0.3
-"""Share of nouns and adjectives that belong to no theme."""
+"""Fraction of nouns and adjectives that belong to no theme."""
 _FAMILIAR = 0.4
-"""Share of nouns that have been there a moment ago."""
+"""Fraction of nouns that repeat a recent one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Words by section, the most used first; ``past`` of irregular verbs."""
+    """Words by section, most frequent first. ``past``: past tense of irregular verbs."""
 
     sections: Mapping[str, tuple[str, ...]]
     past: Mapping[str, str]
@@ -42,13 +42,13 @@ class Lexicon:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Nouns, adjectives and verbs, each once."""
+        """Nouns, adjectives and verbs, without duplicates."""
         kept = (words for name, words in self.sections.items() if name.split()[0] in ("noun", "adjective", "verb"))
         return tuple(dict.fromkeys(word for words in kept for word in words))
 
 
 def read_lexicon(text: str) -> Lexicon:
-    """Sections of the lexicon file."""
+    """Parse the sections of a lexicon file."""
     sections: dict[str, tuple[str, ...]] = {}
     past: dict[str, str] = {}
     for name, body in re.findall(r"^\[([\w ]+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL):
@@ -65,7 +65,7 @@ def lexicon() -> Lexicon:
 
 
 class Writer:
-    """Writes sentence after sentence. Legend: a clause has no capital and no full stop yet."""
+    """Writes sentence after sentence. In the code, a clause has no initial capital and no full stop yet."""
 
     def __init__(self, lexicon: Lexicon, seed: int) -> None:
         self._lexicon = lexicon
@@ -76,7 +76,7 @@ class Writer:
         self._themes: list[str] = []
 
     def paragraph(self) -> list[str]:
-        """Some sentences on two themes, one of which was there before."""
+        """Some sentences on two themes, one of them from the previous paragraph."""
         chosen = self._of(self._lexicon.themes)
         self._themes = [*self._themes[-_THEMES_AT_ONCE + 1 :], chosen]
         if self._chance(0.3):
@@ -216,7 +216,7 @@ class Writer:
         return options[int(self._random() * len(options))]
 
     def _word(self, section: str) -> str:
-        """By Zipf's law: a word's share falls with its place in the list."""
+        """A word of a section by Zipf's law: the earlier in the list, the more frequent."""
         words = self._lexicon.sections[section]
         if section not in self._weights:
             total, sums = 0.0, []
@@ -273,7 +273,7 @@ def _past(verb: str) -> str:
 
 
 def write_sentences(lexicon: Lexicon, count: int = SENTENCES, seed: int = SEED) -> tuple[str, ...]:
-    """At least ``count`` sentences, none of them twice, in paragraphs on a theme or two."""
+    """At least ``count`` distinct sentences, in paragraphs on one or two themes."""
     writer = Writer(lexicon, seed)
     seen: dict[str, None] = {}
     while len(seen) < count:

@@ -1,7 +1,7 @@
-"""Write the corpus from its grammar: ``python -m kvloom.eval.corpus.write``.
+"""Generate the corpus from its grammar: ``python -m kvloom.eval.corpus.write``. Run it after changing the grammar.
 
-The text is shipped rather than made on the fly, so that samples stay the same whatever a later Python draws from a
-seed. Only who changes the grammar runs this.
+The text is shipped instead of being generated on the fly, so that samples stay the same even if a later version of
+Python draws other numbers from a seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ARCHIVE = FOLDER / "annals.txt.gz"
 
 SEED = 20_261_122
 SIZE = 420_000
-"""Characters to write, at least."""
+"""Minimum number of characters to write."""
 
 _BOUND = ("person", "other", "place", "town", "trade")
 """Slots that keep their value for a whole paragraph."""
@@ -36,7 +36,7 @@ class Grammar:
 
 
 def read_grammar(text: str) -> Grammar:
-    """Sections of the grammar file."""
+    """Parse the sections of the grammar file."""
     sections: dict[str, dict[str, tuple[str, ...]]] = {"slot": {}, "topic": {}}
     for heading, body in re.findall(r"^\[(\w+ \w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL):
         kind, name = heading.split()
@@ -46,7 +46,7 @@ def read_grammar(text: str) -> Grammar:
 
 
 def write_text(grammar: Grammar, size: int = SIZE, seed: int = SEED) -> str:
-    """Paragraphs, one per line, until ``size`` characters are there. No sentence occurs twice."""
+    """Paragraphs, one per line, with at least ``size`` characters in total. No sentence occurs twice."""
     rng = random.Random(seed)
     seen: set[str] = set()
     paragraphs: list[str] = []

@@ -1,7 +1,7 @@
 """Public benchmarks, from a local path or through ``datasets``: one small loader per family.
 
-Data and metrics are the authors'; the words of the prompts are ours, so that scores compare policies and models here,
-not with the authors' tables.
+Data and metrics are the authors'; the wording of the prompts is ours. Scores therefore compare policies and models
+with each other, but not with the authors' tables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kvloom.eval.public.base import PublicTask
 
 
 class Family(Protocol):
-    """A benchmark with several parts."""
+    """A benchmark that consists of parts."""
 
     @property
     def PARTS(self) -> tuple[str, ...]: ...  # noqa: N802
@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def load_family(name: str, part: str | None, path: Path | None) -> list[PublicTask]:
-    """Tasks of a family: one part, or all. Data is read when a sample is first made. Raises EvalError."""
+    """Tasks of a family: one part, or all. Data is read when the first sample is generated. Raises EvalError."""
     family = FAMILIES[name]
     if part is not None and part not in family.PARTS:
         raise EvalError(f"`{name}` has no part `{part}`", hint=f"its parts are {', '.join(family.PARTS)}")

@@ -1,4 +1,4 @@
-"""What the public tasks share: rows become items, long contexts lose their middle."""
+"""Shared by the public tasks: items become samples, and the middle of a long context is left out."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from kvloom.errors import ConfigError
 from kvloom.eval.task import Sample, TextLength, Turn, document_id
 
 _CHARACTERS_PER_TOKEN = 8
-"""Characters per token to try first, then doubled while the text fits: tokenizing whole books is slow."""
+"""Initial guess of characters per token, doubled while the text fits: tokenizing whole books is slow."""
 
 _AFTER = 200
-"""Characters after a planted text: the end of a context is easily kept."""
+"""Characters that follow a planted text: the end of a context is easily kept."""
 
 _SPARE = 4
-"""Tokens for the model's own first one, and for seams that tokenize differently."""
+"""Tokens reserved for the beginning-of-text token, and for boundaries that tokenize differently."""
 
 Metric = Callable[[str, Sequence[str], Mapping[str, Any]], float]
-"""(output, answers, facts) to 0..1."""
+"""(output, answers, facts) -> score from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One question of a public set.
+    """One question of a public data set.
 
-    ``before`` stands before the context, and is never cut. The last line of ``question``, when no line break ends it,
-    is how the answer begins. ``planted``: (depth from 0 to 1, text) that is put on a line of its own into the context
-    once that is cut.
+    ``before`` precedes the context and is never cut. The last line of ``question``, if it does not end with a line
+    break, is the beginning of the answer. ``planted``: (depth from 0 to 1, text); the text is inserted into the context
+    as a line of its own after the context has been cut.
     """
 
     before: str = ""
@@ -42,10 +42,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublicTask:
-    """A part of a public benchmark. Keeps ``run.Benchmark``.
+    """A part of a public benchmark. Implements ``run.Benchmark``.
 
-    ``length`` is what the prompt and its answer may take at most: the middle of a longer context is left out, as
-    LongBench does; a shorter one stays as it is. ``chat``: see ``Sample``.
+    ``length`` limits the tokens of prompt and answer. Contexts that are too long lose their middle, as in LongBench;
+    shorter ones stay as they are. ``chat``: see ``Sample``.
     """
 
     group: str
@@ -60,7 +60,7 @@ class PublicTask:
         return f"{self.group}/{self.part}"
 
     def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]:
-        """The first ``count`` items in an order drawn from the seed. Raises ConfigError when one does not fit."""
+        """The first ``count`` items in an order drawn from the seed. Raises ConfigError if one does not fit."""
         items = self.read()
         order = list(range(len(items)))
         random.Random(seed).shuffle(order)
@@ -95,7 +95,7 @@ class PublicTask:
 
 
 def _plant(text: str, planted: tuple[float, str] | None) -> str:
-    """The text with a line put in at the line break, or else the space, before its depth; some text stays behind it."""
+    """Insert a line at the last line break, or else the last space, before its depth. Some text always follows it."""
     if planted is None:
         return text
     at = round(planted[0] * (len(text) - min(_AFTER, len(text) // 4)))
@@ -104,7 +104,7 @@ def _plant(text: str, planted: tuple[float, str] | None) -> str:
 
 
 def without_middle(text: str, room: int, text_length: TextLength) -> str:
-    """The text if it has at most ``room`` tokens, else its beginning and its end in equal parts, as much as fits."""
+    """The text if it has at most ``room`` tokens, otherwise as much of its beginning and end as fits, in halves."""
     low, high = 0, max(1, room) * _CHARACTERS_PER_TOKEN
     while high < len(text) and text_length(_ends(text, high)) <= room:
         low, high = high, 2 * high

@@ -1,7 +1,7 @@
-"""100-LongBench (Yang et al. 2025): tasks of controlled length, made by the authors' generator (MIT).
+"""100-LongBench (Yang et al. 2025): tasks of controlled length, from files made by the authors' generator (MIT).
 
-Rows of its files: new_context, input (a list of questions), answers (a list of lists), instruction. Scores of the
-original metric; the paper also uses a language model as judge.
+Rows: new_context, input (a list of questions), answers (a list of lists), instruction. Scores are those of the original
+metrics; the paper also uses a language model as a judge.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PARTS = tuple(_SETS)
 
 
 def task(part: str, path: Path | None) -> PublicTask:
-    """One task; ``path``: a file that the generator wrote, or a directory with ``<task>.jsonl`` files."""
+    """One task; ``path``: a file written by the generator, or a directory with ``<task>.jsonl`` files."""
     metric, new_tokens = _SETS[part]
 
     def read() -> list[Item]:
         if path is None:
-            hint = "make it with the authors' generate_dataset.py, and name it: --data hundred_longbench=PATH"
+            hint = "make one with the authors' generate_dataset.py, and give its path: --data hundred_longbench=PATH"
             raise EvalError("100-LongBench is read from a local copy only", hint=hint)
         return list(chain.from_iterable(local_rows(path, part, _items)))
 

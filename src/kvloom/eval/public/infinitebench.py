@@ -1,7 +1,7 @@
 """InfiniteBench (Zhang et al. 2024): twelve tasks beyond 100K tokens. Rows: id, context, input, answer, options.
 
-https://huggingface.co/datasets/xinrongzhang2022/InfiniteBench (MIT). Cut to a model's length, most become unsolvable:
-the control of a run shows that.
+https://huggingface.co/datasets/xinrongzhang2022/InfiniteBench (MIT). Cut to a model's length, most of the tasks
+become unsolvable; the control of a run shows that.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _SETS: dict[str, tuple[str, Metric, int]] = {
     "code_run": ("\n\n{input}\n\nThe value is", m.best_of(m.last_word_number), 5),
     "code_debug": (_CHOOSE, m.chosen_bug, 5),
 }
-"""(text after the context, metric, new tokens). Lengths are the authors', but 1024 of 30000 for math_calc, and 10 of 3
-for math_find, whose numbers have up to four digits and a point: in many vocabularies a token each."""
+"""(text after the context, metric, new tokens). New tokens are the authors', with two exceptions: 1024 instead of 30000
+for math_calc, and 10 instead of 3 for math_find, whose numbers have up to four digits and a decimal point, each a token
+in many vocabularies."""
 
 PARTS = tuple(_SETS)
 

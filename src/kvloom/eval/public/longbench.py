@@ -1,6 +1,6 @@
 """LongBench v1 (Bai et al. 2023): 21 sets in six groups. Rows: context, input, answers, all_classes.
 
-https://huggingface.co/datasets/THUDM/LongBench; the code is MIT, the sets have licences of their own.
+https://huggingface.co/datasets/THUDM/LongBench; the code is MIT, each data set has its own licence.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ _SETS: dict[str, tuple[str, Metric, int]] = {
     "lcc": ("\n", m.best_of(m.code_similarity), 64),
     "repobench-p": ("{input}", m.best_of(m.code_similarity), 64),
 }
-"""(text after the context, metric, new tokens): metrics and lengths are the authors'."""
+"""(text after the context, metric, new tokens). Metrics and new tokens are the authors'."""
 
 PARTS = tuple(_SETS)
 
 _GO_ON = ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p")
-"""Examples in a row, and code: the authors put these into no chat (pred.py)."""
+"""Few-shot examples and code: the authors do not use a chat template for these (pred.py)."""
 
 
 def task(part: str, path: Path | None) -> PublicTask:
-    """One set; ``path``: a JSON lines file, or a directory of them."""
+    """One data set; ``path``: a JSON lines file, or a directory of them."""
     question, metric, new_tokens = _SETS[part]
     convert = partial(_item, question)
     repository = "THUDM/LongBench"

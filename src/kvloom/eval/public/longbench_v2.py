@@ -1,4 +1,4 @@
-"""LongBench v2 (Bai et al. 2024): four-choice questions on long texts. https://huggingface.co/datasets/THUDM/LongBench-v2"""
+"""LongBench v2 (Bai et al. 2024): multiple choice on long texts. https://huggingface.co/datasets/THUDM/LongBench-v2"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvloom.eval.public.metrics import best_of, stated_option
 from kvloom.eval.public.rows import Row, hub_rows, local_rows
 
 PARTS = ("short", "medium", "long")
-"""By the length of their texts, as the authors sort them."""
+"""The authors' classes of text length."""
 
 _REPLY = "Reply in the form: The correct answer is (letter)"
 

@@ -1,7 +1,7 @@
-"""LooGLE (Li et al. 2023): questions with evidence close together or far apart, summaries, masked names.
+"""LooGLE (Li et al. 2023): questions whose evidence is close together or far apart, summaries, masked names.
 
-https://huggingface.co/datasets/bigainlco/LooGLE: input (the text), qa_pairs (a list, as text), output.
-The authors also use BLEU, METEOR, BERTScore and a language model as judge; here are ROUGE-L and partial match.
+https://huggingface.co/datasets/bigainlco/LooGLE. Rows: input (the text), qa_pairs (a list, as text), output.
+The authors also use BLEU, METEOR, BERTScore and a language model as a judge; we use ROUGE-L and partial match only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Metrics of the public benchmarks, as their authors' code computes them; each names its source.
+"""Metrics of the public benchmarks, as the authors' code computes them; each names its source.
 
-All take (output, answers, facts) and give 0..1. Against several answers the best counts, as in every one of them.
+A metric takes (output, answers, facts) and returns a score from 0 to 1. With several answers the best score counts, as
+in all of the benchmarks.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _LAST_BUG_OPTION = re.compile(r"\b[A-J]\b(?!.*\b[A-J]\b)")
 
 
 def best_of(one: Callable[[str, str], float]) -> Metric:
-    """A metric for one answer, made one for several."""
+    """Extend a metric for one answer to several: the best score counts."""
     return lambda output, answers, facts: max(one(output, answer) for answer in answers)
 
 
 def first_line(metric: Metric) -> Metric:
-    """The metric of the first line that is not empty. Source: LongBench (trec, triviaqa, samsum, lsht)."""
+    """Apply a metric to the first non-empty line only. Source: LongBench (trec, triviaqa, samsum, lsht)."""
     return lambda output, answers, facts: metric(output.lstrip("\n").split("\n")[0], answers, facts)
 
 
@@ -47,7 +48,7 @@ def contained(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def qa_f1(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Word F1 after SQuAD's normalization; nothing in common is 0. Source: LongBench qa_f1_score, InfiniteBench."""
+    """Word F1 after SQuAD's normalization; 0 without a common word. Source: LongBench qa_f1_score, InfiniteBench."""
     return max(_overlap(normalized(output).split(), normalized(answer).split()) for answer in answers)
 
 
@@ -57,12 +58,12 @@ def characters_f1(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def chinese_f1(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """F1 over words as jieba cuts them. Source: LongBench, qa_f1_zh_score."""
+    """F1 over words as segmented by jieba. Source: LongBench, qa_f1_zh_score."""
     return max(_overlap(_chinese_words(output), _chinese_words(answer)) for answer in answers)
 
 
 def share_of_numbers(output: str, answer: str) -> float:
-    """Share of the numbers in the output that are the answer's. Source: LongBench, count and retrieval scores."""
+    """Fraction of the numbers in the output that equal the answer. Source: LongBench, count and retrieval scores."""
     wanted = re.findall(r"\d+", answer)[0]
     found = re.findall(r"\d+", output)
     return found.count(wanted) / len(found) if found else 0.0
@@ -81,7 +82,7 @@ def first_value(output: str, answer: str) -> float:
 
 
 def right_prefix(output: str, answer: str) -> float:
-    """Length of the correct beginning of a list of numbers, of all. Source: InfiniteBench, math_calc."""
+    """Fraction of a list of numbers that is correct up to the first error. Source: InfiniteBench, math_calc."""
     wanted, found = ([int(number) for number in re.findall(r"\d+", text)] for text in (answer, output))
     right = next((n for n, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), None)
     return (min(len(wanted), len(found)) if right is None else right) / len(wanted)
@@ -99,14 +100,16 @@ def word_among(output: str, answer: str) -> float:
 
 
 def name_among(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Whether the first answer is a word of the output, whose case is ignored. Source: InfiniteBench, longdialogue."""
+    """Whether the first answer is a word of the output, ignoring case. Source: InfiniteBench, longdialogue."""
     return float(answers[0] in _spaced(output, "\n:\"'.,?!{}").upper().split())
 
 
 def chosen_option(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Whether the last letter of the first line with one, the text, an answer phrase or a word is the option's.
+    """Whether the output chooses the right option, found by the authors' rules in this order.
 
-    ``answers``: its text and its letter. Source: InfiniteBench, longbook_choice_eng.
+    The last option letter on the first line that has one; the option's text; what follows a phrase such as "answer is";
+    the first word that is an option letter. ``answers``: text and letter of the right option. Source: InfiniteBench,
+    longbook_choice_eng.
     """
     said = output.strip()
     letter = _LAST_OPTION.search(said)
@@ -125,9 +128,11 @@ def chosen_option(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def chosen_bug(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Whether the last letter of the first line with one, the beginning, or what follows a phrase is the option's.
+    """Whether the output chooses the right option, found by the authors' rules in this order.
 
-    ``answers``: its text, the name of a function, and its letter. Source: InfiniteBench, code_debug.
+    The last option letter on the first line that has one; the beginning of the output; what follows a phrase such as
+    "answer is:". ``answers``: text (a function's name) and letter of the right option. Source: InfiniteBench,
+    code_debug.
     """
     said = output.strip()
     letter = _LAST_BUG_OPTION.search(said)
@@ -143,12 +148,12 @@ def chosen_bug(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def _begins(text: str, answers: Sequence[str]) -> float:
-    """Whether a text begins with an answer after its first character, a space as a rule."""
+    """Whether a text begins with an answer after its first character, which is usually a space."""
     return float(text[1:].startswith(tuple(answers)))
 
 
 def stated_option(output: str, answer: str) -> float:
-    """The letter after "The correct answer is", in brackets or not. Source: LongBench v2, extract_answer."""
+    """Whether "The correct answer is" is followed by the right letter. Source: LongBench v2, extract_answer."""
     text = output.replace("*", "")
     found = re.search(r"The correct answer is \(([A-D])\)", text) or re.search(r"The correct answer is ([A-D])", text)
     return float(found is not None and found[1] == answer)
@@ -161,20 +166,20 @@ def last_uuid(output: str, answer: str) -> float:
 
 
 def code_similarity(output: str, answer: str) -> float:
-    """Likeness of the first line of code. Source: LongBench, code_sim_score (fuzzywuzzy's ratio)."""
+    """Similarity of the first line of code. Source: LongBench, code_sim_score (fuzzywuzzy's ratio)."""
     lines = output.lstrip("\n").split("\n")
     line = next((line for line in lines if not any(mark in line for mark in ("`", "#", "//"))), "")
     return round(100 * difflib.SequenceMatcher(None, line, answer).ratio()) / 100
 
 
 def classification(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """One by the number of classes named, if the right one is among them. Source: LongBench, classification_score."""
+    """1 / (number of classes named) if the right one is among them, else 0. Source: LongBench, classification_score."""
     return max(_classified(output, answer, facts["all_classes"]) for answer in answers)
 
 
 def _classified(output: str, answer: str, classes: Sequence[str]) -> float:
     named = [each for each in classes if each in output]
-    for each in named:  # while it is changed, as in the authors' code
+    for each in named:  # removes while iterating, as in the authors' code
         if each in answer and each != answer:
             named.remove(each)
     return 1.0 / len(named) if answer in named else 0.0
@@ -191,7 +196,7 @@ def rouge_l_recall(output: str, answer: str) -> float:
 
 
 def rouge_l_chinese(output: str, answer: str) -> float:
-    """ROUGE-L F1 over jieba's words. Source: LongBench, rouge_zh_score."""
+    """ROUGE-L F1 over words as segmented by jieba. Source: LongBench, rouge_zh_score."""
     jieba = _needed("jieba")
     return rouge_l(" ".join(jieba.cut(output, cut_all=False)), " ".join(jieba.cut(answer, cut_all=False)))
 
@@ -203,7 +208,7 @@ def rouge_l_sum(output: str, answer: str) -> float:
 
 
 def partial_cloze(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Share of the masked names of which a word was found. Source: LooGLE, get_partial_match."""
+    """Fraction of the masked names of which at least one word was found. Source: LooGLE, get_partial_match."""
     wanted: Mapping[str, str] = facts["names"]
     try:
         found = ast.literal_eval(output.strip())
@@ -214,7 +219,7 @@ def partial_cloze(output: str, answers: Sequence[str], facts: Facts) -> float:
 
 
 def oolong_answer(output: str, answers: Sequence[str], facts: Facts) -> float:
-    """Exact; numbers 0.75 to the power of the error; dates as days. Source: Oolong, synth_process_response."""
+    """Exact match; 0.75 ** error for numbers; dates match by day. Source: Oolong, synth_process_response."""
     said, wanted = _oolong_parsed(output), answers[0]
     if said == wanted:
         return 1.0
@@ -262,7 +267,7 @@ def _rouge(output: str, answer: str) -> dict[str, float]:
     rouge = _needed("rouge").Rouge()
     try:
         scores: dict[str, float] = rouge.get_scores([output], [answer])[0]["rouge-l"]
-    except (ValueError, RecursionError):  # nothing but full stops, as in the authors' code
+    except (ValueError, RecursionError):  # the output has nothing but full stops; 0 as in the authors' code
         return {"f": 0.0, "r": 0.0, "p": 0.0}
     return scores
 

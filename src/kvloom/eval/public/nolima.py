@@ -1,6 +1,6 @@
 """NoLiMa (Modarressi et al. 2025) from a local copy: needles that share no words with their question.
 
-The data (Adobe Research License: no commercial use) is fetched by the user: a directory with ``needlesets/*.json`` and
+The user provides the data (Adobe Research License: no commercial use): a directory with ``needlesets/*.json`` and
 ``haystack/**/*.txt`` as on https://huggingface.co/datasets/amodaresi/NoLiMa.
 """
 
@@ -22,18 +22,18 @@ _HAYSTACK_CHARACTERS = 400_000
 
 
 def task(part: str, path: Path | None) -> PublicTask:
-    """All needles with questions of one kind, each at 26 depths, over every haystack."""
+    """All needles that have a question of this kind, at 26 depths in every haystack."""
     return PublicTask("nolima_public", part, cache(partial(_read, part, path)), contained, 32)
 
 
 def _read(part: str, path: Path | None) -> list[Item]:
     if path is None:
-        hint = "fetch it (its licence bars commercial use) and name the directory: --data nolima_public=DIR"
+        hint = "download it (its licence bars commercial use) and give the directory: --data nolima_public=DIR"
         raise EvalError("NoLiMa is read from a local copy only", hint=hint)
     needles = path if path.is_file() else path / "needlesets" / "needle_set.json"
     stacks = sorted((needles.parent.parent / "haystack").rglob("*.txt"))
     if not needles.is_file() or not stacks:
-        raise DataFileError("there must be needlesets/needle_set.json and haystack/**/*.txt", path=path)
+        raise DataFileError("needlesets/needle_set.json or haystack/**/*.txt is missing", path=path)
     try:
         groups = json.loads(needles.read_text("utf-8"))
         return [

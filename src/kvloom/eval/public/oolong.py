@@ -1,4 +1,4 @@
-"""Oolong (Bertsch et al. 2025), synthetic split: aggregation over many short items; many questions share a context.
+"""Oolong (Bertsch et al. 2025), synthetic split: aggregation over many short items. Many questions share a context.
 
 https://huggingface.co/datasets/oolongbench/oolong-synth (code MIT). Rows: context_window_text, question, answer (a
 list as text), answer_type, task_group, context_len.
@@ -16,13 +16,13 @@ from kvloom.eval.public.metrics import oolong_answer
 from kvloom.eval.public.rows import Row, hub_rows, local_rows
 
 PARTS = ("counting", "user", "timeline")
-"""The authors' groups of questions."""
+"""The authors' question groups."""
 
 _DATE = re.compile(r"\[datetime\.date\((\d+), (\d+), (\d+)\)\]")
 
 
 def task(part: str, path: Path | None) -> PublicTask:
-    """The questions of one group; ``path``: a JSON lines file, or a directory with ``test.jsonl``."""
+    """The questions of a group; ``path``: a JSON lines file, or a directory with ``test.jsonl``."""
 
     def read() -> list[Item]:
         repository = "oolongbench/oolong-synth"

@@ -1,4 +1,4 @@
-"""Rows of a public data set: JSON or JSON lines from a path, or from the hub through ``datasets``."""
+"""Rows of a public data set: from a JSON or JSON lines file, or from the hub through ``datasets``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ENDINGS = (".jsonl", ".json", ".jsonl.gz")
 
 
 def local_rows(path: Path, name: str, convert: Callable[[Row], T]) -> list[T]:
-    """Rows of ``path``, or of the file called ``name`` in that directory, converted.
+    """Converted rows of ``path``, or of the file ``name`` in that directory.
 
-    Raises DataFileError with the line when a row is malformed or lacks a field.
+    Raises DataFileError with the line number if a row is malformed or lacks a field.
     """
     file = _find(path, name)
     converted = []
@@ -36,16 +36,16 @@ def local_rows(path: Path, name: str, convert: Callable[[Row], T]) -> list[T]:
 
 
 def hub_rows(repository: str, name: str | None, split: str, convert: Callable[[Row], T]) -> list[T]:
-    """Rows of a data set on the hub, converted. Raises EvalError when ``datasets`` or the data set is not there."""
+    """Converted rows of a data set on the hub. Raises EvalError if ``datasets`` or the data set is unavailable."""
     try:
         load_dataset = importlib.import_module("datasets").load_dataset
     except ImportError:
-        hint = "pip install 'kvloom[eval]', or name a local copy with --data"
+        hint = "pip install 'kvloom[eval]', or give a local copy with --data"
         raise EvalError(f"`{repository}` needs the package `datasets`", hint=hint) from None
     try:
         loaded = load_dataset(repository, name, split=split)
     except Exception as error:  # any error of the network, the hub or the library
-        hint = "check the network, or name a local copy with --data"
+        hint = "check the network, or give a local copy with --data"
         raise EvalError(f"cannot load `{repository}` from the hub: {error}", hint=hint) from error
     return [convert(row) for row in loaded]
 

@@ -30,21 +30,21 @@ from kvloom.eval.tasks.wording import Wording
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFiles:
-    """Files that the user names. Each question file adds a task; they are read when a sample is first made."""
+    """Files given by the user. Each question file adds a task. Files are read when the first sample is generated."""
 
     text: Path | None = None
-    """Filler text instead of a haystack of ours."""
+    """Filler text that replaces the built-in haystack."""
     squad: Path | None = None
     hotpot: Path | None = None
     open_questions: Path | None = None
 
 
 FILE_TASKS: Mapping[str, str] = {"qa_1": "squad", "qa_2": "hotpot", "multidoc_qa": "open_questions"}
-"""Tasks that need a file, and the field of ``TaskFiles`` that names it."""
+"""Tasks that need a file, and the field of ``TaskFiles`` for it."""
 
 
 def make_tasks(files: TaskFiles, material: Material = OWN) -> dict[str, Task]:
-    """All tasks that need no file, and those whose file is named. ``files.text`` goes before ``material.haystack``."""
+    """All tasks that need no file, and those whose file is given. ``files.text`` overrides ``material.haystack``."""
     prose: Prose = material.prose if files.text is None else cache(partial(read_corpus, files.text))
     words = material.words
     tasks: list[Task] = [NeedleGrid("niah", "niah", prose)]

@@ -1,6 +1,6 @@
-"""Answers questions about a described world by reading: the oracle of the BABILong tasks.
+"""The oracle of the BABILong tasks: answers a question by reading the text.
 
-It shares no state with the simulator. It finds the facts among other text by their form, replays them, and answers.
+It shares no state with the simulator. It recognizes facts among other text by their form and replays them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _WAY = re.compile(r"\bThe (\w+) is (north|south|east|west) of the (\w+)\.")
 
 @dataclass(slots=True)
 class Known:
-    """What follows from the facts read so far."""
+    """The state of the world according to the facts read so far."""
 
     rooms: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Where a person may be; empty when all that is known is that the person left."""
+    """Rooms in which a person may be; empty if the person is only known to have left a room."""
     holder: dict[str, str] = field(default_factory=dict)
     trail: dict[str, list[str]] = field(default_factory=dict)
-    """Rooms of a thing, in order."""
+    """Rooms in which a thing has been, in order."""
     gifts: list[tuple[str, str, str]] = field(default_factory=list)
     ways: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class Known:
 
 
 def read(text: str) -> Known:
-    """Replay all facts that stand in a text."""
+    """Replay all facts found in a text."""
     known = Known()
     for fact in _FACT.finditer(text):
         person, walked, taken, dropped, given, receiver, there, left, either, other = fact.groups()
@@ -77,7 +77,7 @@ def read(text: str) -> Known:
 
 
 def answer(known: Known, question: str) -> str:
-    """The answer to a question, empty when the facts do not give it."""
+    """The answer to a question; empty if it does not follow from the facts."""
     for form, find in _FORMS:
         match = re.fullmatch(form, question)
         if match:

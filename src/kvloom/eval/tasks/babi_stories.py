@@ -1,4 +1,4 @@
-"""Stories of the first ten bAbI tasks, each with one question and its answer."""
+"""Stories for the first ten bAbI tasks, each with one question and its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUMBERS = ("none", "one", "two", "three")
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """``facts`` in order; the question refers to the state after the last. An answer with commas is a set."""
+    """``facts`` are in order; the question is about the state after the last one. An answer with commas is a set."""
 
     facts: tuple[str, ...]
     question: str
@@ -26,7 +26,7 @@ _STAND_INS = dict(zip(dict.fromkeys((*PEOPLE, *GIVERS)), STAND_INS, strict=True)
 
 
 def with_other_people(story: Story) -> Story:
-    """The same story about other people: a worked example must not answer the question."""
+    """The same story about different people, so that a worked example cannot answer the question."""
 
     def renamed(text: str) -> str:
         return re.sub(r"\b[A-Z]\w+", lambda found: _STAND_INS.get(found[0], found[0]), text)
@@ -36,7 +36,7 @@ def with_other_people(story: Story) -> Story:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of story: how to tell one, the labels that answers are made of, and how to answer."""
+    """A kind of story: a generator, the labels that answers consist of, and the instruction for the model."""
 
     tell: Callable[[random.Random], Story]
     labels: tuple[str, ...]
@@ -152,7 +152,7 @@ def indefinite(rng: random.Random) -> Story:
 
 
 def _carrying(rng: random.Random, told: Callable[[World], bool], least: int) -> World:
-    """A world after at least ``least`` actions, and as many more as it takes until there is something to ask."""
+    """A world after at least ``least`` actions, and as many more as it takes until ``told`` is true of it."""
     world = World(rng)
     while len(world.facts) < least or not told(world):
         world.act(carrying=0.5)

@@ -1,6 +1,6 @@
 """A small world where people walk between rooms and carry things. Source of the idea: bAbI (Weston et al. 1502.05698).
 
-The simulator is our own. Only legal actions are drawn: a thing can be taken where it lies, by who stands there.
+The simulator is our own. It draws legal actions only: a thing can be taken only by a person in the same room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ THINGS = ("apple", "football", "milk")
 PEOPLE = ("Mary", "John", "Sandra", "Daniel")
 GIVERS = ("Mary", "Fred", "Jeff", "Bill")
 STAND_INS = ("Alice", "Peter", "Laura", "Simon", "Oscar", "Frank", "Henry")
-"""People of worked examples, as many as there are others."""
+"""Names for the people in worked examples, one for each name used in stories."""
 
 MOVE = ("went to", "moved to", "walked to", "travelled to", "went back to")
 TAKE = ("picked up", "took", "got", "grabbed")
@@ -23,24 +23,24 @@ GIVE = ("gave", "handed", "passed")
 
 @dataclass(slots=True)
 class World:
-    """Who is where and has what; ``facts`` are the sentences that tell it, one per action."""
+    """Who is where and holds what. ``facts`` are the sentences that describe the actions, one per action."""
 
     rng: random.Random
     people: tuple[str, ...] = PEOPLE
     room_of: dict[str, str] = field(default_factory=dict)
-    """Rooms of people and, where they lie about in a known room, of things."""
+    """The rooms of people, and of things that nobody holds and whose room is known."""
     holder_of: dict[str, str] = field(default_factory=dict)
     rooms_of_thing: dict[str, list[str]] = field(default_factory=dict)
-    """Where a thing has been since it was first taken, without repeats in a row."""
+    """Rooms in which a thing has been since it was first taken, without consecutive repeats."""
     facts: list[str] = field(default_factory=list)
 
     def act(self, carrying: float) -> None:
-        """One random legal action; with probability ``carrying``, one on a thing, if anyone can."""
+        """Perform a random legal action: with probability ``carrying`` one on a thing, if that is possible."""
         if not (self.rng.random() < carrying and self._handle()):
             self.move(self.rng.choice(self.people))
 
     def move(self, person: str, room: str | None = None) -> None:
-        """Walk to a room, any other if none is named."""
+        """Walk to a room; by default to a random other one."""
         room = room or self.rng.choice([room for room in ROOMS if room != self.room_of.get(person)])
         self.room_of[person] = room
         for thing in self.held_by(person):
@@ -67,11 +67,11 @@ class World:
         return [thing for thing in THINGS if self.holder_of.get(thing) == person]
 
     def place_of(self, thing: str) -> str | None:
-        """The room a thing is in, if known."""
+        """The room in which a thing is, if known."""
         return self.room_of.get(self.holder_of.get(thing, thing))
 
     def _handle(self) -> bool:
-        """Take or drop something; False when nobody can."""
+        """Take or drop something; False if nobody can."""
         able = [
             (person, thing)
             for person in self.people
@@ -89,7 +89,7 @@ class World:
         return True
 
     def _in_reach(self, person: str, thing: str) -> bool:
-        """A thing not seen so far may lie anywhere, so also here."""
+        """A thing that has not been mentioned yet may be anywhere, and therefore also here."""
         return thing not in self.holder_of and self.room_of.get(thing, self.room_of[person]) == self.room_of[person]
 
     def _note(self, thing: str, room: str) -> None:

@@ -1,4 +1,4 @@
-"""bAbI stories scattered in long text. Source: BABILong (Kuratov et al. 2406.10149); world and wording are our own."""
+"""bAbI stories scattered over a long text. Source: BABILong (Kuratov et al. 2406.10149); world and wording are ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START = "The text begins here.\n\n"
 
 @dataclass(frozen=True, slots=True)
 class StoryInText(SeededTask):
-    """One of qa1 to qa10. Facts keep their order; the gaps between them are uniform."""
+    """One of qa1 to qa10. Facts keep their order; their depths are drawn uniformly."""
 
     kind: str
     prose: Prose

@@ -1,4 +1,4 @@
-"""Common to all generated tasks: seeding, and filling a context up to a length."""
+"""Shared by all generated tasks: seeding, and filling a context to a given length."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kvloom.eval.task import Sample, TextLength, Turn
 from kvloom.eval.tasks.filler import noise
 
 _RESERVED = 1
-"""Tokens left for the model's beginning-of-text token, which a text's own length does not count."""
+"""Tokens reserved for the model's beginning-of-text token, which ``text_length`` does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A sample before it is numbered; same fields as there."""
+    """A ``Sample`` before it is numbered, with the same fields."""
 
     context: str
     turns: tuple[Turn, ...]
@@ -30,16 +30,17 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The tokens that a sample may fill."""
+    """The token budget of a sample."""
 
     task: str
     length: int
     text_length: TextLength
 
     def cost(self, draft: Draft) -> int:
-        """Tokens of the longest turn: context, question and answer prefix, and what may be generated.
+        """Tokens of the longest turn: context, question, answer prefix, and the tokens that may be generated.
 
-        Context and question are counted apart, as they are fed to a model that does not know the question yet.
+        Context and question are counted separately, because they are also tokenized separately: the context is read
+        before the question is known.
         """
         return self.text_length(draft.context) + max(self._asked(draft, turn) for turn in draft.turns) + _RESERVED
 
@@ -49,24 +50,24 @@ class Room:
     def fit(self, draw: Callable[[int], Draft], most: int | None = None) -> Draft:
         """The draft with as much filler as fits.
 
-        ``draw(n)`` is the draft with n units of filler, the same whenever it is asked. ``most`` bounds n. Raises
-        ConfigError when not even ``draw(0)`` fits, or when ``draw(most)`` is too short by more than 2%.
+        ``draw(n)`` returns the draft with n units of filler; it must be deterministic. ``most`` is the largest n.
+        Raises ConfigError if even ``draw(0)`` does not fit, or if ``draw(most)`` is more than 2% too short.
         """
         cost_0 = self.cost(draw(0))
         if cost_0 > self.length:
             raise ConfigError(
-                f"task `{self.task}` needs {cost_0} tokens, not {self.length}", hint="choose a greater length"
+                f"task `{self.task}` needs at least {cost_0} tokens, got {self.length}", hint="choose a larger length"
             )
         fitted = draw(largest(lambda n: self.cost(draw(n)), self.length, cost_0, most))
         if most is not None and self.cost(fitted) < 0.98 * self.length:
             raise ConfigError(
-                f"task `{self.task}` has material for {self.cost(fitted)} tokens only, not {self.length}",
-                hint="choose a smaller length, or give it a larger file",
+                f"task `{self.task}` has material for only {self.cost(fitted)} tokens, got {self.length}",
+                hint="choose a smaller length, or a larger file",
             )
         return fitted
 
     def fit_coarse(self, draw: Callable[[int, str], Draft]) -> Draft:
-        """Like ``fit`` for long units that leave a gap, which is filled with noise sentences."""
+        """Like ``fit``, for filler in long units: the gap that they leave is filled with noise sentences."""
         units = 0
 
         def unpadded(n: int) -> Draft:
@@ -80,7 +81,7 @@ class Room:
         return self.fit(lambda sentences: draw(units, noise(sentences)))
 
     def fit_output(self, draw: Callable[[int], Draft]) -> Draft:
-        """Like ``fit`` for long outputs: what is left may be generated too."""
+        """Like ``fit``, for tasks with long outputs: tokens left over are added to what may be generated."""
         draft = self.fit(draw)
         spare = self.length - self.cost(draft)
         turns = tuple(replace(turn, max_new_tokens=turn.max_new_tokens + spare) for turn in draft.turns)
@@ -90,8 +91,8 @@ class Room:
 def largest(size: Callable[[int], int], limit: int, size_0: int, most: int | None = None) -> int:
     """The largest n with ``size(n) <= limit``, or one that leaves less than 0.5% of the limit unused.
 
-    ``size`` grows roughly linearly and is expensive (it tokenizes a text), so the next n is interpolated; every third
-    one is the midpoint, which bounds the number of calls for uneven growth.
+    ``size`` grows roughly linearly and is expensive (it tokenizes a text), so the next n to try is interpolated. Every
+    third one is the midpoint instead, which bounds the number of calls if growth is uneven.
     """
     low, low_size = 0, size_0
     high, high_size = most if most is not None else 0, 0
@@ -120,13 +121,13 @@ def largest(size: Callable[[int], int], limit: int, size_0: int, most: int | Non
 
 @dataclass(frozen=True, slots=True)
 class SeededTask(ABC):
-    """A task whose samples are composed from a seed. One step of inheritance: the tasks below are final."""
+    """A task whose samples are generated from a seed. Its subclasses are final: do not inherit from them."""
 
     name: str
     group: str
 
     def samples(self, *, length: int, count: int, seed: int, text_length: TextLength) -> Iterator[Sample]:
-        """Make samples; see ``Task``."""
+        """Generate samples; see ``Task``."""
         room = Room(self.name, length, lru_cache(maxsize=64)(text_length))
         for index in range(count):
             rng = random.Random(f"{self.name}/{length}/{seed}/{index}")
@@ -144,7 +145,7 @@ class SeededTask(ABC):
 
     @abstractmethod
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
-        """One sample, from ``rng`` alone; ``index`` is for what must be spread evenly, such as depths."""
+        """One sample. All randomness comes from ``rng``; ``index`` spreads values such as depths evenly."""
 
     @abstractmethod
     def score(self, sample: Sample, turn: int, output: str) -> float:
@@ -156,17 +157,17 @@ class SeededTask(ABC):
 
 
 def ask(question: str) -> str:
-    """A question as it follows a context, answered on the next line.
+    """A question as it is appended to a context; the answer goes on the next line.
 
-    The beginning of the answer is separate, in an ``answer_prefix``: small models complete sentences better than they
-    answer questions, and in a chat it belongs to the assistant.
+    The beginning of the answer is not included; it goes into an ``answer_prefix``. Small models complete sentences
+    better than they answer questions, and in a chat the prefix is part of the assistant's message.
 
-    Contexts end without white space and what follows begins with some, so that most tokenizers produce the same tokens
-    for both, separate or joined.
+    A context ends without white space and a question begins with some, so that most tokenizers produce the same tokens
+    whether the two are tokenized separately or together.
     """
     return f"\n\nQuestion: {question}\n"
 
 
 def spread(index: int) -> float:
-    """A number in [0, 1) for every index, such that the first few of any count are spread evenly (golden ratio)."""
+    """A number in [0, 1) per index; for any n, the first n are evenly spread (golden-ratio sequence)."""
     return (index * 0.6180339887498949 + 0.5) % 1.0

@@ -1,6 +1,6 @@
-"""Questions over many documents, few of which matter. Sources: RULER, qa_1 and qa_2; Liu et al. 2307.03172.
+"""Questions about many documents, few of which are relevant. Sources: RULER, qa_1 and qa_2; Liu et al. 2307.03172.
 
-The questions come from a file that the user names; see `qa_files.py`.
+The questions come from a file given by the user; see `qa_files.py`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from kvloom.eval.tasks.scoring import any_contained, first_line_contains, normal
 from kvloom.eval.tasks.wording import OWN_WORDS, Asking, Wording
 
 GOLD_POSITIONS = (0.0, 0.5, 1.0, 0.25, 0.75)
-"""Where the gold documents go, sample by sample, in tasks that control it: 0 is first, 1 is last."""
+"""Positions of the gold documents in successive samples, for tasks that control it: 0 is first, 1 is last."""
 
 _MAX_NEW_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class _Documents:
-    """``gold`` among as many words of ``others`` as asked for; the last of the others may be cut."""
+    """``gold`` among a given number of words of ``others``; the last of the others may be truncated."""
 
     gold: tuple[Passage, ...]
     others: tuple[Passage, ...]
@@ -51,7 +51,7 @@ class _Documents:
 
 @dataclass(frozen=True, slots=True)
 class DocumentQa(SeededTask):
-    """``positions``: the gold documents stand at these in turn; None puts them anywhere."""
+    """``positions``: those of the gold documents in successive samples; None places them at random."""
 
     load: Callable[[], QaSet]
     metric: Callable[[str, tuple[str, ...]], float]
@@ -82,7 +82,7 @@ class DocumentQa(SeededTask):
         return self.metric(output, sample.turns[turn].answers)
 
     def solve(self, sample: Sample, turn: int) -> str:
-        """The file's answer, where the context holds a passage that the file marks as gold for this question."""
+        """The file's answer, if the context contains all passages that the file marks as gold for this question."""
         asked = sample.turns[turn].question
         for item in self.load().items:
             if asked == self._ask(item) and all(gold.text in sample.context for gold in item.gold):
@@ -99,7 +99,7 @@ def _show(number: int, passage: Passage) -> str:
 
 
 def _others(item: Item, questions: QaSet, rng: random.Random, room: Room) -> tuple[Passage, ...]:
-    """Passages that do not hold an answer, in random order; more than fit, but not the whole of a large file."""
+    """Passages without an answer, in random order: more than fit, but not all of a large file."""
     unwanted = [answer for answer in map(normalized, item.answers) if answer not in ("", "yes", "no")]
     others: list[Passage] = []
     words = 0
@@ -114,10 +114,10 @@ def _others(item: Item, questions: QaSet, rng: random.Random, room: Room) -> tup
 
 
 def ruler_qa(name: str, load: Callable[[], QaSet], words: Wording) -> DocumentQa:
-    """qa_1 (SQuAD) or qa_2 (HotpotQA): gold documents anywhere, any accepted answer contained."""
+    """qa_1 (SQuAD) or qa_2 (HotpotQA): gold documents at random; correct if any accepted answer is contained."""
     return DocumentQa(name, "ruler", load, any_contained, asking=words.documents)
 
 
 def multi_document_qa(load: Callable[[], QaSet], positions: tuple[float, ...] = GOLD_POSITIONS) -> DocumentQa:
-    """The gold document at a controlled position, scored on the first line."""
+    """The gold document at a controlled position; the first line of the output is scored."""
     return DocumentQa("multidoc_qa", "lost_in_the_middle", load, first_line_contains, positions)

@@ -1,4 +1,4 @@
-"""Haystacks: seeded prose from a corpus, repeated noise, and sentences placed among them."""
+"""Haystacks: prose from a corpus or repeated noise, and the insertion of sentences into them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOISE = ("The hill is high.", "The lake is cold.", "The road is long.", "Now we 
 """One line of noise. RULER repeats such a line; these sentences are our own."""
 
 AFTER = 40
-"""Words of hay after every piece: a needle at the very end would be found by any policy that keeps recent tokens."""
+"""Words of hay after the last piece: any policy that keeps recent tokens would find a needle at the very end."""
 
 Prose = Callable[[], Corpus]
-"""Loads a corpus when it is first needed."""
+"""Returns a corpus, which is loaded on first use."""
 
 
 def noise(sentences: int) -> str:
-    """Noise on a line of its own, after a line break; empty for none."""
+    """A line break and a line of noise; empty if ``sentences`` is 0."""
     return "\n" + " ".join(noise_sentences(sentences)) if sentences else ""
 
 
@@ -31,14 +31,14 @@ def noise_sentences(count: int) -> list[str]:
 
 
 def noise_lines(sentences: int) -> list[str]:
-    """Noise, five sentences to the line; the last line may be shorter."""
+    """Lines of five noise sentences; the last line may be shorter."""
     drawn = noise_sentences(sentences)
     return [" ".join(drawn[n : n + len(NOISE)]) for n in range(0, len(drawn), len(NOISE))]
 
 
 @dataclass(frozen=True, slots=True)
 class Haystack:
-    """Endless prose from a random place of a corpus on."""
+    """Endless prose, starting at a random sentence of a corpus."""
 
     corpus: Corpus
     start: int
@@ -48,7 +48,7 @@ class Haystack:
         return Haystack(corpus, rng.randrange(len(corpus.sentences)))
 
     def sentences(self, words: int) -> list[str]:
-        """Sentences of ``words`` words together; the last may be cut, after whole words. Wraps around at the end."""
+        """Sentences of ``words`` words in total; the last may be cut after a word. Wraps around at the corpus's end."""
         drawn: list[str] = []
         left, place = words, self.start
         counts = _word_counts(self.corpus)
@@ -70,10 +70,10 @@ def _word_counts(corpus: Corpus) -> tuple[int, ...]:
 
 
 def insert(hay: Sequence[str], pieces: Iterable[tuple[float, str]]) -> list[str]:
-    """Hay with pieces between its sentences, each at a depth from 0 (before all) to 1 (before the last few words).
+    """Insert pieces between the sentences of ``hay``, at depths from 0 (before everything) to 1 (near the end).
 
-    The depth is a share of the hay's words but the last 40, or the last quarter of a short one; a piece goes to the
-    next sentence end at or before it. Pieces of equal depth keep their order.
+    A depth is a fraction of the hay's words without the last 40 (without the last quarter, if it is short). A piece is
+    inserted at the last sentence boundary at or before its depth. Pieces of equal depth keep their order.
     """
     words = [len(sentence.split()) for sentence in hay]
     total = sum(words) - min(AFTER, sum(words) // 4)
@@ -90,10 +90,10 @@ def insert(hay: Sequence[str], pieces: Iterable[tuple[float, str]]) -> list[str]
 
 
 def even_depths(rng: random.Random, count: int, steps: int = 40) -> list[float]:
-    """Depths in rising order, drawn without replacement from ``steps`` even ones between 0 and 1."""
+    """Ascending depths, drawn without replacement from ``steps`` evenly spaced ones from 0 to 1."""
     return sorted(n / (steps - 1) for n in rng.sample(range(steps), count))
 
 
 def random_depths(rng: random.Random, count: int) -> list[float]:
-    """Depths in rising order, drawn uniformly and independently."""
+    """Ascending depths, drawn uniformly and independently."""
     return sorted(rng.random() for _ in range(count))

@@ -17,7 +17,7 @@ _MAX_NEW_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class KeyValue(SeededTask):
-    """The asked pair's place sweeps the object evenly over the samples."""
+    """The position of the pair asked for is spread evenly over the samples."""
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         key, value = random_uuid(rng), random_uuid(rng)
@@ -31,7 +31,7 @@ class KeyValue(SeededTask):
         def draw(count: int, padding: str = "") -> Draft:
             others = random.Random(seed)
             pairs = [(random_uuid(others), random_uuid(others)) for _ in range(count)]
-            place = int(depth * count)  # another pair follows: the end of a text is easily kept
+            place = int(depth * count)  # never the last pair: the end of a text is easily kept
             pairs.insert(place, (key, value))
             return Draft(
                 context=f"Remember the values in this JSON object.\n\n{json.dumps(dict(pairs), indent=0)}{padding}",

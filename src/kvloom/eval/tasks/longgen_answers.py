@@ -1,4 +1,4 @@
-"""Many questions answered in one output. Source: LongGenBench (Liu et al. 2410.04199); the sums are our own."""
+"""Many questions answered in one output. Source: LongGenBench (Liu et al. 2410.04199); the problems are our own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GOODS = ("lamps", "kettles", "bricks", "candles", "baskets", "ropes", "bottles"
 
 @dataclass(frozen=True, slots=True)
 class ManyAnswers(SeededTask):
-    """As many small sums as fit, all answered in one numbered output, after a worked block of four."""
+    """As many small arithmetic problems as fit, answered in one numbered list, after a worked example of four."""
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
         seed = rng.getrandbits(64)

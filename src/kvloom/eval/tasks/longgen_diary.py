@@ -1,6 +1,6 @@
-"""A long text under constraints: the model writes most of the length. Source: LongGenBench (Wu et al. 2409.02076).
+"""Long constrained generation: most of the length is output. Source: LongGenBench (Wu et al. 2409.02076).
 
-Chores and wording are our own. Another benchmark of the same name is in `longgen_answers.py`.
+Chores and wording are our own. `longgen_answers.py` is based on another benchmark of the same name.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _CHORES = (
 
 @dataclass(frozen=True, slots=True)
 class Diary(SeededTask):
-    """A diary by weeks under five single demands, one for a range and one periodic. Score: STIC-2.
+    """A weekly diary with five single demands, one for a range of weeks and one periodic. Score: STIC-2.
 
-    The weeks are as many as fit at 40 tokens each. ``answers`` are ``week: phrase``, all of them.
+    It has as many weeks as fit at 40 tokens each. ``answers`` lists every demand as ``week: phrase``.
     """
 
     def compose(self, rng: random.Random, index: int, room: Room) -> Draft:
@@ -88,7 +88,7 @@ class Diary(SeededTask):
 
 @dataclass(frozen=True, slots=True)
 class _Demand:
-    """``phrase`` must stand in weeks ``first``, ``first + every`` ... up to ``last``."""
+    """``phrase`` must occur in weeks ``first``, ``first + every``, ... up to ``last``."""
 
     phrase: str
     first: int
@@ -126,7 +126,7 @@ def _demands(chores: Sequence[str], weeks: int, rng: random.Random) -> list[_Dem
 
 
 def _by_week(demands: Sequence[_Demand], weeks: int) -> list[tuple[int, list[str]]]:
-    """Phrases due in every week, weeks without any included."""
+    """Phrases due in each week, including weeks without any."""
     due: dict[int, list[str]] = {week: [] for week in range(1, weeks + 1)}
     for demand in demands:
         for week in range(demand.first, min(demand.last, weeks) + 1, demand.every):

@@ -1,4 +1,4 @@
-"""What the offline tasks are made of: whose wording, and which haystack."""
+"""What the offline tasks are built from: a wording and a haystack."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from kvloom.eval.tasks.filler import Prose
 from kvloom.eval.tasks.wording import WORDINGS, Wording
 
 EDITION = 2
-"""Incremented whenever a change alters the samples of a seed: rows of two editions answer different questions."""
+"""Incremented whenever a change alters the samples of a seed: rows of different editions cannot be compared."""
 
 HAYSTACKS: Mapping[str, Prose] = {"annals": shipped_corpus, "essays": essays}
-"""``annals``: coherent, of few templates, half as dense as English. ``essays``: as dense as English, meaning little."""
+"""``annals``: coherent text from few templates, half as dense as English. ``essays``: as dense as English, but
+nearly meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """By name. Raises EvalError for a name that is not known."""
+    """A choice of wording and haystack, by name. Raises EvalError for an unknown name."""
 
     wording: str = "own"
     haystack: str = "essays"

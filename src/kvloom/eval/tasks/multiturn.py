@@ -1,6 +1,6 @@
-"""One document questioned several times; no question is known when the document is read.
+"""Several questions about one document; none of them is known when the document is read.
 
-What a cache policy drops because one question does not need it, another question asks for.
+What a cache policy drops because one question does not need it may be what another question asks for.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _MAX_NEW_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class _Trait:
-    """A fact about a person, its question, and what it may be."""
+    """A fact about a person, the question about it, and its possible values."""
 
     fact: str
     question: str
     values: tuple[str, ...]
 
     def fact_begins(self, name: str) -> str:
-        """The fact up to its value."""
+        """The sentence of the fact, up to its value."""
         return self.fact.partition("{value}")[0].format(name=name).rstrip()
 
 
@@ -57,7 +57,7 @@ _VALUES = frozenset(value for trait in _TRAITS for value in trait.values) | froz
 
 @dataclass(frozen=True, slots=True)
 class ManyQuestions(SeededTask):
-    """Facts about eight people in prose; five of them are asked for, each on its own."""
+    """Facts about eight people, hidden in prose; five of them are asked for, one question each."""
 
     prose: Prose
 

@@ -1,6 +1,6 @@
 """Needle in a haystack: one fact at a given depth of a long text. Source: Kamradt 2023.
 
-Where we differ: the needle is random, so that an answer can be scored by containment instead of by a judge.
+Unlike the original, the needle is random, so that containment can score an answer and no judge is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kvloom.eval.tasks.scoring import share_contained
 from kvloom.eval.tasks.words import digits
 
 DEPTHS = (0.5, 0.0, 1.0, 0.2, 0.8, 0.4, 0.6, 0.1, 0.9, 0.3, 0.7)
-"""The depths of the grid, in an order in which the first few are spread out already."""
+"""The depths of the grid, ordered so that the first few are already spread out."""
 
 _CITIES = (
     "Lisbon", "Oslo", "Nairobi", "Lima", "Havana", "Dublin", "Prague", "Seoul", "Quito", "Tunis", "Riga", "Hanoi",
@@ -29,7 +29,7 @@ _MAX_NEW_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class NeedleGrid(SeededTask):
-    """Samples walk through the depths in turn."""
+    """Successive samples cycle through the depths."""
 
     prose: Prose
 

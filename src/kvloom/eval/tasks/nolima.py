@@ -1,4 +1,4 @@
-"""Retrieval that words alone cannot solve: needle and question share none that matters, only a fact links them.
+"""Retrieval without literal matches: needle and question share no content word, only a fact connects them.
 
 Source of the idea: NoLiMa (Modarressi et al. 2502.05167). All facts and sentences are our own, in `associations.txt`.
 """
@@ -32,19 +32,19 @@ _STOP_WORDS = frozenset(re.findall(r"\w+", """
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """``needle`` holds ``{name}``; who is named there is the answer to ``question``."""
+    """``needle`` contains ``{name}``: the person named there is the answer to ``question``."""
 
     needle: str
     question: str
 
     @property
     def topic(self) -> frozenset[str]:
-        """Words that the rest of the text must not hold."""
+        """Words that must not occur in the rest of the text."""
         return frozenset(_meaning(self.needle.replace("{name}", "")) + _meaning(self.question))
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Words that carry meaning, in lower case, without the endings of plural, past and participle."""
+    """Content words in lower case, without plural, past tense and participle endings."""
     return frozenset(re.sub(r"(?<=...)(?:ies|es|s|ed|ing)$", "", word) for word in _meaning(text))
 
 
@@ -54,7 +54,7 @@ def _meaning(text: str) -> list[str]:
 
 @cache
 def one_hop() -> tuple[Association, ...]:
-    """From a landmark to its city, and from a habit to what follows from it."""
+    """From a landmark to its city, and from a habit to what it implies."""
     landmarks, habits = _tables()
     by_city = tuple(a for cue, city, _ in landmarks for a in _residences(cue, city))
     return by_city + tuple(Association(needle, question) for needle, question in habits)
@@ -67,7 +67,7 @@ def two_hop() -> tuple[Association, ...]:
 
 
 def _residences(cue: str, place: str) -> list[Association]:
-    """Both orders: the name first, and the cue first, which is harder."""
+    """Both orders: name first, and cue first, which is harder."""
     needles = (*_NEARBY, *_NEARBY_CUE_FIRST)
     return [Association(needle.replace("{cue}", cue), _RESIDENCE.format(place=place)) for needle in needles]
 
@@ -85,7 +85,7 @@ def _tables() -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]
 
 @dataclass(frozen=True, slots=True)
 class NoLiteralMatch(SeededTask):
-    """One needle. Prose sentences that hold a word of the needle or the question are left out."""
+    """One needle. Sentences of the haystack that contain a word of the needle or the question are left out."""
 
     hops: int
     prose: Prose

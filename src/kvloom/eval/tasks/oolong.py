@@ -1,7 +1,7 @@
 """Questions about the distribution of many small items. Source of the idea: Oolong (Bertsch et al. 2511.02817), synth.
 
-Items and wording are our own, and the kind of each follows from a rule, so that labels are exact. Questions of a sample
-share their context.
+Items and wording are our own. A rule determines the kind of each item, so that labels are exact. All questions of a
+sample share its context.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RELATIONS = _MORE, _LESS, _SAME = "more common", "less common", "same frequency
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which items a question is about. ``phrase`` says it in words, and the oracle reads it from there."""
+    """The items that a question is about. ``phrase`` describes them in words, from which the oracle works."""
 
     phrase: str
     items: tuple[Item, ...]
@@ -37,13 +37,13 @@ def everything(items: Sequence[Item], rng: random.Random) -> Scope:
 
 
 def one_user(items: Sequence[Item], rng: random.Random) -> Scope:
-    """The entries of one of the busiest three users."""
+    """The entries of one of the three users with the most entries."""
     user = rng.choice([user for user, _ in Counter(item.user for item in items).most_common(3)])
     return _scope(items, f"In the entries of user {user}")
 
 
 def one_side_of_a_date(items: Sequence[Item], rng: random.Random) -> Scope:
-    """The entries before, or from, a day in the middle."""
+    """The entries before a day in the middle, or from that day on."""
     days = sorted(item.day for item in items)
     day = days[len(days) * rng.randint(3, 7) // 10]
     return _scope(items, rng.choice([f"In the entries before {day}", f"In the entries from {day} on"]))
@@ -65,7 +65,7 @@ def _scope(items: Sequence[Item], phrase: str) -> Scope:
 
 @dataclass(frozen=True, slots=True)
 class Aggregation(SeededTask):
-    """Two counts, a comparison, and the most and the least frequent kind, where one kind alone is that."""
+    """Two counts, a comparison, and the most and the least frequent kind, unless there is a tie."""
 
     scoper: Scoper
 
@@ -146,7 +146,7 @@ def _answer(question: str, counts: Counter[str]) -> str:
 
 
 def _counts(items: Sequence[Item]) -> Counter[str]:
-    """Items by kind; kinds without any count 0."""
+    """Number of items of each kind, including kinds without any."""
     counts = Counter(dict.fromkeys(KINDS, 0))
     counts.update(item.kind for item in items)
     return counts

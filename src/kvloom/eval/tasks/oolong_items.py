@@ -1,4 +1,4 @@
-"""Dated remarks whose kind follows from what they mention: the material of the Oolong-style tasks."""
+"""Dated remarks, whose kind is that of the thing they mention: the items of the Oolong-style tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "vehicle": ("tractor", "bicycle", "tram", "lorry", "canoe", "scooter", "taxi", "sledge", "yacht", "helicopter"),
     "instrument": ("violin", "trumpet", "oboe", "harp", "banjo", "drum", "cello", "flute", "piano", "accordion"),
 }
-"""Kinds, and the things of each; no thing is of two kinds."""
+"""Things by kind; no thing belongs to two kinds."""
 
 _REMARKS = (
     "I found {a_thing} near the station.",
@@ -35,7 +35,7 @@ _ITEMS_OF_BUSY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One remark. ``day`` is an ISO date, which sorts as text."""
+    """One remark. ``day`` is an ISO date, which sorts correctly as text."""
 
     day: str
     user: str
@@ -48,7 +48,7 @@ class Item:
 
 
 class ItemStream:
-    """Items without end; the mix of kinds is the stream's own, and a fifth of the users write most of them."""
+    """An endless stream of items. Each stream has its own mix of kinds; a fifth of the users write most items."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -68,7 +68,7 @@ class ItemStream:
 
 
 def parse(text: str) -> list[Item]:
-    """Items that stand in a text, their kinds found by what they mention."""
+    """The items in a text; their kinds are derived from the things mentioned."""
     kind_of = {thing: kind for kind, things in KINDS.items() for thing in things}
     items = []
     for day, user, remark in _LINE.findall(text):

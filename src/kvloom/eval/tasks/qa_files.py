@@ -1,4 +1,4 @@
-"""Question files: SQuAD, HotpotQA and Lost in the Middle (NaturalQuestions), as their authors publish them."""
+"""Readers for question files as published: SQuAD, HotpotQA and Lost in the Middle (NaturalQuestions)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvloom.errors import DataFileError
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text with its title; either is enough to tell it from others."""
+    """A text and its title, which may be empty."""
 
     title: str
     text: str
@@ -22,7 +22,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question, the answers that are accepted, and the passages that hold them."""
+    """A question, its accepted answers, and the passages that contain them."""
 
     question: str
     answers: tuple[str, ...]
@@ -31,14 +31,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class QaSet:
-    """Items of a file, and all passages in it, each once."""
+    """All items of a file, and all its passages without duplicates."""
 
     items: tuple[Item, ...]
     passages: tuple[Passage, ...]
 
 
 def read_squad(path: Path) -> QaSet:
-    """SQuAD 1.1 or 2.0 (JSON; unanswerable questions are left out). Raises DataFileError."""
+    """SQuAD 1.1 or 2.0 (JSON), without unanswerable questions. Raises DataFileError."""
     items: list[Item] = []
     passages: list[Passage] = []
     with _Reading(path):
@@ -54,9 +54,9 @@ def read_squad(path: Path) -> QaSet:
 
 
 def read_hotpot(path: Path) -> QaSet:
-    """HotpotQA, either setting (JSON). Gold are the supporting passages, or all when none is marked as such.
+    """HotpotQA, either setting (JSON). The supporting passages are gold, or all of them if none is marked.
 
-    RULER keeps all ten passages of a question, which does not fit into short contexts. Raises DataFileError.
+    RULER keeps all ten passages of a question, which do not fit into short contexts. Raises DataFileError.
     """
     items: list[Item] = []
     passages: list[Passage] = []
@@ -71,9 +71,9 @@ def read_hotpot(path: Path) -> QaSet:
 
 
 def read_open_questions(path: Path) -> QaSet:
-    """Lost in the Middle's question files (JSON lines, may be gzipped): the gold passage is the one so marked.
+    """Lost in the Middle's question files (JSON lines, optionally gzipped). Passages marked as gold are gold.
 
-    Without a mark it is the first. Raises DataFileError with the line that is malformed.
+    If none is marked, the first one is. Raises DataFileError with the number of the malformed line.
     """
     items: list[Item] = []
     passages: list[Passage] = []
@@ -92,7 +92,7 @@ Reader = Callable[[Path], QaSet]
 
 
 class _Reading:
-    """Turns whatever goes wrong while a file is read into DataFileError."""
+    """Converts any error while reading a file into DataFileError."""
 
     def __init__(self, path: Path, line: int | None = None) -> None:
         self._path, self._line = path, line
@@ -134,11 +134,11 @@ def _bytes(path: Path) -> bytes:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a text")
+        raise TypeError(f"{value!r:.40} is not a string")
     return value
 
 
 def _checked(items: list[Item], passages: list[Passage], path: Path) -> QaSet:
     if not items:
-        raise DataFileError("no question in it that has an answer", path=path)
+        raise DataFileError("has no question with an answer", path=path)
     return QaSet(tuple(items), tuple(dict.fromkeys(passages)))

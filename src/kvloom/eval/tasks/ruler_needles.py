@@ -1,6 +1,6 @@
-"""The eight needle tasks of RULER. Source: Hsieh et al. 2404.06654; filler is our own, words are in `wording.py`.
+"""The eight needle tasks of RULER. Source: Hsieh et al. 2404.06654; the filler is our own, prompts are in `wording.py`.
 
-| task | haystack | keys in the text | values per key | asked |
+| task | haystack | keys in the text | values per key | asked for |
 |---|---|---|---|---|
 | niah_single_1 | noise | 1 word | 1 number | 1 key |
 | niah_single_2, _3 | prose | 1 word | 1 number, uuid | 1 key |
@@ -37,7 +37,7 @@ _MAX_NEW_TOKENS = 128
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a needle task puts where, and what it asks."""
+    """What a needle task hides, in which haystack, and what it asks for."""
 
     hay: Hay
     key: Kind = "word"
@@ -92,7 +92,7 @@ class Needles(SeededTask):
         return room.fit_coarse(draw) if shape.hay == "needles" else room.fit(draw)
 
     def _hay(self, rng: random.Random, known: frozenset[str]) -> Callable[[int], Sequence[str]]:
-        """Haystacks by number of units: words of prose, sentences of noise, or needles."""
+        """Builds a haystack of a given number of units: words of prose, sentences of noise, or needles."""
         shape = self.shape
         if shape.hay == "noise":
             return noise_lines
@@ -129,7 +129,7 @@ class Needles(SeededTask):
 def _draw_keys(
     shape: Shape, count: int, rng: random.Random, taken: frozenset[str] = frozenset()
 ) -> dict[str, tuple[str, ...]]:
-    """Values by key; the keys are new ones."""
+    """Values by key, for keys that are not in use yet."""
     drawn: dict[str, tuple[str, ...]] = {}
     while len(drawn) < count:
         key = _DRAW[shape.key](rng)

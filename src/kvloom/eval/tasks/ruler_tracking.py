@@ -1,4 +1,4 @@
-"""Variable tracking: a chain of assignments among noise. Source: RULER, vt; the noise is our own."""
+"""Variable tracking: a chain of assignments hidden in noise. Source: RULER, vt; the noise is our own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kvloom.eval.tasks.words import digits, letters
 HOPS = 4
 _MAX_NEW_TOKENS = 30
 _EXAMPLE_SHARE = 16
-"""One noise sentence of the worked example per so many tokens of length: a third of the length at most."""
+"""Tokens of length per noise sentence of the worked example, which thus takes at most a third of the length."""
 _MOST_EXAMPLE_SENTENCES = 90  # about 500 tokens, as in the original
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """``names[0]`` gets the value, and every further name gets that of the one before."""
+    """``names[0]`` is assigned the value, and each further name is assigned the one before it."""
 
     names: tuple[str, ...]
     value: str
@@ -40,7 +40,7 @@ class _Chain:
         return [first, *(f"VAR {new} = VAR {old}" for old, new in zip(self.names, self.names[1:], strict=False))]
 
     def asked(self, text: str) -> str:
-        """A question, or how its answer begins, about this chain."""
+        """Fill in a question about this chain, or the beginning of its answer."""
         return text.format(count=len(self.names), value=self.value)
 
     def among(self, sentences: int, depths: list[float]) -> str:
@@ -49,7 +49,7 @@ class _Chain:
 
 @dataclass(frozen=True, slots=True)
 class VariableTracking(SeededTask):
-    """One chain, after one worked example with shorter names."""
+    """One chain, preceded by a worked example with shorter names."""
 
     words: Wording
 

@@ -1,6 +1,6 @@
 """Word frequency over the whole context: common words and frequent coded words. Source: RULER, cwe and fwe.
 
-The words of the lists are our own; those around them are in `wording.py`.
+The words in the lists are our own; the prompts around them are in `wording.py`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from kvloom.eval.tasks.words import ADJECTIVES, NOUNS, dictionary, letters, pair
 COMMON = 10
 ASKED_RANK = 4
 SHORT_LENGTH = 4096
-"""Below this length lists are shorter, so that the common words leave room for others."""
+"""Below this length, common words occur less often, so that there is room for others."""
 
 _EXAMPLE_WORDS = {True: 20, False: 40}
-"""Words of the worked example, by whether lists are short."""
+"""Words of the worked example, by whether the list is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommonWords(SeededTask):
-    """Ten words occur often, all others seldom; name the ten. After one worked example."""
+    """Ten words occur often, all others rarely; the ten are asked for. Preceded by a worked example."""
 
     words: Wording
 
@@ -65,7 +65,7 @@ class CommonWords(SeededTask):
 
 
 def _draw_words(rng: random.Random, count: int) -> list[str]:
-    """Different words in random order, so that no kind of word is more common than another among those asked for."""
+    """Distinct words in random order, so that no kind of word is more likely than another to be asked for."""
     known = list(dictionary())
     more = count - len(known)
     pool = known + pairs(rng, more) if more > 0 else known[: max(count, len(ADJECTIVES + NOUNS))]
@@ -73,13 +73,13 @@ def _draw_words(rng: random.Random, count: int) -> list[str]:
 
 
 def _most_entries(room: Room) -> int:
-    """More entries than a list of the room's length can have."""
+    """An upper bound on the entries of a list that fits the room."""
     few = dictionary()[:100]
     return 1 + int(1.2 * room.length * len(few) / room.text_length(_numbered(few)))
 
 
 def _example(rng: random.Random, asking: Asking, words: list[str], short: bool) -> str:
-    """A short list with its answer, of other words."""
+    """A short list of other words, with its answer."""
     often, seldom = (3, 1) if short else (10, 3)
     listed = _word_list(words[:COMMON], often, words[COMMON:], seldom, rng)
     return f"{asking.opening}{listed}{asking.question}{asking.prefix} {_numbered(words[:COMMON])}\n\n\n"
@@ -97,9 +97,9 @@ def _numbered(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FrequentWords(SeededTask):
-    """Coded words by Zipf's law with exponent 2; the most frequent is noise, name the next three.
+    """Coded words with Zipf-distributed counts (exponent 2). The most frequent is noise; the next three are asked for.
 
-    These three occur once more than the law says, so that in a short text none of them ties with the fifth.
+    These three occur once more than the law says, so that none of them ties with the fifth in a short text.
     """
 
     words: Wording
@@ -144,5 +144,5 @@ def _coded_words(rng: random.Random, count: int) -> list[str]:
 
 
 def _zipf_count(total: int, rank: int) -> int:
-    """Occurrences of the word of a rank among ``total``: total * rank^-2 / zeta(2)."""
+    """Occurrences of the word with a given rank among ``total`` words: total * rank^-2 / zeta(2)."""
     return int(total * rank**-2 * 6 / math.pi**2)

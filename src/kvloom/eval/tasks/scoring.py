@@ -1,4 +1,4 @@
-"""Metrics, as the authors of the benchmarks define them. All are between 0 and 1."""
+"""Metrics as defined by the authors of the benchmarks. All are between 0 and 1."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def share_contained(output: str, answers: Sequence[str]) -> float:
-    """Share of the answers that the output contains, in any case. Source: RULER, string_match_all."""
+    """Fraction of the answers that the output contains, ignoring case. Source: RULER, string_match_all."""
     text = output.lower()
     return sum(answer.lower() in text for answer in answers) / len(answers)
 
 
 def any_contained(output: str, answers: Sequence[str]) -> float:
-    """Whether the output contains one of the answers, in any case. Source: RULER, string_match_part."""
+    """Whether the output contains one of the answers, ignoring case. Source: RULER, string_match_part."""
     text = output.lower()
     return float(any(answer.lower() in text for answer in answers))
 
@@ -28,7 +28,7 @@ def normalized(text: str) -> str:
 
 
 def first_line(output: str) -> str:
-    """The first line that is not blank: a base model goes on writing."""
+    """The first non-blank line: a base model does not stop after the answer."""
     return output.strip().split("\n", 1)[0].strip()
 
 
@@ -41,9 +41,9 @@ def first_line_contains(output: str, answers: Sequence[str]) -> float:
 def only_label(output: str, question: str, answer: str, labels: Collection[str]) -> float:
     """Whether the output's first sentence names the answer and no other label. Source: BABILong.
 
-    Labels that the question names do not count. An ``answer`` with commas is a set: all of it and nothing else. Unlike
-    the authors' code, labels are whole words (``none`` is not ``one``), and the cut before a following question, which
-    their code intends, happens.
+    Labels that occur in the question do not count. An ``answer`` with commas is a set, which must be named exactly.
+    Unlike in the authors' code, labels are whole words (``none`` does not contain ``one``), and the output is cut
+    before a following question, which their code intends to do but does not.
     """
     text = re.split(r"\.|<context>|<example>|question", output.lower(), maxsplit=1)[0]
     named = {label for label in labels if _has_word(text, label) and not _has_word(question.lower(), label)}
@@ -55,24 +55,24 @@ def _has_word(text: str, word: str) -> bool:
 
 
 def near_number(output: str, answer: int) -> float:
-    """0.75 to the power of the error of the first number on the first line; 0 without one. Source: Oolong."""
+    """0.75 ** error of the first number on the first line; 0 if there is none. Source: Oolong."""
     found = re.search(r"-?\d+", first_line(output).replace(",", ""))
     return 0.75 ** abs(int(found[0]) - answer) if found else 0.0
 
 
 def same_phrase(output: str, answer: str) -> float:
-    """Whether the first line, up to its first punctuation mark, is the answer, in any case. Source: Oolong, exact."""
+    """Whether the first line, up to its first punctuation mark, is the answer, ignoring case. Source: Oolong, exact."""
     return float(re.split(r"[.,;:!?]", first_line(output), maxsplit=1)[0].strip().lower() == answer.lower())
 
 
 def only_phrase(output: str, answer: str, phrases: Collection[str]) -> float:
-    """Whether the first line holds the answer and no other of the phrases. Source: Oolong, comparisons."""
+    """Whether the first line contains the answer and none of the other phrases. Source: Oolong, comparisons."""
     text = first_line(output).lower()
     return float([phrase for phrase in phrases if phrase in text] == [answer])
 
 
 def units_of(output: str, marker: str) -> dict[int, str]:
-    """Text of each numbered unit, where ``marker`` and a number open it; the first of two with a number counts."""
+    """Text of each unit, by number. A unit begins with ``marker`` and its number; of duplicates the first counts."""
     parts = re.split(rf"{re.escape(marker)} (\d+)\b", output)
     units: dict[int, str] = {}
     for number, text in zip(parts[1::2], parts[2::2], strict=True):
@@ -81,7 +81,7 @@ def units_of(output: str, marker: str) -> dict[int, str]:
 
 
 def demands_met(units: Mapping[int, str], demands: Mapping[int, Sequence[str]]) -> float:
-    """Share of all demanded phrases that stand in their unit; one that was not written meets none. At least one demand.
+    """Fraction of the demanded phrases that occur in their unit. A missing unit meets none. ``demands`` is not empty.
 
     Source: LongGenBench, STIC-2.
     """
@@ -90,6 +90,6 @@ def demands_met(units: Mapping[int, str], demands: Mapping[int, Sequence[str]]) 
 
 
 def same_numbers(output: str, answers: Sequence[str]) -> float:
-    """Share of numbered answers (``Answer 3: 42``) whose last number is right. Source: LongGenBench (Liu et al.)."""
+    """Fraction of numbered answers (``Answer 3: 42``) whose last number is right. Source: LongGenBench (Liu et al.)."""
     found = {number: re.findall(r"-?\d+", text)[-1:] for number, text in units_of(output, "Answer").items()}
     return sum(found.get(n) == [answer] for n, answer in enumerate(answers, 1)) / len(answers)

@@ -1,8 +1,9 @@
-"""The words around RULER's tasks: short ones of our own, and others of ours that are as long as the authors'.
+"""Prompts of RULER's tasks in two wordings of ours: a short one, and one as long as the authors'.
 
-How long a needle is decides how many of them stand in a text, and so how hard a task is. `ruler` takes as many tokens
-as the authors' words in every place, within one or two (SmolLM2's tokenizer; `tests/slow/test_real_task_lengths.py`),
-so that as many needles, noise lines and words fill a length as with them. The sentences themselves are ours.
+The length of a needle determines how many of them fit into a text, and thereby how hard a task is. In `ruler`, every
+piece of text takes as many tokens as the authors', give or take one or two (with SmolLM2's tokenizer; see
+`tests/slow/test_real_task_lengths.py`), so that the same number of needles, noise lines and words fills a length. The
+sentences themselves are ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _KEY = re.compile(r"\b[a-z0-9]+(?:-[a-z0-9]+)+\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """How something is asked: a text before the context, a question, and how the answer begins."""
+    """Prompt texts: ``opening`` before the context, the question after it, and the beginning of the answer."""
 
     opening: str
     question: str
@@ -27,10 +28,10 @@ class Asking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """Words of RULER's tasks. Places in braces are filled by the task.
+    """One wording of RULER's tasks. Tasks fill in the placeholders in braces.
 
-    ``needle`` and ``needle_of_many`` (several values of one key): kind, key, value. ``one`` and ``many`` (by the number
-    of answers): kind, keys, quoted.
+    Placeholders of ``needle`` and ``needle_of_many`` (a key with several values): kind, key, value. Of ``one`` and
+    ``many`` (which is used depends on the number of answers): kind, keys, quoted.
     """
 
     needle: str
@@ -44,14 +45,14 @@ class Wording:
     documents: Asking
 
     def needles_in(self, text: str) -> list[tuple[str, str]]:
-        """(key, value) of all needles of a text."""
+        """(key, value) of every needle in a text."""
         forms = {re.escape(form) for form in (self.needle, self.needle_of_many)}
         for place, pattern in (("kind", r"\w+"), ("key", r"(\S+)"), ("value", r"(\S+)")):
             forms = {form.replace(re.escape(f"{{{place}}}"), pattern) for form in forms}
         return [pair for form in forms for pair in re.findall(form, text)]
 
     def keys_in(self, question: str) -> list[str]:
-        """Keys that a question asks for: nothing else in it is hyphenated."""
+        """Keys that a question asks for: they are the only hyphenated words in it."""
         return _KEY.findall(question)
 
     def listed(self, keys: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Words, names and numbers that samples are made of."""
+"""Words, names and numbers that samples are built from."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ NAMES = _words(
 
 @cache
 def dictionary() -> tuple[str, ...]:
-    """Single words, each once: those of pairs first, which are rarer and so of more tokens, like RULER's."""
+    """Distinct single words. Those of pairs come first: they are rarer, so they take more tokens, like RULER's."""
     return tuple(dict.fromkeys((*ADJECTIVES, *NOUNS, *lexicon().words)))
 
 
 def pair(rng: random.Random) -> str:
-    """An adjective and a noun, hyphenated."""
+    """A hyphenated adjective-noun pair."""
     return f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
 
 
 def pairs(rng: random.Random, count: int) -> list[str]:
-    """Different pairs."""
+    """Distinct pairs."""
     return rng.sample([f"{adjective}-{noun}" for adjective, noun in product(ADJECTIVES, NOUNS)], count)
 
 
 def digits(rng: random.Random, count: int) -> str:
-    """A number of ``count`` digits."""
+    """A random number with ``count`` digits."""
     return str(rng.randrange(10 ** (count - 1), 10**count))
 
 
@@ -90,5 +90,5 @@ def letters(rng: random.Random, count: int) -> str:
 
 
 def random_uuid(rng: random.Random) -> str:
-    """A version 4 UUID."""
+    """A random version 4 UUID."""
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))

@@ -18,31 +18,31 @@ from kvloom.server.errors import NOT_ALIVE
 
 
 def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
-    router, look = APIRouter(), ["GET", "HEAD"]
+    router = APIRouter()
 
-    @router.api_route("/health", methods=look)
-    async def health() -> JSONResponse:
+    @router.route("/health", methods=["GET"])
+    async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"}) if engine.alive else NOT_ALIVE.response()
 
-    @router.api_route("/version", methods=look)
-    async def tell_version() -> JSONResponse:
+    @router.route("/version", methods=["GET"])
+    async def tell_version(_: Request) -> JSONResponse:
         return JSONResponse({"version": version("kvloom")})
 
-    @router.api_route("/metrics", methods=look)
-    async def scrape() -> Response:
+    @router.route("/metrics", methods=["GET"])
+    async def scrape(_: Request) -> Response:
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @router.api_route("/cache", methods=look)
-    async def cache() -> JSONResponse:
+    @router.route("/cache", methods=["GET"])
+    async def cache(_: Request) -> JSONResponse:
         return JSONResponse(dataclasses.asdict(public_stats(engine.stats())))
 
-    @router.post("/cache/reset")
+    @router.route("/cache/reset", methods=["POST"])
     async def reset(request: Request) -> JSONResponse:
         caller_of(request).check_admin()
         await engine.reset_cache()
         return JSONResponse({"status": "ok"})
 
-    @router.post("/cache/check")
+    @router.route("/cache/check", methods=["POST"])
     async def check(request: Request) -> JSONResponse:
         caller_of(request).check_admin()
         await engine.check()

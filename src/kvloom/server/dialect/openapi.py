@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import APIRouter
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from kvloom.server.dialect.field_table import SERVED, Json
@@ -28,8 +29,8 @@ _REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
 def openapi_routes() -> APIRouter:
     router = APIRouter()
 
-    @router.get("/openapi.json")
-    async def openapi() -> JSONResponse:
+    @router.route("/openapi.json", methods=["GET"])
+    async def openapi(_: Request) -> JSONResponse:
         return JSONResponse(openapi_document())
 
     return router

@@ -34,10 +34,10 @@ def openai_routes(
     engine: ServedEngine, metrics: Metrics, config: ServerConfig, lanes: Lanes, started: int
 ) -> APIRouter:
     """``/v1``. ``started``: Unix time reported as the model's creation time."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter()
     _add_models(router, engine, started)
 
-    @router.post("/chat/completions")
+    @router.route("/v1/chat/completions", methods=["POST"])
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, config.max_body_bytes, lanes)
         _check_model(engine, body.model)
@@ -46,7 +46,7 @@ def openai_routes(
         reply = ChatReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 
-    @router.post("/completions")
+    @router.route("/v1/completions", methods=["POST"])
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, config.max_body_bytes, lanes)
         _check_model(engine, body.model)
@@ -67,14 +67,14 @@ def _add_models(router: APIRouter, engine: ServedEngine, started: int) -> None:
         "max_model_len": engine.max_model_len,
     }
 
-    @router.get("/models")
-    @router.get("/models/")
-    async def models() -> JSONResponse:
+    @router.route("/v1/models", methods=["GET"])
+    @router.route("/v1/models/", methods=["GET"])
+    async def models(_: Request) -> JSONResponse:
         return JSONResponse({"object": "list", "data": [card]})
 
-    @router.get("/models/{name:path}")
-    async def model(name: str) -> JSONResponse:
-        _check_model(engine, name)
+    @router.route("/v1/models/{name:path}", methods=["GET"])
+    async def model(request: Request) -> JSONResponse:
+        _check_model(engine, request.path_params["name"])
         return JSONResponse(card)
 
 

@@ -74,7 +74,7 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
         if body.model is not None and body.model != engine.model_name:
             raise ModelNotFound(f"no model `{body.model}` here, only `{engine.model_name}`")
 
-    @router.post("/tokenize")
+    @router.route("/tokenize", methods=["POST"])
     async def tokenize(request: Request) -> JSONResponse:
         body = await read_body(request, TokenizeRequest, config.max_body_bytes, lanes)
         check(body)
@@ -83,7 +83,7 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
         reply = await lanes.run(partial(_tokenized, body, engine), body.size)
         return JSONResponse(reply.model_dump(), headers=ignored_header(ignored(body.model_extra or {})))
 
-    @router.post("/detokenize")
+    @router.route("/detokenize", methods=["POST"])
     async def detokenize(request: Request) -> JSONResponse:
         body = await read_body(request, DetokenizeRequest, config.max_body_bytes, lanes)
         check(body)
