@@ -173,3 +173,25 @@ async def test_a_context_is_compressed_for_who_asks(client: openai.AsyncOpenAI) 
     assert await asked() == (exact, 63)
     with pytest.raises(openai.BadRequestError, match="must leave a token of the prompt"):
         await asked(compression=params, compress_after=64)
+
+
+async def test_usage_says_what_is_left_of_a_context(client: openai.AsyncOpenAI) -> None:
+    words = {"method": "random", "ratio": 0.75, "allocator": "adakv", "protect_first": 4}
+    prompts = [tiny.random_prompt(64, seed) for seed in (3, 4)]
+    reply = await client.completions.create(
+        model="tiny",
+        prompt=prompts,
+        max_tokens=2,
+        extra_body={"kvloom": {"cache": {"compression": words, "compress_after": 40}}},
+    )
+    first, second = reply.usage.model_extra["kvloom"]["compressed"]
+    assert (first["prompt"], second["prompt"]) == (0, 1)
+    assert first["method"] == "random"
+    assert first["params"]["allocator"] == "adakv"
+    assert (first["ratio"], first["tokens"], first["protected"]) == (0.75, 40, 4)
+    assert first["bytes"] > 0
+    kept = {each["layer"]: each["entries"] for each in first["kept"]}
+    assert list(kept) == sorted(kept)
+    assert all(sum(entries) == 10 * len(entries) for entries in kept.values())
+    plain = await client.completions.create(model="tiny", prompt=prompts[0], max_tokens=2)
+    assert "kvloom" not in (plain.usage.model_extra or {})

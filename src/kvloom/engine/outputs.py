@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,6 +40,23 @@ class CompletionOutput:
     stop_reason: str | int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CompressedContext:
+    """What a method of compression left of a context.
+
+    ``params``: of the method, and of how its budget was divided. ``tokens``: of the context; ``protected``: how many of
+    them were. ``kept``: entries, by layer that owns KV and by KV head. ``bytes``: of their pages.
+    """
+
+    method: str
+    params: Mapping[str, int | float | str]
+    ratio: float
+    tokens: int
+    protected: int
+    kept: Mapping[int, tuple[int, ...]]
+    bytes: int
+
+
 @dataclass(slots=True)
 class RequestMetrics:
     """Where the time and the memory of one request went.
@@ -46,8 +64,8 @@ class RequestMetrics:
     cached_tokens: prompt tokens whose KV was reused; reused: which spans, from which tier. computed_tokens: positions
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
-    ended, shared ones included. context_bytes: those of the context right after it was compressed, None when nothing
-    was. Times are seconds since the request was submitted: ttft_s to its first token,
+    ended, shared ones included. compressed: what was left of the context right after it was compressed, None when
+    nothing was. Times are seconds since the request was submitted: ttft_s to its first token,
     token_times_s to every token of continuation 0, total_s to the end.
     """
 
@@ -55,7 +73,7 @@ class RequestMetrics:
     computed_tokens: int = 0
     preemptions: int = 0
     kv_bytes: int = 0
-    context_bytes: int | None = None
+    compressed: CompressedContext | None = None
     reused: list[Reused] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
     queue_s: float | None = None

@@ -109,11 +109,10 @@ class EngineAnswers:
 
 def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> Reply:
     metrics, said = output.metrics, output.outputs[0]
-    times, context, context_bytes = metrics.token_times_s, len(flight.prompt.context_ids), metrics.context_bytes
-    if context_bytes is None:
-        context_bytes = dense_bytes(layout, context)
-    else:
-        context = flight.cache.boundary(flight.prompt.num_tokens) or 0
+    times, context, compressed = metrics.token_times_s, len(flight.prompt.context_ids), metrics.compressed
+    if compressed is not None:
+        context = compressed.tokens
+    context_bytes = dense_bytes(layout, context) if compressed is None else compressed.bytes
     return Reply(
         text=said.text,
         answer_tokens=len(said.token_ids),

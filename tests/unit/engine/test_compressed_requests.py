@@ -98,7 +98,7 @@ def test_who_keeps_nothing_answers_as_without_a_context(windows: tuple[int | Non
     done = ask(tiny.make_engine(windows), compressed("keep_none", after))
     first = len(PROMPT) - 1 if after is None else after
     assert done.tokens[0] == without_context(windows, PROMPT, first, COUNT)
-    assert metrics(done).context_bytes == 0
+    assert metrics(done).compressed.bytes == 0
 
 
 @every_model
@@ -124,7 +124,7 @@ def test_the_engine_does_what_a_sequence_driven_by_hand_does(windows: tuple[int 
         logits_V = sequence.append(tokens[-1:])
     done = ask(engine, compressed(method))
     assert done.tokens[0] == tokens
-    assert metrics(done).context_bytes == held
+    assert metrics(done).compressed.bytes == held
     assert metrics(done).kv_bytes > held
 
 
@@ -438,7 +438,7 @@ def test_a_profile_is_bound_to_the_weights_that_are_served(tmp_path: Path) -> No
         tokens.append(int(logits_V.argmax()))
         logits_V = sequence.append([tokens[-1]])
     assert done.tokens == {0: tokens}
-    assert metrics(done).context_bytes > 0
+    assert metrics(done).compressed.bytes > 0
     refused = ask(engine, CacheParams(compression=method("other.json"), compress_after=CONTEXT))
     assert isinstance(refused.updates[-1].error, ParamsError)
     assert "weights 'others'" in str(refused.updates[-1].error)

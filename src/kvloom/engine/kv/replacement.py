@@ -61,6 +61,12 @@ class Replacement:
             self.done += 1
         return True
 
+    @property
+    def kept(self) -> dict[int, tuple[int, ...]]:
+        """How many entries stay, by layer and KV head."""
+        gathers = sorted((each for group in self.gathers for each in group), key=lambda each: each.layer)
+        return {each.layer: tuple(len(kept) for kept in each.kept) for each in gathers}
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _replace(self, group: int) -> bool:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvloom.engine.kv import Replacement
+from kvloom.engine.outputs import CompressedContext
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.state import Queues, StepPlan
@@ -50,7 +53,15 @@ class Compress:
                 return
         plan.peak_bytes = max(plan.peak_bytes, replacement.peak_bytes)
         if sequence.index == 0:
-            sequence.request.metrics.context_bytes = kv.lists_bytes
+            sequence.request.metrics.compressed = CompressedContext(
+                method=compression.name,
+                params=compression.params,
+                ratio=compression.ratio,
+                tokens=kv.boundary,
+                protected=int(compression.protect.mask(np.arange(kv.boundary)).sum()),
+                kept=replacement.kept,
+                bytes=kv.lists_bytes,
+            )
 
 
 def _no_room(tokens: int) -> RequestError:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
+from kvloom.engine.outputs import CompletionDelta, CompressedContext, FinishReason, RequestUpdate, TokenLogprobs
 from kvloom.server.dialect.fields import Json
 from kvloom.server.job import Job
 
@@ -83,11 +83,17 @@ class Reply(ABC):
     def usage(self) -> Json:
         prompt_tokens = sum(len(update.prompt_token_ids) for update in self._latest.values())
         cached = sum(update.metrics.cached_tokens for update in self._latest.values())
+        compressed = [
+            {"prompt": prompt, **_shown(update.metrics.compressed)}
+            for prompt, update in sorted(self._latest.items())
+            if update.metrics.compressed is not None
+        ]
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._generated,
             "total_tokens": prompt_tokens + self._generated,
             "prompt_tokens_details": {"cached_tokens": cached},
+            **({"kvloom": {"compressed": compressed}} if compressed else {}),
         }
 
     @abstractmethod
@@ -120,3 +126,15 @@ class Reply(ABC):
             self._generated += len(delta.token_ids)
             noted.append((first + delta.index, delta))
         return noted
+
+
+def _shown(context: CompressedContext) -> Json:
+    return {
+        "method": context.method,
+        "params": dict(context.params),
+        "ratio": context.ratio,
+        "tokens": context.tokens,
+        "protected": context.protected,
+        "bytes": context.bytes,
+        "kept": [{"layer": layer, "entries": list(entries)} for layer, entries in context.kept.items()],
+    }
