@@ -85,11 +85,13 @@ def statistics_of(
 def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, epsilon: float) -> Floats:
     """(K, S): the mean over a group's query heads of the softmax, plus epsilon, times the value's norm."""
     entries, kv_heads, dim = k_SKD.shape
-    k_KSD = k_SKD.transpose(1, 0, 2).astype(np.float64)
+    k_KSD = np.ascontiguousarray(k_SKD.transpose(1, 0, 2), np.float64)
     mean_KGD = seen.mean_HD.reshape(kv_heads, -1, dim)
     cov_KGDD = seen.cov_HDD.reshape(kv_heads, -1, dim, dim)
     logits_KGS = mean_KGD @ k_KSD.transpose(0, 2, 1) / np.sqrt(dim)
-    logits_KGS += (k_KSD[:, None] * (k_KSD[:, None] @ cov_KGDD)).sum(axis=-1) / (2 * dim)
+    for logits_GS, k_SD, cov_GDD in zip(logits_KGS, k_KSD, cov_KGDD, strict=True):
+        turned_SGD = (k_SD @ cov_GDD.transpose(1, 0, 2).reshape(dim, -1)).reshape(entries, -1, dim)
+        logits_GS += np.einsum("sgd,sd->gs", turned_SGD, k_SD) / (2 * dim)
     if entries:
         logits_KGS -= logits_KGS.max(axis=-1, keepdims=True)
     shares_KGS = np.exp(logits_KGS)
