@@ -1,10 +1,12 @@
 """Does the judge order methods that nobody would confuse, and do its measures agree? A page in Markdown.
 
     python -m bench.eval_calibration [--quick] [--model NAME ...] [--place DIR] [--length N ...] [--samples N]
+        [--method NAME:PARAM=VALUE,... ...] [--ratio SHARE ...]
 
 Runs the exact cache (on the samples, and on others that choose the tasks), keep-all, keep-nothing, sink and recent
-tokens, key norms and random draws (three seeds) at several ratios: answers to tasks, and the fidelity of texts. What is
-done is kept in the place, by model and method; the same command goes on where it was stopped. ``--quick`` shows that it
+tokens, key norms and random draws (three seeds) at several ratios: answers to tasks, and the fidelity of texts. With
+``--method`` others take the place of these three, and are compared with each other in the same way. What is done
+is kept in the place, by model and method; the same command goes on where it was stopped. ``--quick`` shows that it
 works, and nothing else.
 """
 
@@ -60,16 +62,18 @@ class Plan:
     texts: int
     text_tokens: int
     seeds: int = SEEDS
+    methods: tuple[str, ...] = METHODS
 
     def policies(self) -> Iterator[Policy]:
         """All but the exact one."""
         yield parse_policy(FLOOR)
         yield parse_policy("keep_none")
         for ratio in self.ratios:
-            for name in METHODS:
-                seeds = [f",seed={seed}" for seed in range(self.seeds)] if name == "random" else [""]
+            for method in self.methods:
+                name, _, words = method.partition(":")
+                seeds = [f"seed={seed}" for seed in range(self.seeds)] if name == "random" else [""]
                 for seed in seeds:
-                    yield parse_policy(f"{name}:ratio={ratio}{seed}")
+                    yield parse_policy(f"{name}:" + ",".join(filter(None, (f"ratio={ratio}", words, seed))))
 
 
 FULL = Plan(
@@ -192,9 +196,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--place", type=Path, default=Path("eval-calibration"))
     parser.add_argument("--length", type=int, action="append")
     parser.add_argument("--samples", type=int)
+    parser.add_argument("--method", action="append")
+    parser.add_argument("--ratio", type=float, action="append")
     asked = parser.parse_args(arguments)
     plan = QUICK if asked.quick else FULL
-    plan = dataclasses.replace(plan, lengths=tuple(asked.length or plan.lengths), samples=asked.samples or plan.samples)
+    plan = dataclasses.replace(
+        plan,
+        lengths=tuple(asked.length or plan.lengths),
+        samples=asked.samples or plan.samples,
+        methods=tuple(asked.method or plan.methods),
+        ratios=tuple(asked.ratio or plan.ratios),
+    )
     place = asked.place / "quick" if asked.quick else asked.place
     sections = [
         Calibration(_subject(model), plan, place / model).page()
@@ -202,7 +214,8 @@ def main(arguments: list[str]) -> int:
     ]
     quick = ["**Quick run: it shows that the measurement works, and nothing else.**", ""] if asked.quick else []
     target = place / "calibration.md"
-    target.write_text("\n".join(["# How the judge orders known methods", "", *quick, *sections]), encoding="utf-8")
+    title = "# Methods of compression side by side" if asked.method else "# How the judge orders known methods"
+    target.write_text("\n".join([title, "", *quick, *sections]), encoding="utf-8")
     print(target)
     return 0
 

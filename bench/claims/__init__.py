@@ -26,6 +26,8 @@ CLAIMS = {
     "kl-exact": "bench.claims.kl_exact",
     "soak": "bench.claims.soak",
     "kv-int8": "bench.claims.kv_int8",
+    "lukv-memory": "bench.claims.lukv_memory",
+    "lukv-speed": "bench.claims.lukv_speed",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""
