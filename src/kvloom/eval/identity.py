@@ -35,6 +35,7 @@ def policy_digest(policy: Policy) -> str:
 def _parts(value: object) -> Iterator[object]:
     """A method, what it is composed of, and the files that it names."""
     yield value
+    yield from getattr(value, "reads", ())  # what ships with kvloom, where it names no file
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)

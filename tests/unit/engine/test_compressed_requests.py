@@ -52,6 +52,8 @@ METHODS = {
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
     "kvzip": compression_of("kvzip", 0.6, chunk=40, allocator="global"),
+    "keepkv": compression_of("knorm", 0.6, compactor="keepkv", similarity=0.2, reference=8),
+    "matching": compression_of("h2o", 0.6, compactor="matching", reference=8),
     "stream_sums": Compression(StreamSums(), 0.5),
 }
 CONTEXT, COUNT = 90, 8
@@ -154,7 +156,7 @@ def test_a_second_question_finds_the_exact_context(windows: tuple[int | None, ..
     first, again = ask(engine, cache), ask(engine, cache)
     assert scored(first) == scored(again)
     assert metrics(first).cached_tokens == 0
-    watched = rows_of(METHODS[method].scorer.needs, CONTEXT)
+    watched = rows_of(METHODS[method].needs, CONTEXT)
     if not watched or None in windows:
         assert metrics(again).cached_tokens == CONTEXT - len(watched)  # of its last page, a part
     wanted = [*(Miss(span, Why.WATCHED) for span in watched), Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
@@ -175,7 +177,7 @@ def test_what_comes_after_a_compression_is_never_found(windows: tuple[int | None
     assert metrics(exact).cached_tokens <= CONTEXT
     assert scored(exact) == scored(ask(tiny.make_engine(windows), prompt=longer))
     after = ask(engine, compressed(method), longer)  # nor does what an exact one computed show
-    assert metrics(after).cached_tokens <= CONTEXT - len(rows_of(METHODS[method].scorer.needs, CONTEXT))
+    assert metrics(after).cached_tokens <= CONTEXT - len(rows_of(METHODS[method].needs, CONTEXT))
     assert scored(after) == scored(ask(tiny.make_engine(windows), compressed(method), longer))
 
 
@@ -196,7 +198,7 @@ def test_pages_alone_are_matched_where_nothing_else_may_be(method: str) -> None:
     engine, cache = tiny.make_engine(), compressed(method, match="pages")
     assert scored(ask(engine, cache)) == scored(ask(engine, cache))
     whole = SpanSet.full(CONTEXT // PAGE_TOKENS * PAGE_TOKENS)
-    assert metrics(ask(engine, cache)).cached_tokens == len(whole - rows_of(METHODS[method].scorer.needs, CONTEXT))
+    assert metrics(ask(engine, cache)).cached_tokens == len(whole - rows_of(METHODS[method].needs, CONTEXT))
 
 
 @pytest.mark.parametrize("cache", [{"read": False}, {"write": False}, {"salt": "mine"}])

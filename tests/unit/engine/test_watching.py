@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import InternalError, ParamsError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.policy.compression import Compression
-from kvloom.policy.compression.base import LayerContext
+from kvloom.policy.compression.base import Entries, Kept, LayerContext
 from kvloom.policy.compression.needs import (
     Attention,
     Cached,
@@ -165,13 +165,46 @@ def test_a_digest_that_fails_ends_its_request_and_no_other(
 def test_what_nobody_watched_is_refused() -> None:
     sequence = SingleSequence(tiny.make_engine(), 40)
     sequence.append(PROMPT[:20])
-    with pytest.raises(InternalError, match="not all rows of layer 0 that a scorer needs were seen"):
+    with pytest.raises(InternalError, match="not all rows of layer 0 that a method needs were seen"):
         sequence.compress(Compression(looking(Last(1)), 0.5))
 
 
 def test_one_need_of_a_kind() -> None:
     with pytest.raises(ParamsError, match="needs more than one Attention"):
         Compression(Looking(frozenset({Attention(), Attention(Last(1))})), 0.5)
+
+
+@dataclass(frozen=True)
+class Muting:
+    """Stores all entries, and gives those at even positions no weight."""
+
+    name: str = "muting"
+    needs: frozenset[Need] = frozenset({Cached.KEYS, Cached.VALUES})
+
+    def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries]:
+        bias_S = np.where(context.positions_S % 2 == 0, -200.0, 0.0).astype(np.float32)
+        changed_S = np.ones(len(bias_S), np.bool_)
+        heads = range(len(kept))
+        return [Entries(context.k_SKD[:, head], context.v_SKD[:, head], bias_S, changed_S) for head in heads]
+
+
+@dataclass(frozen=True)
+class Odd(Looking):
+    def scores(self, context: LayerContext) -> Floats:
+        return np.broadcast_to(context.positions_S % 2, context.shape).astype(np.float32)
+
+
+def test_what_a_compactor_stores_is_what_is_attended() -> None:
+    """An entry without weight is as good as one that is gone."""
+    params, found = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True, logprobs=0), []
+    even = (CONTEXT + 1) // 2 / CONTEXT
+    for compression in (Compression(looking(Last(1)), 0.0, compactor=Muting()), Compression(Odd(frozenset()), even)):
+        cache = CacheParams(compression=compression, compress_after=CONTEXT)
+        done = tiny.run(tiny.make_engine(), {"x": PROMPT}, params, cache=cache)["x"]
+        scores = [score for update in done.updates for delta in update.deltas for score in delta.logprobs or ()]
+        found.append([next(iter(each.values())).logprob for each in scores])
+    assert len(found[0]) == 4
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 # -- a context that is repeated ------------------------------------------------------------------------------------

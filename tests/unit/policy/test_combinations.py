@@ -12,7 +12,7 @@ from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import parse_policy
 from kvloom.policy.compression import METHODS, compression_of
 from kvloom.policy.compression.allocators import ALLOCATORS, all_kinds
-from kvloom.policy.compression.base import Gather, LayerContext, Scale
+from kvloom.policy.compression.base import Choice, LayerContext, Scale
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import kept_of
 from kvloom.policy.compression.words import kinds_of, words_of
@@ -23,7 +23,7 @@ PAIRS = [(s, a) for s in NAMES for a, each in ALLOCATORS.items() if each.compare
 RATIOS = (0.0, 0.3, 0.5, 0.9, 1.0)
 
 
-def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object) -> list[Gather]:
+def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object) -> list[Choice]:
     compression = compression_of(scorer, ratio, **words)
     return compression.choose(made, [compression.scores(one) for one in made], WEIGHTS)
 

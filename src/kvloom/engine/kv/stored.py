@@ -16,7 +16,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.cells import cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.policy.compression.base import LayerContext
-from kvloom.policy.compression.needs import Cached
+from kvloom.policy.compression.needs import Cached, Need
 from kvloom.segment import PageId
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
@@ -70,16 +70,18 @@ class Stored:
     def format(self) -> PageFormat:
         return self.kv.tables[self.group].format
 
-    def contexts(self, watch: Watch) -> Iterator[LayerContext]:
-        """Every layer of the group. Raises InternalError when something that is needed was not seen."""
-        needs = watch.needs
+    def contexts(self, watch: Watch, needs: frozenset[Need]) -> Iterator[LayerContext]:
+        """Every layer of the group, with what a part of the method needs.
+
+        Raises InternalError when something of it was not seen.
+        """
         positions_S, tokens_S = self.positions, np.array(self.kv.tokens[self.first : self.stop], np.int64)
         entry_bytes = head_format(self.format).page_bytes // PAGE_TOKENS
         nothing_SK0 = np.zeros((len(tokens_S), self.format.heads, 0), np.float32)
         for slot, layer in enumerate(self.format.layers):
             k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
             v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
-            seen = watch.shape(layer), watch.measured(layer)
+            seen = watch.shape(layer), watch.measured(layer, needs)
             yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen)
 
     def entries(self, slot: int, head: int) -> tuple[Bytes, Bytes]:

@@ -44,8 +44,8 @@ class Watch:
     repeats: tuple[tuple[int, ...], ...] = ()
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
-    _tallies: tuple[Tally, ...] = field(default=(), init=False)
-    _records: tuple[QueryRecord, ...] = field(default=(), init=False)
+    _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
+    _records: dict[Queries, tuple[QueryRecord, ...]] = field(default_factory=dict, init=False)
     _digests: dict[int, Floats] = field(default_factory=dict, init=False)
     _fault: Exception | None = field(default=None, init=False)
 
@@ -62,7 +62,7 @@ class Watch:
         Raises RequestError when that is too little for what the method wants to compute there, or when the method has
         nothing to look at hidden states of this model with.
         """
-        needs, repeats = compression.scorer.needs, []
+        needs, repeats = compression.needs, []
         for need in needs:
             if isinstance(need, Attention) and isinstance(need.rows, Repeated | Following) and context:
                 repeats = need.rows.texts(context, room)
@@ -77,18 +77,19 @@ class Watch:
 
     def restart(self) -> None:
         """Nothing of the context has been computed."""
-        self._tallies, self._records, self._digests, self._fault = (), (), {}, None
+        self._tallies, self._records, self._digests, self._fault = {}, {}, {}, None
 
     @property
     def probes(self) -> Sequence[Probe]:
-        """For every step that computes some of ``rows``: by layer group where the scorer needs attention or queries."""
+        """For every step that computes some of ``rows``: by layer group where attention or queries are needed."""
         if not self._tallies and not self._records:
             for need in self.needs:
                 if isinstance(need, Attention):
-                    self._tallies = tuple(self._tally(need, group) for group in self._groups)
+                    self._tallies[need] = tuple(self._tally(need, group) for group in self._groups)
                 elif isinstance(need, Queries):
-                    self._records = tuple(self._record(need, group) for group in self._groups)
-        return *self._tallies, *self._records
+                    self._records[need] = tuple(self._record(need, group) for group in self._groups)
+        tallies = [tally for by_group in self._tallies.values() for tally in by_group]
+        return [*tallies, *(record for by_group in self._records.values() for record in by_group)]
 
     def see(self, layer: int, positions: SpanSet, x_RC: Floats) -> None:
         """Take note of hidden states that go into a layer, at these positions in their order.
@@ -108,10 +109,10 @@ class Watch:
         kv_map = self.model.kv_map
         readers = sum(each.owner == layer for each in kv_map.layers)
         group = self.model.query_heads * readers // kv_map.layers[layer].heads
-        return QueryShape(group, self.model.turn(layer))
+        return QueryShape(group, self.model.turn(layer), kv_map.layers[layer].scale)
 
-    def measured(self, layer: int) -> Measured:
-        """What was seen of a layer that owns KV.
+    def measured(self, layer: int, needs: frozenset[Need]) -> Measured:
+        """What was seen of a layer that owns KV, for ``needs``, which are among those of the watch.
 
         Raises whatever a digest raised, and InternalError when not all was seen.
         """
@@ -119,12 +120,12 @@ class Watch:
             raise self._fault
         attention_KS = q_RHD = positions_R = hidden_SN = None
         place, slot = self.model.kv_map.place(layer)
-        for need in self.needs:
+        for need in needs:
             match need:
                 case Attention():
-                    attention_KS = self._attention(place, layer)
+                    attention_KS = self._attention(need, place, layer)
                 case Queries():
-                    q_RHD, positions_R = self._queries(place, slot)
+                    q_RHD, positions_R = self._queries(need, place, slot)
                 case Hidden():
                     hidden_SN = self._digested(place, layer)
         return Measured(attention_KS, q_RHD, positions_R, hidden_SN)
@@ -164,10 +165,10 @@ class Watch:
     def _readers(self, group: LayerGroup) -> list[int]:
         return [layer for layer, kv in enumerate(self.model.kv_map.layers) if kv.owner in group.layers]
 
-    def _attention(self, place: int, layer: int) -> Floats:
+    def _attention(self, need: Attention, place: int, layer: int) -> Floats:
         """Of all layers that read the KV of ``layer``."""
-        _check(bool(self._tallies), layer)
-        tally, kv_map = self._tallies[place], self.model.kv_map
+        _check(need in self._tallies, layer)
+        tally, kv_map = self._tallies[need][place], self.model.kv_map
         mine = [n for n, reader in enumerate(tally.layers) if kv_map.layers[reader].owner == layer]
         wanted = len(self.rows & tally.rows) or sum(map(len, self.repeats))
         _check(bool((tally.counted_L[mine] == wanted).all()), layer)
@@ -177,9 +178,9 @@ class Watch:
         result_KS: Floats = found_KS[:, skipped:].astype(np.float32)
         return result_KS
 
-    def _queries(self, place: int, slot: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-        _check(bool(self._records), self._groups[place].layers[slot])
-        record = self._records[place]
+    def _queries(self, need: Queries, place: int, slot: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+        _check(need in self._records, self._groups[place].layers[slot])
+        record = self._records[need][place]
         q_RHD = record.queries_LRHD[slot]
         _check(not np.isnan(q_RHD).any(), self._groups[place].layers[slot])
         return q_RHD, _places(record.rows)
@@ -206,4 +207,4 @@ def _places(positions: SpanSet) -> npt.NDArray[np.int64]:
 
 def _check(seen: bool, layer: int) -> None:
     if not seen:
-        raise InternalError(f"not all rows of layer {layer} that a scorer needs were seen, or some twice")
+        raise InternalError(f"not all rows of layer {layer} that a method needs were seen, or some twice")

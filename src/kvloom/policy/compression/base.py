@@ -47,10 +47,12 @@ class Scale(enum.IntEnum):
 class QueryShape:
     """``group``: query heads of all layers that read an entry, by KV head. ``turn_F``: the angle by position, in
     radians, by which rotary embedding turns each pair (n, n + F) of dimensions of queries and keys; empty without it.
+    ``scale``: of the products of queries and keys.
     """
 
     group: int = 1
     turn_F: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,14 +143,34 @@ class Allocator(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gather:
-    """Copy these entries of a layer, as they are stored, and let go of all others. ``kept``: by KV head."""
+class Choice:
+    """The entries of a layer that stay, by KV head; all others go."""
 
     layer: int
     kept: tuple[Kept, ...]
 
 
-class Compactor(Protocol):
-    """Says what is done with what stays and what goes."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """What is stored in place of the entries that stay in one KV head: ``k_SD`` (rotated), ``v_SD``, and ``bias_S``,
+    which is added to the logarithm of what each of them weighs, float32. ``changed_S``: which have another key or value
+    than before; the others are copied.
+    """
 
-    def action(self, context: LayerContext, kept: Sequence[Kept]) -> Gather: ...
+    k_SD: Floats
+    v_SD: Floats
+    bias_S: Floats
+    changed_S: npt.NDArray[np.bool_]
+
+
+class Compactor(Protocol):
+    """Says what is stored for what stays. A frozen dataclass like a scorer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def stored(self, context: LayerContext, kept: Sequence[Kept]) -> Sequence[Entries | None]:
+        """By KV head; None: they are copied as they are. ``kept``: by KV head, as long as what is returned."""
+        ...

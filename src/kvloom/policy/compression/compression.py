@@ -10,17 +10,17 @@ import numpy as np
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression.base import (
     Allocator,
+    Choice,
     Compactor,
     Counts,
     Floats,
-    Gather,
     Kept,
     LayerContext,
     Origin,
     Scorer,
 )
 from kvloom.policy.compression.gathering import Gathering
-from kvloom.policy.compression.needs import MEASURED
+from kvloom.policy.compression.needs import MEASURED, Need
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import Uniform
 from kvloom.policy.compression.words import Word, words_of
@@ -43,26 +43,33 @@ class Compression:
         if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
             raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
         for kind in MEASURED:
-            if sum(isinstance(need, kind) for need in self.scorer.needs) > 1:
-                raise ParamsError(f"method `{self.name}` needs more than one {kind.__name__}", param="method")
+            for part in (self.scorer, self.compactor):
+                if sum(isinstance(need, kind) for need in part.needs) > 1:
+                    raise ParamsError(f"`{part.name}` needs more than one {kind.__name__}", param="method")
 
     @property
     def name(self) -> str:
         return self.scorer.name
 
     @property
+    def needs(self) -> frozenset[Need]:
+        """The scorer's and the compactor's."""
+        return self.scorer.needs | self.compactor.needs
+
+    @property
     def params(self) -> Mapping[str, Word]:
-        """The scorer's; and the allocator, its parameters and what is protected, where these are not the usual ones."""
-        allocator: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
+        """The scorer's; and allocator and compactor with theirs and what is protected, where not as usual."""
+        parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
+        parts |= {} if self.compactor == Gathering() else {"compactor": self.compactor.name}
         protect = {} if self.protect == Protect() else words_of(self.protect)
-        others = {**allocator, **words_of(self.allocator), **protect}
+        others = {**parts, **words_of(self.allocator), **words_of(self.compactor), **protect}
         own = words_of(self.scorer)
         return {**own, **{key: word for key, word in others.items() if key not in own}}
 
     def choose(
         self, contexts: Sequence[LayerContext], scores: Sequence[Floats], weights: str | None = None
-    ) -> list[Gather]:
-        """What is to be done with every layer, given the scores of all. ``weights``: the name of the model's weights.
+    ) -> list[Choice]:
+        """Which entries of every layer stay, given the scores of all. ``weights``: the name of the model's weights.
 
         Raises ParamsError when the allocator cannot do this for such a context.
         """
@@ -71,7 +78,7 @@ class Compression:
         counts = self.allocator.kept(self.ratio, scores, origin)
         self.protect.check(contexts, counts)
         return [
-            self.compactor.action(context, self._best(context, scores_KS, kept_K))
+            Choice(context.layer, tuple(self._best(context, scores_KS, kept_K)))
             for context, scores_KS, kept_K in zip(contexts, scores, counts, strict=True)
         ]
 

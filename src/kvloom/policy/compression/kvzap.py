@@ -15,7 +15,7 @@ import numpy as np
 
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.needs import Hidden, LinearMaps, Need
-from kvloom.policy.compression.predictor import predictor_for
+from kvloom.policy.compression.predictor import predictor_for, shipped_files
 from kvloom.policy.compression.words import FILE
 
 
@@ -29,6 +29,11 @@ class KvZap:
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset({Hidden(self.digest_for)})
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The files that may be read although none is named."""
+        return shipped_files() if self.predictor is None else ()
 
     def digest_for(self, weights: str) -> LinearMaps:
         """Raises ParamsError and DataFileError."""

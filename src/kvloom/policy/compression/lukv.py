@@ -24,7 +24,7 @@ from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
-from kvloom.policy.compression.profile import Profile, read_profile, shipped_profile
+from kvloom.policy.compression.profile import Profile, read_profile, shipped_files, shipped_profile
 from kvloom.policy.compression.words import FILE
 
 
@@ -50,6 +50,11 @@ class LuKv:
             raise ParamsError(f"page must be a number of entries from 1, got {self.page}", param="page")
         if self.profile is not None:
             object.__setattr__(self, "_named", read_profile(self.profile))
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The files that may be read although none is named."""
+        return shipped_files() if self.profile is None else ()
 
     def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)

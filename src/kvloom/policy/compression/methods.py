@@ -13,7 +13,8 @@ from typing import Any
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
-from kvloom.policy.compression.base import Allocator, Scale, Scorer
+from kvloom.policy.compression.base import Allocator, Compactor, Scale, Scorer
+from kvloom.policy.compression.compactors import AS_IT_IS, COMPACTORS, compactor_kinds
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.controls import KeepAll, KeepNone
 from kvloom.policy.compression.expected_attention import ExpectedAttention
@@ -46,7 +47,8 @@ class Method:
     @property
     def kinds(self) -> dict[str, type]:
         """Types of the parameters: fields by what they are without being given. Of equal names it is the scorer's."""
-        others = {"allocator": str, **all_kinds(), **kinds_of(Protect)} if self.ratio is None else {}
+        parts = {"allocator": str, **all_kinds(), "compactor": str, **compactor_kinds(), **kinds_of(Protect)}
+        others = parts if self.ratio is None else {}
         return {**kinds_of(self.scorer), **{key: kind for key, kind in others.items() if key not in self.own}}
 
     @property
@@ -100,8 +102,9 @@ def made(name: str, method: Method, ratio: float | None, params: Mapping[str, ob
     own, protect = (
         {key: values.pop(key) for key in list(values) if key in kinds} for kinds in (method.own, kinds_of(Protect))
     )
+    compactor = _compactor(values)
     allocator = _allocator(name, method, values)
-    return Compression(method.scorer(**own), ratio, allocator, protect=Protect(**protect))
+    return Compression(method.scorer(**own), ratio, allocator, compactor, Protect(**protect))
 
 
 def _value(name: str, method: Method, key: str, value: object) -> object:
@@ -113,6 +116,19 @@ def _value(name: str, method: Method, key: str, value: object) -> object:
     if not fits:  # a string is no file: what comes over a net must open none
         raise ParamsError(f"method `{name}`: {key} must be of type {kind.__name__}, got {value!r}", param=key)
     return value
+
+
+def _compactor(values: dict[str, Any]) -> Compactor:
+    """Takes its words out of ``values``."""
+    name = str(values.pop("compactor", AS_IT_IS))
+    if name not in COMPACTORS:
+        raise ParamsError(f"unknown compactor `{name}`", hint=f"one of {', '.join(COMPACTORS)}", param="compactor")
+    kinds = kinds_of(COMPACTORS[name])
+    foreign = next((key for key in values if key in compactor_kinds() and key not in kinds), None)
+    if foreign is not None:
+        hint = f"its parameters: {', '.join(kinds) or 'none'}"
+        raise ParamsError(f"compactor `{name}` has no parameter `{foreign}`", hint=hint, param=foreign)
+    return COMPACTORS[name](**{key: values.pop(key) for key in list(values) if key in kinds})
 
 
 def _allocator(method_name: str, method: Method, values: dict[str, Any]) -> Allocator:

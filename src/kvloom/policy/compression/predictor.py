@@ -88,10 +88,14 @@ def read_predictor(path: Path) -> Predictor:
     return found
 
 
+def shipped_files() -> tuple[Path, ...]:
+    return tuple(sorted(SHIPPED.glob("kvzap-*.npz")))
+
+
 @cache
 def shipped() -> Mapping[str, Predictor]:
     """Those that ship with kvloom, by the id of the weights."""
-    return {each.weights: each for each in map(read_predictor, sorted(SHIPPED.glob("kvzap-*.npz")))}
+    return {each.weights: each for each in map(read_predictor, shipped_files())}
 
 
 def predictor_for(weights: str, path: Path | None) -> Predictor:

@@ -124,10 +124,14 @@ def read_profile(path: Path, wanted: MadeFor | None = None) -> Profile:
     return profile
 
 
+def shipped_files() -> tuple[Path, ...]:
+    return tuple(sorted(SHIPPED.glob("lu-*.json")))
+
+
 @cache
 def shipped_profiles() -> tuple[Profile, ...]:
     """Those that ship with kvloom."""
-    return tuple(map(read_profile, sorted(SHIPPED.glob("lu-*.json"))))
+    return tuple(map(read_profile, shipped_files()))
 
 
 def shipped_profile(weights: str | None, scorer: str, params: Mapping[str, int | float | str]) -> Profile:
