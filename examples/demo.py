@@ -1,4 +1,5 @@
-"""``make demo``: one long document, three questions, asked of a real server over HTTP; first cold, then warm.
+"""``make demo``: one long document, three questions, asked of a real server over HTTP; first cold, then warm. Then one
+of them of the document compressed: most of its KV is removed before the question is known.
 
 Pulls the model if it is not here, starts ``kvloom serve`` on a free port, prints a table, and stops the server.
 """
@@ -32,6 +33,7 @@ QUESTIONS = (
     "In which year was the observatory founded?",
     "What is the altitude of the observatory?",
 )
+COMPRESSION = {"method": "kvzap", "ratio": 0.8, "allocator": "lukv"}
 KVLOOM = str(Path(sys.executable).with_name("kvloom"))
 console = Console()
 
@@ -50,6 +52,7 @@ class Answer:
     prompt_tokens: int
     cached_tokens: int
     kv_bytes: int
+    compressed: dict[str, Any] | None = None
 
 
 def main() -> int:
@@ -57,6 +60,7 @@ def main() -> int:
         run([KVLOOM, "pull", MODEL])
         with server() as url, httpx2.Client(base_url=url, timeout=600) as client:
             show(*ask_all(client))
+            show_compressed(ask(client, QUESTIONS[0], compress=True))
     except DemoError as error:
         console.print(f"error: {error}", style="bold red", highlight=False)
         return 1
@@ -144,19 +148,21 @@ def ask_all(client: httpx2.Client) -> tuple[list[Answer], list[Answer]]:
     return cold, warm
 
 
-def ask(client: httpx2.Client, question: str) -> Answer:
-    """Stream one answer through the chat endpoint."""
-    body = {
+def ask(client: httpx2.Client, question: str, compress: bool = False) -> Answer:
+    """Stream one answer through the chat endpoint. ``compress``: all of the prompt that comes before the question."""
+    system = {"role": "system", "content": SYSTEM + DOCUMENT.read_text(encoding="utf-8")}
+    body: dict[str, Any] = {
         "model": MODEL,
-        "messages": [
-            {"role": "system", "content": SYSTEM + DOCUMENT.read_text(encoding="utf-8")},
-            {"role": "user", "content": question},
-        ],
+        "messages": [system, {"role": "user", "content": question}],
         "temperature": 0,
         "max_tokens": 32,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if compress:
+        asked = {"messages": [system], "add_generation_prompt": False}
+        tokens = client.post("/tokenize", json=asked).raise_for_status().json()["count"]
+        body["kvloom"] = {"cache": {"compression": COMPRESSION, "compress_after": tokens}}
     usage: dict[str, Any] = {}
     started, times, text = time.monotonic(), [], ""
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -179,6 +185,7 @@ def ask(client: httpx2.Client, question: str) -> Answer:
         prompt_tokens=usage["prompt_tokens"],
         cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
         kv_bytes=cache["held_bytes"] + cache["cached_bytes"],
+        compressed=next(iter(usage.get("kvloom", {}).get("compressed", [])), None),
     )
 
 
@@ -212,6 +219,21 @@ def show(cold: list[Answer], warm: list[Answer]) -> None:
     console.print(
         f"{same} of {len(cold)} answers are the same cold and warm; the first token came {speedup:.0f} times sooner."
     )
+
+
+def show_compressed(answer: Answer) -> None:
+    """What was kept, and what is answered from it."""
+    left = answer.compressed
+    if left is None:
+        raise DemoError("the server did not say what it kept of the document")
+    entries = [count for layer in left["kept"] for count in layer["entries"]]
+    share = sum(entries) / (left["tokens"] * len(entries))
+    console.print(
+        f"\nThe same document with {1 - share:.0%} of its KV removed before any question: {left['method']} keeps "
+        f"{min(entries)} to {max(entries)} of {left['tokens']} entries by KV head, {left['bytes'] / 2**20:.1f} MiB.",
+        highlight=False,
+    )
+    console.print(f"1. {QUESTIONS[0]}\n   {answer.text}", highlight=False)
 
 
 if __name__ == "__main__":
