@@ -22,11 +22,11 @@ from kvloom.policy.compression.needs import (
     Cached,
     Every,
     Hidden,
+    Inside,
     Last,
     Need,
     Queries,
     Repeated,
-    Rows,
     Spread,
 )
 
@@ -54,7 +54,7 @@ def streams(layer: int, x_RC: Floats) -> Floats:
 
 
 def looking(
-    rows: Rows, reduce: Literal["sum", "max"] = "sum", digest: Callable[[int, Floats], Floats] = streams
+    rows: Inside, reduce: Literal["sum", "max"] = "sum", digest: Callable[[int, Floats], Floats] = streams
 ) -> Looking:
     return Looking(
         frozenset({Attention(rows, reduce), Queries(Spread(1000)), Hidden(lambda weights: digest), Cached.KEYS})
@@ -66,7 +66,7 @@ def ask(engine: tiny.Engine, scorer: Looking, name: str = "x") -> tiny.Done:
     return tiny.run(engine, {name: PROMPT}, PARAMS, cache=cache)[name]
 
 
-def attention(seen: LayerContext, rows: Rows, reduce: str) -> Floats:
+def attention(seen: LayerContext, rows: Inside, reduce: str) -> Floats:
     """The oracle: a softmax in float64 of all queries over all keys of a layer that has no window."""
     assert seen.measured.q_RHD is not None
     heads, dim = seen.k_SKD.shape[1:]
@@ -82,7 +82,7 @@ def attention(seen: LayerContext, rows: Rows, reduce: str) -> Floats:
 
 @pytest.mark.parametrize("reduce", ["sum", "max"])
 @pytest.mark.parametrize("rows", [Every(), Last(1), Last(20), Spread(32, first=4)])
-def test_attention_is_the_softmax_of_queries_over_keys(rows: Rows, reduce: Literal["sum", "max"]) -> None:
+def test_attention_is_the_softmax_of_queries_over_keys(rows: Inside, reduce: Literal["sum", "max"]) -> None:
     scorer = looking(rows, reduce)
     ask(tiny.make_engine((24, None, 24), step_tokens=32), scorer)
     assert [seen.layer for seen in scorer.shown] == [1, 0, 2]

@@ -16,17 +16,7 @@ from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
-from kvloom.policy.compression.needs import (
-    Attention,
-    Digest,
-    Following,
-    Hidden,
-    LinearMaps,
-    Need,
-    Queries,
-    Repeated,
-    rows_of,
-)
+from kvloom.policy.compression.needs import After, Attention, Digest, Hidden, LinearMaps, Need, Queries, rows_of
 from kvloom.segment import Span, SpanSet
 
 
@@ -64,7 +54,7 @@ class Watch:
         """
         needs, repeats = compression.needs, []
         for need in needs:
-            if isinstance(need, Attention) and isinstance(need.rows, Repeated | Following) and context:
+            if isinstance(need, Attention) and isinstance(need.rows, After) and context:
                 repeats = need.rows.texts(context, room)
                 if not repeats:
                     raise RequestError(
@@ -155,7 +145,7 @@ class Watch:
         return Tally.of(observation, self._readers(group), heads)
 
     def _rows(self, need: Attention) -> SpanSet:
-        if not isinstance(need.rows, Repeated | Following):
+        if not isinstance(need.rows, After):
             return need.rows.of(self.stop)
         return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
 

@@ -103,7 +103,11 @@ class Following:
         return [] if any(len(text) > room for text in self.after) else [list(text) for text in self.after]
 
 
-Rows = Every | Last | Spread | Repeated | Following
+Inside = Every | Last | Spread
+"""Rows of the context."""
+
+After = Repeated | Following
+"""Rows of texts after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Attention:
     one layer's KV count alike.
     """
 
-    rows: Rows = Every()
+    rows: Inside | After = Every()
     reduce: Literal["sum", "max"] = "sum"
     by_query_head: bool = False
 
@@ -122,7 +126,7 @@ class Attention:
 class Queries:
     """The queries of ``rows``. Of several layers that read one layer's KV, the owner's."""
 
-    rows: Rows
+    rows: Inside
 
 
 Digest = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
