@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import torch
 
 from bench.drive import ModelEngines
 from in_torch import met_queries
-from kvloom.attend.observe import NOBODY, Observation, Observers, Probe, QueryRecord, Reduce, Tally
+from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import NextScores
@@ -35,9 +36,9 @@ class Watching(Forward):
     after_each: Callable[[], None]
     """Called while all that a step has read is still there."""
 
-    def next_scores(self, batch: Batch, observers: Observers = NOBODY) -> list[tuple[Chunk, NextScores]]:
+    def next_scores(self, batch: Batch) -> list[tuple[Chunk, NextScores]]:
         asked = {n: self.probes.get(chunk.sequence.request.id, []) for n, chunk in enumerate(batch.chunks)}
-        scores = Forward.next_scores(self, batch, asked)
+        scores = Forward.next_scores(self, dataclasses.replace(batch, observers=asked))
         self.after_each()
         return scores
 

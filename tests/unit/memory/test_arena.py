@@ -70,10 +70,10 @@ def test_trim_offers_memory_of_free_slabs_only_and_the_arena_still_works() -> No
     kept, *pages = take_all(arena, FULL)
     for page in pages:
         arena.free(page)
-    assert lazily_free_kb(arena) == 0
+    others_kb = lazily_free_kb(arena)  # of arenas that lie next to this one, and are one mapping with it
     arena.trim()
     whole_kb = len(arena.memory) // 1024
-    assert whole_kb / 2 < lazily_free_kb(arena) <= whole_kb - 64
+    assert whole_kb / 2 < lazily_free_kb(arena) - others_kb <= whole_kb - 64
     start = arena.slab_of(kept) * 65_536
     assert (arena.memory[start : start + 65_536] == 7).all()
     assert len(take_all(arena, FULL)) == len(pages)
