@@ -1,7 +1,8 @@
 """Texts to learn from: the user's, or a mixture that every machine has.
 
 The mixture is prose of our own (the corpora of ``eval``, one of them with facts that are stated once), and the source
-text of Python's standard library. Nothing of an evaluation's tasks is in it.
+text of Python's standard library. No task of an evaluation is in it. But the filler of its haystacks, and the texts of
+``kvloom eval fidelity`` that are told twice, are prose of the same making: judge what is learned with that in mind.
 """
 
 from __future__ import annotations
