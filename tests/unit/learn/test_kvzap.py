@@ -101,7 +101,7 @@ def test_a_predictor_of_another_model_is_refused_before_anything_is_computed(
         with pytest.raises(ParamsError, match=fault):
             engine.submit("x", TEXTS[0], SamplingParams(), cache=CacheParams(compression=compression))
     assert not engine.has_work
-    assert predictor_for(learned.weights, tmp_path / "p.npz").model == "tiny"
+    assert predictor_for(learned.weights, read_predictor(tmp_path / "p.npz")).model == "tiny"
 
 
 @pytest.mark.parametrize("fault", ["missing", "text", "cut", "other", "shapes"])

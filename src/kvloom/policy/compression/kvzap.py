@@ -15,16 +15,22 @@ import numpy as np
 
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.needs import Hidden, LinearMaps, Need
-from kvloom.policy.compression.predictor import predictor_for, shipped_files
+from kvloom.policy.compression.predictor import FILES, Predictor, predictor_for, read_predictor
+from kvloom.policy.compression.shipped import shipped_files
 from kvloom.policy.compression.words import FILE
 
 
 @dataclass(frozen=True, slots=True)
 class KvZap:
-    """``predictor``: its file; None: the one that ships for the model."""
+    """``predictor``: its file; None: the one that ships for the model. Raises DataFileError when it cannot be read."""
 
     name: ClassVar[str] = "kvzap"
     predictor: Path | None = field(default=None, metadata=FILE)
+    _named: Predictor | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.predictor is not None:
+            object.__setattr__(self, "_named", read_predictor(self.predictor))
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -33,11 +39,11 @@ class KvZap:
     @property
     def reads(self) -> tuple[Path, ...]:
         """The files that may be read although none is named."""
-        return shipped_files() if self.predictor is None else ()
+        return shipped_files(FILES) if self.predictor is None else ()
 
     def digest_for(self, weights: str) -> LinearMaps:
-        """Raises ParamsError and DataFileError."""
-        return predictor_for(weights, self.predictor).linear
+        """Raises ParamsError where there is none for a model."""
+        return predictor_for(weights, self._named).linear
 
     def scores(self, context: LayerContext) -> Floats:
         assert context.measured.hidden_SN is not None

@@ -24,7 +24,8 @@ from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Counts, Floats, Origin
 from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
-from kvloom.policy.compression.profile import Profile, read_profile, shipped_files, shipped_profile
+from kvloom.policy.compression.profile import FILES, Profile, read_profile, shipped_profile
+from kvloom.policy.compression.shipped import shipped_files
 from kvloom.policy.compression.words import FILE
 
 
@@ -54,7 +55,7 @@ class LuKv:
     @property
     def reads(self) -> tuple[Path, ...]:
         """The files that may be read although none is named."""
-        return shipped_files() if self.profile is None else ()
+        return shipped_files(FILES) if self.profile is None else ()
 
     def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)

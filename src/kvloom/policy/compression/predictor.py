@@ -28,9 +28,11 @@ import numpy.typing as npt
 from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression.base import Floats
 from kvloom.policy.compression.needs import LinearMaps
+from kvloom.policy.compression.shipped import shipped_files
 
 FORMAT, VERSION = "kvloom-kvzap", 1
-SHIPPED = Path(__file__).parent / "learned"
+FILES = "kvzap-*.npz"
+"""Of those that ship."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +90,18 @@ def read_predictor(path: Path) -> Predictor:
     return found
 
 
-def shipped_files() -> tuple[Path, ...]:
-    return tuple(sorted(SHIPPED.glob("kvzap-*.npz")))
-
-
 @cache
 def shipped() -> Mapping[str, Predictor]:
     """Those that ship with kvloom, by the id of the weights."""
-    return {each.weights: each for each in map(read_predictor, shipped_files())}
+    return {each.weights: each for each in map(read_predictor, shipped_files(FILES))}
 
 
-def predictor_for(weights: str, path: Path | None) -> Predictor:
-    """The one of the file, or the one that ships for a model.
+def predictor_for(weights: str, named: Predictor | None) -> Predictor:
+    """The one that is named, or the one that ships for a model.
 
     Raises ParamsError when it is for another model, or when none ships.
     """
-    found = shipped().get(weights) if path is None else read_predictor(path)
+    found = named or shipped().get(weights)
     if found is None:
         names = ", ".join(sorted(each.model for each in shipped().values())) or "none"
         raise ParamsError(

@@ -26,9 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import DataFileError, ParamsError
+from kvloom.policy.compression.shipped import shipped_files
 
 FORMAT, VERSION = "kvloom-lu-profile", 1
-SHIPPED = Path(__file__).parent / "learned"
+FILES = "lu-*.json"
+"""Of those that ship."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +126,10 @@ def read_profile(path: Path, wanted: MadeFor | None = None) -> Profile:
     return profile
 
 
-def shipped_files() -> tuple[Path, ...]:
-    return tuple(sorted(SHIPPED.glob("lu-*.json")))
-
-
 @cache
 def shipped_profiles() -> tuple[Profile, ...]:
     """Those that ship with kvloom."""
-    return tuple(map(read_profile, shipped_files()))
+    return tuple(map(read_profile, shipped_files(FILES)))
 
 
 def shipped_profile(weights: str | None, scorer: str, params: Mapping[str, int | float | str]) -> Profile:
