@@ -16,7 +16,7 @@ from kvloom.policy.compression.base import Choice, LayerContext, Scale
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import kept_of
 from kvloom.policy.compression.words import kinds_of, words_of
-from made_contexts import LENGTHS, SHAPES, WEIGHTS, contexts, files
+from made_contexts import LENGTHS, SHAPES, WEIGHTS, candidates, contexts, files
 
 NAMES = [name for name, method in METHODS.items() if method.ratio is None]
 PAIRS = [(s, a) for s in NAMES for a, each in ALLOCATORS.items() if each.compares <= METHODS[s].scale]
@@ -25,7 +25,7 @@ RATIOS = (0.0, 0.3, 0.5, 0.9, 1.0)
 
 def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object) -> list[Choice]:
     compression = compression_of(scorer, ratio, **words)
-    return compression.choose(made, [compression.scores(one) for one in made], WEIGHTS)
+    return compression.choose(candidates(compression, made), WEIGHTS)
 
 
 def words_for(scorer: str, allocator: str, folder: Path, layers: int, heads: int) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,16 +23,18 @@ from kvloom.segment import Span, SpanSet
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """Probes of one sequence below position ``stop``. They begin empty, and again after ``restart``.
+    """Probes of one sequence from position ``start`` to ``stop``. They begin empty, and again after ``restart``.
 
-    ``repeats``: texts that are to be computed after the context, one at a time from position ``stop`` on, to be seen.
-    Its memory: by layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
+    What is before ``start`` is not looked at. ``repeats``: texts that are to be computed after the context, one at a
+    time from position ``stop`` on, to be seen. Its memory: by layer and KV head 8 bytes per entry for ``Attention``;
+    all ``Queries``; all digests of ``Hidden``.
     """
 
     model: Model
     needs: frozenset[Need]
     stop: int
     repeats: tuple[tuple[int, ...], ...] = ()
+    start: int = 0
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
     _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
@@ -40,7 +43,7 @@ class Watch:
     _fault: Exception | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = rows_of(self.needs, self.stop)
+        self.rows = self._moved(rows_of(self.needs, self.stop - self.start))
         weights = self.model.weights_id
         made = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
         self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
@@ -64,6 +67,29 @@ class Watch:
                         param="compression",
                     )
         return Watch(model, needs, len(context), tuple(map(tuple, repeats)))
+
+    @staticmethod
+    def of_text(model: Model, compression: Compression, stop: int) -> Watch:
+        """For the beginning of a text of which not all is known. Raises RequestError when the method reads on there."""
+        needs = compression.needs
+        if any(isinstance(need, Attention) and isinstance(need.rows, After) for need in needs):
+            raise RequestError(
+                f"`{compression.name}` reads on after a context and cannot keep a text within a budget",
+                hint="a ratio, or a method that does not",
+                param="compression",
+            )
+        return Watch(model, needs, stop)
+
+    def of_block(self, start: int, stop: int) -> Watch:
+        """To see the same of other positions, which nothing is repeated of."""
+        return Watch(self.model, self.needs, stop, start=start)
+
+    def copy(self) -> Watch:
+        """To see from now on what another sequence does from here."""
+        copied = Watch(self.model, self.needs, self.stop, self.repeats, self.start)
+        copied._tallies, copied._records = deepcopy(self._tallies), deepcopy(self._records)
+        copied._digests, copied._fault = deepcopy(self._digests), self._fault
+        return copied
 
     def restart(self) -> None:
         """Nothing of the context has been computed."""
@@ -130,8 +156,9 @@ class Watch:
             raise RequestError(f"a digest must make a row of each of {len(x_RC)} hidden states")
         into_SN = self._digests.get(layer)
         if into_SN is None:
-            into_SN = self._digests[layer] = np.full((self.stop, found_RN.shape[1]), np.nan, np.float32)
-        into_SN[_places(positions)] = found_RN
+            shape = self.stop - self.start, found_RN.shape[1]
+            into_SN = self._digests[layer] = np.full(shape, np.nan, np.float32)
+        into_SN[_places(positions) - self.start] = found_RN
 
     @property
     def _groups(self) -> tuple[LayerGroup, ...]:
@@ -139,18 +166,19 @@ class Watch:
 
     def _tally(self, need: Attention, group: LayerGroup) -> Tally:
         # one column at least, even in a layer whose rows only see themselves
-        columns = Span(min(_first(group, self.stop), self.stop - 1), self.stop)
+        columns = Span(min(self._first(group), self.stop - 1), self.stop)
         observation = Observation(self._rows(need), columns, Reduce(need.reduce))
         heads = self.model.query_heads if need.by_query_head else group.heads
         return Tally.of(observation, self._readers(group), heads)
 
     def _rows(self, need: Attention) -> SpanSet:
         if not isinstance(need.rows, After):
-            return need.rows.of(self.stop)
+            return self._moved(need.rows.of(self.stop - self.start))
         return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
 
     def _record(self, need: Queries, group: LayerGroup) -> QueryRecord:
-        return QueryRecord.of(need.rows.of(self.stop), group.layers, self.model.query_heads, group.k_dim)
+        rows = self._moved(need.rows.of(self.stop - self.start))
+        return QueryRecord.of(rows, group.layers, self.model.query_heads, group.k_dim)
 
     def _readers(self, group: LayerGroup) -> list[int]:
         return [layer for layer, kv in enumerate(self.model.kv_map.layers) if kv.owner in group.layers]
@@ -164,7 +192,7 @@ class Watch:
         _check(bool((tally.counted_L[mine] == wanted).all()), layer)
         running_LKS = tally.running_LNS[mine]
         found_KS = running_LKS.sum(0) if tally.observation.reduce is Reduce.SUM else running_LKS.max(0)
-        skipped = _first(self._groups[place], self.stop) - tally.observation.columns.start
+        skipped = self._first(self._groups[place]) - tally.observation.columns.start
         result_KS: Floats = found_KS[:, skipped:].astype(np.float32)
         return result_KS
 
@@ -179,16 +207,19 @@ class Watch:
         _check(layer in self._digests, layer)
         found_SN = self._digests[layer]
         _check(not np.isnan(found_SN[:, :1]).any(), layer)
-        return found_SN[_first(self._groups[place], self.stop) :]
+        return found_SN[self._first(self._groups[place]) - self.start :]
+
+    def _first(self, group: LayerGroup) -> int:
+        """The first position that a row at ``stop`` sees, of those that are looked at."""
+        return self.start if group.window is None else max(self.start, self.stop - group.window + 1)
+
+    def _moved(self, rows: SpanSet) -> SpanSet:
+        """Rows of a context, where it begins at ``start``."""
+        return SpanSet(tuple(Span(span.start + self.start, span.stop + self.start) for span in rows))
 
 
 Watched = tuple[Watch, SpanSet, slice]
 """Who looks at hidden states, of which positions, and the rows of the step that compute them."""
-
-
-def _first(group: LayerGroup, stop: int) -> int:
-    """The first position that a row at ``stop`` sees."""
-    return 0 if group.window is None else max(0, stop - group.window + 1)
 
 
 def _places(positions: SpanSet) -> npt.NDArray[np.int64]:
