@@ -15,7 +15,7 @@ EXACT = "exact"
 """Who asks for this wants the cache as it is, whatever the default."""
 
 
-def asked_for(name: str, ratio: float | None = None, **params: object) -> Compression | None:
+def asked_for(name: str, /, ratio: float | None = None, **params: object) -> Compression | None:
     """A method by its name; None for ``exact``. Raises ParamsError, ``param`` being what is at fault.
 
     >>> asked_for("exact") is None

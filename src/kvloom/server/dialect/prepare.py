@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong, RequestError, context_overflow
+from kvloom.policy.compression import Compression
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.job import Job, Prompt
 from kvloom.server.lanes import LARGE, Lanes
 
 
-async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
-    """Raises RequestError, or ModelError when the model has no chat template."""
+async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None) -> Job:
+    """``default``: what is done to contexts unless the body says.
+
+    Raises RequestError, or ModelError when the model has no chat template.
+    """
     body.check()
     params = body.params(engine.sampling_defaults)
     turns = [message.for_template() for message in body.messages]
@@ -24,25 +29,35 @@ async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job
         return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
 
     size = sum(message.size for message in body.messages)
-    return _job(body, (await lanes.run(render, size),), params)
+    return _job(body, (await lanes.run(render, size),), params, default)
 
 
-async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
-    """Raises RequestError."""
+async def completion_job(
+    body: CompletionRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None
+) -> Job:
+    """``default``: what is done to contexts unless the body says. Raises RequestError."""
     body.check()
     params = body.params(engine.sampling_defaults)
     echo = bool(body.echo)
     wanted = _split(body.prompt, engine.max_model_len)
     shown = params.skip_special_tokens if echo else None
     prompts = await _prepare(wanted, engine, lanes, shown, body.add_special_tokens)
-    return _job(body, prompts, params)
+    return _job(body, prompts, params, default)
 
 
-def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], params: SamplingParams) -> Job:
+def _job(
+    body: ChatRequest | CompletionRequest,
+    prompts: tuple[Prompt, ...],
+    params: SamplingParams,
+    default: Compression | None,
+) -> Job:
+    cache = body.cache_params(default)
+    unasked = cache.compression is not None and not body.says_compression
     return Job(
         prompts,
         params,
-        body.cache_params,
+        cache,
+        otherwise=dataclasses.replace(cache, compression=None) if unasked else None,
         echo=bool(body.echo),
         show_prompt_logprobs=body.prompt_logprobs is not None,
         show_token_ids=bool(body.return_token_ids),
