@@ -64,6 +64,14 @@ class KvLayout:
             tokens = min(tokens, window + self.step_tokens + PAGE_TOKENS)
         return -(-tokens // PAGE_TOKENS)
 
+    def dense_bytes(self, tokens: int) -> int:
+        """What the pages of so many tokens take when nothing is compressed; a window keeps what the next token sees."""
+        total = 0
+        for fmt, window in zip(self.formats, self.windows, strict=True):
+            first = 0 if window is None else max(0, tokens - window + 1) // PAGE_TOKENS
+            total += (-(-tokens // PAGE_TOKENS) - first) * page_stride(fmt)
+        return total
+
     def bytes_for(self, tokens: int) -> int:
         """Slabs and metadata, in bytes, that one sequence of ``tokens`` needs when it is alone."""
         total = 0

@@ -67,7 +67,7 @@ def text_of(compression: Compression | None) -> str:
         return EXACT
     method = METHODS.get(compression.name)
     ratio = {} if method is not None and method.ratio is not None else {"ratio": f"{compression.ratio:g}"}
-    words = ",".join(f"{key}={value}" for key, value in {**ratio, **compression.params}.items())
+    words = ",".join(f"{key}={value}" for key, value in {**ratio, **compression.params}.items() if value != "")
     return f"{compression.name}:{words}" if words else compression.name
 
 
