@@ -68,6 +68,11 @@ class Compression:
         return self.scorer.needs | self.compactor.needs
 
     @property
+    def removes(self) -> Mapping[str, Word]:
+        """How much, as it was asked for."""
+        return {"budget": self.budget} if self.ratio is None and self.budget else {"ratio": self.ratio or 0.0}
+
+    @property
     def params(self) -> Mapping[str, Word]:
         """The scorer's; and allocator and compactor with theirs and what is protected, where not as usual."""
         parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
