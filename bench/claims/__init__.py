@@ -28,6 +28,7 @@ CLAIMS = {
     "kv-int8": "bench.claims.kv_int8",
     "lukv-memory": "bench.claims.lukv_memory",
     "lukv-speed": "bench.claims.lukv_speed",
+    "beyond-the-pool": "bench.claims.beyond_the_pool",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

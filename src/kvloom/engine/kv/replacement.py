@@ -30,13 +30,11 @@ _Number = TypeVar("_Number", np.float32, np.uint8)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lists:
-    """What a layer group's lists will be: ``cells_PB``, the bytes of their pages.
-
-    ``bounds_L1``, ``masks_P``: as in ``HeadLists``. ``scores``: by list, what its entries are worth.
+    """What a layer group's lists will be: by list ``cells``, the bytes of its pages (P, B), and ``scores``, what its
+    entries are worth. ``masks_P``: as in ``HeadLists``.
     """
 
-    cells_PB: Bytes
-    bounds_L1: npt.NDArray[np.int32]
+    cells: tuple[Bytes, ...]
     masks_P: npt.NDArray[np.uint16]
     scores: tuple[Floats, ...]
 
@@ -99,16 +97,18 @@ class Replacement:
                 del context  # large
                 yield
         ratio = None if self.room is None else _ratio(int(self.room * _used(groups)), candidates)
-        chosen = compression.choose(candidates, watch.model.weights_id, ratio)
-        yield
-        by_layer = {each.layer: (each, choice) for each, choice in zip(candidates, chosen, strict=True)}
+        counts = compression.counts(candidates, watch.model.weights_id, ratio)
+        by_layer = {}
+        for each, kept_K in zip(candidates, counts, strict=True):
+            yield
+            by_layer[each.layer] = each, compression.choice(each, kept_K)
         self.kept = {layer: tuple(map(len, by_layer[layer][1].kept)) for layer in sorted(by_layer)}
         for stored in groups:
             yield from self._copy(stored, watch, [by_layer[layer] for layer in stored.format.layers])
 
     def _copy(self, stored: Stored, watch: Watch, of_slots: Sequence[tuple[Candidates, Choice]]) -> Iterator[None]:
         """The lists of a group, a layer at a time. What is in lists already is copied; the compactor sees the rest."""
-        fmt, needs = head_format(stored.format), self.compression.compactor.needs
+        needs = self.compression.compactor.needs
         cells: list[Bytes] = []
         masks: list[npt.NDArray[np.uint16]] = []
         scores: list[Floats] = []
@@ -123,27 +123,25 @@ class Replacement:
                 masks.append(masks_P)
                 scores.append(candidates.scores[head][kept])
             yield
-        bounds_L1 = np.cumsum([0, *map(len, cells)]).astype(np.int32)
-        empty = np.zeros((0, fmt.cell_bytes), np.uint8)
-        self._lists.append(
-            Lists(np.concatenate([empty, *cells]), bounds_L1, np.concatenate([*masks, *_NO_MASKS]), tuple(scores))
-        )
+        self._lists.append(Lists(tuple(cells), np.concatenate([*masks, *_NO_MASKS]), tuple(scores)))
 
     # -- carrying out ----------------------------------------------------------------------------------------------
 
     def _put(self, group: int) -> bool:
         kv, lists, dense = self.kv, self._lists[group], self.kv.tables[group].format
         fmt = head_format(dense)
+        bounds_L1 = np.cumsum([0, *map(len, lists.cells)]).astype(np.int32)
         extents: list[Extent] = []
-        if len(lists.cells_PB):
-            extent = kv.take(fmt, len(lists.cells_PB))
+        if bounds_L1[-1]:
+            extent = kv.take(fmt, int(bounds_L1[-1]))
             if extent is None:
                 return False
             extents.append(extent)
         ids_P = np.array([page for extent in extents for page in extent.pages], np.int32)
-        put_cells(kv.ledger.arena.memory, fmt, ids_P, lists.cells_PB)
+        for cells_PB, start, stop in zip(lists.cells, bounds_L1, bounds_L1[1:], strict=False):
+            put_cells(kv.ledger.arena.memory, fmt, ids_P[start:stop], cells_PB)
         slots, heads = len(dense.layers), dense.heads
-        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, lists.bounds_L1, lists.masks_P)
+        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, bounds_L1, lists.masks_P)
         kv.replace(group, self.stop, [of_heads], extents)
         kv.scores[group] = lists.scores
         return True

@@ -15,7 +15,6 @@ from kvloom.policy.compression.base import (
     Compactor,
     Counts,
     Floats,
-    Kept,
     LayerContext,
     Origin,
     Scorer,
@@ -85,10 +84,17 @@ class Compression:
     def choose(
         self, candidates: Sequence[Candidates], weights: str | None = None, ratio: float | None = None
     ) -> list[Choice]:
-        """Which entries of every layer stay; what is protected goes last. ``weights``: the name of the model's weights.
+        """Which entries of every layer stay; what is protected goes last. Parameters and errors as of ``counts``."""
+        counts = self.counts(candidates, weights, ratio)
+        return [self.choice(each, kept_K) for each, kept_K in zip(candidates, counts, strict=True)]
 
-        ``ratio``: where there is a budget instead. Raises ParamsError when the allocator cannot do this for such a
-        context.
+    def counts(
+        self, candidates: Sequence[Candidates], weights: str | None = None, ratio: float | None = None
+    ) -> list[Counts]:
+        """How many entries each KV head of every layer keeps.
+
+        ``weights``: the name of the model's weights. ``ratio``: where there is a budget instead. Raises ParamsError
+        when the allocator cannot do this for such a context.
         """
         share = self.ratio if ratio is None else ratio
         assert share is not None
@@ -104,7 +110,17 @@ class Compression:
         marked = [protect.marked(each) for each in candidates]
         counts = self.allocator.kept(share, [each.scores for each in marked], origin)
         protect.check(marked, counts)
-        return [Choice(each.layer, _best(each, kept_K, protect)) for each, kept_K in zip(marked, counts, strict=True)]
+        return counts
+
+    def choice(self, candidates: Candidates, kept_K: Counts) -> Choice:
+        """The best entries of a layer, so many of each KV head. Of equal ones what is protected, then the earlier."""
+        protect = self.protect_now
+        marked = protect.marked(candidates)
+        best = []
+        for positions_S, scores_S, count in zip(marked.positions, marked.scores, kept_K.tolist(), strict=True):
+            others_S = ~protect.mask(positions_S)
+            best.append(np.sort(np.lexsort((others_S, -scores_S))[:count]))
+        return Choice(candidates.layer, tuple(best))
 
     @property
     def protect_now(self) -> Protect:
@@ -124,12 +140,3 @@ class Compression:
                 f"method `{self.name}` must score {count} entries for each of {heads} heads with numbers"
             )
         return scores_KS.astype(np.float32, copy=False)
-
-
-def _best(each: Candidates, kept_K: Counts, protect: Protect) -> tuple[Kept, ...]:
-    """By KV head. Of equal scores what is protected, then the earlier one."""
-    best = []
-    for positions_S, scores_S, count in zip(each.positions, each.scores, kept_K.tolist(), strict=True):
-        others_S = ~protect.mask(positions_S)
-        best.append(np.sort(np.lexsort((others_S, -scores_S))[:count]))
-    return tuple(best)
