@@ -25,7 +25,8 @@ def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, f
         k_SKD, v_SKD = rng.normal(size=(2, count, heads, dim)).astype(np.float32)
         positions_S = np.arange(first, first + count)
         tokens_S, seen = rng.integers(0, 97, count), measured(rng, heads, positions_S, dim)
-        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen))
+        output_HDC = rng.normal(size=(heads * GROUP, dim, 12)).astype(np.float32)
+        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen, output_HDC))
     return made
 
 

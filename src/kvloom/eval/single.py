@@ -108,7 +108,7 @@ class SingleSequence:
         """What a method sees of all tokens so far, layer by layer."""
         watch = self._see(compression)
         for group in range(len(self._kv.tables)):
-            yield from Stored.below(self._kv, group, self.length).contexts(watch, compression.scorer.needs)
+            yield from Stored.below(self._kv, group, self.length).contexts(watch, compression.needs_to_choose)
 
     def check(self) -> None:
         """Audit the ledger against what the sequence holds. Raises InternalError."""

@@ -52,6 +52,7 @@ METHODS = {
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
     "kvzip": compression_of("kvzip", 0.6, chunk=40, allocator="global"),
+    "critical": compression_of("h2o", 0.6, critical=0.5),
     "keepkv": compression_of("knorm", 0.6, compactor="keepkv", similarity=0.2, reference=8),
     "matching": compression_of("h2o", 0.6, compactor="matching", reference=8),
     "stream_sums": Compression(StreamSums(), 0.5),

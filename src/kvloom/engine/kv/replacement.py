@@ -52,9 +52,9 @@ class Replacement:
             raise InternalError(f"{kv.owner}: nobody watched the first {stop} tokens for `{compression.name}`")
         groups = range(len(kv.tables))
         for group in groups:
-            for context in Stored.below(kv, group, stop).contexts(watch, compression.scorer.needs):
+            for context in Stored.below(kv, group, stop).contexts(watch, compression.needs_to_choose):
                 scores.append(compression.scores(context))
-                contexts.append(context.bare())
+                contexts.append(compression.noted(context))
         by_layer = {each.layer: each for each in compression.choose(contexts, scores, watch.model.weights_id)}
         choices = tuple(tuple(by_layer[n] for n in kv.tables[g].format.layers) for g in groups)
         return Replacement(kv, stop, compression.compactor, choices)

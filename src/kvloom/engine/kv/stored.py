@@ -16,7 +16,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.cells import cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.policy.compression.base import LayerContext
-from kvloom.policy.compression.needs import Cached, Need
+from kvloom.policy.compression.needs import Cached, Given, Need
 from kvloom.segment import PageId
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
@@ -82,7 +82,8 @@ class Stored:
             k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
             v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
             seen = watch.shape(layer), watch.measured(layer, needs)
-            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen)
+            output_HDC = watch.model.output_map(layer) if Given.OUTPUT in needs else None
+            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, output_HDC)
 
     def entries(self, slot: int, head: int) -> tuple[Bytes, Bytes]:
         """(keys_SE, values_SE) of one (layer, head), as they are stored."""

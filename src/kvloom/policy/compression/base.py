@@ -76,7 +76,8 @@ class LayerContext:
     ``positions_S``: ascending, absolute. ``tokens_S``: the tokens there. ``k_SKD`` (rotated) and ``v_SKD``: what the
     cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
     of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
-    the layer's queries are like. ``measured``: what was seen while the context was computed.
+    the layer's queries are like. ``measured``: what was seen while the context was computed. ``output_HDC``: what each
+    query head's output becomes in the residual stream. ``norms_KS``: what ``Critical`` has made of it and of values.
     """
 
     layer: int
@@ -87,6 +88,8 @@ class LayerContext:
     entry_bytes: int = 1
     queries: QueryShape = QueryShape()
     measured: Measured = Measured()
+    output_HDC: Floats | None = None
+    norms_KS: Floats | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,9 +97,9 @@ class LayerContext:
         return self.k_SKD.shape[1], self.k_SKD.shape[0]
 
     def bare(self) -> LayerContext:
-        """The same without keys, values and what was measured, which are large."""
+        """The same without keys, values, weights and what was measured, which are large."""
         nothing_SK0 = self.k_SKD[..., :0].copy()
-        return replace(self, k_SKD=nothing_SK0, v_SKD=nothing_SK0, measured=Measured())
+        return replace(self, k_SKD=nothing_SK0, v_SKD=nothing_SK0, measured=Measured(), output_HDC=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from kvloom.policy.compression.base import (
     Origin,
     Scorer,
 )
+from kvloom.policy.compression.critical import Critical
 from kvloom.policy.compression.gathering import Gathering
 from kvloom.policy.compression.needs import MEASURED, Need
 from kvloom.policy.compression.protect import Protect
@@ -38,6 +39,7 @@ class Compression:
     allocator: Allocator = field(default_factory=Uniform)
     compactor: Compactor = field(default_factory=Gathering)
     protect: Protect = field(default_factory=Protect)
+    critical: Critical = field(default_factory=Critical)
 
     def __post_init__(self) -> None:
         if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
@@ -53,24 +55,31 @@ class Compression:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The scorer's and the compactor's."""
-        return self.scorer.needs | self.compactor.needs
+        """All that has to be seen."""
+        return self.needs_to_choose | self.compactor.needs
+
+    @property
+    def needs_to_choose(self) -> frozenset[Need]:
+        """Without what only the compactor looks at."""
+        return self.scorer.needs | self.critical.needs
 
     @property
     def params(self) -> Mapping[str, Word]:
-        """The scorer's; and allocator and compactor with theirs and what is protected, where not as usual."""
+        """The scorer's; and allocator and compactor with theirs and what goes with any of them, where not as usual."""
         parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
         parts |= {} if self.compactor == Gathering() else {"compactor": self.compactor.name}
-        protect = {} if self.protect == Protect() else words_of(self.protect)
-        others = {**parts, **words_of(self.allocator), **words_of(self.compactor), **protect}
+        others = {**parts, **words_of(self.allocator), **words_of(self.compactor)}
+        for beside in (self.protect, self.critical):
+            others |= {} if beside == type(beside)() else words_of(beside)
         own = words_of(self.scorer)
         return {**own, **{key: word for key, word in others.items() if key not in own}}
 
     def choose(
         self, contexts: Sequence[LayerContext], scores: Sequence[Floats], weights: str | None = None
     ) -> list[Choice]:
-        """Which entries of every layer stay, given the scores of all. ``weights``: the name of the model's weights.
+        """Which entries of every layer stay, given ``noted`` and ``scores`` of all of them.
 
+        ``weights``: the name of the model's weights.
         Raises ParamsError when the allocator cannot do this for such a context.
         """
         layers, sizes = tuple(one.layer for one in contexts), tuple(one.entry_bytes for one in contexts)
@@ -81,6 +90,10 @@ class Compression:
             Choice(context.layer, tuple(self._best(context, scores_KS, kept_K)))
             for context, scores_KS, kept_K in zip(contexts, scores, counts, strict=True)
         ]
+
+    def noted(self, context: LayerContext) -> LayerContext:
+        """What ``choose`` wants to know of a layer, without what is large."""
+        return replace(context.bare(), norms_KS=self.critical.norms(context))
 
     def scores(self, context: LayerContext) -> Floats:
         """The scorer's, but what is protected goes last.
@@ -98,5 +111,10 @@ class Compression:
     def _best(self, context: LayerContext, scores_KS: Floats, kept_K: Counts) -> list[Kept]:
         """By KV head. Of equal scores what is protected, then the earlier one."""
         others_S = ~self.protect.mask(context.positions_S)
-        best_K = [np.lexsort((others_S, -scores_S))[:count] for scores_S, count in zip(scores_KS, kept_K, strict=True)]
-        return [np.sort(best_S) for best_S in best_K]
+        order_K = [np.lexsort((others_S, -scores_S)) for scores_S in scores_KS]
+        if context.norms_KS is None:
+            return [np.sort(order_S[:count]) for order_S, count in zip(order_K, kept_K, strict=True)]
+        return [
+            np.sort(self.critical.best(order_S, scores_S, norms_S, int(count)))
+            for order_S, scores_S, norms_S, count in zip(order_K, scores_KS, context.norms_KS, kept_K, strict=True)
+        ]

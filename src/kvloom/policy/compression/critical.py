@@ -1,0 +1,79 @@
+"""A part of what each KV head keeps is chosen by what entries would write: score times the norm of the projected value.
+
+Source: CriticalKV (Feng et al. 2025, arXiv 2502.03805) as in kvpress: when it is known how many entries a head keeps,
+the first part are its best by score alone, the others the best of what is left by score plus 1e-4, times the mean over
+the group's query heads of the L1 norm of output projection times value. Budgets are those of the scores alone, so any
+allocator goes with it: with ``adakv`` it is CriticalAdaKV.
+We differ: what is ``REQUIRED`` is chosen before all else in the second part too; scores that may be negative, of which
+the paper knows none, count from the lowest of their head on; of equals the one with the higher score stays. A scorer
+that weighs values already (``expected_attention``, ``compactor``) weighs them twice.
+
+Legend: S entries, K KV heads, H query heads, G query heads of a KV head, D head dim, C width of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.errors import ParamsError
+from kvloom.policy.compression.base import Floats, Kept, LayerContext
+from kvloom.policy.compression.needs import Cached, Given, Need
+
+_EPSILON = 1e-4
+_BLOCK_VALUES = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Critical:
+    """``critical``: the share of what a KV head keeps that is chosen so, 0 to 1; 0.5 in the paper."""
+
+    critical: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.critical <= 1:
+            raise ParamsError(f"critical must be a share from 0 to 1, got {self.critical!r}", param="critical")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Cached.VALUES, Given.OUTPUT}) if self.critical else frozenset()
+
+    def norms(self, context: LayerContext) -> Floats | None:
+        """(K, S); None where nothing is chosen by them."""
+        if not self.critical:
+            return None
+        assert context.output_HDC is not None
+        return projected_norms(context.v_SKD, context.output_HDC)
+
+    def best(self, order_S: npt.NDArray[np.intp], scores_S: Floats, norms_S: Floats, count: int) -> Kept:
+        """The ``count`` entries that a head keeps, of all entries from the best by score to the worst."""
+        first = count - math.ceil(self.critical * count)
+        rest_R = order_S[first:]
+        weighed_R = _weighed(scores_S, norms_S)[rest_R]
+        return np.concatenate([order_S[:first], rest_R[np.argsort(-weighed_R, kind="stable")[: count - first]]])
+
+
+def projected_norms(v_SKD: Floats, output_HDC: Floats) -> Floats:
+    """(K, S): the mean over a group's query heads of the L1 norm of what a value is in the residual stream."""
+    entries, kv_heads, dim = v_SKD.shape
+    group, width = len(output_HDC) // kv_heads, output_HDC.shape[2]
+    maps_KDN = output_HDC.reshape(kv_heads, group, dim, width).transpose(0, 2, 1, 3).reshape(kv_heads, dim, -1)
+    norms_KS = np.zeros((kv_heads, entries), np.float32)
+    block = max(1, _BLOCK_VALUES // (group * width))
+    for head in range(kv_heads):
+        for start in range(0, entries, block):
+            written_SN = v_SKD[start : start + block, head] @ maps_KDN[head]
+            norms_KS[head, start : start + block] = np.abs(written_SN).sum(axis=1) / group
+    return norms_KS
+
+
+def _weighed(scores_S: Floats, norms_S: Floats) -> Floats:
+    """An entry that is ``REQUIRED`` remains so."""
+    finite_S = np.isfinite(scores_S)
+    least = min(0.0, float(scores_S[finite_S].min(initial=0.0)))
+    weighed_S: Floats = scores_S.copy()
+    weighed_S[finite_S] = (scores_S[finite_S] - np.float32(least) + _EPSILON) * norms_S[finite_S]
+    return weighed_S
