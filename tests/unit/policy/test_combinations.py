@@ -12,7 +12,7 @@ from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import parse_policy
 from kvloom.policy.compression import METHODS, compression_of
 from kvloom.policy.compression.allocators import ALLOCATORS, all_kinds
-from kvloom.policy.compression.base import Choice, LayerContext, Scale
+from kvloom.policy.compression.base import REQUIRED, Choice, LayerContext, Scale
 from kvloom.policy.compression.methods import beside_kinds
 from kvloom.policy.compression.uniform import kept_of
 from kvloom.policy.compression.words import words_of
@@ -38,15 +38,16 @@ def words_for(scorer: str, allocator: str, folder: Path, layers: int, heads: int
     return {"allocator": allocator, **words}
 
 
-def feasible(allocator: str, ratio: float, layers: int, count: int) -> bool:
-    """DepthKV's first layer loses nothing, and no other one more than 0.7."""
+def feasible(allocator: str, ratio: float, made: list[LayerContext], scorer: str) -> bool:
+    """DepthKV's first layer loses nothing, and no other one more than 0.7, nor what is required."""
     if allocator != "depthkv" or ratio == 0:
         return True
+    layers, count = len(made), made[0].shape[1]
     if ratio * layers > 0.7 * (layers - 1):
         return False
-    return count + (layers - 1) * min(count, 1) <= layers * kept_of(
-        count, ratio
-    )  # room for the first and for one entry of the others
+    even = kept_of(count, ratio)
+    required = int((compression_of(scorer, ratio).scores(made[0])[0] == REQUIRED).sum())
+    return count + (layers - 1) * min(even, max(required, 1)) <= layers * even
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -61,7 +62,7 @@ def test_every_pair_keeps_what_an_even_division_would(
         made = contexts(layers, heads, count)
         before: list[list[set[int]]] = []
         for ratio in RATIOS:
-            if not feasible(allocator, ratio, layers, count):
+            if not feasible(allocator, ratio, made, scorer):
                 with pytest.raises(ParamsError, match="cannot be had"):
                     chosen(scorer, ratio, made, **words)
                 continue

@@ -14,6 +14,7 @@ from typing import Any
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
 from kvloom.policy.compression.base import Allocator, Compactor, Scale, Scorer
+from kvloom.policy.compression.blended_leverage import BlendedLeverage
 from kvloom.policy.compression.compactors import AS_IT_IS, COMPACTORS, compactor_kinds
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.controls import KeepAll, KeepNone
@@ -69,6 +70,7 @@ METHODS: Mapping[str, Method] = {
     "knorm": Method(Knorm, scale=Scale.LAYER),
     "keydiff": Method(KeyDiff, scale=Scale.LAYER),
     "leverage": Method(Leverage),
+    "compactor": Method(BlendedLeverage, scale=Scale.LAYER),
     "h2o": Method(H2o),
     "tova": Method(Tova),
     "snapkv": Method(SnapKv),
