@@ -26,7 +26,8 @@ def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, f
         positions_S = np.arange(first, first + count)
         tokens_S, seen = rng.integers(0, 97, count), measured(rng, heads, positions_S, dim)
         output_HDC = rng.normal(size=(heads * GROUP, dim, 12)).astype(np.float32)
-        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen, output_HDC))
+        known = output_HDC, rng.random(count) < 0.3
+        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen, *known))
     return made
 
 

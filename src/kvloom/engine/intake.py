@@ -137,4 +137,5 @@ class Intake:
         boundary = cache.boundary(len(prompt_ids))
         if cache.compression is None or not boundary:
             return None
-        return Watch.of(self.model, cache.compression, prompt_ids[:boundary], self.max_len - boundary)
+        context, room = prompt_ids[:boundary], self.max_len - boundary
+        return Watch.of(self.model, cache.compression, context, room, self.tokenizer.token_text)

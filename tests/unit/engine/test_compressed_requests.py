@@ -54,6 +54,7 @@ METHODS = {
     "compactor": compression_of("compactor", 0.5, chunk=24, sampled=48),
     "kvzip": compression_of("kvzip", 0.6, chunk=40, allocator="global"),
     "critical": compression_of("h2o", 0.6, critical=0.5),
+    "demote": compression_of("knorm", 0.5, demote=1.0),
     "keepkv": compression_of("knorm", 0.6, compactor="keepkv", similarity=0.2, reference=8),
     "matching": compression_of("h2o", 0.6, compactor="matching", reference=8),
     "stream_sums": Compression(StreamSums(), 0.5),

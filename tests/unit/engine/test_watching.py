@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -175,6 +176,20 @@ def test_the_output_projection_is_the_models_own() -> None:
     without = looking(Last(4))
     ask(engine, without, "y")
     assert all(seen.output_HDC is None for seen in without.shown)
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+def test_structure_is_what_the_tokenizer_calls_punctuation(windows: tuple[int | None, ...]) -> None:
+    """Where a layer has a window, what was there before is what was in the context."""
+    engine, scorer = tiny.make_engine(windows), Looking(frozenset({Given.STRUCTURE}))
+    ask(engine, scorer)
+    symbols = " " + "".join(set(string.punctuation) - set("$+<=>^`|~"))
+    text = "".join(map(engine.tokenizer.token_text, PROMPT[:CONTEXT]))
+    again = [letter in symbols and letter in text[:n] for n, letter in enumerate(text)]
+    assert 3 < sum(again) < CONTEXT / 2
+    for seen in scorer.shown:
+        assert seen.structure_S is not None
+        assert seen.structure_S.tolist() == [again[n] for n in seen.positions_S]
 
 
 def test_what_nobody_watched_is_refused() -> None:

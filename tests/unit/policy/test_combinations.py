@@ -21,7 +21,7 @@ from made_contexts import LENGTHS, SHAPES, WEIGHTS, contexts, files
 NAMES = [name for name, method in METHODS.items() if method.ratio is None]
 PAIRS = [(s, a) for s in NAMES for a, each in ALLOCATORS.items() if each.compares <= METHODS[s].scale]
 RATIOS = (0.0, 0.3, 0.5, 0.9, 1.0)
-BESIDE = {"": {}, "critical": {"critical": 0.5}}
+BESIDE = {"": {}, "critical": {"critical": 0.5}, "both": {"critical": 0.3, "demote": 0.7}}
 beside_each = pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
 
 
@@ -135,6 +135,7 @@ def test_words_of_different_parts_do_not_meet() -> None:
         ({"allocator": "depthkv", "spared_middle": -1}, "spared_middle must be", "spared_middle"),
         ({"allocator": "head_classes"}, "needs gates", "gates"),
         ({"critical": 1.5}, "critical must be a share from 0 to 1", "critical"),
+        ({"demote": -0.5}, "demote must be a share from 0 to 1", "demote"),
         ({"protect_first": -1}, "protect_first must be", "protect_first"),
         ({"protect": "10-20"}, "cannot read `10-20` as a span", "protect"),
         ({"protect": "+".join(["1:2"] * 1002)}, "more than 1000 spans", "protect"),

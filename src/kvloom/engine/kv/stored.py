@@ -77,13 +77,15 @@ class Stored:
         """
         positions_S, tokens_S = self.positions, np.array(self.kv.tokens[self.first : self.stop], np.int64)
         entry_bytes = head_format(self.format).page_bytes // PAGE_TOKENS
+        structure_S = None if watch.structure_S is None else watch.structure_S[self.first : self.stop]
         nothing_SK0 = np.zeros((len(tokens_S), self.format.heads, 0), np.float32)
         for slot, layer in enumerate(self.format.layers):
             k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
             v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
             seen = watch.shape(layer), watch.measured(layer, needs)
             output_HDC = watch.model.output_map(layer) if Given.OUTPUT in needs else None
-            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, output_HDC)
+            known = output_HDC, structure_S
+            yield LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, *known)
 
     def entries(self, slot: int, head: int) -> tuple[Bytes, Bytes]:
         """(keys_SE, values_SE) of one (layer, head), as they are stored."""

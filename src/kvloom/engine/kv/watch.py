@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,8 @@ from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
-from kvloom.policy.compression.needs import After, Attention, Digest, Hidden, LinearMaps, Need, Queries, rows_of
+from kvloom.policy.compression.demote import structure_of
+from kvloom.policy.compression.needs import After, Attention, Digest, Given, Hidden, LinearMaps, Need, Queries, rows_of
 from kvloom.segment import Span, SpanSet
 
 
@@ -25,6 +26,7 @@ class Watch:
     """Probes of one sequence below position ``stop``. They begin empty, and again after ``restart``.
 
     ``repeats``: texts that are to be computed after the context, one at a time from position ``stop`` on, to be seen.
+    ``structure_S``: of the context's tokens, where it is needed.
     Its memory: by layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
     """
 
@@ -32,6 +34,7 @@ class Watch:
     needs: frozenset[Need]
     stop: int
     repeats: tuple[tuple[int, ...], ...] = ()
+    structure_S: npt.NDArray[np.bool_] | None = None
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
     _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
@@ -46,8 +49,10 @@ class Watch:
         self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
 
     @staticmethod
-    def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
-        """For a context after which ``room`` tokens have room.
+    def of(
+        model: Model, compression: Compression, context: Sequence[int], room: int, text_of: Callable[[int], str]
+    ) -> Watch:
+        """For a context after which ``room`` tokens have room. ``text_of``: a token's text.
 
         Raises RequestError when that is too little for what the method wants to compute there, or when the method has
         nothing to look at hidden states of this model with.
@@ -63,7 +68,8 @@ class Watch:
                         hint="a shorter context, or more kv_bytes",
                         param="compression",
                     )
-        return Watch(model, needs, len(context), tuple(map(tuple, repeats)))
+        structure_S = structure_of(context, text_of) if Given.STRUCTURE in needs else None
+        return Watch(model, needs, len(context), tuple(map(tuple, repeats)), structure_S)
 
     def restart(self) -> None:
         """Nothing of the context has been computed."""

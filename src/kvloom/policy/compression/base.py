@@ -77,7 +77,8 @@ class LayerContext:
     cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
     of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
     the layer's queries are like. ``measured``: what was seen while the context was computed. ``output_HDC``: what each
-    query head's output becomes in the residual stream. ``norms_KS``: what ``Critical`` has made of it and of values.
+    query head's output becomes in the residual stream. ``structure_S``: which tokens are punctuation or
+    white space that was there before. ``norms_KS``: what ``Critical`` has made of values.
     """
 
     layer: int
@@ -89,6 +90,7 @@ class LayerContext:
     queries: QueryShape = QueryShape()
     measured: Measured = Measured()
     output_HDC: Floats | None = None
+    structure_S: npt.NDArray[np.bool_] | None = None
     norms_KS: Floats | None = None
 
     @property

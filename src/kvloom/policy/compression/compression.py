@@ -20,6 +20,7 @@ from kvloom.policy.compression.base import (
     Scorer,
 )
 from kvloom.policy.compression.critical import Critical
+from kvloom.policy.compression.demote import Demote
 from kvloom.policy.compression.gathering import Gathering
 from kvloom.policy.compression.needs import MEASURED, Need
 from kvloom.policy.compression.protect import Protect
@@ -40,6 +41,7 @@ class Compression:
     compactor: Compactor = field(default_factory=Gathering)
     protect: Protect = field(default_factory=Protect)
     critical: Critical = field(default_factory=Critical)
+    demote: Demote = field(default_factory=Demote)
 
     def __post_init__(self) -> None:
         if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
@@ -61,7 +63,7 @@ class Compression:
     @property
     def needs_to_choose(self) -> frozenset[Need]:
         """Without what only the compactor looks at."""
-        return self.scorer.needs | self.critical.needs
+        return self.scorer.needs | self.critical.needs | self.demote.needs
 
     @property
     def params(self) -> Mapping[str, Word]:
@@ -69,7 +71,7 @@ class Compression:
         parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
         parts |= {} if self.compactor == Gathering() else {"compactor": self.compactor.name}
         others = {**parts, **words_of(self.allocator), **words_of(self.compactor)}
-        for beside in (self.protect, self.critical):
+        for beside in (self.protect, self.critical, self.demote):
             others |= {} if beside == type(beside)() else words_of(beside)
         own = words_of(self.scorer)
         return {**own, **{key: word for key, word in others.items() if key not in own}}
@@ -96,7 +98,7 @@ class Compression:
         return replace(context.bare(), norms_KS=self.critical.norms(context))
 
     def scores(self, context: LayerContext) -> Floats:
-        """The scorer's, but what is protected goes last.
+        """The scorer's, but what is demoted goes earlier, and what is protected last.
 
         Raises RequestError when they are of another shape, or not numbers.
         """
@@ -106,7 +108,8 @@ class Compression:
             raise RequestError(
                 f"method `{self.name}` must score {count} entries for each of {heads} heads with numbers"
             )
-        return self.protect.marked(scores_KS.astype(np.float32, copy=False), context.positions_S)
+        lowered_KS = self.demote.lowered(scores_KS.astype(np.float32, copy=False), context)
+        return self.protect.marked(lowered_KS, context.positions_S)
 
     def _best(self, context: LayerContext, scores_KS: Floats, kept_K: Counts) -> list[Kept]:
         """By KV head. Of equal scores what is protected, then the earlier one."""

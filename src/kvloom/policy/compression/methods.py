@@ -19,6 +19,7 @@ from kvloom.policy.compression.compactors import AS_IT_IS, COMPACTORS, compactor
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.controls import KeepAll, KeepNone
 from kvloom.policy.compression.critical import Critical
+from kvloom.policy.compression.demote import Demote
 from kvloom.policy.compression.expected_attention import ExpectedAttention
 from kvloom.policy.compression.h2o import H2o
 from kvloom.policy.compression.keydiff import KeyDiff
@@ -59,7 +60,7 @@ class Method:
         return kinds_of(self.scorer)
 
 
-BESIDE: Mapping[str, Callable[..., Any]] = {"protect": Protect, "critical": Critical}
+BESIDE: Mapping[str, Callable[..., Any]] = {"protect": Protect, "critical": Critical, "demote": Demote}
 """What goes with any scorer, allocator and compactor, by its field of ``Compression``."""
 
 METHODS: Mapping[str, Method] = {

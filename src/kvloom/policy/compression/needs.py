@@ -31,6 +31,8 @@ class Given(enum.Enum):
 
     OUTPUT = "output"
     """The layer's output projection."""
+    STRUCTURE = "structure"
+    """Which tokens are punctuation or white space that repeats."""
 
 
 @dataclass(frozen=True, slots=True)
