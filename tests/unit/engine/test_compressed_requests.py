@@ -56,6 +56,8 @@ METHODS = {
     "critical": compression_of("h2o", 0.6, critical=0.5),
     "demote": compression_of("knorm", 0.5, demote=1.0),
     "keepkv": compression_of("knorm", 0.6, compactor="keepkv", similarity=0.2, reference=8),
+    "cam": compression_of("snapkv", 0.6, window=20, compactor="cam", reference=8, neighbours=4),
+    "d2o": compression_of("random", 0.6, compactor="d2o"),
     "matching": compression_of("h2o", 0.6, compactor="matching", reference=8),
     "stream_sums": Compression(StreamSums(), 0.5),
 }

@@ -5,7 +5,7 @@ needs.py        what a scorer looks at
 compression.py  ``Compression``: a method, its parameters and a ratio, as a request asks for it
 methods.py      the scorers by name, and how a method is made of words (words.py)
 allocators.py   the allocators by name, and what each asks of scores
-compactors.py   the compactors by name; reference_queries.py: what two of them fit to
+compactors.py   the compactors by name; reference_queries.py, merging.py: what some of them share
 protect.py      what stays whatever its score
 demote.py       what is scored down whatever its score
 critical.py     what is chosen by scores and values, when it is known how many stay
