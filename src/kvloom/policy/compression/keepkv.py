@@ -5,7 +5,8 @@ queries gave them, an average that fades with distance; the merged one has all o
 loses some. ``form``: ``zip`` is the paper's, where the key is scaled until its weight is right and the logarithm of how
 many were merged (its votes) is the bias; ``bias`` is ours, where the key is the plain average and a bias makes the
 weight right: nothing is divided by a logarithm that may be zero. ``zip`` falls back to it where the scale would leave
-0.5 to 2. We differ: what goes is chosen by the scorer before anything is merged; the average is over the query heads of
+0.5 to 2. We differ: what goes is chosen by the scorer before anything is merged, and all that goes to one partner is
+merged at once, not pair by pair; nothing is merged while an answer is generated; the average is over the query heads of
 a group too; and queries count as if they saw all of the context, as those to come do.
 
 Legend: S entries, P those that stay, K KV heads, N reference queries, D head dim.
