@@ -5,9 +5,9 @@ times ``blend``, plus attention within chunks that no mask makes causal, of prod
 queries and averaged over the group, times the norm of the value, averaged over each entry and its two neighbours (zero
 outside). Both are z-scores over all KV heads of a layer. The first and the last few entries are no part of it and stay.
 We differ: kvpress's ``blend`` is the ratio, which a scorer does not know, or who removes more would not keep a part of
-what who removes less keeps; the default is the one that kvpress has beside it. In a context of more than ``sampled``
-tokens, queries are some that are spread over it: sums are scaled up to those of whole chunks, and the nearest queries
-stand for a chunk in which there are none.
+what who removes less keeps; the default is the one that kvpress has beside it. What pads a last chunk takes no part in
+it; in kvpress 0.5.5 it does. In a context of more than ``sampled`` tokens, queries are some that are spread over it:
+sums are scaled up to those of whole chunks, and the nearest queries stand for a chunk in which there are none.
 
 Legend: S entries, R queries, K KV heads, H query heads, G query heads of a KV head, C entries of a chunk, D head dim.
 """
