@@ -108,10 +108,11 @@ def chunk_attention(
         k_KDC = k_SKD[start : start + chunk].transpose(1, 2, 0)
         rows = _rows(positions_R, positions_S[start : start + chunk])
         q_KND = q_RHD[rows].reshape(len(rows), heads, group, dim).transpose(1, 0, 2, 3).reshape(heads, -1, dim)
-        logits_KNC = q_KND @ k_KDC
-        weights_KNC = np.exp(logits_KNC - logits_KNC.max(axis=-1, keepdims=True))
-        weights_KNC /= weights_KNC.sum(axis=-1, keepdims=True)
-        got_KS[:, start : start + chunk] = weights_KNC.mean(axis=1, dtype=np.float64) * k_KDC.shape[2]
+        weights_KNC = q_KND @ k_KDC
+        weights_KNC -= weights_KNC.max(axis=-1, keepdims=True)
+        np.exp(weights_KNC, out=weights_KNC)
+        parts_K1N = 1 / weights_KNC.sum(axis=-1)[:, None]
+        got_KS[:, start : start + chunk] = (parts_K1N @ weights_KNC)[:, 0] * (k_KDC.shape[2] / q_KND.shape[1])
     return got_KS
 
 

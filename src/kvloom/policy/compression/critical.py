@@ -24,7 +24,8 @@ from kvloom.policy.compression.base import Floats, Kept, LayerContext
 from kvloom.policy.compression.needs import Cached, Given, Need
 
 _EPSILON = 1e-4
-_BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 2**18
+"""Of what is written of values at a time: it stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def projected_norms(v_SKD: Floats, output_HDC: Floats) -> Floats:
     for head in range(kv_heads):
         for start in range(0, entries, block):
             written_SN = v_SKD[start : start + block, head] @ maps_KDN[head]
-            norms_KS[head, start : start + block] = np.abs(written_SN).sum(axis=1) / group
+            norms_KS[head, start : start + block] = np.abs(written_SN, out=written_SN).sum(axis=1) / group
     return norms_KS
 
 
