@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.policy.compression.base import Counts, LayerContext, Measured, Origin, QueryShape
+from kvloom.policy.compression.base import Candidates, Counts, LayerContext, Measured, Origin, QueryShape
+from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 
 SHAPES = {"mha": (2, 4), "gqa": (3, 2), "one KV head": (4, 1), "one layer": (1, 3)}
@@ -29,6 +31,16 @@ def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, f
         known = output_HDC, rng.random(count) < 0.3
         made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen, *known))
     return made
+
+
+def candidates(compression: Compression, made: Iterable[LayerContext]) -> list[Candidates]:
+    """All entries, with the method's scores, and with norms where it wants them."""
+    found = []
+    for one in made:
+        assert one.output_HDC is not None
+        plain = one.candidates(compression.scores(one))
+        found.append(compression.critical.weighed(plain, list(one.v_SKD.transpose(1, 0, 2)), one.output_HDC))
+    return found
 
 
 def measured(rng: np.random.Generator, heads: int, positions_S: npt.NDArray[np.int64], dim: int) -> Measured:

@@ -23,7 +23,9 @@ def move(engine: tiny.Engine, kv: SequenceKv) -> int:
     stop = kv.accepted - all(table.window is None for table in kv.tables)
     compression = compression_of("keep_all")
     kv.watch = Watch(engine.model, compression.scorer.needs, stop)
-    assert Replacement.of(kv, stop, compression).carry_out()
+    replacement = Replacement(kv, stop, compression)
+    assert replacement.decide()
+    assert replacement.carry_out()
     return kv.replaced
 
 

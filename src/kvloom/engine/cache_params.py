@@ -45,7 +45,7 @@ class CacheParams:
     priority; KV shared by several requests has the highest priority among them. compression: what is done to the
     context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
     found and published as ever. compress_after: how many tokens of the prompt are the context; all but the last one
-    unless told.
+    unless told. With a budget, prompt and answer are one context, which is compressed whenever it would take more.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -64,18 +64,25 @@ class CacheParams:
                 raise ParamsError(f"{each.name} must be {allowed}, got {value!r}", param=each.name)
         if self.compress_after is not None and self.compression is None:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
+        if self.compress_after is not None and self.budget is not None:
+            raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
 
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
         return with_priority(self.priority)
 
+    @property
+    def budget(self) -> int | None:
+        """Bytes that the KV of a sequence may take; None: as many as it needs."""
+        return None if self.compression is None else self.compression.budget
+
     def boundary(self, prompt_tokens: int) -> int | None:
-        """How many tokens of a prompt are compressed; None when none are.
+        """How many tokens of a prompt are compressed at once; None when none are.
 
         Raises ParamsError when none would be left, from whose KV the answer could begin.
         """
-        if self.compression is None:
+        if self.compression is None or self.budget is not None:
             return None
         after = prompt_tokens - 1 if self.compress_after is None else self.compress_after
         if after >= prompt_tokens:

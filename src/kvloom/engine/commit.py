@@ -34,7 +34,7 @@ class Commit:
     _deltas: dict[str, tuple[Request, list[CompletionDelta]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.max_len, self.clock = self.intake.max_len, self.intake.clock
+        self.clock = self.intake.clock
         self.eos, self.token_text = self.intake.tokenizer.eos_token_ids, self.intake.tokenizer.token_text
 
     def attempt(self, request: Request, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -186,7 +186,7 @@ class Commit:
         text = sequence.text.push(token)
         if sequence.text.stopped_by is not None:
             sequence.finish_reason, sequence.stop_reason = "stop", sequence.text.stopped_by
-        elif sequence.num_generated >= sequence.request.max_tokens or sequence.length >= self.max_len:
+        elif sequence.num_generated >= sequence.request.max_tokens:
             sequence.finish_reason = "length"
             text += sequence.text.flush()
         return text

@@ -208,7 +208,7 @@ class Engine:
 
     def _notice(self, plan: StepPlan) -> None:
         """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""
-        if plan.chunks or plan.failed:
+        if plan.chunks or plan.failed or plan.compressing:
             self._stall.step_worked()
         else:
             queues, ledger = self.scheduler.queues, self.ledger

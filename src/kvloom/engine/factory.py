@@ -44,7 +44,7 @@ def make_engine(
     reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
     admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns)
     preempt = Preempt(ledger)
-    stages = Compress(preempt), ChunkRunning(prefill_budget), preempt, admit
+    stages = Compress(ledger, preempt, clock), ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(

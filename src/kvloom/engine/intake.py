@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv import PageNames, SequenceKv, Watch
-from kvloom.engine.layout import KvLayout
+from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
@@ -61,8 +61,11 @@ class Intake:
     ) -> Request:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
         self.validate(prompt_ids, params, cache)
-        boundary = cache.boundary(len(prompt_ids))
-        room = self.max_len - len(prompt_ids)
+        boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
+        room = (self.max_len if blocks is None else self.context_limit) - len(prompt_ids)
+        max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
+        if blocks is not None and len(prompt_ids) + max_tokens > blocks.first:
+            boundary = blocks.first
         request = Request(
             id=name,
             prompt=prompt,
@@ -72,9 +75,10 @@ class Intake:
             arrival=self.arrivals,
             turn=self.turns.take(client, params.n),
             submitted_s=self.clock(),
-            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+            max_tokens=max_tokens,
             cache=cache,
             boundary=boundary,
+            blocks=blocks,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -93,7 +97,8 @@ class Intake:
                 PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
                 self.layout.new_tables(),
                 request.cache,
-                self._watch(request.prompt_token_ids, request.cache),
+                self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
+                0 if request.blocks is None else request.blocks.stride,
             ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
@@ -122,7 +127,7 @@ class Intake:
             detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
             words = context_overflow(self.context_limit, detail)
             raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
-        if whole > self.max_len:
+        if whole > self.max_len and cache.budget is None:
             needed = self.layout.bytes_for(whole)
             detail = (
                 f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
@@ -130,12 +135,36 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
-        self._watch(prompt_ids, cache)
+        boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
+        self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
+        if boundary and compression is not None and compression.ratio is not None:
+            self._check_room(self.layout.bytes_after(boundary, compression.ratio, whole - boundary))
 
-    def _watch(self, prompt_ids: list[int], cache: CacheParams) -> Watch | None:
-        """What a compression wants to see of its context. Raises RequestError when there is no room for that."""
-        boundary = cache.boundary(len(prompt_ids))
+    def _check_room(self, needed: int) -> None:
+        """Raises RequestError when a request may need more bytes of KV memory than there are."""
+        there = self.ledger.arena.budget_bytes
+        if needed > there:
+            raise RequestError(
+                f"compressed, this may need {needed} bytes of KV memory, which has {there}",
+                hint="remove more, or raise kv_bytes",
+                param="compression",
+            )
+
+    def _watch(
+        self, prompt_ids: list[int], cache: CacheParams, boundary: int | None, blocks: Blocks | None
+    ) -> Watch | None:
+        """What a compression wants to see up to its boundary. Raises RequestError when there is no room for that."""
         if cache.compression is None or not boundary:
             return None
+        if blocks is not None:
+            return Watch.of_text(self.model, cache.compression, boundary, self.tokenizer.token_text)
         context, room = prompt_ids[:boundary], self.max_len - boundary
         return Watch.of(self.model, cache.compression, context, room, self.tokenizer.token_text)
+
+    def _blocks(self, cache: CacheParams) -> Blocks | None:
+        """How a request is kept within its budget, if it has one. Raises RequestError when that cannot be."""
+        if cache.budget is None:
+            return None
+        blocks = self.layout.blocks_within(cache.budget, self.context_limit)
+        self._check_room(self.layout.bytes_for_blocks(blocks))
+        return blocks

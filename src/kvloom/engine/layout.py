@@ -7,14 +7,28 @@ from functools import cached_property
 
 from kvloom.attend.plan import LayerPlan
 from kvloom.config import CacheConfig, available_memory_bytes, parse_bytes
-from kvloom.errors import ConfigError
-from kvloom.memory.arena import PAGE_METADATA_BYTES, fitting_slab_bytes, page_stride
-from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.errors import ConfigError, ParamsError
+from kvloom.memory.arena import PAGE_METADATA_BYTES, fitting_slab_bytes, page_stride, slab_cost
+from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
 from kvloom.memory.table import PageTable
 from kvloom.model.kv_map import KvMap
+from kvloom.policy.compression.uniform import kept_of
 
+_BLOCKS = 4
+_LEAST_BLOCK = 8 * PAGE_TOKENS
 _CONTEXTS_WANTED = 8
 _MEMORY_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a sequence is kept within a budget of bytes: after the ``first`` tokens, and whenever ``stride`` more have
+    been computed, it is compressed to ``room`` bytes, which leaves as much as the next block needs.
+    """
+
+    first: int
+    stride: int
+    room: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,27 @@ class KvLayout:
             tokens = min(tokens, window + self.step_tokens + PAGE_TOKENS)
         return -(-tokens // PAGE_TOKENS)
 
+    def dense_bytes(self, tokens: int) -> int:
+        """Bytes of the pages that one sequence of ``tokens`` needs at most at any moment."""
+        return sum(self.pages_for(group, tokens) * page_stride(fmt) for group, fmt in enumerate(self.formats))
+
+    def blocks_within(self, budget: int, limit: int) -> Blocks:
+        """Raises ParamsError when a budget is too small to be divided. ``limit``: tokens of a sequence at most."""
+        low, high = 0, -(-limit // PAGE_TOKENS)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.dense_bytes(middle * PAGE_TOKENS) <= budget else (low, middle - 1)
+        first = low * PAGE_TOKENS
+        if first < min(limit, _LEAST_BLOCK):
+            raise ParamsError(
+                f"budget: {budget} bytes have room for {first} tokens; {_LEAST_BLOCK} need "
+                f"{self.dense_bytes(_LEAST_BLOCK)}",
+                hint="a larger budget",
+                param="budget",
+            )
+        stride = max(1, low // _BLOCKS) * PAGE_TOKENS
+        return Blocks(first, stride, budget - self.dense_bytes(stride))
+
     def bytes_for(self, tokens: int) -> int:
         """Slabs and metadata, in bytes, that one sequence of ``tokens`` needs when it is alone."""
         total = 0
@@ -72,6 +107,28 @@ class KvLayout:
             slabs = -(-(self.pages_for(group, tokens) + 1) // per_slab)  # one more: the copy in a copy-on-write
             total += slabs * (self.slab_bytes + per_slab * PAGE_METADATA_BYTES)
         return total
+
+    def list_pages(self, group: int, tokens: int, ratio: float) -> int:
+        """Pages of single heads for what is left of so many tokens, however it is divided over a group's KV heads.
+
+        Every list may end with a page that has one entry.
+        """
+        fmt, window = self.formats[group], self.windows[group]
+        kept, lists = kept_of(tokens if window is None else min(tokens, window), ratio), fmt.heads * len(fmt.layers)
+        return lists * (kept + fmt.tokens - 1) // fmt.tokens if kept else 0
+
+    def bytes_after(self, tokens: int, ratio: float, more: int) -> int:
+        """As ``bytes_for``, of a sequence whose first ``tokens`` have been compressed, and that has so many more."""
+        total = self.bytes_for(more)
+        for group, fmt in enumerate(map(head_format, self.formats)):
+            pages = self.list_pages(group, tokens, ratio)
+            total += -(-pages // (self.slab_bytes // page_stride(fmt))) * slab_cost(fmt, self.slab_bytes)
+        return total
+
+    def bytes_for_blocks(self, blocks: Blocks) -> int:
+        """As ``bytes_for``, of a sequence that is kept within a budget: its lists may begin slabs of their own."""
+        lists = (slab_cost(head_format(fmt), self.slab_bytes) for fmt in self.formats)
+        return self.bytes_for(blocks.first) + sum(lists)
 
     def capacity_tokens(self, budget_bytes: int, limit: int) -> int:
         """The longest single sequence, at most ``limit``, that the budget holds. 0 when not even one token fits."""

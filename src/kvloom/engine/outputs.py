@@ -44,13 +44,17 @@ class CompletionOutput:
 class CompressedContext:
     """What a method of compression left of a context.
 
-    ``params``: of the method, and of how its budget was divided. ``tokens``: of the context; ``protected``: how many of
-    them were. ``kept``: entries, by layer that owns KV and by KV head. ``bytes``: of their pages.
+    ``params``: of the method, and of how what it keeps was divided. ``ratio`` or ``budget``: what was asked for.
+    ``tokens``: of the context, with a budget of all that was there when it was compressed for the last time, the number
+    ``times``; ``protected``: how many of them were. ``kept``: entries, by layer that owns KV and by KV head.
+    ``bytes``: of their pages.
     """
 
     method: str
     params: Mapping[str, int | float | str]
-    ratio: float
+    ratio: float | None
+    budget: int | None
+    times: int
     tokens: int
     protected: int
     kept: Mapping[int, tuple[int, ...]]
@@ -64,7 +68,7 @@ class RequestMetrics:
     cached_tokens: prompt tokens whose KV was reused; reused: which spans, from which tier. computed_tokens: positions
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
-    ended, shared ones included. compressed: what was left of the context right after it was compressed, None when
+    ended, shared ones included. compressed: what was left of the context right after it was compressed, None while
     nothing was. Times are seconds since the request was submitted: ttft_s to its first token,
     token_times_s to every token of continuation 0, total_s to the end.
     """

@@ -7,6 +7,7 @@ from enum import Enum
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
@@ -25,7 +26,8 @@ class Status(Enum):
 class Request:
     """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
 
-    ``boundary``: tokens of the context that is compressed, None when nothing is asked for.
+    ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for.
+    ``blocks``: how it goes on from there.
     ``ended``: over as a whole, whatever its sequences say; ``error``: because of this.
     """
 
@@ -40,6 +42,7 @@ class Request:
     max_tokens: int
     cache: CacheParams = field(default_factory=CacheParams)
     boundary: int | None = None
+    blocks: Blocks | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

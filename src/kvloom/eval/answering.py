@@ -88,7 +88,7 @@ class EngineAnswers:
 
     def _cache(self, prompt: Prompt) -> CacheParams:
         compression = self.policy.compression
-        if compression is None or self.protocol == "query-aware":
+        if compression is None or compression.budget is not None or self.protocol == "query-aware":
             return CacheParams(compression=compression)
         return CacheParams(compression=compression, compress_after=len(prompt.context_ids))
 

@@ -51,7 +51,7 @@ def parse_policy(text: str) -> Policy:
             raise EvalError(f"policy `{name}` has no parameters, got `{rest}`")
         return EXACT
     words = dict(_word(name, part) for part in filter(None, rest.split(",")))
-    kinds = {"ratio": float} | method.kinds
+    kinds = {"ratio": float, "budget": int} | method.kinds
     unknown = next((key for key in words if key not in kinds), None)
     if unknown is not None:
         raise EvalError(f"policy `{name}` has no parameter `{unknown}`", hint=f"its parameters: {', '.join(kinds)}")
@@ -61,17 +61,19 @@ def parse_policy(text: str) -> Policy:
             values[key] = kinds[key](value)
         except ValueError:
             raise EvalError(f"policy `{name}`: cannot read `{value}` as {key}") from None
-    ratio = values.pop("ratio", None)
+    ratio, budget = values.pop("ratio", None), values.pop("budget", None)
     assert ratio is None or isinstance(ratio, float)
+    assert budget is None or isinstance(budget, int)
     try:
-        return _policy(name, made(name, method, ratio, values), shows_ratio=method.ratio is None)
+        return _policy(name, made(name, method, ratio, values, budget), shows_ratio=method.ratio is None)
     except ParamsError as error:
         raise EvalError(f"policy `{name}`: {error}", hint=error.hint) from None
 
 
 def _policy(name: str, compression: Compression, shows_ratio: bool) -> Policy:
-    ratio: Params = {"ratio": compression.ratio} if shows_ratio else {}
-    return Policy(name, {**ratio, **compression.params}, compression)
+    removes = {"ratio": compression.ratio} if compression.budget is None else {"budget": compression.budget}
+    told = {key: word for key, word in removes.items() if word is not None and shows_ratio}
+    return Policy(name, {**told, **compression.params}, compression)
 
 
 def _method(text: str) -> tuple[str, Method | None, str]:

@@ -14,11 +14,11 @@ from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
-from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch, head_format
+from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch
 from kvloom.engine.step import Forward
 from kvloom.errors import EvalError
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
-from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
@@ -100,10 +100,9 @@ class SingleSequence:
         They must have been watched, unless what is stored is all that the method needs.
         """
         self._see(compression)
-        replacement = Replacement.of(self._kv, self.length, compression)
-        if not replacement.carry_out():
+        replacement = Replacement(self._kv, self.length, compression)
+        if not (replacement.decide() and replacement.carry_out()):
             raise EvalError("no room for compressed KV")
-        self.peak_bytes = max(self.peak_bytes, replacement.peak_bytes)
 
     def contexts(self, compression: Compression) -> Iterator[LayerContext]:
         """What a method sees of all tokens so far, layer by layer."""

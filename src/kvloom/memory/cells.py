@@ -55,6 +55,19 @@ def labels(
     return memory[start:middle].view(np.int32), memory[middle:stop].view(np.float32)
 
 
+def entries(memory: Bytes, fmt: PageFormat, pages: Pages, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
+    """(keys_NSE, values_NSE) of one (layer, head) of several pages, by page and entry, as they are stored."""
+    keys_NB, values_NB = cells(memory, fmt, pages, layer_slot, head)
+    return fmt.numbers.keys.entries(keys_NB, fmt.k_dim), fmt.numbers.values.entries(values_NB, fmt.v_dim)
+
+
+def all_labels(memory: Bytes, fmt: PageFormat, pages: Pages) -> tuple[npt.NDArray[np.int32], Floats]:
+    """(positions_NS, bias_NS) of several labelled pages that have a single cell."""
+    labels_NB = _cells(memory, fmt, 0, 0)[np.asarray(pages, np.int64), fmt.k_bytes + fmt.v_bytes :]
+    middle = 4 * fmt.tokens
+    return labels_NB[:, :middle].copy().view(np.int32), labels_NB[:, middle:].copy().view(np.float32)
+
+
 def recode(memory: Bytes, source: PageFormat, page: int, target: PageFormat, to: int) -> None:
     """Re-encode ``page`` into the page ``to``: all cells at once, labels unchanged."""
     cells = page_cells(memory, source, page)

@@ -105,3 +105,8 @@ class PageFormat:
     def cell_offset(self, layer_slot: int, head: int) -> int:
         """Byte offset inside the page of (``layers[layer_slot]``, ``head``)."""
         return 0 if not self.layers else (layer_slot * self.heads + head) * self.cell_bytes
+
+
+def head_format(dense: PageFormat) -> PageFormat:
+    """Pages for single heads of a layer group."""
+    return replace(dense, name="per-head", layers=(), heads=1, labelled=True)

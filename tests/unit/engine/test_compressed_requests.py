@@ -317,21 +317,21 @@ def test_a_storm_of_all_kinds_adds_up() -> None:
     assert engine.stats().cache.held_bytes == 0
 
 
-def test_a_context_that_does_not_fit_twice_is_refused_alone() -> None:
+def test_a_context_is_compressed_in_the_room_that_it_had() -> None:
+    """Both forms of it are never there at once; what may not fit afterwards is refused at once."""
     prompt = tiny.random_prompt(400, 5)
     params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
     need = tiny.make_engine().layout.bytes_for(410)
-    engine = tiny.make_engine(kv_bytes=need + 70_000)
-    engine.submit("large", prompt, params, cache=CacheParams(compression=METHODS["keep_all"]))
-    engine.submit("small", OTHER, params)
-    done = tiny.drain(engine, ["large", "small"])
-    error = done["large"].updates[-1].error
-    assert isinstance(error, RequestError)
-    assert "no room to compress a context of 399 tokens" in str(error)
-    assert done["small"].tokens[0] == ask(tiny.make_engine(), prompt=OTHER).tokens[0][:4]
-    less = tiny.run(engine, {"x": prompt}, params, cache=CacheParams(compression=METHODS["keep_none"]))["x"]
-    assert len(less.tokens[0]) == 4
+    engine = tiny.make_engine(kv_bytes=need + 10_000)
+    for method in ("knorm", "h2o"):
+        cache = CacheParams(compression=METHODS[method], compress_after=380)
+        less = tiny.run(engine, {"x": prompt}, params, cache=cache)["x"]
+        assert less.tokens == tiny.run(tiny.make_engine(), {"x": prompt}, params, cache=cache)["x"].tokens
+    assert engine.stats().preemptions == 0
     assert engine.stats().cache.held_bytes == 0
+    with pytest.raises(RequestError, match="may need") as refused:  # labels make lists of all entries larger
+        tiny.make_engine(kv_bytes=need).submit("x", prompt, params, cache=CacheParams(compression=METHODS["keep_all"]))
+    assert refused.value.param == "compression"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kvloom.policy.compression.base import REQUIRED, Choice, LayerContext, Scale
 from kvloom.policy.compression.methods import beside_kinds
 from kvloom.policy.compression.uniform import kept_of
 from kvloom.policy.compression.words import words_of
-from made_contexts import LENGTHS, SHAPES, WEIGHTS, contexts, files
+from made_contexts import LENGTHS, SHAPES, WEIGHTS, candidates, contexts, files
 
 NAMES = [name for name, method in METHODS.items() if method.ratio is None]
 PAIRS = [(s, a) for s in NAMES for a, each in ALLOCATORS.items() if each.compares <= METHODS[s].scale]
@@ -27,8 +27,7 @@ beside_each = pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
 
 def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object) -> list[Choice]:
     compression = compression_of(scorer, ratio, **words)
-    noted = [compression.noted(one) for one in made]
-    return compression.choose(noted, [compression.scores(one) for one in made], WEIGHTS)
+    return compression.choose(candidates(compression, made), WEIGHTS)
 
 
 def words_for(scorer: str, allocator: str, folder: Path, layers: int, heads: int) -> dict[str, object]:

@@ -14,7 +14,7 @@ from kvloom.policy.compression.base import Entries, Floats, LayerContext, Measur
 from kvloom.policy.compression.compactors import COMPACTORS
 from kvloom.policy.compression.keepkv import KeepKv
 from kvloom.policy.compression.matching import Matching
-from made_contexts import contexts
+from made_contexts import candidates, contexts
 
 Doubles = npt.NDArray[np.float64]
 SCALE = 0.35
@@ -137,7 +137,7 @@ def test_every_scorer_goes_with_every_compactor(name: str, scorer: str) -> None:
     compression = compression_of(scorer, 0.7, compactor=name)
     assert compression.params.get("compactor", "gather") == name
     for one in contexts(2, 3, 50):
-        (choice,) = compression.choose([one], [compression.scores(one)])
+        (choice,) = compression.choose(candidates(compression, [one]))
         for head, (kept, entries) in enumerate(
             zip(choice.kept, compression.compactor.stored(one, choice.kept), strict=True)
         ):

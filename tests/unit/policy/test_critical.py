@@ -12,7 +12,7 @@ from kvloom.policy.compression import compression_of
 from kvloom.policy.compression.base import LayerContext
 from kvloom.policy.compression.critical import projected_norms
 from kvloom.policy.compression.needs import Cached, Given
-from made_contexts import GROUP, contexts
+from made_contexts import GROUP, candidates, contexts
 
 Doubles = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def two_stages(score_S: Doubles, norm_S: Doubles, count: int, share: float = 0.5
 
 def kept(one: LayerContext, name: str, ratio: float, **words: object) -> list[list[int]]:
     compression = compression_of(name, ratio, **words)
-    (choice,) = compression.choose([compression.noted(one)], [compression.scores(one)])
+    (choice,) = compression.choose(candidates(compression, [one]))
     return [[int(n) for n in head] for head in choice.kept]
 
 
@@ -77,9 +77,10 @@ def test_shares_of_none_and_of_all() -> None:
 def test_norms_are_the_same_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = contexts(1, 3, 61)
     assert one.output_HDC is not None
-    assert np.allclose(projected_norms(one.v_SKD, one.output_HDC), norms(one), rtol=1e-5)
+    values = list(one.v_SKD.transpose(1, 0, 2))
+    assert np.allclose(projected_norms(values, one.output_HDC), norms(one), rtol=1e-5)
     monkeypatch.setattr("kvloom.policy.compression.critical._BLOCK_VALUES", 7 * GROUP * 12)
-    assert np.allclose(projected_norms(one.v_SKD, one.output_HDC), norms(one), rtol=1e-5)
+    assert np.allclose(projected_norms(values, one.output_HDC), norms(one), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["knorm", "keydiff", "sink_recent"])
@@ -100,10 +101,6 @@ def test_only_who_asks_for_it_looks_at_values_and_weights() -> None:
     extra = {Cached.VALUES, Given.OUTPUT}
     assert not compression_of("h2o", 0.5).needs & extra
     assert compression_of("h2o", 0.5, critical=0.5).needs_to_choose >= extra
-    (one,) = contexts(1, 2, 20)
-    noted = compression_of("h2o", 0.5, critical=0.5).noted(one)
-    assert noted.output_HDC is None
-    assert noted.v_SKD.size == 0
 
 
 def test_what_is_required_goes_before_what_weighs_much() -> None:

@@ -13,7 +13,7 @@ from kvloom.policy.compression import METHODS, Compression, compression_of
 from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
 from kvloom.policy.compression.demote import Demote, structure_of
 from kvloom.policy.compression.needs import Given, Need
-from made_contexts import contexts
+from made_contexts import candidates, contexts
 
 SCORERS = [name for name, method in METHODS.items() if method.ratio is None]
 
@@ -72,7 +72,7 @@ class Stretched:
 def test_only_the_order_of_scores_decides() -> None:
     (one,) = contexts(1, 2, 80, seed=1)
     chosen = [
-        compression.choose([compression.noted(one)], [compression.scores(one)])[0].kept
+        compression.choose(candidates(compression, [one]))[0].kept
         for compression in (compression_of("knorm", 0.5, demote=0.6), Compression(Stretched(), 0.5, demote=Demote(0.6)))
     ]
     assert all(np.array_equal(a, b) for a, b in zip(*chosen, strict=True))
@@ -85,7 +85,7 @@ def test_less_structure_stays_with_any_scorer(name: str) -> None:
     left = []
     for share in (0.0, 0.5, 1.0):
         compression = compression_of(name, 0.6, demote=share)
-        (choice,) = compression.choose([compression.noted(one)], [compression.scores(one)])
+        (choice,) = compression.choose(candidates(compression, [one]))
         left.append(sum(int(one.structure_S[head].sum()) for head in choice.kept))
     assert left[0] > left[1] >= left[2]
 
@@ -93,9 +93,12 @@ def test_less_structure_stays_with_any_scorer(name: str) -> None:
 def test_what_is_required_or_protected_is_not_demoted() -> None:
     (one,) = contexts(1, 2, 50)
     marked = dataclasses.replace(one, structure_S=np.ones(50, np.bool_))
-    scores_KS = compression_of("snapkv", 0.5, window=8, demote=1.0, protect="3:6").scores(marked)
-    assert (scores_KS == REQUIRED).sum() == 2 * (8 + 3)
+    compression = compression_of("snapkv", 0.6, window=8, demote=1.0, protect="30:33")
+    scores_KS = compression.scores(marked)
+    assert (scores_KS == REQUIRED).sum() == 2 * 8
     assert len(np.unique(scores_KS[0])) == 2
+    (choice,) = compression.choose(candidates(compression, [marked]))
+    assert all(set(head.tolist()) == {*range(9), 30, 31, 32, *range(42, 50)} for head in choice.kept)
 
 
 def test_only_who_asks_for_it_looks_at_texts() -> None:

@@ -19,7 +19,7 @@ from kvloom.policy.compression.base import REQUIRED, Floats, Origin
 from kvloom.policy.compression.hull import Curve, parts_of, spend
 from kvloom.policy.compression.lukv import LuKv, curve_of
 from kvloom.policy.compression.profile import MadeFor, Profile, read_profile, write_profile
-from made_contexts import WEIGHTS, contexts, in_a_row, profile
+from made_contexts import WEIGHTS, candidates, contexts, in_a_row, profile
 
 UTILITIES = st.lists(st.integers(0, 20), min_size=1, max_size=7)
 """Of the entries of a head, in the scorer's order."""
@@ -191,10 +191,10 @@ def test_whole_pages_are_no_more_than_an_even_division_takes(tmp_path: Path, cou
 
 def test_a_curve_counts_the_entries_of_a_page_and_not_its_room() -> None:
     """Of 20 entries, two pages hold 16 and 4: whoever has the first has lost no more than the last four are worth."""
-    one = curve_of(SHARES_G := np.linspace(0, 1, 21), 1 - SHARES_G, size=20, least=1, page=16, entry_bytes=3)
+    one = curve_of(SHARES_G := np.linspace(0, 1, 21), 1 - SHARES_G, (20, 20, 1), page=16, entry_bytes=3)
     assert (one.units_P.tolist(), one.unit_bytes) == ([1, 2], 48)
     assert np.allclose(one.loss_P, [0.2, 0.0])
-    one = curve_of(SHARES_G, 1 - SHARES_G, size=20, least=3, page=1, entry_bytes=3)
+    one = curve_of(SHARES_G, 1 - SHARES_G, (20, 20, 3), page=1, entry_bytes=3)
     assert one.units_P.tolist() == list(range(3, 21))
     assert np.allclose(one.loss_P, 1 - one.units_P / 20)
 
@@ -285,7 +285,7 @@ def test_a_method_with_a_profile_of_another_is_refused(tmp_path: Path) -> None:
     def choose(name: str, weights: str | None, heads: int = 2, layers: int = 2, **words: object) -> None:
         compression = compression_of(name, 0.5, allocator="lukv", profile=path, **words)
         made = contexts(layers, heads, 40)
-        compression.choose(made, [compression.scores(one) for one in made], weights)
+        compression.choose(candidates(compression, made), weights)
 
     assert made
     choose("knorm", WEIGHTS)

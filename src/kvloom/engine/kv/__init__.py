@@ -15,7 +15,7 @@ from __future__ import annotations
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.sequence import SequenceKv
-from kvloom.engine.kv.stored import Stored, head_format
+from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch, Watched
 
-__all__ = ["PageNames", "Replacement", "SequenceKv", "Stored", "Watch", "Watched", "head_format"]
+__all__ = ["PageNames", "Replacement", "SequenceKv", "Stored", "Watch", "Watched"]

@@ -1,9 +1,9 @@
-"""Compression carried out: the entries that a method keeps move to pages of single heads, the pages they lay in go."""
+"""Compression carried out: the entries that a method keeps move to pages of single heads, and what they lay in goes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -14,126 +14,188 @@ from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Labelled
 from kvloom.codec.base import Stream
 from kvloom.engine.kv.sequence import SequenceKv
-from kvloom.engine.kv.stored import Stored, head_format
+from kvloom.engine.kv.stored import Stored
+from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
+from kvloom.memory.arena import page_stride
 from kvloom.memory.cells import put_cells
-from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
 from kvloom.memory.ledger import Extent
 from kvloom.memory.table import FULL_MASK
 from kvloom.policy.compression import Compression
-from kvloom.policy.compression.base import Choice, Compactor, Entries
+from kvloom.policy.compression.base import Candidates, Choice, Entries, Kept
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lists:
+    """What a layer group's lists will be: ``cells_PB``, the bytes of their pages.
+
+    ``bounds_L1``, ``masks_P``: as in ``HeadLists``. ``scores``: by list, what its entries are worth.
+    """
+
+    cells_PB: Bytes
+    bounds_L1: npt.NDArray[np.int32]
+    masks_P: npt.NDArray[np.uint16]
+    scores: tuple[Floats, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Replacement:
-    """What a method does to the KV of a sequence below ``stop``: decided, and carried out group by group.
+    """What a method does to all that a sequence has below ``stop``, which has been computed: decided, then carried out.
 
-    ``choices``: by layer group, by layer slot. ``done``: how many groups have their lists. ``peak_bytes``: held by all
-    at most meanwhile; of one group at a time both forms are there.
+    ``decide`` looks and copies, in small pieces of work, and changes nothing; ``carry_out`` gives up what was copied
+    and puts the lists in its place. In between the copy is in memory of its own, as large as the lists: the KV of a
+    sequence never takes more than before. ``room``: bytes that all lists may take together; None: the method has a
+    ratio. ``kept``: how many entries stay, by layer and KV head.
     """
 
     kv: SequenceKv
     stop: int
-    compactor: Compactor
-    choices: tuple[tuple[Choice, ...], ...]
-    done: int = 0
-    peak_bytes: int = 0
+    compression: Compression
+    room: int | None = None
+    kept: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _work: Iterator[None] = field(init=False)
+    _lists: list[Lists] = field(default_factory=list, init=False)
+    _vacated: int = field(default=0, init=False)
+    _done: int = field(default=0, init=False)
 
-    @staticmethod
-    def of(kv: SequenceKv, stop: int, compression: Compression) -> Replacement:
-        """Look at what is stored and what was seen, and choose; nothing changes. All below ``stop`` has been computed.
+    def __post_init__(self) -> None:
+        watch = self.kv.watch
+        if watch is None or watch.needs != self.compression.needs or watch.stop != self.stop:
+            raise InternalError(f"{self.kv.owner}: nobody watched below {self.stop} for `{self.compression.name}`")
+        self._work = self._decide(watch)
+
+    def decide(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Work until all is decided: True; or, after a piece of work, ``until`` says that it is enough: False.
 
         Raises RequestError when the method does not answer as it must, and whatever a method of the user's raises.
         """
-        watch, contexts, scores = kv.watch, [], []
-        if watch is None or watch.needs != compression.needs or watch.stop != stop:
-            raise InternalError(f"{kv.owner}: nobody watched the first {stop} tokens for `{compression.name}`")
-        groups = range(len(kv.tables))
-        for group in groups:
-            for context in Stored.below(kv, group, stop).contexts(watch, compression.needs_to_choose):
-                scores.append(compression.scores(context))
-                contexts.append(compression.noted(context))
-        by_layer = {each.layer: each for each in compression.choose(contexts, scores, watch.model.weights_id)}
-        choices = tuple(tuple(by_layer[n] for n in kv.tables[g].format.layers) for g in groups)
-        return Replacement(kv, stop, compression.compactor, choices)
+        return not any(until() for _ in self._work)
 
     def carry_out(self) -> bool:
         """False: no room for the lists of a group. Can be called again when there is more."""
-        while self.done < len(self.choices):
-            if not self._replace(self.done):
+        for group in range(self._vacated, len(self._lists)):
+            self.kv.vacate(group, self.stop)
+            self._vacated = group + 1
+        while self._done < len(self._lists):
+            if not self._put(self._done):
                 return False
-            self.done += 1
+            self._done += 1
+        self.kv.move_boundary()
         return True
 
-    @property
-    def kept(self) -> dict[int, tuple[int, ...]]:
-        """How many entries stay, by layer and KV head."""
-        choices = sorted((each for group in self.choices for each in group), key=lambda each: each.layer)
-        return {each.layer: tuple(len(kept) for kept in each.kept) for each in choices}
+    # -- deciding --------------------------------------------------------------------------------------------------
 
-    # -- inside ----------------------------------------------------------------------------------------------------
+    def _decide(self, watch: Watch) -> Iterator[None]:
+        compression = self.compression
+        groups = [Stored.below(self.kv, group, self.stop) for group in range(len(self.kv.tables))]
+        candidates: list[Candidates] = []
+        for stored in groups:
+            for slot in range(len(stored.format.layers)):
+                context = stored.context(slot, watch, compression.needs_to_choose)
+                found = stored.candidates(slot, context, compression.scores(context))
+                if context.output_HDC is not None:
+                    found = compression.critical.weighed(found, stored.values(slot, context), context.output_HDC)
+                candidates.append(found)
+                del context  # large
+                yield
+        ratio = None if self.room is None else _ratio(int(self.room * _used(groups)), candidates)
+        chosen = compression.choose(candidates, watch.model.weights_id, ratio)
+        yield
+        by_layer = {each.layer: (each, choice) for each, choice in zip(candidates, chosen, strict=True)}
+        self.kept = {layer: tuple(map(len, by_layer[layer][1].kept)) for layer in sorted(by_layer)}
+        for stored in groups:
+            yield from self._copy(stored, watch, [by_layer[layer] for layer in stored.format.layers])
 
-    def _replace(self, group: int) -> bool:
-        kv, choices = self.kv, self.choices[group]
-        stored = Stored.below(kv, group, self.stop)
-        fmt = head_format(stored.format)
-        sizes = [-(-(stored.lead(kept) + len(kept)) // PAGE_TOKENS) for choice in choices for kept in choice.kept]
+    def _copy(self, stored: Stored, watch: Watch, of_slots: Sequence[tuple[Candidates, Choice]]) -> Iterator[None]:
+        """The lists of a group, a layer at a time. What is in lists already is copied; the compactor sees the rest."""
+        fmt, needs = head_format(stored.format), self.compression.compactor.needs
+        cells: list[Bytes] = []
+        masks: list[npt.NDArray[np.uint16]] = []
+        scores: list[Floats] = []
+        for slot, (candidates, choice) in enumerate(of_slots):
+            before = [len(positions_S) - len(stored.positions) for positions_S in candidates.positions]
+            new = [kept_S[kept_S >= old] - old for kept_S, old in zip(choice.kept, before, strict=True)]
+            contents = self.compression.compactor.stored(stored.context(slot, watch, needs), new)
+            for head, (kept, made) in enumerate(zip(choice.kept, contents, strict=True)):
+                _check(kept, len(candidates.scores[head]))
+                cells_PB, masks_P = _pages(stored, slot, head, kept, made)
+                cells.append(cells_PB)
+                masks.append(masks_P)
+                scores.append(candidates.scores[head][kept])
+            yield
+        bounds_L1 = np.cumsum([0, *map(len, cells)]).astype(np.int32)
+        empty = np.zeros((0, fmt.cell_bytes), np.uint8)
+        self._lists.append(
+            Lists(np.concatenate([empty, *cells]), bounds_L1, np.concatenate([*masks, *_NO_MASKS]), tuple(scores))
+        )
+
+    # -- carrying out ----------------------------------------------------------------------------------------------
+
+    def _put(self, group: int) -> bool:
+        kv, lists, dense = self.kv, self._lists[group], self.kv.tables[group].format
+        fmt = head_format(dense)
         extents: list[Extent] = []
-        if any(sizes):
-            extent = kv.take(fmt, sum(sizes))
+        if len(lists.cells_PB):
+            extent = kv.take(fmt, len(lists.cells_PB))
             if extent is None:
                 return False
             extents.append(extent)
-        self.peak_bytes = max(self.peak_bytes, kv.ledger.held_bytes)
         ids_P = np.array([page for extent in extents for page in extent.pages], np.int32)
-        bounds_L1 = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-        masks_P = self._fill(stored, fmt, choices, ids_P, bounds_L1)
-        slots, heads = len(choices), stored.format.heads
-        kv.replace(group, self.stop, [HeadLists(fmt, Labelled(), slots, heads, ids_P, bounds_L1, masks_P)], extents)
+        put_cells(kv.ledger.arena.memory, fmt, ids_P, lists.cells_PB)
+        slots, heads = len(dense.layers), dense.heads
+        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, lists.bounds_L1, lists.masks_P)
+        kv.replace(group, self.stop, [of_heads], extents)
+        kv.scores[group] = lists.scores
         return True
 
-    def _contents(self, stored: Stored, choices: Sequence[Choice]) -> Iterator[Sequence[Entries | None]]:
-        """By layer slot, what is stored for what stays."""
-        watch = self.kv.watch
-        assert watch is not None
-        for context, choice in zip(stored.contexts(watch, self.compactor.needs), choices, strict=True):
-            yield self.compactor.stored(context, choice.kept)
 
-    def _fill(
-        self,
-        stored: Stored,
-        fmt: PageFormat,
-        choices: Sequence[Choice],
-        ids_P: npt.NDArray[np.int32],
-        bounds_L1: npt.NDArray[np.int32],
-    ) -> npt.NDArray[np.uint16]:
-        """Copy what is kept; which entries of each page there are."""
-        memory, positions_S = self.kv.ledger.arena.memory, stored.positions
-        masks_P = np.full(len(ids_P), FULL_MASK, np.uint16)
-        for slot, (choice, contents) in enumerate(zip(choices, self._contents(stored, choices), strict=True)):
-            for head, (kept, entries) in enumerate(zip(choice.kept, contents, strict=True)):
-                _check(kept, len(positions_S))
-                pages = slice(*bounds_L1[slot * stored.format.heads + head :][:2].tolist())
-                if not len(kept):
-                    continue
-                lead, bias_S = stored.lead(kept), np.zeros(len(kept), np.float32)
-                keys_SE, values_SE = (each_SE[kept] for each_SE in stored.entries(slot, head))
-                if entries is not None:
-                    _check_entries(entries, len(kept), fmt)
-                    changed_S, bias_S = entries.changed_S, entries.bias_S
-                    keys_SE[changed_S] = _encoded(fmt.numbers.keys, entries.k_SD[changed_S])
-                    values_SE[changed_S] = _encoded(fmt.numbers.values, entries.v_SD[changed_S])
-                parts = [
-                    fmt.numbers.keys.blocks(_paged(keys_SE, lead), fmt.k_dim),
-                    fmt.numbers.values.blocks(_paged(values_SE, lead), fmt.v_dim),
-                    _labels(positions_S[kept], bias_S, lead),
-                ]
-                put_cells(memory, fmt, ids_P[pages], np.concatenate(parts, axis=1))
-                masks_P[pages.stop - 1] >>= -(lead + len(kept)) % PAGE_TOKENS
-                masks_P[pages.start] &= FULL_MASK << lead & FULL_MASK
-        return masks_P
+_NO_MASKS = (np.zeros(0, np.uint16),)
+
+
+def _used(groups: Sequence[Stored]) -> float:
+    """The share of the memory of a page that its entries take."""
+    formats = [head_format(stored.format) for stored in groups]
+    return min(fmt.page_bytes / page_stride(fmt) for fmt in formats)
+
+
+def _ratio(room: int, candidates: Sequence[Candidates]) -> float:
+    """How much has to go, so that the pages of what stays have room however they are divided among KV heads.
+
+    Every list may end with a page that has one entry, and its share of entries may be rounded up.
+    """
+    lists = sum(each.entry_bytes * PAGE_TOKENS * len(each.scores) for each in candidates)
+    bytes_there = sum(each.entry_bytes * len(scores_S) for each in candidates for scores_S in each.scores)
+    return min(1.0, max(0.0, 1.0 - max(0, room - lists) / max(1, bytes_there)))
+
+
+def _pages(
+    stored: Stored, slot: int, head: int, kept: Kept, made: Entries | None
+) -> tuple[Bytes, npt.NDArray[np.uint16]]:
+    """Pages of one list, (P, B), and which of their entries there are."""
+    fmt = head_format(stored.format)
+    if not len(kept):
+        return np.zeros((0, fmt.cell_bytes), np.uint8), np.zeros(0, np.uint16)
+    lead, held = stored.lead(kept), stored.entries(slot, head)[kept]
+    if made is not None:
+        new = slice(len(kept) - len(made.bias_S), None)
+        _check_entries(made, len(kept[new]), fmt)
+        changed_S = made.changed_S
+        held.bias_S[new] = made.bias_S
+        held.keys_SE[new][changed_S] = _encoded(fmt.numbers.keys, made.k_SD[changed_S])
+        held.values_SE[new][changed_S] = _encoded(fmt.numbers.values, made.v_SD[changed_S])
+    parts = [
+        fmt.numbers.keys.blocks(_paged(held.keys_SE, lead), fmt.k_dim),
+        fmt.numbers.values.blocks(_paged(held.values_SE, lead), fmt.v_dim),
+        _labels(held.positions_S, held.bias_S, lead),
+    ]
+    cells_PB = np.concatenate(parts, axis=1)
+    masks_P = np.full(len(cells_PB), FULL_MASK, np.uint16)
+    masks_P[-1] >>= -(lead + len(kept)) % PAGE_TOKENS
+    masks_P[0] &= FULL_MASK << lead & FULL_MASK
+    return cells_PB, masks_P
 
 
 def _paged(entries_SE: npt.NDArray[_Number], lead: int) -> npt.NDArray[_Number]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+from kvloom.arrays import Floats
 from kvloom.attend.lists import HeadLists, MoreLists
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv.extents import Extents
@@ -18,6 +20,9 @@ from kvloom.memory.ledger import Extent, Ledger
 from kvloom.memory.table import PageTable, page_indices
 from kvloom.policy.actions import Recode
 from kvloom.segment import RAM, Context, Missing, PageId, Pending, Resident, Segment, Span, SpanSet, Why
+
+if TYPE_CHECKING:
+    from kvloom.engine.kv.replacement import Replacement
 
 
 @dataclass(slots=True, eq=False)
@@ -33,9 +38,11 @@ class SequenceKv:
 
     accepted: the number of tokens that are final; only pages filled by them can be found by others. lists: empty, or
     the lists that are read in addition to each group's table. replaced: they are read in place of tables below this
-    position. boundary: where the context ends that is compressed before anything after it is computed. watch: what is
-    seen of that context. repeated: before it is compressed, so many tokens that only the watch wants to see lie between
-    the context and what comes after it; positions from there on are too high for as long.
+    position. boundary: all before it is compressed before anything after it is computed; 0: nothing. stride: how much
+    further the boundary then lies; 0: nothing more is compressed. watch: what is seen of what is computed up to there.
+    repeated: before that, so many tokens that only the watch wants to see lie between the boundary and what comes after
+    it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
+    underway: a compression that has been begun.
     """
 
     ledger: Ledger
@@ -44,6 +51,7 @@ class SequenceKv:
     tables: tuple[PageTable, ...]
     cache: CacheParams = field(default_factory=CacheParams)
     watch: Watch | None = None
+    stride: int = 0
     repeated: int = field(default=0, init=False)
     tokens: list[int] = field(init=False)
     missing: SpanSet = field(init=False)
@@ -55,6 +63,8 @@ class SequenceKv:
     _extents: Extents = field(init=False)
     replaced: int = field(default=0, init=False)
     boundary: int = field(init=False)
+    scores: list[tuple[Floats, ...]] = field(init=False)
+    underway: Replacement | None = field(default=None, init=False)
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: tuple[tuple[PageTable, int], ...] = field(init=False)
@@ -62,7 +72,8 @@ class SequenceKv:
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
         self._begin_to_repeat()
-        self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.boundary or len(self.tokens)
+        self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
+        self.scores = [()] * len(self.tables)
         self._holder = Holder(self.ledger, self.owner, self.cache.hints)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
@@ -89,8 +100,10 @@ class SequenceKv:
 
     @property
     def context_due(self) -> bool:
-        """Whether the context, and what is repeated of it now, is complete: then ``repeat_next``, or compress it."""
-        if self.replaced >= self.boundary:
+        """Whether all before the boundary, and what is repeated of it now, is complete: then ``repeat_next``, or
+        compress it.
+        """
+        if self.replaced >= self.boundary or len(self.tokens) <= self.boundary:
             return False
         return all(not lacking or lacking.spans[0].start >= self.horizon for lacking in (self.missing, self.pending))
 
@@ -109,13 +122,13 @@ class SequenceKv:
 
     @property
     def horizon(self) -> int:
-        """Positions from here on are not computed before the context is compressed."""
+        """Positions from here on are not computed before those below the boundary are compressed."""
         return self.boundary + self.repeated if self.replaced < self.boundary else len(self.tokens)
 
     @property
     def watching(self) -> Watch | None:
-        """The watch, until the context is compressed."""
-        return None if self.replaced else self.watch
+        """The watch, until nothing more is compressed."""
+        return None if self.replaced and self.replaced >= self.boundary else self.watch
 
     def reserve(self, spans: SpanSet, groups: Iterable[int] | None = None) -> bool:
         """Allocate writable pages for all of ``spans``, in these layer groups or in all.
@@ -215,8 +228,9 @@ class SequenceKv:
         child.repeated = 0
         child.missing, child.accepted = self.missing | self.pending, self.accepted
         child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
-        child.lists, child._unpublished = self.lists, list(self._unpublished)
-        child._sharing.exact, child.replaced = self._sharing.exact, self.replaced
+        child.lists, child._unpublished, child.scores = self.lists, list(self._unpublished), list(self.scores)
+        child._sharing.exact, child.replaced, child.boundary = self._sharing.exact, self.replaced, self.boundary
+        child.watch = None if self.watch is None else self.watch.copy()
         self._extents.share(child._extents)
         for mine, theirs in zip(self.tables, child.tables, strict=True):
             theirs.trimmed, theirs.start = mine.trimmed, mine.start
@@ -229,27 +243,41 @@ class SequenceKv:
         """Allocate pages for lists that ``replace`` will put in place. None: no room."""
         return self._extents.take(fmt, count)
 
-    def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
-        """Read ``lists`` in place of a group's pages below position ``stop``, which are released.
+    def vacate(self, group: int, stop: int) -> None:
+        """Give up what a group holds below position ``stop``, pages and lists: it was copied, and ``replace`` is next.
 
-        ``extents`` were allocated for their pages; those of earlier lists are released. KV computed from now on depends
-        on what was dropped, so it is never published; the beginning of the page that ``stop`` cuts is exact, and is.
+        KV computed from now on depends on what is dropped, so it is never published; the beginning of the page that
+        ``stop`` cuts is exact, and is.
         """
         if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
             self._publish_part(stop)
         self._sharing.exact = False
         self._sharing.withdraw(self._sharing.promised)
-        before = self.lists or ((),) * len(self.tables)
-        stopped = [replace(one, stop=stop) if isinstance(one, HeadLists) else one for one in lists]
-        self.lists = (*before[:group], tuple(stopped), *before[group + 1 :])
-        self.replaced = max(self.replaced, stop)
-        self._extents.put(group, extents)
+        self._put_lists(group, ())
+        self._extents.put(group, ())
         table, (whole, part) = self.tables[group], divmod(stop, PAGE_TOKENS)
         table.start = stop
         gone = [index for index, _ in table.pages() if index < whole]
         if part and table.get(whole) is not None and not table.filled[whole] >> part:
             gone.append(whole)  # nothing behind the cut is written: that goes to a page of its own
         self._holder.give_back(table, gone)
+
+    def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
+        """Read ``lists`` in place of what a group had below position ``stop``, which is vacated.
+
+        ``extents`` were allocated for their pages.
+        """
+        self.vacate(group, stop)
+        self._put_lists(group, [replace(one, stop=stop) if isinstance(one, HeadLists) else one for one in lists])
+        self._extents.put(group, extents)
+        self.replaced = max(self.replaced, stop)
+
+    def move_boundary(self) -> None:
+        """What is before the boundary has been compressed: the next one lies a stride further, if there is one."""
+        self.underway = None
+        if self.stride and self.watch is not None:
+            self.watch = self.watch.of_block(self.boundary, self.boundary + self.stride)
+            self.boundary += self.stride
 
     # -- formats ---------------------------------------------------------------------------------------------------
 
@@ -323,6 +351,10 @@ class SequenceKv:
         self.tokens[self.boundary : self.boundary + self.repeated] = first
         self.repeated, self._repeats = len(first), 0
 
+    def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
+        before = self.lists or ((),) * len(self.tables)
+        self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
+
     def _publish_full(self) -> None:
         accepted, final, waiting = self.accepted // PAGE_TOKENS, dict[int, None](), []
         for place in self._unpublished:
@@ -391,8 +423,11 @@ class SequenceKv:
         self._extents.clear()
         self._holder.loose.clear()
         self._unpublished.clear()
-        self._sharing.exact, self.replaced, self.lists = True, 0, ()
-        if self.watch is not None:
+        self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
+        self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
+        if self.watch is not None and self.stride:
+            self.watch = self.watch.of_block(0, self.boundary)
+        elif self.watch is not None:
             self.watch.restart()
         self._begin_to_repeat()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,33 +18,35 @@ from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
 from kvloom.policy.compression.demote import structure_of
-from kvloom.policy.compression.needs import After, Attention, Digest, Given, Hidden, LinearMaps, Need, Queries, rows_of
+from kvloom.policy.compression.needs import After, Attention, Digest, Hidden, LinearMaps, Need, Queries, rows_of
 from kvloom.segment import Span, SpanSet
 
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """Probes of one sequence below position ``stop``. They begin empty, and again after ``restart``.
+    """Probes of one sequence from position ``start`` to ``stop``. They begin empty, and again after ``restart``.
 
-    ``repeats``: texts that are to be computed after the context, one at a time from position ``stop`` on, to be seen.
-    ``structure_S``: of the context's tokens, where it is needed.
-    Its memory: by layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
+    What is before ``start`` is not looked at. ``repeats``: texts that are to be computed after the context, one at a
+    time from position ``stop`` on, to be seen. ``text_of``: a token's text, where that is looked at. Its memory: by
+    layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
     """
 
     model: Model
     needs: frozenset[Need]
     stop: int
     repeats: tuple[tuple[int, ...], ...] = ()
-    structure_S: npt.NDArray[np.bool_] | None = None
+    start: int = 0
+    text_of: Callable[[int], str] | None = None
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
     _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
     _records: dict[Queries, tuple[QueryRecord, ...]] = field(default_factory=dict, init=False)
     _digests: dict[int, Floats] = field(default_factory=dict, init=False)
     _fault: Exception | None = field(default=None, init=False)
+    _structure_S: npt.NDArray[np.bool_] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.rows = rows_of(self.needs, self.stop)
+        self.rows = self._moved(rows_of(self.needs, self.stop - self.start))
         weights = self.model.weights_id
         made = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
         self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
@@ -52,7 +55,7 @@ class Watch:
     def of(
         model: Model, compression: Compression, context: Sequence[int], room: int, text_of: Callable[[int], str]
     ) -> Watch:
-        """For a context after which ``room`` tokens have room. ``text_of``: a token's text.
+        """For a context after which ``room`` tokens have room.
 
         Raises RequestError when that is too little for what the method wants to compute there, or when the method has
         nothing to look at hidden states of this model with.
@@ -68,8 +71,30 @@ class Watch:
                         hint="a shorter context, or more kv_bytes",
                         param="compression",
                     )
-        structure_S = structure_of(context, text_of) if Given.STRUCTURE in needs else None
-        return Watch(model, needs, len(context), tuple(map(tuple, repeats)), structure_S)
+        return Watch(model, needs, len(context), tuple(map(tuple, repeats)), text_of=text_of)
+
+    @staticmethod
+    def of_text(model: Model, compression: Compression, stop: int, text_of: Callable[[int], str]) -> Watch:
+        """For the beginning of a text of which not all is known. Raises RequestError when the method reads on there."""
+        needs = compression.needs
+        if any(isinstance(need, Attention) and isinstance(need.rows, After) for need in needs):
+            raise RequestError(
+                f"`{compression.name}` reads on after a context and cannot keep a text within a budget",
+                hint="a ratio, or a method that does not",
+                param="compression",
+            )
+        return Watch(model, needs, stop, text_of=text_of)
+
+    def of_block(self, start: int, stop: int) -> Watch:
+        """To see the same of other positions, which nothing is repeated of."""
+        return Watch(self.model, self.needs, stop, start=start, text_of=self.text_of)
+
+    def copy(self) -> Watch:
+        """To see from now on what another sequence does from here."""
+        copied = Watch(self.model, self.needs, self.stop, self.repeats, self.start, self.text_of)
+        copied._tallies, copied._records = deepcopy(self._tallies), deepcopy(self._records)
+        copied._digests, copied._fault = deepcopy(self._digests), self._fault
+        return copied
 
     def restart(self) -> None:
         """Nothing of the context has been computed."""
@@ -126,6 +151,14 @@ class Watch:
                     hidden_SN = self._digested(place, layer)
         return Measured(attention_KS, q_RHD, positions_R, hidden_SN)
 
+    def structure(self, tokens: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Of the first ``stop`` tokens: see ``structure_of``."""
+        if self._structure_S is None:
+            if self.text_of is None:
+                raise InternalError("nobody has told the texts of tokens that a method looks at")
+            self._structure_S = structure_of(tokens[: self.stop], self.text_of)
+        return self._structure_S
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _digest(self, layer: int, positions: SpanSet, x_RC: Floats) -> None:
@@ -136,8 +169,9 @@ class Watch:
             raise RequestError(f"a digest must make a row of each of {len(x_RC)} hidden states")
         into_SN = self._digests.get(layer)
         if into_SN is None:
-            into_SN = self._digests[layer] = np.full((self.stop, found_RN.shape[1]), np.nan, np.float32)
-        into_SN[_places(positions)] = found_RN
+            shape = self.stop - self.start, found_RN.shape[1]
+            into_SN = self._digests[layer] = np.full(shape, np.nan, np.float32)
+        into_SN[_places(positions) - self.start] = found_RN
 
     @property
     def _groups(self) -> tuple[LayerGroup, ...]:
@@ -145,18 +179,19 @@ class Watch:
 
     def _tally(self, need: Attention, group: LayerGroup) -> Tally:
         # one column at least, even in a layer whose rows only see themselves
-        columns = Span(min(_first(group, self.stop), self.stop - 1), self.stop)
+        columns = Span(min(self._first(group), self.stop - 1), self.stop)
         observation = Observation(self._rows(need), columns, Reduce(need.reduce))
         heads = self.model.query_heads if need.by_query_head else group.heads
         return Tally.of(observation, self._readers(group), heads)
 
     def _rows(self, need: Attention) -> SpanSet:
         if not isinstance(need.rows, After):
-            return need.rows.of(self.stop)
+            return self._moved(need.rows.of(self.stop - self.start))
         return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
 
     def _record(self, need: Queries, group: LayerGroup) -> QueryRecord:
-        return QueryRecord.of(need.rows.of(self.stop), group.layers, self.model.query_heads, group.k_dim)
+        rows = self._moved(need.rows.of(self.stop - self.start))
+        return QueryRecord.of(rows, group.layers, self.model.query_heads, group.k_dim)
 
     def _readers(self, group: LayerGroup) -> list[int]:
         return [layer for layer, kv in enumerate(self.model.kv_map.layers) if kv.owner in group.layers]
@@ -170,7 +205,7 @@ class Watch:
         _check(bool((tally.counted_L[mine] == wanted).all()), layer)
         running_LKS = tally.running_LNS[mine]
         found_KS = running_LKS.sum(0) if tally.observation.reduce is Reduce.SUM else running_LKS.max(0)
-        skipped = _first(self._groups[place], self.stop) - tally.observation.columns.start
+        skipped = self._first(self._groups[place]) - tally.observation.columns.start
         result_KS: Floats = found_KS[:, skipped:].astype(np.float32)
         return result_KS
 
@@ -185,16 +220,19 @@ class Watch:
         _check(layer in self._digests, layer)
         found_SN = self._digests[layer]
         _check(not np.isnan(found_SN[:, :1]).any(), layer)
-        return found_SN[_first(self._groups[place], self.stop) :]
+        return found_SN[self._first(self._groups[place]) - self.start :]
+
+    def _first(self, group: LayerGroup) -> int:
+        """The first position that a row at ``stop`` sees, of those that are looked at."""
+        return self.start if group.window is None else max(self.start, self.stop - group.window + 1)
+
+    def _moved(self, rows: SpanSet) -> SpanSet:
+        """Rows of a context, where it begins at ``start``."""
+        return SpanSet(tuple(Span(span.start + self.start, span.stop + self.start) for span in rows))
 
 
 Watched = tuple[Watch, SpanSet, slice]
 """Who looks at hidden states, of which positions, and the rows of the step that compute them."""
-
-
-def _first(group: LayerGroup, stop: int) -> int:
-    """The first position that a row at ``stop`` sees."""
-    return 0 if group.window is None else max(0, stop - group.window + 1)
 
 
 def _places(positions: SpanSet) -> npt.NDArray[np.int64]:

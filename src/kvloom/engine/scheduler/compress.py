@@ -1,39 +1,52 @@
 """Compress: contexts that are complete become what their requests want of them, before the step is planned.
 
-A context's KV is exact until then: it is found and published like any other. What comes after it in the prompt waits,
-is computed over what is left, and is never published. A request that is preempted begins anew, and as methods depend
-on nothing but the context, it comes to the same.
+A context's KV is exact until then: it is found and published like any other. What comes after it waits, is computed
+over what is left, and is never published. A request that is preempted begins anew, and as methods depend on nothing but
+the context, it comes to the same. To decide what stays takes a while: beside requests that go on, a little of it is
+done in every step.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from kvloom.engine.kv import Replacement
 from kvloom.engine.outputs import CompressedContext
-from kvloom.engine.request import Sequence, Status
+from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.errors import InternalError, KvloomError, RequestError
+from kvloom.memory.ledger import Ledger
 
 logger = logging.getLogger(__name__)
+
+
+_SLICE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Compress:
     """What goes wrong ends the one request. Room for lists is made like any other."""
 
+    ledger: Ledger
     preempt: Preempt
+    clock: Callable[[], float]
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         due = [sequence for sequence in queues.running if sequence.kv.context_due]
+        if not due:
+            return
+        plan.compressing, plan.peak_bytes = True, self.ledger.held_bytes
+        stop_s = math.inf if len(due) == len(queues.running) else self.clock() + _SLICE_S
         for sequence in due:
             if sequence.status is Status.RUNNING and not sequence.kv.repeat_next():  # nor preempted meanwhile
                 try:
-                    self._compress(sequence, queues, plan)
+                    self._compress(sequence, queues, plan, lambda: self.clock() >= stop_s)
                 except KvloomError as error:
                     plan.failed[sequence] = error
                 except Exception as raised:
@@ -42,31 +55,42 @@ class Compress:
                     fault.__cause__ = raised
                     plan.failed[sequence] = fault
 
-    def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> None:
-        kv, compression = sequence.kv, sequence.request.cache.compression
-        assert compression is not None
-        replacement = Replacement.of(kv, kv.boundary, compression)
+    def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan, until: Callable[[], bool]) -> None:
+        kv, request = sequence.kv, sequence.request
+        assert request.cache.compression is not None
+        if kv.underway is None:
+            room = None if request.blocks is None else request.blocks.room
+            kv.underway = Replacement(kv, kv.boundary, request.cache.compression, room)
+        replacement = kv.underway
+        if not replacement.decide(until):
+            return
         while not replacement.carry_out():
             if not self.preempt.make_room(sequence, queues, plan):
                 if sequence in plan.failed:
-                    plan.failed[sequence] = _no_room(kv.boundary)
+                    plan.failed[sequence] = _no_room(replacement.stop)
                 return
-        plan.peak_bytes = max(plan.peak_bytes, replacement.peak_bytes)
         if sequence.index == 0:
-            sequence.request.metrics.compressed = CompressedContext(
-                method=compression.name,
-                params=compression.params,
-                ratio=compression.ratio,
-                tokens=kv.boundary,
-                protected=int(compression.protect.mask(np.arange(kv.boundary)).sum()),
-                kept=replacement.kept,
-                bytes=kv.lists_bytes,
-            )
+            request.metrics.compressed = _told(request, replacement)
+
+
+def _told(request: Request, replacement: Replacement) -> CompressedContext:
+    compression, before, stop = replacement.compression, request.metrics.compressed, replacement.stop
+    return CompressedContext(
+        method=compression.name,
+        params=compression.params,
+        ratio=compression.ratio,
+        budget=compression.budget,
+        times=1 + (0 if before is None or before.tokens >= stop else before.times),
+        tokens=stop,
+        protected=int(compression.protect_now.mask(np.arange(stop)).sum()),
+        kept=replacement.kept,
+        bytes=replacement.kv.lists_bytes,
+    )
 
 
 def _no_room(tokens: int) -> RequestError:
     return RequestError(
-        f"no room to compress a context of {tokens} tokens: for a moment exact and compressed KV are there",
+        f"no room for what is left of a context of {tokens} tokens",
         hint="raise kv_bytes, or remove more",
         param="compression",
     )

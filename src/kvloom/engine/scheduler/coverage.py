@@ -80,7 +80,7 @@ def computed_for_logits(kv: SequenceKv) -> SpanSet:
 
 def computed_to_be_seen(kv: SequenceKv) -> SpanSet:
     """What is computed in any case for the method that compresses the context."""
-    return SpanSet() if kv.watch is None else kv.watch.rows
+    return SpanSet() if kv.watch is None else kv.watch.rows & SpanSet.full(len(kv.tokens))
 
 
 def _hits(entries: list[Entry | None]) -> list[Hit]:

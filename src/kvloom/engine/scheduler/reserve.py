@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from kvloom.engine.kv import SequenceKv, head_format
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
-from kvloom.memory.format import PageFormat
+from kvloom.memory.format import PageFormat, head_format
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
-from kvloom.policy.compression.uniform import kept_of
 from kvloom.segment import SpanSet
 
 
@@ -36,10 +35,10 @@ class Reserve:
         pinned = {hit.page for hit in match.hits}
         pinned |= {page for copy in match.copies for _, page in copy.pages}
         kv, wanted = sequence.kv, match.missing
-        if kv.repeated:  # of what comes after, nobody can say yet where it will be
+        if kv.repeated or kv.stride:  # what comes after goes where this has made room
             wanted = wanted & SpanSet.full(kv.horizon)
         needs = self._needs(match, wanted, headroom)
-        if headroom and kv.boundary:
+        if headroom and kv.boundary and not kv.stride:
             needs += self._lists(sequence)
         if not self.ledger.fits(needs, pinned):
             return False
@@ -71,18 +70,14 @@ class Reserve:
             shared = {hit.index for hit in match.hits if hit.group == group}
             copied = {copy.index for copy in match.copies if any(g == group for g, _ in copy.pages)}
             fresh = (touched | copied) - shared
-            needs[fmt] = min(len(fresh), self.layout.pages_for(group, wanted.spans[-1].stop)) + headroom
+            stop = wanted.spans[-1].stop if wanted else 0
+            needs[fmt] = min(len(fresh), self.layout.pages_for(group, stop)) + headroom
         return needs
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
-        """Pages for what is left of its context, however it is divided over the heads of a layer group.
-
-        Every list may end with a page that has one entry.
-        """
+        """Pages for what is left of its context."""
         compression, needs = sequence.request.cache.compression, Counter[PageFormat]()
-        for fmt, window in zip(self.layout.formats, self.layout.windows, strict=True):
-            seen = sequence.kv.boundary if window is None else min(sequence.kv.boundary, window)
-            kept = seen if compression is None else kept_of(seen, compression.ratio)
-            lists = fmt.heads * len(fmt.layers)
-            needs[head_format(fmt)] += lists * (kept + fmt.tokens - 1) // fmt.tokens if kept else 0
+        if compression is not None and compression.ratio is not None:
+            for group, fmt in enumerate(self.layout.formats):
+                needs[head_format(fmt)] += self.layout.list_pages(group, sequence.kv.boundary, compression.ratio)
         return needs

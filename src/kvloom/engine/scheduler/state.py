@@ -58,7 +58,7 @@ class StepPlan:
 
     rows_left: rows that may still be added. late_rows_left: how many of them may go to prompts submitted after
     ``streaming_since_s``, when the oldest streaming answer had begun. failed: sequences that can never continue, with
-    the error. peak_bytes: KV held while a context was compressed.
+    the error. peak_bytes: KV held while a context was compressed. compressing: whether any was.
     """
 
     rows_left: int
@@ -67,6 +67,7 @@ class StepPlan:
     chunks: dict[Sequence, Chunk] = field(default_factory=dict)
     failed: dict[Sequence, KvloomError] = field(default_factory=dict)
     peak_bytes: int = 0
+    compressing: bool = False
 
     def room(self, sequence: Sequence) -> int:
         """Rows that may still be added for a sequence."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, best_of_all, check_floor
 
 
@@ -26,7 +26,7 @@ class AdaKv:
     def __post_init__(self) -> None:
         check_floor(self.floor)
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
         least_N = heads.at_least(self.floor)
         return [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,9 @@ Kept = npt.NDArray[np.int64]
 
 Counts = npt.NDArray[np.int64]
 """How many entries each KV head keeps."""
+
+LayerScores = Floats | Sequence[Floats]
+"""By KV head, (S,): heads that were compressed before may have different numbers of entries."""
 
 REQUIRED = np.float32(np.inf)
 """The score of an entry that goes last, before any that has a finite one: a sink, a recent token, what is protected."""
@@ -77,8 +80,8 @@ class LayerContext:
     cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
     of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
     the layer's queries are like. ``measured``: what was seen while the context was computed. ``output_HDC``: what each
-    query head's output becomes in the residual stream. ``structure_S``: which tokens are punctuation or
-    white space that was there before. ``norms_KS``: what ``Critical`` has made of values.
+    query head's output becomes in the residual stream. ``structure_S``: which tokens are punctuation or white space
+    that was there before.
     """
 
     layer: int
@@ -91,17 +94,16 @@ class LayerContext:
     measured: Measured = Measured()
     output_HDC: Floats | None = None
     structure_S: npt.NDArray[np.bool_] | None = None
-    norms_KS: Floats | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(K, S), that of the scores."""
         return self.k_SKD.shape[1], self.k_SKD.shape[0]
 
-    def bare(self) -> LayerContext:
-        """The same without keys, values, weights and what was measured, which are large."""
-        nothing_SK0 = self.k_SKD[..., :0].copy()
-        return replace(self, k_SKD=nothing_SK0, v_SKD=nothing_SK0, measured=Measured(), output_HDC=None)
+    def candidates(self, scores_KS: Floats) -> Candidates:
+        """All of its entries."""
+        heads, count = self.shape
+        return Candidates(self.layer, self.entry_bytes, count, (self.positions_S,) * heads, tuple(scores_KS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class Origin:
 
     ``layers``: index in the model. ``entry_bytes``: of one entry of one KV head. ``scorer`` and ``params``: whose they
     are. ``weights``: what the model's weights are called where something is stored about them; None if nobody says.
+    ``whole``: how many entries a KV head would have from which none had been removed; empty: as many as there are.
     """
 
     layers: tuple[int, ...]
@@ -117,6 +120,7 @@ class Origin:
     scorer: str = ""
     params: Mapping[str, int | float | str] = field(default_factory=dict)
     weights: str | None = None
+    whole: tuple[int, ...] = ()
 
 
 class Scorer(Protocol):
@@ -138,18 +142,34 @@ class Allocator(Protocol):
     @property
     def name(self) -> str: ...
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         """By layer, (K,): how many each KV head keeps when the share ``ratio`` of all entries is removed.
 
-        ``scores``: those of every layer, (K, S). In total as many as ``Uniform`` keeps. Of each KV head at least one,
+        ``scores``: those of every layer. In total as many as ``Uniform`` keeps. Of each KV head at least one,
         unless the ratio is 1; and of what is ``REQUIRED`` as many as ``Uniform``. Raises ParamsError when it cannot.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The entries of a layer among which some stay: by KV head ascending ``positions``, and ``scores``.
+
+    ``entry_bytes``, ``whole``: see ``Origin``. ``norms``: see ``Critical``; empty where nobody asks for them. The last
+    position, of those that a layer still sees, is there in every KV head.
+    """
+
+    layer: int
+    entry_bytes: int
+    whole: int
+    positions: tuple[npt.NDArray[np.int64], ...]
+    scores: tuple[Floats, ...]
+    norms: tuple[Floats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """The entries of a layer that stay, by KV head; all others go."""
+    """The entries of a layer that stay, by KV head, as indices of its candidates; all others go."""
 
     layer: int
     kept: tuple[Kept, ...]

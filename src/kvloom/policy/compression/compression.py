@@ -1,4 +1,4 @@
-"""A method with its parameters and how much it removes: what a request asks for, as one frozen value."""
+"""A method with its parameters and how much it removes or leaves: what a request asks for, as one frozen value."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression.base import (
     Allocator,
+    Candidates,
     Choice,
     Compactor,
     Counts,
@@ -27,25 +28,35 @@ from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import Uniform
 from kvloom.policy.compression.words import Word, words_of
 
+_RECENT = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """``ratio``: the share of a context's entries that is removed, 0 to 1. Raises ParamsError when it is not.
+    """Removes a share of the entries of a context once, or, as often as it must, so many that the rest has room.
 
+    ``ratio``: the share of a context's entries that is removed, 0 to 1. ``budget``: bytes that the KV of a sequence may
+    take; it is exact until it would take more. One of the two is given: raises ParamsError otherwise.
     ``compression_of`` makes one by the name of its method.
     """
 
     scorer: Scorer
-    ratio: float
+    ratio: float | None = None
     allocator: Allocator = field(default_factory=Uniform)
     compactor: Compactor = field(default_factory=Gathering)
     protect: Protect = field(default_factory=Protect)
+    budget: int | None = None
     critical: Critical = field(default_factory=Critical)
     demote: Demote = field(default_factory=Demote)
 
     def __post_init__(self) -> None:
-        if type(self.ratio) not in (int, float) or not 0.0 <= self.ratio <= 1.0:
-            raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
+        if self.budget is None:
+            if type(self.ratio) not in (int, float) or not 0.0 <= float(self.ratio or 0) <= 1.0:
+                raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
+        elif self.ratio is not None:
+            raise ParamsError("ratio and budget exclude each other", param="budget")
+        elif type(self.budget) is not int or self.budget < 1:
+            raise ParamsError(f"budget must be a number of bytes, got {self.budget!r}", param="budget")
         for kind in MEASURED:
             for part in (self.scorer, self.compactor):
                 if sum(isinstance(need, kind) for need in part.needs) > 1:
@@ -77,28 +88,42 @@ class Compression:
         return {**own, **{key: word for key, word in others.items() if key not in own}}
 
     def choose(
-        self, contexts: Sequence[LayerContext], scores: Sequence[Floats], weights: str | None = None
+        self, candidates: Sequence[Candidates], weights: str | None = None, ratio: float | None = None
     ) -> list[Choice]:
-        """Which entries of every layer stay, given ``noted`` and ``scores`` of all of them.
+        """Which entries of every layer stay; what is protected goes last. ``weights``: the name of the model's weights.
 
-        ``weights``: the name of the model's weights.
-        Raises ParamsError when the allocator cannot do this for such a context.
+        ``ratio``: where there is a budget instead. Raises ParamsError when the allocator cannot do this for such a
+        context.
         """
-        layers, sizes = tuple(one.layer for one in contexts), tuple(one.entry_bytes for one in contexts)
-        origin = Origin(layers, sizes, self.scorer.name, words_of(self.scorer), weights)
-        counts = self.allocator.kept(self.ratio, scores, origin)
-        self.protect.check(contexts, counts)
+        share = self.ratio if ratio is None else ratio
+        assert share is not None
+        origin = Origin(
+            tuple(each.layer for each in candidates),
+            tuple(each.entry_bytes for each in candidates),
+            self.scorer.name,
+            words_of(self.scorer),
+            weights,
+            tuple(each.whole for each in candidates),
+        )
+        protect = self.protect_now
+        marked = [protect.marked(each) for each in candidates]
+        counts = self.allocator.kept(share, [each.scores for each in marked], origin)
+        protect.check(marked, counts)
         return [
-            Choice(context.layer, tuple(self._best(context, scores_KS, kept_K)))
-            for context, scores_KS, kept_K in zip(contexts, scores, counts, strict=True)
+            Choice(each.layer, self._best(each, kept_K, protect)) for each, kept_K in zip(marked, counts, strict=True)
         ]
 
-    def noted(self, context: LayerContext) -> LayerContext:
-        """What ``choose`` wants to know of a layer, without what is large."""
-        return replace(context.bare(), norms_KS=self.critical.norms(context))
+    @property
+    def protect_now(self) -> Protect:
+        """What is protected whenever something goes: with a budget, which is met in the middle of a text, at least a
+        few last entries.
+        """
+        if self.budget is None:
+            return self.protect
+        return replace(self.protect, protect_last=max(_RECENT, self.protect.protect_last))
 
     def scores(self, context: LayerContext) -> Floats:
-        """The scorer's, but what is demoted goes earlier, and what is protected last.
+        """The scorer's, those of what is demoted lowered.
 
         Raises RequestError when they are of another shape, or not numbers.
         """
@@ -108,16 +133,14 @@ class Compression:
             raise RequestError(
                 f"method `{self.name}` must score {count} entries for each of {heads} heads with numbers"
             )
-        lowered_KS = self.demote.lowered(scores_KS.astype(np.float32, copy=False), context)
-        return self.protect.marked(lowered_KS, context.positions_S)
+        return self.demote.lowered(scores_KS.astype(np.float32, copy=False), context)
 
-    def _best(self, context: LayerContext, scores_KS: Floats, kept_K: Counts) -> list[Kept]:
+    def _best(self, each: Candidates, kept_K: Counts, protect: Protect) -> tuple[Kept, ...]:
         """By KV head. Of equal scores what is protected, then the earlier one."""
-        others_S = ~self.protect.mask(context.positions_S)
-        order_K = [np.lexsort((others_S, -scores_S)) for scores_S in scores_KS]
-        if context.norms_KS is None:
-            return [np.sort(order_S[:count]) for order_S, count in zip(order_K, kept_K, strict=True)]
-        return [
-            np.sort(self.critical.best(order_S, scores_S, norms_S, int(count)))
-            for order_S, scores_S, norms_S, count in zip(order_K, scores_KS, context.norms_KS, kept_K, strict=True)
-        ]
+        best = []
+        for head, count in enumerate(kept_K.tolist()):
+            scores_S, others_S = each.scores[head], ~protect.mask(each.positions[head])
+            order_S = np.lexsort((others_S, -scores_S))
+            chosen = self.critical.best(order_S, scores_S, each.norms[head], count) if each.norms else order_S[:count]
+            best.append(np.sort(chosen))
+        return tuple(best)

@@ -14,13 +14,14 @@ Legend: S entries, K KV heads, H query heads, G query heads of a KV head, D head
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Floats, Kept, LayerContext
+from kvloom.policy.compression.base import Candidates, Floats, Kept
 from kvloom.policy.compression.needs import Cached, Given, Need
 
 _EPSILON = 1e-4
@@ -42,12 +43,9 @@ class Critical:
     def needs(self) -> frozenset[Need]:
         return frozenset({Cached.VALUES, Given.OUTPUT}) if self.critical else frozenset()
 
-    def norms(self, context: LayerContext) -> Floats | None:
-        """(K, S); None where nothing is chosen by them."""
-        if not self.critical:
-            return None
-        assert context.output_HDC is not None
-        return projected_norms(context.v_SKD, context.output_HDC)
+    def weighed(self, each: Candidates, values: Sequence[Floats], output_HDC: Floats) -> Candidates:
+        """The same with the norms of what entries write. ``values``: theirs, by KV head (S, D)."""
+        return replace(each, norms=projected_norms(values, output_HDC)) if self.critical else each
 
     def best(self, order_S: npt.NDArray[np.intp], scores_S: Floats, norms_S: Floats, count: int) -> Kept:
         """The ``count`` entries that a head keeps, of all entries from the best by score to the worst."""
@@ -57,18 +55,19 @@ class Critical:
         return np.concatenate([order_S[:first], rest_R[np.argsort(-weighed_R, kind="stable")[: count - first]]])
 
 
-def projected_norms(v_SKD: Floats, output_HDC: Floats) -> Floats:
-    """(K, S): the mean over a group's query heads of the L1 norm of what a value is in the residual stream."""
-    entries, kv_heads, dim = v_SKD.shape
-    group, width = len(output_HDC) // kv_heads, output_HDC.shape[2]
-    maps_KDN = output_HDC.reshape(kv_heads, group, dim, width).transpose(0, 2, 1, 3).reshape(kv_heads, dim, -1)
-    norms_KS = np.zeros((kv_heads, entries), np.float32)
-    block = max(1, _BLOCK_VALUES // (group * width))
-    for head in range(kv_heads):
-        for start in range(0, entries, block):
-            written_SN = v_SKD[start : start + block, head] @ maps_KDN[head]
-            norms_KS[head, start : start + block] = np.abs(written_SN, out=written_SN).sum(axis=1) / group
-    return norms_KS
+def projected_norms(values: Sequence[Floats], output_HDC: Floats) -> tuple[Floats, ...]:
+    """By KV head (S,): the mean over a group's query heads of the L1 norm of what a value is in the residual stream."""
+    group, (_, dim, width) = len(output_HDC) // len(values), output_HDC.shape
+    maps_KDN = output_HDC.reshape(-1, group, dim, width).transpose(0, 2, 1, 3).reshape(-1, dim, group * width)
+    return tuple(_norms(v_SD, map_DN) / np.float32(group) for v_SD, map_DN in zip(values, maps_KDN, strict=True))
+
+
+def _norms(v_SD: Floats, map_DN: Floats) -> Floats:
+    norms_S, block = np.zeros(len(v_SD), np.float32), max(1, _BLOCK_VALUES // map_DN.shape[1])
+    for start in range(0, len(v_SD), block):
+        written_SN = v_SD[start : start + block] @ map_DN
+        norms_S[start : start + block] = np.abs(written_SN, out=written_SN).sum(axis=1)
+    return norms_S
 
 
 def _weighed(scores_S: Floats, norms_S: Floats) -> Floats:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import DataFileError, ParamsError
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, apportion
 from kvloom.policy.compression.tables import read_table
 from kvloom.policy.compression.words import FILE
@@ -53,7 +53,7 @@ class DepthKv:
                 raise DataFileError("holds numbers that are not above 0", path=self.sensitivity)
             object.__setattr__(self, "_alpha_L", alpha_L)
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
         spared_L = self._spared(origin)
         lost_L = water_fill(self._alpha(origin), ratio, self.cap, spared_L)

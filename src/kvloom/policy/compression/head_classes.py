@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import DataFileError, ParamsError
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, apportion
 from kvloom.policy.compression.tables import read_table
 from kvloom.policy.compression.words import FILE
@@ -47,7 +47,7 @@ class HeadClasses:
             raise DataFileError("holds what is no number", path=self.gates)
         object.__setattr__(self, "_gates_LK", gates_LK)
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
         counts_N, floor_N = heads.size_N.copy(), np.minimum(self.streaming, heads.size_N)
         gates_N = self._of(scores, origin)
@@ -59,7 +59,7 @@ class HeadClasses:
             counts_N = least_N
         return heads.by_layer(_even(heads.total, heads.least_N, counts_N))
 
-    def _of(self, scores: Sequence[Floats], origin: Origin) -> npt.NDArray[np.float64]:
+    def _of(self, scores: Sequence[LayerScores], origin: Origin) -> npt.NDArray[np.float64]:
         layers, width = self._gates_LK.shape
         for layer, scores_KS in zip(origin.layers, scores, strict=True):
             if layer >= layers or len(scores_KS) != width:

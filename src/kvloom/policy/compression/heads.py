@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import REQUIRED, Counts, Floats
+from kvloom.policy.compression.base import REQUIRED, Counts, LayerScores
 from kvloom.policy.compression.uniform import kept_of
 
 _NEAR = 1e-9
@@ -30,14 +30,13 @@ class Heads:
     least_N: Counts
 
     @staticmethod
-    def of(ratio: float, scores: Sequence[Floats]) -> Heads:
-        heads = [len(scores_KS) for scores_KS in scores]
-        size_N = np.repeat([scores_KS.shape[1] for scores_KS in scores], heads).astype(np.int64)
-        uniform_N = np.repeat([kept_of(scores_KS.shape[1], ratio) for scores_KS in scores], heads).astype(np.int64)
-        required = [np.count_nonzero(scores_KS == REQUIRED, axis=1) for scores_KS in scores]
-        required_N = np.concatenate(required) if required else np.zeros(0, np.int64)
+    def of(ratio: float, scores: Sequence[LayerScores]) -> Heads:
+        heads = [scores_S for layer in scores for scores_S in layer]
+        size_N = np.array([len(scores_S) for scores_S in heads], np.int64)
+        uniform_N = np.array([kept_of(len(scores_S), ratio) for scores_S in heads], np.int64)
+        required_N = np.array([np.count_nonzero(scores_S == REQUIRED) for scores_S in heads], np.int64)
         least_N = np.minimum(np.maximum(required_N, 1), uniform_N)
-        return Heads(np.repeat(np.arange(len(heads)), heads), size_N, uniform_N, least_N)
+        return Heads(np.repeat(np.arange(len(scores)), [len(layer) for layer in scores]), size_N, uniform_N, least_N)
 
     @property
     def total(self) -> int:
@@ -47,6 +46,14 @@ class Heads:
         """``least_N``, and no less than this share of an even division."""
         least_N: Counts = np.maximum(self.least_N, np.floor(floor * self.uniform_N).astype(np.int64))
         return least_N
+
+    def within(self, counts_N: Counts) -> Counts:
+        """Of as many as ``total``: what a head does not have goes to the first that have more."""
+        within_N: Counts = np.minimum(counts_N, self.size_N)
+        room_N = self.size_N - within_N
+        before_N = np.cumsum(room_N) - room_N
+        within_N += np.clip(self.total - int(within_N.sum()) - before_N, 0, room_N)
+        return within_N
 
     def by_layer(self, counts_N: Counts) -> list[Counts]:
         bounds = np.searchsorted(self.slot_N, np.arange(1, int(self.slot_N.max(initial=-1)) + 1))
@@ -59,15 +66,15 @@ def check_floor(floor: float) -> None:
         raise ParamsError(f"floor must be a number from 0 to 1, got {floor!r}", param="floor")
 
 
-def best_of_all(scores: Sequence[Floats], total: int, least_N: Counts) -> Counts:
+def best_of_all(scores: Sequence[LayerScores], total: int, least_N: Counts) -> Counts:
     """How many of each head are among the ``total`` best, of which ``least_N`` of each head are for certain.
 
     >>> best_of_all([np.array([[9, 1, 8], [2, 3, 0]], np.float32)], 3, np.array([0, 0])).tolist()
     [2, 1]
     """
-    falling_E = np.concatenate([(-np.sort(-scores_KS, axis=1)).reshape(-1) for scores_KS in scores])
-    rank_E = np.concatenate([np.indices(scores_KS.shape)[1].reshape(-1) for scores_KS in scores])
-    sizes = [scores_KS.shape[1] for scores_KS in scores for _ in scores_KS]
+    falling = [-np.sort(-scores_S) for layer in scores for scores_S in layer]
+    sizes = [len(scores_S) for scores_S in falling]
+    falling_E, rank_E = np.concatenate(falling), np.concatenate([np.arange(size) for size in sizes])
     head_E = np.repeat(np.arange(len(sizes)), sizes)
     free_E = rank_E >= least_N[head_E]
     order = np.lexsort((head_E[free_E], rank_E[free_E], -falling_E[free_E]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -68,8 +68,8 @@ def spend(curves: Sequence[Curve], budget: int) -> Counts:
     left = budget - int((units * price).sum())
     assert left >= 0, (budget, left)
     parts = [part for number, curve in enumerate(curves) for part in parts_of(curve, number)]
-    for gain in sorted({part.gain for part in parts}, reverse=True):
-        equals = [part for part in parts if part.gain == gain]
+    for _, group in groupby(sorted(parts, key=_falling), key=_falling):
+        equals = list(group)
         numbers = np.array([part.curve for part in equals])
         width = np.array([part.units for part in equals], np.int64)
         bought = width if (width * price[numbers]).sum() <= left else _shared(width, price[numbers], left)
@@ -91,6 +91,10 @@ def _shared(width: Counts, price: Counts, left: int) -> Counts:
         bought[number] += more
         left -= more * int(price[number])
     return bought
+
+
+def _falling(part: Part) -> float:
+    return -part.gain
 
 
 def _gain(curve: Curve, a: int, b: int) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
 from kvloom.policy.compression.profile import FILES, Profile, read_profile, shipped_profile
@@ -57,7 +57,7 @@ class LuKv:
         """The files that may be read although none is named."""
         return shipped_files(FILES) if self.profile is None else ()
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
         curves = self._curves(heads, scores, origin)
         even_N = -(-heads.uniform_N // self.page)
@@ -65,20 +65,23 @@ class LuKv:
         units_N = spend(curves, budget)
         return heads.by_layer(np.minimum(units_N * self.page, heads.size_N))
 
-    def _curves(self, heads: Heads, scores: Sequence[Floats], origin: Origin) -> list[Curve]:
+    def _curves(self, heads: Heads, scores: Sequence[LayerScores], origin: Origin) -> list[Curve]:
         profile = self._named or shipped_profile(origin.weights, origin.scorer, origin.params)
         _check(profile, scores, origin)
-        known = profile.losses_of(int(heads.size_N.max(initial=0)))
+        whole_N = np.array(origin.whole, np.int64)[heads.slot_N] if origin.whole else heads.size_N
+        known = profile.losses_of(int(whole_N.max(initial=0)))
         losses_NG = [losses_G for layer in origin.layers for losses_G in known[profile.layers.index(layer)]]
         floor_N = np.minimum(np.round(self.floor * heads.size_N).astype(np.int64), heads.uniform_N)
         least_N = np.maximum(floor_N, heads.least_N)
         return [
-            curve_of(profile.shares_G, losses_G, int(size), int(least), self.page, origin.entry_bytes[int(slot)])
-            for losses_G, size, least, slot in zip(losses_NG, heads.size_N, least_N, heads.slot_N, strict=True)
+            curve_of(profile.shares_G, losses_G, (whole, size, least), self.page, origin.entry_bytes[slot])
+            for losses_G, whole, size, least, slot in zip(
+                losses_NG, *(each_N.tolist() for each_N in (whole_N, heads.size_N, least_N, heads.slot_N)), strict=True
+            )
         ]
 
 
-def _check(profile: Profile, scores: Sequence[Floats], origin: Origin) -> None:
+def _check(profile: Profile, scores: Sequence[LayerScores], origin: Origin) -> None:
     """Raises ParamsError when the profile is of another model, which it also is when nobody names it, or scorer."""
     profile.made_for.check(
         replace(profile.made_for, weights=origin.weights, scorer=origin.scorer, params=origin.params)
@@ -96,15 +99,17 @@ def _check(profile: Profile, scores: Sequence[Floats], origin: Origin) -> None:
 def curve_of(
     shares_G: npt.NDArray[np.float64],
     losses_G: npt.NDArray[np.float64],
-    size: int,
-    least: int,
+    entries: tuple[int, int, int],
     page: int,
     entry_bytes: int,
 ) -> Curve:
-    """Losses over whole pages, from ``least`` entries on, straight between the points that are known."""
-    units = -(-size // page)
-    first = -(-least // page)
-    known = np.round(shares_G * units).astype(np.int64)
-    units_P = np.unique(np.append(known[known > first], [first, units]))
-    shares_P = np.minimum(units_P * page, size) / max(1, size)
+    """Losses over whole pages, straight between the points that are known.
+
+    ``entries``: how many there were, how many of them there are, and how many are given; shares are of the first.
+    """
+    whole, size, least = entries
+    units, first = -(-size // page), -(-least // page)
+    known = np.round(shares_G * -(-whole // page)).astype(np.int64)
+    units_P = np.unique(np.append(known[(known > first) & (known < units)], [first, units]))
+    shares_P = np.minimum(units_P * page, size) / max(1, whole)
     return Curve(units_P, np.interp(shares_P, shares_G, losses_G), page * entry_bytes)

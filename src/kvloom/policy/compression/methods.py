@@ -82,7 +82,9 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def compression_of(name: str, /, ratio: float | None = None, **params: object) -> Compression:
+def compression_of(
+    name: str, /, ratio: float | None = None, budget: int | None = None, **params: object
+) -> Compression:
     """A method by its name. Raises ParamsError, ``param`` being what is at fault.
 
     >>> compression_of("sink_recent", 0.5, sinks=2).scorer
@@ -93,16 +95,21 @@ def compression_of(name: str, /, ratio: float | None = None, **params: object) -
     method = METHODS.get(name)
     if method is None:
         raise ParamsError(f"unknown method `{name}`", hint=f"one of {', '.join(METHODS)}", param="method")
-    return made(name, method, ratio, params)
+    return made(name, method, ratio, params, budget)
 
 
-def made(name: str, method: Method, ratio: float | None, params: Mapping[str, object]) -> Compression:
+def made(
+    name: str, method: Method, ratio: float | None, params: Mapping[str, object], budget: int | None = None
+) -> Compression:
     """A method that may not be in the table. Raises ParamsError."""
-    if ratio is None:
+    if ratio is None and budget is None:
         ratio = method.ratio
-    if ratio is None:
-        hint = "ratio=0.5 removes half of the entries"
-        raise ParamsError(f"method `{name}` needs a ratio: the share that is removed", hint=hint, param="ratio")
+    if ratio is None and budget is None:
+        raise ParamsError(
+            f"method `{name}` needs a ratio, the share that is removed, or a budget, the bytes that are left",
+            hint="ratio=0.5 removes half of the entries",
+            param="ratio",
+        )
     if method.ratio is not None and ratio != method.ratio:
         raise ParamsError(f"method `{name}` has no ratio but {method.ratio:g}", param="ratio")
     values: dict[str, Any] = {key: _value(name, method, key, value) for key, value in params.items()}
@@ -110,7 +117,7 @@ def made(name: str, method: Method, ratio: float | None, params: Mapping[str, ob
     beside = {field: part(**_taken(values, kinds_of(part))) for field, part in BESIDE.items()}
     compactor = _compactor(values)
     allocator = _allocator(name, method, values)
-    return Compression(scorer, ratio, allocator, compactor, **beside)
+    return Compression(scorer, ratio, allocator, compactor, budget=budget, **beside)
 
 
 def beside_kinds() -> dict[str, type]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import REQUIRED, Counts, Floats, LayerContext
+from kvloom.policy.compression.base import REQUIRED, Candidates, Counts
 
 _MOST_SPANS = 1000
 
@@ -43,29 +43,32 @@ class Protect:
             raise ParamsError(f"protect has more than {_MOST_SPANS} spans", param="protect")
         return tuple(map(_span, parts))
 
-    def marked(self, scores_KS: Floats, positions_S: npt.NDArray[np.int64]) -> Floats:
-        """The scores, those of what is protected ``REQUIRED``."""
-        stays_S = self.mask(positions_S)
-        return np.where(stays_S, REQUIRED, scores_KS) if stays_S.any() else scores_KS
+    def marked(self, each: Candidates) -> Candidates:
+        """The same, the scores of what is protected ``REQUIRED``."""
+        scores = [
+            np.where(stays_S, REQUIRED, scores_S) if (stays_S := self.mask(positions_S)).any() else scores_S
+            for positions_S, scores_S in zip(each.positions, each.scores, strict=True)
+        ]
+        return replace(each, scores=tuple(scores))
 
     def mask(self, positions_S: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """What is protected."""
-        count = len(positions_S)
-        ends_S = (positions_S < self.protect_first) | (np.arange(count) >= count - self.protect_last)
+        """What is protected, of entries among which the context's last one is."""
+        first_of_last = int(positions_S[-1]) + 1 - self.protect_last if len(positions_S) else 0
+        ends_S = (positions_S < self.protect_first) | (positions_S >= first_of_last)
         return ends_S | self._spanned(positions_S)
 
-    def check(self, contexts: Sequence[LayerContext], counts: Sequence[Counts]) -> None:
+    def check(self, candidates: Sequence[Candidates], counts: Sequence[Counts]) -> None:
         """Raises ParamsError when a KV head keeps fewer entries than its spans have."""
         if not self.protect:
             return
-        for context, counts_K in zip(contexts, counts, strict=True):
-            spanned, least = int(self._spanned(context.positions_S).sum()), int(counts_K.min(initial=2**62))
-            if least < spanned:
-                raise ParamsError(
-                    f"{spanned} entries of layer {context.layer} are protected, and only {least} would stay",
-                    hint="a smaller ratio, or protect less",
-                    param="protect",
-                )
+        for each, counts_K in zip(candidates, counts, strict=True):
+            for positions_S, count in zip(each.positions, counts_K.tolist(), strict=True):
+                if count < (spanned := int(self._spanned(positions_S).sum())):
+                    raise ParamsError(
+                        f"{spanned} entries of layer {each.layer} are protected, and only {count} would stay",
+                        hint="a smaller ratio, or protect less",
+                        param="protect",
+                    )
 
     def _spanned(self, positions_S: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         stays_S = np.zeros(len(positions_S), np.bool_)

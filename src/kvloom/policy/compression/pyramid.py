@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, apportion
 
 
@@ -31,7 +31,7 @@ class Pyramid:
         if not self.beta >= 1:
             raise ParamsError(f"beta must be a number from 1, got {self.beta!r}", param="beta")
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         heads = Heads.of(ratio, scores)
         mean = heads.total / max(1, int(heads.size_N.sum()))
         depth_L = np.argsort(np.argsort(origin.layers))

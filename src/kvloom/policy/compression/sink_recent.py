@@ -28,5 +28,5 @@ class SinkRecent:
             raise ParamsError(f"sinks must be a number of tokens, got {self.sinks}", param="sinks")
 
     def scores(self, context: LayerContext) -> Floats:
-        order_S = np.arange(len(context.positions_S), dtype=np.float32)  # positions beyond 2**24 would not be exact
+        order_S = context.positions_S.astype(np.float32)
         return np.broadcast_to(np.where(context.positions_S < self.sinks, REQUIRED, order_S), context.shape)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, LayerScores, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Uniform:
 
     name: ClassVar[str] = "uniform"
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
-        return [np.full(len(scores_KS), kept_of(scores_KS.shape[1], ratio), np.int64) for scores_KS in scores]
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
+        return [np.array([kept_of(len(scores_S), ratio) for scores_S in layer], np.int64) for layer in scores]
 
 
 def kept_of(count: int, ratio: float) -> int:

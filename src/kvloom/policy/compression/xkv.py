@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import RequestError
-from kvloom.policy.compression.base import Counts, Floats, Origin
+from kvloom.policy.compression.base import Counts, Floats, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads
 
 
@@ -27,13 +27,13 @@ from kvloom.policy.compression.heads import Heads
 class Xkv:
     name: ClassVar[str] = "xkv"
 
-    def kept(self, ratio: float, scores: Sequence[Floats], origin: Origin) -> list[Counts]:
+    def kept(self, ratio: float, scores: Sequence[LayerScores], origin: Origin) -> list[Counts]:
         if not scores:
             return []
         heads = Heads.of(ratio, scores)
         least = [int(least_K.max(initial=0)) for least_K in heads.by_layer(heads.least_N)]
         counts = [np.full(len(one), n, np.int64) for one, n in zip(scores, least, strict=True)]
-        slots = _by_gain(scores, least)
+        slots = _by_gain([_even(one) for one in scores], least)
         left = heads.total - sum(int(count_K.sum()) for count_K in counts)
         widths = np.array([len(one) for one in scores], np.int64)[slots]
         whole = int(np.searchsorted(np.cumsum(widths), left, side="right"))
@@ -42,7 +42,15 @@ class Xkv:
         rest = left - int(widths[:whole].sum())
         if rest:  # less than a slot: for as many heads of the next layer
             counts[slots[whole]][:rest] += 1
-        return counts
+        return heads.by_layer(heads.within(np.concatenate(counts)))
+
+
+def _even(layer: LayerScores) -> Floats:
+    """(K, S): entries that only other KV heads have gain nothing."""
+    scores_KS = np.zeros((len(layer), max(map(len, layer), default=0)), np.float32)
+    for scores_S, into_S in zip(layer, scores_KS, strict=True):
+        into_S[: len(scores_S)] = scores_S
+    return scores_KS
 
 
 def _by_gain(scores: Sequence[Floats], least: Sequence[int]) -> npt.NDArray[np.intp]:

@@ -24,17 +24,20 @@ _ELSEWHERE = {
 
 
 class CompressionFields(BaseModel):
-    """A method by its name, the share of entries that it removes, and its own parameters beside them."""
+    """A method by its name, the share of entries that it removes or the bytes that it leaves, and its own parameters
+    beside them.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     method: str
     ratio: Real | None = None
+    budget: int | None = None
 
     def compression(self) -> Compression:
         """Raises ParamsError."""
         try:
-            return compression_of(self.method, self.ratio, **(self.model_extra or {}))
+            return compression_of(self.method, self.ratio, self.budget, **(self.model_extra or {}))
         except ParamsError as error:
             error.param = f"kvloom.cache.compression.{error.param}"
             raise
