@@ -7,6 +7,8 @@ then the engine's doing.
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -181,6 +183,7 @@ def make_engine(
     model: Model | None = None,
     tokenizer: Tokenizer | None = None,
     max_model_len: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
@@ -196,7 +199,7 @@ def make_engine(
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
     policy = POLICIES[retention]()
-    return factory.make_engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, policy)
+    return factory.make_engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, policy, clock)
 
 
 @dataclass

@@ -168,6 +168,9 @@ class ServerConfig:
     token, but can detect whether a whole guessed page is cached. ``open_metrics``: ``/metrics`` and ``/cache`` need no
     key. ``cors_origins``: allowed browser origins, separated by commas; ``*`` allows all.
 
+    ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
+    method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
+
     ``drain_seconds``: how long requests in flight may continue after a signal to stop. ``heartbeat_seconds``: silence
     after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
     times ``n`` in one request.
@@ -193,6 +196,7 @@ class ServerConfig:
     share_prefixes: bool = False
     open_metrics: bool = False
     cors_origins: str | None = None
+    compression: str = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

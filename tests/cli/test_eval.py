@@ -201,7 +201,7 @@ def test_trust_fails_when_a_cell_does_not_hold(
         (("run", "tiny", "--data", "text"), "error: cannot read `text` as data"),
         (("run", "tiny", "--data", "text=/nowhere"), "error: `/nowhere`: no such file"),
         (("run", "tiny", "--length", "60", "--query-aware"), "error: the exact cache cannot be query-aware"),
-        (("run", "tiny", "--policy", "magic"), "error: unknown policy `magic`"),
+        (("run", "tiny", "--policy", "magic"), "error: policy `magic`: unknown method `magic`"),
         (("run", "tiny", "--length", "9000"), "error: lengths 9000 are beyond `tiny`, which holds 512 tokens"),
         (("run", "absent"), "error: no model `absent`"),
         (("compare", "here", "there"), "error: `here/rows.jsonl`: no run found"),

@@ -1,4 +1,4 @@
-"""What is said of keys and of sharing before a server serves."""
+"""What is said of keys, of sharing and of contexts before a server serves."""
 
 from __future__ import annotations
 
@@ -52,6 +52,50 @@ def test_keys_are_named_and_sharing_is_told(path: Path) -> None:
     together = "sharing    all clients share the KV of equal prefixes, in whole pages"
     assert said(api_keys_file=str(path), share_prefixes=True) == [named, together]
     assert said(share_prefixes=True) == [together]
+
+
+def test_what_is_done_to_contexts_is_told(path: Path) -> None:
+    assert said(compression="exact") == []
+    assert said(compression="knorm:ratio=0.5") == ["contexts   knorm:ratio=0.5; unless a request says otherwise"]
+    path.write_text("alice a-secret\nbob b-secret compression=exact\ncarol c-secret compression=keep_all\n")
+    told = said(compression="knorm:ratio=0.5", api_keys_file=str(path))[-1]
+    assert told == "contexts   knorm:ratio=0.5; bob: exact; carol: keep_all; unless a request says otherwise"
+    assert said(api_keys_file=str(path))[-1] == "contexts   exact; carol: keep_all; unless a request says otherwise"
+
+
+def test_words_for_contexts_come_from_flag_and_file(
+    fake: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, seen = tmp_path / "settings.toml", []
+    file.write_text('compression = "knorm:ratio=0.5"\n')
+    monkeypatch.setattr("kvloom.cli.serving.serve_model", lambda _, settings: seen.append(_server(settings)))
+    for flags in ([], ["--config", str(file)], ["--config", str(file), "--compression", "exact"]):
+        with pytest.raises(SystemExit):
+            main(["serve", "mock", *flags])
+    assert [config.compression for config in seen] == ["exact", "knorm:ratio=0.5", "exact"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "opened"),
+    [
+        ("best:ratio=0.5", "error: compression `best:ratio=0.5`: unknown method `best`", 0),
+        ("knorm", "error: compression `knorm`: method `knorm` needs a ratio", 0),
+        ("kvzap:ratio=0.5,predictor=none.npz", "error: `none.npz`: cannot be read: No such file or directory", 0),
+        ("kvzap:ratio=0.5", "error: compression `kvzap:ratio=0.5`: no predictor of KVzip's scores ships", 1),
+        ("random:ratio=0.5,allocator=lukv", "no profile ships for this model and `random`", 1),
+    ],
+)
+def test_what_can_never_be_done_is_told_at_the_start(
+    fake: Backend, capsys: pytest.CaptureFixture[str], words: str, says: str, opened: int
+) -> None:
+    """What is wrong with the words, before a model is loaded; what is wrong for this model, before anybody comes."""
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "mock", "--port", "0", "--compression", words])
+    errors = capsys.readouterr().err
+    assert end.value.code == 2, errors
+    assert says in errors
+    assert "serving" not in errors
+    assert len(fake.opened) == opened
 
 
 def test_a_file_that_all_can_read_is_a_warning(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -133,11 +134,38 @@ def inspect(
     model: Model,
     settings: Settings,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw what this keeps of a context, by layer and KV head: METHOD:ratio=0.5,...",
+            show_default=False,
+            rich_help_panel="Context",
+        ),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The context: a text file; - reads standard input", show_default=False, rich_help_panel="Context"
+        ),
+    ] = None,
+    usage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw what the server kept, by an answer or its usage saved as JSON; - reads standard input",
+            show_default=False,
+            rich_help_panel="Context",
+        ),
+    ] = None,
 ) -> None:
-    """Describe a model and the size of its KV."""
-    from kvloom.cli.inspecting import inspect_model
+    """Describe a model and the size of its KV, or draw what a compressed context keeps."""
+    if compression is None and prompt_file is None and usage is None:
+        from kvloom.cli.inspecting import inspect_model
 
-    inspect_model(model, settings, json)
+        inspect_model(model, settings, json)
+        return
+    from kvloom.cli.inspect_context import Source, inspect_context
+
+    inspect_context(model, Source(compression, prompt_file, usage), settings, json)
 
 
 app.add_typer(bench_app)

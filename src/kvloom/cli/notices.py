@@ -1,4 +1,4 @@
-"""Notices printed before serving: who can reach the server, and who shares KV with whom."""
+"""Notices printed before serving: who can reach the server, who shares KV with whom, what is done to contexts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvloom.config import ServerConfig
+from kvloom.policy.compression import text_of
 from kvloom.server.edge.access import is_loopback
 from kvloom.server.edge.keys import Key, Keyring
 from kvloom.server.edge.keys_file import readable_by_others
@@ -19,6 +20,8 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
         yield "sharing    all clients share the KV of equal prefixes, in whole pages"
     elif len(keyring.keys) > 1:
         yield "sharing    within a key only"
+    if keyring.compressions:
+        yield f"contexts   {'; '.join(_contexts(keyring))}; unless a request says otherwise"
     if not keyring.keys and not is_loopback(config.host):
         yield (
             f"warning: whoever reaches {config.host} is served, without a key "
@@ -29,6 +32,14 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
             f"warning: everybody on this machine can read `{config.api_keys_file}` "
             f"(hint: chmod 600 {config.api_keys_file})"
         )
+
+
+def _contexts(keyring: Keyring) -> Iterator[str]:
+    """What is done to them by default, and to whose it is something else."""
+    yield text_of(keyring.compression)
+    for key in keyring.keys:
+        if key.compression != keyring.compression:
+            yield f"{key.name}: {text_of(key.compression)}"
 
 
 def _named(key: Key) -> str:

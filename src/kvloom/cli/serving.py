@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
@@ -13,6 +15,7 @@ from kvloom.config import EngineConfig, default_threads
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Keyring
 from kvloom.server.run import bind, leave_within, serve, url_of
+from kvloom.server.trial import tried
 
 if TYPE_CHECKING:
     from kvloom.model.files.manifest import Manifest
@@ -29,7 +32,7 @@ def serve_model(model: str, settings: Settings) -> None:
     with bind(server) as bound:
         engine = backend.open_engine(config)
         try:
-            for line in (*banner(manifest, engine, config), *notices(server, keyring)):
+            for line in (*banner(manifest, engine, config), *notices(server, keyring), *_trials(engine, keyring)):
                 say(line)
             bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
@@ -38,6 +41,14 @@ def serve_model(model: str, settings: Settings) -> None:
         finally:
             engine.close()
     say("stopped")
+
+
+def _trials(engine: backend.Engine, keyring: Keyring) -> Iterator[str]:
+    """A line for each default that cannot be had. Raises ConfigError when it never can."""
+    for compression in keyring.compressions:
+        warning = asyncio.run(tried(engine, compression))
+        if warning is not None:
+            yield f"warning: {warning}"
 
 
 def banner(manifest: Manifest, engine: backend.Engine, config: EngineConfig) -> list[str]:

@@ -36,9 +36,11 @@ HELP = {
     "port": "Port to listen on; 0 picks a free one",
     "max_connections": "Maximum number of open connections",
     "max_request_sequences": "Maximum number of sequences per request: its prompts times n",
-    "api_keys_file": "File of API keys, one per line: a name, the key, and the word admin if it may reset the cache",
+    "api_keys_file": "File of API keys, one per line: a name, the key, and where they apply admin, if it may reset the "
+    "cache, and compression=METHOD:...",
     "share_prefixes": "Share KV between keys as well, in whole pages",
     "open_metrics": "Serve /metrics and /cache without a key",
+    "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
 """The settings that have a flag. The others are for the file."""

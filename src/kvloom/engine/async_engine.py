@@ -79,6 +79,10 @@ class AsyncEngine:
         """As of the end of the last step, or of the last awaited command."""
         return self._stats
 
+    def longest(self, cache: CacheParams) -> int:
+        """Tokens that such a request may have."""
+        return self.engine.intake.longest(cache)
+
     def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:
         """Raise RequestError when such a request can never be served."""
         self.engine.intake.validate(prompt_ids, params, cache)
@@ -94,7 +98,8 @@ class AsyncEngine:
     ) -> AsyncGenerator[RequestUpdate, None]:
         """Yield what each step adds. Closing the generator aborts. Raises RequestError before the first update."""
         text = prompt if isinstance(prompt, str) else None
-        ids = await self._encode(prompt) if isinstance(prompt, str) else list(prompt)
+        limit = self.longest(cache or CacheParams())
+        ids = await self._encode(prompt, limit) if isinstance(prompt, str) else list(prompt)
         name, updates = request_id or f"req-{uuid.uuid4().hex}", UpdateQueue()
 
         def submit() -> None:
@@ -113,8 +118,8 @@ class AsyncEngine:
             if not finished and self.alive:
                 self._command(lambda: self._abort(name, updates))
 
-    async def _encode(self, text: str) -> list[int]:
-        return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=self.max_model_len))
+    async def _encode(self, text: str, limit: int) -> list[int]:
+        return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=limit))
 
     async def generate(
         self,

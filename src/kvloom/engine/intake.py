@@ -62,7 +62,7 @@ class Intake:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
         self.validate(prompt_ids, params, cache)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
-        room = (self.max_len if blocks is None else self.context_limit) - len(prompt_ids)
+        room = self.longest(cache) - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         if blocks is not None and len(prompt_ids) + max_tokens > blocks.first:
             boundary = blocks.first
@@ -108,6 +108,10 @@ class Intake:
             ),
         )
 
+    def longest(self, cache: CacheParams) -> int:
+        """Tokens that a request may have, its answer included: those of one with a budget need not fit the memory."""
+        return self.max_len if cache.budget is None else self.context_limit
+
     def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:
         """Raise RequestError when such a request can never be served. May be called from any thread."""
         if not prompt_ids:
@@ -127,7 +131,7 @@ class Intake:
             detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
             words = context_overflow(self.context_limit, detail)
             raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
-        if whole > self.max_len and cache.budget is None:
+        if whole > self.longest(cache):
             needed = self.layout.bytes_for(whole)
             detail = (
                 f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "

@@ -79,6 +79,14 @@ class KvLayout:
         return -(-tokens // PAGE_TOKENS)
 
     def dense_bytes(self, tokens: int) -> int:
+        """What the pages of so many tokens take when nothing is compressed; a window keeps what the next token sees."""
+        total = 0
+        for fmt, window in zip(self.formats, self.windows, strict=True):
+            first = 0 if window is None else max(0, tokens - window + 1) // PAGE_TOKENS
+            total += (-(-tokens // PAGE_TOKENS) - first) * page_stride(fmt)
+        return total
+
+    def peak_bytes(self, tokens: int) -> int:
         """Bytes of the pages that one sequence of ``tokens`` needs at most at any moment."""
         return sum(self.pages_for(group, tokens) * page_stride(fmt) for group, fmt in enumerate(self.formats))
 
@@ -87,17 +95,17 @@ class KvLayout:
         low, high = 0, -(-limit // PAGE_TOKENS)
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.dense_bytes(middle * PAGE_TOKENS) <= budget else (low, middle - 1)
+            low, high = (middle, high) if self.peak_bytes(middle * PAGE_TOKENS) <= budget else (low, middle - 1)
         first = low * PAGE_TOKENS
         if first < min(limit, _LEAST_BLOCK):
             raise ParamsError(
                 f"budget: {budget} bytes have room for {first} tokens; {_LEAST_BLOCK} need "
-                f"{self.dense_bytes(_LEAST_BLOCK)}",
+                f"{self.peak_bytes(_LEAST_BLOCK)}",
                 hint="a larger budget",
                 param="budget",
             )
         stride = max(1, low // _BLOCKS) * PAGE_TOKENS
-        return Blocks(first, stride, budget - self.dense_bytes(stride))
+        return Blocks(first, stride, budget - self.peak_bytes(stride))
 
     def bytes_for(self, tokens: int) -> int:
         """Slabs and metadata, in bytes, that one sequence of ``tokens`` needs when it is alone."""

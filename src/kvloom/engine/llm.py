@@ -128,7 +128,7 @@ class LLM:
 
     @property
     def max_model_len(self) -> int:
-        """Maximum tokens in one sequence, prompt and answer together."""
+        """Maximum tokens in one sequence, prompt and answer together; those whose KV has a budget may have more."""
         return self.engine.max_len
 
     def get_tokenizer(self) -> Tokenizer:
@@ -159,7 +159,10 @@ class LLM:
         """
         items = _as_list(prompts)
         asked = self._asked(sampling_params, cache_params, len(items))
-        prepared = [self._encode(item, add_special_tokens) for item in items]
+        prepared = [
+            self._encode(item, add_special_tokens, self._longest(cache))
+            for item, (_, cache) in zip(items, asked, strict=True)
+        ]
         return self._run(prepared, asked, use_tqdm)
 
     def chat(
@@ -183,11 +186,15 @@ class LLM:
             self._tokenizer.chat_prompt(conversation, chat_template_kwargs=chat_template_kwargs)
             for conversation in conversations
         ]
+        asked = self._asked(sampling_params, cache_params, len(texts))
         prepared: list[tuple[str | None, list[int]]] = [
-            (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self.max_model_len))
-            for text in texts
+            (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self._longest(cache)))
+            for text, (_, cache) in zip(texts, asked, strict=True)
         ]
-        return self._run(prepared, self._asked(sampling_params, cache_params, len(texts)), use_tqdm)
+        return self._run(prepared, asked, use_tqdm)
+
+    def _longest(self, cache: CacheParams) -> int:
+        return self.engine.intake.longest(cache)
 
     def _asked(
         self,
@@ -205,7 +212,7 @@ class LLM:
             )
         )
 
-    def _encode(self, prompt: Prompt, add_special_tokens: bool | None) -> tuple[str | None, list[int]]:
+    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
                 return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
@@ -213,7 +220,7 @@ class LLM:
                 raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
             prompt = prompt["prompt"]
         if isinstance(prompt, str):
-            return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=self.max_model_len)
+            return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=longest)
         return None, _token_ids(prompt)
 
     def _run(

@@ -53,12 +53,12 @@ class CompressedContext:
     method: str
     params: Mapping[str, int | float | str]
     ratio: float | None
-    budget: int | None
-    times: int
     tokens: int
     protected: int
     kept: Mapping[int, tuple[int, ...]]
     bytes: int
+    budget: int | None = None
+    times: int = 1
 
 
 @dataclass(slots=True)

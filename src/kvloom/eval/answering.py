@@ -15,8 +15,6 @@ from kvloom.errors import EvalError, InternalError
 from kvloom.eval.policy import EXACT, Policy, QueryProtocol
 from kvloom.eval.prompt import Prompt
 from kvloom.eval.subject import Subject
-from kvloom.memory.arena import page_stride
-from kvloom.memory.format import PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> R
     times, context, compressed = metrics.token_times_s, len(flight.prompt.context_ids), metrics.compressed
     if compressed is not None:
         context = compressed.tokens
-    context_bytes = dense_bytes(layout, context) if compressed is None else compressed.bytes
+    context_bytes = layout.dense_bytes(context) if compressed is None else compressed.bytes
     return Reply(
         text=said.text,
         answer_tokens=len(said.token_ids),
@@ -124,12 +122,3 @@ def _engine_reply(flight: _Flight, output: RequestOutput, layout: KvLayout) -> R
         kv_bytes_per_token=metrics.kv_bytes / (flight.prompt.num_tokens + len(said.token_ids) - 1),
         peak_kv_bytes=flight.peak_bytes,
     )
-
-
-def dense_bytes(layout: KvLayout, tokens: int) -> int:
-    """What the pages of so many tokens take when nothing is compressed; a window keeps what the next token sees."""
-    total = 0
-    for fmt, window in zip(layout.formats, layout.windows, strict=True):
-        first = 0 if window is None else max(0, tokens - window + 1) // PAGE_TOKENS
-        total += (-(-tokens // PAGE_TOKENS) - first) * page_stride(fmt)
-    return total

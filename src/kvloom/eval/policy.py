@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from kvloom.errors import DataFileError, EvalError, ParamsError
-from kvloom.policy.compression import METHODS, Compression
-from kvloom.policy.compression.methods import Method, made
+from kvloom.policy.compression import METHODS, Compression, asked
+from kvloom.policy.compression.methods import Method
 
 Params = Mapping[str, int | float | str]
 QueryProtocol = Literal["query-agnostic", "query-aware"]
@@ -29,7 +29,7 @@ class Policy:
     ``compression``: None for the exact cache, the engine as it is.
     """
 
-    name: str = "exact"
+    name: str = asked.EXACT
     params: Params = field(default_factory=dict)
     compression: Compression | None = None
 
@@ -45,55 +45,27 @@ def parse_policy(text: str) -> Policy:
     >>> parse_policy("random:ratio=0.25").params
     {'ratio': 0.25, 'seed': 0}
     """
-    name, method, rest = _method(text)
-    if method is None:
-        if rest:
-            raise EvalError(f"policy `{name}` has no parameters, got `{rest}`")
-        return EXACT
-    words = dict(_word(name, part) for part in filter(None, rest.split(",")))
-    kinds = {"ratio": float, "budget": int} | method.kinds
-    unknown = next((key for key in words if key not in kinds), None)
-    if unknown is not None:
-        raise EvalError(f"policy `{name}` has no parameter `{unknown}`", hint=f"its parameters: {', '.join(kinds)}")
-    values: dict[str, object] = {}
-    for key, value in words.items():
-        try:
-            values[key] = kinds[key](value)
-        except ValueError:
-            raise EvalError(f"policy `{name}`: cannot read `{value}` as {key}") from None
-    ratio, budget = values.pop("ratio", None), values.pop("budget", None)
-    assert ratio is None or isinstance(ratio, float)
-    assert budget is None or isinstance(budget, int)
+    methods, words = _methods(text)
+    name = words.partition(":")[0]
     try:
-        return _policy(name, made(name, method, ratio, values, budget), shows_ratio=method.ratio is None)
+        compression = asked.parse_compression(words, methods)
     except ParamsError as error:
-        raise EvalError(f"policy `{name}`: {error}", hint=error.hint) from None
+        unknown = name not in (asked.EXACT, *methods)
+        hint = f"{error.hint}; or path/to/file.py:name" if unknown else error.hint
+        raise EvalError(f"policy `{text}`: {error}", hint=hint) from None
+    if compression is None:
+        return EXACT
+    removes = {} if methods[name].ratio is not None else compression.removes
+    return Policy(name, {**removes, **compression.params}, compression)
 
 
-def _policy(name: str, compression: Compression, shows_ratio: bool) -> Policy:
-    removes = {"ratio": compression.ratio} if compression.budget is None else {"budget": compression.budget}
-    told = {key: word for key, word in removes.items() if word is not None and shows_ratio}
-    return Policy(name, {**told, **compression.params}, compression)
-
-
-def _method(text: str) -> tuple[str, Method | None, str]:
-    """(name, method, what follows); no method for the exact cache."""
-    file, separator, after = text.partition(".py:")
-    if separator:
-        name, _, rest = after.partition(":")
-        return name, _loaded(Path(file + ".py"), name), rest
-    name, _, rest = text.partition(":")
-    if name != EXACT.name and name not in METHODS:
-        hint = f"one of {', '.join((EXACT.name, *METHODS))}; or path/to/file.py:name"
-        raise EvalError(f"unknown policy `{name}`", hint=hint)
-    return name, METHODS.get(name), rest
-
-
-def _word(name: str, part: str) -> tuple[str, str]:
-    key, separator, value = part.partition("=")
+def _methods(text: str) -> tuple[Mapping[str, Method], str]:
+    """By name, and what is said of them: those that kvloom has, or the one out of a file."""
+    file, separator, words = text.partition(".py:")
     if not separator:
-        raise EvalError(f"policy `{name}`: `{part}` is not of the form parameter=value")
-    return key, value
+        return METHODS, text
+    name = words.partition(":")[0]
+    return {name: _loaded(Path(file + ".py"), name)}, words
 
 
 def _loaded(path: Path, name: str) -> Method:

@@ -43,7 +43,10 @@ class ServedEngine(Protocol):
     @property
     def model_name(self) -> str: ...
     @property
-    def max_model_len(self) -> int: ...
+    def max_model_len(self) -> int:
+        """Tokens that a request may have whose KV has no budget of its own."""
+        ...
+
     @property
     def tokenizer(self) -> Tokenizer: ...
     @property
@@ -51,6 +54,10 @@ class ServedEngine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether requests make progress: False once the engine's thread has ended."""
+        ...
+
+    def longest(self, cache: CacheParams) -> int:
+        """Tokens that such a request may have."""
         ...
 
     def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:

@@ -20,6 +20,7 @@ class Prompt:
 class Job:
     """Continue each of ``prompts`` in ``params.n`` ways. Choice ``p * n + i`` is continuation i of prompt p.
 
+    ``otherwise``: how instead, where ``cache`` asks for something by default, and a prompt cannot have it.
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
     ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
     """
@@ -29,5 +30,6 @@ class Job:
     cache: CacheParams
     echo: bool
     show_prompt_logprobs: bool
+    otherwise: CacheParams | None = None
     show_token_ids: bool = False
     tokens_as_ids: bool = False

@@ -13,9 +13,9 @@ from kvloom.server.admin.metrics import Metrics
 from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
+from kvloom.server.fallback import Stream, or_else
 from kvloom.server.job import Job
 
-Stream = AsyncGenerator[RequestUpdate, None]
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
 
 _AT_ONCE = 16
@@ -35,17 +35,22 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
     Raises RequestError before the first update if any prompt is invalid, RequestAborted or the engine's error later.
     """
     cache = caller.own(job.cache)
+    otherwise = None if job.otherwise is None else caller.own(job.otherwise)
 
     def ask(index: int) -> Stream:
         ids, name = job.prompts[index].token_ids, f"{reply_id}-{index}"
-        return engine.stream(ids, job.params, name, client=caller.client, cache=cache)
+        asked = engine.stream(ids, job.params, name, client=caller.client, cache=cache)
+        if otherwise is None:
+            return asked
+        plain = engine.stream(ids, job.params, f"{name}-exact", client=caller.client, cache=otherwise)
+        return or_else(asked, plain, metrics.default_refused)
 
     if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
         async with aclosing(ask(0)) as updates:
             async for update in updates:
                 yield 0, _checked(update, metrics)
     else:
-        await _validate(engine, job, cache)
+        await _validate(engine, job, otherwise or cache)
         async with aclosing(_merged(ask, len(job.prompts))) as pairs:
             async for index, update in pairs:
                 yield index, _checked(update, metrics)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvloom.eval.answering import EngineAnswers, dense_bytes
+from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.policy import EXACT, Policy, parse_policy
 from kvloom.eval.records import Row, RunStore
 from kvloom.eval.run import Work, run, settings_of
@@ -21,7 +21,7 @@ def test_an_exact_context_takes_what_a_sequence_of_it_holds(windows: tuple[int |
     engine = tiny_subject(windows).engine
     sequence = SingleSequence(engine, tokens)
     sequence.append(random_prompt(tokens, 1))
-    assert dense_bytes(engine.layout, tokens) == sequence.held_bytes
+    assert engine.layout.dense_bytes(tokens) == sequence.held_bytes
 
 
 def answered(directory: Path, policy: Policy, new_tokens: int) -> list[Row]:

@@ -44,7 +44,7 @@ def test_a_label_is_what_can_be_asked_for(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("nothing", "unknown policy `nothing`"),
+        ("nothing", "policy `nothing`: unknown method `nothing`"),
         ("random:keep=1", "no parameter `keep`"),
         ("random:ratio=much", "cannot read `much` as ratio"),
         ("random:ratio", "not of the form"),
@@ -55,8 +55,9 @@ def test_a_label_is_what_can_be_asked_for(name: str) -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, fault: str) -> None:
-    with pytest.raises(EvalError, match=fault):
+    with pytest.raises(EvalError, match=fault) as caught:
         parse_policy(text)
+    assert ("file.py:name" in (caught.value.hint or "")) == ("unknown method" in fault)
 
 
 def test_a_scorer_of_a_users_own_file(tmp_path: Path) -> None:

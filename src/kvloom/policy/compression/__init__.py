@@ -4,6 +4,7 @@ base.py         the interfaces: ``Scorer``, ``Allocator``, ``Compactor``, and wh
 needs.py        what a scorer looks at
 compression.py  ``Compression``: a method, its parameters and a ratio, as a request asks for it
 methods.py      the scorers by name, and how a method is made of words (words.py)
+asked.py        a method as text, and ``exact``: what clients and operators write
 allocators.py   the allocators by name, and what each asks of scores
 compactors.py   the compactors by name; reference_queries.py, merging.py: what some of them share
 protect.py      what stays whatever its score
@@ -16,7 +17,8 @@ predictor.py    what kvzap has learned beforehand; shipped.py: the files of both
 
 from __future__ import annotations
 
+from kvloom.policy.compression.asked import EXACT, asked_for, parse_compression, text_of
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.methods import METHODS, compression_of
 
-__all__ = ["METHODS", "Compression", "compression_of"]
+__all__ = ["EXACT", "METHODS", "Compression", "asked_for", "compression_of", "parse_compression", "text_of"]

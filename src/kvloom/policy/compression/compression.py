@@ -77,6 +77,11 @@ class Compression:
         return self.scorer.needs | self.critical.needs | self.demote.needs
 
     @property
+    def removes(self) -> Mapping[str, Word]:
+        """How much, as it was asked for."""
+        return {"budget": self.budget} if self.ratio is None and self.budget else {"ratio": self.ratio or 0.0}
+
+    @property
     def params(self) -> Mapping[str, Word]:
         """The scorer's; and allocator and compactor with theirs and what goes with any of them, where not as usual."""
         parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}

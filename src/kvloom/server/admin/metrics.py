@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -76,6 +76,12 @@ class Metrics:
         self._e2e = self._histogram("e2e_request_latency_seconds", "Time to the last token", _REQUEST_S)
         self._queue = self._histogram("request_queue_time_seconds", "Time before the first step", _REQUEST_S)
         self._prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request", _COUNTS)
+        self._refused = Counter(
+            "kvloom:default_compressions_refused",
+            "Prompts answered exactly as the default compression cannot be had for them",
+            ("model_name",),
+            registry=self.registry,
+        ).labels(model_name=self._model)
 
     def observe(self, update: RequestUpdate) -> None:
         """Record a finished request."""
@@ -93,6 +99,10 @@ class Metrics:
             self._itl.observe(later - earlier)
         if len(times) > 1:
             self._tpot.observe((times[-1] - times[0]) / (len(times) - 1))
+
+    def default_refused(self) -> None:
+        """Record a prompt that is answered exactly, although a default says otherwise."""
+        self._refused.inc()
 
     def render(self) -> bytes:
         """The metrics in Prometheus text format."""

@@ -2,6 +2,7 @@
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
+    {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
 
 Unknown names in it are rejected, never ignored.
 """
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression import Compression, compression_of
+from kvloom.policy.compression import Compression, asked_for
 from kvloom.server.dialect.field_table import Json
 from kvloom.server.dialect.fields import Real
 
@@ -25,7 +26,7 @@ _ELSEWHERE = {
 
 class CompressionFields(BaseModel):
     """A method by its name, the share of entries that it removes or the bytes that it leaves, and its own parameters
-    beside them.
+    beside them; or ``exact``.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -34,10 +35,10 @@ class CompressionFields(BaseModel):
     ratio: Real | None = None
     budget: int | None = None
 
-    def compression(self) -> Compression:
+    def compression(self) -> Compression | None:
         """Raises ParamsError."""
         try:
-            return compression_of(self.method, self.ratio, self.budget, **(self.model_extra or {}))
+            return asked_for(self.method, self.ratio, self.budget, **(self.model_extra or {}))
         except ParamsError as error:
             error.param = f"kvloom.cache.compression.{error.param}"
             raise
@@ -60,6 +61,11 @@ class Extension(BaseModel):
 
     cache: CacheFields | None = None
 
+    @property
+    def says_compression(self) -> bool:
+        """Whether anything is said of it: then no default has a part in it that is not asked for."""
+        return self.cache is not None and (self.cache.compression or self.cache.compress_after) is not None
+
     def check(self) -> None:
         """Reject unknown names. Raises RequestError."""
         _only(self, "kvloom")
@@ -67,12 +73,12 @@ class Extension(BaseModel):
             _only(self.cache, "kvloom.cache")
 
 
-def cache_params(extension: Extension | None, salt: str | None) -> CacheParams:
-    """Null means the default. Raises ParamsError."""
+def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
+    """Null means the default. ``default``: the caller's compression. Raises ParamsError."""
     asked = extension.cache if extension is not None else None
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
-    if isinstance(said.get("compression"), CompressionFields):
-        said["compression"] = said["compression"].compression()
+    fields = said.get("compression")
+    said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else default
     try:
         return CacheParams(salt=salt, **said)
     except ParamsError as error:

@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong, RequestError, context_overflow
+from kvloom.policy.compression import Compression
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.job import Job, Prompt
 from kvloom.server.lanes import LARGE, Lanes
 
 
-async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes) -> Job:
-    """Raises RequestError, or ModelError when the model has no chat template."""
+async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None) -> Job:
+    """``default``: what is done to contexts unless the body says.
+
+    Raises RequestError, or ModelError when the model has no chat template.
+    """
     body.check()
     params = body.params(engine.sampling_defaults)
     turns = [message.for_template() for message in body.messages]
-    tokenizer, limit = engine.tokenizer, engine.max_model_len
+    cache = body.cache_params(default)
+    tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
     def render() -> Prompt:
         text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
         return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
 
     size = sum(message.size for message in body.messages)
-    return _job(body, (await lanes.run(render, size),), params)
+    return _job(body, (await lanes.run(render, size),), params, cache)
 
 
-async def completion_job(body: CompletionRequest, engine: ServedEngine, lanes: Lanes) -> Job:
-    """Raises RequestError."""
+async def completion_job(
+    body: CompletionRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None
+) -> Job:
+    """``default``: what is done to contexts unless the body says. Raises RequestError."""
     body.check()
     params = body.params(engine.sampling_defaults)
     echo = bool(body.echo)
-    wanted = _split(body.prompt, engine.max_model_len)
+    cache = body.cache_params(default)
+    limit = engine.longest(cache)
+    wanted = _split(body.prompt, limit)
     shown = params.skip_special_tokens if echo else None
-    prompts = await _prepare(wanted, engine, lanes, shown, body.add_special_tokens)
-    return _job(body, prompts, params)
+
+    def tokenize(some: list[str | list[int]]) -> list[Prompt]:
+        return [_prompt(one, engine.tokenizer, limit, shown, body.add_special_tokens) for one in some]
+
+    return _job(body, await _prepare(wanted, tokenize, lanes, shown is not None), params, cache)
 
 
-def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], params: SamplingParams) -> Job:
+def _job(
+    body: ChatRequest | CompletionRequest,
+    prompts: tuple[Prompt, ...],
+    params: SamplingParams,
+    cache: CacheParams,
+) -> Job:
+    unasked = cache.compression is not None and not body.says_compression
     return Job(
         prompts,
         params,
-        body.cache_params,
+        cache,
+        otherwise=dataclasses.replace(cache, compression=None) if unasked else None,
         echo=bool(body.echo),
         show_prompt_logprobs=body.prompt_logprobs is not None,
         show_token_ids=bool(body.return_token_ids),
@@ -52,18 +74,12 @@ def _job(body: ChatRequest | CompletionRequest, prompts: tuple[Prompt, ...], par
 
 async def _prepare(
     wanted: list[str | list[int]],
-    engine: ServedEngine,
+    prepare: Callable[[list[str | list[int]]], list[Prompt]],
     lanes: Lanes,
-    shown: bool | None,
-    add_special_tokens: bool | None,
+    shown: bool,
 ) -> tuple[Prompt, ...]:
-    tokenizer, limit = engine.tokenizer, engine.max_model_len
-
-    def prepare(some: list[str | list[int]]) -> list[Prompt]:
-        return [_prompt(one, tokenizer, limit, shown, add_special_tokens) for one in some]
-
     # Threads compete with the kernels' thread pool: without anything to tokenize, two context switches are saved.
-    if shown is None and all(isinstance(one, list) for one in wanted):
+    if not shown and all(isinstance(one, list) for one in wanted):
         return tuple(prepare(wanted))
     size = sum(map(len, wanted))
     if size < LARGE:

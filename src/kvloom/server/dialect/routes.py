@@ -42,7 +42,7 @@ def openai_routes(
         body = await read_body(request, ChatRequest, config.max_body_bytes, lanes)
         _check_model(engine, body.model)
         check_sequences(body, config.max_request_sequences)
-        job = await chat_job(body, engine, lanes)
+        job = await chat_job(body, engine, lanes, caller_of(request).compression)
         reply = ChatReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 
@@ -51,7 +51,7 @@ def openai_routes(
         body = await read_body(request, CompletionRequest, config.max_body_bytes, lanes)
         _check_model(engine, body.model)
         check_sequences(body, config.max_request_sequences)
-        job = await completion_job(body, engine, lanes)
+        job = await completion_job(body, engine, lanes, caller_of(request).compression)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
         return await _answer(engine, metrics, config, request, body, reply)
 

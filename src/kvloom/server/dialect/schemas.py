@@ -17,6 +17,7 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
+from kvloom.policy.compression import Compression
 from kvloom.server.dialect.extension import Extension, cache_params
 from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
 from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
@@ -93,10 +94,16 @@ class _Request(BaseModel):
     def usage_in_chunks(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
+    def cache_params(self, default: Compression | None = None) -> CacheParams:
+        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions.
+
+        ``default``: what is done to the context if the body does not say.
+        """
+        return cache_params(self.kvloom, self.cache_salt, default)
+
     @property
-    def cache_params(self) -> CacheParams:
-        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions."""
-        return cache_params(self.kvloom, self.cache_salt)
+    def says_compression(self) -> bool:
+        return self.kvloom is not None and self.kvloom.says_compression
 
     def ignored(self) -> Iterator[str]:
         """Names of unknown fields, which have no effect."""

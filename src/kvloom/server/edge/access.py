@@ -36,14 +36,14 @@ class Access:
     def caller(self, scope: Scope) -> Caller | None:
         """The caller; None when a required key is missing."""
         if not self.keyring.keys:
-            return Caller(_peer(scope), self._anybody, None, self._matching)
+            return Caller(_peer(scope), self._anybody, None, self._matching, self.keyring.compression)
         key = self.keyring.find(_authorization(scope))
         if key is not None:
             return self._of(key)
         return Caller(_peer(scope), "user") if scope["path"] in self._open else None
 
     def _of(self, key: Key) -> Caller:
-        return Caller(key.name, key.role, None if self._together else key, self._matching)
+        return Caller(key.name, key.role, None if self._together else key, self._matching, key.compression)
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from kvloom.engine.cache_params import CacheParams, Matching
+from kvloom.policy.compression import Compression
 from kvloom.server.edge.keys import Key, Role
 from kvloom.server.errors import AdminOnly
 
@@ -15,12 +16,14 @@ from kvloom.server.errors import AdminOnly
 @dataclass(frozen=True, slots=True)
 class Caller:
     """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
-    all. ``matching``: granularity of prefix matching."""
+    all. ``matching``: granularity of prefix matching. ``compression``: what is done to contexts unless a request says.
+    """
 
     client: str
     role: Role
     apart: Key | None = None
     matching: Matching = "tokens"
+    compression: Compression | None = None
 
     def own(self, cache: CacheParams) -> CacheParams:
         """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""

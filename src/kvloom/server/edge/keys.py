@@ -1,4 +1,4 @@
-"""API keys: their names, and the salts that separate their KV."""
+"""API keys: their names, the salts that separate their KV, and what is done to contexts by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from kvloom.config import ServerConfig
-from kvloom.errors import ConfigError, DataFileError
+from kvloom.errors import ConfigError, DataFileError, ParamsError
+from kvloom.policy.compression import Compression, parse_compression, text_of
 from kvloom.server.edge.keys_file import read_keys
 
 Role = Literal["user", "admin"]
@@ -20,11 +21,15 @@ _SALT_LABEL = b"kvloom cache salt 1\0"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """``name`` is for logs and fair queueing; ``secret`` is what clients send, and is never shown."""
+    """``name`` is for logs and fair queueing; ``secret`` is what clients send, and is never shown.
+
+    ``compression``: what is done to contexts unless a request says; None: nothing.
+    """
 
     name: str
     secret: str = field(repr=False)
     role: Role = "user"
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         if not self.secret.isprintable() or self.secret != self.secret.strip():
@@ -47,11 +52,11 @@ class Key:
 
 
 class Keyring:
-    """All keys of a server. Without any, every client is served."""
+    """All keys of a server. Without any, every client is served, and has ``compression`` as its default."""
 
-    def __init__(self, keys: tuple[Key, ...] = ()) -> None:
+    def __init__(self, keys: tuple[Key, ...] = (), compression: Compression | None = None) -> None:
         """Raises ConfigError when two keys share a name or a secret."""
-        self.keys = keys
+        self.keys, self.compression = keys, compression
         self._digests = [(key, key.digest) for key in keys]
         for before, key in enumerate(keys):
             for other in keys[:before]:
@@ -62,20 +67,30 @@ class Keyring:
 
     @classmethod
     def of(cls, config: ServerConfig) -> Keyring:
-        """The keys from the environment and from the file. Raises ConfigError or DataFileError."""
-        keys = []
+        """The keys from the environment and from the file. What a key does not say is as the server's setting says.
+
+        Raises ConfigError or DataFileError.
+        """
+        keys, default = [], _default(config)
         if config.api_key is not None:
-            keys.append(Key("default", config.api_key))
+            keys.append(Key("default", config.api_key, compression=default))
         if config.admin_key is not None:
-            keys.append(Key("admin", config.admin_key, "admin"))
+            keys.append(Key("admin", config.admin_key, "admin", default))
         if config.api_keys_file is not None:
             path = Path(config.api_keys_file)
             for line in read_keys(path):
                 try:
-                    keys.append(Key(line.name, line.secret, "admin" if line.admin else "user"))
-                except ConfigError as error:
+                    own = default if line.compression is None else parse_compression(line.compression)
+                    keys.append(Key(line.name, line.secret, "admin" if line.admin else "user", own))
+                except (ConfigError, ParamsError) as error:
                     raise DataFileError(str(error), path=path, line=line.number, hint=error.hint) from None
-        return cls(tuple(keys))
+        return cls(tuple(keys), default)
+
+    @property
+    def compressions(self) -> tuple[Compression, ...]:
+        """The different ones that some client has as its default."""
+        asked = [key.compression for key in self.keys] if self.keys else [self.compression]
+        return tuple({text_of(each): each for each in asked if each is not None}.values())
 
     def find(self, authorization: bytes) -> Key | None:
         """The key in a header's value. Compares in constant time."""
@@ -83,3 +98,10 @@ class Keyring:
         digest = hashlib.sha256(token.strip(b" \t")).digest()
         found = [key for key, known in self._digests if hmac.compare_digest(known, digest)]
         return found[0] if found and scheme.lower() == b"bearer" else None
+
+
+def _default(config: ServerConfig) -> Compression | None:
+    try:
+        return parse_compression(config.compression)
+    except ParamsError as error:
+        raise ConfigError(f"compression `{config.compression}`: {error}", hint=error.hint) from None

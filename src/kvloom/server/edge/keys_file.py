@@ -2,9 +2,11 @@
 
     # a comment
     alice  s3cret-of-alice
-    ops    s3cret-of-ops    admin
+    batch  s3cret-of-batch  compression=kvzap:ratio=0.8,allocator=lukv
+    ops    s3cret-of-ops    admin  compression=exact
 
-A line is a name, a key and, for those who may reset the cache, ``admin``.
+A line is a name and a key; then, in any order, ``admin`` for those who may reset the cache, and what is done to the
+contexts of requests that do not say, where it is not the server's default.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ from pathlib import Path
 from kvloom.errors import DataFileError
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-_FORM = "a line is a name, a key and, where it applies, the word admin"
+_FORM = "a line is a name, a key and, where they apply, the words admin and compression=METHOD:..."
+_COMPRESSION = "compression="
 _OTHERS_READ = 0o004
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """The content of line ``number``."""
+    """The content of line ``number``. ``compression``: as it was written, None where nothing was."""
 
     number: int
     name: str
     secret: str = field(repr=False)
     admin: bool = False
+    compression: str | None = None
 
 
 def read_keys(path: Path) -> list[KeyLine]:
@@ -62,11 +66,15 @@ def readable_by_others(path: Path) -> bool:
 
 
 def _line(path: Path, number: int, fields: list[str]) -> KeyLine:
-    if not 2 <= len(fields) <= 3:
-        raise DataFileError(f"has {len(fields)} words, expected 2 or 3", path=path, line=number, hint=_FORM)
+    if not 2 <= len(fields) <= 4:
+        raise DataFileError(f"has {len(fields)} words, expected 2 to 4", path=path, line=number, hint=_FORM)
     if not _NAME.fullmatch(fields[0]):
         hint = "up to 64 letters, digits and any of . _ @ -"
         raise DataFileError("the first word is not a valid name", path=path, line=number, hint=hint)
-    if len(fields) == 3 and fields[2] != "admin":
-        raise DataFileError("the third word can only be `admin`", path=path, line=number, hint=_FORM)
-    return KeyLine(number, fields[0], fields[1], admin=len(fields) == 3)
+    name, secret, *marks = fields
+    said = [mark.removeprefix(_COMPRESSION) for mark in marks if mark.startswith(_COMPRESSION)]
+    admin = marks.count("admin")
+    if admin > 1 or len(said) > 1 or admin + len(said) < len(marks):
+        says = "after name and key can only come `admin` and `compression=...`, each once"
+        raise DataFileError(says, path=path, line=number, hint=_FORM)
+    return KeyLine(number, name, secret, admin=admin == 1, compression=said[0] if said else None)
