@@ -15,9 +15,11 @@ from kvloom.engine.kv import SequenceKv, replacement
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler.state import StepPlan
 from kvloom.errors import KvloomError, ParamsError, RequestError
+from kvloom.eval.single import SingleSequence
 from kvloom.memory.cells import all_labels
 from kvloom.policy.compression import Compression, compression_of
 from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.critical import Critical, projected_norms
 from kvloom.policy.compression.needs import Need
 from kvloom.policy.compression.uniform import kept_of
 
@@ -26,9 +28,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"seed": 3},
     "sink_recent": {},
     "knorm": {"allocator": "adakv"},
-    "keydiff": {},
-    "leverage": {"allocator": "pyramid"},
-    "h2o": {"allocator": "global"},
+    "keydiff": {"critical": 0.5, "demote": 0.5},
+    "leverage": {"allocator": "pyramid", "compactor": "d2o"},
+    "compactor": {"sampled": 48, "chunk": 24, "critical": 0.3, "allocator": "adakv"},
+    "h2o": {"allocator": "global", "compactor": "cam", "reference": 8, "neighbours": 4},
     "tova": {"allocator": "xkv"},
     "snapkv": {"window": 20, "kernel": 3, "compactor": "keepkv", "similarity": 0.2, "reference": 8},
     "expected_attention": {"sampled": 32, "protect_first": 4},
@@ -167,6 +170,48 @@ def test_what_stays_is_the_best_of_what_was_left_and_what_came(monkeypatch: pyte
             assert listed(kv) == stays
             seen = kv.replaced
     assert len(ratios) > 3
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Only values make a difference."""
+
+    name: ClassVar[str] = "alike"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def scores(self, context: LayerContext) -> Floats:
+        return np.zeros(context.shape, np.float32)
+
+
+def test_values_that_are_left_weigh_what_they_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of layer 0, whose values depend on nothing that was removed: lists hold those that write most."""
+    ratios: list[float] = []
+    ratio_of = replacement._ratio
+    monkeypatch.setattr(replacement, "_ratio", lambda *args: ratios.append(ratio_of(*args)) or ratios[-1])
+    engine = tiny.make_engine()
+    compression = Compression(Alike(), budget=engine.layout.peak_bytes(FITS), critical=Critical(1.0))
+    engine.submit("x", PROMPT, GREEDY, cache=CacheParams(compression=compression))
+    kv = engine.requests["x"].sequences[0].kv
+    seen, found = [0], []
+    while engine.has_work:
+        engine.step()
+        if kv.replaced > seen[-1]:
+            seen.append(kv.replaced)
+            found.append(listed(kv)[:2])
+            tokens = list(kv.tokens[: kv.replaced])
+    sequence = SingleSequence(tiny.make_engine(), len(tokens) + 1)
+    sequence.append(tokens)
+    of_layer_0 = next(sequence.contexts(Compression(Alike(), 0.5, critical=Critical(1.0))))
+    assert of_layer_0.output_HDC is not None
+    norms = projected_norms(list(of_layer_0.v_SKD.transpose(1, 0, 2)), of_layer_0.output_HDC)
+    stays: list[list[int]] = [[], []]
+    for ratio, before, stop, lists in zip(ratios, seen[:-1], seen[1:], found, strict=True):
+        for head in (0, 1):
+            there = [*stays[head], *range(before, stop)]
+            falling = sorted(there, key=lambda p: (p < stop - 64, -norms[head][p]))
+            stays[head] = sorted(falling[: kept_of(len(there), ratio)])
+        assert lists == stays
+    assert len(found) > 3
 
 
 @every_model
