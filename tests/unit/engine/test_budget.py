@@ -18,7 +18,7 @@ from kvloom.errors import KvloomError, ParamsError, RequestError
 from kvloom.eval.single import SingleSequence
 from kvloom.memory.cells import all_labels
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
 from kvloom.policy.compression.critical import Critical, projected_norms
 from kvloom.policy.compression.needs import Need
 from kvloom.policy.compression.uniform import kept_of
@@ -170,6 +170,46 @@ def test_what_stays_is_the_best_of_what_was_left_and_what_came(monkeypatch: pyte
             assert listed(kv) == stays
             seen = kv.replaced
     assert len(ratios) > 3
+
+
+@dataclass(frozen=True)
+class Ends(ByPlace):
+    """Requires the first and the last of what it sees."""
+
+    def scores(self, context: LayerContext) -> Floats:
+        scores_KS = worth(context.layer)[:, context.positions_S].copy()
+        scores_KS[:, context.positions_S < 3] = scores_KS[:, -80:] = REQUIRED
+        return scores_KS
+
+
+def test_what_was_last_once_is_not_required_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios: list[float] = []
+    ratio_of = replacement._ratio
+    monkeypatch.setattr(replacement, "_ratio", lambda *args: ratios.append(ratio_of(*args)) or ratios[-1])
+    engine = tiny.make_engine()
+    compression = Compression(Ends(), budget=engine.layout.peak_bytes(FITS))
+    engine.submit("x", PROMPT, GREEDY, cache=CacheParams(compression=compression))
+    kv = engine.requests["x"].sequences[0].kv
+    known: list[dict[int, float]] = [{} for _ in range(4)]
+    seen = 0
+    while engine.has_work:
+        engine.step()
+        if kv.replaced <= seen:
+            continue
+        for n, (worth_of, positions) in enumerate(zip(known, listed(kv), strict=True)):
+            best = max((score for score in worth_of.values() if np.isfinite(score)), default=0.0)
+            worth_of |= {p: best for p, score in worth_of.items() if not np.isfinite(score) and p >= 3}
+            worth_of |= {
+                p: np.inf if p < 3 or p >= kv.replaced - 80 else float(worth(n // 2)[n % 2][p])
+                for p in range(seen, kv.replaced)
+            }
+            falling = sorted(worth_of, key=lambda p: (p < kv.replaced - 64 and np.isfinite(worth_of[p]), -worth_of[p]))
+            stays = falling[: kept_of(len(worth_of), ratios[-1])]
+            known[n] = {p: worth_of[p] for p in sorted(stays)}
+            assert positions == list(known[n])
+        seen = kv.replaced
+    assert len(ratios) > 3
+    assert all({0, 1, 2} < set(worth_of) for worth_of in known)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Stored:
             whole=self.whole,
             positions=tuple(np.concatenate([old[0], these]) for old, these in zip(before, new.positions, strict=True)),
             scores=tuple(
-                np.concatenate([scores_S[old[1]], these])
+                np.concatenate([_lasting(old[0], scores_S[old[1]]), these])
                 for old, scores_S, these in zip(before, known, new.scores, strict=False)
             ),
         )
@@ -205,3 +205,13 @@ class Stored:
 
 def _first_seen(window: int | None, stop: int) -> int:
     return 0 if window is None else max(0, stop - window + 1)
+
+
+def _lasting(positions_S: npt.NDArray[np.int64], scores_S: Floats) -> Floats:
+    """What entries of a list are worth from now on. A scorer may have required the first and the last ones of what it
+    saw: those that were the last ones then are now worth as much as the best of the others.
+    """
+    required_S = np.isposinf(scores_S)
+    first_S = np.logical_and.accumulate(required_S & (positions_S == np.arange(len(positions_S))))
+    best = scores_S[~required_S].max(initial=-np.inf)
+    return np.where(required_S & ~first_S, best if np.isfinite(best) else np.float32(0), scores_S)
