@@ -27,13 +27,20 @@ def contexts(layers: int, heads: int, count: int, dim: int = 8, seed: int = 0, f
         k_SKD, v_SKD = rng.normal(size=(2, count, heads, dim)).astype(np.float32)
         positions_S = np.arange(first, first + count)
         tokens_S, seen = rng.integers(0, 97, count), measured(rng, heads, positions_S, dim)
-        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen))
+        output_HDC = rng.normal(size=(heads * GROUP, dim, 12)).astype(np.float32)
+        known = output_HDC, rng.random(count) < 0.3
+        made.append(LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, 1, QueryShape(GROUP), seen, *known))
     return made
 
 
 def candidates(compression: Compression, made: Iterable[LayerContext]) -> list[Candidates]:
-    """All entries, with the method's scores."""
-    return [one.candidates(compression.scores(one)) for one in made]
+    """All entries, with the method's scores, and with norms where it wants them."""
+    found = []
+    for one in made:
+        assert one.output_HDC is not None
+        plain = one.candidates(compression.scores(one))
+        found.append(compression.critical.weighed(plain, list(one.v_SKD.transpose(1, 0, 2)), one.output_HDC))
+    return found
 
 
 def measured(rng: np.random.Generator, heads: int, positions_S: npt.NDArray[np.int64], dim: int) -> Measured:

@@ -161,8 +161,9 @@ class Intake:
         if cache.compression is None or not boundary:
             return None
         if blocks is not None:
-            return Watch.of_text(self.model, cache.compression, boundary)
-        return Watch.of(self.model, cache.compression, prompt_ids[:boundary], self.max_len - boundary)
+            return Watch.of_text(self.model, cache.compression, boundary, self.tokenizer.token_text)
+        context, room = prompt_ids[:boundary], self.max_len - boundary
+        return Watch.of(self.model, cache.compression, context, room, self.tokenizer.token_text)
 
     def _blocks(self, cache: CacheParams) -> Blocks | None:
         """How a request is kept within its budget, if it has one. Raises RequestError when that cannot be."""

@@ -43,7 +43,7 @@ class SingleSequence:
     """
 
     def __init__(self, engine: Engine, capacity: int) -> None:
-        self._model, self._layout = engine.model, engine.layout
+        self._model, self._layout, self._text_of = engine.model, engine.layout, engine.tokenizer.token_text
         arena = _arena(engine, capacity)
         self._attend = engine.attend_factory(arena)
         self._ledger = Ledger(arena, Index(len(self._layout.formats), max_ghosts=1), LeastRecentlyUsed())
@@ -91,7 +91,8 @@ class SingleSequence:
 
     def watch(self, compression: Compression, context: Sequence[int]) -> None:
         """See what a method needs to see of the first tokens while they are computed: to be called before they are."""
-        self._kv.watch = Watch.of(self._model, compression, context, self._capacity - len(context))
+        room = self._capacity - len(context)
+        self._kv.watch = Watch.of(self._model, compression, context, room, self._text_of)
 
     def compress(self, compression: Compression) -> None:
         """Do to all tokens so far what the engine does to a request's context. Once per sequence.
@@ -107,7 +108,7 @@ class SingleSequence:
         """What a method sees of all tokens so far, layer by layer."""
         watch = self._see(compression)
         for group in range(len(self._kv.tables)):
-            yield from Stored.below(self._kv, group, self.length).contexts(watch, compression.scorer.needs)
+            yield from Stored.below(self._kv, group, self.length).contexts(watch, compression.needs_to_choose)
 
     def check(self) -> None:
         """Audit the ledger against what the sequence holds. Raises InternalError."""

@@ -15,9 +15,11 @@ from kvloom.engine.kv import SequenceKv, replacement
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.scheduler.state import StepPlan
 from kvloom.errors import KvloomError, ParamsError, RequestError
+from kvloom.eval.single import SingleSequence
 from kvloom.memory.cells import all_labels
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
+from kvloom.policy.compression.critical import Critical, projected_norms
 from kvloom.policy.compression.needs import Need
 from kvloom.policy.compression.uniform import kept_of
 
@@ -26,9 +28,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"seed": 3},
     "sink_recent": {},
     "knorm": {"allocator": "adakv"},
-    "keydiff": {},
-    "leverage": {"allocator": "pyramid"},
-    "h2o": {"allocator": "global"},
+    "keydiff": {"critical": 0.5, "demote": 0.5},
+    "leverage": {"allocator": "pyramid", "compactor": "d2o"},
+    "compactor": {"sampled": 48, "chunk": 24, "critical": 0.3, "allocator": "adakv"},
+    "h2o": {"allocator": "global", "compactor": "cam", "reference": 8, "neighbours": 4},
     "tova": {"allocator": "xkv"},
     "snapkv": {"window": 20, "kernel": 3, "compactor": "keepkv", "similarity": 0.2, "reference": 8},
     "expected_attention": {"sampled": 32, "protect_first": 4},
@@ -167,6 +170,88 @@ def test_what_stays_is_the_best_of_what_was_left_and_what_came(monkeypatch: pyte
             assert listed(kv) == stays
             seen = kv.replaced
     assert len(ratios) > 3
+
+
+@dataclass(frozen=True)
+class Ends(ByPlace):
+    """Requires the first and the last of what it sees."""
+
+    def scores(self, context: LayerContext) -> Floats:
+        scores_KS = worth(context.layer)[:, context.positions_S].copy()
+        scores_KS[:, context.positions_S < 3] = scores_KS[:, -80:] = REQUIRED
+        return scores_KS
+
+
+def test_what_was_last_once_is_not_required_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios: list[float] = []
+    ratio_of = replacement._ratio
+    monkeypatch.setattr(replacement, "_ratio", lambda *args: ratios.append(ratio_of(*args)) or ratios[-1])
+    engine = tiny.make_engine()
+    compression = Compression(Ends(), budget=engine.layout.peak_bytes(FITS))
+    engine.submit("x", PROMPT, GREEDY, cache=CacheParams(compression=compression))
+    kv = engine.requests["x"].sequences[0].kv
+    known: list[dict[int, float]] = [{} for _ in range(4)]
+    seen = 0
+    while engine.has_work:
+        engine.step()
+        if kv.replaced <= seen:
+            continue
+        for n, (worth_of, positions) in enumerate(zip(known, listed(kv), strict=True)):
+            best = max((score for score in worth_of.values() if np.isfinite(score)), default=0.0)
+            worth_of |= {p: best for p, score in worth_of.items() if not np.isfinite(score) and p >= 3}
+            worth_of |= {
+                p: np.inf if p < 3 or p >= kv.replaced - 80 else float(worth(n // 2)[n % 2][p])
+                for p in range(seen, kv.replaced)
+            }
+            falling = sorted(worth_of, key=lambda p: (p < kv.replaced - 64 and np.isfinite(worth_of[p]), -worth_of[p]))
+            stays = falling[: kept_of(len(worth_of), ratios[-1])]
+            known[n] = {p: worth_of[p] for p in sorted(stays)}
+            assert positions == list(known[n])
+        seen = kv.replaced
+    assert len(ratios) > 3
+    assert all({0, 1, 2} < set(worth_of) for worth_of in known)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Only values make a difference."""
+
+    name: ClassVar[str] = "alike"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def scores(self, context: LayerContext) -> Floats:
+        return np.zeros(context.shape, np.float32)
+
+
+def test_values_that_are_left_weigh_what_they_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of layer 0, whose values depend on nothing that was removed: lists hold those that write most."""
+    ratios: list[float] = []
+    ratio_of = replacement._ratio
+    monkeypatch.setattr(replacement, "_ratio", lambda *args: ratios.append(ratio_of(*args)) or ratios[-1])
+    engine = tiny.make_engine()
+    compression = Compression(Alike(), budget=engine.layout.peak_bytes(FITS), critical=Critical(1.0))
+    engine.submit("x", PROMPT, GREEDY, cache=CacheParams(compression=compression))
+    kv = engine.requests["x"].sequences[0].kv
+    seen, found = [0], []
+    while engine.has_work:
+        engine.step()
+        if kv.replaced > seen[-1]:
+            seen.append(kv.replaced)
+            found.append(listed(kv)[:2])
+            tokens = list(kv.tokens[: kv.replaced])
+    sequence = SingleSequence(tiny.make_engine(), len(tokens) + 1)
+    sequence.append(tokens)
+    of_layer_0 = next(sequence.contexts(Compression(Alike(), 0.5, critical=Critical(1.0))))
+    assert of_layer_0.output_HDC is not None
+    norms = projected_norms(list(of_layer_0.v_SKD.transpose(1, 0, 2)), of_layer_0.output_HDC)
+    stays: list[list[int]] = [[], []]
+    for ratio, before, stop, lists in zip(ratios, seen[:-1], seen[1:], found, strict=True):
+        for head in (0, 1):
+            there = [*stays[head], *range(before, stop)]
+            falling = sorted(there, key=lambda p: (p < stop - 64, -norms[head][p]))
+            stays[head] = sorted(falling[: kept_of(len(there), ratio)])
+        assert lists == stays
+    assert len(found) > 3
 
 
 @every_model

@@ -51,8 +51,13 @@ METHODS = {
     "snapkv": compression_of("snapkv", 0.5, window=20, kernel=3),
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
+    "compactor": compression_of("compactor", 0.5, chunk=24, sampled=48),
     "kvzip": compression_of("kvzip", 0.6, chunk=40, allocator="global"),
+    "critical": compression_of("h2o", 0.6, critical=0.5),
+    "demote": compression_of("knorm", 0.5, demote=1.0),
     "keepkv": compression_of("knorm", 0.6, compactor="keepkv", similarity=0.2, reference=8),
+    "cam": compression_of("snapkv", 0.6, window=20, compactor="cam", reference=8, neighbours=4),
+    "d2o": compression_of("random", 0.6, compactor="d2o"),
     "matching": compression_of("h2o", 0.6, compactor="matching", reference=8),
     "stream_sums": Compression(StreamSums(), 0.5),
 }

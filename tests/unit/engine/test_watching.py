@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,7 @@ from kvloom.policy.compression.needs import (
     Attention,
     Cached,
     Every,
+    Given,
     Hidden,
     Inside,
     Last,
@@ -160,6 +162,34 @@ def test_a_digest_that_fails_ends_its_request_and_no_other(
     assert isinstance(error, kind)
     assert fault in str(error)
     assert done["good"].tokens == tiny.run(tiny.make_engine(), {"x": other}, PARAMS)["x"].tokens
+
+
+def test_the_output_projection_is_the_models_own() -> None:
+    engine, scorer = tiny.make_engine((24, None, 24)), Looking(frozenset({Given.OUTPUT}))
+    ask(engine, scorer)
+    heads = np.random.default_rng(0).normal(size=(engine.model.query_heads, tiny.DIM))
+    assert sorted(seen.layer for seen in scorer.shown) == [0, 1, 2]
+    for seen in scorer.shown:
+        assert seen.output_HDC is not None
+        written = np.einsum("hd,hdc->c", heads, seen.output_HDC)
+        assert np.allclose(written, engine.model.blocks[seen.layer][3].numpy() @ heads.reshape(-1), atol=1e-4)
+    without = looking(Last(4))
+    ask(engine, without, "y")
+    assert all(seen.output_HDC is None for seen in without.shown)
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+def test_structure_is_what_the_tokenizer_calls_punctuation(windows: tuple[int | None, ...]) -> None:
+    """Where a layer has a window, what was there before is what was in the context."""
+    engine, scorer = tiny.make_engine(windows), Looking(frozenset({Given.STRUCTURE}))
+    ask(engine, scorer)
+    symbols = " " + "".join(set(string.punctuation) - set("$+<=>^`|~"))
+    text = "".join(map(engine.tokenizer.token_text, PROMPT[:CONTEXT]))
+    again = [letter in symbols and letter in text[:n] for n, letter in enumerate(text)]
+    assert 3 < sum(again) < CONTEXT / 2
+    for seen in scorer.shown:
+        assert seen.structure_S is not None
+        assert seen.structure_S.tolist() == [again[n] for n in seen.positions_S]
 
 
 def test_what_nobody_watched_is_refused() -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kvloom.policy.compression.base import Floats, LayerContext, Measured, QueryShape, Scorer
-from kvloom.policy.compression.expected_attention import QueryStatistics, expected_attention, statistics_of
+from kvloom.policy.compression.expected_attention import (
+    ExpectedAttention,
+    QueryStatistics,
+    expected_attention,
+    statistics_of,
+)
 from kvloom.policy.compression.h2o import H2o
 from kvloom.policy.compression.observed_attention import ObservedAttention
 from kvloom.policy.compression.rotation import rotate
 from kvloom.policy.compression.snapkv import SnapKv
 from kvloom.policy.compression.tova import Tova
+from made_contexts import contexts
 
 Doubles = npt.NDArray[np.float64]
 
@@ -120,19 +128,20 @@ def test_statistics_are_those_of_queries_before_rotation_turned_onwards() -> Non
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
-def test_expected_attention_is_the_softmax_of_expected_exponentials(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("scale", [8**-0.5, 0.2])
+def test_expected_attention_is_the_softmax_of_expected_exponentials(shape: tuple[int, int], scale: float) -> None:
     kv_heads, group = shape
     rng = np.random.default_rng(2)
     k_SKD, v_SKD = rng.normal(size=(2, 30, kv_heads, 8)).astype(np.float32)
     mean_HD, root_HDD = rng.normal(size=(kv_heads * group, 8)), 0.3 * rng.normal(size=(kv_heads * group, 8, 8))
     cov_HDD = root_HDD @ root_HDD.transpose(0, 2, 1)
-    found_KS = expected_attention(QueryStatistics(mean_HD, cov_HDD), k_SKD, v_SKD, epsilon=0.02)
+    found_KS = expected_attention(QueryStatistics(mean_HD, cov_HDD), k_SKD, v_SKD, scale, epsilon=0.02)
     for head in range(kv_heads):
         shares = []
         for query in range(head * group, (head + 1) * group):
             k_SD = k_SKD[:, head].astype(np.float64)
-            mean = k_SD @ mean_HD[query] / 8**0.5
-            half_variance = np.array([k @ cov_HDD[query] @ k for k in k_SD]) / 8 / 2
+            mean = k_SD @ mean_HD[query] * scale
+            half_variance = np.array([k @ cov_HDD[query] @ k for k in k_SD]) * scale**2 / 2
             exp_S = np.exp(mean + half_variance)
             shares.append(exp_S / exp_S.sum())
         norm_S = np.sqrt((v_SKD[:, head].astype(np.float64) ** 2).sum(1))
@@ -148,4 +157,20 @@ def test_expected_exponentials_are_those_of_many_drawn_queries() -> None:
     exp_S = np.exp(drawn @ k_SKD[:, 0].T.astype(np.float64) / 2).mean(0)
     seen = QueryStatistics(mean_D[None], (root_DD @ root_DD.T)[None])
     ones_SKD = np.full((6, 1, 1), 1, np.float32)
-    assert np.allclose(expected_attention(seen, k_SKD, ones_SKD, 0.0)[0], exp_S / exp_S.sum(), rtol=0.02)
+    assert np.allclose(expected_attention(seen, k_SKD, ones_SKD, 0.5, 0.0)[0], exp_S / exp_S.sum(), rtol=0.02)
+
+
+@pytest.mark.parametrize("first", [0, 2, 500])
+def test_sinks_stay_and_take_no_part_in_the_softmax(first: int) -> None:
+    """As in kvpress. A window may hold some of them, or none."""
+    (one,) = contexts(1, 2, 40, first=first)
+    sinks = max(0, 4 - first)
+    found_KS = ExpectedAttention(sinks=4).scores(one)
+    assert np.isposinf(found_KS[:, :sinks]).all()
+    assert one.measured.q_RHD is not None
+    assert one.measured.positions_R is not None
+    seen = statistics_of(one.measured.q_RHD, one.measured.positions_R, one.queries.turn_F, first + 40, 512)
+    wanted_KS = expected_attention(seen, one.k_SKD[sinks:], one.v_SKD[sinks:], one.queries.scale, 0.0)
+    assert np.array_equal(found_KS[:, sinks:], wanted_KS)
+    without = dataclasses.replace(one, k_SKD=np.where(np.arange(40)[:, None, None] < sinks, 9, one.k_SKD))
+    assert np.array_equal(ExpectedAttention(sinks=4).scores(without), found_KS)

@@ -12,15 +12,17 @@ from kvloom.eval.identity import policy_digest
 from kvloom.eval.policy import parse_policy
 from kvloom.policy.compression import METHODS, compression_of
 from kvloom.policy.compression.allocators import ALLOCATORS, all_kinds
-from kvloom.policy.compression.base import Choice, LayerContext, Scale
-from kvloom.policy.compression.protect import Protect
+from kvloom.policy.compression.base import REQUIRED, Choice, LayerContext, Scale
+from kvloom.policy.compression.methods import beside_kinds
 from kvloom.policy.compression.uniform import kept_of
-from kvloom.policy.compression.words import kinds_of, words_of
+from kvloom.policy.compression.words import words_of
 from made_contexts import LENGTHS, SHAPES, WEIGHTS, candidates, contexts, files
 
 NAMES = [name for name, method in METHODS.items() if method.ratio is None]
 PAIRS = [(s, a) for s in NAMES for a, each in ALLOCATORS.items() if each.compares <= METHODS[s].scale]
 RATIOS = (0.0, 0.3, 0.5, 0.9, 1.0)
+BESIDE = {"": {}, "critical": {"critical": 0.5}, "both": {"critical": 0.3, "demote": 0.7}}
+beside_each = pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
 
 
 def chosen(scorer: str, ratio: float, made: list[LayerContext], **words: object) -> list[Choice]:
@@ -35,27 +37,31 @@ def words_for(scorer: str, allocator: str, folder: Path, layers: int, heads: int
     return {"allocator": allocator, **words}
 
 
-def feasible(allocator: str, ratio: float, layers: int, count: int) -> bool:
-    """DepthKV's first layer loses nothing, and no other one more than 0.7."""
+def feasible(allocator: str, ratio: float, made: list[LayerContext], scorer: str) -> bool:
+    """DepthKV's first layer loses nothing, and no other one more than 0.7, nor what is required."""
     if allocator != "depthkv" or ratio == 0:
         return True
+    layers, count = len(made), made[0].shape[1]
     if ratio * layers > 0.7 * (layers - 1):
         return False
-    return count + (layers - 1) * min(count, 1) <= layers * kept_of(
-        count, ratio
-    )  # room for the first and for one entry of the others
+    even = kept_of(count, ratio)
+    required = int((compression_of(scorer, ratio).scores(made[0])[0] == REQUIRED).sum())
+    return count + (layers - 1) * min(even, max(required, 1)) <= layers * even
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("scorer", "allocator"), PAIRS)
-def test_every_pair_keeps_what_an_even_division_would(scorer: str, allocator: str, shape: str, tmp_path: Path) -> None:
+@beside_each
+def test_every_pair_keeps_what_an_even_division_would(
+    scorer: str, allocator: str, shape: str, beside: dict, tmp_path: Path
+) -> None:
     layers, heads = SHAPES[shape]
-    words = words_for(scorer, allocator, tmp_path, layers, heads)
+    words = words_for(scorer, allocator, tmp_path, layers, heads) | beside
     for count in LENGTHS:
         made = contexts(layers, heads, count)
         before: list[list[set[int]]] = []
         for ratio in RATIOS:
-            if not feasible(allocator, ratio, layers, count):
+            if not feasible(allocator, ratio, made, scorer):
                 with pytest.raises(ParamsError, match="cannot be had"):
                     chosen(scorer, ratio, made, **words)
                 continue
@@ -75,8 +81,9 @@ def test_every_pair_keeps_what_an_even_division_would(scorer: str, allocator: st
 
 
 @pytest.mark.parametrize(("scorer", "allocator"), [pair for pair in PAIRS if pair[1] != "depthkv"])
-def test_what_is_protected_stays_in_every_head(scorer: str, allocator: str, tmp_path: Path) -> None:
-    words = words_for(scorer, allocator, tmp_path, 3, 2)
+@beside_each
+def test_what_is_protected_stays_in_every_head(scorer: str, allocator: str, beside: dict, tmp_path: Path) -> None:
+    words = words_for(scorer, allocator, tmp_path, 3, 2) | beside
     protect = {"protect_first": 4, "protect_last": 3, "protect": "20:25"}
     for ratio in (0.5, 0.8):
         for gather in chosen(scorer, ratio, contexts(3, 2, 100), **words, **protect):
@@ -105,13 +112,13 @@ def test_scores_that_claim_to_be_shares_are_not_negative(name: str) -> None:
 
 
 def test_words_of_different_parts_do_not_meet() -> None:
-    kinds = [each.kinds for each in ALLOCATORS.values()] + [{"allocator": str}, kinds_of(Protect)]
+    kinds = [each.kinds for each in ALLOCATORS.values()] + [{"allocator": str}, beside_kinds()]
     others = {name: kind for each in kinds for name, kind in each.items()}
     for each in kinds:
         assert all(others[name] is kind for name, kind in each.items())  # of one name, one type
     for method in METHODS.values():
         assert not set(method.own) & set(others)
-    assert set(all_kinds()) | set(kinds_of(Protect)) | {"allocator", "ratio"} >= set(others)
+    assert set(all_kinds()) | set(beside_kinds()) | {"allocator", "ratio"} >= set(others)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,8 @@ def test_words_of_different_parts_do_not_meet() -> None:
         ({"allocator": "depthkv", "cap": 0.0}, "cap must be", "cap"),
         ({"allocator": "depthkv", "spared_middle": -1}, "spared_middle must be", "spared_middle"),
         ({"allocator": "head_classes"}, "needs gates", "gates"),
+        ({"critical": 1.5}, "critical must be a share from 0 to 1", "critical"),
+        ({"demote": -0.5}, "demote must be a share from 0 to 1", "demote"),
         ({"protect_first": -1}, "protect_first must be", "protect_first"),
         ({"protect": "10-20"}, "cannot read `10-20` as a span", "protect"),
         ({"protect": "+".join(["1:2"] * 1002)}, "more than 1000 spans", "protect"),

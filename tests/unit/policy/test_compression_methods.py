@@ -103,6 +103,7 @@ def test_a_scorer_sees_what_it_needs_and_no_more() -> None:
         "knorm": {Cached.KEYS},
         "keydiff": {Cached.KEYS},
         "leverage": {Cached.KEYS},
+        "compactor": {Cached.KEYS, Cached.VALUES, Queries(Spread(1024, first=8))},
         "h2o": {Attention()},
         "tova": {Attention(Last(1))},
         "snapkv": {Attention(Last(64))},

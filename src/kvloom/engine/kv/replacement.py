@@ -92,8 +92,11 @@ class Replacement:
         candidates: list[Candidates] = []
         for stored in groups:
             for slot in range(len(stored.format.layers)):
-                context = stored.context(slot, watch, compression.scorer.needs)
-                candidates.append(stored.candidates(slot, context, compression.scores(context)))
+                context = stored.context(slot, watch, compression.needs_to_choose)
+                found = stored.candidates(slot, context, compression.scores(context))
+                if context.output_HDC is not None:
+                    found = compression.critical.weighed(found, stored.values(slot, context), context.output_HDC)
+                candidates.append(found)
                 del context  # large
                 yield
         ratio = None if self.room is None else _ratio(int(self.room * _used(groups)), candidates)

@@ -17,7 +17,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.cells import all_labels, cells, entries
 from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
 from kvloom.policy.compression.base import Candidates, LayerContext
-from kvloom.policy.compression.needs import Cached, Need
+from kvloom.policy.compression.needs import Cached, Given, Need
 from kvloom.segment import PageId
 
 _Number = TypeVar("_Number", np.float32, np.uint8)
@@ -104,7 +104,10 @@ class Stored:
         k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
         v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
         seen = watch.shape(layer), watch.measured(layer, needs)
-        return LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen)
+        output_HDC = watch.model.output_map(layer) if Given.OUTPUT in needs else None
+        structure_S = watch.structure(self.kv.tokens)[self.first :] if Given.STRUCTURE in needs else None
+        known = output_HDC, structure_S
+        return LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, *known)
 
     def contexts(self, watch: Watch, needs: frozenset[Need]) -> Iterator[LayerContext]:
         """Of every layer of the group."""
@@ -123,10 +126,17 @@ class Stored:
             whole=self.whole,
             positions=tuple(np.concatenate([old[0], these]) for old, these in zip(before, new.positions, strict=True)),
             scores=tuple(
-                np.concatenate([scores_S[old[1]], these])
+                np.concatenate([_lasting(old[0], scores_S[old[1]]), these])
                 for old, scores_S, these in zip(before, known, new.scores, strict=False)
             ),
         )
+
+    def values(self, slot: int, context: LayerContext) -> list[Floats]:
+        """By KV head (S, D), in the order of ``candidates``; of the page table what ``context`` has."""
+        new = list(context.v_SKD.transpose(1, 0, 2))
+        if self.lists is None:
+            return new
+        return [np.concatenate([self._listed_values(slot, head), v_SD]) for head, v_SD in enumerate(new)]
 
     def entries(self, slot: int, head: int) -> Held:
         """Of one (layer, head), in the order of ``candidates``."""
@@ -150,6 +160,13 @@ class Stored:
             bias_PS.reshape(-1)[present_E],
         )
         return held[self._listed(slot, head)[1]]
+
+    def _listed_values(self, slot: int, head: int) -> Floats:
+        """Decoded, of what the lists have and a row still sees."""
+        assert self.lists is not None
+        fmt, (ids_P, present_E) = self.lists.format, self._of_list(slot, head)
+        v_PSD = fmt.numbers.values.decode(cells(self.kv.ledger.arena.memory, fmt, ids_P, 0, 0)[1], fmt.v_dim)
+        return v_PSD.reshape(-1, fmt.v_dim)[present_E][self._listed(slot, head)[1]]
 
     def _listed(self, slot: int, head: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions of what the lists have and a row still sees, and which of the list's entries that are."""
@@ -188,3 +205,13 @@ class Stored:
 
 def _first_seen(window: int | None, stop: int) -> int:
     return 0 if window is None else max(0, stop - window + 1)
+
+
+def _lasting(positions_S: npt.NDArray[np.int64], scores_S: Floats) -> Floats:
+    """What entries of a list are worth from now on. A scorer may have required the first and the last ones of what it
+    saw: those that were the last ones then are now worth as much as the best of the others.
+    """
+    required_S = np.isposinf(scores_S)
+    first_S = np.logical_and.accumulate(required_S & (positions_S == np.arange(len(positions_S))))
+    best = scores_S[~required_S].max(initial=-np.inf)
+    return np.where(required_S & ~first_S, best if np.isfinite(best) else np.float32(0), scores_S)

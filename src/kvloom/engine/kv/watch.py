@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
+from kvloom.policy.compression.demote import structure_of
 from kvloom.policy.compression.needs import After, Attention, Digest, Hidden, LinearMaps, Need, Queries, rows_of
 from kvloom.segment import Span, SpanSet
 
@@ -26,8 +27,8 @@ class Watch:
     """Probes of one sequence from position ``start`` to ``stop``. They begin empty, and again after ``restart``.
 
     What is before ``start`` is not looked at. ``repeats``: texts that are to be computed after the context, one at a
-    time from position ``stop`` on, to be seen. Its memory: by layer and KV head 8 bytes per entry for ``Attention``;
-    all ``Queries``; all digests of ``Hidden``.
+    time from position ``stop`` on, to be seen. ``text_of``: a token's text, where that is looked at. Its memory: by
+    layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
     """
 
     model: Model
@@ -35,12 +36,14 @@ class Watch:
     stop: int
     repeats: tuple[tuple[int, ...], ...] = ()
     start: int = 0
+    text_of: Callable[[int], str] | None = None
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
     _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
     _records: dict[Queries, tuple[QueryRecord, ...]] = field(default_factory=dict, init=False)
     _digests: dict[int, Floats] = field(default_factory=dict, init=False)
     _fault: Exception | None = field(default=None, init=False)
+    _structure_S: npt.NDArray[np.bool_] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.rows = self._moved(rows_of(self.needs, self.stop - self.start))
@@ -49,7 +52,9 @@ class Watch:
         self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
 
     @staticmethod
-    def of(model: Model, compression: Compression, context: Sequence[int], room: int) -> Watch:
+    def of(
+        model: Model, compression: Compression, context: Sequence[int], room: int, text_of: Callable[[int], str]
+    ) -> Watch:
         """For a context after which ``room`` tokens have room.
 
         Raises RequestError when that is too little for what the method wants to compute there, or when the method has
@@ -66,10 +71,10 @@ class Watch:
                         hint="a shorter context, or more kv_bytes",
                         param="compression",
                     )
-        return Watch(model, needs, len(context), tuple(map(tuple, repeats)))
+        return Watch(model, needs, len(context), tuple(map(tuple, repeats)), text_of=text_of)
 
     @staticmethod
-    def of_text(model: Model, compression: Compression, stop: int) -> Watch:
+    def of_text(model: Model, compression: Compression, stop: int, text_of: Callable[[int], str]) -> Watch:
         """For the beginning of a text of which not all is known. Raises RequestError when the method reads on there."""
         needs = compression.needs
         if any(isinstance(need, Attention) and isinstance(need.rows, After) for need in needs):
@@ -78,15 +83,15 @@ class Watch:
                 hint="a ratio, or a method that does not",
                 param="compression",
             )
-        return Watch(model, needs, stop)
+        return Watch(model, needs, stop, text_of=text_of)
 
     def of_block(self, start: int, stop: int) -> Watch:
         """To see the same of other positions, which nothing is repeated of."""
-        return Watch(self.model, self.needs, stop, start=start)
+        return Watch(self.model, self.needs, stop, start=start, text_of=self.text_of)
 
     def copy(self) -> Watch:
         """To see from now on what another sequence does from here."""
-        copied = Watch(self.model, self.needs, self.stop, self.repeats, self.start)
+        copied = Watch(self.model, self.needs, self.stop, self.repeats, self.start, self.text_of)
         copied._tallies, copied._records = deepcopy(self._tallies), deepcopy(self._records)
         copied._digests, copied._fault = deepcopy(self._digests), self._fault
         return copied
@@ -145,6 +150,14 @@ class Watch:
                 case Hidden():
                     hidden_SN = self._digested(place, layer)
         return Measured(attention_KS, q_RHD, positions_R, hidden_SN)
+
+    def structure(self, tokens: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Of the first ``stop`` tokens: see ``structure_of``."""
+        if self._structure_S is None:
+            if self.text_of is None:
+                raise InternalError("nobody has told the texts of tokens that a method looks at")
+            self._structure_S = structure_of(tokens[: self.stop], self.text_of)
+        return self._structure_S
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,10 @@ compression.py  ``Compression``: a method, its parameters and a ratio, as a requ
 methods.py      the scorers by name, and how a method is made of words (words.py)
 asked.py        a method as text, and ``exact``: what clients and operators write
 allocators.py   the allocators by name, and what each asks of scores
-compactors.py   the compactors by name; reference_queries.py: what two of them fit to
+compactors.py   the compactors by name; reference_queries.py, merging.py: what some of them share
 protect.py      what stays whatever its score
+demote.py       what is scored down whatever its score
+critical.py     what is chosen by scores and values, when it is known how many stay
 profile.py      what LU-KV has learned beforehand; utility.py: of what; hull.py, lukv.py: what it does with it
 predictor.py    what kvzap has learned beforehand; shipped.py: the files of both that ship
 *.py            each scorer, allocator and compactor

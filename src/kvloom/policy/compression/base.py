@@ -79,7 +79,9 @@ class LayerContext:
     ``positions_S``: ascending, absolute. ``tokens_S``: the tokens there. ``k_SKD`` (rotated) and ``v_SKD``: what the
     cache holds of them, float32; without a dimension, (S, K, 0), when the scorer does not need them. ``entry_bytes``:
     of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
-    the layer's queries are like. ``measured``: what was seen while the context was computed.
+    the layer's queries are like. ``measured``: what was seen while the context was computed. ``output_HDC``: what each
+    query head's output becomes in the residual stream. ``structure_S``: which tokens are punctuation or white space
+    that was there before.
     """
 
     layer: int
@@ -90,6 +92,8 @@ class LayerContext:
     entry_bytes: int = 1
     queries: QueryShape = QueryShape()
     measured: Measured = Measured()
+    output_HDC: Floats | None = None
+    structure_S: npt.NDArray[np.bool_] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,8 +155,8 @@ class Allocator(Protocol):
 class Candidates:
     """The entries of a layer among which some stay: by KV head ascending ``positions``, and ``scores``.
 
-    ``entry_bytes``, ``whole``: see ``Origin``. The last position, of those that a layer still sees, is there in every
-    KV head.
+    ``entry_bytes``, ``whole``: see ``Origin``. ``norms``: see ``Critical``; empty where nobody asks for them. The last
+    position, of those that a layer still sees, is there in every KV head.
     """
 
     layer: int
@@ -160,6 +164,7 @@ class Candidates:
     whole: int
     positions: tuple[npt.NDArray[np.int64], ...]
     scores: tuple[Floats, ...]
+    norms: tuple[Floats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kvloom.policy.compression.base import Compactor
+from kvloom.policy.compression.cam import Cam
+from kvloom.policy.compression.d2o import D2o
 from kvloom.policy.compression.gathering import Gathering
 from kvloom.policy.compression.keepkv import KeepKv
 from kvloom.policy.compression.matching import Matching
 from kvloom.policy.compression.words import kinds_of
 
-COMPACTORS: Mapping[str, Callable[..., Compactor]] = {"gather": Gathering, "keepkv": KeepKv, "matching": Matching}
+COMPACTORS: Mapping[str, Callable[..., Compactor]] = {
+    "gather": Gathering,
+    "keepkv": KeepKv,
+    "matching": Matching,
+    "cam": Cam,
+    "d2o": D2o,
+}
 AS_IT_IS = "gather"
 
 

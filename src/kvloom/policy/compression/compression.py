@@ -19,6 +19,8 @@ from kvloom.policy.compression.base import (
     Origin,
     Scorer,
 )
+from kvloom.policy.compression.critical import Critical
+from kvloom.policy.compression.demote import Demote
 from kvloom.policy.compression.gathering import Gathering
 from kvloom.policy.compression.needs import MEASURED, Need
 from kvloom.policy.compression.protect import Protect
@@ -43,6 +45,8 @@ class Compression:
     compactor: Compactor = field(default_factory=Gathering)
     protect: Protect = field(default_factory=Protect)
     budget: int | None = None
+    critical: Critical = field(default_factory=Critical)
+    demote: Demote = field(default_factory=Demote)
 
     def __post_init__(self) -> None:
         if self.budget is None:
@@ -63,8 +67,13 @@ class Compression:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The scorer's and the compactor's."""
-        return self.scorer.needs | self.compactor.needs
+        """All that has to be seen."""
+        return self.needs_to_choose | self.compactor.needs
+
+    @property
+    def needs_to_choose(self) -> frozenset[Need]:
+        """Without what only the compactor looks at."""
+        return self.scorer.needs | self.critical.needs | self.demote.needs
 
     @property
     def removes(self) -> Mapping[str, Word]:
@@ -73,11 +82,12 @@ class Compression:
 
     @property
     def params(self) -> Mapping[str, Word]:
-        """The scorer's; and allocator and compactor with theirs and what is protected, where not as usual."""
+        """The scorer's; and allocator and compactor with theirs and what goes with any of them, where not as usual."""
         parts: dict[str, Word] = {} if self.allocator == Uniform() else {"allocator": self.allocator.name}
         parts |= {} if self.compactor == Gathering() else {"compactor": self.compactor.name}
-        protect = {} if self.protect == Protect() else words_of(self.protect)
-        others = {**parts, **words_of(self.allocator), **words_of(self.compactor), **protect}
+        others = {**parts, **words_of(self.allocator), **words_of(self.compactor)}
+        for beside in (self.protect, self.critical, self.demote):
+            others |= {} if beside == type(beside)() else words_of(beside)
         own = words_of(self.scorer)
         return {**own, **{key: word for key, word in others.items() if key not in own}}
 
@@ -117,9 +127,12 @@ class Compression:
         protect = self.protect_now
         marked = protect.marked(candidates)
         best = []
-        for positions_S, scores_S, count in zip(marked.positions, marked.scores, kept_K.tolist(), strict=True):
-            others_S = ~protect.mask(positions_S)
-            best.append(np.sort(np.lexsort((others_S, -scores_S))[:count]))
+        for head, count in enumerate(kept_K.tolist()):
+            scores_S, others_S = marked.scores[head], ~protect.mask(marked.positions[head])
+            order_S = np.lexsort((others_S, -scores_S))
+            norms = marked.norms
+            chosen_S = self.critical.best(order_S, scores_S, norms[head], count) if norms else order_S[:count]
+            best.append(np.sort(chosen_S))
         return Choice(candidates.layer, tuple(best))
 
     @property
@@ -132,11 +145,14 @@ class Compression:
         return replace(self.protect, protect_last=max(_RECENT, self.protect.protect_last))
 
     def scores(self, context: LayerContext) -> Floats:
-        """The scorer's. Raises RequestError when they are of another shape, or not numbers."""
+        """The scorer's, those of what is demoted lowered.
+
+        Raises RequestError when they are of another shape, or not numbers.
+        """
         scores_KS = np.asarray(self.scorer.scores(context))
         if scores_KS.shape != context.shape or np.isnan(scores_KS).any():
             heads, count = context.shape
             raise RequestError(
                 f"method `{self.name}` must score {count} entries for each of {heads} heads with numbers"
             )
-        return scores_KS.astype(np.float32, copy=False)
+        return self.demote.lowered(scores_KS.astype(np.float32, copy=False), context)

@@ -3,8 +3,10 @@
 Source: Expected Attention (Devoto et al. 2025, arXiv 2510.00636) as in kvpress: queries are taken for normal, with the
 mean and the covariance of those of the context before rotation, without the first few; both are turned by the mean of
 the next positions' rotations. exp(q.k / sqrt(D)) of such a query has the mean exp(mean.k / sqrt(D) + k' cov k / 2D).
-We differ: statistics are of queries themselves, not of hidden states, so that a norm of queries does no harm; and of
-queries spread over the context, not of all of it, so that a context that is cached need not be computed as a whole.
+The first few entries stay, and take no part in the softmax.
+We differ: the scale is the model's, where it is not 1 / sqrt(D); statistics are of queries themselves, not of hidden
+states, so that a norm of queries does no harm; and of queries spread over the context, not of all of it, so that a
+context that is cached need not be computed as a whole.
 
 Legend: R queries, S entries, H query heads, K KV heads, G query heads by KV head, D head dim, F pairs of dimensions.
 """
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
-from kvloom.policy.compression.base import Floats, LayerContext
+from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
 from kvloom.policy.compression.needs import Cached, Need, Queries, Spread
 from kvloom.policy.compression.rotation import Doubles, rotate, rotation
 
@@ -28,8 +30,8 @@ _RANGES = {"sampled": (16, 1024), "sinks": (0, 2**20), "ahead": (1, 2**16), "eps
 @dataclass(frozen=True, slots=True)
 class ExpectedAttention:
     """``sampled``: about how many queries of the context are looked at, 16 to 1024. ``sinks``: how many first ones are
-    not. ``ahead``: how many positions to come are meant. ``epsilon``: added to an entry's share before its value's norm
-    weighs it.
+    not; their entries stay. ``ahead``: how many positions to come are meant. ``epsilon``: added to an entry's share
+    before its value's norm weighs it.
     """
 
     name: ClassVar[str] = "expected_attention"
@@ -51,11 +53,16 @@ class ExpectedAttention:
         q_RHD, positions_R = context.measured.q_RHD, context.measured.positions_R
         assert q_RHD is not None
         assert positions_R is not None
-        if not len(q_RHD):  # nothing but sinks
+        others_S = context.positions_S >= self.sinks
+        if not len(q_RHD) or not others_S.any():  # nothing but sinks
             return np.zeros(context.shape, np.float32)
         stop = int(context.positions_S[-1]) + 1
         seen = statistics_of(q_RHD, positions_R, context.queries.turn_F, stop, self.ahead)
-        return expected_attention(seen, context.k_SKD, context.v_SKD, self.epsilon)
+        scores_KS = np.full(context.shape, REQUIRED, np.float32)
+        scores_KS[:, others_S] = expected_attention(
+            seen, context.k_SKD[others_S], context.v_SKD[others_S], context.queries.scale, self.epsilon
+        )
+        return scores_KS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,16 +89,16 @@ def statistics_of(
     return QueryStatistics(mean_HD @ turn_DD, turn_DD.T @ cov_HDD @ turn_DD)
 
 
-def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, epsilon: float) -> Floats:
+def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, scale: float, epsilon: float) -> Floats:
     """(K, S): the mean over a group's query heads of the softmax, plus epsilon, times the value's norm."""
     entries, kv_heads, dim = k_SKD.shape
     k_KSD = np.ascontiguousarray(k_SKD.transpose(1, 0, 2), np.float64)
     mean_KGD = seen.mean_HD.reshape(kv_heads, -1, dim)
     cov_KGDD = seen.cov_HDD.reshape(kv_heads, -1, dim, dim)
-    logits_KGS = mean_KGD @ k_KSD.transpose(0, 2, 1) / np.sqrt(dim)
+    logits_KGS = mean_KGD @ k_KSD.transpose(0, 2, 1) * scale
     for logits_GS, k_SD, cov_GDD in zip(logits_KGS, k_KSD, cov_KGDD, strict=True):
         turned_SGD = (k_SD @ cov_GDD.transpose(1, 0, 2).reshape(dim, -1)).reshape(entries, -1, dim)
-        logits_GS += np.einsum("sgd,sd->gs", turned_SGD, k_SD) / (2 * dim)
+        logits_GS += np.einsum("sgd,sd->gs", turned_SGD, k_SD) * (scale**2 / 2)
     if entries:
         logits_KGS -= logits_KGS.max(axis=-1, keepdims=True)
     shares_KGS = np.exp(logits_KGS)

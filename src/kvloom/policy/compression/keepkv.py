@@ -5,7 +5,8 @@ queries gave them, an average that fades with distance; the merged one has all o
 loses some. ``form``: ``zip`` is the paper's, where the key is scaled until its weight is right and the logarithm of how
 many were merged (its votes) is the bias; ``bias`` is ours, where the key is the plain average and a bias makes the
 weight right: nothing is divided by a logarithm that may be zero. ``zip`` falls back to it where the scale would leave
-0.5 to 2. We differ: what goes is chosen by the scorer before anything is merged; the average is over the query heads of
+0.5 to 2. We differ: what goes is chosen by the scorer before anything is merged, and all that goes to one partner is
+merged at once, not pair by pair; nothing is merged while an answer is generated; the average is over the query heads of
 a group too; and queries count as if they saw all of the context, as those to come do.
 
 Legend: S entries, P those that stay, K KV heads, N reference queries, D head dim.
@@ -22,10 +23,10 @@ import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Entries, Floats, Kept, LayerContext
+from kvloom.policy.compression.merging import Doubles, as_stored, gone_of, nearest, sums
 from kvloom.policy.compression.needs import Cached, Last, Need, Queries
 from kvloom.policy.compression.reference_queries import References, references_of
 
-Doubles = npt.NDArray[np.float64]
 _FORMS = ("bias", "zip")
 
 
@@ -63,10 +64,10 @@ class KeepKv:
         ]
 
     def _merged(self, k_SD: Floats, v_SD: Floats, stays_P: Kept, queries: References) -> Entries | None:
-        gone_S = np.setdiff1d(np.arange(len(k_SD)), stays_P)
+        gone_S = gone_of(len(k_SD), stays_P)
         if not len(gone_S) or not len(stays_P) or not len(queries.q_ND):
             return None
-        partner_S, nearest_S = _nearest(k_SD[gone_S], k_SD[stays_P])
+        partner_S, nearest_S = nearest(k_SD[gone_S], k_SD[stays_P])
         merges_S = nearest_S > self.similarity
         if not merges_S.any():
             return None
@@ -75,13 +76,13 @@ class KeepKv:
         weight_M = queries.weights(k_SD[members])
         total_P = _log_sums(weight_M, places, len(stays_P))
         share_M = np.exp(weight_M - total_P[places])
-        k_PD, v_PD = (_sums(share_M[:, None] * x_SD[members], places, len(stays_P)) for x_SD in (k_SD, v_SD))
+        k_PD, v_PD = (sums(share_M[:, None] * x_SD[members], places, len(stays_P)) for x_SD in (k_SD, v_SD))
         bias_P = total_P - queries.weights(k_PD)
         votes_P = np.bincount(places, minlength=len(stays_P))
         if self.form == "zip":
-            k_PD, bias_P = _zipped(k_PD, bias_P, total_P, votes_P, _sums(share_M * weight_M, places, len(stays_P)))
+            k_PD, bias_P = _zipped(k_PD, bias_P, total_P, votes_P, sums(share_M * weight_M, places, len(stays_P)))
         changed_P = votes_P > 1
-        return Entries(_float32(k_PD), _float32(v_PD), _float32(np.where(changed_P, bias_P, 0.0)), changed_P)
+        return Entries(as_stored(k_PD), as_stored(v_PD), as_stored(np.where(changed_P, bias_P, 0.0)), changed_P)
 
 
 def _zipped(
@@ -93,31 +94,8 @@ def _zipped(
     return np.where(good_P[:, None], k_PD * scale_P[:, None], k_PD), np.where(good_P, np.log(votes_P), bias_P)
 
 
-def _nearest(k_SD: Floats, others_PD: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """For each key, which of the others it is most alike, and the cosine; blocks of keys keep memory small."""
-    units_DP = _units(others_PD).T
-    found = [_units(k_SD[start : start + 512]) @ units_DP for start in range(0, len(k_SD), 512)]
-    partner = np.concatenate([cosines.argmax(axis=1) for cosines in found])
-    return partner, np.concatenate([cosines.max(axis=1) for cosines in found])
-
-
-def _units(k_SD: Floats) -> Floats:
-    units_SD: Floats = k_SD / np.maximum(np.linalg.norm(k_SD, axis=-1, keepdims=True), 1e-12)
-    return units_SD
-
-
-def _sums(x: Doubles, places: npt.NDArray[np.int64], count: int) -> Doubles:
-    sums = np.zeros((count, *x.shape[1:]))
-    np.add.at(sums, places, x)
-    return sums
-
-
 def _log_sums(x_M: Doubles, places: npt.NDArray[np.int64], count: int) -> Doubles:
     top_P = np.full(count, -np.inf)
     np.maximum.at(top_P, places, x_M)
-    logs_P: Doubles = top_P + np.log(_sums(np.exp(x_M - top_P[places]), places, count))
+    logs_P: Doubles = top_P + np.log(sums(np.exp(x_M - top_P[places]), places, count))
     return logs_P
-
-
-def _float32(x: Doubles) -> Floats:
-    return np.ascontiguousarray(x, np.float32)

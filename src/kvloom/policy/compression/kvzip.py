@@ -3,8 +3,8 @@
 Source: KVzip (Kim et al. 2025, arXiv 2505.23416): the largest attention over the queries of the repetition and over the
 query heads of a group. It divides its budget over all heads and layers: ``allocator=global``.
 We differ: no words ask for the repetition, the text itself follows the context, in chunks of ``chunk`` tokens (2,000 in
-the paper) that begin with the ``overlap`` before them; and every query counts for the whole context, not for its own
-chunk alone. It costs the attention of another prefill and more.
+the paper) that begin with the ``overlap`` before them; every query counts for the whole context, not for its own
+chunk alone; and no first entries stay for certain. It costs the attention of another prefill and more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Entries stay whose keys lie where few others do: statistical leverage, how much a key can say that others cannot.
 
 Source: Compactor (Chari and Van Durme 2025, arXiv 2507.08143), its part that looks at keys alone, as in kvpress: keys
-before rotation, minus their mean, through a Gaussian sketch, then diag(X (X^T X + 0.01 I)^-1 X^T). Its second part,
-attention within chunks, is left out.
+before rotation, minus their mean, through a Gaussian sketch, then diag(X (X^T X + 0.01 I)^-1 X^T). ``compactor``
+(``blended_leverage.py``) has its second part too, attention within chunks.
 We differ: leverages are not turned into z-scores, which changes no order within a layer; the sketch is drawn from the
 seed and the layer; where it would have as many dimensions as a key or more, there is none, and leverage is exact.
 """

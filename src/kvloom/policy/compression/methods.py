@@ -1,7 +1,7 @@
 """The methods of compression by name, and how one is made of what a request, a command line or a file says.
 
-A method is a scorer, an allocator that its scores are good enough for, and what is protected: ``METHODS`` and
-``ALLOCATORS`` say what goes with what.
+A method is a scorer, an allocator that its scores are good enough for, a compactor, and what goes with any of them
+(``BESIDE``): ``METHODS`` and ``ALLOCATORS`` say what goes with what.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.allocators import ALLOCATORS, EVEN, all_kinds
 from kvloom.policy.compression.base import Allocator, Compactor, Scale, Scorer
+from kvloom.policy.compression.blended_leverage import BlendedLeverage
 from kvloom.policy.compression.compactors import AS_IT_IS, COMPACTORS, compactor_kinds
 from kvloom.policy.compression.compression import Compression
 from kvloom.policy.compression.controls import KeepAll, KeepNone
+from kvloom.policy.compression.critical import Critical
+from kvloom.policy.compression.demote import Demote
 from kvloom.policy.compression.expected_attention import ExpectedAttention
 from kvloom.policy.compression.h2o import H2o
 from kvloom.policy.compression.keydiff import KeyDiff
@@ -47,7 +50,7 @@ class Method:
     @property
     def kinds(self) -> dict[str, type]:
         """Types of the parameters: fields by what they are without being given. Of equal names it is the scorer's."""
-        parts = {"allocator": str, **all_kinds(), "compactor": str, **compactor_kinds(), **kinds_of(Protect)}
+        parts = {"allocator": str, **all_kinds(), "compactor": str, **compactor_kinds(), **beside_kinds()}
         others = parts if self.ratio is None else {}
         return {**kinds_of(self.scorer), **{key: kind for key, kind in others.items() if key not in self.own}}
 
@@ -57,6 +60,9 @@ class Method:
         return kinds_of(self.scorer)
 
 
+BESIDE: Mapping[str, Callable[..., Any]] = {"protect": Protect, "critical": Critical, "demote": Demote}
+"""What goes with any scorer, allocator and compactor, by its field of ``Compression``."""
+
 METHODS: Mapping[str, Method] = {
     "keep_all": Method(KeepAll, ratio=0.0),
     "keep_none": Method(KeepNone, ratio=1.0),
@@ -65,6 +71,7 @@ METHODS: Mapping[str, Method] = {
     "knorm": Method(Knorm, scale=Scale.LAYER),
     "keydiff": Method(KeyDiff, scale=Scale.LAYER),
     "leverage": Method(Leverage),
+    "compactor": Method(BlendedLeverage, scale=Scale.LAYER),
     "h2o": Method(H2o),
     "tova": Method(Tova),
     "snapkv": Method(SnapKv),
@@ -106,12 +113,21 @@ def made(
     if method.ratio is not None and ratio != method.ratio:
         raise ParamsError(f"method `{name}` has no ratio but {method.ratio:g}", param="ratio")
     values: dict[str, Any] = {key: _value(name, method, key, value) for key, value in params.items()}
-    own, protect = (
-        {key: values.pop(key) for key in list(values) if key in kinds} for kinds in (method.own, kinds_of(Protect))
-    )
+    scorer = method.scorer(**_taken(values, method.own))
+    beside = {field: part(**_taken(values, kinds_of(part))) for field, part in BESIDE.items()}
     compactor = _compactor(values)
     allocator = _allocator(name, method, values)
-    return Compression(method.scorer(**own), ratio, allocator, compactor, Protect(**protect), budget)
+    return Compression(scorer, ratio, allocator, compactor, budget=budget, **beside)
+
+
+def beside_kinds() -> dict[str, type]:
+    """The types of the parameters of what goes with anything."""
+    return {name: kind for each in BESIDE.values() for name, kind in kinds_of(each).items()}
+
+
+def _taken(values: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The words of a part, taken out of ``values``."""
+    return {key: values.pop(key) for key in list(values) if key in kinds}
 
 
 def _value(name: str, method: Method, key: str, value: object) -> object:
@@ -135,7 +151,7 @@ def _compactor(values: dict[str, Any]) -> Compactor:
     if foreign is not None:
         hint = f"its parameters: {', '.join(kinds) or 'none'}"
         raise ParamsError(f"compactor `{name}` has no parameter `{foreign}`", hint=hint, param=foreign)
-    return COMPACTORS[name](**{key: values.pop(key) for key in list(values) if key in kinds})
+    return COMPACTORS[name](**_taken(values, kinds))
 
 
 def _allocator(method_name: str, method: Method, values: dict[str, Any]) -> Allocator:

@@ -26,6 +26,15 @@ class Cached(enum.Enum):
     VALUES = "values"
 
 
+class Given(enum.Enum):
+    """What is known before anything is computed."""
+
+    OUTPUT = "output"
+    """The layer's output projection."""
+    STRUCTURE = "structure"
+    """Which tokens are punctuation or white space that repeats."""
+
+
 @dataclass(frozen=True, slots=True)
 class Every:
     """All rows of the context. ``of`` says which those are in a context of ``stop`` tokens."""
@@ -153,7 +162,7 @@ class Hidden:
     digest_for: Callable[[str], Digest | LinearMaps]
 
 
-Need = Cached | Attention | Queries | Hidden
+Need = Cached | Given | Attention | Queries | Hidden
 
 MEASURED = (Attention, Queries, Hidden)
 """A scorer has at most one need of each of these kinds."""

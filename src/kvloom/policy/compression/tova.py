@@ -1,6 +1,7 @@
 """Entries stay to which the last query of the context attends, the mean over all heads: every KV head keeps the same.
 
-Source: TOVA (Oren et al. 2024, arXiv 2401.06104). As in kvpress, the last entry stays.
+Source: TOVA (Oren et al. 2024, arXiv 2401.06104). As in kvpress, the last entry stays, and one query decides on all
+that goes; the paper lets one entry go with every token.
 """
 
 from __future__ import annotations

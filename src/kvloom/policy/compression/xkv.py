@@ -2,9 +2,11 @@
 
 Source: XKV (Li et al. 2024, arXiv 2412.05896) and its code: the gain of a layer's j-th slot is the sum over heads of
 the j-th highest score, divided by the layer's sum of scores; slots go, one after another, to the layer where they gain
-most. Gains fall within a layer, so that this is the best division there is. We differ: slots are of KV heads, not of
-query heads; they are given for each context instead of once from a sample; where layers have more heads than others,
-gains count by entry; ``REQUIRED`` entries come before all others and are no part of the sum.
+most. Gains fall within a layer, so that this is the best division there is. Its scores are SnapKV's (``snapkv``, window
+8, kernel 7); others that mean shares will do.
+We differ: slots are of KV heads, not of query heads; they are given for each context instead of once from a sample, and
+as many as the ratio leaves, not as many as retain a share of the sum; where layers have more heads than others, gains
+count by entry; ``REQUIRED`` entries come before all others and are no part of the sum.
 """
 
 from __future__ import annotations
