@@ -46,6 +46,10 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
             CacheParams(compression=compression_of("knorm", budget=100_000)),
         ),
         (
+            {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_when": "pressure"}}},
+            CacheParams(compression=compression_of("knorm", 0.5), compress_when="pressure"),
+        ),
+        (
             {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
             CacheParams(compression=compression_of("keep_all"), compress_after=1),
         ),
@@ -78,7 +82,7 @@ async def test_what_arrives(
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `compression` and",
+            "has `read`, `write`, `priority`, `compression`, `compress_after` and",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -100,6 +104,8 @@ async def test_what_arrives(
             "must be of type int",
         ),
         ({"cache": {"compress_after": 1}}, "kvloom.cache.compress_after", "there is no compression"),
+        ({"cache": {"compress_when": "pressure"}}, "kvloom.cache.compress_when", "needs a compression with a ratio"),
+        ({"cache": {"compress_when": "now"}}, "kvloom.cache.compress_when", "'context' or 'pressure'"),
         ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
         ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
         ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
