@@ -3,6 +3,7 @@
 #include "attend.h"
 
 #include "attend_block.h"
+#include "attend_gather.h"
 #include "attend_observe.h"
 #include "attend_write.h"
 #include "parallel.h"
@@ -119,6 +120,22 @@ void observe(const ObserveCall& call) {
   parallel_for(call.num_items, call.asked.threads, [&](int64_t n) { observe_item(call, n); });
 }
 
+void gather_entries(const GatherCall& call) {
+  constexpr int64_t step = 8;  // pages of a task
+  parallel_for((call.num_pages + step - 1) / step, call.threads, [&](int64_t task) {
+    for (int64_t page = task * step; page < std::min((task + 1) * step, call.num_pages); page++) make_page(call, page);
+  });
+}
+
+void read(const ReadCall& call) {
+  constexpr int64_t step = 128;  // entries of a task
+  const int64_t tasks = (call.entries + step - 1) / step;
+  parallel_for(tasks * call.heads, call.threads, [&](int64_t task) {
+    const int64_t begin = task / call.heads * step;
+    read_entries(call, task % call.heads, begin, std::min(begin + step, call.entries));
+  });
+}
+
 void write(const WriteCall& call) {
   constexpr int64_t step = page_tokens;  // rows of a task: mostly one page, so that threads do not share cache lines
   parallel_for((call.rows + step - 1) / step, call.threads,
@@ -137,7 +154,7 @@ bool set_codec(PageLayout& layout, const char* name) {
 
 }  // namespace
 
-const AttendKernels attend_kernels = {write, attend, observe, set_codec};
+const AttendKernels attend_kernels = {write, gather_entries, read, attend, observe, set_codec};
 
 }  // namespace KV_ISA
 }  // namespace kvloom

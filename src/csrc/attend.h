@@ -91,6 +91,42 @@ struct WriteCall {
   const int32_t* row_slots;
 };
 
+// Makes labelled pages of single heads, one after another, of entries from cells anywhere in `from.memory`, and of new
+// ones. Page p gets the entries firsts[p] .. firsts[p + 1], from its entry places[p] on; what else it holds becomes 0.
+struct GatherCall {
+  PageLayout from;
+  int64_t num_pages;
+  const int32_t* places;     // [pages]
+  const int64_t* firsts;     // [pages + 1]
+  const int64_t* cells;      // [entries], where an entry's cell begins in memory
+  const int32_t* slots;      // [entries], which of its cell it is
+  const int32_t* positions;  // [entries]
+  const float* biases;       // [entries]
+  const int32_t* made;       // [entries], the row of k and v that is stored instead of a copy, or not_made
+  const float* k;            // [rows][k_dim]
+  const float* v;            // [rows][v_dim]
+  uint8_t* pages;            // [pages][page_bytes()]
+  int32_t threads;
+
+  KV_INLINE int64_t label_bytes() const { return page_tokens * (sizeof(int32_t) + sizeof(float)); }
+  KV_INLINE int64_t page_bytes() const { return from.k_bytes() + from.v_bytes() + label_bytes(); }
+};
+constexpr int32_t not_made = -1;
+
+// Decodes entries of cells anywhere in `from.memory`, keys or values, by head.
+struct ReadCall {
+  PageLayout from;
+  bool keys;
+  int32_t heads;
+  int64_t entries;       // of each head
+  const int64_t* cells;  // [heads][entries], as in GatherCall
+  const int32_t* slots;  // likewise
+  float* out;            // [entries][heads][dim]
+  int32_t threads;
+
+  KV_INLINE int32_t dim() const { return keys ? from.k_dim : from.v_dim; }
+};
+
 // Attention of all rows over one part, and over the table that continues it, as given by their work plan. If `merge`,
 // out and lse already hold the result over other entries, and the new result is merged into it. Query head h reads KV
 // head h / (q_heads / part.heads).
@@ -125,6 +161,8 @@ struct ObserveCall {
 
 struct AttendKernels {
   void (*write)(const WriteCall&);
+  void (*gather)(const GatherCall&);
+  void (*read)(const ReadCall&);
   void (*attend)(const AttendCall&);
   void (*observe)(const ObserveCall&);
   bool (*set_codec)(PageLayout&, const char* name);  // after the dims are set; false: there is no codec of this name
@@ -143,5 +181,9 @@ const char* find_fault(const Part& lists, const Continuation& after, int64_t num
 bool are_even(const Part& part, int64_t num_lists);
 const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots, int64_t rows, int64_t page_bytes,
                              int64_t memory_bytes);
+
+// Return what is wrong with the cells and slots of a call, or with `made` if k and v have so many rows; or null.
+const char* find_gather_fault(const GatherCall& call, int64_t rows, int64_t memory_bytes);
+const char* find_read_fault(const ReadCall& call, int64_t memory_bytes);
 
 }  // namespace kvloom

@@ -236,6 +236,7 @@ NB_MODULE(_kernels, m) {
   bind_plan(m);
   bind_attend(m);
   bind_observe(m);
+  bind_compression(m);
   bind_linear(m);
   bind_decoder(m);
 }

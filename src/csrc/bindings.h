@@ -18,6 +18,9 @@ void raise_fault(const char* fault);
 // From page tables to the arrays of a plan.
 void bind_plan(nanobind::module_& m);
 
+// What a compression does: entries move between pages, and are merged.
+void bind_compression(nanobind::module_& m);
+
 // Weights, matrix products, and the small operators.
 void bind_linear(nanobind::module_& m);
 

@@ -5,6 +5,8 @@
 //
 //     key_bytes, value_bytes     of a block, as functions of the head's dim
 //     encode_keys, encode_values encode entries of a block, usually all 16 at once while a prompt is computed
+//     copy_key, copy_value       copy an entry, as it is stored, from one block to another
+//     read_keys, read_values     decode a block to floats: components of keys, each of all entries; values, one by one
 //     prepare                    converts a query to the form that its scores need
 //     Keys, Values               how the inner loops (attend_micro.h) score and accumulate stored blocks
 //     NearKeys, NearValues       the same for blocks that many rows read and that are therefore first decoded to
@@ -31,6 +33,13 @@ struct Vectors {
   int64_t stride;
   int32_t dim, count;
   const float* operator[](int32_t i) const { return x + i * stride; }
+};
+
+// Entry `entry` of block `from` becomes entry `place` of block `to`.
+struct Copy {
+  const uint8_t* from;
+  uint8_t* to;
+  int32_t entry, place, dim;
 };
 
 constexpr int few_groups = 2;  // with so few groups of rows, each group decodes the blocks for itself

@@ -94,6 +94,12 @@ static inline void encode_rows(const Vectors& x, int32_t slot, uint8_t* values) 
     for (int32_t d = 0; d < x.dim; d += 16) Numbers::encode(x[t] + d, std::min(16, x.dim - d), to + d);
 }
 
+template <class Numbers>
+static inline void copy_row(const Copy& copy) {
+  const int64_t bytes = Numbers::size * copy.dim;
+  std::memcpy(copy.to + copy.place * bytes, copy.from + copy.entry * bytes, (size_t)bytes);
+}
+
 // `Numbers` defines a `type`, and how to load and encode its values.
 template <class Numbers>
 struct FloatCodec {
@@ -116,6 +122,10 @@ struct FloatCodec {
                   [&](int32_t row, int32_t first, int32_t n, Number* to) { Numbers::encode(x[row] + first, n, to); });
   }
   static constexpr auto encode_values = encode_rows<Numbers>;
+
+  static void copy_key(const Copy& copy) { copy_columns<typename Numbers::type>(copy, copy.dim); }
+  static constexpr auto copy_value = copy_row<Numbers>;
+  static constexpr auto read_keys = decode_floats<Numbers>, read_values = decode_floats<Numbers>;
 };
 
 }  // namespace KV_ISA

@@ -43,6 +43,20 @@ struct Int16 {
     });
   }
   static constexpr auto encode_values = encode_rows<Float16Numbers>;
+
+  static void copy_key(const Copy& copy) { copy_columns<uint32_t>(copy, copy.dim / 2 + 1); }  // words, and the step
+  static constexpr auto copy_value = copy_row<Float16Numbers>;
+
+  static void read_keys(const uint8_t* keys, int32_t dim, float* columns) {
+    const v16 steps = load((const float*)keys + dim / 2 * page_tokens);
+    for (int32_t i = 0; i < dim / 2; i++, columns += 2 * page_tokens) {
+      const ints words = load_ints(keys + i * page_tokens * 4);
+      const v16 low = to_floats(flip(bits_of(words, 0, 0xffff), 0x8000)) - splat(32768.0f);  // exact
+      store(columns, low * steps);
+      store(columns + page_tokens, to_floats(bits_of(words, 16, -1)) * steps);
+    }
+  }
+  static constexpr auto read_values = decode_floats<Float16Numbers>;
 };
 
 }  // namespace KV_ISA

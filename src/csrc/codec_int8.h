@@ -169,6 +169,34 @@ struct Int8 {
     }
   }
 
+  static void copy_key(const Copy& copy) { copy_columns<uint32_t>(copy, copy.dim / 4 + 1); }  // words, and the step
+
+  static void copy_value(const Copy& copy) {
+    const uint8_t* from = copy.from + copy.entry / 4 * 4 * copy.dim + copy.entry % 4;
+    uint8_t* to = copy.to + copy.place / 4 * 4 * copy.dim + copy.place % 4;
+    for (int32_t d = 0; d < copy.dim; d++) to[4 * d] = from[4 * d];
+    const int64_t steps = value_steps(copy.dim);
+    std::memcpy(copy.to + steps + 4 * copy.place, copy.from + steps + 4 * copy.entry, 4);
+  }
+
+  static void read_keys(const uint8_t* keys, int32_t dim, float* columns) {
+    const v16 steps = load((const float*)keys + dim / 4 * page_tokens);
+    for (int32_t i = 0; i < dim / 4; i++) {
+      const ints quad = flip(load_ints(keys + i * page_tokens * 4), (int32_t)0x80808080u);
+      for (int e = 0; e < 4; e++, columns += page_tokens) store(columns, to_floats(signed_byte(quad, e)) * steps);
+    }
+  }
+
+  static void read_values(const uint8_t* values, int32_t dim, float* rows) {
+    const float* steps = (const float*)(values + value_steps(dim));
+    for (int32_t t = 0; t < page_tokens; t += 4)
+      for (int32_t d = 0; d < dim; d += 16) {
+        const ints quad = load_ints(values + t * dim + 4 * d);
+        for (int e = 0; e < 4; e++)
+          store(rows + (t + e) * dim + d, to_floats(signed_byte(quad, e)) * splat(steps[t + e]));
+      }
+  }
+
  private:
   // Rounds dim floats (a multiple of 16) to integers from -127 to 127 and returns the step. If a component is not
   // finite, the step is NaN and the integers are 0.

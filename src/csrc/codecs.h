@@ -20,6 +20,10 @@ struct Codec {
   int64_t (*value_bytes)(int32_t dim);
   void (*encode_keys)(const Vectors&, int32_t slot, uint8_t* keys);
   void (*encode_values)(const Vectors&, int32_t slot, uint8_t* values);
+  void (*copy_key)(const Copy&);
+  void (*copy_value)(const Copy&);
+  void (*read_keys)(const uint8_t* keys, int32_t dim, float* columns);
+  void (*read_values)(const uint8_t* values, int32_t dim, float* rows);
   int32_t (*prepare)(const float* q, int32_t dim, float scale, float* to);
   void (*decode_keys)(const uint8_t* keys, int32_t dim, float* near);      // null: used as stored
   void (*decode_values)(const uint8_t* values, int32_t dim, float* near);  // null: likewise
@@ -35,6 +39,10 @@ static constexpr Codec codec_of = {C::name,
                                    C::value_bytes,
                                    C::encode_keys,
                                    C::encode_values,
+                                   C::copy_key,
+                                   C::copy_value,
+                                   C::read_keys,
+                                   C::read_values,
                                    C::prepare,
                                    C::decode_keys,
                                    C::decode_values,

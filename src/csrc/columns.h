@@ -53,5 +53,13 @@ static void write_columns(int32_t width, int32_t count, Number* columns, const E
   }
 }
 
+// Copies the numbers of one entry, one in each of `width` columns of entries.
+template <class Number>
+static inline void copy_columns(const Copy& copy, int32_t width) {
+  const Number* from = (const Number*)copy.from + copy.entry;
+  Number* to = (Number*)copy.to + copy.place;
+  for (int32_t i = 0; i < width; i++) to[i * page_tokens] = from[i * page_tokens];
+}
+
 }  // namespace KV_ISA
 }  // namespace kvloom

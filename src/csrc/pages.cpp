@@ -8,6 +8,12 @@ bool page_fits(int32_t page, int64_t page_bytes, int64_t memory_bytes) {
   return page >= 0 && page * grain_bytes + page_bytes <= memory_bytes;
 }
 
+const char* find_cell_fault(const PageLayout& from, int64_t cell, int32_t slot, int64_t memory_bytes) {
+  if (cell < 0 || cell > memory_bytes - from.k_bytes() - from.v_bytes()) return "a cell lies outside of the memory";
+  if (slot < 0 || slot >= page_tokens) return "an entry lies outside of its cell";
+  return nullptr;
+}
+
 bool ascends(const int32_t* bounds, int64_t count, int64_t total) {
   if (bounds[0] != 0 || bounds[count] != total) return false;
   for (int64_t i = 0; i < count; i++)
@@ -83,6 +89,23 @@ const char* find_write_fault(const int32_t* row_pages, const int32_t* row_slots,
     if (!page_fits(row_pages[t], page_bytes, memory_bytes)) return "a row's page lies outside of the memory";
     if (row_slots[t] < 0 || row_slots[t] >= page_tokens) return "a row's slot lies outside of its page";
   }
+  return nullptr;
+}
+
+const char* find_gather_fault(const GatherCall& call, int64_t rows, int64_t memory_bytes) {
+  for (int64_t i = 0; i < call.firsts[call.num_pages]; i++) {
+    if (call.made[i] == not_made) {
+      if (const char* fault = find_cell_fault(call.from, call.cells[i], call.slots[i], memory_bytes)) return fault;
+    } else if (call.made[i] < 0 || call.made[i] >= rows) {
+      return "a new entry is missing";
+    }
+  }
+  return nullptr;
+}
+
+const char* find_read_fault(const ReadCall& call, int64_t memory_bytes) {
+  for (int64_t i = 0; i < call.heads * call.entries; i++)
+    if (const char* fault = find_cell_fault(call.from, call.cells[i], call.slots[i], memory_bytes)) return fault;
   return nullptr;
 }
 

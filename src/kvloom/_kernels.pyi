@@ -9,6 +9,8 @@ import numpy.typing as npt
 _Ints = npt.NDArray[np.int32]
 _Indices = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float32]
+_Doubles = npt.NDArray[np.float64]
+_Bytes = npt.NDArray[np.uint8]
 _Masks = npt.NDArray[np.uint16]
 _Spans = list[tuple[int, int]]
 
@@ -93,7 +95,7 @@ class Observer:
         layers: Sequence[int],
         reduce: int,
         first_column: int,
-        running: npt.NDArray[np.float64],
+        running: _Doubles,
         counted: _Indices,
     ) -> None: ...
     def add_record(
@@ -113,6 +115,65 @@ def observe(
     threads: int,
     isa: str = "",
 ) -> None: ...
+def gather(
+    *,
+    memory: _Bytes,
+    codec: str,
+    k_dim: int,
+    v_dim: int,
+    bounds: _Indices,
+    leads: _Ints,
+    cells: _Indices,
+    slots: _Ints,
+    positions: _Ints,
+    biases: _Floats,
+    changed: _Indices,
+    k: _Floats,
+    v: _Floats,
+    pages: _Bytes,
+    masks: _Masks,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def read(
+    *,
+    memory: _Bytes,
+    codec: str,
+    k_dim: int,
+    v_dim: int,
+    keys: bool,
+    cells: _Indices,
+    slots: _Ints,
+    out: _Floats,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def nearest(
+    x: _Floats,
+    rows: _Indices,
+    bounds: _Indices,
+    others: _Indices,
+    other_bounds: _Indices,
+    nearest: _Indices,
+    cosines: _Floats,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def weigh(
+    x: _Floats,
+    rows: _Indices,
+    bounds: _Indices,
+    queries: _Floats,
+    logs: _Floats,
+    weights: _Floats,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def sum_rows(
+    x: _Floats, rows: _Indices, shares: _Floats, bounds: _Indices, out: _Floats, threads: int, isa: str = ""
+) -> None: ...
+def multiply(a: _Doubles, b: _Doubles, out: _Doubles, threads: int, isa: str = "") -> None: ...
+def solve(a: _Doubles, y: _Doubles, threads: int, isa: str = "") -> None: ...
 def weight_kinds() -> list[tuple[str, int, int, int]]: ...
 def pack_weight(source: int, kind: int, rows: int, cols: int, packed: int, threads: int) -> None: ...
 def gather_rows(parts: int, num_parts: int, cols: int, ids: int, count: int, out: int, threads: int) -> bool: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from kvloom.config import EngineConfig
+from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
 from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.intake import Intake, Tokenizer
@@ -17,6 +17,7 @@ from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.reserve import Reserve
+from kvloom.engine.scheduler.squeeze import Squeeze
 from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.memory.arena import Arena
@@ -43,8 +44,10 @@ def make_engine(
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
     admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns)
-    preempt = Preempt(ledger)
-    stages = Compress(ledger, preempt, clock), ChunkRunning(prefill_budget), preempt, admit
+    threads = config.threads or default_threads()
+    preempt = Preempt(ledger, Squeeze(threads))
+    compress = Compress(ledger, preempt, clock, threads)
+    stages = compress, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(

@@ -12,6 +12,7 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.builder import Rows, build_plan
+from kvloom.config import default_threads
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch
@@ -44,6 +45,7 @@ class SingleSequence:
 
     def __init__(self, engine: Engine, capacity: int) -> None:
         self._model, self._layout, self._text_of = engine.model, engine.layout, engine.tokenizer.token_text
+        self._threads = engine.config.threads or default_threads()
         arena = _arena(engine, capacity)
         self._attend = engine.attend_factory(arena)
         self._ledger = Ledger(arena, Index(len(self._layout.formats), max_ghosts=1), LeastRecentlyUsed())
@@ -100,7 +102,7 @@ class SingleSequence:
         They must have been watched, unless what is stored is all that the method needs.
         """
         self._see(compression)
-        replacement = Replacement(self._kv, self.length, compression)
+        replacement = Replacement(self._kv, self.length, compression, threads=self._threads)
         if not (replacement.decide() and replacement.carry_out()):
             raise EvalError("no room for compressed KV")
 

@@ -21,12 +21,6 @@ def cell(memory: Bytes, fmt: PageFormat, page: int, layer_slot: int, head: int) 
     return memory[start:middle], memory[middle:stop]
 
 
-def cells(memory: Bytes, fmt: PageFormat, pages: Pages, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
-    """The blocks of keys (N, B) and of values of one (layer, head) of several pages: a copy."""
-    cells_NB = _cells(memory, fmt, layer_slot, head)[np.asarray(pages, np.int64)]
-    return cells_NB[:, : fmt.k_bytes], cells_NB[:, fmt.k_bytes : fmt.k_bytes + fmt.v_bytes]
-
-
 def put_cells(memory: Bytes, fmt: PageFormat, pages: Pages, cells_NB: Bytes) -> None:
     """Fill pages that have a single cell."""
     _cells(memory, fmt, 0, 0)[np.asarray(pages, np.int64)] = cells_NB
@@ -53,12 +47,6 @@ def labels(
     start = page * GRAIN_BYTES + fmt.cell_offset(layer_slot, head) + fmt.k_bytes + fmt.v_bytes
     middle, stop = start + 4 * fmt.tokens, start + 8 * fmt.tokens
     return memory[start:middle].view(np.int32), memory[middle:stop].view(np.float32)
-
-
-def entries(memory: Bytes, fmt: PageFormat, pages: Pages, layer_slot: int, head: int) -> tuple[Bytes, Bytes]:
-    """(keys_NSE, values_NSE) of one (layer, head) of several pages, by page and entry, as they are stored."""
-    keys_NB, values_NB = cells(memory, fmt, pages, layer_slot, head)
-    return fmt.numbers.keys.entries(keys_NB, fmt.k_dim), fmt.numbers.values.entries(values_NB, fmt.v_dim)
 
 
 def all_labels(memory: Bytes, fmt: PageFormat, pages: Pages) -> tuple[npt.NDArray[np.int32], Floats]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from kvloom.arrays import Bytes, Floats
 from kvloom.attend.lists import HeadLists
 from kvloom.attend.plan import Labelled
-from kvloom.codec.base import Stream
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch
@@ -20,21 +18,21 @@ from kvloom.errors import InternalError
 from kvloom.memory.arena import page_stride
 from kvloom.memory.cells import put_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
+from kvloom.memory.gathering import Contents, Made, gather
 from kvloom.memory.ledger import Extent
-from kvloom.memory.table import FULL_MASK
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Candidates, Choice, Entries, Kept
-
-_Number = TypeVar("_Number", np.float32, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lists:
-    """What a layer group's lists will be: by list ``cells``, the bytes of its pages (P, B), and ``scores``, what its
-    entries are worth. ``masks_P``: as in ``HeadLists``.
+    """What a layer group's lists will be: ``cells``, the bytes of their pages (P, B), by layer slot.
+
+    ``bounds_L1``, ``masks_P``: as in ``HeadLists``. ``scores``: by list, what its entries are worth.
     """
 
     cells: tuple[Bytes, ...]
+    bounds_L1: npt.NDArray[np.int32]
     masks_P: npt.NDArray[np.uint16]
     scores: tuple[Floats, ...]
 
@@ -46,13 +44,14 @@ class Replacement:
     ``decide`` looks and copies, in small pieces of work, and changes nothing; ``carry_out`` gives up what was copied
     and puts the lists in its place. In between the copy is in memory of its own, as large as the lists: the KV of a
     sequence never takes more than before. ``room``: bytes that all lists may take together; None: the method has a
-    ratio. ``kept``: how many entries stay, by layer and KV head.
+    ratio. ``threads``: how many cores to use at most. ``kept``: how many entries stay, by layer and KV head.
     """
 
     kv: SequenceKv
     stop: int
     compression: Compression
     room: int | None = None
+    threads: int = 1
     kept: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _work: Iterator[None] = field(init=False)
     _lists: list[Lists] = field(default_factory=list, init=False)
@@ -92,7 +91,7 @@ class Replacement:
         candidates: list[Candidates] = []
         for stored in groups:
             for slot in range(len(stored.format.layers)):
-                context = stored.context(slot, watch, compression.needs_to_choose)
+                context = stored.context(slot, watch, compression.needs_to_choose, self.threads)
                 found = stored.candidates(slot, context, compression.scores(context))
                 if context.output_HDC is not None:
                     found = compression.critical.weighed(found, stored.values(slot, context), context.output_HDC)
@@ -111,46 +110,47 @@ class Replacement:
 
     def _copy(self, stored: Stored, watch: Watch, of_slots: Sequence[tuple[Candidates, Choice]]) -> Iterator[None]:
         """The lists of a group, a layer at a time. What is in lists already is copied; the compactor sees the rest."""
-        needs = self.compression.compactor.needs
+        fmt, needs, memory = head_format(stored.format), self.compression.compactor.needs, self.kv.ledger.arena.memory
         cells: list[Bytes] = []
-        masks: list[npt.NDArray[np.uint16]] = []
-        scores: list[Floats] = []
+        masks = [np.zeros(0, np.uint16)]
+        pages, scores = [0], []
         for slot, (candidates, choice) in enumerate(of_slots):
             before = [len(positions_S) - len(stored.positions) for positions_S in candidates.positions]
             new = [kept_S[kept_S >= old] - old for kept_S, old in zip(choice.kept, before, strict=True)]
-            contents = self.compression.compactor.stored(stored.context(slot, watch, needs), new)
-            for head, (kept, made) in enumerate(zip(choice.kept, contents, strict=True)):
+            made = self.compression.compactor.stored(stored.context(slot, watch, needs, self.threads), new)
+            contents = []
+            for head, (kept, seen, entries) in enumerate(zip(choice.kept, new, made, strict=True)):
                 _check(kept, len(candidates.scores[head]))
-                cells_PB, masks_P = _pages(stored, slot, head, kept, made)
-                cells.append(cells_PB)
-                masks.append(masks_P)
+                contents.append(_contents(stored, slot, head, kept, len(kept) - len(seen), entries))
                 scores.append(candidates.scores[head][kept])
+            cells_PB, masks_P = gather(memory, fmt, contents, self.threads)
+            cells.append(cells_PB)
+            masks.append(masks_P)
+            pages += [each.pages for each in contents]
             yield
-        self._lists.append(Lists(tuple(cells), np.concatenate([*masks, *_NO_MASKS]), tuple(scores)))
+        bounds_L1 = np.cumsum(pages).astype(np.int32)
+        self._lists.append(Lists(tuple(cells), bounds_L1, np.concatenate(masks), tuple(scores)))
 
     # -- carrying out ----------------------------------------------------------------------------------------------
 
     def _put(self, group: int) -> bool:
         kv, lists, dense = self.kv, self._lists[group], self.kv.tables[group].format
         fmt = head_format(dense)
-        bounds_L1 = np.cumsum([0, *map(len, lists.cells)]).astype(np.int32)
         extents: list[Extent] = []
-        if bounds_L1[-1]:
-            extent = kv.take(fmt, int(bounds_L1[-1]))
+        if len(lists.masks_P):
+            extent = kv.take(fmt, len(lists.masks_P))
             if extent is None:
                 return False
             extents.append(extent)
         ids_P = np.array([page for extent in extents for page in extent.pages], np.int32)
-        for cells_PB, start, stop in zip(lists.cells, bounds_L1, bounds_L1[1:], strict=False):
-            put_cells(kv.ledger.arena.memory, fmt, ids_P[start:stop], cells_PB)
+        of_slots = np.split(ids_P, lists.bounds_L1[dense.heads : -1 : dense.heads])
+        for pages_P, cells_PB in zip(of_slots, lists.cells, strict=True):
+            put_cells(kv.ledger.arena.memory, fmt, pages_P, cells_PB)
         slots, heads = len(dense.layers), dense.heads
-        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, bounds_L1, lists.masks_P)
+        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, lists.bounds_L1, lists.masks_P)
         kv.replace(group, self.stop, [of_heads], extents)
         kv.scores[group] = lists.scores
         return True
-
-
-_NO_MASKS = (np.zeros(0, np.uint16),)
 
 
 def _used(groups: Sequence[Stored]) -> float:
@@ -169,54 +169,15 @@ def _ratio(room: int, candidates: Sequence[Candidates]) -> float:
     return min(1.0, max(0.0, 1.0 - max(0, room - lists) / max(1, bytes_there)))
 
 
-def _pages(
-    stored: Stored, slot: int, head: int, kept: Kept, made: Entries | None
-) -> tuple[Bytes, npt.NDArray[np.uint16]]:
-    """Pages of one list, (P, B), and which of their entries there are."""
-    fmt = head_format(stored.format)
-    if not len(kept):
-        return np.zeros((0, fmt.cell_bytes), np.uint8), np.zeros(0, np.uint16)
+def _contents(stored: Stored, slot: int, head: int, kept: Kept, old: int, entries: Entries | None) -> Contents:
+    """What a list is to hold. The compactor saw what is kept but the first ``old``, and made ``entries`` of it."""
     lead, held = stored.lead(kept), stored.entries(slot, head)[kept]
-    if made is not None:
-        new = slice(len(kept) - len(made.bias_S), None)
-        _check_entries(made, len(kept[new]), fmt)
-        changed_S = made.changed_S
-        held.bias_S[new] = made.bias_S
-        held.keys_SE[new][changed_S] = _encoded(fmt.numbers.keys, made.k_SD[changed_S])
-        held.values_SE[new][changed_S] = _encoded(fmt.numbers.values, made.v_SD[changed_S])
-    parts = [
-        fmt.numbers.keys.blocks(_paged(held.keys_SE, lead), fmt.k_dim),
-        fmt.numbers.values.blocks(_paged(held.values_SE, lead), fmt.v_dim),
-        _labels(held.positions_S, held.bias_S, lead),
-    ]
-    cells_PB = np.concatenate(parts, axis=1)
-    masks_P = np.full(len(cells_PB), FULL_MASK, np.uint16)
-    masks_P[-1] >>= -(lead + len(kept)) % PAGE_TOKENS
-    masks_P[0] &= FULL_MASK << lead & FULL_MASK
-    return cells_PB, masks_P
-
-
-def _paged(entries_SE: npt.NDArray[_Number], lead: int) -> npt.NDArray[_Number]:
-    """Entries by page (N, PAGE_TOKENS, E) after ``lead`` unused ones; unused entries are zero."""
-    count, width = entries_SE.shape
-    padded = np.zeros((-(-(lead + count) // PAGE_TOKENS) * PAGE_TOKENS, width), entries_SE.dtype)
-    padded[lead : lead + count] = entries_SE
-    return padded.reshape(-1, PAGE_TOKENS, width)
-
-
-def _encoded(stream: Stream, x_SD: Floats) -> Bytes:
-    """As they are stored, (S, E)."""
-    blocks_NB = stream.encode(_paged(x_SD, 0))
-    entries_NSE = stream.entries(blocks_NB, x_SD.shape[1])
-    return entries_NSE.reshape(-1, entries_NSE.shape[-1])[: len(x_SD)]
-
-
-def _labels(positions_S: npt.NDArray[np.int64], bias_S: Floats, lead: int) -> Bytes:
-    """Positions and biases by page: as bytes (N, B)."""
-    labels = positions_S.astype(np.int32), bias_S.astype(np.float32)
-    return np.concatenate(
-        [_paged(each[:, None].view(np.uint8), lead).reshape(-1, 4 * PAGE_TOKENS) for each in labels], axis=1
-    )
+    if entries is None:
+        return Contents(held.cells, held.positions_S, held.bias_S, lead)
+    _check_entries(entries, len(kept) - old, stored.format)
+    bias_S, changed = np.concatenate([held.bias_S[:old], entries.bias_S]), np.flatnonzero(entries.changed_S)
+    made = Made(old + changed, entries.k_SD[changed], entries.v_SD[changed])
+    return Contents(held.cells, held.positions_S, bias_S, lead, made)
 
 
 def _check(kept: npt.NDArray[np.int64], count: int) -> None:

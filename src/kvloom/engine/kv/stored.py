@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.arrays import Bytes, Floats
+from kvloom.arrays import Floats
 from kvloom.attend.lists import HeadLists
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
-from kvloom.memory.cells import all_labels, cells, entries
+from kvloom.memory.cells import all_labels
 from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
+from kvloom.memory.gathering import Cells, read
 from kvloom.policy.compression.base import Candidates, LayerContext
 from kvloom.policy.compression.needs import Cached, Given, Need
 from kvloom.segment import PageId
 
-_Number = TypeVar("_Number", np.float32, np.uint8)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """Entries of one (layer, KV head) in order of position: as they are stored, and their labels."""
+    """Entries of one (layer, KV head) in order of position: where they are stored, and their labels."""
 
-    keys_SE: Bytes
-    values_SE: Bytes
+    cells: Cells
     positions_S: npt.NDArray[np.int64]
     bias_S: Floats
 
     def after(self, before: Held) -> Held:
-        pairs = [(getattr(before, name), getattr(self, name)) for name in self.__slots__]
-        return Held(*(np.concatenate(pair) for pair in pairs))
+        return Held(
+            Cells.joined([before.cells, self.cells]),
+            np.concatenate([before.positions_S, self.positions_S]),
+            np.concatenate([before.bias_S, self.bias_S]),
+        )
 
     def __getitem__(self, which: npt.NDArray[np.int64]) -> Held:
-        return Held(*(getattr(self, name)[which] for name in self.__slots__))
+        return Held(self.cells[which], self.positions_S[which], self.bias_S[which])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ class Stored:
     """The entries that a row at ``stop`` sees in a layer group: the earlier ones from ``lists``, where a compression
     has left some, and those from ``first`` on from its page table, of which nothing has been removed.
 
-    Legend: S entries, K KV heads, D head dim, E bytes of an entry as it is stored.
+    Legend: S entries, K KV heads, D head dim.
     """
 
     kv: SequenceKv
@@ -92,7 +92,7 @@ class Stored:
         """How many entries a KV head would have of which nothing had been removed."""
         return self.stop - _first_seen(self.kv.tables[self.group].window, self.stop)
 
-    def context(self, slot: int, watch: Watch, needs: frozenset[Need]) -> LayerContext:
+    def context(self, slot: int, watch: Watch, needs: frozenset[Need], threads: int = 1) -> LayerContext:
         """What the page table has of a layer, with what a part of the method needs.
 
         Raises InternalError when something of it was not seen.
@@ -101,13 +101,13 @@ class Stored:
         tokens_S = np.array(self.kv.tokens[self.first : self.stop], np.int64)
         entry_bytes = head_format(self.format).page_bytes // PAGE_TOKENS
         nothing_SK0 = np.zeros((len(tokens_S), self.format.heads, 0), np.float32)
-        k_SKD = self._decoded(slot, keys=True) if Cached.KEYS in needs else nothing_SK0
-        v_SKD = self._decoded(slot, keys=False) if Cached.VALUES in needs else nothing_SK0
+        k_SKD = self._decoded(slot, True, threads) if Cached.KEYS in needs else nothing_SK0
+        v_SKD = self._decoded(slot, False, threads) if Cached.VALUES in needs else nothing_SK0
         seen = watch.shape(layer), watch.measured(layer, needs)
         output_HDC = watch.model.output_map(layer) if Given.OUTPUT in needs else None
         structure_S = watch.structure(self.kv.tokens)[self.first :] if Given.STRUCTURE in needs else None
         known = output_HDC, structure_S
-        return LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, *known)
+        return LayerContext(layer, positions_S, tokens_S, k_SKD, v_SKD, entry_bytes, *seen, *known, threads)
 
     def contexts(self, watch: Watch, needs: frozenset[Need]) -> Iterator[LayerContext]:
         """Of every layer of the group."""
@@ -140,9 +140,7 @@ class Stored:
 
     def entries(self, slot: int, head: int) -> Held:
         """Of one (layer, head), in the order of ``candidates``."""
-        keys_NSE, values_NSE = entries(self.kv.ledger.arena.memory, self.format, self.pages, slot, head)
-        none_S = np.zeros(self.stop - self.first, np.float32)
-        new = Held(self._of_pages(keys_NSE), self._of_pages(values_NSE), self.positions, none_S)
+        new = Held(self._in_table(slot, head), self.positions, np.zeros(self.stop - self.first, np.float32))
         return new if self.lists is None else new.after(self._moved(slot, head))
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -150,23 +148,17 @@ class Stored:
     def _moved(self, slot: int, head: int) -> Held:
         """What the lists have."""
         assert self.lists is not None
-        memory, (ids_P, present_E) = self.kv.ledger.arena.memory, self._of_list(slot, head)
-        keys_PSE, values_PSE = entries(memory, self.lists.format, ids_P, 0, 0)
-        positions_PS, bias_PS = all_labels(memory, self.lists.format, ids_P)
-        held = Held(
-            keys_PSE.reshape(-1, keys_PSE.shape[-1])[present_E],
-            values_PSE.reshape(-1, values_PSE.shape[-1])[present_E],
-            positions_PS.reshape(-1)[present_E].astype(np.int64),
-            bias_PS.reshape(-1)[present_E],
-        )
-        return held[self._listed(slot, head)[1]]
+        ids_P, present_E = self._of_list(slot, head)
+        positions_PS, bias_PS = all_labels(self.kv.ledger.arena.memory, self.lists.format, ids_P)
+        places_S = np.flatnonzero(present_E)[self._listed(slot, head)[1]]
+        where = Cells.of(self.lists.format, ids_P, 0, 0, places_S)
+        return Held(where, positions_PS.reshape(-1)[places_S].astype(np.int64), bias_PS.reshape(-1)[places_S])
 
     def _listed_values(self, slot: int, head: int) -> Floats:
         """Decoded, of what the lists have and a row still sees."""
         assert self.lists is not None
-        fmt, (ids_P, present_E) = self.lists.format, self._of_list(slot, head)
-        v_PSD = fmt.numbers.values.decode(cells(self.kv.ledger.arena.memory, fmt, ids_P, 0, 0)[1], fmt.v_dim)
-        return v_PSD.reshape(-1, fmt.v_dim)[present_E][self._listed(slot, head)[1]]
+        cells = self._moved(slot, head).cells
+        return read(self.kv.ledger.arena.memory, self.lists.format, [cells], keys=False)[:, 0]
 
     def _listed(self, slot: int, head: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions of what the lists have and a row still sees, and which of the list's entries that are."""
@@ -187,20 +179,14 @@ class Stored:
             return ids_P, np.ones(len(ids_P) * PAGE_TOKENS, np.bool_)
         return ids_P, (lists.masks_P[pages, None] >> np.arange(PAGE_TOKENS) & 1).astype(np.bool_).reshape(-1)
 
-    def _decoded(self, slot: int, keys: bool) -> Floats:
-        fmt, memory = self.format, self.kv.ledger.arena.memory
-        stream, dim = (fmt.numbers.keys, fmt.k_dim) if keys else (fmt.numbers.values, fmt.v_dim)
-        heads = []
-        with np.errstate(all="ignore"):  # what is not written yet of the last page may be any number
-            for head in range(fmt.heads):
-                blocks_NB = cells(memory, fmt, self.pages, slot, head)[0 if keys else 1]
-                heads.append(self._of_pages(stream.decode(blocks_NB, dim)))
-        return np.stack(heads, axis=1)
+    def _decoded(self, slot: int, keys: bool, threads: int) -> Floats:
+        cells = [self._in_table(slot, head) for head in range(self.format.heads)]
+        return read(self.kv.ledger.arena.memory, self.format, cells, keys=keys, threads=threads)
 
-    def _of_pages(self, x_NPD: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
-        """From entries by page to entries."""
-        start = self.first % PAGE_TOKENS
-        return x_NPD.reshape(-1, x_NPD.shape[-1])[start : start + self.stop - self.first]
+    def _in_table(self, slot: int, head: int) -> Cells:
+        """Where the page table has entries of a (layer, head)."""
+        places_S = self.positions - self.first // PAGE_TOKENS * PAGE_TOKENS
+        return Cells.of(self.format, self.pages, slot, head, places_S)
 
 
 def _first_seen(window: int | None, stop: int) -> int:

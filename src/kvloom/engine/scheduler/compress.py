@@ -25,11 +25,14 @@ _SLICE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Compress:
-    """What goes wrong ends the one request. Room for lists is made like any other."""
+    """What goes wrong ends the one request. Room for lists is made like any other. ``threads``: how many cores to use
+    at most.
+    """
 
     ledger: Ledger
     preempt: Preempt
     clock: Callable[[], float]
+    threads: int = 1
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         due = [sequence for sequence in queues.running if sequence.kv.context_due]
@@ -49,7 +52,7 @@ class Compress:
         assert request.cache.method is not None
         if kv.underway is None:
             room = None if request.blocks is None else request.blocks.room
-            kv.underway = Replacement(kv, kv.boundary, request.cache.method, room)
+            kv.underway = Replacement(kv, kv.boundary, request.cache.method, room, self.threads)
         replacement = kv.underway
         if not replacement.decide(until):
             return

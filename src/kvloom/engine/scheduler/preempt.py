@@ -4,7 +4,7 @@ the last one in order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kvloom.engine.kv import Replacement
 from kvloom.engine.request import Sequence
@@ -19,8 +19,8 @@ class Preempt:
     """A sequence is only ever preempted in favour of one that precedes it in order."""
 
     ledger: Ledger
+    squeeze: Squeeze
     preemptions: int = 0
-    squeeze: Squeeze = field(default_factory=Squeeze)
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):

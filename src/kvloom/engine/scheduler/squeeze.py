@@ -18,8 +18,9 @@ _WORTH_TOKENS = 128
 
 @dataclass
 class Squeeze:
-    """``count``: how often."""
+    """``count``: how often. ``threads``: of the kernels that copy."""
 
+    threads: int = 1
     count: int = 0
 
     def decided(self, queues: Queues, plan: StepPlan) -> tuple[Sequence, Replacement] | None:
@@ -28,7 +29,7 @@ class Squeeze:
         Of the sequences whose method fails, the plan is told.
         """
         for sequence in reversed(queues.running):
-            if sequence in plan.failed or (replacement := _replacement(sequence)) is None:
+            if sequence in plan.failed or (replacement := self._replacement(sequence)) is None:
                 continue
             try:
                 replacement.decide()
@@ -39,18 +40,17 @@ class Squeeze:
             return sequence, replacement
         return None
 
-
-def _replacement(sequence: Sequence) -> Replacement | None:
-    request, kv = sequence.request, sequence.kv
-    method = request.cache.method
-    if method is None or request.cache.compress_when != "pressure" or request.params.n > 1 or kv.watch is None:
-        return None
-    lacking = kv.missing | kv.pending
-    stop = (lacking.spans[0].start if lacking else len(kv.tokens)) // PAGE_TOKENS * PAGE_TOKENS
-    if stop - kv.replaced < max(_WORTH_TOKENS, 2 * method.protect.protect_last):
-        return None
-    kv.watch = kv.watch.of_block(kv.replaced, stop)
-    return Replacement(kv, stop, method)
+    def _replacement(self, sequence: Sequence) -> Replacement | None:
+        request, kv = sequence.request, sequence.kv
+        method = request.cache.method
+        if method is None or request.cache.compress_when != "pressure" or request.params.n > 1 or kv.watch is None:
+            return None
+        lacking = kv.missing | kv.pending
+        stop = (lacking.spans[0].start if lacking else len(kv.tokens)) // PAGE_TOKENS * PAGE_TOKENS
+        if stop - kv.replaced < max(_WORTH_TOKENS, 2 * method.protect.protect_last):
+            return None
+        kv.watch = kv.watch.of_block(kv.replaced, stop)
+        return Replacement(kv, stop, method, threads=self.threads)
 
 
 def told(request: Request, replacement: Replacement) -> CompressedContext:

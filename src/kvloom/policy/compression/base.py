@@ -81,7 +81,7 @@ class LayerContext:
     of one entry of one KV head, key and value; 1 where those of all layers are alike. ``queries``: what
     the layer's queries are like. ``measured``: what was seen while the context was computed. ``output_HDC``: what each
     query head's output becomes in the residual stream. ``structure_S``: which tokens are punctuation or white space
-    that was there before.
+    that was there before. ``threads``: how many cores to use at most; nothing else may depend on it.
     """
 
     layer: int
@@ -94,6 +94,7 @@ class LayerContext:
     measured: Measured = Measured()
     output_HDC: Floats | None = None
     structure_S: npt.NDArray[np.bool_] | None = None
+    threads: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:

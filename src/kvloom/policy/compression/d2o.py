@@ -7,20 +7,19 @@ did together: that is what ``keepkv`` makes up for.
 We differ: means are of one KV head; while an answer is generated nothing is merged, so that no threshold moves with it;
 and its other half, larger budgets for layers whose attention is spread, is left to allocators.
 
-Legend: S entries, P those that stay, M those and what is merged into them, K KV heads, D head dim.
+Legend: D head dim; of all heads of a layer, G merged entries, M members of those.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from kvloom.policy.compression.base import Entries, Floats, Kept, LayerContext
-from kvloom.policy.compression.merging import as_stored, gone_of, nearest, sums
+from kvloom.policy.compression.base import Entries, Kept, LayerContext
+from kvloom.policy.compression.merging import Merges
 from kvloom.policy.compression.needs import Cached, Need
 
 _ROUNDING = 1e-6
@@ -33,19 +32,9 @@ class D2o:
     needs: ClassVar[frozenset[Need]] = frozenset({Cached.KEYS, Cached.VALUES})
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries | None]:
-        return [_merged(context.k_SKD[:, head], context.v_SKD[:, head], stays_P) for head, stays_P in enumerate(kept)]
-
-
-def _merged(k_SD: Floats, v_SD: Floats, stays_P: Kept) -> Entries | None:
-    gone_S = gone_of(len(k_SD), stays_P)
-    if not len(gone_S) or not len(stays_P):
-        return None
-    partner_S, cosine_S = nearest(k_SD[gone_S], k_SD[stays_P])
-    merges_S = cosine_S >= cosine_S.mean(dtype=np.float64) - _ROUNDING
-    members_M = np.concatenate([stays_P, gone_S[merges_S]])
-    places_M = np.concatenate([np.arange(len(stays_P)), partner_S[merges_S]])
-    weights_M = np.concatenate([np.full(len(stays_P), math.e), np.exp(cosine_S[merges_S].astype(np.float64))])
-    shares_M = weights_M / sums(weights_M, places_M, len(stays_P))[places_M]
-    k_PD, v_PD = (sums(shares_M[:, None] * x_SD[members_M], places_M, len(stays_P)) for x_SD in (k_SD, v_SD))
-    changed_P = np.bincount(places_M, minlength=len(stays_P)) > 1
-    return Entries(as_stored(k_PD), as_stored(v_PD), np.zeros(len(stays_P), np.float32), changed_P)
+        merges = Merges.of(context, kept, lambda cosines: cosines >= cosines.mean(dtype=np.float64) - _ROUNDING)
+        if merges is None:
+            return [None] * len(kept)
+        weights_M = np.exp(merges.cosines_M.astype(np.float64))
+        k_GD, v_GD = merges.mixed(context, weights_M / merges.spread(merges.added(weights_M)))
+        return merges.entries(context, kept, k_GD, v_GD, np.zeros(len(k_GD)))

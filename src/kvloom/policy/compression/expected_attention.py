@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
+from kvloom.policy.compression.algebra import product, products
 from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
 from kvloom.policy.compression.needs import Cached, Need, Queries, Spread
 from kvloom.policy.compression.rotation import Doubles, rotate, rotation
@@ -57,10 +58,15 @@ class ExpectedAttention:
         if not len(q_RHD) or not others_S.any():  # nothing but sinks
             return np.zeros(context.shape, np.float32)
         stop = int(context.positions_S[-1]) + 1
-        seen = statistics_of(q_RHD, positions_R, context.queries.turn_F, stop, self.ahead)
+        seen = statistics_of(q_RHD, positions_R, context.queries.turn_F, stop, self.ahead, context.threads)
         scores_KS = np.full(context.shape, REQUIRED, np.float32)
         scores_KS[:, others_S] = expected_attention(
-            seen, context.k_SKD[others_S], context.v_SKD[others_S], context.queries.scale, self.epsilon
+            seen,
+            context.k_SKD[others_S],
+            context.v_SKD[others_S],
+            context.queries.scale,
+            self.epsilon,
+            context.threads,
         )
         return scores_KS
 
@@ -74,7 +80,7 @@ class QueryStatistics:
 
 
 def statistics_of(
-    q_RHD: Floats, positions_R: npt.NDArray[np.int64], turn_F: Doubles, first: int, count: int
+    q_RHD: Floats, positions_R: npt.NDArray[np.int64], turn_F: Doubles, first: int, count: int, threads: int = 1
 ) -> QueryStatistics:
     """From rotated queries of the context: what is expected at the ``count`` positions from ``first`` on.
 
@@ -83,21 +89,23 @@ def statistics_of(
     plain_RHD = rotate(q_RHD.astype(np.float64), -positions_R, turn_F)
     mean_HD = plain_RHD.mean(axis=0)
     from_mean_HRD = (plain_RHD - mean_HD).transpose(1, 0, 2)
-    cov_HDD = from_mean_HRD.transpose(0, 2, 1) @ from_mean_HRD / len(q_RHD)
+    cov_HDD = products(from_mean_HRD.transpose(0, 2, 1), from_mean_HRD, threads) / len(q_RHD)
     angle_RF = np.arange(first, first + count)[:, None] * turn_F
     turn_DD = rotation(np.cos(angle_RF).mean(axis=0), np.sin(angle_RF).mean(axis=0), q_RHD.shape[-1])
     return QueryStatistics(mean_HD @ turn_DD, turn_DD.T @ cov_HDD @ turn_DD)
 
 
-def expected_attention(seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, scale: float, epsilon: float) -> Floats:
+def expected_attention(
+    seen: QueryStatistics, k_SKD: Floats, v_SKD: Floats, scale: float, epsilon: float, threads: int = 1
+) -> Floats:
     """(K, S): the mean over a group's query heads of the softmax, plus epsilon, times the value's norm."""
     entries, kv_heads, dim = k_SKD.shape
     k_KSD = np.ascontiguousarray(k_SKD.transpose(1, 0, 2), np.float64)
     mean_KGD = seen.mean_HD.reshape(kv_heads, -1, dim)
     cov_KGDD = seen.cov_HDD.reshape(kv_heads, -1, dim, dim)
-    logits_KGS = mean_KGD @ k_KSD.transpose(0, 2, 1) * scale
+    logits_KGS = products(mean_KGD, k_KSD.transpose(0, 2, 1), threads) * scale
     for logits_GS, k_SD, cov_GDD in zip(logits_KGS, k_KSD, cov_KGDD, strict=True):
-        turned_SGD = (k_SD @ cov_GDD.transpose(1, 0, 2).reshape(dim, -1)).reshape(entries, -1, dim)
+        turned_SGD = product(k_SD, cov_GDD.transpose(1, 0, 2).reshape(dim, -1), threads).reshape(entries, -1, dim)
         logits_GS += np.einsum("sgd,sd->gs", turned_SGD, k_SD) * (scale**2 / 2)
     if entries:
         logits_KGS -= logits_KGS.max(axis=-1, keepdims=True)

@@ -9,7 +9,7 @@ weight right: nothing is divided by a logarithm that may be zero. ``zip`` falls 
 merged at once, not pair by pair; nothing is merged while an answer is generated; the average is over the query heads of
 a group too; and queries count as if they saw all of the context, as those to come do.
 
-Legend: S entries, P those that stay, K KV heads, N reference queries, D head dim.
+Legend: D head dim; of all heads of a layer, G merged entries, M members of those.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import Entries, Floats, Kept, LayerContext
-from kvloom.policy.compression.merging import Doubles, as_stored, gone_of, nearest, sums
+from kvloom.policy.compression.merge_kernels import HeadRows, Indices, rows_of, weigh
+from kvloom.policy.compression.merging import Doubles, Merges, as_stored
 from kvloom.policy.compression.needs import Cached, Last, Need, Queries
-from kvloom.policy.compression.reference_queries import References, references_of
+from kvloom.policy.compression.reference_queries import References
 
 _FORMS = ("bias", "zip")
 
@@ -57,45 +57,38 @@ class KeepKv:
         return frozenset({Cached.KEYS, Cached.VALUES, Queries(Last(self.reference))})
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries | None]:
-        queries = references_of(context, self.fading)
-        return [
-            self._merged(context.k_SKD[:, head], context.v_SKD[:, head], stays_P, queries[head])
-            for head, stays_P in enumerate(kept)
-        ]
+        references = References.of(context, self.fading)
+        if not len(references):
+            return [None] * len(kept)
+        merges = Merges.of(context, kept, lambda cosines: cosines > self.similarity)
+        return [None] * len(kept) if merges is None else self._merged(context, kept, merges, references)
 
-    def _merged(self, k_SD: Floats, v_SD: Floats, stays_P: Kept, queries: References) -> Entries | None:
-        gone_S = gone_of(len(k_SD), stays_P)
-        if not len(gone_S) or not len(stays_P) or not len(queries.q_ND):
-            return None
-        partner_S, nearest_S = nearest(k_SD[gone_S], k_SD[stays_P])
-        merges_S = nearest_S > self.similarity
-        if not merges_S.any():
-            return None
-        members = np.concatenate([stays_P, gone_S[merges_S]])
-        places = np.concatenate([np.arange(len(stays_P)), partner_S[merges_S]])
-        weight_M = queries.weights(k_SD[members])
-        total_P = _log_sums(weight_M, places, len(stays_P))
-        share_M = np.exp(weight_M - total_P[places])
-        k_PD, v_PD = (sums(share_M[:, None] * x_SD[members], places, len(stays_P)) for x_SD in (k_SD, v_SD))
-        bias_P = total_P - queries.weights(k_PD)
-        votes_P = np.bincount(places, minlength=len(stays_P))
+    def _merged(
+        self, context: LayerContext, kept: Sequence[Kept], merges: Merges, references: References
+    ) -> list[Entries | None]:
+        threads = context.threads
+        weight_M = weigh(rows_of(context.k_SKD), merges.members, references, threads).astype(np.float64)
+        total_G = _log_sums(weight_M, merges)
+        share_M = np.exp(weight_M - merges.spread(total_G))
+        k_GD, v_GD = merges.mixed(context, share_M)
+        bias_G = total_G - weigh(k_GD, HeadRows(np.arange(len(k_GD)), merges.groups_K1), references, threads)
         if self.form == "zip":
-            k_PD, bias_P = _zipped(k_PD, bias_P, total_P, votes_P, sums(share_M * weight_M, places, len(stays_P)))
-        changed_P = votes_P > 1
-        return Entries(as_stored(k_PD), as_stored(v_PD), as_stored(np.where(changed_P, bias_P, 0.0)), changed_P)
+            k_GD, bias_G = _zipped(k_GD, bias_G, total_G, merges.votes, merges.added(share_M * weight_M))
+        return merges.entries(context, kept, k_GD, v_GD, bias_G)
 
 
 def _zipped(
-    k_PD: Doubles, bias_P: Doubles, total_P: Doubles, votes_P: npt.NDArray[np.int64], mean_P: Doubles
-) -> tuple[Doubles, Doubles]:
-    wanted_P = total_P - np.log(votes_P)
-    scale_P = wanted_P / np.where(np.abs(mean_P) < 1e-6, np.inf, mean_P)
-    good_P = (scale_P > 0.5) & (scale_P < 2.0)
-    return np.where(good_P[:, None], k_PD * scale_P[:, None], k_PD), np.where(good_P, np.log(votes_P), bias_P)
+    k_GD: Floats, bias_G: Doubles, total_G: Doubles, votes_G: Indices, mean_G: Doubles
+) -> tuple[Floats, Doubles]:
+    wanted_G = total_G - np.log(votes_G)
+    scale_G = wanted_G / np.where(np.abs(mean_G) < 1e-6, np.inf, mean_G)
+    good_G = (scale_G > 0.5) & (scale_G < 2.0)
+    return as_stored(np.where(good_G[:, None], k_GD * scale_G[:, None], k_GD)), np.where(
+        good_G, np.log(votes_G), bias_G
+    )
 
 
-def _log_sums(x_M: Doubles, places: npt.NDArray[np.int64], count: int) -> Doubles:
-    top_P = np.full(count, -np.inf)
-    np.maximum.at(top_P, places, x_M)
-    logs_P: Doubles = top_P + np.log(sums(np.exp(x_M - top_P[places]), places, count))
-    return logs_P
+def _log_sums(x_M: Doubles, merges: Merges) -> Doubles:
+    top_G = np.maximum.reduceat(x_M, merges.bounds_G1[:-1])
+    logs_G: Doubles = top_G + np.log(merges.added(np.exp(x_M - merges.spread(top_G))))
+    return logs_G

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.errors import ParamsError
+from kvloom.policy.compression.algebra import Doubles, products, solved
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.needs import Cached, Need
 from kvloom.policy.compression.rotation import rotate
@@ -47,13 +47,15 @@ class Leverage:
         x_KSD = k_KSD - k_KSD.mean(axis=1, keepdims=True)
         if self.sketch < dim:
             rng = np.random.default_rng((self.seed, context.layer))
-            x_KSD = x_KSD @ (rng.normal(size=(heads, dim, self.sketch)) / np.sqrt(self.sketch))
-        return leverages(x_KSD).astype(np.float32)
+            sketch_KDE = rng.normal(size=(heads, dim, self.sketch)) / np.sqrt(self.sketch)
+            x_KSD = products(x_KSD, sketch_KDE, context.threads)
+        return leverages(x_KSD, context.threads).astype(np.float32)
 
 
-def leverages(x_KSD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def leverages(x_KSD: Doubles, threads: int = 1) -> Doubles:
     """(K, S), 0 to 1; of a head they add up to its effective number of dimensions."""
-    gram_KDD = x_KSD.transpose(0, 2, 1) @ x_KSD + _RIDGE * np.eye(x_KSD.shape[-1])
-    solved_KDS = np.linalg.solve(gram_KDD, x_KSD.transpose(0, 2, 1))
-    found_KS: npt.NDArray[np.float64] = np.einsum("ksd,kds->ks", x_KSD, solved_KDS)
+    one_DD = np.eye(x_KSD.shape[-1])
+    gram_KDD = products(x_KSD.transpose(0, 2, 1), x_KSD, threads) + _RIDGE * one_DD
+    inverse_KDD = solved(gram_KDD, np.broadcast_to(one_DD, gram_KDD.shape), threads)
+    found_KS: Doubles = np.einsum("ksd,ksd->ks", products(x_KSD, inverse_KDD, threads), x_KSD)
     return np.clip(found_KS, 0, 1)

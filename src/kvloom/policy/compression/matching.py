@@ -5,7 +5,8 @@ gone, and values are fitted to the outputs, both by least squares in closed form
 last ones of the context, as if they saw all of it; and both fits are held near what was there (``ridge``), as there are
 fewer queries than entries.
 
-Legend: S entries, P those that stay, N reference queries, D head dim.
+Legend: S entries, P those that stay, K KV heads of which some entries stay and others go, N reference queries of each,
+D head dim.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.errors import ParamsError
+from kvloom.policy.compression.algebra import Doubles, product, solved
 from kvloom.policy.compression.base import Entries, Floats, Kept, LayerContext
 from kvloom.policy.compression.needs import Cached, Last, Need, Queries
-from kvloom.policy.compression.reference_queries import References, references_of
+from kvloom.policy.compression.reference_queries import References
 
-Doubles = npt.NDArray[np.float64]
 _LEAST, _MOST = 0.05, 20.0
 """A bias multiplies what an entry weighs by no less and no more than this, beside what multiplies all of them."""
 
@@ -48,37 +48,67 @@ class Matching:
         return frozenset({Cached.KEYS, Cached.VALUES, Queries(Last(self.reference))})
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries | None]:
-        queries = references_of(context)
+        references = References.of(context)
+        found: list[Entries | None] = [None] * len(kept)
+        fitted = [head for head, stays_P in enumerate(kept) if 0 < len(stays_P) < len(context.k_SKD)]
+        if not len(references) or not fitted:
+            return found
+        seen = [_Seen.of(context, head, kept[head], references.q_KND[head]) for head in fitted]
+        factors = self._factors([each.shares_PN for each in seen], context.threads)
+        mixed = [each.mixed(factors_P) for each, factors_P in zip(seen, factors, strict=True)]
+        lacking = [each.lacking(mixed_PN, context.threads) for each, mixed_PN in zip(seen, mixed, strict=True)]
+        fits = self._fit(mixed, lacking, context.threads)
+        for head, each, factors_P, fit_PD in zip(fitted, seen, factors, fits, strict=True):
+            bias_P, v_PD = np.log(factors_P).astype(np.float32), (each.v_PD + fit_PD).astype(np.float32)
+            found[head] = Entries(context.k_SKD[kept[head], head], v_PD, bias_P, np.ones(len(v_PD), np.bool_))
+        return found
+
+    def _factors(self, shares: Sequence[Doubles], threads: int) -> list[Doubles]:
+        """What each entry is multiplied by, by head, so that together they weigh as much as all did."""
+        sums = [shares_PN.sum(axis=0) for shares_PN in shares]
+        common = [float(1 / np.maximum(sum_N, 1e-3).mean()) for sum_N in sums]
+        lacking = [(1 - factor * sum_N)[:, None] for factor, sum_N in zip(common, sums, strict=True)]
         return [
-            self._matched(context.k_SKD[:, head], context.v_SKD[:, head], stays_P, queries[head])
-            for head, stays_P in enumerate(kept)
+            np.clip(factor + fit_P1[:, 0], _LEAST * factor, _MOST * factor)
+            for factor, fit_P1 in zip(common, self._fit(shares, lacking, threads), strict=True)
         ]
 
-    def _matched(self, k_SD: Floats, v_SD: Floats, stays_P: Kept, queries: References) -> Entries | None:
-        if not 0 < len(stays_P) < len(k_SD) or not len(queries.q_ND):
-            return None
-        logits_NS = queries.logits(k_SD)
-        shares_NS = np.exp(logits_NS - logits_NS.max(axis=1, keepdims=True))
-        shares_NS /= shares_NS.sum(axis=1, keepdims=True)
-        wanted_ND, factors_P = shares_NS @ v_SD.astype(np.float64), self._factors(shares_NS[:, stays_P])
-        mixed_NP = shares_NS[:, stays_P] * factors_P
-        mixed_NP /= np.maximum(mixed_NP.sum(axis=1, keepdims=True), 1e-30)
-        v_PD = v_SD[stays_P].astype(np.float64)
-        v_PD += self._fit(mixed_NP, wanted_ND - mixed_NP @ v_PD)
-        bias_P = np.log(factors_P).astype(np.float32)
-        return Entries(k_SD[stays_P], v_PD.astype(np.float32), bias_P, np.ones(len(stays_P), np.bool_))
+    def _fit(self, x: Sequence[Doubles], y: Sequence[Doubles], threads: int) -> list[Doubles]:
+        """(P, D) by head, given (P, N) and (N, D): ridge regression, solved by queries, as they are the fewer."""
+        gram_KNN = np.stack([product(x_PN.T, x_PN, threads) for x_PN in x])
+        diagonal_KN = np.einsum("knn->kn", gram_KNN)  # a view
+        diagonal_KN += self.ridge * diagonal_KN.mean(axis=1, keepdims=True) + 1e-12
+        solved_KND = solved(gram_KNN, np.stack(y), threads)
+        return [product(x_PN, of_head_ND, threads) for x_PN, of_head_ND in zip(x, solved_KND, strict=True)]
 
-    def _factors(self, shares_NP: Doubles) -> Doubles:
-        """What each entry is multiplied by, so that together they weigh as much as all did."""
-        common = 1 / np.maximum(shares_NP.sum(axis=1), 1e-3).mean()
-        lacking_N = 1 - common * shares_NP.sum(axis=1)
-        fitted_P = common + self._fit(shares_NP, lacking_N[:, None])[:, 0]
-        factors_P: Doubles = np.clip(fitted_P, _LEAST * common, _MOST * common)
-        return factors_P
 
-    def _fit(self, x_NP: Doubles, y_ND: Doubles) -> Doubles:
-        """(P, D): ridge regression, solved by queries, which are fewer than entries."""
-        gram_NN = x_NP @ x_NP.T
-        held = self.ridge * np.trace(gram_NN) / len(gram_NN)
-        fitted_PD: Doubles = x_NP.T @ np.linalg.solve(gram_NN + (held + 1e-12) * np.eye(len(gram_NN)), y_ND)
-        return fitted_PD
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What a head's reference queries see of the whole context, ``wanted_ND``, and what of it is due to those that
+    stay: ``shares_PN`` and the values ``v_PD``.
+    """
+
+    wanted_ND: Doubles
+    shares_PN: Doubles
+    v_PD: Doubles
+
+    @staticmethod
+    def of(context: LayerContext, head: int, stays_P: Kept, q_ND: Floats) -> _Seen:
+        v_SD = context.v_SKD[:, head]
+        weights_NS = product(q_ND, context.k_SKD[:, head].T, context.threads)
+        weights_NS -= weights_NS.max(axis=1, keepdims=True)
+        np.exp(weights_NS, out=weights_NS)
+        total_N = weights_NS.sum(axis=1)
+        wanted_ND = product(weights_NS, v_SD, context.threads) / total_N[:, None]
+        return _Seen(wanted_ND, weights_NS.T[stays_P] / total_N, v_SD[stays_P].astype(np.float64))
+
+    def mixed(self, factors_P: Doubles) -> Doubles:
+        """(P, N): the shares if entries are multiplied and nothing else is there."""
+        mixed_PN = self.shares_PN * factors_P[:, None]
+        mixed_PN /= np.maximum(mixed_PN.sum(axis=0), 1e-30)
+        return mixed_PN
+
+    def lacking(self, mixed_PN: Doubles, threads: int) -> Doubles:
+        """(N, D): what queries then lack."""
+        lacking_ND: Doubles = self.wanted_ND - product(mixed_PN.T, self.v_PD, threads)
+        return lacking_ND
