@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -13,6 +14,25 @@ from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
 token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A watch over what compression does to an answer.
+
+    Before the first token of the answer and every ``every``-th one after it, the next token's distribution is computed
+    from exact KV as well. When the mean of the KL divergences so far is more than ``drift`` (nats per token), the
+    request goes on with exact KV, from that very token on. Raises ParamsError on construction.
+    """
+
+    every: int = 8
+    drift: float = 0.05
+
+    def __post_init__(self) -> None:
+        if type(self.every) is not int or self.every < 1:
+            raise ParamsError(f"every must be a number of tokens from 1 on, got {self.every!r}", param="guard.every")
+        if type(self.drift) not in (int, float) or not 0 <= self.drift < math.inf:
+            raise ParamsError(f"drift must be a number of nats from 0 on, got {self.drift!r}", param="guard.drift")
 
 
 def _is_text(value: object) -> bool:
@@ -30,6 +50,7 @@ _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
+_GUARD = _takes("a Guard", lambda value: value is None or isinstance(value, Guard))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -46,6 +67,8 @@ class CacheParams:
     context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
     found and published as ever. compress_after: how many tokens of the prompt are the context; all but the last one
     unless told. With a budget, prompt and answer are one context, which is compressed whenever it would take more.
+    guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
+    gone back to when the answer drifts.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -55,6 +78,7 @@ class CacheParams:
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
+    guard: Guard | None = field(default=None, metadata=_GUARD)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -66,6 +90,14 @@ class CacheParams:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
         if self.compress_after is not None and self.budget is not None:
             raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
+        if self.guard is not None and self.compression is None:
+            raise ParamsError("a guard watches over a compression, but there is none", param="guard")
+        if self.guard is not None and self.budget is not None:
+            raise ParamsError(
+                "a guard keeps exact KV, for which a compression's budget has no room",
+                hint="a ratio in place of the budget",
+                param="guard",
+            )
 
     @property
     def hints(self) -> Hints:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvloom.engine.kv import Replacement
-from kvloom.engine.outputs import CompressedContext
+from kvloom.engine.outputs import CompressedContext, GuardReport
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.state import Queues, StepPlan
+from kvloom.engine.shadow import Shadow
 from kvloom.errors import InternalError, KvloomError, RequestError
 from kvloom.memory.ledger import Ledger
 
@@ -64,6 +65,9 @@ class Compress:
         replacement = kv.underway
         if not replacement.decide(until):
             return
+        if request.cache.guard is not None:
+            sequence.shadow = Shadow(request.cache.guard, kv.exact_copy())
+            request.metrics.guard = request.metrics.guard or GuardReport()
         while not replacement.carry_out():
             if not self.preempt.make_room(sequence, queues, plan):
                 if sequence in plan.failed:

@@ -1,8 +1,11 @@
-"""Preempt: reserve a page for every row of the step; if memory runs out, preempt the last sequence in order."""
+"""Preempt: reserve a page for every row of the step; if memory runs out, preempt the last sequence in order.
+
+Shadows of guarded sequences go before anybody is preempted, and never displace anything themselves.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.state import Queues, StepPlan
@@ -16,6 +19,7 @@ class Preempt:
 
     ledger: Ledger
     preemptions: int = 0
+    shadows_lost: int = 0
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):
@@ -24,14 +28,30 @@ class Preempt:
             while not chunk.sequence.kv.reserve(chunk.spans):
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
+        for chunk in list(plan.shadows.values()):
+            if not chunk.kv.reserve(chunk.spans):
+                self._lose_shadow(chunk.sequence, plan)
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Preempt the last sequence in order; False if that is ``sequence`` itself."""
+        """Give up the last shadow in order, or else preempt the last sequence; False if that is ``sequence`` itself."""
+        for guarded in reversed(queues.running):
+            if guarded.shadow is not None:
+                self._lose_shadow(guarded, plan)
+                return True
         victim, alone = queues.running[-1], len(queues.running) == 1
         self._preempt(victim, queues, plan)
         if alone:
             self._start_over(victim, plan)
         return victim is not sequence
+
+    def _lose_shadow(self, sequence: Sequence, plan: StepPlan) -> None:
+        """The sequence goes on compressed, and unguarded."""
+        plan.discard_shadow(sequence)
+        sequence.lose_shadow()
+        metrics = sequence.request.metrics
+        assert metrics.guard is not None
+        metrics.guard = replace(metrics.guard, lost_at=sequence.num_generated)
+        self.shadows_lost += 1
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """The only running sequence is out of memory: its pages occupy slabs that pages of other formats need.
@@ -48,7 +68,7 @@ class Preempt:
         """All its positions are missing again. Published pages stay cached while there is room."""
         plan.discard(victim)
         queues.remove(victim)
-        victim.kv.release()
+        victim.release()
         victim.request.metrics.preemptions += 1
         self.preemptions += 1
         queues.enqueue(victim)

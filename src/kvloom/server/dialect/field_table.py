@@ -82,7 +82,8 @@ SERVED: Mapping[str, Served] = {
         '`compression` inside `cache`, `{"method": "knorm", "ratio": 0.5}`: the method removes that share of the KV of '
         "the prompt's first `compress_after` tokens (all but the last) before the others are computed; `usage` then "
         "has `kvloom.compressed`, for every prompt: the method, how many entries each layer and KV head keeps, bytes; "
-        '`{"method": "exact"}`: nothing is removed, whatever the default'
+        '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
+        '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard)'
     ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
