@@ -42,6 +42,10 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
             CacheParams(compression=compression_of("sink_recent", 0.5, sinks=2)),
         ),
         (
+            {"kvloom": {"cache": {"compression": {"method": "knorm", "budget": 100_000}}}},
+            CacheParams(compression=compression_of("knorm", budget=100_000)),
+        ),
+        (
             {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
             CacheParams(compression=compression_of("keep_all"), compress_after=1),
         ),
@@ -235,3 +239,34 @@ async def test_usage_says_what_a_guard_has_seen(
     assert (reply.choices[0].text == exact.choices[0].text) == (restored_at == 0)
     with pytest.raises(openai.BadRequestError, match="watches over one answer"):
         await client.completions.create(**settings, n=2)
+
+
+async def test_a_prompt_that_the_memory_has_no_room_for_is_kept_within_a_budget() -> None:
+    made = tiny.make_engine()
+    budget = made.layout.peak_bytes(160)
+    pool = made.layout.bytes_for_blocks(made.layout.blocks_within(budget, 512))
+    engine = AsyncEngine.over(tiny.make_engine(kv_bytes=pool), tiny.CharTokenizer(), "tiny")
+    settings: dict[str, Any] = {"model": "tiny", "prompt": tiny.random_prompt(300, 3), "max_tokens": 60}
+    try:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(create_app(engine)), base_url="http://kvloom"
+        ) as http:
+            client = openai.AsyncOpenAI(api_key="none", base_url="http://kvloom/v1", http_client=http, max_retries=0)
+            with pytest.raises(openai.BadRequestError, match="maximum context length"):
+                await client.completions.create(**settings)
+            words = {"method": "h2o", "budget": budget}
+            reply = await client.completions.create(
+                **settings, extra_body={"kvloom": {"cache": {"compression": words}}}
+            )
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.completions.create(
+                    **settings, extra_body={"kvloom": {"cache": {"compression": words | {"budget": 5}}}}
+                )
+    finally:
+        engine.close()
+    assert reply.usage.completion_tokens == 60
+    (compressed,) = reply.usage.model_extra["kvloom"]["compressed"]
+    assert (compressed["ratio"], compressed["budget"]) == (None, budget)
+    assert compressed["times"] > 2
+    assert compressed["bytes"] < budget
+    assert "a larger budget" in str(caught.value)
