@@ -47,17 +47,18 @@ def of_context(prompt: Prompt, method: Compression, guard: Guard | None) -> Cach
 
 def searched(engines: ModelEngines, length: int, count: int) -> list[Check]:
     engine = engines.make("2GiB")
-    exact = guarded = unguarded = untouched = 0
+    exact = guarded = restored = unguarded = untouched = 0
     for prompt in needles(engines, length, count):
         if not answered(engine, prompt, CacheParams())[0]:
             continue
         exact += 1
         unguarded += answered(engine, prompt, of_context(prompt, BAD, None))[0]
-        guarded += answered(engine, prompt, of_context(prompt, BAD, Guard()))[0]
+        found, metrics = answered(engine, prompt, of_context(prompt, BAD, Guard()))
+        guarded += found
+        restored += metrics.guard is not None and metrics.guard.restored_at is not None
         report = answered(engine, prompt, of_context(prompt, GOOD, Guard(every=1, drift=0.0)))[1].guard
         untouched += report is not None and report.restored_at is None and report.max_kl == 0
-    seen = engine.stats().guard
-    remark = f"{guarded} of {exact}; {unguarded} without a guard; {seen.checks} checks, {seen.restored} went back"
+    remark = f"{guarded} of {exact}, {restored} answers went back; {unguarded} without a guard"
     note(f"needles in {length:,} tokens: {remark}")
     return [
         at_least("needles", guarded / max(1, exact), FOUND_GOAL, "of those found exactly", remark),
