@@ -46,6 +46,10 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
             CacheParams(compression=compression_of("knorm", budget=100_000)),
         ),
         (
+            {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_when": "pressure"}}},
+            CacheParams(compression=compression_of("knorm", 0.5), compress_when="pressure"),
+        ),
+        (
             {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
             CacheParams(compression=compression_of("keep_all"), compress_after=1),
         ),
@@ -86,7 +90,7 @@ async def test_what_arrives(
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `compression`, `compress_after` and `guard`",
+            "has `read`, `write`, `priority`, `compression`, `compress_after`, `compress_when` and `guard`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -108,6 +112,8 @@ async def test_what_arrives(
             "must be of type int",
         ),
         ({"cache": {"compress_after": 1}}, "kvloom.cache.compress_after", "there is no compression"),
+        ({"cache": {"compress_when": "pressure"}}, "kvloom.cache.compress_when", "needs a compression with a ratio"),
+        ({"cache": {"compress_when": "now"}}, "kvloom.cache.compress_when", "'context' or 'pressure'"),
         ({"cache": {"guard": True}}, "kvloom.cache.guard", "an object"),
         ({"cache": {"guard": {}}}, "kvloom.cache.guard", "there is none"),
         ({"cache": {"guard": {"every": "8"}}}, "kvloom.cache.guard.every", "integer"),

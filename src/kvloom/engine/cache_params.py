@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
+from kvloom.policy.compression.needs import MEASURED
 from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
 token."""
+
+When = Literal["context", "pressure"]
+
+_RECENT = 64
+"""Entries that stay at the end of what is compressed in the middle of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,7 @@ _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matchi
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
 _GUARD = _takes("a Guard", lambda value: value is None or isinstance(value, Guard))
+_WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -67,6 +74,9 @@ class CacheParams:
     context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
     found and published as ever. compress_after: how many tokens of the prompt are the context; all but the last one
     unless told. With a budget, prompt and answer are one context, which is compressed whenever it would take more.
+    compress_when: ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far,
+    would be preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else
+    is served, and the method must be content with what is stored.
     guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
     gone back to when the answer drifts.
     """
@@ -78,6 +88,7 @@ class CacheParams:
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
+    compress_when: When = field(default="context", metadata=_WHEN)
     guard: Guard | None = field(default=None, metadata=_GUARD)
 
     def __post_init__(self) -> None:
@@ -98,6 +109,30 @@ class CacheParams:
                 hint="a ratio in place of the budget",
                 param="guard",
             )
+        if self.guard is not None and self.compress_when == "pressure":
+            raise ParamsError("a guard keeps exact KV, for which there is no room under pressure", param="guard")
+        if self.compress_when == "pressure":
+            self._check_pressure()
+
+    def _check_pressure(self) -> None:
+        if self.compression is None or self.compression.ratio is None or self.compress_after is not None:
+            what = "needs a compression with a ratio, and nothing that says when"
+            raise ParamsError(f"compress_when='pressure' {what}", param="compress_when")
+        if any(isinstance(need, MEASURED) for need in self.compression.needs):
+            raise ParamsError(
+                f"`{self.compression.name}` looks on while a context is computed, and pressure cannot be foreseen",
+                hint="a method that is content with keys and values, such as knorm or keydiff",
+                param="compress_when",
+            )
+
+    @property
+    def method(self) -> Compression | None:
+        """The compression; in the middle of a text at least a few last entries stay."""
+        if self.compression is None or (self.budget is None and self.compress_when == "context"):
+            return self.compression
+        protect = self.compression.protect
+        recent = replace(protect, protect_last=max(_RECENT, protect.protect_last))
+        return replace(self.compression, protect=recent)
 
     @property
     def hints(self) -> Hints:
@@ -114,7 +149,7 @@ class CacheParams:
 
         Raises ParamsError when none would be left, from whose KV the answer could begin.
         """
-        if self.compression is None or self.budget is not None:
+        if self.compression is None or self.budget is not None or self.compress_when == "pressure":
             return None
         after = prompt_tokens - 1 if self.compress_after is None else self.compress_after
         if after >= prompt_tokens:

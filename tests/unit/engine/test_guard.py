@@ -117,6 +117,7 @@ def test_a_drift_is_a_number_of_nats(value: Any) -> None:
         ({"guard": {"every": 8}}, "must be a Guard"),
         ({"guard": Guard()}, "there is none"),
         ({"guard": Guard(), "compression": compression_of("knorm", budget=100_000)}, "has no room"),
+        ({"guard": Guard(), "compression": compression_of("knorm", 0.5), "compress_when": "pressure"}, "no room"),
     ],
 )
 def test_what_cannot_be_guarded_is_refused(cache: dict[str, Any], words: str) -> None:

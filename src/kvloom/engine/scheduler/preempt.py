@@ -1,13 +1,16 @@
-"""Preempt: reserve a page for every row of the step; if memory runs out, preempt the last sequence in order.
+"""Preempt: reserve a page for every row of the step; if memory runs out, compress a sequence that allows it, or preempt
+the last one in order.
 
-Shadows of guarded sequences go before anybody is preempted, and never displace anything themselves.
+Shadows of guarded sequences go before anybody is compressed or preempted, and never displace anything themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from kvloom.engine.kv import Replacement
 from kvloom.engine.request import Sequence
+from kvloom.engine.scheduler.squeeze import Squeeze, told
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
@@ -19,6 +22,7 @@ class Preempt:
 
     ledger: Ledger
     preemptions: int = 0
+    squeeze: Squeeze = field(default_factory=Squeeze)
     shadows_lost: int = 0
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
@@ -33,11 +37,14 @@ class Preempt:
                 self._lose_shadow(chunk.sequence, plan)
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Give up the last shadow in order, or else preempt the last sequence; False if that is ``sequence`` itself."""
+        """Give up a shadow, compress one, or preempt the last sequence in order; False if ``sequence`` is preempted."""
         for guarded in reversed(queues.running):
             if guarded.shadow is not None:
                 self._lose_shadow(guarded, plan)
                 return True
+        squeezed = self.squeeze.decided(queues, plan)
+        if squeezed is not None:
+            return self._squeeze(*squeezed, sequence, queues, plan)
         victim, alone = queues.running[-1], len(queues.running) == 1
         self._preempt(victim, queues, plan)
         if alone:
@@ -52,6 +59,18 @@ class Preempt:
         assert metrics.guard is not None
         metrics.guard = replace(metrics.guard, lost_at=sequence.num_generated)
         self.shadows_lost += 1
+
+    def _squeeze(
+        self, squeezed: Sequence, replacement: Replacement, sequence: Sequence, queues: Queues, plan: StepPlan
+    ) -> bool:
+        """As ``make_room``. There may still be no room: others hold the pages, or they lie in several slabs."""
+        while not replacement.carry_out():
+            victim = queues.running[-1]
+            self._preempt(victim, queues, plan)
+            if victim is squeezed:
+                return victim is not sequence
+        squeezed.request.metrics.compressed = told(squeezed.request, replacement)
+        return True
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """The only running sequence is out of memory: its pages occupy slabs that pages of other formats need.
@@ -70,5 +89,7 @@ class Preempt:
         queues.remove(victim)
         victim.release()
         victim.request.metrics.preemptions += 1
+        if victim.index == 0:
+            victim.request.metrics.compressed = None
         self.preemptions += 1
         queues.enqueue(victim)

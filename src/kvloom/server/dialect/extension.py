@@ -70,6 +70,7 @@ class CacheFields(BaseModel):
     priority: int | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
+    compress_when: str | None = None
     guard: GuardFields | None = None
 
 

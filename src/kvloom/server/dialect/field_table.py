@@ -81,9 +81,10 @@ SERVED: Mapping[str, Served] = {
         "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
         '`compression` inside `cache`, `{"method": "knorm", "ratio": 0.5}`: the method removes that share of the KV of '
         "the prompt's first `compress_after` tokens (all but the last) before the others are computed; "
-        '`{"method": "knorm", "budget": 50000000}`: prompt and answer are kept within so many bytes; `usage` then '
-        "has `kvloom.compressed`, for every prompt that it was done to: the method, how many entries each layer and KV "
-        "head keeps, bytes; "
+        '`{"method": "knorm", "budget": 50000000}`: prompt and answer are kept within so many bytes; '
+        '`compress_when` beside it, `"pressure"`: only where the request would be preempted otherwise; '
+        "`usage` then has `kvloom.compressed`, for every prompt that it was done to: the method, how many entries each "
+        "layer and KV head keeps, bytes; "
         '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
         '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard)'
     ),
