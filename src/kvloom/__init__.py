@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvloom.engine.async_engine import AsyncEngine
-    from kvloom.engine.cache_params import CacheParams
+    from kvloom.engine.cache_params import CacheParams, Guard
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
@@ -23,6 +23,7 @@ _HOMES = {
     "AsyncEngine": "kvloom.engine.async_engine",
     "SamplingParams": "kvloom.engine.params",
     "CacheParams": "kvloom.engine.cache_params",
+    "Guard": "kvloom.engine.cache_params",
     "RequestOutput": "kvloom.engine.outputs",
     "CompletionOutput": "kvloom.engine.outputs",
     "RequestMetrics": "kvloom.engine.outputs",
@@ -37,6 +38,7 @@ __all__ = [
     "CacheParams",
     "CompletionOutput",
     "Compression",
+    "Guard",
     "Logprob",
     "RequestMetrics",
     "RequestOutput",

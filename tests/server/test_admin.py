@@ -41,6 +41,7 @@ async def test_metrics_have_vllms_names(http: httpx2.AsyncClient, engine: EchoEn
     assert plain["vllm:prefix_cache_queries_total"] == 8
     assert plain["vllm:prefix_cache_hits_total"] == 3
     assert plain["vllm:num_preemptions_total"] == 0
+    assert {plain[f"kvloom:guard_{what}_total"] for what in ("checks", "restored", "lost")} == {0}
     assert plain["vllm:time_to_first_token_seconds_count"] == 2
     assert plain["vllm:inter_token_latency_seconds_count"] == 4
     assert plain["vllm:request_time_per_output_token_seconds_count"] == 2

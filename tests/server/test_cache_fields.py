@@ -13,7 +13,7 @@ import pytest
 import tiny
 from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Guard
 from kvloom.policy.compression import compression_of
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Key
@@ -53,6 +53,14 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
             {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
             CacheParams(compression=compression_of("keep_all"), compress_after=1),
         ),
+        (
+            {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "guard": {"every": 4, "drift": 0}}}},
+            CacheParams(compression=compression_of("keep_all"), guard=Guard(every=4, drift=0)),
+        ),
+        (
+            {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "guard": {"drift": None}}}},
+            CacheParams(compression=compression_of("keep_all"), guard=Guard()),
+        ),
     ],
 )
 async def test_what_arrives(
@@ -82,7 +90,7 @@ async def test_what_arrives(
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `compression`, `compress_after` and",
+            "has `read`, `write`, `priority`, `compression`, `compress_after`, `compress_when` and `guard`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -106,6 +114,17 @@ async def test_what_arrives(
         ({"cache": {"compress_after": 1}}, "kvloom.cache.compress_after", "there is no compression"),
         ({"cache": {"compress_when": "pressure"}}, "kvloom.cache.compress_when", "needs a compression with a ratio"),
         ({"cache": {"compress_when": "now"}}, "kvloom.cache.compress_when", "'context' or 'pressure'"),
+        ({"cache": {"guard": True}}, "kvloom.cache.guard", "an object"),
+        ({"cache": {"guard": {}}}, "kvloom.cache.guard", "there is none"),
+        ({"cache": {"guard": {"every": "8"}}}, "kvloom.cache.guard.every", "integer"),
+        ({"cache": {"guard": {"every": 0}}}, "kvloom.cache.guard.every", "from 1 on"),
+        ({"cache": {"guard": {"drift": -1}}}, "kvloom.cache.guard.drift", "from 0 on"),
+        ({"cache": {"guard": {"drifts": 1}}}, "kvloom.cache.guard.drifts", "has `every` and `drift`"),
+        (
+            {"cache": {"compression": {"method": "knorm", "budget": 9999}, "guard": {}}},
+            "kvloom.cache.guard",
+            "has no room",
+        ),
         ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
         ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
         ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
@@ -205,6 +224,27 @@ async def test_usage_says_what_is_left_of_a_context(client: openai.AsyncOpenAI) 
     assert all(sum(entries) == 10 * len(entries) for entries in kept.values())
     plain = await client.completions.create(model="tiny", prompt=prompts[0], max_tokens=2)
     assert "kvloom" not in (plain.usage.model_extra or {})
+
+
+@pytest.mark.parametrize(("drift", "restored_at"), [(0, 0), (1e9, None)])
+async def test_usage_says_what_a_guard_has_seen(
+    client: openai.AsyncOpenAI, drift: float, restored_at: int | None
+) -> None:
+    words = {"compression": {"method": "random", "ratio": 0.9}, "guard": {"every": 2, "drift": drift}}
+    settings: dict[str, Any] = {"model": "tiny", "prompt": tiny.random_prompt(64, 3), "max_tokens": 6, "temperature": 0}
+    settings["extra_body"] = {"ignore_eos": True}
+    exact = await client.completions.create(**settings)
+    settings["extra_body"] |= {"kvloom": {"cache": words}}
+    reply = await client.completions.create(**settings)
+    (seen,) = reply.usage.model_extra["kvloom"]["guard"]
+    assert (seen["prompt"], seen["restored_at"], seen["lost_at"]) == (0, restored_at, None)
+    assert seen["checks"] == (3 if restored_at is None else 1)
+    assert 0 < seen["mean_kl"] <= seen["max_kl"]
+    assert seen["agreed"] <= seen["checks"]
+    assert seen["bytes"] > 0
+    assert (reply.choices[0].text == exact.choices[0].text) == (restored_at == 0)
+    with pytest.raises(openai.BadRequestError, match="watches over one answer"):
+        await client.completions.create(**settings, n=2)
 
 
 async def test_a_prompt_that_the_memory_has_no_room_for_is_kept_within_a_budget() -> None:

@@ -13,6 +13,7 @@ import pytest
 import tiny
 from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
+from kvloom.engine.cache_params import Guard
 from kvloom.errors import ConfigError
 from kvloom.policy.compression import Compression, parse_compression
 from kvloom.server.app import create_app
@@ -67,7 +68,7 @@ async def test_who_has_the_last_word(
     assert [cache.compression for cache in engine.caches] == [parse_compression(meant) if meant else None]
 
 
-async def test_a_request_may_say_only_where_the_context_ends(engine: EchoEngine) -> None:
+async def test_a_request_may_say_only_what_goes_with_a_default(engine: EchoEngine) -> None:
     async with talk(engine, ServerConfig(compression=SERVERS)) as http:
         assert (await ask(http, "a b c", compress_after=2)).status_code == 200
         assert engine.caches[-1].compress_after == 2
@@ -75,6 +76,11 @@ async def test_a_request_may_say_only_where_the_context_ends(engine: EchoEngine)
         refused = await ask(http, "a b c", compress_after=9)
         assert refused.status_code == 400, "what it says itself must be possible"
         assert "must leave a token" in refused.json()["error"]["message"]
+        assert (await ask(http, "a b c", guard={"every": 2})).status_code == 200
+        assert engine.caches[-1].guard == Guard(every=2)
+        assert engine.caches[-1].compression == parse_compression(SERVERS)
+        refused = await ask(http, "a b c", compression={"method": "exact"}, guard={})
+        assert refused.json()["error"]["param"] == "kvloom.cache.guard"
         refused = await ask(http, "a b c", compression={"method": "exact"}, compress_after=2)
         assert refused.json()["error"]["param"] == "kvloom.cache.compress_after"
 

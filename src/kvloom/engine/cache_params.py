@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
@@ -21,6 +22,25 @@ _RECENT = 64
 """Entries that stay at the end of what is compressed in the middle of a text."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A watch over what compression does to an answer.
+
+    Before the first token of the answer and every ``every``-th one after it, the next token's distribution is computed
+    from exact KV as well. When the mean of the KL divergences so far is more than ``drift`` (nats per token), the
+    request goes on with exact KV, from that very token on. Raises ParamsError on construction.
+    """
+
+    every: int = 8
+    drift: float = 0.05
+
+    def __post_init__(self) -> None:
+        if type(self.every) is not int or self.every < 1:
+            raise ParamsError(f"every must be a number of tokens from 1 on, got {self.every!r}", param="guard.every")
+        if type(self.drift) not in (int, float) or not 0 <= self.drift < math.inf:
+            raise ParamsError(f"drift must be a number of nats from 0 on, got {self.drift!r}", param="guard.drift")
+
+
 def _is_text(value: object) -> bool:
     """A string that can be encoded (lone surrogates cannot)."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
@@ -36,6 +56,7 @@ _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
+_GUARD = _takes("a Guard", lambda value: value is None or isinstance(value, Guard))
 _WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
@@ -56,6 +77,8 @@ class CacheParams:
     compress_when: ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far,
     would be preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else
     is served, and the method must be content with what is stored.
+    guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
+    gone back to when the answer drifts.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -66,6 +89,7 @@ class CacheParams:
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
+    guard: Guard | None = field(default=None, metadata=_GUARD)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -77,7 +101,16 @@ class CacheParams:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
         if self.compress_after is not None and self.budget is not None:
             raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
-
+        if self.guard is not None and self.compression is None:
+            raise ParamsError("a guard watches over a compression, but there is none", param="guard")
+        if self.guard is not None and self.budget is not None:
+            raise ParamsError(
+                "a guard keeps exact KV, for which a compression's budget has no room",
+                hint="a ratio in place of the budget",
+                param="guard",
+            )
+        if self.guard is not None and self.compress_when == "pressure":
+            raise ParamsError("a guard keeps exact KV, for which there is no room under pressure", param="guard")
         if self.compress_when == "pressure":
             self._check_pressure()
 

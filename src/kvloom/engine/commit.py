@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec
 
 from kvloom.engine.intake import Intake
@@ -12,6 +12,7 @@ from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, 
 from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, NextScores, Sampler, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
+from kvloom.engine.shadow import Shadow
 from kvloom.engine.stats import StepWatch
 from kvloom.errors import InternalError, KvloomError, NumericsError
 
@@ -30,6 +31,8 @@ class Commit:
     watch: StepWatch
     generated_tokens: int = 0
     computed_tokens: int = 0
+    guard_checks: int = 0
+    guard_restored: int = 0
     finished: dict[str, int] = field(default_factory=dict)
     _deltas: dict[str, tuple[Request, list[CompletionDelta]]] = field(default_factory=dict)
 
@@ -49,7 +52,7 @@ class Commit:
     def written(self, chunk: Chunk) -> None:
         """The chunk's KV is in its pages. All tokens count as accepted, and what became full is published."""
         sequence, rows = chunk.sequence, len(chunk.spans)
-        kv = sequence.kv
+        kv = chunk.kv
         kv.written(chunk.spans)
         kv.publish(len(kv.tokens))
         sequence.request.metrics.computed_tokens += rows
@@ -74,6 +77,8 @@ class Commit:
             self._end_with_prompt(sequence)
             return
         scores.check()
+        if sequence.shadow is not None:
+            scores = self._guarded(sequence, sequence.shadow, scores)
         for index in range(len(request.sequences), request.params.n):
             self._fork(sequence, index, scores)
         self._extend(sequence, scores)
@@ -123,7 +128,7 @@ class Commit:
     def _abandon(self, sequence: Sequence) -> str:
         if sequence.status is not Status.FINISHED:
             self.queues.discard(sequence)
-            sequence.kv.abandon()
+            sequence.abandon()
             self._over(sequence)
         return ""
 
@@ -167,6 +172,22 @@ class Commit:
         if sequence.finish_reason is not None:
             self._finish(sequence)
 
+    def _guarded(self, sequence: Sequence, shadow: Shadow, scores: NextScores) -> NextScores:
+        """What the next token is drawn from: exact KV's scores if the answer has drifted, and from now on."""
+        exact, metrics = shadow.said, sequence.request.metrics
+        if exact is None:
+            return scores
+        exact.check()
+        assert metrics.guard is not None
+        report = shadow.compared(exact, scores, metrics.guard)
+        self.guard_checks += 1
+        if report.mean_kl > shadow.guard.drift:
+            sequence.restore()
+            self.guard_restored += 1
+            report, scores = replace(report, restored_at=sequence.num_generated), exact
+        metrics.guard = report
+        return scores
+
     def _draw(self, sampler: Sampler, scores: NextScores) -> int:
         """The next token. It is timed unless the forward pass has found it: looking at the clock takes longer then."""
         if sampler.takes_argmax:
@@ -195,7 +216,7 @@ class Commit:
         self.queues.remove(sequence)
         if sequence.index == 0:
             sequence.request.metrics.kv_bytes = sequence.kv.held_bytes
-        sequence.kv.release()
+        sequence.release()
         self._over(sequence)
 
     def _over(self, sequence: Sequence) -> None:

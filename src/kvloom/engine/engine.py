@@ -21,7 +21,7 @@ from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
-from kvloom.engine.stats import CacheStats, EngineStats, StepWatch
+from kvloom.engine.stats import CacheStats, EngineStats, GuardStats, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.errors import KvloomError, RequestError
 from kvloom.memory.arena import Arena
@@ -132,8 +132,8 @@ class Engine:
         faults = {sequence.request: error for sequence, error in plan.failed.items()} if plan.failed else {}
         failed = [self._give_up(request, plan, error) for request, error in faults.items()]
         self.watch.lap("schedule")
-        if plan.chunks:
-            batch = form_batch(list(plan.chunks.values()), self.layout.layers)
+        if work := plan.work:
+            batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
             self._run(batch)
             self._learn(plan, self.clock() - began_s)
@@ -148,7 +148,7 @@ class Engine:
 
     def _run(self, batch: Batch) -> None:
         """Forward, sample, commit."""
-        scored = [n for n, chunk in enumerate(batch.chunks) if chunk.sequence.wants_prompt_scores]
+        scored = [n for n, chunk in enumerate(batch.chunks) if chunk.wants_prompt_scores]
         if scored:
             hidden_RC = self.forward.hidden(batch)
             scores = self.forward.scores_after(batch, hidden_RC)
@@ -162,7 +162,10 @@ class Engine:
         for chunk in batch.chunks:
             commit.attempt(chunk.sequence.request, commit.written, chunk)
         for chunk, next_scores in scores:
-            commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
+            if chunk.shadow is None:
+                commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
+            else:
+                chunk.shadow.say(next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 
@@ -174,7 +177,7 @@ class Engine:
     def check(self) -> None:
         """Audit the ledger against what all sequences hold. Raises InternalError."""
         sequences = [sequence for request in self.requests.values() for sequence in request.sequences]
-        self.ledger.check([held for sequence in sequences for held in sequence.kv.holdings()])
+        self.ledger.check([held for sequence in sequences for held in sequence.holdings()])
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
@@ -200,6 +203,7 @@ class Engine:
             computed_tokens=self.commit.computed_tokens,
             preemptions=self.preempt.preemptions,
             squeezed=self.preempt.squeeze.count,
+            guard=GuardStats(self.commit.guard_checks, self.commit.guard_restored, self.preempt.shadows_lost),
             finished=dict(self.commit.finished),
             cache=cache,
             seconds=self.watch.seconds(),
@@ -209,7 +213,7 @@ class Engine:
 
     def _notice(self, plan: StepPlan) -> None:
         """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""
-        if plan.chunks or plan.failed or plan.compressing:
+        if plan.chunks or plan.shadows or plan.failed or plan.compressing:
             self._stall.step_worked()
         else:
             queues, ledger = self.scheduler.queues, self.ledger
@@ -217,7 +221,7 @@ class Engine:
 
     def _learn(self, plan: StepPlan, seconds: float) -> None:
         """Tell the prefill budget what the step took, if anybody streams."""
-        if plan.streaming_since_s < math.inf:
+        if plan.streaming_since_s < math.inf and not plan.shadows:
             prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
             rows = sum(len(chunk.spans) for chunk in prompts)
             first = prompts[0].sequence.owner if prompts else ""

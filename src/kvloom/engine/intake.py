@@ -126,6 +126,8 @@ class Intake:
             bad = next((t for t in tokens if t >= vocab), None)
             if bad is not None:
                 raise ParamsError(f"{name}: token id {bad} is outside the vocabulary of {vocab}", param=name)
+        if cache.guard is not None and params.n > 1:
+            raise ParamsError(f"a guard watches over one answer, and n is {params.n}", hint="n requests", param="n")
         whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
         if whole > self.context_limit:
             detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"

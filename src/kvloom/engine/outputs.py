@@ -61,6 +61,30 @@ class CompressedContext:
     times: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class GuardReport:
+    """What a guard has seen of an answer, and done.
+
+    ``checks``: how often the next token's distribution was compared; ``agreed``: how often its most likely token was
+    the same. ``total_kl``, ``max_kl``: KL divergences of what compressed KV says from what exact KV says, in nats.
+    ``bytes``: of the pages that the exact KV had at the last check, shared ones included. ``restored_at``: so many
+    tokens of the answer came before the request went back to exact KV; None: it has not. ``lost_at``: so many came
+    before the exact KV was given up, the last time, to make room; None: it never was.
+    """
+
+    checks: int = 0
+    agreed: int = 0
+    total_kl: float = 0.0
+    max_kl: float = 0.0
+    bytes: int = 0
+    restored_at: int | None = None
+    lost_at: int | None = None
+
+    @property
+    def mean_kl(self) -> float:
+        return self.total_kl / max(1, self.checks)
+
+
 @dataclass(slots=True)
 class RequestMetrics:
     """Where the time and the memory of one request went.
@@ -69,8 +93,8 @@ class RequestMetrics:
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
     ended, shared ones included. compressed: what was left of the context right after it was compressed, None while
-    nothing was. Times are seconds since the request was submitted: ttft_s to its first token,
-    token_times_s to every token of continuation 0, total_s to the end.
+    nothing was. guard: what the guard has seen since then, None without one. Times are seconds since the request was
+    submitted: ttft_s to its first token, token_times_s to every token of continuation 0, total_s to the end.
     """
 
     cached_tokens: int = 0
@@ -78,6 +102,7 @@ class RequestMetrics:
     preemptions: int = 0
     kv_bytes: int = 0
     compressed: CompressedContext | None = None
+    guard: GuardReport | None = None
     reused: list[Reused] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
     queue_s: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -11,9 +12,10 @@ from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
+from kvloom.engine.shadow import Shadow
 from kvloom.engine.text import TextState
 from kvloom.errors import KvloomError
-from kvloom.segment import PageKey
+from kvloom.segment import PageId, PageKey
 
 
 class Status(Enum):
@@ -66,7 +68,7 @@ class Sequence:
     """One continuation: how it is sampled and told, and ``kv``, the home of its tokens and their KV.
 
     ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an
-    empty arena.
+    empty arena. ``shadow``: exact KV beside it, for its guard.
     """
 
     request: Request
@@ -80,6 +82,7 @@ class Sequence:
     started_over_at: int | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+    shadow: Shadow | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.kv.tokens
@@ -106,6 +109,35 @@ class Sequence:
     def length(self) -> int:
         """Tokens of the prompt and the answer."""
         return len(self.tokens) - self.kv.repeated
+
+    def restore(self) -> None:
+        """Go on with the shadow's KV in place of its own."""
+        assert self.shadow is not None
+        self.kv.release()
+        self.kv, self.shadow = self.shadow.kv, None
+        self.tokens = self.kv.tokens
+
+    def lose_shadow(self) -> None:
+        if self.shadow is not None:
+            self.shadow.kv.release()
+            self.shadow = None
+
+    def release(self) -> None:
+        """Release all KV: see ``SequenceKv.release``."""
+        self.kv.release()
+        self.lose_shadow()
+
+    def abandon(self) -> None:
+        """Release all KV after a failure, whatever the state."""
+        self.kv.abandon()
+        if self.shadow is not None:
+            self.shadow.kv.abandon()
+            self.shadow = None
+
+    def holdings(self) -> Iterator[tuple[PageId, str]]:
+        yield from self.kv.holdings()
+        if self.shadow is not None:
+            yield from self.shadow.kv.holdings()
 
     @property
     def wants_prompt_scores(self) -> bool:

@@ -28,6 +28,15 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardStats:
+    """Of all guarded requests. ``restored``: went back to exact KV; ``lost``: how often exact KV was given up."""
+
+    checks: int = 0
+    restored: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StepSeconds:
     """Where the time of all steps went. ``forward``: inside the model, its logits and argmax included; the rest is
     overhead. ``sample``: drawing the tokens that are not the argmax."""
@@ -81,3 +90,4 @@ class EngineStats:
     finished: dict[str, int]
     cache: CacheStats
     seconds: StepSeconds = field(default_factory=StepSeconds)
+    guard: GuardStats = field(default_factory=GuardStats)

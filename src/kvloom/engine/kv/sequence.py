@@ -226,16 +226,27 @@ class SequenceKv:
         """
         del child.tokens[child.boundary : child.boundary + child.repeated]
         child.repeated = 0
-        child.missing, child.accepted = self.missing | self.pending, self.accepted
-        child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
-        child.lists, child._unpublished, child.scores = self.lists, list(self._unpublished), list(self.scores)
+        child.lists, child.scores = self.lists, list(self.scores)
         child._sharing.exact, child.replaced, child.boundary = self._sharing.exact, self.replaced, self.boundary
         child.watch = None if self.watch is None else self.watch.copy()
         self._extents.share(child._extents)
-        for mine, theirs in zip(self.tables, child.tables, strict=True):
-            theirs.trimmed, theirs.start = mine.trimmed, mine.start
-            for index, _ in mine.pages():
-                child._holder.share(theirs, index, mine)
+        self._share_pages(child)
+
+    def exact_copy(self) -> SequenceKv:
+        """The same tokens for another owner, which is not going to compress anything. Their KV below the boundary, none
+        of which has been replaced, is shared.
+        """
+        if self.replaced or not self._sharing.exact or self.repeated:
+            raise InternalError(f"{self.owner} has no exact KV any more")
+        names = PageNames(self.names.root, list(self.tokens))
+        tables = tuple(PageTable(table.format, table.window) for table in self.tables)
+        cache = replace(self.cache, compression=None, compress_after=None, guard=None)
+        copied = SequenceKv(self.ledger, f"{self.owner}/exact", names, tables, cache)
+        self._share_pages(copied)
+        later = copied.tokens[self.boundary :]
+        copied.truncate(self.boundary)
+        copied.append(*later)
+        return copied
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
@@ -350,6 +361,15 @@ class SequenceKv:
         first = self.watch.repeats[0]
         self.tokens[self.boundary : self.boundary + self.repeated] = first
         self.repeated, self._repeats = len(first), 0
+
+    def _share_pages(self, child: SequenceKv) -> None:
+        child.missing, child.accepted = self.missing | self.pending, self.accepted
+        child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
+        child._unpublished = list(self._unpublished)
+        for mine, theirs in zip(self.tables, child.tables, strict=True):
+            theirs.trimmed, theirs.start = mine.trimmed, mine.start
+            for index, _ in mine.pages():
+                child._holder.share(theirs, index, mine)
 
     def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
         before = self.lists or ((),) * len(self.tables)

@@ -44,7 +44,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     observers: dict[int, Sequence[Probe]] = {}
     hidden: list[Watched] = []
     for n, chunk in enumerate(chunks):
-        kv, first = chunk.sequence.kv, len(tokens)
+        kv, first = chunk.kv, len(tokens)
         known = kv.tokens
         for span in chunk.spans:
             tokens.extend(known[span.start : span.stop])
@@ -58,7 +58,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
         closes = chunk.closes
         if closes:
             closing.append(n)
-        if chunk.sequence.wants_prompt_scores and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):
+        if chunk.wants_prompt_scores and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):
             wanted.extend(range(first, len(tokens)))
         elif closes:
             wanted.append(len(tokens) - 1)

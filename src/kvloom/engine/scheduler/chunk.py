@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
+from kvloom.engine.shadow import Shadow
 
 _TOGETHER_S = 0.5
 """Requests that arrive within this time after an answer's first token are treated as if they had arrived with it: over
@@ -39,4 +40,19 @@ class ChunkRunning:
                 plan.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
         for sequence in (*single, *others):
             if (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
-                plan.add(Chunk(sequence, spans))
+                chunk = Chunk(sequence, spans)
+                if sequence.shadow is None or not chunk.closes or _exact_first(chunk, sequence.shadow, plan):
+                    plan.add(chunk)
+
+
+def _exact_first(chunk: Chunk, shadow: Shadow, plan: StepPlan) -> bool:
+    """Let a shadow compute what it lacks if it is to say what comes next. False: there are no rows left for both, and
+    the sequence waits for it. So it is always compared at the same tokens.
+    """
+    sequence = chunk.sequence
+    if not shadow.wanted(sequence.num_generated):
+        return True
+    shadow.follow(sequence.tokens)
+    exact = Chunk(sequence, shadow.kv.ready(plan.room(sequence)), shadow)
+    plan.add(exact)
+    return exact.closes and plan.room(sequence) >= len(chunk.spans)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvloom.engine.kv import Replacement
+from kvloom.engine.outputs import GuardReport
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Queues, StepPlan
+from kvloom.engine.shadow import Shadow
 from kvloom.errors import RequestError
 from kvloom.memory.ledger import Ledger
 
@@ -56,6 +58,9 @@ class Compress:
         replacement = kv.underway
         if not replacement.decide(until):
             return
+        if request.cache.guard is not None:
+            sequence.shadow = Shadow(request.cache.guard, kv.exact_copy())
+            request.metrics.guard = request.metrics.guard or GuardReport()
         while not replacement.carry_out():
             if not self.preempt.make_room(sequence, queues, plan):
                 if sequence in plan.failed:

@@ -1,10 +1,12 @@
 """Preempt: reserve a page for every row of the step; if memory runs out, compress a sequence that allows it, or preempt
 the last one in order.
+
+Shadows of guarded sequences go before anybody is compressed or preempted, and never displace anything themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvloom.engine.kv import Replacement
 from kvloom.engine.request import Sequence
@@ -21,6 +23,7 @@ class Preempt:
     ledger: Ledger
     squeeze: Squeeze
     preemptions: int = 0
+    shadows_lost: int = 0
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):
@@ -29,9 +32,16 @@ class Preempt:
             while not chunk.sequence.kv.reserve(chunk.spans):
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
+        for chunk in list(plan.shadows.values()):
+            if not chunk.kv.reserve(chunk.spans):
+                self._lose_shadow(chunk.sequence, plan)
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Compress one, or preempt the last sequence in order; False if ``sequence`` itself is preempted."""
+        """Give up a shadow, compress one, or preempt the last sequence in order; False if ``sequence`` is preempted."""
+        for guarded in reversed(queues.running):
+            if guarded.shadow is not None:
+                self._lose_shadow(guarded, plan)
+                return True
         squeezed = self.squeeze.decided(queues, plan)
         if squeezed is not None:
             return self._squeeze(*squeezed, sequence, queues, plan)
@@ -40,6 +50,15 @@ class Preempt:
         if alone:
             self._start_over(victim, plan)
         return victim is not sequence
+
+    def _lose_shadow(self, sequence: Sequence, plan: StepPlan) -> None:
+        """The sequence goes on compressed, and unguarded."""
+        plan.discard_shadow(sequence)
+        sequence.lose_shadow()
+        metrics = sequence.request.metrics
+        assert metrics.guard is not None
+        metrics.guard = replace(metrics.guard, lost_at=sequence.num_generated)
+        self.shadows_lost += 1
 
     def _squeeze(
         self, squeezed: Sequence, replacement: Replacement, sequence: Sequence, queues: Queues, plan: StepPlan
@@ -68,7 +87,7 @@ class Preempt:
         """All its positions are missing again. Published pages stay cached while there is room."""
         plan.discard(victim)
         queues.remove(victim)
-        victim.kv.release()
+        victim.release()
         victim.request.metrics.preemptions += 1
         if victim.index == 0:
             victim.request.metrics.compressed = None

@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.request import Sequence, Status
+from kvloom.engine.shadow import Shadow
 from kvloom.errors import InternalError, KvloomError
 from kvloom.segment import SpanSet
 
@@ -44,15 +46,24 @@ class Queues:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The positions of a sequence that are computed in this step."""
+    """The positions of a sequence that are computed in this step; those of its ``shadow`` if that is given."""
 
     sequence: Sequence
     spans: SpanSet
+    shadow: Shadow | None = None
+
+    @property
+    def kv(self) -> SequenceKv:
+        return self.sequence.kv if self.shadow is None else self.shadow.kv
+
+    @property
+    def wants_prompt_scores(self) -> bool:
+        return self.shadow is None and self.sequence.wants_prompt_scores
 
     @property
     def closes(self) -> bool:
         """Whether nothing is missing afterwards, so that the last row's logits are needed."""
-        return len(self.spans) == len(self.sequence.kv.missing)
+        return len(self.spans) == len(self.kv.missing)
 
 
 @dataclass
@@ -61,7 +72,8 @@ class StepPlan:
 
     rows_left: rows that may still be added. late_rows_left: how many of them may go to prompts submitted after
     ``streaming_since_s``, when the oldest streaming answer had begun. failed: sequences that can never continue, with
-    the error. peak_bytes: KV held while a context was compressed. compressing: whether any was.
+    the error. peak_bytes: KV held while a context was compressed. compressing: whether any was. shadows: what is
+    computed of shadows, which come after all chunks when there is memory to reserve.
     """
 
     rows_left: int
@@ -71,17 +83,29 @@ class StepPlan:
     failed: dict[Sequence, KvloomError] = field(default_factory=dict)
     peak_bytes: int = 0
     compressing: bool = False
+    shadows: dict[Sequence, Chunk] = field(default_factory=dict)
+
+    @property
+    def work(self) -> list[Chunk]:
+        """All that the step computes. What a shadow says comes before what its sequence says."""
+        return [*self.shadows.values(), *self.chunks.values()]
 
     def room(self, sequence: Sequence) -> int:
         """Rows that may still be added for a sequence."""
         return min(self.rows_left, self.late_rows_left) if self._late(sequence) else self.rows_left
 
     def add(self, chunk: Chunk) -> None:
-        self.chunks[chunk.sequence] = chunk
+        (self.chunks if chunk.shadow is None else self.shadows)[chunk.sequence] = chunk
         self._use(chunk, len(chunk.spans))
 
     def discard(self, sequence: Sequence) -> None:
         chunk = self.chunks.pop(sequence, None)
+        if chunk is not None:
+            self._use(chunk, -len(chunk.spans))
+        self.discard_shadow(sequence)
+
+    def discard_shadow(self, sequence: Sequence) -> None:
+        chunk = self.shadows.pop(sequence, None)
         if chunk is not None:
             self._use(chunk, -len(chunk.spans))
 

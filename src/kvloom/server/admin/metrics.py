@@ -172,4 +172,8 @@ def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "kvloom:num_squeezed", "Contexts compressed for want of memory", stats.squeezed
     yield "kvloom:steps", "Engine steps", stats.steps
     yield "kvloom:computed_tokens", "Positions run through the model", stats.computed_tokens
+    guard = stats.guard
+    yield "kvloom:guard_checks", "Tokens of compressed answers compared with exact KV", guard.checks
+    yield "kvloom:guard_restored", "Compressed requests that went back to exact KV", guard.restored
+    yield "kvloom:guard_lost", "Times that a guard's exact KV was given up to make room", guard.lost
     yield "kvloom:evicted_pages", "Pages dropped to make room", cache.evicted_pages

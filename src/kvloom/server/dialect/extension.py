@@ -3,6 +3,7 @@
     {"kvloom": {"cache": {"read": false, "write": false}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
+    {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "guard": {"every": 8, "drift": 0.05}}}}
 
 Unknown names in it are rejected, never ignored.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Guard
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression, asked_for
 from kvloom.server.dialect.field_table import Json
@@ -44,6 +45,21 @@ class CompressionFields(BaseModel):
             raise
 
 
+class GuardFields(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    every: int | None = None
+    drift: Real | None = None
+
+    def guard(self) -> Guard:
+        """Null means the default. Raises ParamsError."""
+        try:
+            return Guard(**self.model_dump(include=set(type(self).model_fields), exclude_none=True))
+        except ParamsError as error:
+            error.param = f"kvloom.cache.{error.param}"
+            raise
+
+
 class CacheFields(BaseModel):
     """What a client may set. The salt is a field of the body, as in vLLM; match granularity is a server setting."""
 
@@ -55,6 +71,7 @@ class CacheFields(BaseModel):
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None
+    guard: GuardFields | None = None
 
 
 class Extension(BaseModel):
@@ -65,13 +82,16 @@ class Extension(BaseModel):
     @property
     def says_compression(self) -> bool:
         """Whether anything is said of it: then no default has a part in it that is not asked for."""
-        return self.cache is not None and (self.cache.compression or self.cache.compress_after) is not None
+        asked = self.cache
+        return asked is not None and (asked.compression or asked.guard or asked.compress_after) is not None
 
     def check(self) -> None:
         """Reject unknown names. Raises RequestError."""
         _only(self, "kvloom")
         if self.cache is not None:
             _only(self.cache, "kvloom.cache")
+            if self.cache.guard is not None:
+                _only(self.cache.guard, "kvloom.cache.guard")
 
 
 def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
@@ -80,6 +100,9 @@ def cache_params(extension: Extension | None, salt: str | None, default: Compres
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
     fields = said.get("compression")
     said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else default
+    guard = said.get("guard")
+    if isinstance(guard, GuardFields):
+        said["guard"] = guard.guard()
     try:
         return CacheParams(salt=salt, **said)
     except ParamsError as error:

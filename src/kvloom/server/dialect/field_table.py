@@ -85,7 +85,8 @@ SERVED: Mapping[str, Served] = {
         '`compress_when` beside it, `"pressure"`: only where the request would be preempted otherwise; '
         "`usage` then has `kvloom.compressed`, for every prompt that it was done to: the method, how many entries each "
         "layer and KV head keeps, bytes; "
-        '`{"method": "exact"}`: nothing is removed, whatever the default'
+        '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
+        '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard)'
     ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),

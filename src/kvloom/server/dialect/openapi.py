@@ -123,7 +123,8 @@ def _request_schemas() -> Json:
 def _reply_schemas() -> Json:
     usage = _object(prompt_tokens=_NUMBER, completion_tokens=_NUMBER, total_tokens=_NUMBER)
     usage["properties"]["prompt_tokens_details"] = _object(cached_tokens=_NUMBER)
-    usage["properties"]["kvloom"] = _object(compressed=_list({"type": "object"}))
+    ours = {"compressed": _list({"type": "object"}), "guard": _list({"type": "object"})}
+    usage["properties"]["kvloom"] = {"type": "object", "properties": ours}
     reason = {"enum": ["stop", "length"]}
     message = _object(role=_TEXT, content=_TEXT)
     model = _object(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT, max_model_len=_NUMBER)

@@ -6,13 +6,21 @@ token's share of a step.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from kvloom.engine.outputs import CompletionDelta, CompressedContext, FinishReason, RequestUpdate, TokenLogprobs
+from kvloom.engine.outputs import (
+    CompletionDelta,
+    CompressedContext,
+    FinishReason,
+    GuardReport,
+    RequestUpdate,
+    TokenLogprobs,
+)
 from kvloom.server.dialect.fields import Json
 from kvloom.server.job import Job
 
@@ -88,12 +96,18 @@ class Reply(ABC):
             for prompt, update in sorted(self._latest.items())
             if update.metrics.compressed is not None
         ]
+        guard = [
+            {"prompt": prompt, **_seen(update.metrics.guard)}
+            for prompt, update in sorted(self._latest.items())
+            if update.metrics.guard is not None
+        ]
+        ours = {name: told for name, told in (("compressed", compressed), ("guard", guard)) if told}
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._generated,
             "total_tokens": prompt_tokens + self._generated,
             "prompt_tokens_details": {"cached_tokens": cached},
-            **({"kvloom": {"compressed": compressed}} if compressed else {}),
+            **({"kvloom": ours} if ours else {}),
         }
 
     @abstractmethod
@@ -139,4 +153,18 @@ def _shown(context: CompressedContext) -> Json:
         "protected": context.protected,
         "bytes": context.bytes,
         "kept": [{"layer": layer, "entries": list(entries)} for layer, entries in context.kept.items()],
+    }
+
+
+def _seen(report: GuardReport) -> Json:
+    """A divergence that is not finite is null."""
+    mean, most = (kl if math.isfinite(kl) else None for kl in (report.mean_kl, report.max_kl))
+    return {
+        "checks": report.checks,
+        "agreed": report.agreed,
+        "mean_kl": mean,
+        "max_kl": most,
+        "bytes": report.bytes,
+        "restored_at": report.restored_at,
+        "lost_at": report.lost_at,
     }
