@@ -165,9 +165,8 @@ def test_who_never_goes_back_answers_as_if_unguarded(
     subject: Subject, windows: tuple[int | None, ...], method: Compression
 ) -> None:
     without = ask(subject.make_engine(windows), unguarded(method), params=SAMPLED)
-    for step_tokens in (1, 7, 64):
-        engine = subject.make_engine(windows, step_tokens=step_tokens)
-        assert scored(ask(engine, guarded(method, NEVER), params=SAMPLED)) == scored(without)
+    engine = subject.make_engine(windows, step_tokens=7)
+    assert scored(ask(engine, guarded(method, NEVER), params=SAMPLED)) == scored(without)
     assert without.updates[-1].metrics.guard is None
 
 
@@ -188,7 +187,7 @@ def test_without_tolerance_the_answer_is_the_exact_one(
 ) -> None:
     """From the first token on, in small steps and in large ones."""
     expected = scored(ask(subject.make_engine(windows), params=SAMPLED))
-    for step_tokens in (1, 7, 64):
+    for step_tokens in (1, 64):
         engine = subject.make_engine(windows, step_tokens=step_tokens)
         done = ask(engine, guarded(method, AT_ONCE), params=SAMPLED)
         assert (seen(done).checks, seen(done).restored_at) == (1, 0)
@@ -231,18 +230,15 @@ def test_company_changes_no_bit(subject: Subject, windows: tuple[int | None, ...
     for name, (prompt, cache) in asked.items():
         done = ask(subject.make_engine(windows), cache, prompt)
         alone[name], reports[name] = scored(done), done.updates[-1].metrics.guard
-    for step_tokens in (16, 256):
-        engine = subject.make_engine(windows, step_tokens=step_tokens)
-        for _ in range(2):  # computed, and found
-            for name, (prompt, cache) in asked.items():
-                engine.submit(name, prompt, GREEDY, cache=cache)
-            together = tiny.drain(engine, list(asked))
-            assert {name: scored(done) for name, done in together.items()} == alone
-            for name, done in together.items():
-                report = done.updates[-1].metrics.guard
-                assert report is None or dataclasses.replace(report, bytes=0) == dataclasses.replace(
-                    reports[name], bytes=0
-                )
+    engine = subject.make_engine(windows, step_tokens=32)
+    for _ in range(2):  # computed, and found
+        for name, (prompt, cache) in asked.items():
+            engine.submit(name, prompt, GREEDY, cache=cache)
+        together = tiny.drain(engine, list(asked))
+        assert {name: scored(done) for name, done in together.items()} == alone
+        for name, done in together.items():
+            report = done.updates[-1].metrics.guard
+            assert report is None or dataclasses.replace(report, bytes=0) == dataclasses.replace(reports[name], bytes=0)
 
 
 @every_model
