@@ -18,6 +18,7 @@ from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_over
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
+from kvloom.policy.compression.identity import identity_of
 
 
 class Tokenizer(Protocol):
@@ -79,6 +80,7 @@ class Intake:
             cache=cache,
             boundary=boundary,
             blocks=blocks,
+            method=identity_of(cache.compression) if boundary and cache.compression is not None else None,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -94,7 +96,7 @@ class Intake:
             kv=SequenceKv(
                 self.ledger,
                 f"{request.id}/{index}",
-                PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
+                PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary, method=request.method),
                 self.layout.new_tables(),
                 request.cache,
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),

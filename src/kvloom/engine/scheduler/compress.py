@@ -3,21 +3,21 @@
 A context's KV is exact until then: it is found and published like any other. What comes after it waits, is computed
 over what is left, and is never published. A request that is preempted begins anew, and as methods depend on nothing but
 the context, it comes to the same. To decide what stays takes a while: beside requests that go on, a little of it is
-done in every step.
+done in every step. What is left is kept for others who ask for the same.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.engine.kv import Replacement
+from kvloom.engine.kv import Replacement, Results
 from kvloom.engine.outputs import CompressedContext
-from kvloom.engine.request import Request, Sequence, Status
+from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.errors import InternalError, KvloomError, RequestError
@@ -36,8 +36,10 @@ class Compress:
     ledger: Ledger
     preempt: Preempt
     clock: Callable[[], float]
+    results: Results
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
+        self.results.tidy()
         due = [sequence for sequence in queues.running if sequence.kv.context_due]
         if not due:
             return
@@ -70,11 +72,15 @@ class Compress:
                     plan.failed[sequence] = _no_room(replacement.stop)
                 return
         if sequence.index == 0:
-            request.metrics.compressed = _told(request, replacement)
+            request.metrics.compressed = left_of(sequence, replacement.kept)
+        self.results.keep(kv, replacement.kept)
 
 
-def _told(request: Request, replacement: Replacement) -> CompressedContext:
-    compression, before, stop = replacement.compression, request.metrics.compressed, replacement.stop
+def left_of(sequence: Sequence, kept: Mapping[int, tuple[int, ...]]) -> CompressedContext:
+    """What is left of a sequence's context, which has just been compressed; ``kept``: by layer and KV head."""
+    request, stop = sequence.request, sequence.kv.replaced
+    compression, before = request.cache.compression, request.metrics.compressed
+    assert compression is not None
     return CompressedContext(
         method=compression.name,
         params=compression.params,
@@ -83,8 +89,8 @@ def _told(request: Request, replacement: Replacement) -> CompressedContext:
         times=1 + (0 if before is None or before.tokens >= stop else before.times),
         tokens=stop,
         protected=int(compression.protect_now.mask(np.arange(stop)).sum()),
-        kept=replacement.kept,
-        bytes=replacement.kv.lists_bytes,
+        kept=kept,
+        bytes=sequence.kv.lists_bytes,
     )
 
 
