@@ -80,7 +80,7 @@ class Intake:
             cache=cache,
             boundary=boundary,
             blocks=blocks,
-            method=identity_of(cache.compression) if boundary and cache.compression is not None else None,
+            method_id=identity_of(cache.compression) if boundary and cache.compression is not None else None,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -96,7 +96,9 @@ class Intake:
             kv=SequenceKv(
                 self.ledger,
                 f"{request.id}/{index}",
-                PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary, method=request.method),
+                PageNames(
+                    request.root, list(request.prompt_token_ids), limit=request.boundary, method_id=request.method_id
+                ),
                 self.layout.new_tables(),
                 request.cache,
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
@@ -160,6 +162,8 @@ class Intake:
         self, prompt_ids: list[int], cache: CacheParams, boundary: int | None, blocks: Blocks | None
     ) -> Watch | None:
         """What a compression wants to see up to its boundary. Raises RequestError when there is no room for that."""
+        if cache.compression is not None and cache.compress_when == "pressure":
+            return Watch(self.model, cache.compression.needs, 0, text_of=self.tokenizer.token_text)
         if cache.compression is None or not boundary:
             return None
         if blocks is not None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kvloom.engine.kv import Results
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.compress import left_of
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.reserve import Reserve
+from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
@@ -80,7 +80,7 @@ class Admit:
 
     def _account(self, sequence: Sequence, found: Match) -> None:
         if found.result is not None and sequence.index == 0:
-            sequence.request.metrics.compressed = left_of(sequence, found.result.kept)
+            sequence.request.metrics.compressed = told(sequence, found.result.kept)
         if sequence.started:
             return
         sequence.started = True
