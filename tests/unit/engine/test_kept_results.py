@@ -229,6 +229,16 @@ def test_it_is_dropped_when_room_is_needed(retention: str) -> None:
     assert scored(ask(engine, asked("knorm"))) == expected
 
 
+def test_lists_and_pages_compete() -> None:
+    """What was used last stays, whichever it is."""
+    engine, left = tiny.make_engine(kv_bytes=800_000), []
+    for prompts, length, cache in ((24, 200, None), (6, 100, asked("random")), (24, 200, None)):
+        for seed in range(prompts):
+            tiny.run(engine, {"x": tiny.random_prompt(length, length + seed)}, GREEDY, cache=cache)
+        left.append(len(engine.results))
+    assert left == [0, 6, 0]
+
+
 def test_others_go_before_one_of_higher_priority() -> None:
     engine = tiny.make_engine(kv_bytes=400_000)
     ask(engine, asked("knorm", priority=80))
