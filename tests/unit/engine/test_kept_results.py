@@ -22,6 +22,7 @@ from kvloom.policy.actions import Drop
 from kvloom.policy.compression import Compression, compression_of
 from kvloom.policy.compression.identity import identity_of
 from kvloom.policy.compression.knorm import Knorm
+from kvloom.policy.compression.predictor import Predictor, write_predictor
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 from kvloom.policy.retention import POLICIES
 from kvloom.segment import Miss, Span, Why
@@ -148,6 +149,21 @@ def test_what_a_file_held_is_part_of_what_is_asked_for(tmp_path: Path) -> None:
     assert (len(engine.results), scored(again)) == (2, scored(first))
     assert metrics(again).compressed.params["profile"].endswith("b.json")
     assert metrics(changed).compressed.kept != metrics(first).compressed.kept
+
+
+def test_what_a_predictor_says_is_part_of_it(tmp_path: Path) -> None:
+    engine, prompt = tiny.make_engine(), [*TEXT, *REST]
+
+    def method(name: str, seed: int) -> Compression:
+        maps_LKC = np.random.default_rng(seed).standard_normal((2, tiny.KV_HEADS, tiny.WIDTH)).astype(np.float16)
+        offsets_LK = np.zeros((2, tiny.KV_HEADS), np.float32)
+        write_predictor(Predictor(engine.model.weights_id, "tiny", (0, 1), maps_LKC, offsets_LK, {}), tmp_path / name)
+        return compression_of("kvzap", 0.5, predictor=tmp_path / name)
+
+    one, same, other = method("a.npz", 1), method("b.npz", 1), method("a.npz", 2)
+    found = [tiny.run(engine, {"x": prompt}, GREEDY, cache=asked(each))["x"] for each in (one, same, other)]
+    assert [cached(done) for done in found] == [0, CONTEXT, 0]
+    assert scored(found[0]) == scored(found[1]) != scored(found[2])
 
 
 @pytest.mark.parametrize(
