@@ -284,6 +284,14 @@ def oracle(windows: tuple[int | None, ...], prompt: list[int], count: int) -> li
     return tokens[len(prompt) :]
 
 
+def forget_results(engine: Engine) -> None:
+    """Drop what compressions have left of contexts: their exact KV stays."""
+    for block in list(engine.ledger.events.idle_blocks.values()):
+        if block.format.labelled:
+            engine.ledger.apply(Drop(block.page))
+    engine.check()
+
+
 def random_prompt(length: int, seed: int) -> list[int]:
     """Tokens 1 to 96: never end-of-text."""
     return torch.randint(1, VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -11,6 +11,7 @@ from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
 from kvloom.engine.intake import Intake, Tokenizer
+from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
@@ -53,6 +54,7 @@ class Engine:
     context_limit: int
     max_len: int
     ledger: Ledger
+    results: Results
     intake: Intake
     scheduler: Scheduler
     admit: Admit
@@ -177,6 +179,7 @@ class Engine:
     def check(self) -> None:
         """Audit the ledger against what all sequences hold. Raises InternalError."""
         sequences = [sequence for request in self.requests.values() for sequence in request.sequences]
+        self.results.check()
         self.ledger.check([held for sequence in sequences for held in sequence.holdings()])
 
     def stats(self) -> EngineStats:

@@ -9,6 +9,7 @@ from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
 from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.intake import Intake, Tokenizer
+from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.admit import Admit
@@ -42,11 +43,13 @@ def make_engine(
     ledger = _ledger(layout, layout.budget_bytes(context_limit), retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
+    results = Results(ledger)
+    ledger.events.listeners.append(results)
     reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
-    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns)
+    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns, results)
     threads = config.threads or default_threads()
     preempt = Preempt(ledger, Squeeze(threads))
-    compress = Compress(ledger, preempt, clock, threads)
+    compress = Compress(ledger, preempt, clock, threads, results)
     stages = compress, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
@@ -59,6 +62,7 @@ def make_engine(
         context_limit=context_limit,
         max_len=max_len,
         ledger=ledger,
+        results=results,
         intake=intake,
         scheduler=scheduler,
         admit=admit,

@@ -18,6 +18,7 @@ from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_over
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
+from kvloom.policy.compression.identity import identity_of
 
 
 class Tokenizer(Protocol):
@@ -79,6 +80,7 @@ class Intake:
             cache=cache,
             boundary=boundary,
             blocks=blocks,
+            method_id=_identity(cache) if boundary else None,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -94,7 +96,9 @@ class Intake:
             kv=SequenceKv(
                 self.ledger,
                 f"{request.id}/{index}",
-                PageNames(request.root, list(request.prompt_token_ids), limit=request.boundary),
+                PageNames(
+                    request.root, list(request.prompt_token_ids), limit=request.boundary, method_id=request.method_id
+                ),
                 self.layout.new_tables(),
                 request.cache,
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
@@ -176,3 +180,8 @@ class Intake:
         blocks = self.layout.blocks_within(cache.budget, self.context_limit)
         self._check_room(self.layout.bytes_for_blocks(blocks))
         return blocks
+
+
+def _identity(cache: CacheParams) -> bytes | None:
+    """Under which a result is kept. None: it is not. A guard needs the exact KV of the context as well."""
+    return None if cache.compression is None or cache.guard is not None else identity_of(cache.compression)

@@ -29,7 +29,7 @@ class Request:
     """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
 
     ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for.
-    ``blocks``: how it goes on from there.
+    ``blocks``: how it goes on from there. ``method_id``: what the result is kept under; None: it is not.
     ``ended``: over as a whole, whatever its sequences say; ``error``: because of this.
     """
 
@@ -45,6 +45,7 @@ class Request:
     cache: CacheParams = field(default_factory=CacheParams)
     boundary: int | None = None
     blocks: Blocks | None = None
+    method_id: bytes | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
     root = SHA-256(CBOR {v, weights, adapter, format, salt, media})          what the bytes depend on besides tokens
     key  = SHA-256(CBOR {v, parent, tokens})                                 parent: the root or the page before
+    left = SHA-256(CBOR {v, parent, method})                                 the parent of what a method left of a text
 
 CBOR is canonical (RFC 8949, section 4.2), so a key is the same on every machine. Golden vectors are in the tests.
 """
@@ -39,6 +40,11 @@ def root_key(
 def page_key(parent: PageKey, tokens: Sequence[int]) -> PageKey:
     """Key of a page that holds ``tokens`` after the prefix named by ``parent``."""
     return _digest({"v": KEY_VERSION, "parent": bytes(parent), "tokens": list(tokens)})
+
+
+def left_key(parent: PageKey, method: bytes) -> PageKey:
+    """What stands for the prefix named by ``parent`` where ``method`` has compressed it, and a text after it."""
+    return _digest({"v": KEY_VERSION, "parent": bytes(parent), "method": method})
 
 
 def extend_keys(keys: list[PageKey], root: PageKey, tokens: Sequence[int]) -> None:

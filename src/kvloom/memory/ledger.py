@@ -29,7 +29,7 @@ from kvloom.memory.index import Index
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.memory.table import PageTable
 from kvloom.policy.actions import Drop, Recode
-from kvloom.policy.events import NO_HINTS, Block, Hints, merged
+from kvloom.policy.events import NO_HINTS, Block, Hints, merged, priority_of
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
 
@@ -313,21 +313,43 @@ class Ledger:
             self.arena.free_extent(record.extent)
 
     def _make_room(self, pool: Pool, now: float) -> bool:
-        """Drop the least valuable page of a pool, or else all of a slab that another one could spare."""
-        if pool.idle:
-            page = self._victims.first(pool.format, now)
-            assert page is not None
-            self.apply(Drop(page))
-            return True
+        """Drop the least valuable page of a pool, or else all of a slab that another one could spare.
+
+        Extents and pages compete: of one kind that has long been idle a slab goes first, so that neither holds memory
+        that it was given once for good.
+        """
+        if not pool.idle:
+            return self._drop_slab(self._first_slab(now))
+        page = self._victims.first(pool.format, now)
+        assert page is not None
+        slab = self._first_slab(now) if self._competes(pool) else None
+        if slab is not None and slab.pool.format.in_extents != pool.format.in_extents:
+            record = self._records[page]
+            assert record.block is not None
+            assert slab.oldest is not None
+            if (slab.priority, slab.oldest.idle_s) < (priority_of(record.block.hints), record.idle_s):
+                return self._drop_slab(slab)
+        self.apply(Drop(page))
+        return True
+
+    def _competes(self, pool: Pool) -> bool:
+        """Whether the other kind, extents or pages, has a slab that could be spared."""
+        mine = pool.format.in_extents
+        return any(other.idle_slabs and other.format.in_extents != mine for other in self._books.pools.values())
+
+    def _first_slab(self, now: float) -> SlabBook | None:
+        """The slab to drop first; None when none is idle."""
         while (index := self._slab_victims.first(None, now)) is not None:
             slab = self._books.slabs[index]
-            if slab.oldest is not next(iter(slab.records.values())):
-                self._books.rank(slab)  # its oldest page was dropped meanwhile: it is younger than the policy knows
-                continue
-            for page in list(slab.records):
-                self.apply(Drop(page))
-            return True
-        return False
+            if slab.oldest is next(iter(slab.records.values())):
+                return slab
+            self._books.rank(slab)  # its oldest page was dropped meanwhile: it is younger than the policy knows
+        return None
+
+    def _drop_slab(self, slab: SlabBook | None) -> bool:
+        for page in [] if slab is None else list(slab.records):
+            self.apply(Drop(page))
+        return slab is not None
 
     def _cost_bytes(self, slabs: Mapping[Pool, int]) -> int:
         return sum(self.arena.slab_cost_bytes(pool.format) * count for pool, count in slabs.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvloom.memory.keys import extend_keys, page_key, root_key
+from kvloom.memory.keys import extend_keys, left_key, page_key, root_key
 
 ROOT = root_key(weights="w" * 64, formats="dense-kT-16:full", salt=None)
 
@@ -30,3 +30,9 @@ def test_keys_chain_over_whole_pages_only() -> None:
     extend_keys(grown, ROOT, list(range(48)))
     assert grown[:2] == keys
     assert len(grown) == 3
+
+
+def test_what_a_method_leaves_is_named_like_no_page() -> None:
+    keys = {left_key(ROOT, b"a"), left_key(ROOT, b"b"), left_key(page_key(ROOT, range(16)), b"a")}
+    assert len(keys | {ROOT, page_key(ROOT, range(16)), page_key(ROOT, b"a")}) == 6
+    assert left_key(ROOT, b"a").hex() == "3a9702b93cf3bde8a9587484cf7a1718e540d13de1717119fc2e46ab88959fdd"

@@ -8,14 +8,16 @@ sequence.py   ``SequenceKv``: the operations
 watch.py      what is seen of its context while it is computed (linear_digest.py: of hidden states)
 stored.py     what its pages hold, to be read
 replacement.py  what a method of compression does to it, carried out
+results.py    what that has left, kept for others
 """
 
 from __future__ import annotations
 
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.replacement import Replacement
+from kvloom.engine.kv.results import Result, Results
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch, Watched
 
-__all__ = ["PageNames", "Replacement", "SequenceKv", "Stored", "Watch", "Watched"]
+__all__ = ["PageNames", "Replacement", "Result", "Results", "SequenceKv", "Stored", "Watch", "Watched"]

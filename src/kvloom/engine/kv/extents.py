@@ -42,6 +42,12 @@ class Extents:
             for extent in extents:
                 self.holder.ledger.hold(extent.page, child.holder.owner, child.holder.hints)
 
+    def adopt(self, of_groups: Sequence[tuple[Extent, ...]]) -> None:
+        """Hold extents that are published."""
+        self.of_groups[:] = of_groups
+        for page in self.pages():
+            self.holder.ledger.hold(page, self.holder.owner, self.holder.hints)
+
     def clear(self) -> None:
         self.of_groups = [()] * len(self.of_groups)
 

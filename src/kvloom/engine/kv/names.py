@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import content_hash
-from kvloom.memory.keys import extend_keys
+from kvloom.memory.keys import extend_keys, left_key
 from kvloom.segment import PageKey
 
 
@@ -15,7 +15,8 @@ class PageNames:
     """``keys`` and ``contents`` identify the whole pages of ``tokens``, up to the last call of ``extend``.
 
     ``root``: the key of the empty prefix. ``limit``: KV of later tokens depends on more than the tokens before, so that
-    only the first so many have names; None: all.
+    only the first so many have names; None: all. ``method_id``: of the method that compresses these; None: what
+    it leaves has no name.
     """
 
     root: PageKey
@@ -23,6 +24,7 @@ class PageNames:
     keys: list[PageKey] = field(default_factory=list)
     contents: list[int] = field(default_factory=list)
     limit: int | None = None
+    method_id: bytes | None = None
 
     @property
     def stop(self) -> int:
@@ -46,6 +48,16 @@ class PageNames:
     def parent_key(self, index: int) -> PageKey:
         """Identity of everything before page ``index``."""
         return self.keys[index - 1] if index else self.root
+
+    def left(self) -> tuple[PageKey, list[int]] | None:
+        """The name of what the method leaves of the first ``limit`` tokens: a prefix, and tokens as if after it.
+
+        No page has this prefix, so that nobody who looks for exact KV finds it.
+        """
+        if self.method_id is None or self.limit is None:
+            return None
+        index = self.limit // PAGE_TOKENS
+        return left_key(self.parent_key(index), self.method_id), self.page_tokens(index)
 
     def page_tokens(self, index: int) -> list[int]:
         """The tokens of page ``index`` that have names; the last page may have fewer."""

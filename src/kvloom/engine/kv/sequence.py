@@ -16,13 +16,15 @@ from kvloom.engine.kv.sharing import Sharing
 from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.keys import page_key
 from kvloom.memory.ledger import Extent, Ledger
 from kvloom.memory.table import PageTable, page_indices
 from kvloom.policy.actions import Recode
-from kvloom.segment import RAM, Context, Missing, PageId, Pending, Resident, Segment, Span, SpanSet, Why
+from kvloom.segment import RAM, Context, Missing, PageId, PageKey, Pending, Resident, Segment, Span, SpanSet, Why
 
 if TYPE_CHECKING:
     from kvloom.engine.kv.replacement import Replacement
+    from kvloom.engine.kv.results import Result
 
 
 @dataclass(slots=True, eq=False)
@@ -203,6 +205,21 @@ class SequenceKv:
             self.watch.restart()
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
+        if self.replaced < self.boundary and (key := self.left_key) is not None:
+            self._sharing.promise_lists(key)
+
+    def adopt_result(self, result: Result) -> None:
+        """Read what is left of a context like this one's in place of all before the boundary.
+
+        None of that is missing then, nor is any of it repeated. Nothing is held yet.
+        """
+        del self.tokens[self.boundary : self.boundary + self.repeated]
+        self.repeated, self.replaced, self._sharing.exact = 0, self.boundary, False
+        self.missing = SpanSet.full(len(self.tokens)) - SpanSet.full(self.boundary)
+        self._extents.adopt(result.extents)
+        self.lists = result.lists
+        for table in self.tables:
+            table.start = self.boundary
 
     def expect(self, spans: SpanSet) -> None:
         """Mark these missing positions as pending: they will be filled from elsewhere, in pages reserved for them.
@@ -263,7 +280,7 @@ class SequenceKv:
         if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
             self._publish_part(stop)
         self._sharing.exact = False
-        self._sharing.withdraw(self._sharing.promised)
+        self._sharing.withdraw(self.names.keys)
         self._put_lists(group, ())
         self._extents.put(group, ())
         table, (whole, part) = self.tables[group], divmod(stop, PAGE_TOKENS)
@@ -282,6 +299,25 @@ class SequenceKv:
         self._put_lists(group, [replace(one, stop=stop) if isinstance(one, HeadLists) else one for one in lists])
         self._extents.put(group, extents)
         self.replaced = max(self.replaced, stop)
+
+    def publish_lists(self) -> bool:
+        """Let others find what is left of the context. False: they may not, or find the same elsewhere."""
+        key = self.left_key
+        published = self._sharing.publish_lists(self.extents)
+        if key is not None:
+            self._sharing.withdraw([key])
+        return published
+
+    @property
+    def left_key(self) -> PageKey | None:
+        """Under which what is left of the context can be found, if it ever can. Whole pages must have their names."""
+        left = self.names.left()
+        return None if left is None else page_key(*left)
+
+    @property
+    def extents(self) -> tuple[tuple[Extent, ...], ...]:
+        """In which the pages of its lists lie, by layer group."""
+        return tuple(self._extents.of_groups)
 
     def move_boundary(self) -> None:
         """What is before the boundary has been compressed: the next one lies a stride further, if there is one."""

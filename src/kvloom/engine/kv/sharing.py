@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.memory.format import PAGE_TOKENS
-from kvloom.memory.ledger import Identity
+from kvloom.memory.keys import page_key
+from kvloom.memory.ledger import Extent, Identity
 from kvloom.memory.table import PageTable
 from kvloom.segment import PageKey
 
@@ -41,6 +42,13 @@ class Sharing:
                 self.promised.add(keys[n])
                 index.announce(keys[n], self.holder.owner)
 
+    def promise_lists(self, key: PageKey) -> None:
+        """Announce that what is left of the context will be published under ``key``."""
+        index = self.holder.ledger.index
+        if self.writes and index.coming_from(key) is None:
+            self.promised.add(key)
+            index.announce(key, self.holder.owner)
+
     def keep(self, index: int) -> None:
         """Page ``index`` is complete: its promise is kept."""
         if index < len(self.names.keys):
@@ -69,3 +77,21 @@ class Sharing:
         findable = self.holder.ledger.publish(page, identity)
         if findable != page and self.cache.read:
             self.holder.adopt(table, index, findable, size)
+
+    def publish_lists(self, of_groups: Sequence[Sequence[Extent]]) -> bool:
+        """Publish what a method left of the context, exactly that. False: it may not be, or the same is there.
+
+        Each layer group has one extent, or none where nothing is left.
+        """
+        left = self.names.left()
+        if left is None or not self.cache.write:
+            return False
+        (parent, tokens), ledger = left, self.holder.ledger
+        assert self.names.limit is not None
+        position, key = self.names.limit // PAGE_TOKENS * PAGE_TOKENS, page_key(parent, tokens)
+        pages = [(group, extent.page) for group, extents in enumerate(of_groups) for extent in extents]
+        found = [
+            ledger.publish(page, Identity(parent, tokens, position, 0, group, self.holder.hints, key))
+            for group, page in pages
+        ]
+        return bool(pages) and found == [page for _, page in pages]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kvloom.engine.kv import Results
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.reserve import Reserve
+from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
@@ -24,6 +26,7 @@ class Admit:
     max_seqs: int
     clock: Callable[[], float]
     turns: Turns
+    results: Results
     hit_tokens: int = 0
     miss_tokens: int = 0
 
@@ -37,7 +40,7 @@ class Admit:
                 return
             if sequence in plan.failed:
                 continue
-            found = match(sequence, self.ledger.index)
+            found = match(sequence, self.ledger.index, self.results)
             if found.waits_for is not None:
                 continue
             started = self._start(sequence, found, queues)
@@ -66,17 +69,18 @@ class Admit:
         if queues.running:
             return None
         # Nothing else runs, so it must fit: drop the cached pages that it does not reuse, then all of them.
-        helpful = {hit.page for hit in found.hits} | {page for copy in found.copies for _, page in copy.pages}
-        for keep in (helpful, set[int]()):
+        for keep in (found.pages, set[int]()):
             for page in self.ledger.droppable():
                 if page not in keep:
                     self.ledger.apply(Drop(page))
-            found = match(sequence, self.ledger.index)
+            found = match(sequence, self.ledger.index, self.results)
             if self.reserve.try_start(sequence, found, headroom=0):
                 return found
         return None
 
     def _account(self, sequence: Sequence, found: Match) -> None:
+        if found.result is not None and sequence.index == 0:
+            sequence.request.metrics.compressed = told(sequence, found.result.kept)
         if sequence.started:
             return
         sequence.started = True

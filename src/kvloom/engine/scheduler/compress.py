@@ -3,7 +3,7 @@
 A context's KV is exact until then: it is found and published like any other. What comes after it waits, is computed
 over what is left, and is never published. A request that is preempted begins anew, and as methods depend on nothing but
 the context, it comes to the same. To decide what stays takes a while: beside requests that go on, a little of it is
-done in every step.
+done in every step. What is left is kept for others who ask for the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvloom.engine.kv import Replacement
+from kvloom.engine.kv import Replacement, Results
 from kvloom.engine.outputs import GuardReport
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
@@ -34,9 +34,11 @@ class Compress:
     ledger: Ledger
     preempt: Preempt
     clock: Callable[[], float]
-    threads: int = 1
+    threads: int
+    results: Results
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
+        self.results.tidy()
         due = [sequence for sequence in queues.running if sequence.kv.context_due]
         if not due:
             return
@@ -67,7 +69,8 @@ class Compress:
                     plan.failed[sequence] = _no_room(replacement.stop)
                 return
         if sequence.index == 0:
-            request.metrics.compressed = told(request, replacement)
+            request.metrics.compressed = told(sequence, replacement.kept)
+        self.results.keep(kv, replacement.kept)
 
 
 def _no_room(tokens: int) -> RequestError:

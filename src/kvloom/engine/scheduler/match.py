@@ -4,40 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv import Result, Results, SequenceKv
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.coverage import Hit, TailCopy, cover
 from kvloom.engine.scheduler.explanation import explain
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Index
-from kvloom.segment import Miss, Span, SpanSet, Why
+from kvloom.segment import Miss, PageId, Span, SpanSet, Why
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Result of a look-up. ``waits_for``: the sequence that is computing the first missing page, if any."""
+    """What a look-up found. ``waits_for``: the sequence that is computing the first missing page, if any, or what is
+    left of the same context. ``result``: what is left of it is there.
+    """
 
     missing: SpanSet
     hits: tuple[Hit, ...] = ()
     copies: tuple[TailCopy, ...] = ()
     misses: tuple[Miss, ...] = ()
     waits_for: str | None = None
+    result: Result | None = None
+
+    @property
+    def pages(self) -> set[PageId]:
+        """All that it would use; of extents the first ones."""
+        pages = {hit.page for hit in self.hits} | {page for copy in self.copies for _, page in copy.pages}
+        return pages if self.result is None else pages | self.result.pages
 
 
-def match(sequence: Sequence, index: Index) -> Match:
+def match(sequence: Sequence, index: Index, results: Results) -> Match:
     """Match all tokens of a waiting sequence."""
     kv = sequence.kv
     kv.names.extend()
     if sequence.wants_prompt_scores or not kv.cache.read:
         everything = Span(0, len(kv.tokens))
         return Match(SpanSet((everything,)), misses=(Miss(everything, Why.NOT_ASKED),))
+    if (result := results.find(kv)) is not None:
+        after = Span(kv.boundary, len(kv.tokens) - kv.repeated)
+        return Match(SpanSet((after,)), misses=(Miss(after, Why.COMPRESSED),), result=result)
     found = cover(kv, index)
     return Match(
         missing=found.missing,
         hits=found.hits,
         copies=found.copies,
         misses=explain(kv, index, found),
-        waits_for=_coming(kv, index, found.missing),
+        waits_for=_coming(kv, index, found.missing) or results.coming_from(kv),
     )
 
 

@@ -69,7 +69,7 @@ class Preempt:
             self._preempt(victim, queues, plan)
             if victim is squeezed:
                 return victim is not sequence
-        squeezed.request.metrics.compressed = told(squeezed.request, replacement)
+        squeezed.request.metrics.compressed = told(squeezed, replacement.kept)
         return True
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:

@@ -32,16 +32,16 @@ class Reserve:
         ``headroom``: pages of each format to leave for the growth of those already running. Beside others, it must have
         room for its lists as well when its context will be compressed: or it would begin again and again.
         """
-        pinned = {hit.page for hit in match.hits}
-        pinned |= {page for copy in match.copies for _, page in copy.pages}
         kv, wanted = sequence.kv, match.missing
-        if kv.repeated or kv.stride:  # what comes after goes where this has made room
+        if match.result is None and (kv.repeated or kv.stride):  # what comes after goes where this has made room
             wanted = wanted & SpanSet.full(kv.horizon)
         needs = self._needs(match, wanted, headroom)
-        if headroom and kv.boundary and not kv.stride:
+        if headroom and match.result is None and kv.boundary and not kv.stride:
             needs += self._lists(sequence)
-        if not self.ledger.fits(needs, pinned):
+        if not self.ledger.fits(needs, match.pages):
             return False
+        if match.result is not None:
+            kv.adopt_result(match.result)
         for hit in match.hits:
             kv.adopt(hit.group, hit.index, hit.page)
         sources = [page for copy in match.copies for _, page in copy.pages]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from kvloom.engine.kv import Replacement
 from kvloom.engine.outputs import CompressedContext
-from kvloom.engine.request import Request, Sequence
+from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.format import PAGE_TOKENS
 
@@ -53,9 +54,11 @@ class Squeeze:
         return Replacement(kv, stop, method, threads=self.threads)
 
 
-def told(request: Request, replacement: Replacement) -> CompressedContext:
-    """What was left, for the metrics."""
-    compression, before, stop = replacement.compression, request.metrics.compressed, replacement.stop
+def told(sequence: Sequence, kept: Mapping[int, tuple[int, ...]]) -> CompressedContext:
+    """What was left of a sequence, for the metrics; ``kept``: by layer and KV head."""
+    request, stop = sequence.request, sequence.kv.replaced
+    compression, before = request.cache.method, request.metrics.compressed
+    assert compression is not None
     return CompressedContext(
         method=compression.name,
         params=compression.params,
@@ -64,6 +67,6 @@ def told(request: Request, replacement: Replacement) -> CompressedContext:
         times=1 + (0 if before is None else before.times),
         tokens=stop,
         protected=int(compression.protect.mask(np.arange(stop)).sum()),
-        kept=replacement.kept,
-        bytes=replacement.kv.lists_bytes,
+        kept=kept,
+        bytes=sequence.kv.lists_bytes,
     )

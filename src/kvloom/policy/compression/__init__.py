@@ -4,6 +4,7 @@ base.py         the interfaces: ``Scorer``, ``Allocator``, ``Compactor``, and wh
 needs.py        what a scorer looks at
 compression.py  ``Compression``: a method, its parameters and a ratio, as a request asks for it
 methods.py      the scorers by name, and how a method is made of words (words.py)
+identity.py     a method as bytes: what its results are kept under
 asked.py        a method as text, and ``exact``: what clients and operators write
 allocators.py   the allocators by name, and what each asks of scores
 compactors.py   the compactors by name; reference_queries.py, merging.py: what some of them share
