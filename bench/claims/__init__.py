@@ -29,6 +29,7 @@ CLAIMS = {
     "lukv-memory": "bench.claims.lukv_memory",
     "lukv-speed": "bench.claims.lukv_speed",
     "beyond-the-pool": "bench.claims.beyond_the_pool",
+    "kvpress-agreement": "bench.claims.kvpress_agreement",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""
