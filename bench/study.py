@@ -92,17 +92,17 @@ class Study:
 
     def possible(self) -> list[MethodAtRatio]:
         """The methods that there is all for: a profile for the model, for instance. The others are told."""
-        found, refused = [], dict[str, str]()
+        found, refused, most = list[MethodAtRatio](), set[str](), max(self.plan.ratios)
         context = self.subject.tokenizer.encode(real_text())[:96]
         for method, ratio, policy in self.plan.policies():
-            try:
-                if method not in refused:
+            if ratio == most:
+                try:
                     _compress(self.subject, policy, context)
-                    found.append((method, ratio, policy))
-            except KvloomError as error:
-                refused[method] = str(error)
-                note(f"{self.subject.name}: {method} is left out: {error}")
-        return found
+                except KvloomError as error:
+                    refused.add(method)
+                    note(f"{self.subject.name}: {method} is left out: {error}")
+            found.append((method, ratio, policy))
+        return [each for each in found if each[0] not in refused]
 
     def answer_all(self, policies: Sequence[Policy]) -> None:
         """A few samples of a cell by every method, then the next: all find the exact KV of the contexts."""

@@ -29,6 +29,8 @@ CLAIMS = {
     "lukv-memory": "bench.claims.lukv_memory",
     "lukv-speed": "bench.claims.lukv_speed",
     "beyond-the-pool": "bench.claims.beyond_the_pool",
+    "lukv-quality-50": "bench.claims.lukv_quality_50",
+    "lukv-quality-80": "bench.claims.lukv_quality_80",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
 }
 SPEED = tuple(CLAIMS)[4:13]
