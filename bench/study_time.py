@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.side_by_side import IN_FLIGHT, SEED, SideBySide, name_of
-from bench.study import MethodAtRatio, Study, turns_of
+from bench.study import MethodAtRatio, Study, seen_by, turns_of
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.engine import Engine
+from kvloom.engine.params import SamplingParams
 from kvloom.eval.estimate import Speed, calibrate, pending
 from kvloom.eval.policy import Policy
+from kvloom.eval.prompt import Prompt
 from kvloom.eval.records import read_rows
 from kvloom.eval.run import Benchmark
-from kvloom.eval.single import SingleSequence
+from kvloom.policy.compression import Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,9 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Seconds for a context: of each method to choose, and of the pass in which all see what they need."""
+    """Seconds for a context: of each method's answer of one token, and of the pass in which all see what they need."""
 
-    choosing_s: dict[str, float]
+    first_s: dict[str, float]
     seeing_s: float
 
 
@@ -69,28 +73,39 @@ def _cell(
     total, contexts = Expected(), 0.0
     for method, _, policy in policies:
         samples = max(0.0, study.plan.samples - there[name_of(policy)][task.name, length] / len(turns))
-        own_s = trial.choosing_s[method] * len(turns)
-        answers = round(samples * len(turns))
-        total += Expected(samples * (cached.least_s + own_s), samples * (cached.most_s + own_s), answers)
+        least_s = trial.first_s[method] * len(turns)
+        most_s = least_s + cached.most_s - cached.least_s
+        total += Expected(samples * least_s, samples * most_s, round(samples * len(turns)))
         contexts = max(contexts, samples)
     exact = 2 * fresh.least_s, 2 * fresh.most_s  # on the samples, and on others that choose the tasks
     return total + Expected(*(contexts * (trial.seeing_s + each_s) for each_s in exact))
 
 
 def _tried(study: Study, policies: Sequence[MethodAtRatio], task: Benchmark, length: int) -> _Trial:
-    engine = study.subject.engine
-    context = next(turns_of(study.beside.work(task, length, 1, SEED), study.subject))[0].context_ids
+    subject = study.subject
+    prompt = next(turns_of(study.beside.work(task, length, 1, SEED), subject))[0]
     by_method = {method: policy.compression for method, _, policy in policies if policy.compression is not None}
     started = time.perf_counter()
-    sequence = SingleSequence(engine, 2 * len(context) + 64)
-    sequence.watch_for(list(by_method.values()), context)
-    seeing_s, choosing_s = time.perf_counter() - started, {}
-    for method, compression in by_method.items():
-        started = time.perf_counter()
-        candidates = [each.candidates(compression.scores(each)) for each in sequence.contexts(compression)]
-        compression.counts(candidates, engine.model.weights_id)
-        choosing_s[method] = time.perf_counter() - started
-    return _Trial(choosing_s, seeing_s)
+    seen = seen_by(subject, list(by_method.values()), prompt.context_ids)
+    seeing_s = time.perf_counter() - started
+    _first_token_s(subject.engine, prompt, None)  # its context is cached from then on
+    subject.engine.intake.seen |= seen
+    try:
+        first_s = {name: _first_token_s(subject.engine, prompt, each) for name, each in by_method.items()}
+    finally:
+        subject.engine.intake.seen.clear()
+        subject.engine.reset_cache()
+    return _Trial(first_s, seeing_s)
+
+
+def _first_token_s(engine: Engine, prompt: Prompt, compression: Compression | None) -> float:
+    after = None if compression is None else len(prompt.context_ids)
+    cache = CacheParams(compression=compression, compress_after=after)
+    started = time.perf_counter()
+    engine.submit("trial", prompt.ids, SamplingParams(temperature=0.0, max_tokens=1), cache=cache)
+    while engine.has_work:
+        engine.step()
+    return time.perf_counter() - started
 
 
 def _rows_there(beside: SideBySide, policy: Policy) -> Counter[tuple[str, int]]:
