@@ -42,6 +42,14 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
             CacheParams(compression=compression_of("sink_recent", 0.5, sinks=2)),
         ),
         (
+            {"kvloom": {"cache": {"compression": {"method": "knorm", "budget": 100_000}}}},
+            CacheParams(compression=compression_of("knorm", budget=100_000)),
+        ),
+        (
+            {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_when": "pressure"}}},
+            CacheParams(compression=compression_of("knorm", 0.5), compress_when="pressure"),
+        ),
+        (
             {"kvloom": {"cache": {"compression": {"method": "keep_all"}, "compress_after": 1}}},
             CacheParams(compression=compression_of("keep_all"), compress_after=1),
         ),
@@ -74,7 +82,7 @@ async def test_what_arrives(
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `compression` and",
+            "has `read`, `write`, `priority`, `compression`, `compress_after` and",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -96,6 +104,8 @@ async def test_what_arrives(
             "must be of type int",
         ),
         ({"cache": {"compress_after": 1}}, "kvloom.cache.compress_after", "there is no compression"),
+        ({"cache": {"compress_when": "pressure"}}, "kvloom.cache.compress_when", "needs a compression with a ratio"),
+        ({"cache": {"compress_when": "now"}}, "kvloom.cache.compress_when", "'context' or 'pressure'"),
         ({"cache": {"salt": "x"}}, "kvloom.cache.salt", "use `cache_salt`, beside `kvloom`"),
         ({"cache": {"cache_salt": "x"}}, "kvloom.cache.cache_salt", "beside `kvloom`"),
         ({"cache": {"match": "tokens"}}, "kvloom.cache.match", "`share_prefixes`"),
@@ -195,3 +205,34 @@ async def test_usage_says_what_is_left_of_a_context(client: openai.AsyncOpenAI) 
     assert all(sum(entries) == 10 * len(entries) for entries in kept.values())
     plain = await client.completions.create(model="tiny", prompt=prompts[0], max_tokens=2)
     assert "kvloom" not in (plain.usage.model_extra or {})
+
+
+async def test_a_prompt_that_the_memory_has_no_room_for_is_kept_within_a_budget() -> None:
+    made = tiny.make_engine()
+    budget = made.layout.peak_bytes(160)
+    pool = made.layout.bytes_for_blocks(made.layout.blocks_within(budget, 512))
+    engine = AsyncEngine.over(tiny.make_engine(kv_bytes=pool), tiny.CharTokenizer(), "tiny")
+    settings: dict[str, Any] = {"model": "tiny", "prompt": tiny.random_prompt(300, 3), "max_tokens": 60}
+    try:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(create_app(engine)), base_url="http://kvloom"
+        ) as http:
+            client = openai.AsyncOpenAI(api_key="none", base_url="http://kvloom/v1", http_client=http, max_retries=0)
+            with pytest.raises(openai.BadRequestError, match="maximum context length"):
+                await client.completions.create(**settings)
+            words = {"method": "h2o", "budget": budget}
+            reply = await client.completions.create(
+                **settings, extra_body={"kvloom": {"cache": {"compression": words}}}
+            )
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.completions.create(
+                    **settings, extra_body={"kvloom": {"cache": {"compression": words | {"budget": 5}}}}
+                )
+    finally:
+        engine.close()
+    assert reply.usage.completion_tokens == 60
+    (compressed,) = reply.usage.model_extra["kvloom"]["compressed"]
+    assert (compressed["ratio"], compressed["budget"]) == (None, budget)
+    assert compressed["times"] > 2
+    assert compressed["bytes"] < budget
+    assert "a larger budget" in str(caught.value)

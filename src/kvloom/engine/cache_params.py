@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
+from kvloom.policy.compression.needs import MEASURED
 from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
 token."""
+
+When = Literal["context", "pressure"]
+
+_RECENT = 64
+"""Entries that stay at the end of what is compressed in the middle of a text."""
 
 
 def _is_text(value: object) -> bool:
@@ -30,6 +36,7 @@ _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
+_WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -46,6 +53,9 @@ class CacheParams:
     context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
     found and published as ever. compress_after: how many tokens of the prompt are the context; all but the last one
     unless told. With a budget, prompt and answer are one context, which is compressed whenever it would take more.
+    compress_when: ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far,
+    would be preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else
+    is served, and the method must be content with what is stored.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -55,6 +65,7 @@ class CacheParams:
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
+    compress_when: When = field(default="context", metadata=_WHEN)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -66,6 +77,29 @@ class CacheParams:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
         if self.compress_after is not None and self.budget is not None:
             raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
+
+        if self.compress_when == "pressure":
+            self._check_pressure()
+
+    def _check_pressure(self) -> None:
+        if self.compression is None or self.compression.ratio is None or self.compress_after is not None:
+            what = "needs a compression with a ratio, and nothing that says when"
+            raise ParamsError(f"compress_when='pressure' {what}", param="compress_when")
+        if any(isinstance(need, MEASURED) for need in self.compression.needs):
+            raise ParamsError(
+                f"`{self.compression.name}` looks on while a context is computed, and pressure cannot be foreseen",
+                hint="a method that is content with keys and values, such as knorm or keydiff",
+                param="compress_when",
+            )
+
+    @property
+    def method(self) -> Compression | None:
+        """The compression; in the middle of a text at least a few last entries stay."""
+        if self.compression is None or (self.budget is None and self.compress_when == "context"):
+            return self.compression
+        protect = self.compression.protect
+        recent = replace(protect, protect_last=max(_RECENT, protect.protect_last))
+        return replace(self.compression, protect=recent)
 
     @property
     def hints(self) -> Hints:
@@ -82,7 +116,7 @@ class CacheParams:
 
         Raises ParamsError when none would be left, from whose KV the answer could begin.
         """
-        if self.compression is None or self.budget is not None:
+        if self.compression is None or self.budget is not None or self.compress_when == "pressure":
             return None
         after = prompt_tokens - 1 if self.compress_after is None else self.compress_after
         if after >= prompt_tokens:

@@ -199,6 +199,7 @@ class Engine:
             generated_tokens=self.commit.generated_tokens,
             computed_tokens=self.commit.computed_tokens,
             preemptions=self.preempt.preemptions,
+            squeezed=self.preempt.squeeze.count,
             finished=dict(self.commit.finished),
             cache=cache,
             seconds=self.watch.seconds(),

@@ -159,6 +159,8 @@ class Intake:
         self, prompt_ids: list[int], cache: CacheParams, boundary: int | None, blocks: Blocks | None
     ) -> Watch | None:
         """What a compression wants to see up to its boundary. Raises RequestError when there is no room for that."""
+        if cache.compression is not None and cache.compress_when == "pressure":
+            return Watch(self.model, cache.compression.needs, 0, text_of=self.tokenizer.token_text)
         if cache.compression is None or not boundary:
             return None
         if blocks is not None:

@@ -68,7 +68,7 @@ class StepWatch:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """State of the scheduler, and totals since the start."""
+    """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory."""
 
     running: int
     waiting: int
@@ -77,6 +77,7 @@ class EngineStats:
     generated_tokens: int
     computed_tokens: int
     preemptions: int
+    squeezed: int
     finished: dict[str, int]
     cache: CacheStats
     seconds: StepSeconds = field(default_factory=StepSeconds)

@@ -62,7 +62,7 @@ class Stored:
         of_heads = next((each for each in lists if isinstance(each, HeadLists) and each.stop == table.start), None)
         if table.others or len(lists) != (of_heads is not None):
             raise InternalError(f"{kv.owner}: group {group} has recoded pages, or lists that cannot be moved")
-        first = max(table.start, _first_seen(table.window, stop))
+        first = max(table.start, _first_seen(table.window, stop), table.trimmed * PAGE_TOKENS)
         pages = tuple(
             page for index, page in table.pages() if first // PAGE_TOKENS <= index and index * PAGE_TOKENS < stop
         )

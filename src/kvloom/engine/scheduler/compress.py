@@ -8,23 +8,17 @@ done in every step.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from kvloom.engine.kv import Replacement
-from kvloom.engine.outputs import CompressedContext
-from kvloom.engine.request import Request, Sequence, Status
+from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
+from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Queues, StepPlan
-from kvloom.errors import InternalError, KvloomError, RequestError
+from kvloom.errors import RequestError
 from kvloom.memory.ledger import Ledger
-
-logger = logging.getLogger(__name__)
-
 
 _SLICE_S = 0.02
 
@@ -47,20 +41,15 @@ class Compress:
             if sequence.status is Status.RUNNING and not sequence.kv.repeat_next():  # nor preempted meanwhile
                 try:
                     self._compress(sequence, queues, plan, lambda: self.clock() >= stop_s)
-                except KvloomError as error:
-                    plan.failed[sequence] = error
                 except Exception as raised:
-                    logger.error("compression for %s failed", sequence.owner, exc_info=raised)
-                    fault = InternalError(f"compression failed: {type(raised).__name__}: {raised}")
-                    fault.__cause__ = raised
-                    plan.failed[sequence] = fault
+                    plan.compression_failed(sequence, raised)
 
     def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan, until: Callable[[], bool]) -> None:
         kv, request = sequence.kv, sequence.request
-        assert request.cache.compression is not None
+        assert request.cache.method is not None
         if kv.underway is None:
             room = None if request.blocks is None else request.blocks.room
-            kv.underway = Replacement(kv, kv.boundary, request.cache.compression, room)
+            kv.underway = Replacement(kv, kv.boundary, request.cache.method, room)
         replacement = kv.underway
         if not replacement.decide(until):
             return
@@ -70,22 +59,7 @@ class Compress:
                     plan.failed[sequence] = _no_room(replacement.stop)
                 return
         if sequence.index == 0:
-            request.metrics.compressed = _told(request, replacement)
-
-
-def _told(request: Request, replacement: Replacement) -> CompressedContext:
-    compression, before, stop = replacement.compression, request.metrics.compressed, replacement.stop
-    return CompressedContext(
-        method=compression.name,
-        params=compression.params,
-        ratio=compression.ratio,
-        budget=compression.budget,
-        times=1 + (0 if before is None or before.tokens >= stop else before.times),
-        tokens=stop,
-        protected=int(compression.protect_now.mask(np.arange(stop)).sum()),
-        kept=replacement.kept,
-        bytes=replacement.kv.lists_bytes,
-    )
+            request.metrics.compressed = told(request, replacement)
 
 
 def _no_room(tokens: int) -> RequestError:

@@ -1,10 +1,14 @@
-"""Preempt: reserve a page for every row of the step; if memory runs out, preempt the last sequence in order."""
+"""Preempt: reserve a page for every row of the step; if memory runs out, compress a sequence that allows it, or preempt
+the last one in order.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kvloom.engine.kv import Replacement
 from kvloom.engine.request import Sequence
+from kvloom.engine.scheduler.squeeze import Squeeze, told
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
@@ -16,6 +20,7 @@ class Preempt:
 
     ledger: Ledger
     preemptions: int = 0
+    squeeze: Squeeze = field(default_factory=Squeeze)
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for chunk in list(plan.chunks.values()):
@@ -26,12 +31,27 @@ class Preempt:
                     break
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Preempt the last sequence in order; False if that is ``sequence`` itself."""
+        """Compress one, or preempt the last sequence in order; False if ``sequence`` itself is preempted."""
+        squeezed = self.squeeze.decided(queues, plan)
+        if squeezed is not None:
+            return self._squeeze(*squeezed, sequence, queues, plan)
         victim, alone = queues.running[-1], len(queues.running) == 1
         self._preempt(victim, queues, plan)
         if alone:
             self._start_over(victim, plan)
         return victim is not sequence
+
+    def _squeeze(
+        self, squeezed: Sequence, replacement: Replacement, sequence: Sequence, queues: Queues, plan: StepPlan
+    ) -> bool:
+        """As ``make_room``. There may still be no room: others hold the pages, or they lie in several slabs."""
+        while not replacement.carry_out():
+            victim = queues.running[-1]
+            self._preempt(victim, queues, plan)
+            if victim is squeezed:
+                return victim is not sequence
+        squeezed.request.metrics.compressed = told(squeezed.request, replacement)
+        return True
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """The only running sequence is out of memory: its pages occupy slabs that pages of other formats need.
@@ -50,5 +70,7 @@ class Preempt:
         queues.remove(victim)
         victim.kv.release()
         victim.request.metrics.preemptions += 1
+        if victim.index == 0:
+            victim.request.metrics.compressed = None
         self.preemptions += 1
         queues.enqueue(victim)

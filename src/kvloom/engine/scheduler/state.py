@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import logging
 import math
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -10,6 +11,8 @@ from operator import attrgetter
 from kvloom.engine.request import Sequence, Status
 from kvloom.errors import InternalError, KvloomError
 from kvloom.segment import SpanSet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -81,6 +84,15 @@ class StepPlan:
         chunk = self.chunks.pop(sequence, None)
         if chunk is not None:
             self._use(chunk, -len(chunk.spans))
+
+    def compression_failed(self, sequence: Sequence, raised: Exception) -> None:
+        """Mark a sequence as failed: what a method raised, perhaps a user's own, is told to whom asked for it."""
+        error = raised if isinstance(raised, KvloomError) else None
+        if error is None:
+            logger.error("compression for %s failed", sequence.owner, exc_info=raised)
+            error = InternalError(f"compression failed: {type(raised).__name__}: {raised}")
+            error.__cause__ = raised
+        self.failed[sequence] = error
 
     def no_room(self, sequence: Sequence) -> None:
         """Mark a sequence as failed: it does not fit and never will."""

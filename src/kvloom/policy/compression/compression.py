@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,8 +26,6 @@ from kvloom.policy.compression.needs import MEASURED, Need
 from kvloom.policy.compression.protect import Protect
 from kvloom.policy.compression.uniform import Uniform
 from kvloom.policy.compression.words import Word, words_of
-
-_RECENT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Compression:
             weights,
             tuple(each.whole for each in candidates),
         )
-        protect = self.protect_now
+        protect = self.protect
         marked = [protect.marked(each) for each in candidates]
         counts = self.allocator.kept(share, [each.scores for each in marked], origin)
         protect.check(marked, counts)
@@ -124,7 +122,7 @@ class Compression:
 
     def choice(self, candidates: Candidates, kept_K: Counts) -> Choice:
         """The best entries of a layer, so many of each KV head. Of equal ones what is protected, then the earlier."""
-        protect = self.protect_now
+        protect = self.protect
         marked = protect.marked(candidates)
         best = []
         for head, count in enumerate(kept_K.tolist()):
@@ -134,15 +132,6 @@ class Compression:
             chosen_S = self.critical.best(order_S, scores_S, norms[head], count) if norms else order_S[:count]
             best.append(np.sort(chosen_S))
         return Choice(candidates.layer, tuple(best))
-
-    @property
-    def protect_now(self) -> Protect:
-        """What is protected whenever something goes: with a budget, which is met in the middle of a text, at least a
-        few last entries.
-        """
-        if self.budget is None:
-            return self.protect
-        return replace(self.protect, protect_last=max(_RECENT, self.protect.protect_last))
 
     def scores(self, context: LayerContext) -> Floats:
         """The scorer's, those of what is demoted lowered.

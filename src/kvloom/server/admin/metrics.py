@@ -169,6 +169,7 @@ def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "vllm:prompt_tokens", "Prompt tokens processed", stats.prompt_tokens
     yield "vllm:generation_tokens", "Tokens generated", stats.generated_tokens
     yield "vllm:num_preemptions", "Preemptions", stats.preemptions
+    yield "kvloom:num_squeezed", "Contexts compressed for want of memory", stats.squeezed
     yield "kvloom:steps", "Engine steps", stats.steps
     yield "kvloom:computed_tokens", "Positions run through the model", stats.computed_tokens
     yield "kvloom:evicted_pages", "Pages dropped to make room", cache.evicted_pages

@@ -54,6 +54,7 @@ class CacheFields(BaseModel):
     priority: int | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
+    compress_when: str | None = None
 
 
 class Extension(BaseModel):

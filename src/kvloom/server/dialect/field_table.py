@@ -80,8 +80,11 @@ SERVED: Mapping[str, Served] = {
         '`{"cache": {"read": false, "write": false}}`: recompute the whole prompt and publish nothing; '
         "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
         '`compression` inside `cache`, `{"method": "knorm", "ratio": 0.5}`: the method removes that share of the KV of '
-        "the prompt's first `compress_after` tokens (all but the last) before the others are computed; `usage` then "
-        "has `kvloom.compressed`, for every prompt: the method, how many entries each layer and KV head keeps, bytes; "
+        "the prompt's first `compress_after` tokens (all but the last) before the others are computed; "
+        '`{"method": "knorm", "budget": 50000000}`: prompt and answer are kept within so many bytes; '
+        '`compress_when` beside it, `"pressure"`: only where the request would be preempted otherwise; '
+        "`usage` then has `kvloom.compressed`, for every prompt that it was done to: the method, how many entries each "
+        "layer and KV head keeps, bytes; "
         '`{"method": "exact"}`: nothing is removed, whatever the default'
     ),
     "stream": Served("stream the answer as server-sent events"),

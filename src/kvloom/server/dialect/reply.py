@@ -133,6 +133,8 @@ def _shown(context: CompressedContext) -> Json:
         "method": context.method,
         "params": dict(context.params),
         "ratio": context.ratio,
+        "budget": context.budget,
+        "times": context.times,
         "tokens": context.tokens,
         "protected": context.protected,
         "bytes": context.bytes,
