@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#1b6ca8", "#c9c9c9", "#e0a458", "#7a9e7e", "#b5838d", "#6d6875")
+STYLES = ("-", "--", ":")
 
 Bars = Mapping[str, Mapping[str, float | None]]
 """Label of a group of bars to the height of each engine's."""
@@ -39,9 +40,11 @@ def draw_lines(
 ) -> None:
     """Lines by name: (x, y). Raises ImportError."""
     plt = _pyplot()
+    plt.rcParams["svg.fonttype"] = "none"  # text stays text
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for (name, (xs, ys)), colour in zip(lines.items(), COLOURS, strict=False):
-        axis.plot(xs, ys, marker="o", label=name, color=colour)
+    for number, (name, (xs, ys)) in enumerate(lines.items()):
+        turn, colour = divmod(number, len(COLOURS))
+        axis.plot(xs, ys, marker="o", label=name, color=COLOURS[colour], linestyle=STYLES[turn % len(STYLES)])
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)

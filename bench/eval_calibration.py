@@ -24,29 +24,21 @@ from statistics import fmean
 from bench.calibration import Measured, page
 from bench.claims.eval_signal import NEEDLES, QUICK_TASKS
 from bench.claims.int8_kl import MODELS
-from bench.drive import load
 from bench.harness import note
+from bench.side_by_side import JUDGE_SEED, SEED, SideBySide, name_of, steps, subject_named
 from bench.text import real_text
-from kvloom.eval.answering import EngineAnswers
 from kvloom.eval.compare import compare, difference_of
 from kvloom.eval.fidelity import Fidelity, Passage, fidelity_at
-from kvloom.eval.frame import frame_of
 from kvloom.eval.identity import policy_digest
 from kvloom.eval.judge import Judge, judge_of
 from kvloom.eval.observe import methods_of
 from kvloom.eval.policy import EXACT, FLOOR, Policy, parse_policy
 from kvloom.eval.recall_texts import recall_passages
-from kvloom.eval.records import Row, RunStore, read_rows
-from kvloom.eval.run import Benchmark, Work, run, settings_of
+from kvloom.eval.records import Row
+from kvloom.eval.run import Benchmark
 from kvloom.eval.subject import Subject
 from kvloom.eval.tasks import TASKS
 
-SEED, JUDGE_SEED = 0, 1
-IN_FLIGHT = 8
-BATCH = 4
-"""Samples of a cell whose contexts stay in the cache while one policy after another answers."""
-
-KV_BYTES = "768MiB"
 SEEDS = 3
 METHODS = ("sink_recent", "knorm", "random")
 
@@ -94,7 +86,7 @@ class Calibration:
         """Do what is missing, and say what was found."""
         policies = list(self.plan.policies())
         self._answer_all(policies)
-        fidelities = {_name(policy): self._fidelity(policy) for policy in policies}
+        fidelities = {name_of(policy): self._fidelity(policy) for policy in policies}
         exact = self._answers(EXACT)
         judge = judge_of([exact, self._answers(EXACT, JUDGE_SEED)], exact[0].settings)
         methods = methods_of([self._answers(policy) for policy in policies])
@@ -103,38 +95,30 @@ class Calibration:
 
     def _answer_all(self, policies: Sequence[Policy]) -> None:
         """A few samples of a cell by every policy, then the next: all find the exact KV of the contexts."""
-        plan = self.plan
-        for count in [*range(BATCH, plan.samples, BATCH), plan.samples]:
+        plan, beside = self.plan, self._beside
+        for count in steps(plan.samples):
             for length in plan.lengths:
                 for task in plan.tasks:
                     note(f"{self.subject.name}: {task.name} at {length}, {count} of {plan.samples} samples")
                     for policy, seed in [(EXACT, JUDGE_SEED), (EXACT, SEED), *((each, SEED) for each in policies)]:
-                        self._run(policy, seed, task, length, count)
-
-    def _run(self, policy: Policy, seed: int, task: Benchmark, length: int, count: int) -> None:
-        frame = frame_of(self.subject)
-        work = Work(tasks=(task,), lengths=(length,), count=count, seed=seed, frame=frame)
-        settings = settings_of(self.subject, policy, seed=seed, in_flight=IN_FLIGHT, frame=frame)
-        with RunStore(self._directory(policy, seed), settings) as store:
-            run(work, self.subject, EngineAnswers(self.subject, IN_FLIGHT, policy), store)
+                        beside.run(policy, seed, beside.work(task, length, count, seed))
 
     def _answers(self, policy: Policy, seed: int = SEED) -> list[Row]:
-        wanted = {task.name for task in self.plan.tasks}
-        rows = [row for row in read_rows(self._directory(policy, seed)) if row.task in wanted]
-        return [row for row in rows if row.length in self.plan.lengths and row.index < self.plan.samples]
+        return self._beside.rows(policy, seed, self.plan.tasks, self.plan.lengths, self.plan.samples)
 
-    def _directory(self, policy: Policy, seed: int) -> Path:
-        return self.place / _name(policy) / f"answers-{seed}"
+    @property
+    def _beside(self) -> SideBySide:
+        return SideBySide(self.subject, self.place)
 
     def _fidelity(self, policy: Policy) -> dict[str, float]:
-        path, plan = self.place / _name(policy) / "fidelity.json", self.plan
+        path, plan = self.place / name_of(policy) / "fidelity.json", self.plan
         asked = {"code": policy_digest(policy), "texts": plan.texts, "tokens": plan.text_tokens}
         asked |= {"weights": self.subject.engine.model.weights_id}
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["asked"] == asked:
                 return dict(stored["found"])
-        note(f"{self.subject.name}: {_name(policy)}, texts")
+        note(f"{self.subject.name}: {name_of(policy)}, texts")
         told = fidelity_at(self.subject, policy, recall_passages(self.subject, plan.text_tokens, plan.texts))
         found = _figures(told, fidelity_at(self.subject, policy, self._plain()))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,11 +151,6 @@ class Calibration:
         ]
 
 
-def _subject(model: str) -> Subject:
-    engines = load(model)
-    return Subject(engines.loaded.manifest.name, engines.loaded.tokenizer, engines.make(KV_BYTES))
-
-
 def _figures(told: Fidelity, plain: Fidelity) -> dict[str, float]:
     recall = told.recall
     return {
@@ -179,10 +158,6 @@ def _figures(told: Fidelity, plain: Fidelity) -> dict[str, float]:
         "recall_kl": told.kl.mean if recall is None else recall.kl.mean,
         "plain_kl": plain.kl.mean,
     }
-
-
-def _name(policy: Policy) -> str:
-    return "-".join([policy.name, *(f"{key}={value}" for key, value in policy.params.items())])
 
 
 def _label(row: Row) -> str:
@@ -209,7 +184,7 @@ def main(arguments: list[str]) -> int:
     )
     place = asked.place / "quick" if asked.quick else asked.place
     sections = [
-        Calibration(_subject(model), plan, place / model).page()
+        Calibration(subject_named(model), plan, place / model).page()
         for model in asked.model or (MODELS[:1] if asked.quick else MODELS)
     ]
     quick = ["**Quick run: it shows that the measurement works, and nothing else.**", ""] if asked.quick else []

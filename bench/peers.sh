@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bench/peers.sh [NAME...]: one environment per engine that we measure against, with pinned versions.
-# NAME: transformers, openvino, vllm, llama-cpp; all of them by default. They go to .peers/, or to $PEERS_DIR.
+# NAME: transformers, openvino, vllm, llama-cpp, kvpress; all of them by default. They go to .peers/, or to $PEERS_DIR.
 # What fails to install is reported at the end and is not measured; nothing else is lost. llama-cpp compiles for minutes.
 set -u
 
@@ -14,6 +14,9 @@ install_openvino() { "$1" -m pip install -q openvino==2026.4.1 openvino-genai==2
 
 # For this machine's processor, as `pip install` does by default; FORCE_CMAKE guards against a build of nothing.
 install_llama-cpp() { FORCE_CMAKE=1 "$1" -m pip install -q llama-cpp-python==0.3.36; }
+
+# A library of compression methods, which is compared by what it keeps. It asks for a transformers before 5.3.
+install_kvpress() { "$1" -m pip install -q torch==2.13.0 transformers==5.2.0 kvpress==0.5.5 "gguf>=0.17"; }
 
 # The wheel asks for torchaudio, torchvision and torchcodec, which text models do not use.
 install_vllm() {
@@ -32,7 +35,7 @@ install() {
     "install_$name" "$python" >"$PEERS_DIR/$name.log" 2>&1 && touch "$PEERS_DIR/$name/.installed"
 }
 
-KNOWN=(transformers openvino vllm llama-cpp)
+KNOWN=(transformers openvino vllm llama-cpp kvpress)
 ASKED=("$@")
 test $# -gt 0 || ASKED=("${KNOWN[@]}")
 for name in "${ASKED[@]}"; do

@@ -95,7 +95,7 @@ class RemotePeer:
             stderr=self._log,
             text=True,
             cwd=checkout.root,
-            env=_environment(python) if checkout == HERE else checkout.environment,
+            env=environment_of(python) if checkout == HERE else checkout.environment,
             start_new_session=True,
         )
         self.facts = Facts(**self._read())
@@ -175,10 +175,10 @@ def dequantize(gguf: Path, directory: Path) -> None:
         return
     python = interpreter("transformers") or Path(sys.executable)
     command = [str(python), "-m", "bench.peers.dequantized", str(gguf), str(directory)]
-    subprocess.run(command, cwd=ROOT, env=_environment(python), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, env=environment_of(python), check=True, stdout=subprocess.DEVNULL)
 
 
-def _environment(python: Path) -> dict[str, str]:
+def environment_of(python: Path) -> dict[str, str]:
     """Another environment finds this repository, and the light part of kvloom, on its path.
 
     Intel's OpenMP is preloaded where the environment has it: vLLM's documentation asks for that on a CPU.

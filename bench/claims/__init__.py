@@ -30,6 +30,9 @@ CLAIMS = {
     "lukv-speed": "bench.claims.lukv_speed",
     "beyond-the-pool": "bench.claims.beyond_the_pool",
     "guard": "bench.claims.guard",
+    "lukv-quality-50": "bench.claims.lukv_quality_50",
+    "lukv-quality-80": "bench.claims.lukv_quality_80",
+    "kvpress-agreement": "bench.claims.kvpress_agreement",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv import PageNames, SequenceKv, Watch
+from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
@@ -37,7 +37,7 @@ class Intake:
     """Makes requests.
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
-    bring none.
+    bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
     """
 
     model: Model
@@ -50,6 +50,7 @@ class Intake:
     clock: Callable[[], float]
     turns: Turns = field(default_factory=Turns)
     arrivals: int = 0
+    seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
 
     def request(
         self,
@@ -171,6 +172,9 @@ class Intake:
         if blocks is not None:
             return Watch.of_text(self.model, cache.compression, boundary, self.tokenizer.token_text)
         context, room = prompt_ids[:boundary], self.max_len - boundary
+        by = self.seen.get(tuple(context)) if self.seen else None
+        if by is not None and (seen := Seen.of_what(by, cache.compression.needs)) is not None:
+            return seen
         return Watch.of(self.model, cache.compression, context, room, self.tokenizer.token_text)
 
     def _blocks(self, cache: CacheParams) -> Blocks | None:

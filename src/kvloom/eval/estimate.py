@@ -106,8 +106,8 @@ def estimate(work: Work, subject: Subject, speed: Speed, store: RunStore | None 
     return pending(work, subject, store).at(speed)
 
 
-def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pending:
-    """What is left of a run, judged by the first sample of every cell."""
+def pending(work: Work, subject: Subject, store: RunStore | None = None, cached: bool = False) -> Pending:
+    """What is left of a run, judged by the first sample of every cell. ``cached``: all contexts are, from the start."""
     kinds = []
     for cell in work.cells():
         try:
@@ -120,8 +120,8 @@ def pending(work: Work, subject: Subject, store: RunStore | None = None) -> Pend
         turns = prompts_of(cell.task, first, subject, work.frame)
         left = max(0.0, cell.count - done / len(turns))
         for prompt in turns:
-            cached = 0 if prompt.turn == 0 else len(prompt.context_ids)
-            kinds.append(_Kind(left, prompt.num_tokens, cached, prompt.max_new_tokens))
+            known = len(prompt.context_ids) if cached or prompt.turn else 0
+            kinds.append(_Kind(left, prompt.num_tokens, known, prompt.max_new_tokens))
     return Pending(tuple(kinds))
 
 

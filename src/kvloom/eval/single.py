@@ -15,7 +15,7 @@ from kvloom.attend.builder import Rows, build_plan
 from kvloom.config import default_threads
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
-from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch
+from kvloom.engine.kv import PageNames, Replacement, SequenceKv, Stored, Watch, together
 from kvloom.engine.step import Forward
 from kvloom.errors import EvalError
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, fitting_slab_bytes, page_stride, slab_cost
@@ -26,6 +26,7 @@ from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Indices, Logits
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import LayerContext
+from kvloom.policy.compression.needs import After, Attention
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 _LOGIT_VALUES = 2**21
@@ -53,6 +54,7 @@ class SingleSequence:
         cache = CacheParams(read=False, write=False)
         self._kv = SequenceKv(self._ledger, "single", names, self._layout.new_tables(), cache)
         self._mark: int | None = None
+        self._repeated: Watch | None = None
         self._capacity = capacity
         self.peak_bytes = 0
 
@@ -95,6 +97,19 @@ class SingleSequence:
         """See what a method needs to see of the first tokens while they are computed: to be called before they are."""
         room = self._capacity - len(context)
         self._kv.watch = Watch.of(self._model, compression, context, room, self._text_of)
+
+    def watch_for(self, compressions: Sequence[Compression], context: Sequence[int]) -> Watch:
+        """Compute a context in one pass that sees what these methods need to see, as far as ``together`` says."""
+        needs = together([each.needs for each in compressions])
+        after = next(
+            (need.rows for need in needs if isinstance(need, Attention) and isinstance(need.rows, After)), None
+        )
+        repeats = [] if after is None else after.texts(context, self._capacity - len(context))
+        watch = Watch(self._model, needs, len(context), tuple(map(tuple, repeats)), text_of=self._text_of)
+        self._kv.watch = watch
+        self.append(context)
+        self._repeat(watch)
+        return watch
 
     def compress(self, compression: Compression) -> None:
         """Do to all tokens so far what the engine does to a request's context. Once per sequence.
@@ -141,11 +156,18 @@ class SingleSequence:
             self.watch(compression, self._kv.tokens)
         watch = self._kv.watch
         assert watch is not None
+        self._repeat(watch)
+        return watch
+
+    def _repeat(self, watch: Watch) -> None:
+        """Once: what is seen twice counts twice."""
+        if self._repeated is watch:
+            return
+        self._repeated = watch
         for repeated in watch.repeats:
             self.mark()
             self.append(repeated)
             self.rewind()
-        return watch
 
     def _run(self, tokens_T: Indices, rows: Rows) -> Floats:
         plan, watch = build_plan([rows], self._layout.layers), self._kv.watching

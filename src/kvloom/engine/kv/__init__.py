@@ -6,6 +6,7 @@ extents.py    the pages of its lists, which share one lifetime
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
 watch.py      what is seen of its context while it is computed (linear_digest.py: of hidden states)
+seen.py       what was seen of it before, for many methods
 stored.py     what its pages hold, to be read
 replacement.py  what a method of compression does to it, carried out
 results.py    what that has left, kept for others
@@ -16,8 +17,20 @@ from __future__ import annotations
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.results import Result, Results
+from kvloom.engine.kv.seen import Seen, together
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch, Watched
 
-__all__ = ["PageNames", "Replacement", "Result", "Results", "SequenceKv", "Stored", "Watch", "Watched"]
+__all__ = [
+    "PageNames",
+    "Replacement",
+    "Result",
+    "Results",
+    "Seen",
+    "SequenceKv",
+    "Stored",
+    "Watch",
+    "Watched",
+    "together",
+]
