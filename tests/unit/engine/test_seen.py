@@ -37,6 +37,7 @@ METHODS = [compression_of(name, 0.6, **words) for name, words in WORDS]
 def answered(engine: Engine, compression: Compression) -> tuple[list[int], int, tuple[tuple[int, ...], ...]]:
     """(tokens, rows computed, entries kept)."""
     before = engine.commit.computed_tokens
+    tiny.forget_results(engine)
     params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
     engine.submit("a", PROMPT, params, cache=CacheParams(compression=compression, compress_after=CONTEXT))
     tokens, metrics = [], None
