@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 
 from bench.claims.lukv_memory import MODEL, contexts
-from bench.drive import ModelEngines, load
+from bench.drive import ModelEngines
 from bench.harness import Check, Outcome, at_least, at_most, note, worst_of
+from kvloom.config import DEFAULT_KV_DTYPE, CacheConfig, EngineConfig
+from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
@@ -107,7 +109,8 @@ def searched(engines: ModelEngines, length: int, count: int) -> tuple[list[Check
 def measure(quick: bool) -> Outcome:
     """Full: prompts of 4,096 tokens, 24 needles. Quick: of 1,024, four needles."""
     pull(MODEL)
-    engines = load(MODEL)
+    config = EngineConfig(model=MODEL, cache=CacheConfig(kv_bytes="1GiB"))  # prompts are made for what that holds
+    engines = ModelEngines(build(config), DEFAULT_KV_DTYPE)
     length, count = (1024, 1) if quick else (4096, 6)
     checks, budget = searched(engines, length, count)
     engine = engines.make("2GiB")
