@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvloom.config import DEFAULT_KV_DTYPE, Activations, CacheConfig, EngineConfig, KvDtype
@@ -21,9 +23,10 @@ class ModelEngines:
     def encode(self, text: str) -> list[int]:
         return self.loaded.tokenizer.encode(text)
 
-    def make(self, kv_bytes: int | str) -> Engine:
+    def make(self, kv_bytes: int | str, clock: Callable[[], float] = time.monotonic) -> Engine:
         first = self.loaded.engine
-        return engine_beside(first, dataclasses.replace(first.config.cache, kv_bytes=kv_bytes, kv_dtype=self.kv_dtype))
+        cache = dataclasses.replace(first.config.cache, kv_bytes=kv_bytes, kv_dtype=self.kv_dtype)
+        return engine_beside(first, cache, clock)
 
 
 def load(model: str, kv_dtype: KvDtype = DEFAULT_KV_DTYPE, activations: Activations = "int8") -> ModelEngines:

@@ -2,7 +2,8 @@
 
 Bytes are the ledger's, of whole pages, with the metadata that is charged for them. In the budget of so many exact
 contexts, four times as many compressed ones are answered at the same time, and none is preempted. Prompts go before
-answers there, each in one step: what answers add while other contexts are computed is not what is measured.
+answers there, each in one step, and as time stands still a compression is not done in pieces beside answers either:
+what answers add while other contexts are computed is not what is measured.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def measure(quick: bool) -> Outcome:
     whole, left = (held_bytes(engines, prompts[0], each) for each in (CacheParams(write=False), compressing()))
     note(f"one context of {length}: {whole:,} bytes, and {left:,} after {RATIO:.0%} was removed")
     budget = exact * engines.loaded.engine.layout.bytes_for(length + ANSWER)
-    most, preemptions = together(engines.make(budget), prompts, compressing())
+    most, preemptions = together(engines.make(budget, clock=lambda: 0.0), prompts, compressing())
     note(f"{most} of {len(prompts)} answered together in {budget:,} bytes, {preemptions} preemptions")
     remark = f"{budget:,} bytes, {preemptions} preemptions"
     checks = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +43,7 @@ def subject_of(loaded: Loaded) -> Subject:
     return Subject(loaded.manifest.name, loaded.tokenizer, loaded.engine)
 
 
-def engine_beside(first: Engine, cache: CacheConfig) -> Engine:
+def engine_beside(first: Engine, cache: CacheConfig, clock: Callable[[], float] = time.monotonic) -> Engine:
     """Another engine over the same weights, with KV memory of its own."""
     config = dataclasses.replace(first.config, cache=cache)
-    return make_engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention]())
+    return make_engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention](), clock)
