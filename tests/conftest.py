@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from bench.torch_maths import settle_torch_maths
 
 if TYPE_CHECKING:
     from bench.drive import ModelEngines
 
+settings.register_profile("untimed", deadline=None)  # a busy machine makes no example wrong
+settings.load_profile("untimed")
 settle_torch_maths()  # before any test: an oracle in torch must not come out wrong once in a hundred runs
 
 REAL_MODELS = ("smollm2", "gemma3")
