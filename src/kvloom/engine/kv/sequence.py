@@ -245,7 +245,8 @@ class SequenceKv:
         child.repeated = 0
         child.lists, child.scores = self.lists, list(self.scores)
         child._sharing.exact, child.replaced, child.boundary = self._sharing.exact, self.replaced, self.boundary
-        child.watch = None if self.watch is None else self.watch.copy()
+        if (watching := self.watching) is not None:
+            child.watch = watching.copy()
         self._extents.share(child._extents)
         self._share_pages(child)
 
@@ -325,6 +326,8 @@ class SequenceKv:
         if self.stride and self.watch is not None:
             self.watch = self.watch.of_block(self.boundary, self.boundary + self.stride)
             self.boundary += self.stride
+        elif self.watch is not None:
+            self.watch.restart()  # what it has seen may take as much memory as KV
 
     # -- formats ---------------------------------------------------------------------------------------------------
 
