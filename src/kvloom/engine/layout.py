@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,11 +93,8 @@ class KvLayout:
 
     def blocks_within(self, budget: int, limit: int) -> Blocks:
         """Raises ParamsError when a budget is too small to be divided. ``limit``: tokens of a sequence at most."""
-        low, high = 0, -(-limit // PAGE_TOKENS)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.peak_bytes(middle * PAGE_TOKENS) <= budget else (low, middle - 1)
-        first = low * PAGE_TOKENS
+        pages = _most(-(-limit // PAGE_TOKENS), lambda count: self.peak_bytes(count * PAGE_TOKENS) <= budget)
+        first = pages * PAGE_TOKENS
         if first < min(limit, _LEAST_BLOCK):
             raise ParamsError(
                 f"budget: {budget} bytes have room for {first} tokens; {_LEAST_BLOCK} need "
@@ -104,7 +102,7 @@ class KvLayout:
                 hint="a larger budget",
                 param="budget",
             )
-        stride = max(1, low // _BLOCKS) * PAGE_TOKENS
+        stride = max(1, pages // _BLOCKS) * PAGE_TOKENS
         return Blocks(first, stride, budget - self.peak_bytes(stride))
 
     def bytes_for(self, tokens: int) -> int:
@@ -140,11 +138,7 @@ class KvLayout:
 
     def capacity_tokens(self, budget_bytes: int, limit: int) -> int:
         """The longest single sequence, at most ``limit``, that the budget holds. 0 when not even one token fits."""
-        low, high = 0, limit
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.bytes_for(middle) <= budget_bytes else (low, middle - 1)
-        return low
+        return _most(limit, lambda tokens: self.bytes_for(tokens) <= budget_bytes)
 
     def budget_bytes(self, context_length: int) -> int:
         """``kv_bytes`` as a number. Raises ConfigError when it cannot hold a single token."""
@@ -160,3 +154,12 @@ class KvLayout:
                 hint="raise kv_bytes",
             )
         return budget
+
+
+def _most(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to ``limit`` that fits, as all smaller ones do; 0 when none does."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
