@@ -100,6 +100,21 @@ def test_all_and_nothing(loaded: list[Loaded], file: Path, words: str, heads: st
     assert [line.split()[1] for line in lines if line[:5].strip().isdecimal()] == [heads, heads]
 
 
+def test_a_text_within_a_budget(
+    loaded: list[Loaded], capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    """One that has room is told to; one that memory has no room for is drawn as it was compressed for the last time."""
+    said = _fails(capsys, "--compression", "knorm:budget=10000000", "--prompt-file", str(file))
+    assert "stays exact: it has room in 10000000 bytes" in said
+    budget, long = loaded[0].engine.layout.peak_bytes(160), tmp_path / "long"
+    long.write_text(TEXT * (300 // len(TEXT) + 1))
+    asked = ("--compression", f"knorm:budget={budget}", "--prompt-file", str(long), "--json")
+    (context,) = json.loads(inspect(*asked).stdout)["contexts"]
+    assert (context["ratio"], context["budget"]) == (None, budget)
+    assert context["times"] > 1
+    assert context["bytes"]["kept"] < budget < context["bytes"]["exact"]
+
+
 def test_a_terminal_has_colours(loaded: list[Loaded]) -> None:
     context = CompressedContext("knorm", {}, 0.5, 40, 0, {0: (40, 0), 1: (3, 12)}, 4096)
     lines = list(Retention.of(context, tiny.make_engine(WINDOWS).layout).lines())

@@ -85,16 +85,21 @@ def _compression(words: str) -> Compression:
 
 
 def _compressed(loaded: Loaded, text: str, compression: Compression) -> CompressedContext:
-    """All of the text but its last token is the context."""
-    engine = loaded.engine
-    prompt = loaded.tokenizer.encode(text, None, max_tokens=engine.max_len)
-    engine.submit("inspect", prompt, SamplingParams(max_tokens=1), cache=CacheParams(compression=compression))
+    """All of the text but its last token is the context, or with a budget all of it that was there the last time."""
+    engine, cache = loaded.engine, CacheParams(compression=compression)
+    prompt = loaded.tokenizer.encode(text, None, max_tokens=engine.intake.longest(cache))
+    engine.submit("inspect", prompt, SamplingParams(max_tokens=1), cache=cache)
     found: CompressedContext | None = None
     while engine.has_work:
         for update in engine.step():
             if update.error is not None:
                 raise update.error
             found = update.metrics.compressed
+    if found is None and compression.budget is not None:
+        raise RequestError(
+            f"a prompt of {len(prompt)} tokens stays exact: it has room in {compression.budget} bytes",
+            hint="a smaller budget, or a longer text",
+        )
     if found is None:
         raise RequestError(f"a prompt of {len(prompt)} tokens has no context", hint="the last token is none of it")
     return found
