@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+
+import numpy as np
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import Blocks
-from kvloom.engine.outputs import FinishReason, RequestMetrics, TokenLogprobs
+from kvloom.engine.outputs import CompressedContext, FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.shadow import Shadow
@@ -110,6 +112,24 @@ class Sequence:
     def length(self) -> int:
         """Tokens of the prompt and the answer."""
         return len(self.tokens) - self.kv.repeated
+
+    def was_compressed(self, kept: Mapping[int, tuple[int, ...]]) -> None:
+        """Tell the metrics, of continuation 0, what is left. ``kept``: entries, by layer and KV head."""
+        compression, metrics, stop = self.request.cache.method, self.request.metrics, self.kv.replaced
+        assert compression is not None
+        if self.index > 0:
+            return
+        metrics.compressed = CompressedContext(
+            method=compression.name,
+            params=compression.params,
+            ratio=compression.ratio,
+            budget=compression.budget,
+            times=1 + (0 if metrics.compressed is None else metrics.compressed.times),
+            tokens=stop,
+            protected=int(compression.protect.mask(np.arange(stop)).sum()),
+            kept=kept,
+            bytes=self.kv.lists_bytes,
+        )
 
     def restore(self) -> None:
         """Go on with the shadow's KV in place of its own."""

@@ -9,7 +9,6 @@ from kvloom.engine.kv import Results
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.reserve import Reserve
-from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
@@ -79,8 +78,8 @@ class Admit:
         return None
 
     def _account(self, sequence: Sequence, found: Match) -> None:
-        if found.result is not None and sequence.index == 0:
-            sequence.request.metrics.compressed = told(sequence, found.result.kept)
+        if found.result is not None:
+            sequence.was_compressed(found.result.kept)
         if sequence.started:
             return
         sequence.started = True

@@ -16,7 +16,6 @@ from kvloom.engine.kv import Replacement, Results
 from kvloom.engine.outputs import GuardReport
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.preempt import Preempt
-from kvloom.engine.scheduler.squeeze import told
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.engine.shadow import Shadow
 from kvloom.errors import RequestError
@@ -68,8 +67,7 @@ class Compress:
                 if sequence in plan.failed:
                     plan.failed[sequence] = _no_room(replacement.stop)
                 return
-        if sequence.index == 0:
-            request.metrics.compressed = told(sequence, replacement.kept)
+        sequence.was_compressed(replacement.kept)
         self.results.keep(kv, replacement.kept)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kvloom.engine.kv import Replacement
 from kvloom.engine.request import Sequence
-from kvloom.engine.scheduler.squeeze import Squeeze, told
+from kvloom.engine.scheduler.squeeze import Squeeze
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
@@ -69,7 +69,7 @@ class Preempt:
             self._preempt(victim, queues, plan)
             if victim is squeezed:
                 return victim is not sequence
-        squeezed.request.metrics.compressed = told(squeezed, replacement.kept)
+        squeezed.was_compressed(replacement.kept)
         return True
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from kvloom.engine.kv import Replacement
-from kvloom.engine.outputs import CompressedContext
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.format import PAGE_TOKENS
@@ -52,21 +48,3 @@ class Squeeze:
             return None
         kv.watch = kv.watch.of_block(kv.replaced, stop)
         return Replacement(kv, stop, method, threads=self.threads)
-
-
-def told(sequence: Sequence, kept: Mapping[int, tuple[int, ...]]) -> CompressedContext:
-    """What was left of a sequence, for the metrics; ``kept``: by layer and KV head."""
-    request, stop = sequence.request, sequence.kv.replaced
-    compression, before = request.cache.method, request.metrics.compressed
-    assert compression is not None
-    return CompressedContext(
-        method=compression.name,
-        params=compression.params,
-        ratio=compression.ratio,
-        budget=compression.budget,
-        times=1 + (0 if before is None else before.times),
-        tokens=stop,
-        protected=int(compression.protect.mask(np.arange(stop)).sum()),
-        kept=kept,
-        bytes=sequence.kv.lists_bytes,
-    )
