@@ -83,6 +83,11 @@ class Commit:
             self._fork(sequence, index, scores)
         self._extend(sequence, scores)
 
+    def continued(self, sequence: Sequence, scores: NextScores) -> None:
+        """Tell a sequence's watch how the model goes on after its context."""
+        scores.check()
+        sequence.kv.hear(scores.argmax)
+
     def end(self, request: Request, error: KvloomError | None = None) -> RequestUpdate:
         """End a request from outside (abort, or ``error``); returns its last update."""
         self._end(request, error, self._let_finish)

@@ -164,10 +164,12 @@ class Engine:
         for chunk in batch.chunks:
             commit.attempt(chunk.sequence.request, commit.written, chunk)
         for chunk, next_scores in scores:
-            if chunk.shadow is None:
-                commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
-            else:
+            if chunk.shadow is not None:
                 chunk.shadow.say(next_scores)
+            elif chunk.kv.missing:
+                commit.attempt(chunk.sequence.request, commit.continued, chunk.sequence, next_scores)
+            else:
+                commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
 
     # -- the cache -------------------------------------------------------------------------------------------------
 

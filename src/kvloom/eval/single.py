@@ -26,7 +26,7 @@ from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Indices, Logits
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import LayerContext
-from kvloom.policy.compression.needs import After, Attention
+from kvloom.policy.compression.needs import After, Attention, Said
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
 _LOGIT_VALUES = 2**21
@@ -55,6 +55,7 @@ class SingleSequence:
         self._kv = SequenceKv(self._ledger, "single", names, self._layout.new_tables(), cache)
         self._mark: int | None = None
         self._repeated: Watch | None = None
+        self._last_1C: Floats | None = None
         self._capacity = capacity
         self.peak_bytes = 0
 
@@ -104,7 +105,8 @@ class SingleSequence:
         after = next(
             (need.rows for need in needs if isinstance(need, Attention) and isinstance(need.rows, After)), None
         )
-        repeats = [] if after is None else after.texts(context, self._capacity - len(context))
+        room = self._capacity - len(context)
+        repeats = [] if after is None or isinstance(after, Said) else after.texts(context, room)
         watch = Watch(self._model, needs, len(context), tuple(map(tuple, repeats)), text_of=self._text_of)
         self._kv.watch = watch
         self.append(context)
@@ -146,6 +148,7 @@ class SingleSequence:
             kv.written(rows.spans)
             self._note()
             kv.publish(self.length if self._mark is None else self._mark)
+            self._last_1C = hidden_TC[-1:]
             yield hidden_TC
 
     def _see(self, compression: Compression) -> Watch:
@@ -168,6 +171,16 @@ class SingleSequence:
             self.mark()
             self.append(repeated)
             self.rewind()
+        if watch.says:
+            assert self._last_1C is not None, "a context is not empty"
+            self._continue(watch.says, self._model.logits(self._last_1C)[0])
+
+    def _continue(self, count: int, logits_V: Logits) -> None:
+        """Go on with the likeliest tokens, and forget them."""
+        self.mark()
+        for _ in range(count):
+            logits_V = self.append([int(logits_V.argmax())])
+        self.rewind()
 
     def _run(self, tokens_T: Indices, rows: Rows) -> Floats:
         plan, watch = build_plan([rows], self._layout.layers), self._kv.watching

@@ -49,6 +49,7 @@ METHODS = {
     "sink_recent": compression_of("sink_recent", 0.7),
     "knorm": compression_of("knorm", 0.4),
     "snapkv": compression_of("snapkv", 0.5, window=20, kernel=3),
+    "laq": compression_of("laq", 0.5, ahead=5),
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
     "compactor": compression_of("compactor", 0.5, chunk=24, sampled=48),
@@ -168,7 +169,7 @@ def test_a_second_question_finds_the_exact_context(windows: tuple[int | None, ..
         assert metrics(again).cached_tokens == CONTEXT - len(watched)  # of its last page, a part
     wanted = [*(Miss(span, Why.WATCHED) for span in watched), Miss(Span(CONTEXT, len(PROMPT)), Why.COMPRESSED)]
     assert [miss for miss in metrics(again).misses if miss.why is not Why.WINDOW] == wanted
-    repeated = 40 + (8 + 40) + (8 + 10) if method == "kvzip" else 0
+    repeated = {"kvzip": 40 + (8 + 40) + (8 + 10), "laq": 5}.get(method, 0)
     assert metrics(again).computed_tokens == len(PROMPT) - metrics(again).cached_tokens + repeated + COUNT - 1
     question = [*PROMPT[:CONTEXT], *OTHER]
     assert scored(ask(engine, cache, question)) == scored(ask(tiny.make_engine(windows), cache, question))

@@ -125,7 +125,7 @@ def test_what_makes_no_sense_is_refused(words: dict[str, Any] | None, more: dict
     assert caught.value.param == "compress_when"
 
 
-@pytest.mark.parametrize("method", ["kvzap", "h2o", "snapkv", "expected_attention", "kvzip"])
+@pytest.mark.parametrize("method", ["kvzap", "h2o", "snapkv", "expected_attention", "kvzip", "laq"])
 def test_methods_that_look_on_are_refused(method: str) -> None:
     with pytest.raises(ParamsError, match="cannot be foreseen"):
         CacheParams(compression=compression_of(method, 0.5), compress_when="pressure")

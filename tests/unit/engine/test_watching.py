@@ -29,6 +29,7 @@ from kvloom.policy.compression.needs import (
     Need,
     Queries,
     Repeated,
+    Said,
     Spread,
 )
 
@@ -273,3 +274,78 @@ def test_no_room_to_repeat_is_said_at_once() -> None:
     with pytest.raises(RequestError, match="`looking` reads on after a context of 75 tokens; there is room for 11"):
         ask(engine, repeating(CONTEXT))
     assert not engine.has_work
+
+
+# -- what the model goes on with by itself -------------------------------------------------------------------------
+
+AHEAD = 6
+
+
+def saying(count: int = AHEAD) -> Looking:
+    return Looking(frozenset({Attention(Said(count))}))
+
+
+@pytest.mark.parametrize("step", [16, 64])
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+def test_what_the_model_says_is_seen_as_if_it_had_been_in_the_prompt(
+    windows: tuple[int | None, ...], step: int
+) -> None:
+    scorer, longer = saying(), Looking(frozenset({Attention(Last(AHEAD))}))
+    greedily = SamplingParams(temperature=0.0, max_tokens=AHEAD, ignore_eos=True)
+    answer = tiny.run(tiny.make_engine(windows), {"x": PROMPT[:CONTEXT]}, greedily)["x"]
+    engine = tiny.make_engine(windows, step_tokens=step)
+    tiny.run(engine, {"first": PROMPT}, PARAMS)  # all but the last row of the context is cached
+    ask(engine, scorer)
+    told = [*PROMPT[:CONTEXT], *answer.tokens[0]]
+    cache = CacheParams(compression=Compression(longer, 0.5), compress_after=len(told))
+    tiny.run(tiny.make_engine(windows), {"x": [*told, 1]}, PARAMS, cache=cache)
+    compared = 0
+    for seen, one in zip(scorer.shown, longer.shown, strict=True):
+        assert seen.measured.attention_KS is not None
+        assert one.measured.attention_KS is not None
+        by_position = dict(zip(one.positions_S.tolist(), one.measured.attention_KS.T.tolist(), strict=False))
+        for position, found in zip(seen.positions_S.tolist(), seen.measured.attention_KS.T.tolist(), strict=False):
+            if position in by_position:
+                assert found == by_position[position]
+                compared += 1
+    assert compared > 10 or windows == (1, None)
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+def test_a_sequence_by_itself_sees_what_the_engine_sees(windows: tuple[int | None, ...]) -> None:
+    scorer, single = saying(), saying()
+    ask(tiny.make_engine(windows), scorer)
+    sequence = SingleSequence(tiny.make_engine(windows), len(PROMPT))
+    sequence.watch(Compression(single, 0.5), PROMPT[:CONTEXT])
+    sequence.append(PROMPT[:CONTEXT])
+    sequence.compress(Compression(single, 0.5))
+    assert len(scorer.shown) == len(single.shown) == len(windows)
+    for seen, one in zip(scorer.shown, single.shown, strict=True):
+        assert np.array_equal(seen.measured.attention_KS, one.measured.attention_KS)
+
+
+def test_what_the_model_says_leaves_no_trace() -> None:
+    """All entries stay: tokens, scores of the prompt and continuations are those of anybody. Beside others too."""
+    params = SamplingParams(n=3, seed=5, max_tokens=4, ignore_eos=True, logprobs=0, prompt_logprobs=0)
+    engines = [tiny.make_engine(max_seqs=2), tiny.make_engine(max_seqs=2)]
+    cache = CacheParams(compression=Compression(saying(), 0.0), compress_after=CONTEXT)
+    plain = tiny.run(engines[0], {"x": PROMPT}, params)["x"]
+    moved = tiny.run(engines[1], {"x": PROMPT}, params, cache=cache)["x"]
+    assert moved.tokens == plain.tokens
+    assert moved.updates[-1].prompt_logprobs == plain.updates[-1].prompt_logprobs
+    other = tiny.random_prompt(70, 2)
+    engine = tiny.make_engine()
+    for name in ("x", "y"):
+        engine.submit(name, PROMPT, PARAMS, cache=cache)
+    engine.submit("other", other, PARAMS)
+    done = tiny.drain(engine, ["x", "y", "other"])
+    assert done["x"].tokens == done["y"].tokens == tiny.run(tiny.make_engine(), {"x": PROMPT}, PARAMS)["x"].tokens
+    assert done["other"].tokens == tiny.run(tiny.make_engine(), {"x": other}, PARAMS)["x"].tokens
+
+
+def test_no_room_to_go_on_is_said_at_once() -> None:
+    engine = tiny.make_engine(max_model_len=len(PROMPT) + 2)
+    with pytest.raises(RequestError, match="`looking` reads on after a context of 75 tokens; there is room for 11"):
+        ask(engine, saying(12))
+    assert not engine.has_work
+    ask(engine, saying(11))

@@ -16,6 +16,7 @@ from kvloom.policy.compression.expected_attention import (
     statistics_of,
 )
 from kvloom.policy.compression.h2o import H2o
+from kvloom.policy.compression.laq import Laq
 from kvloom.policy.compression.observed_attention import ObservedAttention
 from kvloom.policy.compression.rotation import rotate
 from kvloom.policy.compression.snapkv import SnapKv
@@ -67,6 +68,19 @@ def test_snapkv_with_maxima_looks_at_neighbours() -> None:
     mean_KS = p_HTS[:, -4:, :-4].mean(1)
     wanted = [[max(row[max(0, n - 3) : n + 4]) for n in range(26)] for row in mean_KS.tolist()]
     assert np.allclose(found_KS[:, :26], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_laq_is_snapkv_whose_window_is_what_the_model_says(pool: str) -> None:
+    p_HTS = attention(4, 1, 40).reshape(2, 2, 40, 40)
+    window, context = p_HTS[:, :, -8:, :32], 32
+    found_KS = scores(Laq(8, 5, pool), window.sum((1, 2)).astype(np.float32), 2)
+    mean_KS = window.mean((1, 2))
+    edge = 0.0 if pool == "mean" else -np.inf
+    padded_KS = np.concatenate([np.full((2, 2), edge), mean_KS, np.full((2, 2), edge)], axis=1)
+    pooled = np.mean if pool == "mean" else np.max
+    wanted_KS = np.stack([pooled(padded_KS[:, n : n + 5], axis=1) for n in range(context)], axis=1)
+    assert np.allclose(found_KS, wanted_KS, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8])

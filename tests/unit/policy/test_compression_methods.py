@@ -14,7 +14,7 @@ from kvloom.policy.compression import METHODS, Compression, compression_of
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.controls import KeepAll
 from kvloom.policy.compression.kvzap import KvZap
-from kvloom.policy.compression.needs import Attention, Cached, Hidden, Last, Queries, Repeated, Spread
+from kvloom.policy.compression.needs import Attention, Cached, Hidden, Last, Queries, Repeated, Said, Spread
 from kvloom.policy.compression.uniform import kept_of
 from made_contexts import candidates, contexts
 
@@ -107,6 +107,7 @@ def test_a_scorer_sees_what_it_needs_and_no_more() -> None:
         "h2o": {Attention()},
         "tova": {Attention(Last(1))},
         "snapkv": {Attention(Last(64))},
+        "laq": {Attention(Said(16))},
         "observed_attention": {Attention()},
         "kvzip": {Attention(Repeated(1024, 8), "max")},
         "expected_attention": {Cached.KEYS, Cached.VALUES, Queries(Spread(512, first=4))},

@@ -122,6 +122,21 @@ class SequenceKv:
         self.append(*[token for text in texts for token in text], *later)
         return bool(texts)
 
+    def asks(self, spans: SpanSet) -> bool:
+        """Whether the watch wants to know what the model says after the last of these rows, which ``hear`` is told."""
+        if self.watch is None or self.repeated >= self.watch.says or self.replaced >= self.boundary:
+            return False
+        lacking = (self.missing - spans | self.pending) & SpanSet.full(self.horizon)
+        return not lacking and spans.spans[-1].stop == self.horizon
+
+    def hear(self, token: int) -> None:
+        """The model goes on with ``token``, which is computed next."""
+        stop = self.horizon
+        later = self.tokens[stop:]
+        self.truncate(stop)
+        self.append(token, *later)
+        self.repeated += 1
+
     @property
     def horizon(self) -> int:
         """Positions from here on are not computed before those below the boundary are compressed."""
@@ -395,9 +410,7 @@ class SequenceKv:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_to_repeat(self) -> None:
-        if self.watch is None or not self.watch.repeats:
-            return
-        first = self.watch.repeats[0]
+        first = self.watch.repeats[0] if self.watch is not None and self.watch.repeats else ()
         self.tokens[self.boundary : self.boundary + self.repeated] = first
         self.repeated, self._repeats = len(first), 0
 

@@ -18,7 +18,17 @@ from kvloom.model.kv_map import LayerGroup
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import Measured, QueryShape
 from kvloom.policy.compression.demote import structure_of
-from kvloom.policy.compression.needs import After, Attention, Digest, Hidden, LinearMaps, Need, Queries, rows_of
+from kvloom.policy.compression.needs import (
+    After,
+    Attention,
+    Digest,
+    Hidden,
+    LinearMaps,
+    Need,
+    Queries,
+    Said,
+    rows_of,
+)
 from kvloom.segment import Span, SpanSet
 
 
@@ -27,8 +37,9 @@ class Watch:
     """Probes of one sequence from position ``start`` to ``stop``. They begin empty, and again after ``restart``.
 
     What is before ``start`` is not looked at. ``repeats``: texts that are to be computed after the context, one at a
-    time from position ``stop`` on, to be seen. ``text_of``: a token's text, where that is looked at. Its memory: by
-    layer and KV head 8 bytes per entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
+    time from position ``stop`` on, to be seen. ``says``: instead of them, how many tokens the model is to go on with
+    there by itself. ``text_of``: a token's text, where that is looked at. Its memory: by layer and KV head 8 bytes per
+    entry for ``Attention``; all ``Queries``; all digests of ``Hidden``.
     """
 
     model: Model
@@ -37,6 +48,7 @@ class Watch:
     repeats: tuple[tuple[int, ...], ...] = ()
     start: int = 0
     text_of: Callable[[int], str] | None = None
+    says: int = field(init=False)
     rows: SpanSet = field(init=False)
     hidden: Digest | None = field(init=False)
     _tallies: dict[Attention, tuple[Tally, ...]] = field(default_factory=dict, init=False)
@@ -46,6 +58,8 @@ class Watch:
     _structure_S: npt.NDArray[np.bool_] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        rows = [need.rows for need in self.needs if isinstance(need, Attention)]
+        self.says = next((each.count for each in rows if isinstance(each, Said)), 0)
         self.rows = self._moved(rows_of(self.needs, self.stop - self.start))
         weights = self.model.weights_id
         made = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
@@ -62,9 +76,9 @@ class Watch:
         """
         needs, repeats = compression.needs, []
         for need in needs:
-            if isinstance(need, Attention) and isinstance(need.rows, After) and context:
-                repeats = need.rows.texts(context, room)
-                if not repeats:
+            if isinstance(need, Attention) and isinstance(after := need.rows, After) and context:
+                repeats = [] if isinstance(after, Said) else after.texts(context, room)
+                if not repeats and not (isinstance(after, Said) and after.count <= room):
                     raise RequestError(
                         f"`{compression.name}` reads on after a context of {len(context)} tokens; "
                         f"there is room for {room}",
@@ -187,7 +201,8 @@ class Watch:
     def _rows(self, need: Attention) -> SpanSet:
         if not isinstance(need.rows, After):
             return self._moved(need.rows.of(self.stop - self.start))
-        return SpanSet((Span(self.stop, self.stop + max(map(len, self.repeats))),)) if self.repeats else SpanSet()
+        longest = max(map(len, self.repeats), default=self.says)
+        return SpanSet((Span(self.stop, self.stop + longest),)) if longest else SpanSet()
 
     def _record(self, need: Queries, group: LayerGroup) -> QueryRecord:
         rows = self._moved(need.rows.of(self.stop - self.start))
@@ -201,7 +216,7 @@ class Watch:
         _check(need in self._tallies, layer)
         tally, kv_map = self._tallies[need][place], self.model.kv_map
         mine = [n for n, reader in enumerate(tally.layers) if kv_map.layers[reader].owner == layer]
-        wanted = len(self.rows & tally.rows) or sum(map(len, self.repeats))
+        wanted = len(self.rows & tally.rows) or sum(map(len, self.repeats)) or self.says
         _check(bool((tally.counted_L[mine] == wanted).all()), layer)
         running_LKS = tally.running_LNS[mine]
         found_KS = running_LKS.sum(0) if tally.observation.reduce is Reduce.SUM else running_LKS.max(0)

@@ -21,9 +21,10 @@ class Batch:
     """The work of one step: the rows of all chunks, concatenated, in ``tokens_T`` and ``plan``.
 
     ``wanted_R``: rows whose logits are needed. Entries ``wanted_starts[c] : wanted_starts[c + 1]`` of it are those of
-    chunk c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk completes its
-    sequence. ``closing``: indices in ``chunks`` of the chunks that complete their sequences. ``observers``: the probes
-    of observed chunks, by index. ``hidden``: who reads hidden states, of which positions, in which rows.
+    chunk c: all of its rows if the request asks for prompt scores, otherwise its last row if the chunk is one of
+    ``closing``: indices in ``chunks`` of those that complete their sequences, or a part after which a watch asks what
+    the model says. ``observers``: the probes of observed chunks, by index. ``hidden``: who reads hidden states, of
+    which positions, in which rows.
     """
 
     chunks: tuple[Chunk, ...]
@@ -55,7 +56,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
                 observers[n] = probes
             if watch.hidden is not None:
                 hidden.append((watch, chunk.spans, slice(first, len(tokens))))
-        closes = chunk.closes
+        closes = chunk.closes or chunk.asks
         if closes:
             closing.append(n)
         if chunk.wants_prompt_scores and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):

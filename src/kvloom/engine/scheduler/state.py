@@ -65,6 +65,11 @@ class Chunk:
         """Whether nothing is missing afterwards, so that the last row's logits are needed."""
         return len(self.spans) == len(self.kv.missing)
 
+    @property
+    def asks(self) -> bool:
+        """Whether they are needed for a watch, though more is missing."""
+        return self.shadow is None and self.kv.asks(self.spans)
+
 
 @dataclass
 class StepPlan:

@@ -26,6 +26,7 @@ from kvloom.policy.compression.keydiff import KeyDiff
 from kvloom.policy.compression.knorm import Knorm
 from kvloom.policy.compression.kvzap import KvZap
 from kvloom.policy.compression.kvzip import KvZip
+from kvloom.policy.compression.laq import Laq
 from kvloom.policy.compression.leverage import Leverage
 from kvloom.policy.compression.observed_attention import ObservedAttention
 from kvloom.policy.compression.protect import Protect
@@ -75,6 +76,7 @@ METHODS: Mapping[str, Method] = {
     "h2o": Method(H2o),
     "tova": Method(Tova),
     "snapkv": Method(SnapKv),
+    "laq": Method(Laq),
     "observed_attention": Method(ObservedAttention),
     "kvzip": Method(KvZip),
     "kvzap": Method(KvZap),

@@ -112,11 +112,27 @@ class Following:
         return [] if any(len(text) > room for text in self.after) else [list(text) for text in self.after]
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The rows of ``count`` tokens that the model itself goes on with after the context, the likeliest one each time:
+    computed, seen, and forgotten.
+    """
+
+    count: int
+
+    def of(self, stop: int) -> SpanSet:
+        """The last row, which says how it begins."""
+        return Last(1).of(stop)
+
+
 Inside = Every | Last | Spread
 """Rows of the context."""
 
-After = Repeated | Following
-"""Rows of texts after it."""
+Texts = Repeated | Following
+"""Rows of texts after it, known beforehand."""
+
+After = Texts | Said
+"""Rows of what comes after it."""
 
 
 @dataclass(frozen=True, slots=True)

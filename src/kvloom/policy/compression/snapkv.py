@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.compression.base import REQUIRED, Floats, LayerContext
 from kvloom.policy.compression.needs import Attention, Last, Need
-
-_POOLS = ("mean", "max")
+from kvloom.policy.compression.pooling import check_pooling, pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,7 @@ class SnapKv:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise ParamsError(f"window must be a number of queries, got {self.window}", param="window")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ParamsError(f"kernel must be an odd number of entries, got {self.kernel}", param="kernel")
-        if self.pool not in _POOLS:
-            raise ParamsError(f"pool must be one of {', '.join(_POOLS)}, got `{self.pool}`", param="pool")
+        check_pooling(self.kernel, self.pool)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -50,14 +45,5 @@ class SnapKv:
         before = count - self.window if count > self.window else count
         means_KS = sums_KS[:, :before].astype(np.float64) / (min(self.window, count) * context.queries.group)
         scores_KS = np.full(sums_KS.shape, REQUIRED, np.float32)
-        scores_KS[:, :before] = self._pooled(means_KS)
+        scores_KS[:, :before] = pooled(means_KS, self.kernel, self.pool)
         return scores_KS
-
-    def _pooled(self, x_KS: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        if not x_KS.size:
-            return x_KS
-        outside = 0.0 if self.pool == "mean" else -np.inf
-        padded_KS = np.pad(x_KS, ((0, 0), (self.kernel // 2, self.kernel // 2)), constant_values=outside)
-        near_KSN = np.lib.stride_tricks.sliding_window_view(padded_KS, self.kernel, axis=1)
-        pooled_KS: npt.NDArray[np.float64] = near_KSN.mean(axis=-1) if self.pool == "mean" else near_KSN.max(axis=-1)
-        return pooled_KS
