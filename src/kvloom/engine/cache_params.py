@@ -119,6 +119,9 @@ class CacheParams:
         if self.compression is None or self.compression.ratio is None or self.compress_after is not None:
             what = "needs a compression with a ratio, and nothing that says when"
             raise ParamsError(f"compress_when='pressure' {what}", param="compress_when")
+        if self.compression.compactor.rest is not None:
+            what = "drops nothing, and what pressure asks for again and again is less"
+            raise ParamsError(f"compactor `{self.compression.compactor.name}` {what}", param="compress_when")
         if any(isinstance(need, MEASURED) for need in self.compression.needs):
             raise ParamsError(
                 f"`{self.compression.name}` looks on while a context is computed, and pressure cannot be foreseen",

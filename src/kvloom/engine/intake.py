@@ -149,7 +149,8 @@ class Intake:
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:
-            self._check_room(self.layout.bytes_after(boundary, compression.ratio, whole - boundary))
+            rest = compression.compactor.rest
+            self._check_room(self.layout.bytes_after(boundary, compression.ratio, rest, whole - boundary))
 
     def _check_room(self, needed: int) -> None:
         """Raises RequestError when a request may need more bytes of KV memory than there are."""

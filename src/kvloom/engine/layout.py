@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,20 +114,22 @@ class KvLayout:
             total += slabs * (self.slab_bytes + per_slab * PAGE_METADATA_BYTES)
         return total
 
-    def list_pages(self, group: int, tokens: int, ratio: float) -> int:
-        """Pages of single heads for what is left of so many tokens, however it is divided over a group's KV heads.
+    def lists_of(self, tokens: int, ratio: float, rest: str | None) -> Iterator[tuple[PageFormat, int]]:
+        """(format, pages) of the lists for what is left of so many tokens, however it is divided over KV heads.
 
-        Every list may end with a page that has one entry.
+        ``rest``: the codec of what does not stay, if it is stored. Every list may end with a page that has one entry.
         """
-        fmt, window = self.formats[group], self.windows[group]
-        kept, lists = kept_of(tokens if window is None else min(tokens, window), ratio), fmt.heads * len(fmt.layers)
-        return lists * (kept + fmt.tokens - 1) // fmt.tokens if kept else 0
+        for fmt, window in zip(self.formats, self.windows, strict=True):
+            seen = tokens if window is None else min(tokens, window)
+            kept = kept_of(seen, ratio)
+            yield head_format(fmt), _pages_of_lists(fmt, kept)
+            if rest is not None:
+                yield head_format(fmt.recoded(rest)), _pages_of_lists(fmt, seen - kept)
 
-    def bytes_after(self, tokens: int, ratio: float, more: int) -> int:
+    def bytes_after(self, tokens: int, ratio: float, rest: str | None, more: int) -> int:
         """As ``bytes_for``, of a sequence whose first ``tokens`` have been compressed, and that has so many more."""
         total = self.bytes_for(more)
-        for group, fmt in enumerate(map(head_format, self.formats)):
-            pages = self.list_pages(group, tokens, ratio)
+        for fmt, pages in self.lists_of(tokens, ratio, rest):
             total += -(-pages // (self.slab_bytes // page_stride(fmt))) * slab_cost(fmt, self.slab_bytes)
         return total
 
@@ -163,3 +165,9 @@ def _most(limit: int, fits: Callable[[int], bool]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _pages_of_lists(dense: PageFormat, entries: int) -> int:
+    """For so many entries of each KV head of a layer group on average."""
+    lists = dense.heads * len(dense.layers)
+    return lists * (entries + dense.tokens - 1) // dense.tokens if entries else 0

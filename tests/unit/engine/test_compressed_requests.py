@@ -50,6 +50,7 @@ METHODS = {
     "knorm": compression_of("knorm", 0.4),
     "snapkv": compression_of("snapkv", 0.5, window=20, kernel=3),
     "laq": compression_of("laq", 0.5, ahead=5),
+    "recode": compression_of("knorm", 0.6, compactor="recode"),
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
     "compactor": compression_of("compactor", 0.5, chunk=24, sampled=48),

@@ -38,6 +38,7 @@ METHODS = {
     "knorm": compression_of("knorm", 0.4),
     "snapkv": compression_of("snapkv", 0.5, window=20, kernel=3),
     "laq": compression_of("laq", 0.5, ahead=5),
+    "recode": compression_of("knorm", 0.6, compactor="recode"),
     "h2o": compression_of("h2o", 0.6, allocator="adakv"),
     "expected_attention": compression_of("expected_attention", 0.5, sampled=32),
     "compactor": compression_of("compactor", 0.5, chunk=24, sampled=48),
@@ -354,9 +355,17 @@ def test_every_number_format_is_kept_as_it_is(kv_dtype: str) -> None:
 def test_the_audit_knows_them() -> None:
     engine = tiny.make_engine()
     ask(engine, asked("knorm"))
-    (entry,) = [e for e in engine.ledger.index.entries.values() if any(map(_labelled(engine).__contains__, e.pages))]
-    entry.pages[0] = None
+    known = dict(engine.results._keys)
+    engine.results._keys.clear()
     with pytest.raises(InternalError, match="a result has pages"):
+        engine.check()
+    engine.results._keys |= {**known, 10**6: next(iter(known.values()))}
+    with pytest.raises(InternalError, match="2 pages are said to be those of 1 results"):
+        engine.check()
+    (entry,) = [e for e in engine.ledger.index.entries.values() if any(map(_labelled(engine).__contains__, e.pages))]
+    engine.results._keys.pop(10**6)
+    entry.pages[0] = None
+    with pytest.raises(InternalError, match="pages in entries"):
         engine.check()
 
 

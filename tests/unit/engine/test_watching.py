@@ -210,6 +210,7 @@ class Muting:
     """Stores all entries, and gives those at even positions no weight."""
 
     name: str = "muting"
+    rest: str | None = None
     needs: frozenset[Need] = frozenset({Cached.KEYS, Cached.VALUES})
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries]:

@@ -8,33 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.arrays import Bytes, Floats
-from kvloom.attend.lists import HeadLists
-from kvloom.attend.plan import Labelled
+from kvloom.arrays import Floats
+from kvloom.engine.kv.lists import Lists
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch
 from kvloom.errors import InternalError
 from kvloom.memory.arena import page_stride
-from kvloom.memory.cells import put_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat, head_format
-from kvloom.memory.gathering import Contents, Made, gather
+from kvloom.memory.gathering import Contents, Made
 from kvloom.memory.ledger import Extent
 from kvloom.policy.compression import Compression
-from kvloom.policy.compression.base import Candidates, Choice, Entries, Kept
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lists:
-    """What a layer group's lists will be: ``cells``, the bytes of their pages (P, B), by layer slot.
-
-    ``bounds_L1``, ``masks_P``: as in ``HeadLists``. ``scores``: by list, what its entries are worth.
-    """
-
-    cells: tuple[Bytes, ...]
-    bounds_L1: npt.NDArray[np.int32]
-    masks_P: npt.NDArray[np.uint16]
-    scores: tuple[Floats, ...]
+from kvloom.policy.compression.base import Candidates, Choice, Entries, Kept, LayerContext
+from kvloom.policy.compression.merging import gone_of
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +40,9 @@ class Replacement:
     threads: int = 1
     kept: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _work: Iterator[None] = field(init=False)
-    _lists: list[Lists] = field(default_factory=list, init=False)
+    _lists: list[tuple[Lists, ...]] = field(default_factory=list, init=False)
+    _scores: list[tuple[Floats, ...]] = field(default_factory=list, init=False)
+    _taken: list[Extent | None] = field(default_factory=list, init=False)
     _vacated: int = field(default=0, init=False)
     _done: int = field(default=0, init=False)
 
@@ -109,47 +97,44 @@ class Replacement:
             yield from self._copy(stored, watch, [by_layer[layer] for layer in stored.format.layers])
 
     def _copy(self, stored: Stored, watch: Watch, of_slots: Sequence[tuple[Candidates, Choice]]) -> Iterator[None]:
-        """The lists of a group, a layer at a time. What is in lists already is copied; the compactor sees the rest."""
-        fmt, needs, memory = head_format(stored.format), self.compression.compactor.needs, self.kv.ledger.arena.memory
-        cells: list[Bytes] = []
-        masks = [np.zeros(0, np.uint16)]
-        pages, scores = [0], []
+        """The lists of a group, a layer at a time. What is in lists already is copied, unseen by the compactor."""
+        fmt, compactor, memory = head_format(stored.format), self.compression.compactor, self.kv.ledger.arena.memory
+        lists, scores = Lists(fmt, self.stop), list[Floats]()
+        rest = None if compactor.rest is None else Lists(fmt.recoded(compactor.rest))
         for slot, (candidates, choice) in enumerate(of_slots):
             before = [len(positions_S) - len(stored.positions) for positions_S in candidates.positions]
             new = [kept_S[kept_S >= old] - old for kept_S, old in zip(choice.kept, before, strict=True)]
-            made = self.compression.compactor.stored(stored.context(slot, watch, needs, self.threads), new)
+            context = stored.context(slot, watch, compactor.needs, self.threads)
+            made = compactor.stored(context, new)
             contents = []
             for head, (kept, seen, entries) in enumerate(zip(choice.kept, new, made, strict=True)):
                 _check(kept, len(candidates.scores[head]))
                 contents.append(_contents(stored, slot, head, kept, len(kept) - len(seen), entries))
                 scores.append(candidates.scores[head][kept])
-            cells_PB, masks_P = gather(memory, fmt, contents, self.threads)
-            cells.append(cells_PB)
-            masks.append(masks_P)
-            pages += [each.pages for each in contents]
+            lists.add(memory, contents, self.threads)
+            if rest is not None:
+                rest.add(
+                    memory, [_others(stored, slot, context, head, each) for head, each in enumerate(new)], self.threads
+                )
+            del context  # large
             yield
-        bounds_L1 = np.cumsum(pages).astype(np.int32)
-        self._lists.append(Lists(tuple(cells), bounds_L1, np.concatenate(masks), tuple(scores)))
+        self._scores.append(tuple(scores))
+        self._lists.append((lists,) if rest is None or not any(rest.pages) else (lists, rest))
 
     # -- carrying out ----------------------------------------------------------------------------------------------
 
     def _put(self, group: int) -> bool:
-        kv, lists, dense = self.kv, self._lists[group], self.kv.tables[group].format
-        fmt = head_format(dense)
-        extents: list[Extent] = []
-        if len(lists.masks_P):
-            extent = kv.take(fmt, len(lists.masks_P))
-            if extent is None:
+        kv, memory = self.kv, self.kv.ledger.arena.memory
+        for lists in self._lists[group][len(self._taken) :]:
+            pages = sum(lists.pages)
+            extent = kv.take(lists.format, pages) if pages else None
+            if pages and extent is None:
                 return False
-            extents.append(extent)
-        ids_P = np.array([page for extent in extents for page in extent.pages], np.int32)
-        of_slots = np.split(ids_P, lists.bounds_L1[dense.heads : -1 : dense.heads])
-        for pages_P, cells_PB in zip(of_slots, lists.cells, strict=True):
-            put_cells(kv.ledger.arena.memory, fmt, pages_P, cells_PB)
-        slots, heads = len(dense.layers), dense.heads
-        of_heads = HeadLists(fmt, Labelled(), slots, heads, ids_P, lists.bounds_L1, lists.masks_P)
-        kv.replace(group, self.stop, [of_heads], extents)
-        kv.scores[group] = lists.scores
+            self._taken.append(extent)
+        put = [lists.put(memory, extent) for lists, extent in zip(self._lists[group], self._taken, strict=True)]
+        kv.replace(group, self.stop, put, [extent for extent in self._taken if extent is not None])
+        kv.scores[group] = self._scores[group]
+        self._taken.clear()
         return True
 
 
@@ -178,6 +163,13 @@ def _contents(stored: Stored, slot: int, head: int, kept: Kept, old: int, entrie
     bias_S, changed = np.concatenate([held.bias_S[:old], entries.bias_S]), np.flatnonzero(entries.changed_S)
     made = Made(old + changed, entries.k_SD[changed], entries.v_SD[changed])
     return Contents(held.cells, held.positions_S, bias_S, lead, made)
+
+
+def _others(stored: Stored, slot: int, context: LayerContext, head: int, kept: Kept) -> Contents:
+    """Those that do not stay, to be stored in another codec."""
+    gone = gone_of(len(stored.positions), kept)
+    held, made = stored.entries(slot, head)[gone], (context.k_SKD[gone, head], context.v_SKD[gone, head])
+    return Contents(held.cells, held.positions_S, held.bias_S, made=Made(np.arange(len(gone)), *made))
 
 
 def _check(kept: npt.NDArray[np.int64], count: int) -> None:

@@ -47,6 +47,7 @@ class Results:
 
     ledger: Ledger
     _by_key: dict[PageKey, Result] = field(default_factory=dict, init=False)
+    _keys: dict[PageId, PageKey] = field(default_factory=dict, init=False)
     _useless: dict[PageId, None] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -71,7 +72,8 @@ class Results:
         self.tidy()
         if kv.publish_lists():
             assert kv.left_key is not None
-            self._by_key[kv.left_key] = Result(_context(kv), kv.lists, kv.extents, kept)
+            result = self._by_key[kv.left_key] = Result(_context(kv), kv.lists, kv.extents, kept)
+            self._keys |= dict.fromkeys(result.pages, kv.left_key)
 
     def tidy(self) -> None:
         """Drop what is of no use alone."""
@@ -83,10 +85,10 @@ class Results:
         """Audit: all that can be found is published. Raises InternalError."""
         index = self.ledger.index
         for key, result in self._by_key.items():
-            entry = index.entries.get(key)
-            pages = set() if entry is None else {page for page in entry.pages if page is not None}
-            if pages != result.pages:
-                raise InternalError(f"a result has pages {set(result.pages)}, the index knows {pages}")
+            if lost := {page for page in result.pages if page not in index or self._keys.get(page) != key}:
+                raise InternalError(f"a result has pages {set(result.pages)}, of which {lost} cannot be found")
+        if (known := len(self._keys)) != sum(len(result.pages) for result in self._by_key.values()):
+            raise InternalError(f"{known} pages are said to be those of {len(self._by_key)} results")
         if any(page not in index for page in self._useless):
             raise InternalError("what is left of a result has been dropped, and is to be dropped again")
 
@@ -103,9 +105,11 @@ class Results:
 
     def gone(self, block: Block, why: Why, now: float) -> None:
         self._useless.pop(block.page, None)
-        result = None if block.key is None else self._by_key.pop(block.key, None)
-        if result is not None:
-            self._useless |= dict.fromkeys(sorted(result.pages - {block.page}))
+        if (key := self._keys.get(block.page)) is not None:
+            pages = self._by_key.pop(key).pages
+            for page in pages:
+                del self._keys[page]
+            self._useless |= dict.fromkeys(sorted(pages - {block.page}))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kvloom.arrays import Floats
-from kvloom.attend.lists import HeadLists, MoreLists
+from kvloom.attend.lists import MoreLists
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv.extents import Extents
 from kvloom.engine.kv.holder import Holder
@@ -307,12 +307,12 @@ class SequenceKv:
         self._holder.give_back(table, gone)
 
     def replace(self, group: int, stop: int, lists: Sequence[MoreLists], extents: Sequence[Extent]) -> None:
-        """Read ``lists`` in place of what a group had below position ``stop``, which is vacated.
+        """Read ``lists``, of entries below ``stop``, in place of what a group had there, which is vacated.
 
         ``extents`` were allocated for their pages.
         """
         self.vacate(group, stop)
-        self._put_lists(group, [replace(one, stop=stop) if isinstance(one, HeadLists) else one for one in lists])
+        self._put_lists(group, lists)
         self._extents.put(group, extents)
         self.replaced = max(self.replaced, stop)
 

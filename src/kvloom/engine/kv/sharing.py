@@ -9,7 +9,7 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.memory.format import PAGE_TOKENS
-from kvloom.memory.keys import page_key
+from kvloom.memory.keys import left_key, page_key
 from kvloom.memory.ledger import Extent, Identity
 from kvloom.memory.table import PageTable
 from kvloom.segment import PageKey
@@ -81,17 +81,25 @@ class Sharing:
     def publish_lists(self, of_groups: Sequence[Sequence[Extent]]) -> bool:
         """Publish what a method left of the context, exactly that. False: it may not be, or the same is there.
 
-        Each layer group has one extent, or none where nothing is left.
+        A layer group has an extent for each format of its lists, or none where nothing is left.
         """
-        left = self.names.left()
-        if left is None or not self.cache.write:
+        if not self.cache.write or self.names.left() is None:
             return False
-        (parent, tokens), ledger = left, self.holder.ledger
-        assert self.names.limit is not None
-        position, key = self.names.limit // PAGE_TOKENS * PAGE_TOKENS, page_key(parent, tokens)
-        pages = [(group, extent.page) for group, extents in enumerate(of_groups) for extent in extents]
-        found = [
-            ledger.publish(page, Identity(parent, tokens, position, 0, group, self.holder.hints, key))
-            for group, page in pages
+        pages = [
+            (self._left(group, number), extent.page)
+            for group, extents in enumerate(of_groups)
+            for number, extent in enumerate(extents)
         ]
+        found = [self.holder.ledger.publish(page, identity) for identity, page in pages]
         return bool(pages) and found == [page for _, page in pages]
+
+    def _left(self, group: int, number: int) -> Identity:
+        """Of the first extent of a group under the name of what is left; of another one under a name beside it."""
+        left, limit = self.names.left(), self.names.limit
+        assert left is not None
+        assert limit is not None
+        parent, tokens = left
+        if number:
+            parent = left_key(parent, bytes([number]))
+        position, key = limit // PAGE_TOKENS * PAGE_TOKENS, page_key(parent, tokens)
+        return Identity(parent, tuple(tokens), position, 0, group, self.holder.hints, key)

@@ -9,7 +9,7 @@ from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
-from kvloom.memory.format import PageFormat, head_format
+from kvloom.memory.format import PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 from kvloom.segment import SpanSet
@@ -78,6 +78,7 @@ class Reserve:
         """Pages for what is left of its context."""
         compression, needs = sequence.request.cache.compression, Counter[PageFormat]()
         if compression is not None and compression.ratio is not None:
-            for group, fmt in enumerate(self.layout.formats):
-                needs[head_format(fmt)] += self.layout.list_pages(group, sequence.kv.boundary, compression.ratio)
+            tokens, rest = sequence.kv.boundary, compression.compactor.rest
+            for fmt, pages in self.layout.lists_of(tokens, compression.ratio, rest):
+                needs[fmt] += pages
         return needs

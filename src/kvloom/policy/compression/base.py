@@ -190,12 +190,17 @@ class Entries:
 
 
 class Compactor(Protocol):
-    """Says what is stored for what stays. A frozen dataclass like a scorer."""
+    """Says what is stored for what stays. A frozen dataclass like a scorer.
+
+    ``rest``: the codec in which what does not stay is stored instead, and attended to; None: it is gone.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def needs(self) -> frozenset[Need]: ...
+    @property
+    def rest(self) -> str | None: ...
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> Sequence[Entries | None]:
         """By KV head; None: they are copied as they are. ``kept``: by KV head, as long as what is returned."""

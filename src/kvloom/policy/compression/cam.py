@@ -32,6 +32,7 @@ class Cam:
     """``neighbours``: into how many entries one is merged. ``reference``: how many last queries are asked for it."""
 
     name: ClassVar[str] = "cam"
+    rest: ClassVar[str | None] = None
     neighbours: int = 32
     reference: int = 32
 

@@ -10,6 +10,7 @@ from kvloom.policy.compression.d2o import D2o
 from kvloom.policy.compression.gathering import Gathering
 from kvloom.policy.compression.keepkv import KeepKv
 from kvloom.policy.compression.matching import Matching
+from kvloom.policy.compression.recoding import Recoding
 from kvloom.policy.compression.words import kinds_of
 
 COMPACTORS: Mapping[str, Callable[..., Compactor]] = {
@@ -18,6 +19,7 @@ COMPACTORS: Mapping[str, Callable[..., Compactor]] = {
     "matching": Matching,
     "cam": Cam,
     "d2o": D2o,
+    "recode": Recoding,
 }
 AS_IT_IS = "gather"
 

@@ -54,6 +54,12 @@ class Compression:
             raise ParamsError("ratio and budget exclude each other", param="budget")
         elif type(self.budget) is not int or self.budget < 1:
             raise ParamsError(f"budget must be a number of bytes, got {self.budget!r}", param="budget")
+        if self.budget is not None and self.compactor.rest is not None:
+            raise ParamsError(
+                f"compactor `{self.compactor.name}` drops nothing, and a budget needs that",
+                hint="a ratio in place of the budget",
+                param="compactor",
+            )
         for kind in MEASURED:
             for part in (self.scorer, self.compactor):
                 if sum(isinstance(need, kind) for need in part.needs) > 1:

@@ -29,6 +29,7 @@ _ROUNDING = 1e-6
 @dataclass(frozen=True, slots=True)
 class D2o:
     name: ClassVar[str] = "d2o"
+    rest: ClassVar[str | None] = None
     needs: ClassVar[frozenset[Need]] = frozenset({Cached.KEYS, Cached.VALUES})
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[Entries | None]:

@@ -13,6 +13,7 @@ from kvloom.policy.compression.needs import Need
 @dataclass(frozen=True, slots=True)
 class Gathering:
     name: ClassVar[str] = "gather"
+    rest: ClassVar[str | None] = None
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def stored(self, context: LayerContext, kept: Sequence[Kept]) -> list[None]:

@@ -37,6 +37,7 @@ class KeepKv:
     """
 
     name: ClassVar[str] = "keepkv"
+    rest: ClassVar[str | None] = None
     similarity: float = 0.8
     reference: int = 32
     fading: float = 0.9

@@ -34,6 +34,7 @@ class Matching:
     """
 
     name: ClassVar[str] = "matching"
+    rest: ClassVar[str | None] = None
     reference: int = 64
     ridge: float = 0.1
 
