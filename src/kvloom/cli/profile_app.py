@@ -31,12 +31,13 @@ def kvzip(
     length: Annotated[int, typer.Option("--length", min=64, help="Tokens per text")] = 1024,
     count: Annotated[int, typer.Option("--texts", min=7, help="Number of texts")] = 60,
     texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the mixture")] = 0,
+    hidden: Annotated[int, typer.Option("--hidden", min=0, max=1024, help="Units of a hidden layer; 0: none")] = 32,
     output: Output = None,
 ) -> None:
     """Learn to predict KVzip's scores from hidden states, for the method `kvzap`."""
     from kvloom.cli.profiling import Source, learn_kvzip
 
-    learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), output, settings)
+    learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), hidden, output, settings)
 
 
 @profile_app.command()

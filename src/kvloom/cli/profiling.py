@@ -43,7 +43,7 @@ class Source:
         return {"from": "mixture", "length": self.length, "seed": self.seed}
 
 
-def learn_kvzip(model: str, source: Source, output: Path | None, settings: Settings) -> None:
+def learn_kvzip(model: str, source: Source, hidden: int, output: Path | None, settings: Settings) -> None:
     """Learn, write the predictor, and print how much of the scores' variance it explains by layer."""
     subject = backend.open_subject(settings.engine(model))
     if 2 * source.length > subject.engine.max_len:
@@ -52,7 +52,7 @@ def learn_kvzip(model: str, source: Source, output: Path | None, settings: Setti
     texts = source.texts(subject)
     with _bar() as bar:
         task = bar.add_task("tokens", total=sum(map(len, texts)))
-        found = learn(subject, texts, lambda tokens: bar.advance(task, tokens), **source.about)
+        found = learn(subject, texts, lambda tokens: bar.advance(task, tokens), hidden, **source.about)
     path = output or Path(f"kvzap-{subject.name.replace('/', '-')}.npz")
     write_predictor(found, path)
     print("layer  explained")

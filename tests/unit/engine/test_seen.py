@@ -13,7 +13,7 @@ from kvloom.engine.kv import Seen, together
 from kvloom.engine.params import SamplingParams
 from kvloom.eval.single import SingleSequence
 from kvloom.policy.compression import Compression, compression_of
-from kvloom.policy.compression.needs import Attention, Every, Hidden, Last, LinearMaps, Queries, Repeated, Spread
+from kvloom.policy.compression.needs import Attention, Every, Hidden, Last, LearnedMaps, Queries, Repeated, Spread
 
 CONTEXT = 150
 PROMPT = tiny.random_prompt(CONTEXT + 9, 4)
@@ -72,20 +72,20 @@ def test_what_was_not_seen_is_watched_as_ever() -> None:
     assert alone[1] > CONTEXT
 
 
-def digest(weights: str) -> LinearMaps:
-    return LinearMaps({}, {})
+def digest(weights: str) -> LearnedMaps:
+    return LearnedMaps({}, {})
 
 
-def other_digest(weights: str) -> LinearMaps:
-    return LinearMaps({}, {})
+def other_digest(weights: str) -> LearnedMaps:
+    return LearnedMaps({}, {})
 
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
     number: int
 
-    def digest_for(self, weights: str) -> LinearMaps:
-        return LinearMaps({}, {})
+    def digest_for(self, weights: str) -> LearnedMaps:
+        return LearnedMaps({}, {})
 
 
 def test_one_pass_has_one_digest_and_one_repetition() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv.linear_digest import linear_digest
+from kvloom.engine.kv.learned_digest import learned_digest
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import DataFileError, EvalError, ParamsError
 from kvloom.eval.subject import Subject
@@ -26,9 +26,9 @@ def subject(windows: tuple[int | None, ...] = (None, None)) -> Subject:
     return Subject("tiny", tiny.CharTokenizer(), tiny.make_engine(windows))
 
 
-@pytest.fixture(scope="module")
-def learned() -> Predictor:
-    return learn(subject(), TEXTS, source="random")
+@pytest.fixture(scope="module", params=[0, 8], ids=["linear", "hidden"])
+def learned(request: pytest.FixtureRequest) -> Predictor:
+    return learn(subject(), TEXTS, hidden=request.param, source="random")
 
 
 @pytest.mark.parametrize("ridge", [1e-4, 0.1])
@@ -49,17 +49,21 @@ def test_a_fit_is_that_of_ridge_regression(ridge: float) -> None:
 
 def test_what_is_learned_says_more_than_a_mean(learned: Predictor) -> None:
     assert learned.layers == (0, 1)
-    assert learned.maps_LKC.shape == (2, tiny.KV_HEADS, tiny.WIDTH)
+    hidden = learned.onto_LKM.shape[2]
+    assert learned.maps_LNC.shape == (2, tiny.KV_HEADS + hidden, tiny.WIDTH)
+    assert learned.onto_LKM.shape == (2, tiny.KV_HEADS, hidden)
     assert learned.learned["texts"] == len(TEXTS)
     assert all(share > 0.2 for share in learned.learned["explained"].values())
 
 
 def test_a_prediction_does_not_depend_on_its_company(learned: Predictor) -> None:
     x_RC = np.random.default_rng(1).normal(size=(300, tiny.WIDTH)).astype(np.float32) * 30
-    digest = linear_digest(learned.linear)
+    digest = learned_digest(learned.by_layer)
     whole_RK = digest(1, x_RC)
     square_R1 = np.square(x_RC, dtype=np.float64).mean(axis=1, keepdims=True)
-    wanted_RK = x_RC / np.sqrt(square_R1) @ learned.maps_LKC[1].T + learned.offsets_LK[1]
+    wanted_RN = x_RC / np.sqrt(square_R1) @ learned.maps_LNC[1].T + learned.offsets_LN[1]
+    hidden_RM = np.maximum(wanted_RN[:, tiny.KV_HEADS :], 0)
+    wanted_RK = wanted_RN[:, : tiny.KV_HEADS] + hidden_RM @ learned.onto_LKM[1].T
     assert np.allclose(whole_RK, wanted_RK, atol=1e-4)
     for size in (1, 2, 7, 64):
         pieces = [digest(1, x_RC[start : start + size]) for start in range(0, 300, size)]
@@ -76,7 +80,8 @@ def test_a_predictor_is_read_as_it_was_written(learned: Predictor, tmp_path: Pat
         learned.layers,
         learned.learned,
     )
-    for mine, other in zip((again.maps_LKC, again.offsets_LK), (learned.maps_LKC, learned.offsets_LK), strict=True):
+    for name in ("maps_LNC", "offsets_LN", "onto_LKM"):
+        mine, other = getattr(again, name), getattr(learned, name)
         assert np.array_equal(mine, other)
         assert mine.dtype == other.dtype
     cache = CacheParams(compression=compression_of("kvzap", 0.5, predictor=path, allocator="global"))
@@ -107,7 +112,7 @@ def test_a_predictor_of_another_model_is_refused_before_anything_is_computed(
 @pytest.mark.parametrize("fault", ["missing", "text", "cut", "other", "shapes"])
 def test_what_is_no_predictor_is_refused(learned: Predictor, tmp_path: Path, fault: str) -> None:
     path = tmp_path / "p.npz"
-    broken = dataclasses.replace(learned, offsets_LK=learned.offsets_LK[:1]) if fault == "shapes" else learned
+    broken = dataclasses.replace(learned, offsets_LN=learned.offsets_LN[:1]) if fault == "shapes" else learned
     write_predictor(broken, path)
     if fault == "missing":
         path.unlink()

@@ -5,7 +5,7 @@ holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
-watch.py      what is seen of its context while it is computed (linear_digest.py: of hidden states)
+watch.py      what is seen of its context while it is computed (learned_digest.py: of hidden states)
 seen.py       what was seen of it before, for many methods
 stored.py     what its pages hold, to be read
 replacement.py  what a method of compression does to it, carried out

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
-from kvloom.engine.kv.linear_digest import linear_digest
+from kvloom.engine.kv.learned_digest import learned_digest
 from kvloom.errors import InternalError, RequestError
 from kvloom.model.base import Model
 from kvloom.model.kv_map import LayerGroup
@@ -23,7 +23,7 @@ from kvloom.policy.compression.needs import (
     Attention,
     Digest,
     Hidden,
-    LinearMaps,
+    LearnedMaps,
     Need,
     Queries,
     Said,
@@ -63,7 +63,7 @@ class Watch:
         self.rows = self._moved(rows_of(self.needs, self.stop - self.start))
         weights = self.model.weights_id
         made = next((need.digest_for(weights) for need in self.needs if isinstance(need, Hidden)), None)
-        self.hidden = linear_digest(made) if isinstance(made, LinearMaps) else made
+        self.hidden = learned_digest(made) if isinstance(made, LearnedMaps) else made
 
     @staticmethod
     def of(

@@ -1,8 +1,8 @@
 """Entries stay of which hidden states say that KVzip would keep them: its choice at the price of an ordinary prefill.
 
-Source: KVzap (arXiv 2601.07891): small models that predict KVzip's scores from the hidden states that go into a layer.
-Of its kinds this is the linear one. We differ: it drops what is below a threshold, here the budget says how many stay;
-and what is learned from are texts of our own (``kvloom profile kvzip``).
+Source: KVzap (arXiv 2601.07891): small models that predict KVzip's scores from the hidden states that go into a layer:
+linear ones, and such with a hidden layer, which here is added to a linear one. We differ: it drops what is below a
+threshold, here the budget says how many stay; and what is learned from are texts of our own (``kvloom profile kvzip``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from kvloom.policy.compression.base import Floats, LayerContext
-from kvloom.policy.compression.needs import Hidden, LinearMaps, Need
+from kvloom.policy.compression.needs import Hidden, LearnedMaps, Need
 from kvloom.policy.compression.predictor import FILES, Predictor, predictor_for, read_predictor
 from kvloom.policy.compression.shipped import shipped_files
 from kvloom.policy.compression.words import FILE
@@ -41,9 +41,9 @@ class KvZap:
         """The files that may be read although none is named."""
         return shipped_files(FILES) if self.predictor is None else ()
 
-    def digest_for(self, weights: str) -> LinearMaps:
+    def digest_for(self, weights: str) -> LearnedMaps:
         """Raises ParamsError where there is none for a model."""
-        return predictor_for(weights, self._named).linear
+        return predictor_for(weights, self._named).by_layer
 
     def scores(self, context: LayerContext) -> Floats:
         assert context.measured.hidden_SN is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -158,13 +158,15 @@ Digest = Callable[[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearMaps:
-    """A digest that the engine computes: by layer, hidden states over their root mean square, times ``maps`` (N, C),
-    plus ``offsets`` (N,), all float32.
+class LearnedMaps:
+    """A digest that the engine computes: by layer, hidden states over their root mean square, times ``maps``
+    (N + M, C), plus ``offsets`` (N + M,), all float32. What the last M of these are above zero is added to the first N,
+    times ``onto`` (N, M), where a layer has that; else M is 0.
     """
 
     maps: Mapping[int, npt.NDArray[np.float32]]
     offsets: Mapping[int, npt.NDArray[np.float32]]
+    onto: Mapping[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Hidden:
     ``digest_for``: given the id of the model's weights, the digest; it raises ParamsError where it has none for them.
     """
 
-    digest_for: Callable[[str], Digest | LinearMaps]
+    digest_for: Callable[[str], Digest | LearnedMaps]
 
 
 Need = Cached | Given | Attention | Queries | Hidden

@@ -1,15 +1,17 @@
-"""Linear maps from hidden states to the logarithm of KVzip's scores, learned beforehand: one per layer and KV head.
+"""What predicts the logarithm of KVzip's scores from hidden states, learned beforehand: by layer, for all KV heads.
 
-They are meant for hidden states over their root mean square.
+It is a linear map, and beside it, if there is any, a hidden layer of M units of which what is above zero counts. Both
+are meant for hidden states over their root mean square.
 
 On disk a predictor is a NumPy archive (``.npz``):
 
     about    JSON: "format", "version", "weights" (id), "model" (its name), "learned" (from what, how well)
     layers   [L] indices of the layers that own KV, ascending
-    maps     [L][K][C] float16
-    offsets  [L][K] float32
+    maps     [L][K + M][C] float16: to the KV heads, then to the hidden units
+    offsets  [L][K + M] float32
+    onto     [L][K][M] float16: from the hidden units to the KV heads
 
-Legend: L layers, K KV heads, C width of the model.
+Legend: L layers, K KV heads, M hidden units, N = K + M, C width of the model.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ import numpy.typing as npt
 
 from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression.base import Floats
-from kvloom.policy.compression.needs import LinearMaps
+from kvloom.policy.compression.needs import LearnedMaps
 from kvloom.policy.compression.shipped import shipped_files
 
-FORMAT, VERSION = "kvloom-kvzap", 1
+FORMAT, VERSION = "kvloom-kvzap", 2
 FILES = "kvzap-*.npz"
 """Of those that ship."""
 
@@ -42,15 +44,17 @@ class Predictor:
     weights: str
     model: str
     layers: tuple[int, ...]
-    maps_LKC: npt.NDArray[np.float16]
-    offsets_LK: Floats
+    maps_LNC: npt.NDArray[np.float16]
+    offsets_LN: Floats
+    onto_LKM: npt.NDArray[np.float16]
     learned: Mapping[str, Any]
 
     @cached_property
-    def linear(self) -> LinearMaps:
-        """By layer."""
-        maps = {layer: map_KC.astype(np.float32) for layer, map_KC in zip(self.layers, self.maps_LKC, strict=True)}
-        return LinearMaps(maps, dict(zip(self.layers, self.offsets_LK, strict=True)))
+    def by_layer(self) -> LearnedMaps:
+        maps = {layer: map_NC.astype(np.float32) for layer, map_NC in zip(self.layers, self.maps_LNC, strict=True)}
+        onto = {layer: map_KM.astype(np.float32) for layer, map_KM in zip(self.layers, self.onto_LKM, strict=True)}
+        offsets = dict(zip(self.layers, self.offsets_LN, strict=True))
+        return LearnedMaps(maps, offsets, onto if self.onto_LKM.size else {})
 
 
 def write_predictor(predictor: Predictor, path: Path) -> None:
@@ -58,8 +62,9 @@ def write_predictor(predictor: Predictor, path: Path) -> None:
     arrays: dict[str, Any] = {
         "about": np.array(json.dumps({**about, "learned": dict(predictor.learned)})),
         "layers": np.array(predictor.layers, np.int64),
-        "maps": predictor.maps_LKC,
-        "offsets": predictor.offsets_LK,
+        "maps": predictor.maps_LNC,
+        "offsets": predictor.offsets_LN,
+        "onto": predictor.onto_LKM,
     }
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -76,16 +81,19 @@ def read_predictor(path: Path) -> Predictor:
                 weights=str(about["weights"]),
                 model=str(about["model"]),
                 layers=tuple(int(layer) for layer in file["layers"]),
-                maps_LKC=file["maps"].astype(np.float16, casting="safe"),
-                offsets_LK=file["offsets"].astype(np.float32, casting="safe"),
+                maps_LNC=file["maps"].astype(np.float16, casting="safe"),
+                offsets_LN=file["offsets"].astype(np.float32, casting="safe"),
+                onto_LKM=file["onto"].astype(np.float16, casting="safe"),
                 learned=about["learned"],
             )
     except OSError as error:
         raise DataFileError(f"cannot be read: {error.strerror or error}", path=path) from error
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataFileError(f"is no predictor: {error}", path=path) from error
-    heads = (len(found.layers), found.maps_LKC.shape[1] if found.maps_LKC.ndim == 3 else -1)
-    if not (found.maps_LKC.shape[:2] == found.offsets_LK.shape == heads):
+    if found.maps_LNC.ndim != 3 or found.onto_LKM.ndim != 3:
+        raise DataFileError("is no predictor: its arrays have other dimensions", path=path)
+    outputs = len(found.layers), sum(found.onto_LKM.shape[1:])
+    if not (found.maps_LNC.shape[:2] == found.offsets_LN.shape == outputs):
         raise DataFileError("is no predictor: its arrays do not fit each other", path=path)
     return found
 
