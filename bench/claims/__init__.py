@@ -25,6 +25,7 @@ CLAIMS = {
     "eval-speed": "bench.claims.eval_speed",
     "kl-exact": "bench.claims.kl_exact",
     "soak": "bench.claims.soak",
+    "mixed-traffic": "bench.claims.mixed_traffic",
     "kv-int8": "bench.claims.kv_int8",
     "lukv-memory": "bench.claims.lukv_memory",
     "lukv-speed": "bench.claims.lukv_speed",
