@@ -29,7 +29,7 @@ def kvzip(
     settings: Settings,
     texts: Texts = None,
     length: Annotated[int, typer.Option("--length", min=64, help="Tokens per text")] = 1024,
-    count: Annotated[int, typer.Option("--texts", min=7, help="Number of texts")] = 60,
+    count: Annotated[int, typer.Option("--texts", min=8, help="Number of texts")] = 60,
     texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the mixture")] = 0,
     hidden: Annotated[int, typer.Option("--hidden", min=0, max=1024, help="Units of a hidden layer; 0: none")] = 32,
     output: Output = None,

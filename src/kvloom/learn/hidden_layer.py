@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.policy.compression.base import Floats
 
-_STEPS, _BATCH = 600, 1024
-_RATE, _DECAY = 3e-3, 1e-2
+if TYPE_CHECKING:
+    import torch
+
+_STEPS, _BATCH = 1000, 1024
+_RATE, _DECAY = 3e-3, 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -76,11 +80,25 @@ def beside_linear(
 
 
 def _trained(x_SC: Floats, y_SK: Floats, units: int, seed: int) -> HiddenLayer:
-    """By AdamW on squared errors, outputs over their deviation; the rate falls to zero along a cosine."""
+    """By AdamW on squared errors, outputs over their deviation; the rate falls to zero along a cosine.
+
+    On one thread: a step is too small for more.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _descended(torch.from_numpy(x_SC), y_SK, units, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _descended(x: torch.Tensor, y_SK: Floats, units: int, seed: int) -> HiddenLayer:
     import torch
 
     order = torch.Generator().manual_seed(seed)
-    x, scale_K = torch.from_numpy(x_SC), np.maximum(y_SK.std(axis=0), 1e-6)
+    scale_K = np.maximum(y_SK.std(axis=0), 1e-6)
     y = torch.from_numpy(y_SK / scale_K)
     maps = (torch.randn(units, x.shape[1], generator=order) * x.shape[1] ** -0.5).requires_grad_()
     offsets = torch.zeros(units, requires_grad=True)

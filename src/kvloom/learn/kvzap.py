@@ -36,8 +36,8 @@ LEAST_SCORE = 1e-5
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 """By which part of the mean square of a feature maps are held down: the best on texts held out is taken."""
 
-_HELD_OUT = 6
-"""Every so many-th text is for testing."""
+_HELD_OUT = 7
+"""Every so many-th text is for testing: no multiple of the kinds of texts that the mixture has in turn."""
 
 HIDDEN = 32
 """Units of the hidden layer."""

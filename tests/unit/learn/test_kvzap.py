@@ -128,8 +128,8 @@ def test_what_is_no_predictor_is_refused(learned: Predictor, tmp_path: Path, fau
 
 
 def test_too_few_texts_are_refused() -> None:
-    with pytest.raises(EvalError, match="6 texts are too few"):
-        learn(subject(), TEXTS[:6])
+    with pytest.raises(EvalError, match="7 texts are too few"):
+        learn(subject(), TEXTS[:7])
 
 
 def test_texts_of_files_are_cut_to_size(tmp_path: Path) -> None:
