@@ -22,6 +22,7 @@ WORDS = (
     ("knorm", {}),
     ("h2o", {}),
     ("tova", {}),
+    ("laq", {"ahead": 5}),
     ("snapkv", {"window": 20, "allocator": "adakv"}),
     ("snapkv", {"window": 7, "critical": 0.5}),
     ("observed_attention", {"allocator": "global"}),

@@ -22,7 +22,7 @@ class Seen(Watch):
     by: Watch = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        self.rows, self.hidden = SpanSet(), None
+        self.rows, self.hidden, self.says = SpanSet(), None, 0
 
     @staticmethod
     def of_what(by: Watch, needs: frozenset[Need]) -> Seen | None:
