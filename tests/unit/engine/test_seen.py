@@ -22,7 +22,6 @@ WORDS = (
     ("knorm", {}),
     ("h2o", {}),
     ("tova", {}),
-    ("laq", {"ahead": 5}),
     ("snapkv", {"window": 20, "allocator": "adakv"}),
     ("snapkv", {"window": 7, "critical": 0.5}),
     ("observed_attention", {"allocator": "global"}),
@@ -62,6 +61,16 @@ def test_what_was_seen_once_is_what_each_would_have_seen(windows) -> None:
         assert (found, left) == (tokens, kept)
         assert computed <= min(rows, 9 + 4 + CONTEXT % 16)
     engine.check()
+
+
+def test_what_the_model_said_once_is_what_it_would_say_again() -> None:
+    engine, method = tiny.make_engine((24, None, 24)), compression_of("laq", 0.6, ahead=5)
+    alone = answered(engine, method)
+    watch = SingleSequence(engine, 3 * CONTEXT).watch_for([method, compression_of("kvzip", 0.5)], PROMPT[:CONTEXT])
+    engine.intake.seen[tuple(PROMPT[:CONTEXT])] = watch
+    tokens, rows, kept = answered(engine, method)
+    assert (tokens, kept) == (alone[0], alone[2])
+    assert rows < alone[1] - CONTEXT
 
 
 def test_what_was_not_seen_is_watched_as_ever() -> None:
