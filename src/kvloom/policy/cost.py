@@ -1,8 +1,8 @@
 """What it takes to compute KV again: the time of prefill as a function of how many tokens there are, and where.
 
-Source: AsymCache (arXiv 2606.02964), whose fitted cost of a block depends on nothing but its position. We differ: instead
-of a square of what is before it, every token costs a part that is constant and one that grows with its position, as the
-products and the attention of a transformer do. The cost of a block is then linear in its position all the same.
+Source: AsymCache (arXiv 2606.02964), whose fitted cost of a block depends on nothing but its position. We differ: in
+place of a square of what is before it, every token costs a part that is constant and one that grows with its position,
+as the products and the attention of a transformer do. The cost of a block is then linear in its position all the same.
 """
 
 from __future__ import annotations
