@@ -140,8 +140,9 @@ class Engine:
         if work := plan.work:
             batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
+            computed = plain_prefill(plan)
             self._run(batch)
-            self._learn(plan, self.clock() - began_s)
+            self._learn(plan, computed, self.clock() - began_s)
         self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -228,14 +229,16 @@ class Engine:
             queues, ledger = self.scheduler.queues, self.ledger
             self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
-    def _learn(self, plan: StepPlan, seconds: float) -> None:
-        """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs if nobody does."""
+    def _learn(self, plan: StepPlan, computed: tuple[int, int] | None, seconds: float) -> None:
+        """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs, if it was prompts
+        and nothing else.
+        """
         if plan.streaming_since_s < math.inf and not plan.shadows:
             prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
             rows = sum(len(chunk.spans) for chunk in prompts)
             first = prompts[0].sequence.owner if prompts else ""
             self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
-        elif (computed := plain_prefill(plan)) is not None:
+        elif computed is not None:
             self.prefill_cost.took(*computed, seconds)
 
     def _give_up(self, request: Request, plan: StepPlan, error: KvloomError) -> RequestUpdate:

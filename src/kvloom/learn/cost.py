@@ -33,21 +33,24 @@ _LEAST_S = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: steps of ``sizes`` tokens from ``positions`` on, and the same in two halves, the second from
-    the next position on; each ``rounds`` times. ``tier_bytes``: of a large transfer.
+    """What is measured: steps of ``sizes`` tokens at ``starts`` positions each of a context of ``longest`` tokens, and
+    the same in two halves, what is between them being there. Each ``rounds`` times. ``tier_bytes``: of a large
+    transfer.
     """
 
     sizes: tuple[int, ...]
-    positions: tuple[int, ...]
+    starts: int
+    longest: int
     rounds: int
     tier_bytes: int
 
     def steps(self, longest: int, most: int) -> list[SpanSet]:
-        """In a context of at most ``longest`` tokens, at most ``most`` of which are computed at once."""
-        sizes = sorted({min(size, most, longest) for size in self.sizes})
+        """Where a context has at most ``longest`` tokens, and at most ``most`` of them are computed at once."""
+        longest = min(longest, self.longest)
         found = []
-        for size in sizes:
-            starts, half = [start for start in self.positions if start + size <= longest], size // 2
+        for size in sorted({min(size, most, max(1, longest // 4)) for size in self.sizes}):
+            half, last = size // 2, longest - size
+            starts = sorted({n * last // (self.starts - 1) for n in range(self.starts)})
             found += [SpanSet((Span(start, start + size),)) for start in starts]
             found += [
                 SpanSet((Span(hole, hole + half), Span(end, end + size - half)))
@@ -57,10 +60,10 @@ class Plan:
         return found
 
 
-FULL = Plan((16, 64, 192, 512), (0, 128, 512, 1024, 2048, 3072, 4096, 6144, 7680), rounds=5, tier_bytes=64 * 2**20)
+FULL = Plan((16, 64, 192, 512), starts=9, longest=8192, rounds=5, tier_bytes=64 * 2**20)
 """Minutes, for a small model."""
 
-BRIEF = Plan((16, 64, 256), (0, 512, 1536), rounds=3, tier_bytes=8 * 2**20)
+BRIEF = Plan((16, 64, 192), starts=4, longest=1536, rounds=3, tier_bytes=8 * 2**20)
 """Seconds."""
 
 

@@ -25,11 +25,11 @@ Doubles = npt.NDArray[np.float64]
 LEAST_STEPS = 8
 """To fit both forms to."""
 
-_ROUNDS = 60
+_ROUNDS = 40
 """Of weighing steps anew by how far off they were: more change nothing that could be seen."""
 
-_USUAL = 1.5
-"""Errors up to so many times the median count in full."""
+_USUAL = 3.0
+"""A step whose error is so many times the median counts half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ Solve = Callable[[Doubles, Doubles], Doubles]
 
 
 def _fitted(features_PN: Doubles, steps: Sequence[Step], solve: Solve) -> Doubles:
-    """(N,): least squares of relative errors, steps weighed anew each time by how far off they were (Huber)."""
+    """(N,): least squares of relative errors, steps weighed anew each time by how far off they were (Cauchy)."""
     if len(steps) < LEAST_STEPS:
         raise EvalError(f"{len(steps)} steps are too few to fit costs to", hint=f"at least {LEAST_STEPS}")
     took_P = np.array([step.seconds for step in steps])
@@ -104,7 +104,7 @@ def _fitted(features_PN: Doubles, steps: Sequence[Step], solve: Solve) -> Double
         expected_P = np.maximum(said_P, took_P.min() / 10)  # a step for which the fit says nothing is no division by 0
         off_P = np.abs(took_P - said_P) / expected_P
         usual = max(_USUAL * float(np.median(off_P)), 1e-9)
-        weights_P = np.minimum(1.0, usual / np.maximum(off_P, usual))
+        weights_P = 1 / (1 + np.square(off_P / usual))
     return np.asarray(found_N / largest_N, np.float64)
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from kvloom.policy.cost import PrefillCost
 
-_NEW, _POSITIONS = 256, 256 * 2048
+_NEW, _POSITIONS = 256, 256 * 512
 """The step of reference: tokens, and the sum of their positions."""
 
 _FORGET = 0.97
 """Weight of a step as against the next one: what counts is the last thirty or so."""
 
-_HELD = 1.0
+_HELD = 0.3
 """Squares of features that every direction has at least: what no step told for long does not leap at the first one."""
 
 _FITTED = 10.0
