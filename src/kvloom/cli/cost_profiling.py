@@ -17,11 +17,11 @@ from kvloom.policy.tier_cost import TierCost
 
 def profile_cost(model: str, brief: bool, disk: Path | None, output: Path | None, settings: Settings) -> None:
     """Measure, write the profile, and print it."""
-    engine, plan = backend.open_subject(settings.engine(model)).engine, BRIEF if brief else FULL
+    engine, survey = backend.open_subject(settings.engine(model)).engine, BRIEF if brief else FULL
     with profile_bar() as bar:
-        task = bar.add_task("tokens", total=tokens_of(engine, plan))
+        task = bar.add_task("tokens", total=tokens_of(engine, survey))
         profile = learn_costs(
-            engine, plan, disk or home_dir(), time.perf_counter, lambda tokens: bar.advance(task, tokens)
+            engine, survey, disk or home_dir(), time.perf_counter, lambda tokens: bar.advance(task, tokens)
         )
     path = output or profile_path(profile.measured_on)
     write_profile(profile, path)

@@ -37,6 +37,7 @@ from kvloom.policy.tier_cost import TierCosts
 FORMAT, VERSION = "kvloom-cost-profile", 1
 
 _AGAIN = "measure again: kvloom profile cost MODEL"
+_REMOVE = f"remove it, and {_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def read_profile(path: Path, wanted: MeasuredOn) -> CostProfile:
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataFileError):
             raise
-        raise DataFileError(f"is no profile of costs: {error}", path=path, hint=_AGAIN) from error
+        raise DataFileError(f"is no profile of costs: {error}", path=path, hint=_REMOVE) from error
     if different := profile.measured_on.differences(wanted):
         raise DataFileError(f"was measured on something else: {'; '.join(different)}", path=path, hint=_AGAIN)
     return profile
@@ -145,7 +146,7 @@ def _profile(shown: Any, path: Path) -> CostProfile:
         raise ValueError(f"it does not say `{FORMAT}`")
     found = shown.pop("version", None)
     if found != VERSION:
-        raise DataFileError(f"is of version {found!r}, this reads {VERSION}", path=path, hint=_AGAIN)
+        raise DataFileError(f"is of version {found!r}, this reads {VERSION}", path=path, hint=_REMOVE)
     profile = typed(CostProfile, shown, "profile")
     cost, tiers = profile.prefill, profile.tiers
     if min(cost.start_s, cost.position_s) < 0 or cost.token_s <= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -18,7 +19,8 @@ from kvloom.engine.cost_profile import CostProfile, MeasuredOn
 from kvloom.engine.engine import Engine
 from kvloom.eval.single import SingleSequence
 from kvloom.learn.prefill_fit import Step, fit_paper, fit_prefill, quality
-from kvloom.learn.tiers import Clock, measure_tiers
+from kvloom.learn.tiers import measure_tiers
+from kvloom.learn.timing import Clock, seconds_of
 from kvloom.policy.cost import position_sum
 from kvloom.segment import Span, SpanSet
 
@@ -27,12 +29,9 @@ Advance = Callable[[int], None]
 _HOLD_OUT = 4
 """Every so many-th step is not fitted to, but the fit is tried on it."""
 
-_LEAST_S = 1e-9
-"""What takes no time by the clock counts as this."""
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Survey:
     """What is measured: steps of ``sizes`` tokens at ``starts`` positions each of a context of ``longest`` tokens, and
     the same in two halves, what is between them being there. Each ``rounds`` times. ``tier_bytes``: of a large
     transfer.
@@ -60,10 +59,10 @@ class Plan:
         return found
 
 
-FULL = Plan((16, 64, 192, 512), starts=9, longest=8192, rounds=5, tier_bytes=64 * 2**20)
+FULL = Survey((16, 64, 192, 512), starts=9, longest=8192, rounds=5, tier_bytes=64 * 2**20)
 """Minutes, for a small model."""
 
-BRIEF = Plan((16, 64, 192), starts=4, longest=1536, rounds=3, tier_bytes=8 * 2**20)
+BRIEF = Survey((16, 64, 192), starts=4, longest=1536, rounds=3, tier_bytes=8 * 2**20)
 """Seconds."""
 
 
@@ -76,16 +75,16 @@ class Recomputed(Protocol):
 
 
 def learn_costs(
-    engine: Engine, plan: Plan, disk: Path, clock: Clock, advance: Advance = lambda tokens: None
+    engine: Engine, survey: Survey, disk: Path, clock: Clock, advance: Advance = lambda tokens: None
 ) -> CostProfile:
     """Of the engine's model on this machine. ``disk``: a directory on the disk that is measured. ``clock``: seconds.
 
     ``advance`` is told of tokens that have been computed: ``tokens_of`` says how many there are in all. Raises
     EvalError when the model's context is too short to measure enough.
     """
-    steps = _steps(engine, plan)
+    steps = _steps(engine, survey)
     sequence = _filled(engine, _longest(steps), advance)
-    measured = measure_prefill(sequence, steps, plan.rounds, clock, advance)
+    measured = measure_prefill(sequence, steps, survey.rounds, clock, advance)
     learned = [step for n, step in enumerate(measured) if n % _HOLD_OUT]
     held_out = measured[::_HOLD_OUT]
     ours, paper = fit_prefill(learned), fit_paper(learned)
@@ -94,16 +93,16 @@ def learn_costs(
         prefill=fit_prefill(measured),
         fit=quality(lambda spans: ours.step(len(spans), position_sum(spans)), held_out),
         paper_fit=quality(paper.step, held_out),
-        tiers=measure_tiers(disk, clock, plan.tier_bytes, plan.rounds),
+        tiers=measure_tiers(disk, clock, survey.tier_bytes, survey.rounds),
         steps=len(measured),
         longest=_longest(steps),
     )
 
 
-def tokens_of(engine: Engine, plan: Plan) -> int:
+def tokens_of(engine: Engine, survey: Survey) -> int:
     """That ``learn_costs`` computes."""
-    steps = _steps(engine, plan)
-    return _longest(steps) + plan.rounds * sum(map(len, steps))
+    steps = _steps(engine, survey)
+    return _longest(steps) + survey.rounds * sum(map(len, steps))
 
 
 def measure_prefill(
@@ -121,15 +120,13 @@ def measure_prefill(
     for number in range(rounds):
         shuffle(order)
         for n in order:
-            began_s = clock()
-            sequence.compute_again(steps[n])
-            taken[n][number] = max(clock() - began_s, _LEAST_S)
+            taken[n][number] = seconds_of(partial(sequence.compute_again, steps[n]), clock)
             advance(len(steps[n]))
     return [Step(spans, median(seconds)) for spans, seconds in zip(steps, taken, strict=True)]
 
 
-def _steps(engine: Engine, plan: Plan) -> list[SpanSet]:
-    return plan.steps(engine.max_len, engine.layout.step_tokens)
+def _steps(engine: Engine, survey: Survey) -> list[SpanSet]:
+    return survey.steps(engine.max_len, engine.layout.step_tokens)
 
 
 def _longest(steps: Sequence[SpanSet]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -12,15 +11,14 @@ from statistics import median
 import numpy as np
 
 from kvloom.errors import DataFileError
+from kvloom.learn.timing import Clock, seconds_of
 from kvloom.policy.tier_cost import TierCost, TierCosts
-
-Clock = Callable[[], float]
 
 _PAGE = 4096
 """Bytes of a small transfer."""
 
 _LEAST_S = 1e-9
-"""What takes no time by the clock counts as this."""
+"""More time than this is taken by all but a page: where a clock says otherwise, it is too coarse."""
 
 
 def measure_tiers(directory: Path, clock: Clock, num_bytes: int, repeats: int) -> TierCosts:
@@ -47,8 +45,8 @@ def measure_copy(clock: Clock, num_bytes: int, repeats: int) -> TierCost:
     source, target = np.ones(num_bytes, np.uint8), np.zeros(num_bytes, np.uint8)
     small, large = [], []
     for _ in range(repeats):
-        small.append(_seconds(lambda: np.copyto(target[:_PAGE], source[:_PAGE]), clock))
-        large.append(_seconds(lambda: np.copyto(target, source), clock))
+        small.append(seconds_of(lambda: np.copyto(target[:_PAGE], source[:_PAGE]), clock))
+        large.append(seconds_of(lambda: np.copyto(target, source), clock))
     return tier_cost(small, large, num_bytes)
 
 
@@ -64,9 +62,9 @@ def _measure_file(file: int, clock: Clock, num_bytes: int, repeats: int) -> tupl
     reads: tuple[list[float], list[float]] = [], []
     for _ in range(repeats):
         for size, wrote, took in zip((_PAGE, num_bytes), writes, reads, strict=True):
-            wrote.append(_seconds(partial(_write, file, content[:size]), clock))
+            wrote.append(seconds_of(partial(_write, file, content[:size]), clock))
             _forget(file)
-            took.append(_seconds(partial(_read, file, size), clock))
+            took.append(seconds_of(partial(_read, file, size), clock))
     return tier_cost(*writes, num_bytes), tier_cost(*reads, num_bytes)
 
 
@@ -86,9 +84,3 @@ def _read(file: int, size: int) -> None:
 def _forget(file: int) -> None:
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _seconds(work: Callable[[], object], clock: Clock) -> float:
-    began_s = clock()
-    work()
-    return max(clock() - began_s, _LEAST_S)

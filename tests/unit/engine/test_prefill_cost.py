@@ -146,8 +146,9 @@ class TestFile:
         before = path.read_text()
         path.write_text(damage(before))
         assert path.read_text() != before
-        with pytest.raises(DataFileError, match=fault):
+        with pytest.raises(DataFileError, match=fault) as caught:
             read_profile(path, HERE)
+        assert (caught.value.hint or "").startswith("remove it, and measure again: kvloom profile cost")
 
     def test_one_that_cannot_be_written_or_read_is_an_error_of_ours(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")

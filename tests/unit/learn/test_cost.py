@@ -24,7 +24,7 @@ from kvloom.segment import Span, SpanSet
 from timed import Clock, TimedModel
 
 COST = PrefillCost(start_s=2e-3, token_s=1e-3, position_s=4e-6)
-PLAN = dataclasses.replace(FULL, rounds=2, tier_bytes=2**20)
+SURVEY = dataclasses.replace(FULL, rounds=2, tier_bytes=2**20)
 
 
 class Machine:
@@ -75,14 +75,14 @@ def test_what_takes_no_time_by_the_clock_can_still_be_fitted_to() -> None:
 def test_the_cost_of_a_model_is_found(tmp_path: Path) -> None:
     engine, clock = timed_engine()
     told: list[int] = []
-    found = learn_costs(engine, PLAN, tmp_path, clock, told.append)
+    found = learn_costs(engine, SURVEY, tmp_path, clock, told.append)
     assert dataclasses.astuple(found.prefill) == pytest.approx(dataclasses.astuple(COST), rel=1e-3)
     assert found.fit.r2 > 0.9999
     assert found.fit.error < 1e-4
     assert found.measured_on == MeasuredOn.here(engine.model.weights_id, engine.config)
     assert found.longest == engine.max_len
-    assert found.steps == len(PLAN.steps(engine.max_len, 64))
-    assert sum(told) == tokens_of(engine, PLAN)
+    assert found.steps == len(SURVEY.steps(engine.max_len, 64))
+    assert sum(told) == tokens_of(engine, SURVEY)
     assert list(tmp_path.iterdir()) == []
     assert engine.ledger.held_bytes == 0, "the engine's own memory is not touched"
 
@@ -90,7 +90,7 @@ def test_the_cost_of_a_model_is_found(tmp_path: Path) -> None:
 def test_a_context_that_is_too_short_is_refused(tmp_path: Path) -> None:
     engine = tiny.make_engine(max_model_len=4)
     with pytest.raises(EvalError, match="too few to fit costs to"):
-        learn_costs(engine, PLAN, tmp_path, time.perf_counter)
+        learn_costs(engine, SURVEY, tmp_path, time.perf_counter)
 
 
 def test_computing_again_changes_nothing() -> None:

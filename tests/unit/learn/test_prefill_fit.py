@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvloom.errors import EvalError
-from kvloom.learn.cost import BRIEF, FULL, Plan
+from kvloom.learn.cost import BRIEF, FULL, Survey
 from kvloom.learn.prefill_fit import LEAST_STEPS, Step, fit_paper, fit_prefill, quality
 from kvloom.policy.cost import PrefillCost, position_sum
 from kvloom.segment import SpanSet
@@ -115,13 +115,13 @@ def test_too_few_steps_are_refused() -> None:
             fit(few)
 
 
-class TestPlan:
-    @pytest.mark.parametrize("plan", [FULL, BRIEF])
+class TestSurvey:
+    @pytest.mark.parametrize("survey", [FULL, BRIEF])
     @pytest.mark.parametrize(
         ("longest", "most"), [(8192, 512), (2048, 512), (2048, 64), (600, 512), (300, 8), (9, 512)]
     )
-    def test_steps_fit(self, plan: Plan, longest: int, most: int) -> None:
-        steps = plan.steps(longest, most)
+    def test_steps_fit(self, survey: Survey, longest: int, most: int) -> None:
+        steps = survey.steps(longest, most)
         assert steps
         assert len(set(steps)) == len(steps)
         for spans in steps:
