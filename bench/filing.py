@@ -14,8 +14,7 @@ from statistics import median
 from bench.comparison import Comparison
 from bench.harness import Check, Outcome, note
 from bench.pace import FAR
-from kvloom.bench.limits import processor
-from kvloom.config import default_threads
+from kvloom.config import default_threads, processor
 
 RESULTS = Path(__file__).parent / "results"
 

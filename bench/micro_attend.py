@@ -23,8 +23,8 @@ import torch
 from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.plan import LayerPlan, Plan
-from kvloom.bench.limits import Limits, processor
-from kvloom.config import DEFAULT_KV_DTYPE, KvDtype
+from kvloom.bench.limits import Limits
+from kvloom.config import DEFAULT_KV_DTYPE, KvDtype, processor
 from kvloom.memory.arena import Arena
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.table import PageTable

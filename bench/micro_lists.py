@@ -34,8 +34,7 @@ from kvloom.attend.plan import (
     Plan,
     Writes,
 )
-from kvloom.bench.limits import processor
-from kvloom.config import DEFAULT_KV_DTYPE
+from kvloom.config import DEFAULT_KV_DTYPE, processor
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.cells import cell, labels
 from kvloom.memory.format import PAGE_TOKENS, PageFormat

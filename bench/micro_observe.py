@@ -21,9 +21,8 @@ from bench.drive import load
 from bench.full_cache import FullCache
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
-from kvloom.bench.limits import processor
 from kvloom.bench.workloads import random_tokens
-from kvloom.config import DEFAULT_KV_DTYPE
+from kvloom.config import DEFAULT_KV_DTYPE, processor
 from kvloom.model.decoder import Decoder
 from kvloom.segment import Span, SpanSet
 

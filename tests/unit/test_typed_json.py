@@ -31,7 +31,11 @@ def test_pairs() -> None:
     assert typed(Sample, {"pairs": [[1, 2], [3, 4]]}).pairs == ((1, 2), (3, 4))
 
 
-@pytest.mark.parametrize("value", [{"either": {"a": "x"}}, {"either": {"a": True}}, {"pairs": [1]}, {"new": 1}])
+@pytest.mark.parametrize(
+    "value",
+    [{"either": {"a": "x"}}, {"either": {"a": True}}, {"pairs": [1]}, {"new": 1}]
+    + [{"maybe": float(text)} for text in ("nan", "inf", "-inf")],
+)
 def test_what_does_not_fit(value: dict) -> None:
     with pytest.raises(ValueError, match=r"should be|unknown fields"):
         typed(Sample, value)

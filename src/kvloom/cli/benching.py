@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kvloom.bench.bounds import Bound, Demand
-from kvloom.bench.limits import Limits, measure_limits, processor
+from kvloom.bench.limits import Limits, measure_limits
 from kvloom.bench.measuring import Row, check_fits, measure
 from kvloom.bench.replay import Replay, Replayed
 from kvloom.bench.trace import read_trace
 from kvloom.bench.workloads import Workload
 from kvloom.cli import backend
 from kvloom.cli.settings import Settings
-from kvloom.config import EngineConfig, default_threads
+from kvloom.config import EngineConfig, default_threads, processor
 from kvloom.engine.stats import EngineStats
 
 

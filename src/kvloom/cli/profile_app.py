@@ -10,7 +10,9 @@ import typer
 from kvloom.cli.settings import Settings, with_settings
 
 profile_app = typer.Typer(
-    name="profile", help="Learn what methods of compression have to know of a model.", no_args_is_help=True
+    name="profile",
+    help="Learn what methods of compression have to know of a model, and what prefill costs here.",
+    no_args_is_help=True,
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name, Hugging Face id, or path", show_default=False)]
@@ -59,3 +61,24 @@ def lu(
     from kvloom.cli.profiling import learn_lu
 
     learn_lu(model, method, tuple(length or (1024, 2048)), count, texts_seed, output, settings)
+
+
+@profile_app.command()
+@with_settings("engine", "cache")
+def cost(
+    model: Model,
+    settings: Settings,
+    brief: Annotated[bool, typer.Option("--brief", help="Seconds in place of minutes, and less exact")] = False,
+    disk: Annotated[
+        Path | None,
+        typer.Option("--disk", help="Directory on the disk to measure", show_default="where kvloom keeps models"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="File to write", show_default="where the engine finds it"),
+    ] = None,
+) -> None:
+    """Measure what prefill costs on this machine by position, and how fast RAM and the disk are."""
+    from kvloom.cli.cost_profiling import profile_cost
+
+    profile_cost(model, brief, disk, output, settings)

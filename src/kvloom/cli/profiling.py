@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from kvloom.cli import backend
+from kvloom.cli.profile_progress import profile_bar
 from kvloom.cli.say import say
 from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
@@ -50,7 +48,7 @@ def learn_kvzip(model: str, source: Source, hidden: int, output: Path | None, se
         most = subject.engine.max_len // 2
         raise ConfigError(f"texts of {source.length} tokens cannot be repeated", hint=f"--length {most} at most")
     texts = source.texts(subject)
-    with _bar() as bar:
+    with profile_bar() as bar:
         task = bar.add_task("tokens", total=sum(map(len, texts)))
         found = learn(subject, texts, lambda tokens: bar.advance(task, tokens), hidden, **source.about)
     path = output or Path(f"kvzap-{subject.name.replace('/', '-')}.npz")
@@ -68,7 +66,7 @@ def learn_lu(
     scorer = _scorer(method)
     subject = backend.open_subject(settings.engine(model))
     texts = {length: passages(subject, length, count, seed) for length in sorted(set(lengths))}
-    with _bar() as bar:
+    with profile_bar() as bar:
         task = bar.add_task("tokens", total=sum(len(each.context) for some in texts.values() for each in some))
         found = learn_profile(subject, scorer, texts, lambda tokens: bar.advance(task, tokens))
     path = output or Path(f"lu-{subject.name.replace('/', '-')}-{scorer.name}.json")
@@ -83,8 +81,3 @@ def _scorer(method: str) -> Scorer:
     if compression is None:
         raise ConfigError("the exact cache ranks nothing", hint="--method knorm")
     return compression.scorer
-
-
-def _bar() -> Progress:
-    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
-    return Progress(TextColumn("{task.description}"), BarColumn(), *times, console=Console(stderr=True), transient=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from kvloom.attend.cpu import CpuAttend
 from kvloom.config import EngineConfig, default_threads
+from kvloom.engine.cost_profile import MeasuredOn, stored_profile
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
@@ -27,12 +28,20 @@ class Loaded:
 
 
 def build(config: EngineConfig) -> Loaded:
-    """Resolve, load and wire. Raises ModelError or ConfigError."""
+    """Resolve, load and wire. Raises ModelError or ConfigError, and DataFileError for a damaged profile of costs."""
     manifest = resolve(config.model)
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
     retention = POLICIES[config.cache.retention]()
-    engine = make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention)
+    measured = stored_profile(MeasuredOn.here(model.weights_id, config))
+    engine = make_engine(
+        model,
+        tokenizer,
+        config,
+        lambda arena: CpuAttend(arena.memory, threads),
+        retention,
+        cost=measured.prefill if measured else None,
+    )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

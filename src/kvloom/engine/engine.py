@@ -19,6 +19,7 @@ from kvloom.engine.request import Request
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
+from kvloom.engine.scheduler.plain import plain_prefill
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
@@ -28,6 +29,7 @@ from kvloom.errors import KvloomError, RequestError
 from kvloom.memory.arena import Arena
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
+from kvloom.policy.cost_estimate import CostEstimate
 
 AttendFactory = Callable[[Arena], Attend]
 
@@ -65,6 +67,7 @@ class Engine:
     watch: StepWatch
     clock: Callable[[], float]
     requests: dict[str, Request] = field(default_factory=dict)
+    prefill_cost: CostEstimate = field(default_factory=CostEstimate)
     steps: int = 0
     prompt_tokens: int = 0
     held_bytes: int = 0
@@ -137,8 +140,9 @@ class Engine:
         if work := plan.work:
             batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
+            computed = plain_prefill(plan)
             self._run(batch)
-            self._learn(plan, self.clock() - began_s)
+            self._learn(plan, computed, self.clock() - began_s)
         self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -212,6 +216,7 @@ class Engine:
             finished=dict(self.commit.finished),
             cache=cache,
             seconds=self.watch.seconds(),
+            prefill_cost=self.prefill_cost.cost,
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -224,13 +229,17 @@ class Engine:
             queues, ledger = self.scheduler.queues, self.ledger
             self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
-    def _learn(self, plan: StepPlan, seconds: float) -> None:
-        """Tell the prefill budget what the step took, if anybody streams."""
+    def _learn(self, plan: StepPlan, computed: tuple[int, int] | None, seconds: float) -> None:
+        """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs, if it was prompts
+        and nothing else.
+        """
         if plan.streaming_since_s < math.inf and not plan.shadows:
             prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
             rows = sum(len(chunk.spans) for chunk in prompts)
             first = prompts[0].sequence.owner if prompts else ""
             self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
+        elif computed is not None:
+            self.prefill_cost.took(*computed, seconds)
 
     def _give_up(self, request: Request, plan: StepPlan, error: KvloomError) -> RequestUpdate:
         """End a request one of whose sequences can never go on; none of the others runs in this step either."""

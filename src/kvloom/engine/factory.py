@@ -25,6 +25,8 @@ from kvloom.memory.arena import Arena
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.retention.base import Retention
 
 
@@ -35,8 +37,11 @@ def make_engine(
     attend_factory: AttendFactory,
     retention: Retention,
     clock: Callable[[], float] = time.monotonic,
+    cost: PrefillCost | None = None,
 ) -> Engine:
-    """An engine over one KV arena. ``retention``: which cached pages go first. Raises ConfigError."""
+    """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
+    measured. Raises ConfigError.
+    """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
@@ -72,6 +77,7 @@ def make_engine(
         commit=Commit(scheduler.queues, intake, scheduling.max_seqs, watch),
         watch=watch,
         clock=clock,
+        prefill_cost=CostEstimate(cost),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kvloom.policy.cost import PrefillCost
+
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
@@ -77,7 +79,11 @@ class StepWatch:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory."""
+    """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory.
+
+    ``prefill_cost``: what computing KV is expected to cost, as measured and corrected by what steps took; None: no
+    prompt has been computed alone yet.
+    """
 
     running: int
     waiting: int
@@ -91,3 +97,4 @@ class EngineStats:
     cache: CacheStats
     seconds: StepSeconds = field(default_factory=StepSeconds)
     guard: GuardStats = field(default_factory=GuardStats)
+    prefill_cost: PrefillCost | None = None

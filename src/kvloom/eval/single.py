@@ -28,6 +28,7 @@ from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import LayerContext
 from kvloom.policy.compression.needs import After, Attention, Said
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.segment import SpanSet
 
 _LOGIT_VALUES = 2**21
 """Logits are made so many values at a time: a row of a large vocabulary is a megabyte."""
@@ -84,6 +85,13 @@ class SingleSequence:
         for hidden_TC in self._forward(tokens):
             for first in range(0, len(hidden_TC), rows):
                 yield self._model.logits(hidden_TC[first : first + rows])
+
+    def compute_again(self, spans: SpanSet) -> None:
+        """Compute the KV of these positions once more, wherever they are, as a step would that lacks them."""
+        kv = self._kv
+        assert kv.reserve(spans), "the arena is made for the capacity"
+        tokens = [token for span in spans for token in kv.tokens[span.start : span.stop]]
+        self._run(np.array(tokens, np.int64), Rows(spans, kv.tables, kv.lists))
 
     def mark(self) -> None:
         """Remember this length for ``rewind``: what comes after it is never accepted."""

@@ -7,7 +7,10 @@ as the products and the attention of a transformer do. The cost of a block is th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from kvloom.segment import SpanSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class PrefillCost:
     token_s: float
     position_s: float
 
+    @property
+    def doubling_position(self) -> float:
+        """Where a token costs twice what one at position 0 costs; infinity where position costs nothing."""
+        return self.token_s / self.position_s if self.position_s else math.inf
+
     def step(self, new: int, positions: int) -> float:
         """Of a step that computes ``new`` tokens whose positions add up to ``positions``."""
         return self.start_s + self.token_s * new + self.position_s * positions
@@ -32,3 +40,12 @@ class PrefillCost:
     def block(self, position: int, tokens: int) -> float:
         """What ``tokens`` from ``position`` on add to a step that computes others too."""
         return self.token_s * tokens + self.position_s * (tokens * position + tokens * (tokens - 1) // 2)
+
+
+def position_sum(spans: SpanSet) -> int:
+    """All positions of ``spans``, added up.
+
+    >>> position_sum(SpanSet.full(4))
+    6
+    """
+    return sum([(span.stop - span.start) * (span.start + span.stop - 1) // 2 for span in spans.spans])

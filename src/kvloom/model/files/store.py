@@ -32,13 +32,18 @@ _STAMPED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt
 _SILENT = Silent()
 
 
-def models_dir() -> Path:
-    """Where models are kept: KVLOOM_HOME, else XDG_CACHE_HOME, else ~/.cache."""
+def home_dir() -> Path:
+    """Where kvloom keeps what it can make again: KVLOOM_HOME, else in XDG_CACHE_HOME, else in ~/.cache."""
     home = os.environ.get("KVLOOM_HOME")
     if home:
-        return Path(home).expanduser() / "models"
+        return Path(home).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "kvloom" / "models"
+    return Path(cache).expanduser() / "kvloom"
+
+
+def models_dir() -> Path:
+    """Where models are kept."""
+    return home_dir() / "models"
 
 
 def pull(name: str, progress: Progress = _SILENT) -> Manifest:

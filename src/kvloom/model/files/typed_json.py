@@ -36,13 +36,13 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return _dataclass(kind, value, where)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is kind or (kind is Path and isinstance(value, Path)):
+    if (type(value) is kind and kind is not float) or (kind is Path and isinstance(value, Path)):
         return value
     raise ValueError(f"`{where}` should be {getattr(kind, '__name__', kind)}, not {str(value)[:40]!r}")
 
 
 def _first_that_fits(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if type(value) in kinds:  # whole numbers stay int where a float is accepted as well
+    if type(value) in kinds and type(value) is not float:  # whole numbers stay int where a float is accepted as well
         return value
     failures = []
     for kind in kinds:
