@@ -20,12 +20,14 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Identity, Ledger
-from kvloom.policy.retention import POLICIES
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.retention import POLICIES, Given
 from kvloom.segment import PageId
 
 FULL = PageFormat("full", (0,), 1, 16, 16, "float32")
 WINDOW = PageFormat("window", (1,), 1, 16, 16, "float32")
 SLAB_BYTES = 64 * 1024
+GIVEN = Given(PrefillCost(0.0, 1e-3, 1e-7))
 ROOT = root_key(weights="w", formats="f")
 REQUEST_PAGES = 256
 """4,096 tokens."""
@@ -38,7 +40,7 @@ class Traffic:
         probe = Arena(8 * SLAB_BYTES, SLAB_BYTES)
         slabs = -(-pages // probe.pages_per_slab(FULL))
         arena = Arena(slabs * probe.slab_cost_bytes(FULL), SLAB_BYTES)
-        self.ledger = Ledger(arena, Index(2, max_ghosts=2 * pages), POLICIES[policy]())
+        self.ledger = Ledger(arena, Index(2, max_ghosts=2 * pages), POLICIES[policy](GIVEN))
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self._names = 0
 

@@ -9,11 +9,11 @@ from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
+from kvloom.engine.retention import make_retention
 from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
 from kvloom.model.text.tokenizer import Tokenizer
-from kvloom.policy.retention import POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def build(config: EngineConfig) -> Loaded:
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
-    retention = POLICIES[config.cache.retention]()
+    retention = make_retention(config.cache.retention, model)
     engine = make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention)
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

@@ -34,11 +34,18 @@ def with_priority(priority: float) -> Hints:
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
+def hints_of(priority: float, ttl_s: float | None) -> Hints:
+    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy."""
+    return with_priority(priority) if ttl_s is None else MappingProxyType({"priority": priority, "ttl_s": ttl_s})
+
+
 def merged(first: Hints, second: Hints) -> Hints:
-    """Hints for a block shared by two requests: the higher priority wins; for other hints, the second one."""
+    """Hints for a block shared by two requests: of every hint, the higher value wins."""
     if first is second:
         return first
-    return {**first, **second, **with_priority(max(priority_of(first), priority_of(second)))}
+    both = {name: max(first.get(name, value), value) for name, value in {**first, **second}.items()}
+    both["priority"] = max(priority_of(first), priority_of(second))
+    return both
 
 
 class Block(NamedTuple):

@@ -24,6 +24,7 @@ from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import PageId, Why
+from tiny import GIVEN
 
 BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float32")
@@ -300,7 +301,7 @@ def work(act: Callable[[], object]) -> int:
 def work_to_take(policy: str, wanted: PageFormat, slabs: int) -> float:
     """Per page, when all is taken by idle pages of SMALL, and one page in every tenth slab is held."""
     clock = Clock()
-    ledger = make(slabs, POLICIES[policy](), clock)
+    ledger = make(slabs, POLICIES[policy](GIVEN), clock)
     store = Store(ledger)
     pages = []
     while not ledger.evicted_pages:
