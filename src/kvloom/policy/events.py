@@ -36,16 +36,17 @@ def with_priority(priority: float) -> Hints:
 
 def hints_of(priority: float, ttl_s: float | None) -> Hints:
     """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy."""
-    return with_priority(priority) if ttl_s is None else MappingProxyType({"priority": priority, "ttl_s": ttl_s})
+    hints = with_priority(priority)
+    return hints if ttl_s is None else MappingProxyType({**hints, "ttl_s": ttl_s})
 
 
 def merged(first: Hints, second: Hints) -> Hints:
     """Hints for a block shared by two requests: of every hint, the higher value wins."""
     if first is second:
         return first
-    both = {name: max(first.get(name, value), value) for name, value in {**first, **second}.items()}
-    both["priority"] = max(priority_of(first), priority_of(second))
-    return both
+    others = {**first, **second}.keys() - {"priority"}
+    both = {name: max(hints[name] for hints in (first, second) if name in hints) for name in others}
+    return {**both, **with_priority(max(priority_of(first), priority_of(second)))}
 
 
 class Block(NamedTuple):

@@ -13,7 +13,7 @@ from kvloom.policy.events import Block, hints_of, priority_of, with_priority
 from kvloom.policy.retention import pensieve
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.max_score import Category, MaxScore
-from kvloom.policy.retention.pause import PauseTtl, best_ttl
+from kvloom.policy.retention.pause import PauseTtl, best_ttls
 from kvloom.policy.retention.pensieve import CostOverAge
 from kvloom.policy.retention.tail_lru import TailLru
 from kvloom.policy.retention.ttl import TimeToLive
@@ -218,13 +218,14 @@ class TestPause:
             held_s = sum(min(pause_s, ttl_s) for pause_s in pauses_s) / len(pauses_s)
             return gain * back - (reused * held_s + (1 - reused) * ttl_s) / lifetime_s
 
-        found = value(best_ttl(pauses_s, reused, lifetime_s, gain))
-        assert found == pytest.approx(max(value(ttl_s) for ttl_s in [0.0, *pauses_s]), abs=1e-9)
+        found = best_ttls(pauses_s, reused, lifetime_s, [gain, 0.0])
+        assert found[1] == 0
+        assert value(found[0]) == pytest.approx(max(value(ttl_s) for ttl_s in [0.0, *pauses_s]), abs=1e-9)
 
     def test_learns_how_long_pauses_are_and_keeps_what_is_dear_through_them(self) -> None:
         """Sessions come back after 5 seconds; what does not is evicted after 6."""
         policy, now = PauseTtl(GIVEN.cost), 0.0
-        for turn in range(64):
+        for turn in range(128):
             session, other = [block(n, n) for n in range(8)], [block(100 + n, n) for n in range(8)]
             release(policy, [*session, *other], now)
             for each in session:

@@ -21,7 +21,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence, Set
-from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
 
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, Format
@@ -32,26 +34,30 @@ from kvloom.segment import PageId, Why
 _OBSERVED = 256
 """Idle times that it learns from, counted once per release."""
 
-_UPDATE_EVERY = 16
+_UPDATE_EVERY = 64
 _LEVELS = tuple(2.0 ** (n / 2) for n in range(-6, 7))
 """Gains for which times are computed: from an eighth to eight means."""
 
 _SMOOTHING = 1 / 1024
 
 
-def best_ttl(pauses_s: Sequence[float], reused: float, lifetime_s: float, gain: float) -> float:
-    """The time to live that pays best: 0, or one of the pauses, which are sorted and not empty.
+def best_ttls(
+    pauses_s: Sequence[float], reused: float, lifetime_s: float, gains: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """The time to live that pays best, for blocks of each gain: 0, or one of the pauses, of which there is at least
+    one.
 
-    >>> best_ttl([1.0, 1.0, 2.0, 90.0], reused=1.0, lifetime_s=10.0, gain=1.0)
-    2.0
+    >>> best_ttls([2.0, 1.0, 90.0, 1.0], reused=1.0, lifetime_s=10.0, gains=[1.0, 0.1]).tolist()
+    [2.0, 0.0]
     """
-    count, best, best_s = len(pauses_s), 0.0, 0.0
-    for index, (pause_s, waited_s) in enumerate(zip(pauses_s, accumulate(pauses_s), strict=True), start=1):
-        held_s = (waited_s + (count - index) * pause_s) / count
-        value = gain * index / count - (reused * held_s + (1 - reused) * pause_s) / lifetime_s
-        if value > best:
-            best, best_s = value, pause_s
-    return best_s
+    pauses_N = np.sort(np.asarray(pauses_s, dtype=np.float64))
+    count = len(pauses_N)
+    back_N = np.arange(1, count + 1) / count
+    held_N = np.cumsum(pauses_N) / count + (1 - back_N) * pauses_N
+    values_GN = np.multiply.outer(gains, back_N) - (reused * held_N + (1 - reused) * pauses_N) / lifetime_s
+    best_G = values_GN.argmax(axis=1)
+    ttls_G: npt.NDArray[np.float64] = np.where(values_GN.max(axis=1) > 0, pauses_N[best_G], 0.0)
+    return ttls_G
 
 
 class PauseTtl:
@@ -116,7 +122,6 @@ class PauseTtl:
     def _learn(self) -> None:
         if self._ends % _UPDATE_EVERY or not self._pauses_s or not self._lifetimes_s:
             return
-        pauses_s = sorted(self._pauses_s)
         share = sum(self._reused) / len(self._reused)
         lifetime_s = max(1e-3, math.fsum(self._lifetimes_s) / len(self._lifetimes_s))
-        self._ttls_s = [best_ttl(pauses_s, share, lifetime_s, gain) for gain in _LEVELS]
+        self._ttls_s = best_ttls(self._pauses_s, share, lifetime_s, _LEVELS).tolist()
