@@ -220,6 +220,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def adds_up(self) -> None:
         self.ledger.check(self.held)
+        if self.exact:
+            assert self.ledger.events.faults == self.ledger._slab_victims.events.faults == 0
         assert set(self.ledger.droppable()).isdisjoint(page for page, _ in self.held)
         assert self.ledger.arena.used_bytes <= self.ledger.arena.budget_bytes
 
