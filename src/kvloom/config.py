@@ -79,7 +79,7 @@ class CacheConfig:
     """The main setting is ``kv_bytes``: a hard limit on the data and metadata of all KV.
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
-    reusable pages are evicted first, the least recently or the least frequently used.
+    reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
     """
 
     kv_bytes: int | str = "auto"
