@@ -43,6 +43,16 @@ def ask(engine: tiny.Engine, prompt: list[int], cache: CacheParams, params: Samp
     return tiny.run(engine, {"x": prompt}, params, cache=cache)["x"].updates[-1].metrics
 
 
+def test_hints_reach_what_is_stored_and_the_higher_ones_stay() -> None:
+    engine = tiny.make_engine()
+    ask(engine, PROMPT, CacheParams(priority=20, ttl_s=5))
+    blocks = engine.ledger.events.idle_blocks
+    assert {tuple(sorted(each.hints.items())) for each in blocks.values()} == {(("priority", 20), ("ttl_s", 5))}
+    ask(engine, PROMPT[:48], CacheParams(ttl_s=0.5))
+    assert [dict(each.hints) for each in blocks.values() if each.position < 32] == 2 * [{"ttl_s": 5}]
+    assert dict(max(blocks.values(), key=lambda each: each.position).hints) == {"priority": 20, "ttl_s": 5}
+
+
 @pytest.fixture(params=MODELS.values(), ids=MODELS)
 def engine(request: pytest.FixtureRequest) -> tiny.Engine:
     return tiny.make_engine(request.param)

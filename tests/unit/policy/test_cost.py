@@ -7,6 +7,7 @@ import math
 import pytest
 
 import tiny
+import tiny_decoder
 from kvloom.engine.retention import shape_cost
 from kvloom.policy.cost import PrefillCost, estimated
 
@@ -35,6 +36,13 @@ def test_windows_cost_the_same_everywhere() -> None:
     slopes = [shape_cost(model).position_s for model in (dense, hybrid, windows)]
     assert slopes == [pytest.approx(2 * slopes[1]), slopes[1], 0.0]
     assert shape_cost(dense) == estimated(2 * weights, 2 * tiny.HEADS * tiny.DIM)
+
+
+def test_a_decoder_counts_the_matrices_of_its_layers() -> None:
+    """Gate, up and down; queries and output; keys and values."""
+    width, heads, kv_heads = tiny_decoder.WIDTH, tiny_decoder.HEADS, tiny_decoder.KV_HEADS
+    rows = 3 * tiny_decoder.HIDDEN + 2 * heads * tiny_decoder.DIM + 2 * kv_heads * tiny_decoder.DIM
+    assert tiny_decoder.decoder((None, 8, None)).layer_parameters == 3 * rows * width
 
 
 def test_a_block_costs_what_its_tokens_cost_one_by_one() -> None:
