@@ -57,10 +57,11 @@ class TestTailLru:
 
     def test_two_releases_at_one_time_are_two_conversations(self) -> None:
         policy = TailLru(threshold_tokens=32, next_tokens=16)
-        long, short = [block(n, n) for n in range(4)], [block(10 + n, n) for n in range(4)]
-        release(policy, long, 1.0)
-        release(policy, short, 1.0)
-        assert evicted(policy, [*long, *short], 9.0)[:2] == [3, 13]
+        short, long = [block(n, n) for n in range(4)], [block(10 + n, n) for n in range(6)]
+        for blocks in (short, long):
+            for each in reversed(blocks):
+                policy.idle(each, 1.0)
+        assert evicted(policy, [*short, *long], 9.0)[:3] == [15, 3, 14]
 
     def test_formats_are_let_go_one_after_the_other(self) -> None:
         policy = TailLru(threshold_tokens=32, next_tokens=16)
