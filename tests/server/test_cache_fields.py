@@ -282,3 +282,4 @@ async def test_a_prompt_that_the_memory_has_no_room_for_is_kept_within_a_budget(
     assert compressed["times"] > 2
     assert compressed["bytes"] < budget
     assert "a larger budget" in str(caught.value)
+    assert caught.value.param == "kvloom.cache.compression.budget"

@@ -33,7 +33,7 @@ ORDER = (
 INSIDE = {
     "model": ("", "text", "files"),
     "server": (
-        *("engine_protocol", "missing", "errors", "lanes", "job", "fallback", "disconnect"),
+        *("engine_protocol", "missing", "places", "errors", "lanes", "job", "fallback", "disconnect"),
         *("edge", "admin", "updates", "dialect", ""),
     ),
 }

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 
 from kvloom.errors import KvloomError, ModelError, ModelNotFound, NumericsError, PromptTooLong, RequestError
 from kvloom.server.missing import not_allowed, not_found
+from kvloom.server.places import place_in_body
 
 log = logging.getLogger("kvloom.server")
 
@@ -83,7 +84,7 @@ def reply_to(error: Exception) -> ErrorReply:
         case AdminOnly():
             return ErrorReply(403, _words(error), "permission_error", code="admin_only")
         case RequestError():
-            return ErrorReply(400, _words(error), param=error.param)
+            return ErrorReply(400, _words(error), param=place_in_body(error.param))
         case ModelNotFound():
             return ErrorReply(404, _words(error), param="model", code="model_not_found")
         case ModelError():
