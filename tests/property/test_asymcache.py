@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, priority_of, with_priority
-from kvloom.policy.retention.asymcache import AsymCache, Lifespan, per_byte, per_byte_and_use
+from kvloom.policy.retention.asymcache import AsymCache, Lifespan, Multiplier, per_byte, per_byte_and_use
 from kvloom.segment import PageId, Why
 
 COST = PrefillCost(0.0, 1e-3, 1e-5)
@@ -36,6 +36,9 @@ LIFESPANS = st.builds(
     p=st.sampled_from([0.5, 0.9, 0.99]),
     ratio=st.sampled_from([2.0, 10.0, 40.0]),
 )
+Happening = tuple[int, str, float, float]
+"""The page, what happens to it, after how many seconds, and its priority if it is new."""
+
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 15),
@@ -52,7 +55,21 @@ EVENTS = st.lists(
 @given(
     lifespan=LIFESPANS, events=EVENTS, multiplier=st.sampled_from([per_byte, per_byte_and_use]), start=st.floats(0, 1e6)
 )
-def test_equals_brute_force(lifespan: Lifespan, events: list, multiplier: Callable, start: float) -> None:
+def test_equals_brute_force(lifespan: Lifespan, events: list[Happening], multiplier: Multiplier, start: float) -> None:
+    replay(lifespan, events, multiplier, start)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_brute_force_after_lambda_has_changed(seed: int) -> None:
+    chance = random.Random(seed)
+    verbs = ["use", "use", "use", "drop"]
+    events = [(chance.randrange(16), chance.choice(verbs), 30 * chance.random(), 50.0) for _ in range(400)]
+    policy = replay(Lifespan(60.0, p=0.8, ratio=10.0), events, per_byte, 1e5)
+    assert abs(policy.log_lambda) > 0.1
+
+
+def replay(lifespan: Lifespan, events: list[Happening], multiplier: Multiplier, start: float) -> AsymCache:
+    """Asks at several times after each event."""
     policy = AsymCache(COST, lifespan, multiplier)
     now, idle, uses, held = start, {}, {}, {}
     for page, verb, wait_s, priority in events:
@@ -93,6 +110,7 @@ def test_equals_brute_force(lifespan: Lifespan, events: list, multiplier: Callab
                     priority, least = min(value.values())
                     assert value[victim][0] == priority
                     assert value[victim][1] <= least * (1 + 1e-6)
+    return policy
 
 
 def told(idle_s: float, times: int = 64) -> AsymCache:
