@@ -91,18 +91,16 @@ class Belady:
 def least_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> float:
     """No policy recomputes for less time with room for ``capacity`` blocks.
 
-    A policy chooses gaps between two uses through which blocks are kept; at no turn more than it leaves room
-    for. With a price for room at every turn, the best gaps are those whose saving exceeds their price, and what they
-    save beyond it, plus the price of all room, is a bound on what can be saved, whatever the prices. They are improved
-    along a subgradient.
+    A policy chooses gaps between two uses through which blocks are kept; at no turn more than it leaves room for. With
+    a price for room at every turn, the best gaps are those whose saving exceeds their price, and what they save beyond
+    it, plus the price of all room, is a bound on what can be saved, whatever the prices. They are improved along a
+    subgradient.
     """
-    seconds = [[cost.block(n * BLOCK_TOKENS, BLOCK_TOKENS) for n in range(len(turn.blocks))] for turn in turns]
-    everything = math.fsum(one for turn in seconds for one in turn)
     found = gaps(turns)
     if not found:
-        return everything
+        return 0.0
     start_G, stop_G = (np.array([getattr(gap, name) for gap in found]) for name in ("start", "stop"))
-    saving_G = np.array([seconds[gap.stop][gap.index] for gap in found])
+    saving_G = np.array([cost.block(gap.index * BLOCK_TOKENS, BLOCK_TOKENS) for gap in found])
     room_T = np.array([capacity - len(turn.blocks) for turn in turns], dtype=np.float64)
 
     def bound(price_T: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,4 +122,4 @@ def least_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> fl
         price_T = np.maximum(0.0, price_T - step * slack_T)
         saved, slack_T = bound(price_T)
         best = min(best, saved)
-    return everything - best
+    return max(0.0, float(saving_G.sum()) - best)

