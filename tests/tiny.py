@@ -26,13 +26,18 @@ from kvloom.engine import factory
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine, Tokenizer
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.retention import make_retention
 from kvloom.memory.arena import Arena
 from kvloom.model.base import Indices, Logits, Model, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
-from kvloom.policy.retention import POLICIES
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.retention import Given
 
 __all__ = ["Drop", "Engine"]
+
+GIVEN = Given(PrefillCost(0.0, 1e-3, 1e-5))
+"""What retention policies are made from, where there is no model: the cost of a token doubles in 100 positions."""
 
 WIDTH, HEADS, KV_HEADS, DIM, VOCAB = 32, 4, 2, 16, 97
 
@@ -71,6 +76,10 @@ class TinyModel:
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
     query_heads = HEADS
+
+    @property
+    def layer_parameters(self) -> int:
+        return sum(weight.numel() for block in self.blocks for weight in block)
 
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         return np.zeros(0)
@@ -198,8 +207,9 @@ def make_engine(
     def attend(arena: Arena) -> Attend:
         return ReferenceAttend(arena.memory) if reference else CpuAttend(arena.memory, threads=1)
 
-    policy = POLICIES[retention]()
-    return factory.make_engine(model or TinyModel(windows), tokenizer or CharTokenizer(), config, attend, policy, clock)
+    model = model or TinyModel(windows)
+    policy = make_retention(retention, model)
+    return factory.make_engine(model, tokenizer or CharTokenizer(), config, attend, policy, clock)
 
 
 @dataclass

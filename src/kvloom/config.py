@@ -15,7 +15,7 @@ from kvloom.errors import ConfigError
 KvDtype = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 Activations = Literal["float32", "int8"]
 GenerationConfig = Literal["auto", "none"]
-RetentionName = Literal["lru", "lfu"]
+RetentionName = Literal["lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
@@ -80,7 +80,7 @@ class CacheConfig:
     """The main setting is ``kv_bytes``: a hard limit on the data and metadata of all KV.
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
-    reusable pages are evicted first, the least recently or the least frequently used.
+    reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
     """
 
     kv_bytes: int | str = "auto"

@@ -43,7 +43,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, lis
         (("run", "mock", "x", "--kv-bytes", "lots"), "error: cannot read `lots` as a size in bytes"),
         (("run", "mock", "x", "--kv-bytes", "0"), "error: a size must be positive, got `0`"),
         (("run", "mock", "x", "--kv-dtype", "int3"), "error: unknown kv_dtype `int3`"),
-        (("run", "mock", "x", "--retention", "fifo"), "error: unknown retention `fifo`"),
+        (("run", "mock", "x", "--retention", "clock"), "error: unknown retention `clock`"),
         (("run", "mock", "x", "--activations", "int4"), "error: unknown activations `int4`"),
         (("run", "mock"), "error: Missing argument 'PROMPT'"),
         (("run", "absent", "x"), "error: no model `absent`: here are mock"),

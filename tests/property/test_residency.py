@@ -162,6 +162,26 @@ class TestHitEqualsMiss:
         assert warm.updates[-1].metrics.cached_tokens == 63
 
 
+@pytest.mark.parametrize("retention", sorted(POLICIES))
+@pytest.mark.parametrize("windows", [DENSE, HYBRID], ids=["dense", "hybrid"])
+@every_subject
+def test_conversations_in_little_memory(subject: Subject, windows: tuple[int | None, ...], retention: str) -> None:
+    """Whatever a policy evicts, every turn is answered as without a cache, and the policy makes no mistake."""
+    engine = subject.make_engine(windows, kv_bytes=subject.bytes_for(windows, 180), retention=retention)
+    chance, shared, cached = random.Random(1), tiny.random_prompt(36, 30), 0
+    talks = {f"t{n}": [*shared, *tiny.random_prompt(60, 40 + n)] for n in range(5)}
+    for turn in range(12):
+        name = chance.choice(sorted(talks))
+        cache = CacheParams(priority=chance.choice([50, 50, 20]), ttl_s=chance.choice([None, 0.0, 60.0]))
+        done = tiny.run(engine, {f"{name}-{turn}": talks[name]}, GREEDY, cache=cache)[f"{name}-{turn}"]
+        assert done.tokens[0] == cold(subject, windows, talks[name])
+        cached += done.updates[-1].metrics.cached_tokens
+        talks[name] = [*talks[name], *done.tokens[0], *tiny.random_prompt(8, 100 + turn)]
+    assert cached
+    assert engine.ledger.evicted_pages
+    assert engine.ledger.events.faults == engine.ledger._slab_victims.events.faults == 0
+
+
 @every_subject
 @settings(max_examples=15, deadline=None)
 @given(

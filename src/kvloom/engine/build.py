@@ -10,11 +10,11 @@ from kvloom.engine.cost_profile import MeasuredOn, stored_profile
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
+from kvloom.engine.retention import make_retention
 from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
 from kvloom.model.text.tokenizer import Tokenizer
-from kvloom.policy.retention import POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,9 @@ def build(config: EngineConfig) -> Loaded:
     threads = config.threads or default_threads()
     tokenizer = load_tokenizer(manifest)
     model = load_model(manifest, threads, config.activations)
-    retention = POLICIES[config.cache.retention]()
     measured = stored_profile(MeasuredOn.here(model.weights_id, config))
-    engine = make_engine(
-        model,
-        tokenizer,
-        config,
-        lambda arena: CpuAttend(arena.memory, threads),
-        retention,
-        cost=measured.prefill if measured else None,
-    )
+    cost = None if measured is None else measured.prefill
+    retention = make_retention(config.cache.retention, model, cost)
+    engine = make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention, cost=cost)
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

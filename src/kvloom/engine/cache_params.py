@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.needs import MEASURED
-from kvloom.policy.events import DEFAULT_PRIORITY, Hints, with_priority
+from kvloom.policy.events import DEFAULT_PRIORITY, Hints, hints_of
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
@@ -55,6 +55,9 @@ _FLAG = _takes("True or False", lambda value: isinstance(value, bool))
 _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
 _PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
+_SECONDS = _takes(
+    "a number of seconds", lambda value: value is None or (type(value) in (int, float) and 0 <= value < math.inf)
+)
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
 _GUARD = _takes("a Guard", lambda value: value is None or isinstance(value, Guard))
 _WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
@@ -70,7 +73,10 @@ class CacheParams:
     salt: KV is shared only between requests with equal salts. read: False skips the lookup; every position of the
     prompt is computed. write: False publishes nothing, during the request or after it; continuations of one prompt
     still share its pages. match: granularity of prefix matching. priority: unused KV is evicted before KV of higher
-    priority; KV shared by several requests has the highest priority among them. compression: what is done to the
+    priority; KV shared by several requests has the highest priority among them. ttl_s: how long the request's KV is
+    worth keeping after its last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and
+    ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts.
+    compression: what is done to the
     context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
     found and published as ever, unless what is left of the context is found: that is published too. compress_after: how
     many tokens of the prompt are the context; all but the last one unless told. With a budget, prompt and answer are
@@ -87,6 +93,7 @@ class CacheParams:
     write: bool = field(default=True, metadata=_FLAG)
     match: Matching = field(default="tokens", metadata=_MATCHING)
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
+    ttl_s: float | None = field(default=None, metadata=_SECONDS)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
@@ -141,7 +148,7 @@ class CacheParams:
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
-        return with_priority(self.priority)
+        return hints_of(self.priority, self.ttl_s)
 
     @property
     def budget(self) -> int | None:

@@ -12,7 +12,7 @@ from kvloom.config import CacheConfig
 from kvloom.engine.build import Loaded
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
-from kvloom.policy.retention import POLICIES
+from kvloom.engine.retention import make_retention
 
 
 class Tokenizer(Protocol):
@@ -46,4 +46,5 @@ def subject_of(loaded: Loaded) -> Subject:
 def engine_beside(first: Engine, cache: CacheConfig, clock: Callable[[], float] = time.monotonic) -> Engine:
     """Another engine over the same weights, with KV memory of its own."""
     config = dataclasses.replace(first.config, cache=cache)
-    return make_engine(first.model, first.tokenizer, config, first.attend_factory, POLICIES[cache.retention](), clock)
+    retention = make_retention(cache.retention, first.model)
+    return make_engine(first.model, first.tokenizer, config, first.attend_factory, retention, clock)

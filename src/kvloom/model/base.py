@@ -48,6 +48,11 @@ class Model(Protocol):
         """Of every layer."""
         ...
 
+    @property
+    def layer_parameters(self) -> int:
+        """Numbers in the matrices that every token is multiplied with, embedding and head not included."""
+        ...
+
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         """(F,): the angle by position, in radians, by which a layer turns each pair (n, n + F) of dimensions of queries
         and keys; empty where it does not.

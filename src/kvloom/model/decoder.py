@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
 from kvloom.model.rope import RopeTable
+from kvloom.model.shapes import PROJECTIONS, layer_shape
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
@@ -58,6 +60,10 @@ class Decoder:
     @property
     def query_heads(self) -> int:
         return self.spec.heads
+
+    @property
+    def layer_parameters(self) -> int:
+        return self.spec.num_layers * sum(math.prod(layer_shape(self.spec, name)) for name in PROJECTIONS)
 
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         return self.blocks[layer].attention.rope.angles

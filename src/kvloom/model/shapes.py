@@ -18,7 +18,8 @@ MOST_LAYERS = 1024
 HEAD_DIM_STEP = 16
 """Attention works on this many components at a time."""
 
-BASE_TENSORS = frozenset({"attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down"})
+PROJECTIONS = frozenset({"q", "k", "v", "o", "gate", "up", "down"})
+BASE_TENSORS = PROJECTIONS | {"attn_norm", "mlp_norm"}
 QKV_BIASES = frozenset({"q_bias", "k_bias", "v_bias"})
 QK_NORMS = frozenset({"q_norm", "k_norm"})
 

@@ -49,3 +49,21 @@ def position_sum(spans: SpanSet) -> int:
     6
     """
     return sum([(span.stop - span.start) * (span.start + span.stop - 1) // 2 for span in spans.spans])
+
+
+_NOMINAL_FLOPS = 1e11
+"""Of a machine of which nothing was measured: it sets the scale, and the proportions are the model's."""
+
+
+def estimated(parameters: int, query_width: int) -> PrefillCost:
+    """From a model's shape alone: multiplications and additions, at a nominal speed.
+
+    ``parameters``: those that every token is multiplied with, embedding and head not included. ``query_width``: query
+    heads times their size, added up over the layers of full attention. Attention doubles the cost of a token at the
+    position ``parameters / (2 query_width)``; measured values are lower, since attention computes less efficiently.
+
+    >>> cost = estimated(parameters=6_979_321_856, query_width=32 * 128 * 32)  # Llama 3.1 8B
+    >>> round(cost.token_s / cost.position_s)
+    26624
+    """
+    return PrefillCost(0.0, 2 * parameters / _NOMINAL_FLOPS, 4 * query_width / _NOMINAL_FLOPS)

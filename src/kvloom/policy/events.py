@@ -34,11 +34,19 @@ def with_priority(priority: float) -> Hints:
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
+def hints_of(priority: float, ttl_s: float | None) -> Hints:
+    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy."""
+    hints = with_priority(priority)
+    return hints if ttl_s is None else MappingProxyType({**hints, "ttl_s": ttl_s})
+
+
 def merged(first: Hints, second: Hints) -> Hints:
-    """Hints for a block shared by two requests: the higher priority wins; for other hints, the second one."""
+    """Hints for a block shared by two requests: of every hint, the higher value wins."""
     if first is second:
         return first
-    return {**first, **second, **with_priority(max(priority_of(first), priority_of(second)))}
+    others = {**first, **second}.keys() - {"priority"}
+    both = {name: max(hints[name] for hints in (first, second) if name in hints) for name in others}
+    return {**both, **with_priority(max(priority_of(first), priority_of(second)))}
 
 
 class Block(NamedTuple):

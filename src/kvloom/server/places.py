@@ -7,7 +7,9 @@ from dataclasses import fields
 from kvloom.engine.cache_params import CacheParams
 from kvloom.policy.compression import METHODS
 
-_OF_CACHE = {each.name for each in fields(CacheParams)} - {"salt"}
+_OF_CACHE = {each.name for each in fields(CacheParams) if each.name.startswith(("compress", "guard"))}
+"""Others are words of the body itself too, and the engine finds nothing wrong with them."""
+
 _OF_COMPRESSION = {"ratio", "budget", *(name for method in METHODS.values() for name in method.kinds)} - {"seed"}
 """What stands beside a method's name. A sampler has a seed too, and no method finds anything wrong with its own."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from types import SimpleNamespace
 
@@ -29,7 +30,8 @@ BLIND, MUTE = CacheParams(read=False), CacheParams(write=False)
 @pytest.mark.parametrize(
     ("field", "value"),
     [("salt", 5), ("salt", "\ud800"), ("read", 1), ("read", None), ("write", "yes"), ("match", "words"), ("match", 3)]
-    + [("priority", value) for value in (-1, 101, 50.0, True, None)],
+    + [("priority", value) for value in (-1, 101, 50.0, True, None)]
+    + [("ttl_s", value) for value in (-1, math.inf, math.nan, True, "10")],
 )
 def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ParamsError, match=field) as caught:
@@ -39,6 +41,16 @@ def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> N
 
 def ask(engine: tiny.Engine, prompt: list[int], cache: CacheParams, params: SamplingParams = GREEDY) -> RequestMetrics:
     return tiny.run(engine, {"x": prompt}, params, cache=cache)["x"].updates[-1].metrics
+
+
+def test_hints_reach_what_is_stored_and_the_higher_ones_stay() -> None:
+    engine = tiny.make_engine()
+    ask(engine, PROMPT, CacheParams(priority=20, ttl_s=5))
+    blocks = engine.ledger.events.idle_blocks
+    assert {tuple(sorted(each.hints.items())) for each in blocks.values()} == {(("priority", 20), ("ttl_s", 5))}
+    ask(engine, PROMPT[:48], CacheParams(ttl_s=0.5))
+    assert [dict(each.hints) for each in blocks.values() if each.position < 32] == 2 * [{"ttl_s": 5}]
+    assert dict(max(blocks.values(), key=lambda each: each.position).hints) == {"priority": 20, "ttl_s": 5}
 
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS)

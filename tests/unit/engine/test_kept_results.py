@@ -157,9 +157,10 @@ def test_what_a_predictor_says_is_part_of_it(tmp_path: Path) -> None:
     engine, prompt = tiny.make_engine(), [*TEXT, *REST]
 
     def method(name: str, seed: int) -> Compression:
-        maps_LKC = np.random.default_rng(seed).standard_normal((2, tiny.KV_HEADS, tiny.WIDTH)).astype(np.float16)
-        offsets_LK = np.zeros((2, tiny.KV_HEADS), np.float32)
-        write_predictor(Predictor(engine.model.weights_id, "tiny", (0, 1), maps_LKC, offsets_LK, {}), tmp_path / name)
+        heads = tiny.KV_HEADS
+        maps = np.random.default_rng(seed).standard_normal((2, heads, tiny.WIDTH)).astype(np.float16)
+        arrays = maps, np.zeros((2, heads), np.float32), np.zeros((2, heads, 0), np.float16)
+        write_predictor(Predictor(engine.model.weights_id, "tiny", (0, 1), *arrays, {}), tmp_path / name)
         return compression_of("kvzap", 0.5, predictor=tmp_path / name)
 
     one, same, other = method("a.npz", 1), method("b.npz", 1), method("a.npz", 2)

@@ -24,12 +24,14 @@ from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import PageId, Why
+from tiny import GIVEN
 
 BIG = PageFormat("full", (0, 1), 2, 32, 32, "float32")
 SMALL = PageFormat("window8", (2,), 1, 16, 16, "float32")
 TWIN = PageFormat("window9", (2, 3), 2, 32, 32, "float32")
 SLAB_BYTES = 65_536
 ROOT = root_key(weights="w", formats="f")
+HINTS = {"priority": 2.0}
 
 
 class Clock:
@@ -60,7 +62,7 @@ class Store:
         assert page is not None
         self.names += 1
         group = 0 if fmt == BIG else 1
-        self.ledger.publish(page, Identity(ROOT, (self.names,), position, self.names, group, {"priority": 2.0}))
+        self.ledger.publish(page, Identity(ROOT, (self.names,), position, self.names, group, HINTS))
         return page
 
     def idle(self, fmt: PageFormat = SMALL) -> PageId:
@@ -229,7 +231,7 @@ def test_another_formats_slab_is_the_first_in_lru_order_that_nobody_holds_a_page
             since[page] = clock.now
         elif draw < 0.45 and since:
             page = chance.choice(sorted(since))
-            ledger.hold(page, "a")
+            ledger.hold(page, "a", HINTS)
             del since[page]
             held.append(page)
         elif draw < 0.5 and since:
@@ -300,7 +302,7 @@ def work(act: Callable[[], object]) -> int:
 def work_to_take(policy: str, wanted: PageFormat, slabs: int) -> float:
     """Per page, when all is taken by idle pages of SMALL, and one page in every tenth slab is held."""
     clock = Clock()
-    ledger = make(slabs, POLICIES[policy](), clock)
+    ledger = make(slabs, POLICIES[policy](GIVEN), clock)
     store = Store(ledger)
     pages = []
     while not ledger.evicted_pages:

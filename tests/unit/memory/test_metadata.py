@@ -16,6 +16,7 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.policy.retention import POLICIES
 from kvloom.segment import PageId
+from tiny import GIVEN
 
 FULL = PageFormat("full", (0,), 1, 128, 128, "float32")
 HEAD = PageFormat("per-head", (), 1, 64, 64, "int16", labelled=True)
@@ -54,7 +55,7 @@ def test_a_page_costs_what_is_charged_with_all_ghosts_there_are(policy: str) -> 
     room = 16 * Arena(SLAB_BYTES, SLAB_BYTES).slab_cost_bytes(FULL)
     arena = Arena(room, SLAB_BYTES)
     pages = 16 * arena.pages_per_slab(FULL)
-    ledger = Ledger(arena, Index(1, max_ghosts=2 * pages), POLICIES[policy]())
+    ledger = Ledger(arena, Index(1, max_ghosts=2 * pages), POLICIES[policy](GIVEN))
     with watched() as grown:
         for number in range(4 * pages):
             page = ledger.allocate(FULL, "a")
@@ -68,7 +69,7 @@ def test_a_page_costs_what_is_charged_with_all_ghosts_there_are(policy: str) -> 
 @pytest.mark.parametrize("count", [1, 90, 1000, 5000])
 def test_an_extent_costs_what_is_charged(policy: str, count: int) -> None:
     arena = Arena(2**30, SLAB_BYTES)
-    ledger = Ledger(arena, Index(1), POLICIES[policy]())
+    ledger = Ledger(arena, Index(1), POLICIES[policy](GIVEN))
     with watched() as grown:
         for number in range(max(20, 5000 // count)):
             extent = ledger.allocate_extent(HEAD, count, "a")

@@ -19,7 +19,8 @@ class Retention(Listener, Protocol):
     def victim(self, format: Format | None, now: float) -> PageId | None:
         """The block to drop first, of this format or of any; None if no such block is idle.
 
-        Has no side effects: the result is the same until the next event. O(log n): called for every allocated page.
+        Has no side effects: until the next event the result depends on ``now`` alone, which never goes back. O(log n):
+        called for every allocated page.
         """
         ...
 

@@ -43,11 +43,14 @@ class Order:
 
     def first(self, format: Format | None) -> PageId | None:
         """The lowest of one format, or of all."""
-        if format is None:
-            item = min(filter(None, map(self._top, self._heaps.values())), default=None)
-        else:
-            item = self._top(self._heaps.get(format, []))
+        item = self.lowest(format)
         return None if item is None else _page(item)
+
+    def lowest(self, format: Format | None) -> tuple[float, ...] | None:
+        """The lowest of one format, or of all: its priority, its rank, a running number and its page."""
+        if format is None:
+            return min(filter(None, map(self._top, self._heaps.values())), default=None)
+        return self._top(self._heaps.get(format, []))
 
     def pages(self) -> Set[PageId]:
         return self._live.keys()

@@ -1,6 +1,7 @@
 """The field ``kvloom`` of a body: settings for which neither OpenAI's API nor vLLM's has a field.
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
+    {"kvloom": {"cache": {"priority": 80, "ttl_s": 30}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "guard": {"every": 8, "drift": 0.05}}}}
@@ -68,6 +69,7 @@ class CacheFields(BaseModel):
     read: bool | None = None
     write: bool | None = None
     priority: int | None = None
+    ttl_s: Real | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None

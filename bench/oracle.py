@@ -1,0 +1,125 @@
+"""What foresight would save, for comparison with retention policies: never one of them.
+
+``Belady`` is a policy that knows when every block will be used next, and evicts the one that saves the fewest seconds
+of recomputing per second of keeping it. Where all blocks cost the same, it evicts the one whose next use is furthest,
+which is optimal; otherwise it is not always.
+
+``least_seconds`` is a bound that no policy can beat: how much time must be spent on recomputing at least.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+
+import numpy as np
+
+from bench.retention_trace import BLOCK_TOKENS, Turn, gaps
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.events import Block, Format
+from kvloom.policy.retention.order import Order
+from kvloom.policy.retention.worth import recompute_seconds
+from kvloom.segment import PageId, Why
+
+_STEP = 1.02
+"""Costs within this factor are ordered by next use alone."""
+
+_ROUNDS = 400
+
+
+def uses_of(turns: Sequence[Turn]) -> dict[int, list[float]]:
+    """When every block is used."""
+    uses: dict[int, list[float]] = defaultdict(list)
+    for turn in turns:
+        for block in turn.blocks:
+            uses[block].append(turn.now)
+    return uses
+
+
+class Belady:
+    """``uses``: the times of all uses, by page."""
+
+    def __init__(self, cost: PrefillCost, uses: Mapping[int, Sequence[float]]) -> None:
+        self._cost, self._uses = cost, uses
+        self._classes: dict[int, Order] = defaultdict(Order)
+        self._idle: dict[PageId, int] = {}
+
+    def stored(self, block: Block, now: float) -> None:
+        pass
+
+    def reused(self, block: Block, now: float) -> None:
+        self._remove(block.page)
+
+    def idle(self, block: Block, now: float) -> None:
+        times = self._uses.get(block.page, ())
+        index = bisect_right(times, now)
+        next_s = times[index] if index < len(times) else math.inf
+        seconds = recompute_seconds(self._cost, block)
+        number = self._idle[block.page] = round(math.log(seconds) / math.log(_STEP))
+        self._classes[number].put(block, -next_s, seconds)
+
+    def gone(self, block: Block, why: Why, now: float) -> None:
+        self._remove(block.page)
+
+    def victim(self, format: Format | None, now: float) -> PageId | None:
+        best: tuple[float, ...] | None = None
+        for order in self._classes.values():
+            item = order.lowest(format)
+            if item is not None:
+                priority, next_s, seconds, _, page = item
+                candidate = (priority, seconds / max(-next_s - now, 1e-9), seconds, page)
+                best = candidate if best is None else min(best, candidate)
+        return None if best is None else PageId(int(best[-1]))
+
+    def fresh(self) -> Belady:
+        return Belady(self._cost, self._uses)
+
+    def book(self) -> Set[PageId]:
+        return self._idle.keys()
+
+    def _remove(self, page: PageId) -> None:
+        number = self._idle.pop(page, None)
+        if number is not None:
+            order = self._classes[number]
+            order.remove(page)
+            if not order.pages():
+                del self._classes[number]
+
+
+def least_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> float:
+    """No policy recomputes for less time with room for ``capacity`` blocks.
+
+    A policy chooses gaps between two uses through which blocks are kept; at no turn more than it leaves room for. With
+    a price for room at every turn, the best gaps are those whose saving exceeds their price, and what they save beyond
+    it, plus the price of all room, is a bound on what can be saved, whatever the prices. They are improved along a
+    subgradient.
+    """
+    found = gaps(turns)
+    if not found:
+        return 0.0
+    start_G, stop_G = (np.array([getattr(gap, name) for gap in found]) for name in ("start", "stop"))
+    saving_G = np.array([cost.block(gap.index * BLOCK_TOKENS, BLOCK_TOKENS) for gap in found])
+    room_T = np.array([capacity - len(turn.blocks) for turn in turns], dtype=np.float64)
+
+    def bound(price_T: np.ndarray) -> tuple[float, np.ndarray]:
+        """What can be saved at most, and by how much room exceeds what is kept."""
+        before_T = np.concatenate([[0.0], np.cumsum(price_T)])
+        gain_G = saving_G - (before_T[stop_G] - before_T[start_G + 1])
+        kept_G = gain_G > 0
+        change_T = np.zeros(len(turns) + 1)
+        np.add.at(change_T, start_G[kept_G] + 1, 1.0)
+        np.add.at(change_T, stop_G[kept_G], -1.0)
+        return float(gain_G[kept_G].sum() + price_T @ room_T), room_T - np.cumsum(change_T)[:-1]
+
+    fair = saving_G.mean() / max(1.0, (stop_G - start_G).mean())
+    flat = [np.full(len(turns), fair * factor) for factor in (0.0, *np.geomspace(1 / 64, 64, 25))]
+    price_T = min(flat, key=lambda prices: bound(prices)[0])
+    best, slack_T = bound(price_T)
+    for number in range(_ROUNDS):
+        step = 4 * fair / (1 + number / 8) / max(1.0, float(np.abs(slack_T).max()))
+        price_T = np.maximum(0.0, price_T - step * slack_T)
+        saved, slack_T = bound(price_T)
+        best = min(best, saved)
+    return max(0.0, float(saving_G.sum()) - best)
