@@ -82,12 +82,11 @@ def learn_profile(
 
 def _utilities(subject: Subject, passage: Passage, maps: Mapping[int, Floats]) -> dict[int, Doubles]:
     """By layer, (K, S)."""
-    return {
-        context.layer: utility(
-            _seen(context), contribution_norms(context.v_SKD, maps[context.layer]), context.v_SKD.shape[1]
-        )
-        for context in _contexts(subject, Compression(Reading(passage.after), 0.0), passage)
-    }
+    found = {}
+    for context in _contexts(subject, Compression(Reading(passage.after), 0.0), passage):
+        norms_HS = contribution_norms(context.v_SKD, maps[context.layer], len(passage.context))
+        found[context.layer] = utility(_seen(context), norms_HS, context.v_SKD.shape[1])
+    return found
 
 
 def _scores(subject: Subject, scorer: Scorer, passage: Passage) -> dict[int, Floats]:

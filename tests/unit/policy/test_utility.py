@@ -28,7 +28,7 @@ def test_utility_is_the_largest_contribution_of_any_step_and_head() -> None:
     norms_HS = np.sqrt((written_HSE**2).sum(-1))
     wanted_NHS = np.sqrt(((attention_NHS[..., None] * written_HSE) ** 2).sum(-1)) / norms_HS.sum()
     wanted_KS = [wanted_NHS[:, group * k : group * (k + 1)].max((0, 1)) for k in range(kv_heads)]
-    found_HS = contribution_norms(v_SKD, w_HDE)
+    found_HS = contribution_norms(v_SKD, w_HDE, count)
     assert found_HS.sum() == pytest.approx(1)
     assert np.allclose(utility(attention_NHS.max(0).astype(np.float32), found_HS, kv_heads), wanted_KS, rtol=1e-5)
 
@@ -36,8 +36,16 @@ def test_utility_is_the_largest_contribution_of_any_step_and_head() -> None:
 def test_a_layers_norms_do_not_depend_on_its_scale() -> None:
     rng = np.random.default_rng(0)
     v_SKD, w_HDE = rng.normal(size=(9, 2, 4)).astype(np.float32), rng.normal(size=(4, 4, 6)).astype(np.float32)
-    assert np.allclose(contribution_norms(v_SKD * 100, w_HDE), contribution_norms(v_SKD, w_HDE))
-    assert (contribution_norms(v_SKD * 0, w_HDE) == 0).all()
+    assert np.allclose(contribution_norms(v_SKD * 100, w_HDE, 9), contribution_norms(v_SKD, w_HDE, 9))
+    assert (contribution_norms(v_SKD * 0, w_HDE, 9) == 0).all()
+
+
+def test_an_entry_counts_no_more_for_the_window_of_its_layer() -> None:
+    """Where all values are alike, so are all norms, however many entries a layer shows."""
+    v_SKD, w_HDE = np.ones((40, 2, 4), np.float32), np.ones((4, 4, 6), np.float32)
+    full_HS, window_HS = contribution_norms(v_SKD, w_HDE, 40), contribution_norms(v_SKD[:10], w_HDE, 40)
+    assert np.allclose(full_HS, 1 / full_HS.size)
+    assert np.allclose(window_HS, full_HS[:, :10])
 
 
 def test_a_curve_is_the_loss_of_all_that_goes() -> None:

@@ -3,7 +3,8 @@
 Source: LU-KV (Tang et al. 2026, arXiv 2602.08585): the utility of an entry is the most that it has contributed to the
 output of its layer in any of the steps that came after the context, over the query heads of its group: attention times
 the norm of value and output projection. As in its code, and not in the paper, these norms are divided by their sum over
-a layer, or layers with large norms would take all.
+a layer, or layers with large norms would take all. We differ where a layer has a window: its entries are few, and each
+would have a large share of such a sum; there it is the share of the context that the window shows.
 
 Legend: S entries, K KV heads, H query heads, D head dim, E width of the model, G shares.
 """
@@ -18,14 +19,16 @@ from kvloom.policy.compression.base import Floats
 Doubles = npt.NDArray[np.float64]
 
 
-def contribution_norms(v_SKD: Floats, w_HDE: Floats) -> Doubles:
-    """(H, S): the norm of what each query head writes for a value with all of its attention on it, 1 over a layer."""
+def contribution_norms(v_SKD: Floats, w_HDE: Floats, context: int) -> Doubles:
+    """(H, S): the norm of what each query head writes for a value with all of its attention on it. All of a layer's add
+    up to the share that its entries are of the ``context`` tokens: 1 if it has no window.
+    """
     group = len(w_HDE) // v_SKD.shape[1]
     grams_HDD = np.einsum("hde,hfe->hdf", w_HDE.astype(np.float64), w_HDE.astype(np.float64))
     v_HSD = np.repeat(v_SKD.transpose(1, 0, 2).astype(np.float64), group, axis=0)
     norms_HS: Doubles = np.sqrt(np.maximum(0, np.einsum("hsd,hsd->hs", v_HSD @ grams_HDD, v_HSD)))
     total = norms_HS.sum()
-    return norms_HS / total if total else norms_HS
+    return norms_HS / total * (len(v_SKD) / context) if total else norms_HS
 
 
 def utility(most_HS: Floats, norms_HS: Doubles, kv_heads: int) -> Doubles:
