@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import tiny
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Status
 from kvloom.engine.scheduler.state import StepPlan
 from kvloom.errors import KvloomError, ParamsError
 from kvloom.policy.compression import compression_of
@@ -97,6 +98,32 @@ def test_a_compressed_sequence_that_is_preempted_after_all_begins_anew() -> None
     assert sequence.request.metrics.preemptions == 1
     engine.check()
     assert tiny.drain(engine, ["x"])["x"].updates[-1].metrics.compressed is None
+
+
+def test_who_asked_for_room_may_have_to_give_way_before_another_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists may lie in other slabs than what they replace. Who asked is told that it runs no more."""
+
+    class Late:
+        kept: ClassVar[dict[int, tuple[int, ...]]] = {}
+        tries = 0
+
+        def carry_out(self) -> bool:
+            self.tries += 1
+            return self.tries > 1
+
+    engine, plan = tiny.make_engine(), StepPlan(64)
+    for name, cache in (("x", yielding()), ("y", None)):
+        engine.submit(name, PROMPTS[0], PARAMS, cache=cache)
+    for _ in range(20):
+        engine.step()
+    squeezed, asking = (engine.requests[name].sequences[0] for name in "xy")
+    monkeypatch.setattr(engine.preempt.squeeze, "decided", lambda queues, plan: (squeezed, Late()))
+    assert not engine.preempt.make_room(asking, engine.scheduler.queues, plan)
+    assert (asking.status, squeezed.status) == (Status.WAITING, Status.RUNNING)
+    monkeypatch.undo()
+    engine.check()
+    tiny.drain(engine, ["x", "y"])
+    assert engine.stats().cache.held_bytes == 0
 
 
 def test_a_method_that_fails_ends_its_request_and_the_others_get_its_room() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kvloom.engine.kv import Replacement
-from kvloom.engine.request import Sequence
+from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.squeeze import Squeeze
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.ledger import Ledger
@@ -49,7 +49,7 @@ class Preempt:
         self._preempt(victim, queues, plan)
         if alone:
             self._start_over(victim, plan)
-        return victim is not sequence
+        return sequence.status is Status.RUNNING
 
     def _lose_shadow(self, sequence: Sequence, plan: StepPlan) -> None:
         """The sequence goes on compressed, and unguarded."""
@@ -63,14 +63,15 @@ class Preempt:
     def _squeeze(
         self, squeezed: Sequence, replacement: Replacement, sequence: Sequence, queues: Queues, plan: StepPlan
     ) -> bool:
-        """As ``make_room``. There may still be no room: others hold the pages, or they lie in several slabs."""
-        while not replacement.carry_out():
-            victim = queues.running[-1]
-            self._preempt(victim, queues, plan)
-            if victim is squeezed:
-                return victim is not sequence
-        squeezed.was_compressed(replacement.kept)
-        return True
+        """As ``make_room``. There may still be no room: others hold the pages, or they lie in several slabs. Then the
+        last in order give way, among them perhaps ``sequence``.
+        """
+        while squeezed.status is Status.RUNNING:
+            if replacement.carry_out():
+                squeezed.was_compressed(replacement.kept)
+                break
+            self._preempt(queues.running[-1], queues, plan)
+        return sequence.status is Status.RUNNING
 
     def _start_over(self, sequence: Sequence, plan: StepPlan) -> None:
         """The only running sequence is out of memory: its pages occupy slabs that pages of other formats need.
