@@ -76,14 +76,13 @@ class CacheParams:
     priority; KV shared by several requests has the highest priority among them. ttl_s: how long the request's KV is
     worth keeping after its last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and
     ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts.
-    compression: what is done to the
-    context's KV before the rest of the prompt is computed over what is left; it needs the context's exact KV, which is
-    found and published as ever, unless what is left of the context is found: that is published too. compress_after: how
-    many tokens of the prompt are the context; all but the last one unless told. With a budget, prompt and answer are
-    one context, which is compressed whenever it would take more. compress_when: ``context``, when it is complete; or
-    ``pressure``, only where the request, prompt and answer so far, would be preempted for want of memory otherwise, and
-    as often as it would be: the answer then depends on what else is served, and the method must be content with what is
-    stored.
+    compression: what is done to the context's KV before the rest of the prompt is computed over what is left; it needs
+    the context's exact KV, which is found and published as ever, unless what is left of the context is found: that is
+    published too. compress_after: how many tokens of the prompt are the context; all but the last one unless told. With
+    a budget, prompt and answer are one context, which is compressed whenever it would take more. compress_when:
+    ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far, would be
+    preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else is served,
+    and the method must be content with what is stored.
     guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
     gone back to when the answer drifts.
     """

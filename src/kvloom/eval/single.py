@@ -26,7 +26,7 @@ from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Indices, Logits
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.base import LayerContext
-from kvloom.policy.compression.needs import After, Attention, Said
+from kvloom.policy.compression.needs import After, Attention
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import SpanSet
 
@@ -114,8 +114,8 @@ class SingleSequence:
             (need.rows for need in needs if isinstance(need, Attention) and isinstance(need.rows, After)), None
         )
         room = self._capacity - len(context)
-        repeats = [] if after is None or isinstance(after, Said) else after.texts(context, room)
-        watch = Watch(self._model, needs, len(context), tuple(map(tuple, repeats)), text_of=self._text_of)
+        repeats = None if after is None else after.texts(context, room)
+        watch = Watch(self._model, needs, len(context), tuple(map(tuple, repeats or ())), text_of=self._text_of)
         self._kv.watch = watch
         self.append(context)
         self._repeat(watch)

@@ -74,17 +74,18 @@ class Watch:
         Raises RequestError when that is too little for what the method wants to compute there, or when the method has
         nothing to look at hidden states of this model with.
         """
-        needs, repeats = compression.needs, []
+        needs, repeats = compression.needs, list[list[int]]()
         for need in needs:
-            if isinstance(need, Attention) and isinstance(after := need.rows, After) and context:
-                repeats = [] if isinstance(after, Said) else after.texts(context, room)
-                if not repeats and not (isinstance(after, Said) and after.count <= room):
+            if isinstance(need, Attention) and isinstance(need.rows, After) and context:
+                texts = need.rows.texts(context, room)
+                if texts is None:
                     raise RequestError(
                         f"`{compression.name}` reads on after a context of {len(context)} tokens; "
                         f"there is room for {room}",
                         hint="a shorter context, or more kv_bytes",
                         param="compression",
                     )
+                repeats = texts
         return Watch(model, needs, len(context), tuple(map(tuple, repeats)), text_of=text_of)
 
     @staticmethod

@@ -85,15 +85,15 @@ class Repeated:
         """No row of the context itself."""
         return SpanSet()
 
-    def texts(self, context: Sequence[int], room: int) -> list[list[int]]:
-        """What is to be computed after the context, where no more than ``room`` tokens have room. Empty: too little.
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]] | None:
+        """What is to be computed after the context, where no more than ``room`` tokens have room. None: too little.
 
         >>> Repeated(3, overlap=1).texts([5, 6, 7, 8, 9], room=100)
         [[5, 6, 7], [7, 8, 9]]
         """
         chunk = min(self.chunk, room - self.overlap)
         if chunk < min(self.chunk, len(context), _LEAST_REPEATED):
-            return []
+            return None
         return [list(context[max(0, start - self.overlap) : start + chunk]) for start in range(0, len(context), chunk)]
 
 
@@ -107,9 +107,9 @@ class Following:
         """No row of the context itself."""
         return SpanSet()
 
-    def texts(self, context: Sequence[int], room: int) -> list[list[int]]:
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]] | None:
         """As ``Repeated.texts``."""
-        return [] if any(len(text) > room for text in self.after) else [list(text) for text in self.after]
+        return None if any(len(text) > room for text in self.after) else [list(text) for text in self.after]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,15 @@ class Said:
         """The last row, which says how it begins."""
         return Last(1).of(stop)
 
+    def texts(self, context: Sequence[int], room: int) -> list[list[int]] | None:
+        """As ``Repeated.texts``: none that are known beforehand."""
+        return [] if self.count <= room else None
+
 
 Inside = Every | Last | Spread
 """Rows of the context."""
 
-Texts = Repeated | Following
-"""Rows of texts after it, known beforehand."""
-
-After = Texts | Said
+After = Repeated | Following | Said
 """Rows of what comes after it."""
 
 
