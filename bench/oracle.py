@@ -19,7 +19,7 @@ import numpy as np
 from bench.retention_trace import BLOCK_TOKENS, Turn, gaps
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, Format
-from kvloom.policy.retention.order import Order
+from kvloom.policy.retention.classes import Classes
 from kvloom.policy.retention.worth import recompute_seconds
 from kvloom.segment import PageId, Why
 
@@ -43,49 +43,36 @@ class Belady:
 
     def __init__(self, cost: PrefillCost, uses: Mapping[int, Sequence[float]]) -> None:
         self._cost, self._uses = cost, uses
-        self._classes: dict[int, Order] = defaultdict(Order)
-        self._idle: dict[PageId, int] = {}
+        self._classes = Classes()
 
     def stored(self, block: Block, now: float) -> None:
         pass
 
     def reused(self, block: Block, now: float) -> None:
-        self._remove(block.page)
+        self._classes.remove(block.page)
 
     def idle(self, block: Block, now: float) -> None:
         times = self._uses.get(block.page, ())
         index = bisect_right(times, now)
         next_s = times[index] if index < len(times) else math.inf
         seconds = recompute_seconds(self._cost, block)
-        number = self._idle[block.page] = round(math.log(seconds) / math.log(_STEP))
-        self._classes[number].put(block, -next_s, seconds)
+        self._classes.put(round(math.log(seconds) / math.log(_STEP)), block, -next_s, seconds)
 
     def gone(self, block: Block, why: Why, now: float) -> None:
-        self._remove(block.page)
+        self._classes.remove(block.page)
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
         best: tuple[float, ...] | None = None
-        for order in self._classes.values():
-            item = order.lowest(format)
-            if item is not None:
-                priority, next_s, seconds, _, page = item
-                candidate = (priority, seconds / max(-next_s - now, 1e-9), seconds, page)
-                best = candidate if best is None else min(best, candidate)
+        for _, (priority, next_s, seconds, _, page) in self._classes.lowest(format):
+            candidate = (priority, seconds / max(-next_s - now, 1e-9), seconds, page)
+            best = candidate if best is None else min(best, candidate)
         return None if best is None else PageId(int(best[-1]))
 
     def fresh(self) -> Belady:
         return Belady(self._cost, self._uses)
 
     def book(self) -> Set[PageId]:
-        return self._idle.keys()
-
-    def _remove(self, page: PageId) -> None:
-        number = self._idle.pop(page, None)
-        if number is not None:
-            order = self._classes[number]
-            order.remove(page)
-            if not order.pages():
-                del self._classes[number]
+        return self._classes.pages()
 
 
 def least_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> float:

@@ -11,12 +11,11 @@ and of equally cheap ones the deepest.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Set
 
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, Format
-from kvloom.policy.retention.order import Order
+from kvloom.policy.retention.classes import Classes
 from kvloom.policy.retention.worth import seconds_per_byte
 from kvloom.segment import PageId, Why
 
@@ -31,43 +30,30 @@ class CostOverAge:
 
     def __init__(self, cost: PrefillCost) -> None:
         self._cost = cost
-        self._classes: dict[int, Order] = defaultdict(Order)
-        self._class_of: dict[PageId, int] = {}
+        self._classes = Classes()
 
     def stored(self, block: Block, now: float) -> None:
         pass
 
     def reused(self, block: Block, now: float) -> None:
-        self._remove(block.page)
+        self._classes.remove(block.page)
 
     def idle(self, block: Block, now: float) -> None:
         worth = seconds_per_byte(self._cost, block)
-        number = self._class_of[block.page] = math.floor(math.log(worth) / math.log(STEP))
-        self._classes[number].put(block, now, worth, -block.position)
+        self._classes.put(math.floor(math.log(worth) / math.log(STEP)), block, now, worth, -block.position)
 
     def gone(self, block: Block, why: Why, now: float) -> None:
-        self._remove(block.page)
+        self._classes.remove(block.page)
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
         best: tuple[float, ...] | None = None
-        for order in self._classes.values():
-            item = order.lowest(format)
-            if item is not None:
-                priority, idle_s, worth, depth, _, page = item
-                candidate = (priority, worth / max(now - idle_s, _LEAST_AGE_S), depth, page)
-                best = candidate if best is None else min(best, candidate)
+        for _, (priority, idle_s, worth, depth, _, page) in self._classes.lowest(format):
+            candidate = (priority, worth / max(now - idle_s, _LEAST_AGE_S), depth, page)
+            best = candidate if best is None else min(best, candidate)
         return None if best is None else best[-1]  # type: ignore[return-value]
 
     def fresh(self) -> CostOverAge:
         return CostOverAge(self._cost)
 
     def book(self) -> Set[PageId]:
-        return self._class_of.keys()
-
-    def _remove(self, page: PageId) -> None:
-        number = self._class_of.pop(page, None)
-        if number is not None:
-            order = self._classes[number]
-            order.remove(page)
-            if not order.pages():
-                del self._classes[number]
+        return self._classes.pages()
