@@ -9,12 +9,12 @@ from kvloom.policy.cost import PrefillCost
 from kvloom.policy.retention.asymcache import AsymCache
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.fifo import FirstInFirstOut
-from kvloom.policy.retention.lfu import LeastFrequentlyUsed
+from kvloom.policy.retention.lfu import least_frequently_used
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.policy.retention.max_score import MaxScore
 from kvloom.policy.retention.pause import PauseTtl
 from kvloom.policy.retention.pensieve import CostOverAge
-from kvloom.policy.retention.pgdsf import GreedyDual
+from kvloom.policy.retention.pgdsf import greedy_dual
 from kvloom.policy.retention.tail_lru import TailLru
 from kvloom.policy.retention.ttl import TimeToLive
 
@@ -28,9 +28,9 @@ class Given:
 
 POLICIES: Mapping[str, Callable[[Given], Retention]] = {
     "lru": lambda given: LeastRecentlyUsed(),
-    "lfu": lambda given: LeastFrequentlyUsed(),
+    "lfu": lambda given: least_frequently_used(),
     "fifo": lambda given: FirstInFirstOut(),
-    "pgdsf": lambda given: GreedyDual(given.cost),
+    "pgdsf": lambda given: greedy_dual(given.cost),
     "max_score": lambda given: MaxScore(),
     "pensieve": lambda given: CostOverAge(given.cost),
     "tail_lru": lambda given: TailLru(),
