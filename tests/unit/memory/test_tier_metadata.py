@@ -16,7 +16,7 @@ from tier_cases import ROOT
 from traced_memory import watched
 
 SMALL = PageFormat("full", (0,), 1, 16, 16, "float32")
-ON_DISK = ENTRY_BYTES - 640
+ON_DISK = ENTRY_BYTES - 512
 """Of what is charged for a page: for its row, its entry in a folder and its inode."""
 
 

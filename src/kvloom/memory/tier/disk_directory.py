@@ -34,7 +34,7 @@ _OTHER_FILES = 4  # this directory, that of the folders, the lock and the format
 
 def is_cache_directory(path: Path) -> bool:
     """Whether pages have been kept there."""
-    return (path / _FORMAT).is_file() or (path / _PAGES).is_dir()
+    return (path / _FORMAT).is_file()
 
 
 class CacheDirectory:
