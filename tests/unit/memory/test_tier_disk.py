@@ -154,7 +154,7 @@ def test_rows_and_files_that_differ_are_made_to_agree(tmp_path: Path) -> None:
     longer = file_of(tmp_path, made_page(50))
     longer.parent.mkdir(exist_ok=True)
     shutil.copy(other, longer)  # a whole file under another page's name
-    (torn.parent / ".7.tmp").write_bytes(b"half a page")
+    (torn.parent / ".0123456789abcdef.tmp").write_bytes(b"half a page")
     (torn.parent / "notes.txt").write_text("not ours")
     tier = opened(tmp_path)
     assert tier.repairs == Repairs(temporary=1, damaged=3, missing=1)
@@ -377,6 +377,7 @@ def test_what_cannot_be_removed_stays_charged(tmp_path: Path, monkeypatch: pytes
         patched.setattr(Path, "unlink", fail)
         assert fault_of(lambda: tier.write(made_page(3))) is Fault.FAILED
         assert tier.usage() == before
+        assert order(tier) == [1, 2, 0], "the next attempt begins with another"
         assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
         file = file_of(tmp_path / "b", made_page(2))
         file.write_bytes(file.read_bytes()[:-1])

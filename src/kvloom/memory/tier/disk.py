@@ -76,13 +76,13 @@ class DiskTier:
         self._directory = CacheDirectory(directory)
         self._budget_bytes = budget_bytes
         self._base_bytes = self._used_bytes = self._directory.own_bytes + INDEX_BYTES
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._directory.close)
             self._check_budget()
             self._index = DiskIndex(self._directory.index)
+            undo.callback(self._index.close)
             self._adopt_what_is_there()
-        except BaseException:
-            self._directory.close()
-            raise
+            undo.pop_all()
 
     # -- the protocol ----------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class DiskTier:
     def clear(self) -> None:
         """Raises TierFault if some files could not be removed: they would be found again by the next start."""
         with self._lock:
-            records = self._shelf.records()
+            records = [] if self._closed else self._shelf.records()
             left = [record for record in records if not self._unlink(record)]
             for record in self._shelf.clear():
                 self._give_back(record)
@@ -193,7 +193,7 @@ class DiskTier:
 
     def _store(self, page: StoredPage, record: FileRecord) -> None:
         """Raises TierFault; nothing is left behind then."""
-        temporary = self._directory.temporary_of(record.place, record.number)
+        temporary = self._directory.temporary_of(record.place)
         try:
             self._write(temporary, page)
             with self._lock:
@@ -261,6 +261,7 @@ class DiskTier:
                     Fault.FULL, f"no room for {cost} bytes: {self._used_bytes} of {self._budget_bytes} are in use"
                 )
             if not self._unlink(oldest):
+                self._shelf.use(oldest.place)  # or it would be in the way of all others
                 raise TierFault(Fault.FAILED, "no room can be made: a file cannot be removed")
             self._shelf.remove(oldest)
             self._give_back(oldest)

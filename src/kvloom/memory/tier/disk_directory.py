@@ -14,6 +14,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,7 @@ _FORMAT, _LOCK, _PAGES = "format.json", "lock", "pages"
 _OURS = {_FORMAT, f"{_FORMAT}.tmp", _LOCK, _PAGES, INDEX, *(f"{INDEX}-{end}" for end in ("wal", "shm", "journal"))}
 _OF_THE_SYSTEM = {"lost+found"}
 _KIND = "kvloom pages"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _FOLDERS = 256
 _OTHER_FILES = 4  # this directory, that of the folders, the lock and the format
 
@@ -79,9 +82,9 @@ class CacheDirectory:
         name = page_name(place)
         return self.path / _PAGES / name[:2] / name
 
-    def temporary_of(self, place: Place, number: int) -> Path:
-        """Where a page is written before it gets its name. ``number`` tells writers of one place apart."""
-        return self.file_of(place).with_name(f".{number}.tmp")
+    def temporary_of(self, place: Place) -> Path:
+        """Where a page is written before it gets its name: nobody else writes there."""
+        return self.file_of(place).with_name(f".{secrets.token_hex(8)}.tmp")
 
     def make_folder(self, place: Place) -> None:
         """The folder of a page's file. Raises OSError: the directory itself is never made again."""
@@ -104,7 +107,7 @@ class CacheDirectory:
 
 def is_temporary(name: str) -> bool:
     """Whether ``temporary_of`` made the name of a file."""
-    return name.startswith(".") and name.endswith(".tmp")
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -63,6 +63,7 @@ class DiskIndex:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._committing = threading.Lock()
         self._added: dict[int, Row] = {}
         self._used: dict[int, float] = {}
         self._removed: set[int] = set()
@@ -103,21 +104,23 @@ class DiskIndex:
             self.commit()
 
     def commit(self) -> None:
-        """Write down what was collected; if the disk refuses, it is not written down."""
-        with self._lock:
-            added = [(row.number, row.place.key, row.place.group, row.bytes, row.used) for row in self._added.values()]
-            removed = [(number,) for number in self._removed]
-            used = [(time, number) for number, time in self._used.items()]
-            self._added, self._used, self._removed = {}, {}, set()
+        """Write down what was collected; if the disk refuses, it is not written down. More is collected meanwhile."""
+        with self._committing:
+            with self._lock:
+                added, used, removed = self._added, self._used, self._removed
+                self._added, self._used, self._removed = {}, {}, set()
+            rows = [(row.number, row.place.key, row.place.group, row.bytes, row.used) for row in added.values()]
             with contextlib.suppress(sqlite3.Error), self._database:
-                self._database.executemany("DELETE FROM page WHERE number = ?", removed)
-                self._database.executemany("INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)", added)
-                self._database.executemany("UPDATE page SET used = ? WHERE number = ?", used)
+                self._database.executemany("DELETE FROM page WHERE number = ?", [(number,) for number in removed])
+                self._database.executemany("INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)", rows)
+                self._database.executemany(
+                    "UPDATE page SET used = ? WHERE number = ?", [(time, number) for number, time in used.items()]
+                )
 
     def close(self) -> None:
         """Commit, and leave one file. Nothing is written down after this."""
         self.commit()
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._committing, contextlib.suppress(sqlite3.Error):
             self._database.close()
 
 
