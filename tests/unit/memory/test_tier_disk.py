@@ -332,6 +332,28 @@ def test_room_that_is_being_read_is_not_given_away(tmp_path: Path, monkeypatch: 
     tier.close()
 
 
+def test_what_was_cleared_while_it_was_written_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = opened(tmp_path)
+    before = tier.usage()
+
+    def interrupted(path: Path, page: StoredPage) -> None:
+        page_file.write_file(path, page)
+        monkeypatch.undo()
+        tier.clear()
+        tier.write(page)  # by somebody else, who is done before us
+
+    (file_of(tmp_path, made_page(0)).parent).mkdir()
+    monkeypatch.setattr(disk, "write_file", interrupted)
+    tier.write(made_page(0))
+    assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
+    assert not list(tmp_path.rglob("*.tmp"))
+    tier.clear()
+    assert tier.usage() == before
+    tier.close()
+
+
 # -- a disk that will not ----------------------------------------------------------------------------------------------
 
 
@@ -435,6 +457,26 @@ def test_an_index_that_refuses_costs_the_order_only(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.repairs.adopted == again.usage().pages == BATCH + 10
     again.close()
+
+
+def test_a_full_disk_can_be_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no room for the index, nor for saying who has the directory."""
+    filled(tmp_path)
+    (tmp_path / "index.sqlite").unlink()
+    (tmp_path / "index.sqlite").mkdir()
+
+    def fail(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    monkeypatch.setattr(os, "writev", fail)
+    tier = opened(tmp_path)
+    assert tier.repairs == Repairs(adopted=6)
+    assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
+    assert fault_of(lambda: tier.write(made_page(6))) is Fault.FULL
+    with pytest.raises(ConfigError, match="in use by another process"):
+        opened(tmp_path)
+    tier.close()
 
 
 # -- syncing -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ The system gives a lock back when its holder dies, however it dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -80,7 +81,7 @@ class CacheDirectory:
 
     def file_of(self, place: Place) -> Path:
         name = page_name(place)
-        return self.path / _PAGES / name[:2] / name
+        return Path(f"{self.path}/{_PAGES}/{name[:2]}/{name}")
 
     def temporary_of(self, place: Place) -> Path:
         """Where a page is written before it gets its name: nobody else writes there."""
@@ -125,8 +126,9 @@ def _locked(path: Path) -> int | None:
     lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk can still be read from
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         holder = os.pread(lock, 64, 0).decode(errors="replace").strip() or "another process"
         os.close(lock)

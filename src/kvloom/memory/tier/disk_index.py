@@ -17,7 +17,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvloom.errors import ConfigError
 from kvloom.memory.tier.base import Place
 from kvloom.segment import PageKey
 
@@ -56,10 +55,8 @@ class Row:
 
 
 class DiskIndex:
-    """All methods may be called from any thread. A database that is missing, damaged or not ours is made anew, empty.
-
-    Raises ConfigError when none can be made.
-    """
+    """All methods may be called from any thread. A database that is missing, damaged or not ours is made anew, empty;
+    if the disk has no room for one, it is in memory, and lost with the process."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
@@ -124,7 +121,7 @@ class DiskIndex:
             self._database.close()
 
 
-def _opened(path: Path) -> tuple[sqlite3.Connection, dict[Place, Row]]:
+def _opened(path: Path | str) -> tuple[sqlite3.Connection, dict[Place, Row]]:
     """Raises sqlite3.Error, or ValueError for somebody else's database."""
     database = sqlite3.connect(path, check_same_thread=False)
     try:
@@ -146,10 +143,8 @@ def _made_anew(path: Path) -> tuple[sqlite3.Connection, dict[Place, Row]]:
         for end in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + end).unlink(missing_ok=True)
         return _opened(path)
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"no index can be made in `{path}`: {error}", hint="give a directory that can be written to"
-        ) from error
+    except (sqlite3.Error, OSError):
+        return _opened(":memory:")
 
 
 def _rows_of(database: sqlite3.Connection) -> dict[Place, Row]:
