@@ -111,7 +111,6 @@ class DiskTier:
                 self._give_back(record)
         for record in records:
             self._index.remove(record.number)
-            self._index.commit_when_due()
         self._index.commit()
         if left:
             raise TierFault(Fault.FAILED, f"{len(left)} of {len(records)} files could not be removed")

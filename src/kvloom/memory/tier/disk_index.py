@@ -45,6 +45,10 @@ CREATE TABLE page(number INTEGER PRIMARY KEY, key BLOB NOT NULL, layer_group INT
                   used REAL NOT NULL);
 """
 
+_ADD = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+_REMOVE = "DELETE FROM page WHERE number = ?"
+_TOUCH = "UPDATE page SET used = ? WHERE number = ?"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -106,19 +110,23 @@ class DiskIndex:
             with self._lock:
                 added, used, removed = self._added, self._used, self._removed
                 self._added, self._used, self._removed = {}, {}, set()
-            rows = [(row.number, row.place.key, row.place.group, row.bytes, row.used) for row in added.values()]
-            with contextlib.suppress(sqlite3.Error), self._database:
-                self._database.executemany("DELETE FROM page WHERE number = ?", [(number,) for number in removed])
-                self._database.executemany("INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)", rows)
-                self._database.executemany(
-                    "UPDATE page SET used = ? WHERE number = ?", [(time, number) for number, time in used.items()]
-                )
+            changes: list[tuple[str, tuple[object, ...]]] = [(_REMOVE, (number,)) for number in removed]
+            changes += [(_ADD, (row.number, *row.place, row.bytes, row.used)) for row in added.values()]
+            changes += [(_TOUCH, (time, number)) for number, time in used.items()]
+            for start in range(0, len(changes), BATCH):
+                self._execute(changes[start : start + BATCH])
 
     def close(self) -> None:
         """Commit, and leave one file. Nothing is written down after this."""
         self.commit()
         with self._committing, contextlib.suppress(sqlite3.Error):
             self._database.close()
+
+    def _execute(self, changes: list[tuple[str, tuple[object, ...]]]) -> None:
+        """In one transaction, of a bounded size, as the log holds a page of the database for every change at worst."""
+        with contextlib.suppress(sqlite3.Error), self._database:
+            for statement, values in changes:
+                self._database.execute(statement, values)
 
 
 def _opened(path: Path | str) -> tuple[sqlite3.Connection, dict[Place, Row]]:

@@ -43,13 +43,11 @@ def recover(directory: CacheDirectory, index: DiskIndex) -> tuple[list[Row], Rep
                 repairs.temporary += 1
             elif place is not None and file.path == str(directory.file_of(place)):
                 found += _found(file, place, rows.pop(place, None), index, repairs)
-                index.commit_when_due()
     except OSError as error:
         raise unusable(directory.path, error) from error
     for row in rows.values():
         repairs.missing += 1
         index.remove(row.number)
-        index.commit_when_due()
     index.commit()
     return sorted(found, key=lambda row: (row.used, row.number)), repairs
 
