@@ -9,7 +9,8 @@ from kvloom.memory.arena import PAGE_METADATA_BYTES
 from kvloom.memory.format import PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.tier.base import Place, StoredPage
-from kvloom.memory.tier.disk import ENTRY_BYTES, DiskTier
+from kvloom.memory.tier.disk import DiskTier
+from kvloom.memory.tier.disk_books import ENTRY_BYTES
 from kvloom.memory.tier.warm import WarmTier
 from kvloom.segment import PageKey
 from tier_cases import ROOT
