@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from bench.torch_maths import settle_torch_maths
 
 if TYPE_CHECKING:
     from bench.drive import ModelEngines
+    from valkey_server import RunningValkey
 
 settings.register_profile("untimed", deadline=None)  # a busy machine makes no example wrong
 settings.load_profile("untimed")
@@ -43,3 +45,19 @@ def smollm2() -> ModelEngines:
 def gemma3() -> ModelEngines:
     """Gemma 3 270M: windows of 512 on 15 of 18 layers. KV in float16."""
     return _pulled("gemma-3-270m")
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[RunningValkey]:
+    from valkey_server import RunningValkey
+
+    server = RunningValkey()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey(shared_valkey: RunningValkey) -> RunningValkey:
+    """A real Valkey server, running and empty."""
+    shared_valkey.reset()
+    return shared_valkey
