@@ -75,7 +75,7 @@ class DiskTier:
         self._closed = False
         self._directory = CacheDirectory(directory)
         self._budget_bytes = budget_bytes
-        self._used_bytes = self._directory.own_bytes + INDEX_BYTES
+        self._base_bytes = self._used_bytes = self._directory.own_bytes + INDEX_BYTES
         try:
             self._check_budget()
             self._index = DiskIndex(self._directory.index)
@@ -149,7 +149,7 @@ class DiskTier:
     # -- the start -------------------------------------------------------------------------------------------------
 
     def _check_budget(self) -> None:
-        least = self._used_bytes + self._cost(file_bytes(1))
+        least = self._base_bytes + self._cost(file_bytes(1))
         if self._budget_bytes < least:
             raise ConfigError(
                 f"{self._budget_bytes} bytes of disk have no room for a page besides the index",
@@ -253,8 +253,9 @@ class DiskTier:
 
     def _make_room(self, cost: int) -> None:
         """Remove least recently used pages until ``cost`` more fits. The lock is held. Raises TierFault."""
+        possible = self._base_bytes + cost <= self._budget_bytes
         while self._used_bytes + cost > self._budget_bytes:
-            oldest = self._shelf.oldest()
+            oldest = self._shelf.oldest() if possible else None
             if oldest is None:
                 raise TierFault(
                     Fault.FULL, f"no room for {cost} bytes: {self._used_bytes} of {self._budget_bytes} are in use"

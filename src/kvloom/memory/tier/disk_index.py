@@ -34,8 +34,8 @@ _SETTINGS = f"""
 PRAGMA page_size = 1024;
 PRAGMA auto_vacuum = FULL;
 PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
+PRAGMA journal_mode = WAL;
 PRAGMA wal_autocheckpoint = 256;
 PRAGMA cache_size = -{_CACHE_KIB};
 """
