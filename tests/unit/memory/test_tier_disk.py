@@ -154,7 +154,7 @@ def test_rows_and_files_that_differ_are_made_to_agree(tmp_path: Path) -> None:
     longer = file_of(tmp_path, made_page(50))
     longer.parent.mkdir(exist_ok=True)
     shutil.copy(other, longer)  # a whole file under another page's name
-    (torn.parent / ".7.tmp").write_bytes(b"half a page")
+    (torn.parent / ".0123456789abcdef.tmp").write_bytes(b"half a page")
     (torn.parent / "notes.txt").write_text("not ours")
     tier = opened(tmp_path)
     assert tier.repairs == Repairs(temporary=1, damaged=3, missing=1)
@@ -332,6 +332,28 @@ def test_room_that_is_being_read_is_not_given_away(tmp_path: Path, monkeypatch: 
     tier.close()
 
 
+def test_what_was_cleared_while_it_was_written_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = opened(tmp_path)
+    before = tier.usage()
+
+    def interrupted(path: Path, page: StoredPage) -> None:
+        page_file.write_file(path, page)
+        monkeypatch.undo()
+        tier.clear()
+        tier.write(page)  # by somebody else, who is done before us
+
+    (file_of(tmp_path, made_page(0)).parent).mkdir()
+    monkeypatch.setattr(disk, "write_file", interrupted)
+    tier.write(made_page(0))
+    assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
+    assert not list(tmp_path.rglob("*.tmp"))
+    tier.clear()
+    assert tier.usage() == before
+    tier.close()
+
+
 # -- a disk that will not ----------------------------------------------------------------------------------------------
 
 
@@ -377,6 +399,7 @@ def test_what_cannot_be_removed_stays_charged(tmp_path: Path, monkeypatch: pytes
         patched.setattr(Path, "unlink", fail)
         assert fault_of(lambda: tier.write(made_page(3))) is Fault.FAILED
         assert tier.usage() == before
+        assert order(tier) == [1, 2, 0], "the next attempt begins with another"
         assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
         file = file_of(tmp_path / "b", made_page(2))
         file.write_bytes(file.read_bytes()[:-1])
@@ -434,6 +457,26 @@ def test_an_index_that_refuses_costs_the_order_only(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.repairs.adopted == again.usage().pages == BATCH + 10
     again.close()
+
+
+def test_a_full_disk_can_be_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no room for the index, nor for saying who has the directory."""
+    filled(tmp_path)
+    (tmp_path / "index.sqlite").unlink()
+    (tmp_path / "index.sqlite").mkdir()
+
+    def fail(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    monkeypatch.setattr(os, "writev", fail)
+    tier = opened(tmp_path)
+    assert tier.repairs == Repairs(adopted=6)
+    assert read_back(tier, made_page(0)) == bytes(made_page(0).data)
+    assert fault_of(lambda: tier.write(made_page(6))) is Fault.FULL
+    with pytest.raises(ConfigError, match="in use by another process"):
+        opened(tmp_path)
+    tier.close()
 
 
 # -- syncing -----------------------------------------------------------------------------------------------------------

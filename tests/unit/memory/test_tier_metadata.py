@@ -9,14 +9,15 @@ from kvloom.memory.arena import PAGE_METADATA_BYTES
 from kvloom.memory.format import PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.tier.base import Place, StoredPage
-from kvloom.memory.tier.disk import ENTRY_BYTES, DiskTier
+from kvloom.memory.tier.disk import DiskTier
+from kvloom.memory.tier.disk_books import ENTRY_BYTES
 from kvloom.memory.tier.warm import WarmTier
 from kvloom.segment import PageKey
 from tier_cases import ROOT
 from traced_memory import watched
 
 SMALL = PageFormat("full", (0,), 1, 16, 16, "float32")
-ON_DISK = ENTRY_BYTES - 640
+ON_DISK = ENTRY_BYTES - 512
 """Of what is charged for a page: for its row, its entry in a folder and its inode."""
 
 

@@ -11,9 +11,12 @@ The system gives a lock back when its holder dies, however it dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,13 +31,14 @@ _FORMAT, _LOCK, _PAGES = "format.json", "lock", "pages"
 _OURS = {_FORMAT, f"{_FORMAT}.tmp", _LOCK, _PAGES, INDEX, *(f"{INDEX}-{end}" for end in ("wal", "shm", "journal"))}
 _OF_THE_SYSTEM = {"lost+found"}
 _KIND = "kvloom pages"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _FOLDERS = 256
 _OTHER_FILES = 4  # this directory, that of the folders, the lock and the format
 
 
 def is_cache_directory(path: Path) -> bool:
     """Whether pages have been kept there."""
-    return (path / _FORMAT).is_file() or (path / _PAGES).is_dir()
+    return (path / _FORMAT).is_file()
 
 
 class CacheDirectory:
@@ -77,11 +81,11 @@ class CacheDirectory:
 
     def file_of(self, place: Place) -> Path:
         name = page_name(place)
-        return self.path / _PAGES / name[:2] / name
+        return Path(f"{self.path}/{_PAGES}/{name[:2]}/{name}")
 
-    def temporary_of(self, place: Place, number: int) -> Path:
-        """Where a page is written before it gets its name. ``number`` tells writers of one place apart."""
-        return self.file_of(place).with_name(f".{number}.tmp")
+    def temporary_of(self, place: Place) -> Path:
+        """Where a page is written before it gets its name: nobody else writes there."""
+        return self.file_of(place).with_name(f".{secrets.token_hex(8)}.tmp")
 
     def make_folder(self, place: Place) -> None:
         """The folder of a page's file. Raises OSError: the directory itself is never made again."""
@@ -104,7 +108,7 @@ class CacheDirectory:
 
 def is_temporary(name: str) -> bool:
     """Whether ``temporary_of`` made the name of a file."""
-    return name.startswith(".") and name.endswith(".tmp")
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -122,8 +126,9 @@ def _locked(path: Path) -> int | None:
     lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk can still be read from
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         holder = os.pread(lock, 64, 0).decode(errors="replace").strip() or "another process"
         os.close(lock)

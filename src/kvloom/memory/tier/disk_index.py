@@ -17,7 +17,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvloom.errors import ConfigError
 from kvloom.memory.tier.base import Place
 from kvloom.segment import PageKey
 
@@ -46,6 +45,10 @@ CREATE TABLE page(number INTEGER PRIMARY KEY, key BLOB NOT NULL, layer_group INT
                   used REAL NOT NULL);
 """
 
+_ADD = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+_REMOVE = "DELETE FROM page WHERE number = ?"
+_TOUCH = "UPDATE page SET used = ? WHERE number = ?"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -56,13 +59,12 @@ class Row:
 
 
 class DiskIndex:
-    """All methods may be called from any thread. A database that is missing, damaged or not ours is made anew, empty.
-
-    Raises ConfigError when none can be made.
-    """
+    """All methods may be called from any thread. A database that is missing, damaged or not ours is made anew, empty;
+    if the disk has no room for one, it is in memory, and lost with the process."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._committing = threading.Lock()
         self._added: dict[int, Row] = {}
         self._used: dict[int, float] = {}
         self._removed: set[int] = set()
@@ -103,25 +105,31 @@ class DiskIndex:
             self.commit()
 
     def commit(self) -> None:
-        """Write down what was collected; if the disk refuses, it is not written down."""
-        with self._lock:
-            added = [(row.number, row.place.key, row.place.group, row.bytes, row.used) for row in self._added.values()]
-            removed = [(number,) for number in self._removed]
-            used = [(time, number) for number, time in self._used.items()]
-            self._added, self._used, self._removed = {}, {}, set()
-            with contextlib.suppress(sqlite3.Error), self._database:
-                self._database.executemany("DELETE FROM page WHERE number = ?", removed)
-                self._database.executemany("INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)", added)
-                self._database.executemany("UPDATE page SET used = ? WHERE number = ?", used)
+        """Write down what was collected; if the disk refuses, it is not written down. More is collected meanwhile."""
+        with self._committing:
+            with self._lock:
+                added, used, removed = self._added, self._used, self._removed
+                self._added, self._used, self._removed = {}, {}, set()
+            changes: list[tuple[str, tuple[object, ...]]] = [(_REMOVE, (number,)) for number in removed]
+            changes += [(_ADD, (row.number, *row.place, row.bytes, row.used)) for row in added.values()]
+            changes += [(_TOUCH, (time, number)) for number, time in used.items()]
+            for start in range(0, len(changes), BATCH):
+                self._execute(changes[start : start + BATCH])
 
     def close(self) -> None:
         """Commit, and leave one file. Nothing is written down after this."""
         self.commit()
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._committing, contextlib.suppress(sqlite3.Error):
             self._database.close()
 
+    def _execute(self, changes: list[tuple[str, tuple[object, ...]]]) -> None:
+        """In one transaction, of a bounded size, as the log holds a page of the database for every change at worst."""
+        with contextlib.suppress(sqlite3.Error), self._database:
+            for statement, values in changes:
+                self._database.execute(statement, values)
 
-def _opened(path: Path) -> tuple[sqlite3.Connection, dict[Place, Row]]:
+
+def _opened(path: Path | str) -> tuple[sqlite3.Connection, dict[Place, Row]]:
     """Raises sqlite3.Error, or ValueError for somebody else's database."""
     database = sqlite3.connect(path, check_same_thread=False)
     try:
@@ -143,10 +151,8 @@ def _made_anew(path: Path) -> tuple[sqlite3.Connection, dict[Place, Row]]:
         for end in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + end).unlink(missing_ok=True)
         return _opened(path)
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"no index can be made in `{path}`: {error}", hint="give a directory that can be written to"
-        ) from error
+    except (sqlite3.Error, OSError):
+        return _opened(":memory:")
 
 
 def _rows_of(database: sqlite3.Connection) -> dict[Place, Row]:

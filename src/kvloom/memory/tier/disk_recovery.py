@@ -35,20 +35,19 @@ def recover(directory: CacheDirectory, index: DiskIndex) -> tuple[list[Row], Rep
     repairs, rows, found = Repairs(), index.take_rows(), list[Row]()
     try:
         for file in directory.files():
+            place = place_of(file.name)
+            if not file.is_file(follow_symlinks=False):
+                continue  # what is not ours stays, uncounted
             if is_temporary(file.name):
                 os.unlink(file)
                 repairs.temporary += 1
-                continue
-            place = place_of(file.name)
-            if place is not None and file.path == str(directory.file_of(place)):  # what is not ours stays, uncounted
+            elif place is not None and file.path == str(directory.file_of(place)):
                 found += _found(file, place, rows.pop(place, None), index, repairs)
-                index.commit_when_due()
     except OSError as error:
         raise unusable(directory.path, error) from error
     for row in rows.values():
         repairs.missing += 1
         index.remove(row.number)
-        index.commit_when_due()
     index.commit()
     return sorted(found, key=lambda row: (row.used, row.number)), repairs
 
