@@ -129,6 +129,14 @@ class DiskTier:
         with self._reading(place):
             verify_file(self._directory.file_of(place), place)
 
+    def damage(self, place: Place, damage: Callable[[bytes], bytes]) -> None:
+        """See ``faulty``."""
+        with contextlib.suppress(FileNotFoundError), open(self._directory.file_of(place), "r+b") as file:
+            changed = damage(file.read())
+            file.seek(0)
+            file.write(changed)
+            file.truncate()
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _expected(self, page: StoredPage) -> FileRecord | None:

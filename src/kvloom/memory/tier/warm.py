@@ -7,7 +7,7 @@ has no room for and that are of no use to any request now, in memory that kernel
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,15 @@ class WarmTier:
         be reading."""
         self._closed = True
         self.clear()
+
+    def damage(self, place: Place, damage: Callable[[bytes], bytes]) -> None:
+        """See ``faulty``. Pages here all have their size: what would be missing is zero."""
+        with self._lock:
+            record = self._shelf.pin(place)
+        if record is not None:
+            page = self._bytes(record.page, self._formats[place.group])
+            page[:] = np.frombuffer(damage(page.tobytes()).ljust(page.nbytes, b"\0"), np.uint8)
+            self._leave(record)
 
     def check(self) -> None:
         """Audit the arena. Raises InternalError."""
