@@ -305,6 +305,19 @@ def test_what_is_no_string_of_bytes(tier: RemoteTier, valkey: RunningValkey) -> 
     assert valkey.raw.dbsize() == 0
 
 
+def test_a_page_of_another_version_is_replaced(
+    tier: RemoteTier, valkey: RunningValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(make(valkey)) as other, monkeypatch.context() as later:
+        later.setattr("kvloom.memory.tier.page_header.VERSION", 2)
+        other.write(page(1))
+    tier.refresh()
+    assert fault_of(lambda: read(tier, page(1))) is Fault.DIFFERS
+    assert not tier.holds(page(1).place)
+    tier.write(page(1))
+    assert read(tier, page(1)) == bytes(page(1).data)
+
+
 def test_another_page_size_differs(tier: RemoteTier) -> None:
     tier.write(page(1))
     into = memoryview(bytearray(DATA_BYTES // 2))

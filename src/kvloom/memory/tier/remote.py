@@ -107,6 +107,8 @@ class RemoteTier:
         except TierFault as error:
             if error.fault in (Fault.SHORT, Fault.CORRUPT):
                 self._discard(place, since)
+            elif error.fault is Fault.DIFFERS and not self._places.charges(place):
+                self._places.hide(place)  # another version's: a write replaces it
             raise
         self._places.used(place)
 
