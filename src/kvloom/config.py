@@ -197,6 +197,53 @@ _FAULT_HINT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierConfig:
+    """Where KV is kept that RAM has no room for: nowhere, unless told.
+
+    warm_bytes: of RAM beside ``kv_bytes``, for what is evicted. cache_dir: a directory for what is not in use any more,
+    which outlives the process; of one process at a time. disk_bytes: of files there. remote_url: a server that speaks
+    the Valkey (Redis) protocol (``RemoteConfig`` says more). All sizes are hard limits, metadata included.
+    tier_faults: what is to go wrong, in the form of ``parse_faults``, several tiers separated by ``;``.
+    """
+
+    warm_bytes: int | str | None = None
+    cache_dir: str | None = None
+    disk_bytes: int | str = "8GiB"
+    remote_url: str | None = field(default=None, repr=False)
+    remote_namespace: str = "kvloom"
+    remote_bytes: int | str = "1GiB"
+    remote_ttl_s: int = 24 * 3600
+    remote_timeout_s: float = 0.5
+    tier_faults: str | None = None
+
+    def __post_init__(self) -> None:
+        for size in (self.warm_bytes, self.disk_bytes, self.remote_bytes):
+            if size is not None:
+                parse_bytes(size)
+        there = {"warm": self.warm_bytes, "disk": self.cache_dir, "remote": self.remote_url}
+        for faults in self.faults:
+            if there[faults.tier] is None:
+                raise ConfigError(f"tier_faults: there is no {faults.tier} tier in which something could go wrong")
+        _ = self.remote
+
+    @property
+    def remote(self) -> RemoteConfig | None:
+        if self.remote_url is None:
+            return None
+        return RemoteConfig(
+            url=self.remote_url,
+            namespace=self.remote_namespace,
+            budget_bytes=self.remote_bytes,
+            ttl_seconds=self.remote_ttl_s,
+            timeout_seconds=self.remote_timeout_s,
+        )
+
+    @property
+    def faults(self) -> tuple[TierFaults, ...]:
+        return tuple(parse_faults(text) for text in self.tier_faults.split(";")) if self.tier_faults else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
     """How much runs at once.
 
@@ -233,6 +280,7 @@ class EngineConfig:
     generation_config: GenerationConfig = "auto"
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    tiers: TierConfig = field(default_factory=TierConfig)
 
     def __post_init__(self) -> None:
         if self.max_model_len is not None and self.max_model_len < 1:

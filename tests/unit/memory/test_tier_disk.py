@@ -290,7 +290,7 @@ def test_a_temporary_file_is_charged_before_it_is_there(tmp_path: Path, monkeypa
     tier = opened(tmp_path)
     before, seen = tier.usage().used_bytes, []
 
-    def watch(path: Path, page: StoredPage) -> None:
+    def watch(path: str, page: StoredPage) -> None:
         seen.append(tier.usage().used_bytes)
         page_file.write_file(path, page)
 
@@ -318,7 +318,7 @@ def test_room_that_is_being_read_is_not_given_away(tmp_path: Path, monkeypatch: 
     tier.write(page)
     read = disk.read_file
 
-    def read_meanwhile(path: Path, *rest: Any) -> None:
+    def read_meanwhile(path: str, *rest: Any) -> None:
         assert fault_of(lambda: tier.write(made_page(1))) is Fault.FULL
         tier.clear()
         assert not tier.holds(page.place)
@@ -338,7 +338,7 @@ def test_what_was_cleared_while_it_was_written_does_not_come_back(
     tier = opened(tmp_path)
     before = tier.usage()
 
-    def interrupted(path: Path, page: StoredPage) -> None:
+    def interrupted(path: str, page: StoredPage) -> None:
         page_file.write_file(path, page)
         monkeypatch.undo()
         tier.clear()
@@ -392,11 +392,11 @@ def test_what_cannot_be_removed_stays_charged(tmp_path: Path, monkeypatch: pytes
         tier.write(made_page(number))
     before = tier.usage()
 
-    def fail(path: Path, missing_ok: bool = False) -> None:
+    def fail(path: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", fail)
+        patched.setattr(os, "unlink", fail)
         assert fault_of(lambda: tier.write(made_page(3))) is Fault.FAILED
         assert tier.usage() == before
         assert order(tier) == [1, 2, 0], "the next attempt begins with another"

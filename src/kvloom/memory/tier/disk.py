@@ -165,7 +165,7 @@ class DiskTier:
                 raise write_fault(error) from error
             raise
 
-    def _publish(self, record: FileRecord, temporary: Path) -> None:
+    def _publish(self, record: FileRecord, temporary: str) -> None:
         """Let a page be found, unless everything was forgotten while it was written. Raises OSError."""
         with self._lock:
             if self._closed or not self._books.expects(record):
@@ -174,7 +174,7 @@ class DiskTier:
             self._sync.add(self._books.publish(record, temporary), record.bytes)
             self._index.add(record.row())
 
-    def _write(self, temporary: Path, page: StoredPage) -> None:
+    def _write(self, temporary: str, page: StoredPage) -> None:
         try:
             write_file(temporary, page)
         except FileNotFoundError:

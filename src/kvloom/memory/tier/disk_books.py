@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvloom.errors import ConfigError
 from kvloom.memory.tier.base import Fault, TierFault
@@ -73,14 +72,14 @@ class DiskBooks(Shelf[FileRecord]):
         self.begin(record)
         return record
 
-    def publish(self, record: FileRecord, temporary: Path) -> Path:
+    def publish(self, record: FileRecord, temporary: str) -> str:
         """Give an expected file its name. Raises OSError."""
         final = self._directory.file_of(record.place)
         os.replace(temporary, final)
         self.finish(record)
         return final
 
-    def discard(self, record: FileRecord, temporary: Path) -> None:
+    def discard(self, record: FileRecord, temporary: str) -> None:
         """Of a file that will not get its name."""
         self.abandon(record)
         if _removed(temporary):
@@ -133,10 +132,10 @@ class DiskBooks(Shelf[FileRecord]):
         return self._directory.occupied_bytes(num_bytes) + ENTRY_BYTES
 
 
-def _removed(file: Path) -> bool:
+def _removed(file: str) -> bool:
     """Remove a file. Returns whether it is not there any more."""
     try:
-        file.unlink(missing_ok=True)
-    except OSError:
-        return False
+        os.unlink(file)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return True

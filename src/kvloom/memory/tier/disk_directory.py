@@ -79,17 +79,19 @@ class CacheDirectory:
         """What a file of this length occupies: whole blocks of the file system."""
         return -(-file_bytes // self.block_bytes) * self.block_bytes
 
-    def file_of(self, place: Place) -> Path:
+    def file_of(self, place: Place) -> str:
+        """Names of files are plain strings: a ``Path`` interns its parts, and there are many."""
         name = page_name(place)
-        return Path(f"{self.path}/{_PAGES}/{name[:2]}/{name}")
+        return f"{self.path}/{_PAGES}/{name[:2]}/{name}"
 
-    def temporary_of(self, place: Place) -> Path:
+    def temporary_of(self, place: Place) -> str:
         """Where a page is written before it gets its name: nobody else writes there."""
-        return self.file_of(place).with_name(f".{secrets.token_hex(8)}.tmp")
+        return f"{os.path.dirname(self.file_of(place))}/.{secrets.token_hex(8)}.tmp"
 
     def make_folder(self, place: Place) -> None:
         """The folder of a page's file. Raises OSError: the directory itself is never made again."""
-        self.file_of(place).parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(self.file_of(place)), 0o700)
 
     def files(self) -> Iterator[os.DirEntry[str]]:
         """All files in the folders. Raises OSError."""

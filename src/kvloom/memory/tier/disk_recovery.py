@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvloom.memory.tier.base import Place, TierFault
 from kvloom.memory.tier.disk_directory import CacheDirectory, is_temporary, unusable
@@ -41,7 +40,7 @@ def recover(directory: CacheDirectory, index: DiskIndex) -> tuple[list[Row], Rep
             if is_temporary(file.name):
                 os.unlink(file)
                 repairs.temporary += 1
-            elif place is not None and file.path == str(directory.file_of(place)):
+            elif place is not None and file.path == directory.file_of(place):
                 found += _found(file, place, rows.pop(place, None), index, repairs)
     except OSError as error:
         raise unusable(directory.path, error) from error
@@ -59,7 +58,7 @@ def _found(file: os.DirEntry[str], place: Place, row: Row | None, index: DiskInd
         return [row]
     if row is not None:
         index.remove(row.number)
-    if not _is_whole(Path(file.path), place, stat.st_size):
+    if not _is_whole(file.path, place, stat.st_size):
         os.unlink(file)
         repairs.damaged += 1
         return []
@@ -69,7 +68,7 @@ def _found(file: os.DirEntry[str], place: Place, row: Row | None, index: DiskInd
     return [adopted]
 
 
-def _is_whole(path: Path, place: Place, num_bytes: int) -> bool:
+def _is_whole(path: str, place: Place, num_bytes: int) -> bool:
     """As far as the header and the length tell."""
     try:
         return file_bytes(read_header(path, place).payload_bytes) == num_bytes

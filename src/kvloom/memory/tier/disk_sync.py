@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 
 from kvloom.memory.tier.page_file import write_fault
 
@@ -19,10 +18,10 @@ class SyncGroup:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: list[Path] = []
+        self._files: list[str] = []
         self._bytes = 0
 
-    def add(self, file: Path, num_bytes: int) -> None:
+    def add(self, file: str, num_bytes: int) -> None:
         with self._lock:
             self._files.append(file)
             self._bytes += num_bytes
@@ -39,13 +38,13 @@ class SyncGroup:
         try:
             for path in files:
                 _sync(path)
-            for folder in {path.parent for path in files}:
+            for folder in {os.path.dirname(path) for path in files}:
                 _sync(folder)
         except OSError as error:
             raise write_fault(error) from error
 
 
-def _sync(path: Path) -> None:
+def _sync(path: str) -> None:
     """What was removed in the meantime needs no syncing. Raises OSError."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

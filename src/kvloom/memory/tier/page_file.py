@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from pathlib import Path
 
 from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault
 from kvloom.memory.tier.page_header import (
@@ -43,7 +42,7 @@ def file_bytes(payload_bytes: int) -> int:
     return HEADER_BYTES + payload_bytes
 
 
-def write_file(path: Path, page: StoredPage) -> None:
+def write_file(path: str, page: StoredPage) -> None:
     """Write a page to a new file that only its owner may read: KV tells the text. Raises OSError; what is there then
     is for the caller to remove."""
     file = os.open(path, _WRITE, 0o600)
@@ -59,7 +58,7 @@ def write_file(path: Path, page: StoredPage) -> None:
         os.close(file)
 
 
-def read_file(path: Path, place: Place, tokens: tuple[int, ...], into: memoryview) -> None:
+def read_file(path: str, place: Place, tokens: tuple[int, ...], into: memoryview) -> None:
     """Fill ``into`` with the page of a file in one read, and verify place, tokens, length and digest.
 
     Raises TierFault: GONE, SHORT, CORRUPT, DIFFERS or FAILED.
@@ -76,7 +75,7 @@ def read_file(path: Path, place: Place, tokens: tuple[int, ...], into: memoryvie
         raise TierFault(Fault.CORRUPT, "the page's bytes are not those that were written")
 
 
-def read_header(path: Path, place: Place) -> PageHeader:
+def read_header(path: str, place: Place) -> PageHeader:
     """The header of the file at ``place``. Raises TierFault as ``read_file`` does, if it is not of this place."""
     head = bytearray(HEADER_BYTES)
     header = unpack_header(bytes(head[: _read(path, [head])]))
@@ -84,11 +83,11 @@ def read_header(path: Path, place: Place) -> PageHeader:
     return header
 
 
-def verify_file(path: Path, place: Place) -> None:
+def verify_file(path: str, place: Place) -> None:
     """Read all of a file, whatever its tokens. Raises TierFault as ``read_file`` does."""
     header = read_header(path, place)
     try:
-        found = path.stat().st_size
+        found = os.stat(path).st_size
     except OSError as error:
         raise read_fault(error) from error
     if found < file_bytes(header.payload_bytes):  # before memory is taken for what a header promises
@@ -106,7 +105,7 @@ def write_fault(error: OSError) -> TierFault:
     return TierFault(fault, f"a page cannot be written: {error.strerror or error}")
 
 
-def _read(path: Path, into: list[bytearray | memoryview]) -> int:
+def _read(path: str, into: list[bytearray | memoryview]) -> int:
     """Fill the buffers from a file's begin. Returns how many bytes there were. Raises TierFault."""
     try:
         file = os.open(path, _READ)
