@@ -106,10 +106,11 @@ class CacheConfig:
 class RemoteConfig:
     """A server that keeps pages for engines, and speaks the Valkey (Redis) protocol.
 
-    url: ``valkey://HOST:PORT/0``, ``valkeys://USER:PASSWORD@HOST:PORT/0`` (TLS) or ``unix:///PATH``. namespace: begins
-    the names of all pages; engines of one namespace share them. budget_bytes: of what this engine puts there.
-    ttl_seconds: how long the server keeps a page after its last use. timeout_seconds: bounds each wait for the server.
-    refresh_seconds: how often it is asked which pages others have put there.
+    url: ``valkey://HOST:PORT/0``, ``valkeys://USER:PASSWORD@HOST:PORT/0`` (TLS) or ``unix:///PATH``; best with a
+    database (the number) for pages alone, because scans look at all keys of it. namespace: begins the names of all
+    pages; the engines of a namespace share pages, and clear them for each other. budget_bytes: of what this engine puts
+    there. ttl_seconds: how long the server keeps a page after its last use. timeout_seconds: bounds each wait for the
+    server. refresh_seconds: how often it is asked which pages others have put there.
     """
 
     url: str = field(repr=False)
