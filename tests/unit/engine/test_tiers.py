@@ -14,12 +14,20 @@ from kvloom.engine import async_engine
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.segment import Reused, Span, Why
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 PROMPT = tiny.random_prompt(100, 1)
 MODELS = {"dense": (None, None), "hybrid": (40, None, 40), "windows": (24, 24)}
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take its time, but where that is what is tested."""
+    if "hangs" not in request.node.name:
+        monkeypatch.setattr(tiers_of, "_LEAST_PATIENCE_S", 60.0)
 
 
 def forget(engine: tiny.Engine) -> None:

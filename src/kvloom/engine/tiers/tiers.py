@@ -24,7 +24,7 @@ _READERS = 2
 _PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
 
-_LEAST_PATIENCE_S = 0.02
+_LEAST_PATIENCE_S = 0.05
 
 
 @dataclass
