@@ -184,6 +184,7 @@ def make_engine(
     step_tokens: int = 64,
     max_seqs: int = 64,
     max_decode_slowdown: float = 2.0,
+    max_token_latency_s: float | None = None,
     kv_dtype: str = "float32",
     retention: str = "lru",
     activations: str = "int8",
@@ -201,7 +202,12 @@ def make_engine(
         seed=seed,
         activations=activations,
         cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
-        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown),
+        scheduler=SchedulerConfig(
+            step_tokens=step_tokens,
+            max_seqs=max_seqs,
+            max_decode_slowdown=max_decode_slowdown,
+            max_token_latency_s=max_token_latency_s,
+        ),
     )
 
     def attend(arena: Arena) -> Attend:

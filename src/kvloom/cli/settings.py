@@ -33,6 +33,8 @@ HELP = {
     "step_tokens": "Maximum number of tokens computed per step",
     "max_seqs": "Maximum number of concurrently running sequences",
     "max_decode_slowdown": "How many times longer a step may take when it computes new prompts while answers stream",
+    "max_token_latency_s": "Seconds between two tokens of an answer that new prompts may not exceed, 99 times of 100; "
+    "in place of max-decode-slowdown",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 picks a free one",
     "max_connections": "Maximum number of open connections",
@@ -46,7 +48,13 @@ HELP = {
 }
 """The settings that have a flag. The others are for the file."""
 
-_UNSAID = {"max_model_len": "the model's", "threads": "all cores", "api_keys_file": "none", "cors_origins": "none"}
+_UNSAID = {
+    "max_model_len": "the model's",
+    "threads": "all cores",
+    "max_token_latency_s": "none",
+    "api_keys_file": "none",
+    "cors_origins": "none",
+}
 _ELSEWHERE = {"model", "cache", "scheduler", "api_key", "admin_key"}  # an argument, the parts, and secrets
 
 

@@ -19,7 +19,7 @@ from kvloom.engine.request import Request
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.batch import Batch, form_batch
-from kvloom.engine.scheduler.plain import plain_prefill
+from kvloom.engine.scheduler.plain import Computed, computed
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
@@ -140,9 +140,10 @@ class Engine:
         if work := plan.work:
             batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
-            computed = plain_prefill(plan)
+            known = computed(plan)
             self._run(batch)
-            self._learn(plan, computed, self.clock() - began_s)
+            if known is not None:
+                self._learn(known, plan.streaming_since_s < math.inf, self.clock() - began_s)
         self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -229,17 +230,12 @@ class Engine:
             queues, ledger = self.scheduler.queues, self.ledger
             self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
-    def _learn(self, plan: StepPlan, computed: tuple[int, int] | None, seconds: float) -> None:
-        """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs, if it was prompts
-        and nothing else.
-        """
-        if plan.streaming_since_s < math.inf and not plan.shadows:
-            prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
-            rows = sum(len(chunk.spans) for chunk in prompts)
-            first = prompts[0].sequence.owner if prompts else ""
-            self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
-        elif computed is not None:
-            self.prefill_cost.took(*computed, seconds)
+    def _learn(self, known: Computed, streaming: bool, seconds: float) -> None:
+        """From what a step took: what others may compute beside answers, or what prompts cost by themselves."""
+        if streaming:
+            self.prefill_budget.took(known.streams, known.new, known.positions, seconds, known.plain)
+        elif known.plain and not known.streams:
+            self.prefill_cost.took(known.new, known.positions, seconds)
 
     def _give_up(self, request: Request, plan: StepPlan, error: KvloomError) -> RequestUpdate:
         """End a request one of whose sequences can never go on; none of the others runs in this step either."""

@@ -11,6 +11,7 @@ from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.retention import shape_cost
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.chunk import ChunkRunning
@@ -50,7 +51,9 @@ def make_engine(
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)
     ledger.events.listeners.append(results)
-    reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
+    prefill_cost = CostEstimate(cost, shape_cost(model))
+    prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
+    reserve = Reserve(ledger, layout)
     admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns, results)
     threads = config.threads or default_threads()
     preempt = Preempt(ledger, Squeeze(threads))
@@ -77,7 +80,7 @@ def make_engine(
         commit=Commit(scheduler.queues, intake, scheduling.max_seqs, watch),
         watch=watch,
         clock=clock,
-        prefill_cost=CostEstimate(cost),
+        prefill_cost=prefill_cost,
     )
 
 
