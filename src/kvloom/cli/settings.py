@@ -25,6 +25,7 @@ HELP = {
     "kv_dtype": "Number format of stored KV",
     "retention": "Which reusable KV is evicted first: lru, lfu or fifo; by cost of recomputing too, pgdsf, pensieve or "
     "asymcache; by reuse so far, max_score or pause; by the requests' ttl_s, ttl; tail_lru spares long conversations",
+    "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",

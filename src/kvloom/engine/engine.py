@@ -191,6 +191,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
+        ledger.end_pins(self.clock())
         cache = CacheStats(
             budget_bytes=ledger.arena.budget_bytes,
             used_bytes=ledger.arena.used_bytes,
@@ -203,6 +204,9 @@ class Engine:
             miss_tokens=self.admit.miss_tokens,
             evicted_pages=ledger.evicted_pages,
             misses_by_why=dict(self.admit.misses_by_why),
+            pinned_bytes=ledger.pins.bytes,
+            pins_refused_bytes=ledger.pins.refused_bytes,
+            pins_broken_bytes=ledger.pins.broken_bytes,
         )
         return EngineStats(
             running=len(queues.running),

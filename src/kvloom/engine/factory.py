@@ -46,7 +46,8 @@ def make_engine(
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
-    ledger = _ledger(layout, layout.budget_bytes(context_limit), retention, clock)
+    budget_bytes = layout.budget_bytes(context_limit)
+    ledger = _ledger(layout, budget_bytes, int(config.cache.max_pinned_share * budget_bytes), retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)
@@ -84,7 +85,9 @@ def make_engine(
     )
 
 
-def _ledger(layout: KvLayout, budget_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
+def _ledger(
+    layout: KvLayout, budget_bytes: int, pin_bytes: int, retention: Retention, clock: Callable[[], float]
+) -> Ledger:
     ghosts = sum(budget_bytes // fmt.page_bytes for fmt in layout.formats)
     index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
-    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock=clock)
+    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock, pin_bytes)

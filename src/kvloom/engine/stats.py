@@ -13,7 +13,9 @@ from kvloom.policy.cost import PrefillCost
 class CacheStats:
     """State of KV memory. Bytes include metadata. held: pages some sequence uses; cached: reusable, droppable pages.
 
-    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value.
+    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value. pinned_bytes: of what is
+    cached. pins_refused_bytes: what was not pinned because pins had no room left; pins_broken_bytes: what was evicted
+    although it was pinned, because a request needed its room and nothing else was left.
     """
 
     budget_bytes: int
@@ -27,6 +29,9 @@ class CacheStats:
     miss_tokens: int
     evicted_pages: int
     misses_by_why: dict[str, int] = field(default_factory=dict)
+    pinned_bytes: int = 0
+    pins_refused_bytes: int = 0
+    pins_broken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
