@@ -55,7 +55,7 @@ def make_engine(
     prefill_cost = CostEstimate(cost, shape_cost(model))
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve = Reserve(ledger, layout)
-    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns, results)
+    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns, results, prefill_cost)
     threads = config.threads or default_threads()
     preempt = Preempt(ledger, Squeeze(threads))
     compress = Compress(ledger, preempt, clock, threads, results)

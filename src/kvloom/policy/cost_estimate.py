@@ -53,6 +53,11 @@ class CostEstimate:
         held = _HELD if self.cost is None else _FITTED
         self._known = held, 0.0, 0.0, held, 0.0, held
 
+    @property
+    def proportions(self) -> PrefillCost:
+        """The estimate, or where nothing is known of the speed, its shape."""
+        return self.cost or self.shape
+
     def took(self, new: int, positions: int, seconds: float, beside_s: float = 0.0) -> None:
         """Learn from a step that computed ``new`` tokens, whose positions add up to ``positions``.
 

@@ -27,6 +27,10 @@ def waiting(engine: tiny.Engine, name: str, length: int, seed: int = 1):
     return engine.requests[name].sequences[0]
 
 
+def found_for(engine: tiny.Engine, sequence):
+    return match(sequence, engine.ledger.index, engine.results, engine.prefill_cost.proportions)
+
+
 class TestChunk:
     def test_single_rows_go_before_long_ones_and_the_budget_holds(self) -> None:
         engine = tiny.make_engine(step_tokens=10)
@@ -51,16 +55,16 @@ class TestReserve:
         engine = tiny.make_engine(kv_bytes=160_000)
         first, second = waiting(engine, "a", engine.max_len - 8), waiting(engine, "b", 60, seed=2)
         reserve = Reserve(engine.ledger, engine.layout)
-        assert reserve.try_start(first, match(first, engine.ledger.index, engine.results), 0)
+        assert reserve.try_start(first, found_for(engine, first), 0)
         held = engine.ledger.held_pages
-        assert not reserve.try_start(second, match(second, engine.ledger.index, engine.results), 0)
+        assert not reserve.try_start(second, found_for(engine, second), 0)
         assert engine.ledger.held_pages == held
         engine.check()
 
     def test_headroom_is_left(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         sequence = waiting(engine, "a", 32)
-        reserve, found = Reserve(engine.ledger, engine.layout), match(sequence, engine.ledger.index, engine.results)
+        reserve, found = Reserve(engine.ledger, engine.layout), found_for(engine, sequence)
         assert not reserve.try_start(sequence, found, 10_000)
         assert reserve.try_start(sequence, found, 0)
         assert sequence.kv.tables[0].count() == 2

@@ -13,6 +13,7 @@ from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.memory.ledger import Ledger
 from kvloom.policy.actions import Drop
+from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.segment import RAM, Miss, Reused, Span, SpanSet
 
 
@@ -26,6 +27,7 @@ class Admit:
     clock: Callable[[], float]
     turns: Turns
     results: Results
+    prefill_cost: CostEstimate
     hit_tokens: int = 0
     miss_tokens: int = 0
 
@@ -39,7 +41,7 @@ class Admit:
                 return
             if sequence in plan.failed:
                 continue
-            found = match(sequence, self.ledger.index, self.results)
+            found = match(sequence, self.ledger.index, self.results, self.prefill_cost.proportions)
             if found.waits_for is not None:
                 continue
             started = self._start(sequence, found, queues)
@@ -72,7 +74,7 @@ class Admit:
             for page in self.ledger.droppable():
                 if page not in keep:
                     self.ledger.apply(Drop(page))
-            found = match(sequence, self.ledger.index, self.results)
+            found = match(sequence, self.ledger.index, self.results, self.prefill_cost.proportions)
             if self.reserve.try_start(sequence, found, headroom=0):
                 return found
         return None

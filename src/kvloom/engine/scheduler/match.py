@@ -10,6 +10,7 @@ from kvloom.engine.scheduler.coverage import Hit, TailCopy, cover
 from kvloom.engine.scheduler.explanation import explain
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Index
+from kvloom.policy.cost import PrefillCost
 from kvloom.segment import Miss, PageId, Span, SpanSet, Why
 
 
@@ -33,8 +34,8 @@ class Match:
         return pages if self.result is None else pages | self.result.pages
 
 
-def match(sequence: Sequence, index: Index, results: Results) -> Match:
-    """Match all tokens of a waiting sequence."""
+def match(sequence: Sequence, index: Index, results: Results, cost: PrefillCost) -> Match:
+    """Match all tokens of a waiting sequence. ``cost``: as ``cover`` has it."""
     kv = sequence.kv
     kv.names.extend()
     if sequence.wants_prompt_scores or not kv.cache.read:
@@ -43,7 +44,7 @@ def match(sequence: Sequence, index: Index, results: Results) -> Match:
     if (result := results.find(kv)) is not None:
         after = Span(kv.boundary, len(kv.tokens) - kv.repeated)
         return Match(SpanSet((after,)), misses=(Miss(after, Why.COMPRESSED),), result=result)
-    found = cover(kv, index)
+    found = cover(kv, index, cost)
     return Match(
         missing=found.missing,
         hits=found.hits,
