@@ -99,7 +99,7 @@ def test_answers_and_bits_do_not_depend_on_the_choice(
     again = sum(len(miss.span) for miss in metrics.misses if miss.why is Why.SCATTERED)
     holes = len([n for n in dropped if n + 1 not in dropped])
     if windows == (None, None) and holes > most:
-        assert again >= 16
+        assert again > 0
     assert metrics.cached_tokens + sum(len(miss.span) for miss in metrics.misses) == len(prompt)
     third = tiny.run(engine, {"x": prompt}, GREEDY)["x"]
     assert third.tokens == expected
