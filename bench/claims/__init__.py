@@ -34,6 +34,8 @@ CLAIMS = {
     "lukv-quality-50": "bench.claims.lukv_quality_50",
     "lukv-quality-80": "bench.claims.lukv_quality_80",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
+    "restart-warm": "bench.claims.restart_warm",
+    "faults": "bench.claims.faults",
     "mixed-load": "bench.claims.mixed_load",
 }
 SPEED = tuple(CLAIMS)[4:13]

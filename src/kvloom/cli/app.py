@@ -76,7 +76,7 @@ def pull(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def run(
     model: Model,
     prompt: Annotated[
@@ -102,7 +102,7 @@ def run(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def chat(
     model: Model,
     settings: Settings,
@@ -121,7 +121,7 @@ def chat(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler", "server")
+@with_settings("engine", "cache", "scheduler", "tiers", "server")
 def serve(model: Model, settings: Settings) -> None:
     """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set."""
     from kvloom.cli.serving import serve_model

@@ -21,7 +21,7 @@ from kvloom.segment import PageId, SpanSet
 _READERS = 2
 """Threads that read from a tier: one verifies while the other waits for the medium."""
 
-_PATIENCE = 0.1
+_PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
 
 _LEAST_PATIENCE_S = 0.02
