@@ -47,7 +47,7 @@ class Load:
 
 
 QUICK = Load(length=1024, prompts=2, every=20, tokens=80, rounds=1)
-FULL = Load(length=4096, prompts=6, every=80, tokens=640, rounds=3)
+FULL = Load(length=4096, prompts=4, every=120, tokens=700, rounds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def engine_with(engines: ModelEngines, scheduler: SchedulerConfig) -> Engine:
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: six prompts of 4,096 tokens, three rounds. Quick: two of 1,024, one round."""
+    """Full: four prompts of 4,096 tokens, three rounds. Quick: two of 1,024, one round."""
     pull(MODEL)
     engines, size = load(MODEL), QUICK if quick else FULL
     streams, long = contexts(engines, _PROMPT, STREAMS), contexts(engines, size.length, size.prompts)
