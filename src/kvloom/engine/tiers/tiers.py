@@ -93,7 +93,7 @@ class Tiers:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
         views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
-        load = Load(views, self.clock(), patience_s, self.news)
+        load = Load(views, patience_s, self.clock, self.news)
         load.arm()
         for tier in load.tiers:
             for _ in range(_READERS):
