@@ -36,6 +36,7 @@ CLAIMS = {
     "kvpress-agreement": "bench.claims.kvpress_agreement",
     "restart-warm": "bench.claims.restart_warm",
     "faults": "bench.claims.faults",
+    "mixed-load": "bench.claims.mixed_load",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

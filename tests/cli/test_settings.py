@@ -38,7 +38,7 @@ def test_defaults(fake: Backend) -> None:
 def test_flags(fake: Backend) -> None:
     flags = (
         "--kv-bytes 1GiB --kv-dtype bfloat16 --max-model-len 99 --threads 3 --seed 5 --activations float32 "
-        "--step-tokens 7 --max-seqs 2 --generation-config none --retention lfu"
+        "--step-tokens 7 --max-seqs 2 --max-token-latency-s 0.1 --generation-config none --retention lfu"
     )
     assert opened(fake, *flags.split()) == EngineConfig(
         model="mock",
@@ -48,7 +48,7 @@ def test_flags(fake: Backend) -> None:
         activations="float32",
         generation_config="none",
         cache=CacheConfig(kv_bytes="1GiB", kv_dtype="bfloat16", retention="lfu"),
-        scheduler=SchedulerConfig(step_tokens=7, max_seqs=2),
+        scheduler=SchedulerConfig(step_tokens=7, max_seqs=2, max_token_latency_s=0.1),
     )
 
 
