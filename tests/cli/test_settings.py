@@ -9,7 +9,7 @@ import pytest
 
 from kvloom.cli import main
 from kvloom.cli.settings import HELP, SETTINGS
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig, TierConfig
 
 from .conftest import Backend
 
@@ -24,10 +24,10 @@ def opened(fake: Backend, *arguments: str) -> EngineConfig:
 def test_every_setting_comes_from_a_config() -> None:
     owned = {
         field.name
-        for owner in (EngineConfig, CacheConfig, SchedulerConfig, ServerConfig)
+        for owner in (EngineConfig, CacheConfig, SchedulerConfig, TierConfig, ServerConfig)
         for field in dataclasses.fields(owner)
     }
-    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "api_key", "admin_key"}
+    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}
     assert set(HELP) <= set(SETTINGS)
 
 

@@ -173,11 +173,17 @@ def test_a_page_that_is_dropped_before_its_turn_is_missed_and_never_written_wron
     assert again(engine).tokens[0] == answer
 
 
-def test_reset_forgets_what_tiers_have() -> None:
+def test_reset_forgets_what_tiers_have(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, answer, tier = filled()
+    gate, clear = threading.Event(), tier.clear
+    monkeypatch.setattr(tier, "clear", lambda: gate.wait(60) and clear())
     engine.reset_cache()
+    assert again(engine).updates[-1].metrics.cached_tokens == 0, "while it clears, a tier has nothing"
+    engine.ledger.reset()
+    gate.set()
+    assert engine.tiers.flush(10)
     assert tier.pages == {}
-    done = again(engine)
+    done = again(engine, "c")
     assert done.tokens[0] == answer
     assert done.updates[-1].metrics.cached_tokens == 0
 

@@ -1,9 +1,9 @@
 """Holes: which hits after a hole are worth going on with.
 
-A request alternates between what is cached and what it computes. To cross from a hole to a later hit costs a little: in
-this engine, a chunk goes over what is there, and what a hole adds to a step was less than what a token does wherever it
-was measured. So nearly every hit is worth it. Where pages were evicted here and there, a request could have hundreds of
-holes though, each a part of every plan; and few tokens between two holes are computed as quickly as they are skipped.
+A request alternates between what is cached and what it computes. To cross from a hole to a later hit costs little in
+this engine, where one chunk spans many holes, so nearly every hit is worth it. Where pages were evicted here and there,
+a request could have hundreds of holes though, each a part of every plan; and few tokens between two holes are computed
+as quickly as they are skipped.
 
 Source: "When Fancy Eviction Fails" (arXiv 2609.28870): nine holes a request made the first token of a real engine four
 times as late, until they were merged.
@@ -17,7 +17,7 @@ from kvloom.policy.cost import PrefillCost
 from kvloom.segment import Span, SpanSet
 
 HOLE_TOKENS = 4
-"""A hole costs as much as so many tokens at the beginning of a context."""
+"""A hole is taken to cost as much as so many tokens at the beginning of a context: assumed, not measured."""
 
 MOST_HOLES = 32
 """Of a request."""

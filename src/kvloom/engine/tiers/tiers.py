@@ -72,7 +72,7 @@ class Tiers:
     def find(self, place: Place) -> Tier | None:
         """The fastest that has a page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place):
+            if level.tier.holds(place) and not level.writer.is_clearing:
                 return level.tier
         return None
 
