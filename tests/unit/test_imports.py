@@ -25,6 +25,7 @@ ORDER = (
     "bench",
     "eval",
     "learn",
+    "simulate",
     "server",
     "cli",
 )
