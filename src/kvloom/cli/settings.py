@@ -113,6 +113,10 @@ class Settings:
             **self._of(EngineConfig),
         )
 
+    def scheduler(self, base: SchedulerConfig) -> SchedulerConfig:
+        """``base``, but for what was set. Raises ConfigError."""
+        return dataclasses.replace(base, **self._of(SchedulerConfig))
+
     def server(self, environment: Mapping[str, str]) -> ServerConfig:
         """Raises ConfigError. The secrets come from ``environment``."""
         key, admin = environment.get("KVLOOM_API_KEY"), environment.get("KVLOOM_ADMIN_KEY")

@@ -22,6 +22,7 @@ from kvloom.engine.scheduler.squeeze import Squeeze
 from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.memory.arena import Arena
+from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
@@ -38,14 +39,16 @@ def make_engine(
     retention: Retention,
     clock: Callable[[], float] = time.monotonic,
     cost: PrefillCost | None = None,
+    back: Callable[[int], Backing] = Mapped,
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
-    measured. Raises ConfigError.
+    measured. ``back``: makes the memory. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
-    ledger = _ledger(layout, layout.budget_bytes(context_limit), retention, clock)
+    arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
+    ledger = _ledger(layout, arena, retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)
@@ -81,7 +84,7 @@ def make_engine(
     )
 
 
-def _ledger(layout: KvLayout, budget_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
-    ghosts = sum(budget_bytes // fmt.page_bytes for fmt in layout.formats)
+def _ledger(layout: KvLayout, arena: Arena, retention: Retention, clock: Callable[[], float]) -> Ledger:
+    ghosts = sum(arena.budget_bytes // fmt.page_bytes for fmt in layout.formats)
     index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
-    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock=clock)
+    return Ledger(arena, index, retention, clock=clock)
