@@ -34,6 +34,7 @@ CLAIMS = {
     "lukv-quality-50": "bench.claims.lukv_quality_50",
     "lukv-quality-80": "bench.claims.lukv_quality_80",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
+    "simulator": "bench.claims.simulator",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""
