@@ -2,7 +2,7 @@
 
 What steps cost is measured first, of prompts and of answers. Conversations, agents and bursts are then served by the
 real engine, with memory for a part of what they share, and simulated with these costs. Requests arrive so fast that
-the engine is busy for about half of the time; when nothing is to be done, its clock is put forward.
+the engine is busy for about a third of the time; when nothing is to be done, its clock is put forward.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kvloom.simulate.traces.trace import Request, Trace, ordered
 
 MODEL = "smollm2-135m-instruct"
 POLICY: RetentionName = "asymcache"
-GOAL, LOAD = 1.15, 0.5
+GOAL, LOAD = 1.15, 0.35
 SHARE = 0.4
 """Of all that a trace would store."""
 
@@ -93,8 +93,9 @@ def traces(quick: bool) -> list[Trace]:
             tasks=3, tools_tokens=160, system_tokens=96, calls=(2, 4), questions=(1, 2), answer_tokens=16
         )
         return [talk.trace(1), agents.trace(1), bursts(1, 3, 4, (300, 700), 16)]
-    talk = MultiTurn(sessions=20, shared_tokens=320, lengths=(1000, 3000))
-    return [talk.trace(1), MadeAgents(tasks=12).trace(1), bursts(1, 10, 6, (300, 1200), 32)]
+    talk = MultiTurn(sessions=14, shared_tokens=320, lengths=(1000, 3000))
+    agents = MadeAgents(tasks=5, calls=(3, 8), questions=(1, 3), answer_tokens=32)
+    return [talk.trace(1), agents.trace(1), bursts(1, 10, 6, (300, 1200), 32)]
 
 
 def busy_s(trace: Trace, cost: StepCost) -> float:

@@ -64,7 +64,7 @@ def test_json_has_all_that_was_tried(mooncake: Path) -> None:
         (size, name) for size in (600 * 2**20, 2 * 2**30) for name in POLICIES
     ]
     assert found["recommended"]["kv_bytes"] in (600 * 2**20, 2 * 2**30)
-    assert (found["requests"], found["grain"], found["overloaded"]) == (8, 1, False)
+    assert (found["requests"], found["grain"], found["sustained_speed"]) == (8, 1, None)
     for each in found["results"]:
         assert {"ttft", "tpot_s", "recompute_s", "block_hits", "saved", "holes", "evictions"} <= set(each)
         assert each["block_hits"] <= found["endless_block_hits"]
@@ -84,6 +84,7 @@ def test_limit_speed_and_grain(mooncake: Path) -> None:
     found = json.loads(plan(mooncake, *some, "--limit", "3", "--grain", "4").stdout)
     assert (found["requests"], found["grain"]) == (3, 4)
     slow, fast = (json.loads(plan(mooncake, *some, "--speed", speed).stdout) for speed in (1, 1000))
+    assert "answered: try --speed" not in plan(mooncake, *some[:-1]).stdout
     assert fast["results"][0]["ttft"]["mean"] > slow["results"][0]["ttft"]["mean"]
     assert "4 tokens were simulated as one" in plan(mooncake, *some[:-1], "--grain", "4").stdout
 
@@ -169,6 +170,21 @@ def test_bad_lines_are_named(mooncake: Path, agents: Path, tmp_path: Path, forma
     (tmp_path / "bad.jsonl").write_bytes(good.splitlines()[0] + b"\n" + line.encode())
     with pytest.raises(TraceError, match=said):
         plan(tmp_path / "bad.jsonl", "--format", format)
+
+
+def test_help_names_the_formats_and_the_machines() -> None:
+    shown = " ".join(plan("--help").stdout.split())
+    for words in (
+        "--policies",
+        "--kv-bytes",
+        "--grain",
+        "--users",
+        "llama-8b-h20",
+        "mooncake",
+        "agent",
+        "--step-tokens",
+    ):
+        assert words in shown
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

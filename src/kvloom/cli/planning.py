@@ -25,14 +25,14 @@ from kvloom.model.files.loading import weights_id_of
 from kvloom.model.files.manifest import Manifest
 from kvloom.policy.retention import POLICIES
 from kvloom.simulate.machines import MACHINES, Machine, measured
-from kvloom.simulate.plan import SHARES, Tried, behind, recommended, tried
+from kvloom.simulate.plan import SHARES, Tried, recommended, sustained, tried
 from kvloom.simulate.simulation import Setting
 from kvloom.simulate.traces.mooncake import mooncake
 from kvloom.simulate.traces.recorded_agents import RecordedAgents
 from kvloom.simulate.traces.trace import Trace
 
 _PAGES = 100_000
-"""A grain is chosen so that a trace has no more: a setting is then simulated in about a quarter of a minute."""
+"""A grain is chosen so that a trace has no more: a setting is then simulated in half a minute or less."""
 
 _DEFAULT_MACHINE = "llama-8b-h100"
 _WIDTH = 120
@@ -69,7 +69,7 @@ class Source:
         return whole if self.limit is None else whole.head(self.limit)
 
 
-_COARSEST = 64
+_COARSEST = 32
 
 _FORMATS: Mapping[str, Callable[[Source, int], Trace]] = {
     "mooncake": lambda source, block_tokens: mooncake(source.file, block_tokens, source.limit),
@@ -173,7 +173,7 @@ def _facts(source: Source, trace: Trace, machine: Machine, results: Sequence[Tri
         "endless_block_hits": some.endless_block_hits,
         "endless_saved": some.endless_saved,
         "recommended": dataclasses.asdict(best.setting),
-        "overloaded": behind(best, trace, source.speed),
+        "sustained_speed": sustained(best, trace, source.speed),
     }
 
 
@@ -192,8 +192,8 @@ def _print(facts: Mapping[str, Any], results: Sequence[Tried]) -> None:
     ]
     if facts["grain"] > 1:
         lines.append(f"{facts['grain']} tokens were simulated as one: --grain 1 is exact, and slower.")
-    if facts["overloaded"]:
-        lines.append("Requests arrive faster than they are answered: try --speed below 1, as on more machines.")
+    if speed := facts["sustained_speed"]:
+        lines.append(f"Requests arrive faster than they are answered: try --speed {speed:.2g}, as on more machines.")
     for line in lines:
         console.print(line, soft_wrap=True)
 

@@ -3,7 +3,8 @@
 Long traces of large models have a hundred million tokens, and the engine's own code takes some microseconds for each.
 Where a token stands for many, everything that is counted in tokens is smaller by that factor, everything that a token
 costs larger, and the same engine runs on the same trace in so much less time. What is lost: pages, answers and steps
-are known no more exactly than that, so that a first token is late by up to ``grain`` steps while answers stream.
+are known no more exactly than that. While answers stream, a first token is late by up to ``grain`` steps; and a text
+that goes on differently shares no page that it ends in, which is a larger one.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ _BEHIND = 1.05
 _LONGEST_S = 120.0
 """...unless that is one long answer."""
 
+_MARGIN = 0.8
+"""Of what a machine achieves when requests wait for it all the time."""
+
 SHARES = (0.25, 0.5, 1.0)
 """Of a machine's memory for KV, where no sizes are asked for."""
 
@@ -55,9 +58,9 @@ def recommended(results: Sequence[Tried]) -> Tried:
     return min((each for each in able if each.setting.kv_bytes == least), key=lambda each: each.summary.ttft.mean)
 
 
-def behind(result: Tried, trace: Trace, speed: float = 1.0) -> bool:
-    """Whether requests arrive faster than they are answered, by their backlog when the last one has arrived: times to
-    first tokens then only say how long the trace is.
+def sustained(result: Tried, trace: Trace, speed: float = 1.0) -> float | None:
+    """None where requests are answered about as fast as they arrive at ``speed``. Otherwise times to first tokens only
+    say how long the trace is; then about the speed at which they would be.
     """
-    arriving_s = trace.requests[-1].arrival_s / speed
-    return result.summary.seconds > _BEHIND * arriving_s + _LONGEST_S
+    arriving_s, seconds = trace.requests[-1].arrival_s / speed, result.summary.seconds
+    return speed * arriving_s / seconds * _MARGIN if seconds > _BEHIND * arriving_s + _LONGEST_S else None

@@ -14,10 +14,11 @@ from kvloom.errors import ConfigError
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.cost import PrefillCost
 from kvloom.simulate.clock import SimulatedClock
+from kvloom.simulate.coarse import coarse_shape
 from kvloom.simulate.endless import EndlessCache
 from kvloom.simulate.machines import MACHINES, Machine
 from kvloom.simulate.model import NoAttend, Shape, Unbacked
-from kvloom.simulate.plan import Tried, behind, recommended, tried
+from kvloom.simulate.plan import Tried, recommended, sustained, tried
 from kvloom.simulate.requests import Script, requests_of
 from kvloom.simulate.results import Seconds, Summary
 from kvloom.simulate.simulation import Setting, simulate
@@ -120,6 +121,16 @@ def test_a_coarser_trace_comes_to_about_the_same() -> None:
     assert coarse.block_hits == pytest.approx(fine.block_hits, abs=0.05)
 
 
+def test_windows_are_as_many_tokens_wide() -> None:
+    fine = Shape(
+        KvMap(tuple([LayerKv(n, 2, 64, 64, 0.125, window) for n, window in enumerate((None, 512))])), 4, 1, 4096, "x"
+    )
+    coarse = coarse_shape(fine, 32)
+    assert [(kv.heads, kv.window) for kv in coarse.kv_map.layers] == [(64, None), (64, 16)]
+    assert coarse.context_length == 128
+    assert coarse_shape(fine, 1) == fine
+
+
 def test_blocks_that_are_no_pages_are_refused() -> None:
     with pytest.raises(ConfigError, match="no whole number of pages"):
         requests_of(made(1, 24), Script())
@@ -181,7 +192,10 @@ def test_all_settings_are_tried_in_order_and_a_backlog_is_told() -> None:
     results = list(tried(made(9), MACHINE, choices, on_end=lambda: ended.append(1)))
     assert [each.setting for each in results] == choices
     assert len(ended) == 2 * len(made(9).requests)
-    assert not behind(results[0], made(9))
+    assert sustained(results[0], made(9)) is None
     slow = replace(MACHINE, cost=StepCost(PrefillCost(0.0, 0.5, 0.0), PrefillCost(0.5, 0.0, 0.0)))
-    (late,) = tried(made(9), slow, choices[:1])
-    assert behind(late, made(9))
+    (late,) = tried(made(9), slow, choices[1:])
+    speed = sustained(late, made(9))
+    assert speed is not None
+    (kept,) = tried(made(9), slow, choices[1:], speed)
+    assert sustained(kept, made(9), speed) is None
