@@ -64,7 +64,7 @@ def test_json_has_all_that_was_tried(mooncake: Path) -> None:
         (size, name) for size in (600 * 2**20, 2 * 2**30) for name in POLICIES
     ]
     assert found["recommended"]["kv_bytes"] in (600 * 2**20, 2 * 2**30)
-    assert (found["requests"], found["grain"], found["sustained_speed"]) == (8, 1, None)
+    assert (found["requests"], found["grain"], found["overloaded"]) == (8, 1, False)
     for each in found["results"]:
         assert {"ttft", "tpot_s", "recompute_s", "block_hits", "saved", "holes", "evictions"} <= set(each)
         assert each["block_hits"] <= found["endless_block_hits"]
@@ -84,7 +84,7 @@ def test_limit_speed_and_grain(mooncake: Path) -> None:
     found = json.loads(plan(mooncake, *some, "--limit", "3", "--grain", "4").stdout)
     assert (found["requests"], found["grain"]) == (3, 4)
     slow, fast = (json.loads(plan(mooncake, *some, "--speed", speed).stdout) for speed in (1, 1000))
-    assert "answered: try --speed" not in plan(mooncake, *some[:-1]).stdout
+    assert "try a lower --speed" not in plan(mooncake, *some[:-1]).stdout
     assert fast["results"][0]["ttft"]["mean"] > slow["results"][0]["ttft"]["mean"]
     assert "4 tokens were simulated as one" in plan(mooncake, *some[:-1], "--grain", "4").stdout
 

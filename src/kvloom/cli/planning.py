@@ -25,7 +25,7 @@ from kvloom.model.files.loading import weights_id_of
 from kvloom.model.files.manifest import Manifest
 from kvloom.policy.retention import POLICIES
 from kvloom.simulate.machines import MACHINES, Machine, measured
-from kvloom.simulate.plan import SHARES, Tried, recommended, sustained, tried
+from kvloom.simulate.plan import SHARES, Tried, overloaded, recommended, tried
 from kvloom.simulate.simulation import Setting
 from kvloom.simulate.traces.mooncake import mooncake
 from kvloom.simulate.traces.recorded_agents import RecordedAgents
@@ -173,7 +173,7 @@ def _facts(source: Source, trace: Trace, machine: Machine, results: Sequence[Tri
         "endless_block_hits": some.endless_block_hits,
         "endless_saved": some.endless_saved,
         "recommended": dataclasses.asdict(best.setting),
-        "sustained_speed": sustained(best, trace, source.speed),
+        "overloaded": overloaded(best, trace, machine),
     }
 
 
@@ -192,8 +192,8 @@ def _print(facts: Mapping[str, Any], results: Sequence[Tried]) -> None:
     ]
     if facts["grain"] > 1:
         lines.append(f"{facts['grain']} tokens were simulated as one: --grain 1 is exact, and slower.")
-    if speed := facts["sustained_speed"]:
-        lines.append(f"Requests arrive faster than they are answered: try --speed {speed:.2g}, as on more machines.")
+    if facts["overloaded"]:
+        lines.append("Requests arrive faster than they are answered: try a lower --speed, as on more machines.")
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -203,7 +203,7 @@ def sentence(best: Tried) -> str:
     setting, summary = best.setting, best.summary
     return (
         f"Recommended: --retention {setting.retention} --kv-bytes {setting.kv_bytes} ({bytes_text(setting.kv_bytes)}): "
-        f"first tokens after {summary.ttft.mean:.3g} s on average, {summary.block_hits:.1%} of the blocks found."
+        f"first tokens after {_digits(summary.ttft.mean)} s on average, {summary.block_hits:.1%} of the blocks found."
     )
 
 
@@ -211,14 +211,22 @@ def results_table(facts: Mapping[str, Any], results: Sequence[Tried]) -> Table:
     title = f"{facts['trace']}: {facts['requests']:,} requests on {facts['machine']}; times in seconds"
     columns = ("KV", "policy", "TTFT", "median", "p95", "p99", "TPOT")
     table = Table(
-        *columns, "found", "saved", "recomputed", "holes", "evicted", "refused", title=title, box=SIMPLE, pad_edge=False
+        *columns, "found", "saved", "again", "holes", "evicted", "refused", title=title, box=SIMPLE, pad_edge=False
     )
     for each in results:
         found, ttft = each.summary, each.summary.ttft
-        times = [f"{seconds:.3g}" for seconds in (ttft.mean, ttft.median, ttft.p95, ttft.p99)]
+        times = [_digits(seconds) for seconds in (ttft.mean, ttft.median, ttft.p95, ttft.p99)]
         shares = f"{found.block_hits:.1%}", f"{found.saved:.1%}"
         counts = f"{found.holes:.2f}", f"{found.evictions:,}", f"{found.refused:,}"
         size = bytes_text(each.setting.kv_bytes)
-        per_token = f"{found.tpot_s:.3g}"
+        per_token = _digits(found.tpot_s)
         table.add_row(size, each.setting.retention, *times, per_token, *shares, f"{found.recompute_s:,.1f}", *counts)
     return table
+
+
+def _digits(value: float) -> str:
+    """
+    >>> _digits(0.012345), _digits(1.2), _digits(12345.6)
+    ('0.0123', '1.2', '12,346')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -13,14 +13,8 @@ from kvloom.simulate.traces.trace import Trace
 _AS_GOOD = 1.05
 """Memory that makes the mean time to the first token no more than so many times the least is enough."""
 
-_BEHIND = 1.05
-"""A machine that needs so many times as long as requests take to arrive cannot keep up with them..."""
-
-_LONGEST_S = 120.0
-"""...unless that is one long answer."""
-
-_MARGIN = 0.8
-"""Of what a machine achieves when requests wait for it all the time."""
+_WAITING_S = 1.0
+"""More than what a machine takes for a few answers that are being given."""
 
 SHARES = (0.25, 0.5, 1.0)
 """Of a machine's memory for KV, where no sizes are asked for."""
@@ -58,9 +52,10 @@ def recommended(results: Sequence[Tried]) -> Tried:
     return min((each for each in able if each.setting.kv_bytes == least), key=lambda each: each.summary.ttft.mean)
 
 
-def sustained(result: Tried, trace: Trace, speed: float = 1.0) -> float | None:
-    """None where requests are answered about as fast as they arrive at ``speed``. Otherwise times to first tokens only
-    say how long the trace is; then about the speed at which they would be.
+def overloaded(result: Tried, trace: Trace, machine: Machine) -> bool:
+    """Whether most requests wait for others for longer than any would take alone: times to first tokens then say
+    above all how long the machine has been behind.
     """
-    arriving_s, seconds = trace.requests[-1].arrival_s / speed, result.summary.seconds
-    return speed * arriving_s / seconds * _MARGIN if seconds > _BEHIND * arriving_s + _LONGEST_S else None
+    longest = max(request.input_tokens for request in trace.requests)
+    alone_s = machine.cost.prefill.step(longest, longest * (longest - 1) // 2)
+    return result.summary.ttft.median > _WAITING_S + alone_s

@@ -18,7 +18,7 @@ from kvloom.simulate.coarse import coarse_shape
 from kvloom.simulate.endless import EndlessCache
 from kvloom.simulate.machines import MACHINES, Machine
 from kvloom.simulate.model import NoAttend, Shape, Unbacked
-from kvloom.simulate.plan import Tried, recommended, sustained, tried
+from kvloom.simulate.plan import Tried, overloaded, recommended, tried
 from kvloom.simulate.requests import Script, requests_of
 from kvloom.simulate.results import Seconds, Summary
 from kvloom.simulate.simulation import Setting, simulate
@@ -192,10 +192,7 @@ def test_all_settings_are_tried_in_order_and_a_backlog_is_told() -> None:
     results = list(tried(made(9), MACHINE, choices, on_end=lambda: ended.append(1)))
     assert [each.setting for each in results] == choices
     assert len(ended) == 2 * len(made(9).requests)
-    assert sustained(results[0], made(9)) is None
-    slow = replace(MACHINE, cost=StepCost(PrefillCost(0.0, 0.5, 0.0), PrefillCost(0.5, 0.0, 0.0)))
-    (late,) = tried(made(9), slow, choices[1:])
-    speed = sustained(late, made(9))
-    assert speed is not None
-    (kept,) = tried(made(9), slow, choices[1:], speed)
-    assert sustained(kept, made(9), speed) is None
+    assert not overloaded(results[0], made(9), MACHINE)
+    slow = replace(MACHINE, cost=StepCost(PrefillCost(0.0, 0.05, 0.0), PrefillCost(0.05, 0.0, 0.0)))
+    (late,) = tried(made(9), slow, choices[1:], speed=1000.0)
+    assert overloaded(late, made(9), slow)
