@@ -23,7 +23,7 @@ from kvloom.engine.build import build
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
 from kvloom.engine.retention import make_retention
-from kvloom.learn.cost import BRIEF, learn_costs
+from kvloom.learn.cost import Survey, learn_costs
 from kvloom.learn.decode_cost import learn_decode
 from kvloom.model.files.store import pull
 from kvloom.simulate.clock import SimulatedClock
@@ -38,6 +38,9 @@ from kvloom.simulate.traces.trace import Request, Trace, ordered
 MODEL = "smollm2-135m-instruct"
 POLICY: RetentionName = "asymcache"
 GOAL, LOAD = 1.15, 0.25
+SURVEY = Survey((32, 128, 512), starts=4, longest=2048, rounds=2, tier_bytes=2**20)
+"""As brief as can be, but with the largest steps that the engine takes: a row of those costs a few percent more."""
+
 SHARE = 0.4
 """Of all that a trace would store."""
 
@@ -151,7 +154,7 @@ def check_of(name: str, real: Replayed, found: Replayed) -> Check:
 def step_cost(engines: ModelEngines) -> StepCost:
     """As it is here and now."""
     with tempfile.TemporaryDirectory() as place:
-        prefill = learn_costs(engines.loaded.engine, BRIEF, Path(place), time.perf_counter).prefill
+        prefill = learn_costs(engines.loaded.engine, SURVEY, Path(place), time.perf_counter).prefill
     cost = StepCost(prefill, learn_decode(engines.make("1GiB"), time.perf_counter))
     note(f"costs: {cost}")
     return cost
