@@ -18,7 +18,6 @@ from kvloom.memory.tier.faulty import Damageable, FaultyTier
 from kvloom.memory.tier.remote import RemoteTier
 from kvloom.memory.tier.remote_server import RemoteServer
 from kvloom.memory.tier.warm import WarmTier
-from valkey_server import shared_valkey
 
 FORMATS = (PageFormat("full", (0, 1), 2, 32, 32, "float32"), PageFormat("window", (2,), 1, 40, 40, "float16"))
 """By layer group: pages of 16 KiB, and of 2.5 KiB."""
@@ -29,6 +28,8 @@ DIRECTORY_BYTES = 260 * 4096
 
 
 def _remote(directory: Path, num_bytes: int) -> RemoteTier:
+    from valkey_server import shared_valkey
+
     namespace = sha256(bytes(directory)).hexdigest()
     config = RemoteConfig(url=shared_valkey().url, namespace=namespace, timeout_seconds=10.0)
     return RemoteTier(RemoteServer(config), num_bytes)

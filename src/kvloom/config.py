@@ -106,10 +106,11 @@ class CacheConfig:
 class RemoteConfig:
     """A server that keeps pages for engines, and speaks the Valkey (Redis) protocol.
 
-    url: ``valkey://HOST:PORT/0``, ``valkeys://USER:PASSWORD@HOST:PORT/0`` (TLS) or ``unix:///PATH``. namespace: begins
-    the names of all pages; engines of one namespace share them. budget_bytes: of what this engine puts there.
-    ttl_seconds: how long the server keeps a page after its last use. timeout_seconds: bounds each wait for the server.
-    refresh_seconds: how often it is asked which pages others have put there.
+    url: ``valkey://HOST:PORT/0``, ``valkeys://USER:PASSWORD@HOST:PORT/0`` (TLS) or ``unix:///PATH``; best with a
+    database (the number) for pages alone, because scans look at all keys of it. namespace: begins the names of all
+    pages; the engines of a namespace share pages, and clear them for each other. budget_bytes: of what this engine puts
+    there. ttl_seconds: how long the server keeps a page after its last use. timeout_seconds: bounds each wait for the
+    server. refresh_seconds: how often it is asked which pages others have put there.
     """
 
     url: str = field(repr=False)
@@ -196,6 +197,53 @@ _FAULT_HINT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierConfig:
+    """Where KV is kept that RAM has no room for: nowhere, unless told.
+
+    warm_bytes: of RAM beside ``kv_bytes``, for what is evicted. cache_dir: a directory for what is not in use any more,
+    which outlives the process; of one process at a time. disk_bytes: of files there. remote_url: a server that speaks
+    the Valkey (Redis) protocol (``RemoteConfig`` says more). All sizes are hard limits, metadata included.
+    tier_faults: what is to go wrong, in the form of ``parse_faults``, several tiers separated by ``;``.
+    """
+
+    warm_bytes: int | str | None = None
+    cache_dir: str | None = None
+    disk_bytes: int | str = "8GiB"
+    remote_url: str | None = field(default=None, repr=False)
+    remote_namespace: str = "kvloom"
+    remote_bytes: int | str = "1GiB"
+    remote_ttl_s: int = 24 * 3600
+    remote_timeout_s: float = 0.5
+    tier_faults: str | None = None
+
+    def __post_init__(self) -> None:
+        for size in (self.warm_bytes, self.disk_bytes, self.remote_bytes):
+            if size is not None:
+                parse_bytes(size)
+        there = {"warm": self.warm_bytes, "disk": self.cache_dir, "remote": self.remote_url}
+        for faults in self.faults:
+            if there[faults.tier] is None:
+                raise ConfigError(f"tier_faults: there is no {faults.tier} tier in which something could go wrong")
+        _ = self.remote
+
+    @property
+    def remote(self) -> RemoteConfig | None:
+        if self.remote_url is None:
+            return None
+        return RemoteConfig(
+            url=self.remote_url,
+            namespace=self.remote_namespace,
+            budget_bytes=self.remote_bytes,
+            ttl_seconds=self.remote_ttl_s,
+            timeout_seconds=self.remote_timeout_s,
+        )
+
+    @property
+    def faults(self) -> tuple[TierFaults, ...]:
+        return tuple(parse_faults(text) for text in self.tier_faults.split(";")) if self.tier_faults else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
     """How much runs at once.
 
@@ -232,6 +280,7 @@ class EngineConfig:
     generation_config: GenerationConfig = "auto"
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    tiers: TierConfig = field(default_factory=TierConfig)
 
     def __post_init__(self) -> None:
         if self.max_model_len is not None and self.max_model_len < 1:

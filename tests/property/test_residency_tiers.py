@@ -91,7 +91,8 @@ def test_there_are_hits_from_every_tier(policy: str) -> None:
     engine = tiny.make_engine(kv_bytes="320KiB", step_tokens=32, retention=policy, tiers=tiers)
     for number in range(3):
         for n, prompt in enumerate(PROMPTS):
-            assert tiny.run(engine, {f"{number}-{n}": prompt}, GREEDY)[f"{number}-{n}"].tokens[0] == expected((None, None), n)
+            done = tiny.run(engine, {f"{number}-{n}": prompt}, GREEDY)[f"{number}-{n}"]
+            assert done.tokens[0] == expected((None, None), n)
             engine.tiers.flush(10)
         if number == 0:
             engine.ledger.reset()  # a warm tier sees no victims of this: the disk has them

@@ -77,7 +77,7 @@ def pull(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def run(
     model: Model,
     prompt: Annotated[
@@ -103,7 +103,7 @@ def run(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def chat(
     model: Model,
     settings: Settings,
@@ -122,7 +122,7 @@ def chat(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler", "server")
+@with_settings("engine", "cache", "scheduler", "tiers", "server")
 def serve(model: Model, settings: Settings) -> None:
     """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set."""
     from kvloom.cli.serving import serve_model

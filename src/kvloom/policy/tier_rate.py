@@ -13,6 +13,9 @@ _FADE = 0.98
 """What is believed of a tier that is not asked returns to what was assumed of it, so that it is asked again: after
 some thirty requests that would have loaded from it."""
 
+_MOST = 20.0
+"""No tier is believed to be more times slower than was assumed, or that would take too many requests."""
+
 
 @dataclass
 class TierRate:
@@ -35,7 +38,8 @@ class TierRate:
         """Learn from a load, one that was given up included: it took at least as long."""
         expected = pages * self.assumed.latency_s + num_bytes / self.assumed.bytes_per_s
         if expected > 0:
-            self._slowdown += _WEIGHT * (seconds / expected - self._slowdown)
+            self._slowdown += _WEIGHT * (min(seconds / expected, _MOST / _WEIGHT) - self._slowdown)
+            self._slowdown = min(self._slowdown, _MOST)
 
     def passed_over(self) -> None:
         """It holds what a request lacks, and computing that is believed to be faster."""

@@ -1,4 +1,4 @@
-"""The remote tier and a real server, to which everything happens that can happen to one."""
+"""The remote tier and a real server."""
 
 from __future__ import annotations
 
@@ -6,83 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from kvloom.config import RemoteConfig
 from kvloom.errors import ConfigError
-from kvloom.memory.keys import extend_keys, root_key
 from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault
 from kvloom.memory.tier.page_header import HEADER_BYTES
-from kvloom.memory.tier.remote import BOOK_BYTES, ENTRY_BYTES, RemoteTier, open_remote
+from kvloom.memory.tier.remote import BOOK_BYTES, RemoteTier, open_remote
 from kvloom.memory.tier.remote_places import RemotePlaces
-from kvloom.memory.tier.remote_server import RemoteServer
 from kvloom.segment import PageKey
+from remote_cases import DATA_BYTES, PAGE_COST, PAUSE_MS, answers, config, fault_of, make, name_of, page, read
 from traced_memory import watched
-from valkey_server import RunningValkey
 
-DATA_BYTES = 4096
-PAUSE_MS = 1000
-NAME_BYTES = len("kvloom:0:") + 64
-PAGE_COST = HEADER_BYTES + DATA_BYTES + NAME_BYTES + ENTRY_BYTES
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def page(number: int, salt: str | None = None) -> StoredPage:
-    tokens = tuple(range(16 * number, 16 * number + 16))
-    keys: list[PageKey] = []
-    root = root_key(weights="w", formats="f", salt=salt)
-    extend_keys(keys, root, tokens)
-    data = np.random.default_rng([number, *(salt or "").encode()]).integers(0, 256, DATA_BYTES, np.uint8)
-    return StoredPage(Place(keys[0], 0), root, 0, tokens, memoryview(data))
-
-
-def read(tier: RemoteTier, of: StoredPage) -> bytes:
-    into = bytearray(DATA_BYTES)
-    tier.read(of.place, of.tokens, memoryview(into))
-    return bytes(into)
-
-
-def fault_of(act: Callable[[], object]) -> Fault:
-    with pytest.raises(TierFault) as caught:
-        act()
-    return caught.value.fault
-
-
-def config(valkey: RunningValkey, **settings: Any) -> RemoteConfig:
-    return RemoteConfig(url=valkey.url, **{"timeout_seconds": 10.0} | settings)
-
-
-def make(valkey: RunningValkey, budget_bytes: int = 100 * PAGE_COST, **settings: Any) -> RemoteTier:
-    """Without a thread: refreshed by the test alone."""
-    return RemoteTier(RemoteServer(config(valkey, **settings)), budget_bytes)
+if TYPE_CHECKING:
+    from valkey_server import RunningValkey
 
 
 @pytest.fixture
 def tier(valkey: RunningValkey) -> Iterator[RemoteTier]:
     with closing(make(valkey)) as made:
         yield made
-
-
-@pytest.fixture
-def impatient(valkey: RunningValkey) -> Iterator[RemoteTier]:
-    """Waits for a fraction of ``PAUSE_MS``."""
-    with closing(make(valkey, 2 * PAGE_COST, timeout_seconds=PAUSE_MS / 5000)) as made:
-        yield made
-
-
-def name_of(of: StoredPage) -> str:
-    return f"kvloom:{of.place.group}:{of.place.key.hex()}"
 
 
 def test_what_is_written_is_read(tier: RemoteTier) -> None:
@@ -216,11 +161,6 @@ def test_what_was_perhaps_written_is_charged_until_a_scan(impatient: RemoteTier,
     landed = valkey.raw.exists(name_of(page(1)))
     assert impatient.usage().used_bytes == (1 + landed) * PAGE_COST
     assert impatient.holds(page(1).place) == landed
-
-
-def answers(valkey: RunningValkey) -> None:
-    """Wait for the end of a pause."""
-    valkey.raw.ping()
 
 
 def test_clear_deletes_the_namespace(tier: RemoteTier, valkey: RunningValkey) -> None:
@@ -365,6 +305,19 @@ def test_what_is_no_string_of_bytes(tier: RemoteTier, valkey: RunningValkey) -> 
     assert valkey.raw.dbsize() == 0
 
 
+def test_a_page_of_another_version_is_replaced(
+    tier: RemoteTier, valkey: RunningValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(make(valkey)) as other, monkeypatch.context() as later:
+        later.setattr("kvloom.memory.tier.page_header.VERSION", 2)
+        other.write(page(1))
+    tier.refresh()
+    assert fault_of(lambda: read(tier, page(1))) is Fault.DIFFERS
+    assert not tier.holds(page(1).place)
+    tier.write(page(1))
+    assert read(tier, page(1)) == bytes(page(1).data)
+
+
 def test_another_page_size_differs(tier: RemoteTier) -> None:
     tier.write(page(1))
     into = memoryview(bytearray(DATA_BYTES // 2))
@@ -379,76 +332,6 @@ def test_names_that_are_none_are_passed_over(tier: RemoteTier, valkey: RunningVa
     valkey.raw.set(name, "x")
     tier.refresh()
     assert tier.usage().pages == 0
-
-
-# -- servers that are dead or slow -------------------------------------------------------------------------------------
-
-
-def test_a_killed_server_fails_then_is_left_alone_then_comes_back(valkey: RunningValkey) -> None:
-    clock = Clock()
-    with closing(RemoteTier(RemoteServer(config(valkey)), 100 * PAGE_COST, clock=clock)) as tier:
-        tier.write(page(1))
-        valkey.kill()
-        for _ in range(3):
-            assert tier.holds(page(1).place)
-            assert fault_of(lambda: read(tier, page(1))) is Fault.FAILED
-        assert not tier.holds(page(1).place)
-        valkey.restart()
-        with pytest.raises(TierFault, match="left alone"):
-            tier.write(page(2))
-        clock.now = 10.0
-        tier.refresh()
-        assert not tier.holds(page(1).place), "it was lost with the server"
-        assert tier.usage().used_bytes == 0
-        tier.write(page(2))
-        assert read(tier, page(2)) == bytes(page(2).data)
-
-
-def test_a_restart_between_two_calls_is_no_fault(tier: RemoteTier, valkey: RunningValkey) -> None:
-    tier.write(page(1))
-    valkey.restart()
-    tier.write(page(2))
-    assert read(tier, page(2)) == bytes(page(2).data)
-
-
-def test_a_server_that_does_not_answer_in_time(impatient: RemoteTier, valkey: RunningValkey) -> None:
-    impatient.write(page(1))
-    valkey.raw.client_pause(PAUSE_MS)
-    assert fault_of(lambda: read(impatient, page(1))) is Fault.SLOW
-    assert fault_of(lambda: impatient.write(page(2))) is Fault.SLOW
-    assert fault_of(impatient.refresh) is Fault.SLOW
-    assert not impatient.holds(page(1).place)
-    answers(valkey)
-    assert fault_of(impatient.refresh) is Fault.FAILED, "left alone"
-
-
-def test_answers_that_take_long_in_all_count_as_faults(valkey: RunningValkey) -> None:
-    clock = Clock()
-
-    class SlowServer(RemoteServer):
-        def get(self, place: Place) -> bytes | None:
-            clock.now += 11.0
-            return super().get(place)
-
-    with closing(RemoteTier(SlowServer(config(valkey)), 100 * PAGE_COST, clock=clock)) as tier:
-        tier.write(page(1))
-        assert [read(tier, page(1)) for _ in range(3)] == [bytes(page(1).data)] * 3
-        assert not tier.holds(page(1).place)
-
-
-def test_a_server_that_was_never_there() -> None:
-    tier = open_remote(RemoteConfig(url="valkey://127.0.0.1:1/0", timeout_seconds=0.05))
-    with closing(tier):
-        assert not tier.holds(page(1).place)
-        assert fault_of(lambda: tier.write(page(1))) is Fault.FAILED
-
-
-def test_nothing_is_asked_after_close(valkey: RunningValkey) -> None:
-    tier = make(valkey)
-    tier.write(page(1))
-    tier.close()
-    assert fault_of(lambda: read(tier, page(1))) is Fault.FAILED
-    assert valkey.raw.dbsize() == 1
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

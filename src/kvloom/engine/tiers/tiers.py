@@ -21,10 +21,10 @@ from kvloom.segment import PageId, SpanSet
 _READERS = 2
 """Threads that read from a tier: one verifies while the other waits for the medium."""
 
-_PATIENCE = 0.1
+_PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
 
-_LEAST_PATIENCE_S = 0.02
+_LEAST_PATIENCE_S = 0.05
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Tiers:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
         views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
-        load = Load(views, self.clock(), patience_s, self.news)
+        load = Load(views, patience_s, self.clock, self.news)
         load.arm()
         for tier in load.tiers:
             for _ in range(_READERS):

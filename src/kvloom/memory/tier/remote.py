@@ -107,6 +107,8 @@ class RemoteTier:
         except TierFault as error:
             if error.fault in (Fault.SHORT, Fault.CORRUPT):
                 self._discard(place, since)
+            elif error.fault is Fault.DIFFERS and not self._places.charges(place):
+                self._places.hide(place)  # another version's: a write replaces it
             raise
         self._places.used(place)
 
@@ -130,8 +132,8 @@ class RemoteTier:
         self._clears_done = max(asked, self._clears_done)
 
     def clear(self) -> None:
-        """Delete the pages of the whole namespace. If the server does not answer, none of them is read again by this
-        engine, and the next refresh deletes them."""
+        """Delete the pages of the whole namespace, which takes a scan of the database. If the server does not answer,
+        none of them is read again by this engine, and the next refresh deletes them."""
         self._clears_asked += 1  # before the pages are hidden: a refresh that has begun shows none of them again
         self._places.hide_all()
         with suppress(TierFault):

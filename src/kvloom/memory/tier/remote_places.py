@@ -63,6 +63,9 @@ class RemotePlaces:
     def knows(self, place: Place) -> bool:
         return place in self._known
 
+    def charges(self, place: Place) -> bool:
+        return place in self._charges
+
     def used(self, place: Place) -> None:
         with self._lock:
             if place in self._charges:

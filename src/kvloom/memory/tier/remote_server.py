@@ -16,10 +16,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from kvloom.config import RemoteConfig
 from kvloom.errors import ConfigError
+from kvloom.memory.tier.answer_socket import answering_in_time
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.segment import PageKey
 
 _SCAN_COUNT = 1000  # keys looked at per command: a millisecond of the server's time
+_MOST_PARTS = 10**6
 _URL_OPTIONS = {"db", "username", "password", "protocol"} | {
     f"ssl_{name}" for name in ("ca_certs", "ca_path", "certfile", "keyfile", "cert_reqs", "check_hostname")
 }
@@ -30,7 +32,7 @@ class RemoteServer:
     """A pool of connections, opened when they are first needed.
 
     The constructor raises ConfigError; methods raise TierFault: FAILED, SLOW, FULL, or CORRUPT for what is no string of
-    bytes. The timeout bounds each wait for the server: to connect, to send, and for more of an answer.
+    bytes. The timeout bounds each wait for the server: to connect, to send, and for the whole of an answer.
     """
 
     def __init__(self, config: RemoteConfig) -> None:
@@ -47,7 +49,9 @@ class RemoteServer:
     def get(self, place: Place) -> bytes | None:
         """The value, which counts as a use of it."""
         with self._faults():
-            value: bytes | None = self._client.getex(self.name_of(place), ex=self._ttl_seconds)
+            value = self._client.getex(self.name_of(place), ex=self._ttl_seconds)
+            if not isinstance(value, bytes | None):
+                raise TypeError(f"no string of bytes, but {type(value).__name__}")
             return value
 
     def touch(self, place: Place) -> bool:
@@ -66,12 +70,14 @@ class RemoteServer:
     def places(self) -> Iterator[list[Place]]:
         """All places of the namespace, in parts, by one command each: at least those that are there all the while."""
         cursor = 0
-        while True:
+        for _ in range(_MOST_PARTS):
             with self._faults():
                 cursor, names = self._client.scan(cursor, match=f"{self._prefix}*", count=_SCAN_COUNT)
-            yield [place for place in map(_place_of, names) if place is not None]
+                part = [place for place in map(_place_of, names) if place is not None]
+            yield part
             if cursor == 0:
                 return
+        raise TierFault(Fault.FAILED, f"`{self.address}`: a scan of the database comes to no end")
 
     def close(self) -> None:
         self._client.close()
@@ -89,8 +95,8 @@ class RemoteServer:
         except errors.ResponseError as error:
             fault = Fault.CORRUPT if str(error).startswith("WRONGTYPE") else Fault.FAILED
             raise TierFault(fault, f"`{self.address}`: {error}") from error
-        except (errors.ValkeyError, OSError) as error:
-            raise TierFault(Fault.FAILED, f"`{self.address}`: {error}") from error
+        except Exception as error:  # whatever the library makes of an answer that is none
+            raise TierFault(Fault.FAILED, f"`{self.address}`: {type(error).__name__}: {error}") from error
 
 
 def _client_library() -> ModuleType:
@@ -106,10 +112,13 @@ def _client(library: ModuleType, url: str, timeout_seconds: float) -> Any:
             f"the URL of a remote tier sets no `{option}`", hint=f"it may set {', '.join(sorted(_URL_OPTIONS))}"
         )
     try:
-        return library.Valkey.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
+        client = library.Valkey.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
     except (ValueError, TypeError) as error:
         hint = "write it like valkey://HOST:PORT/0, valkeys://USER:PASSWORD@HOST:PORT/0 or unix:///PATH"
         raise ConfigError(f"`{_without_secrets(url)}` is not the URL of a server: {error}", hint=hint) from None
+    pool = client.connection_pool
+    pool.connection_class = answering_in_time(pool.connection_class)
+    return client
 
 
 def _without_secrets(url: str) -> str:
