@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from kvloom.policy.events import Block, Format
@@ -32,14 +32,13 @@ class Ghosts(Generic[Known]):
         """What is known of these contents, which are stored again."""
         return None if block.key is None else self._known.pop((block.format, block.key), None)
 
-    def put(self, block: Block, known: Known, stored: int) -> Iterator[Known]:
-        """``stored``: how many blocks are. Yields what is forgotten for it, perhaps ``known`` itself."""
+    def put(self, block: Block, known: Known, stored: int) -> Sequence[Known]:
+        """``stored``: how many blocks are. Returns what is forgotten for it, perhaps ``known`` itself."""
         if block.key is None:
-            yield known
-            return
+            return (known,)
         before = self.take(block)
-        if before is not None:
-            yield before
+        forgotten = [] if before is None else [before]
         self._known[block.format, block.key] = known
         while len(self._known) > max(_LEAST, _PER_STORED * stored):
-            yield self._known.popitem(last=False)[1]
+            forgotten.append(self._known.popitem(last=False)[1])
+        return forgotten

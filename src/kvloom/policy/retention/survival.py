@@ -58,15 +58,16 @@ class _Life:
 
 class _Cohort:
     """Blocks that are idle since ``since`` and of one kind. ``idle`` of them are stored, ``seen`` are watched: these,
-    and those evicted since. ``item``: its place in its class.
+    and those evicted since. ``home``, ``item``: its class, and its place there, while any is idle.
     """
 
-    __slots__ = ("bucket", "entries", "format", "idle", "item", "priority", "row", "seen", "since")
+    __slots__ = ("bucket", "entries", "format", "home", "idle", "item", "priority", "row", "seen", "since")
 
     def __init__(self, row: int, format: Format, priority: float, since: float) -> None:
         self.row, self.format, self.priority, self.since = row, format, priority, since
         self.bucket = self.idle = self.seen = 0
         self.entries: list[_Entry] = []
+        self.home: _Class | None = None
         self.item: _Item | None = None
 
 
@@ -84,13 +85,14 @@ class _Key(NamedTuple):
 
 
 class _Class:
-    """``cohorts``: how many items are not stale."""
+    """``cohorts``: how many items are not stale; ``first``: what stands for it among the firsts of all."""
 
-    __slots__ = ("cohorts", "items", "key")
+    __slots__ = ("cohorts", "first", "items", "key")
 
     def __init__(self, key: _Key) -> None:
         self.key, self.cohorts = key, 0
         self.items: list[_Item] = []
+        self.first: _First | None = None
 
 
 _First = tuple[float, float, float, int, int, _Class, _Item]
@@ -167,8 +169,10 @@ class Survival:
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
         self._pass(now)
-        formats = self._firsts if format is None else (format,)
-        first = min(filter(None, map(self._first, formats)), default=None)
+        if format is None:
+            first = min(filter(None, map(self._first, self._firsts)), default=None)
+        else:
+            first = self._first(format)
         return None if first is None else first[-1][-1].entries[0][-1]
 
     def fresh(self) -> Survival:
@@ -267,6 +271,7 @@ class Survival:
             each = self._classes[key] = _Class(key)
         worth, depth, _ = self._cheapest(cohort)
         item = cohort.item = (worth, cohort.since, depth, self._next(), cohort)
+        cohort.home = each
         heapq.heappush(each.items, item)
         each.cohorts += 1
         if each.items[0] is item:
@@ -274,10 +279,10 @@ class Survival:
 
     def _displace(self, cohort: _Cohort) -> None:
         """Out of its class."""
-        if cohort.item is None:
+        each = cohort.home
+        if each is None:
             return
-        cohort.item = None
-        each = self._classes[_Key(cohort.format, cohort.priority, cohort.row, cohort.bucket)]
+        cohort.home = cohort.item = None
         each.cohorts -= 1
         if len(each.items) > 64 and len(each.items) > 4 * each.cohorts:
             each.items = [item for item in each.items if item[-1].item is item]
@@ -293,7 +298,8 @@ class Survival:
     def _as_first(self, each: _Class, item: _Item) -> _First:
         worth, since, depth, number, _ = item
         rate = self._table.rate(each.key.row, each.key.bucket)
-        return each.key.priority, worth * rate, since, depth, number, each, item
+        first = each.first = each.key.priority, worth * rate, since, depth, number, each, item
+        return first
 
     def _order_anew(self) -> None:
         """The firsts of all classes, by the rates as they are now."""
@@ -327,12 +333,18 @@ class Survival:
         """Whose block goes first, of one format."""
         firsts = self._firsts.get(format, [])
         while firsts:
-            *_, each, item = firsts[0]
+            each, item = firsts[0][-2:]
+            if each.first is not firsts[0]:
+                heapq.heappop(firsts)
+                continue
             top = self._top(each)
             if top is item:
                 return firsts[0]
             if top is None:
                 heapq.heappop(firsts)
-            else:
-                heapq.heapreplace(firsts, self._as_first(each, top))
+                continue
+            first = self._as_first(each, top)
+            heapq.heapreplace(firsts, first)
+            if firsts[0] is first:
+                return first
         return None
