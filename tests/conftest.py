@@ -11,6 +11,7 @@ from bench.torch_maths import settle_torch_maths
 
 if TYPE_CHECKING:
     from bench.drive import ModelEngines
+    from valkey_server import RunningValkey
 
 settings.register_profile("untimed", deadline=None)  # a busy machine makes no example wrong
 settings.load_profile("untimed")
@@ -43,3 +44,12 @@ def smollm2() -> ModelEngines:
 def gemma3() -> ModelEngines:
     """Gemma 3 270M: windows of 512 on 15 of 18 layers. KV in float16."""
     return _pulled("gemma-3-270m")
+
+
+@pytest.fixture
+def valkey() -> RunningValkey:
+    """A real Valkey server, running and empty."""
+    from valkey_server import shared_valkey
+
+    shared_valkey().reset()
+    return shared_valkey()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ from kvloom.engine.engine import Engine, Tokenizer
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.retention import make_retention
 from kvloom.memory.arena import Arena
+from kvloom.memory.tier.base import Tier
 from kvloom.model.base import Indices, Logits, Model, Scores
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.actions import Drop
@@ -193,6 +194,7 @@ def make_engine(
     tokenizer: Tokenizer | None = None,
     max_model_len: int | None = None,
     clock: Callable[[], float] = time.monotonic,
+    tiers: Sequence[Tier] = (),
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
@@ -209,7 +211,9 @@ def make_engine(
 
     model = model or TinyModel(windows)
     policy = make_retention(retention, model)
-    return factory.make_engine(model, tokenizer or CharTokenizer(), config, attend, policy, clock)
+    return factory.make_engine(
+        model, tokenizer or CharTokenizer(), config, attend, policy, clock, tier_factory=lambda formats: tiers
+    )
 
 
 @dataclass
@@ -240,6 +244,8 @@ def drain(engine: Engine, names: list[str], check: bool = True) -> dict[str, Don
     done = {name: Done({}, {}, {}, []) for name in names}
     steps = 0
     while engine.has_work:
+        if not engine.runnable:
+            engine.sleep(0.5)
         for update in engine.step():
             into = done[update.request_id]
             into.updates.append(update)

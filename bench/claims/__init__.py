@@ -35,6 +35,8 @@ CLAIMS = {
     "lukv-quality-80": "bench.claims.lukv_quality_80",
     "oracle-gap": "bench.claims.oracle_gap",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
+    "restart-warm": "bench.claims.restart_warm",
+    "faults": "bench.claims.faults",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

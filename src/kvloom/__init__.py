@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kvloom.config import TierConfig
     from kvloom.engine.async_engine import AsyncEngine
     from kvloom.engine.cache_params import CacheParams, Guard
     from kvloom.engine.llm import LLM
@@ -28,6 +29,7 @@ _HOMES = {
     "CompletionOutput": "kvloom.engine.outputs",
     "RequestMetrics": "kvloom.engine.outputs",
     "Logprob": "kvloom.engine.outputs",
+    "TierConfig": "kvloom.config",
     "Compression": "kvloom.policy.compression",
     "compression_of": "kvloom.policy.compression",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "RequestMetrics",
     "RequestOutput",
     "SamplingParams",
+    "TierConfig",
     "compression_of",
 ]
 

@@ -135,6 +135,7 @@ class Why(StrEnum):
     LAST_TOKEN = "last-token"  # wholly cached: the last token is computed again for its logits
     WATCHED = "watched"  # cached, and computed again: a method of compression has to see its attention
     COMPRESSED = "compressed"  # it comes after a context that this request compresses: nobody else computes the same
+    NOT_LOADED = "not-loaded"  # a tier had it, and did not deliver it
     NOT_ASKED = "not-asked"  # the request does not read the cache, or wants logits of every prompt position
 
 
@@ -159,7 +160,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """KV that is being loaded from elsewhere, and need not be computed."""
+    """KV that is being loaded from a tier, and need not be computed."""
 
 
 @dataclass(frozen=True, slots=True)

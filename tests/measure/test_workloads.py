@@ -114,9 +114,9 @@ def test_a_real_engine_answers_and_reuses() -> None:
     target = EngineTarget(engine, heard.append)
     tokens = random_tokens(VOCAB, 1)
     for workload in SMALL:
-        before = engine.admit.hit_tokens
+        before = engine.account.hit_tokens
         assert all(figure.value > 0 for figure in workload.measure(target, tokens))
-        reused = engine.admit.hit_tokens - before
+        reused = engine.account.hit_tokens - before
         assert (reused > 0) == isinstance(workload, SharedPrefix | MultiTurn)
         engine.check()
     assert sum(heard) == sum(workload.output_tokens for workload in SMALL)

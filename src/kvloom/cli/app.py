@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kvloom.cli.bench_app import bench_app
+from kvloom.cli.cache_app import cache_app
 from kvloom.cli.eval_app import eval_app
 from kvloom.cli.profile_app import profile_app
 from kvloom.cli.settings import Settings, with_settings
@@ -75,7 +76,7 @@ def pull(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def run(
     model: Model,
     prompt: Annotated[
@@ -101,7 +102,7 @@ def run(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def chat(
     model: Model,
     settings: Settings,
@@ -120,7 +121,7 @@ def chat(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler", "server")
+@with_settings("engine", "cache", "scheduler", "tiers", "server")
 def serve(model: Model, settings: Settings) -> None:
     """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set."""
     from kvloom.cli.serving import serve_model
@@ -170,6 +171,7 @@ def inspect(
 
 app.add_typer(bench_app)
 app.add_typer(profile_app)
+app.add_typer(cache_app)
 
 
 def _sampling(**flags: float | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
 @bench_app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def latency(
     model: Model,
     settings: Settings,
@@ -38,7 +38,7 @@ def latency(
 
 
 @bench_app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def throughput(
     model: Model,
     settings: Settings,
@@ -56,7 +56,7 @@ def throughput(
 
 
 @bench_app.command("shared-prefix")
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def shared_prefix(
     model: Model,
     settings: Settings,
@@ -75,7 +75,7 @@ def shared_prefix(
 
 
 @bench_app.command("multi-turn")
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def multi_turn(
     model: Model,
     settings: Settings,
@@ -94,7 +94,7 @@ def multi_turn(
 
 
 @bench_app.command()
-@with_settings("engine", "cache", "scheduler")
+@with_settings("engine", "cache", "scheduler", "tiers")
 def trace(
     model: Model,
     file: Annotated[

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig, TierConfig
 from kvloom.errors import ConfigError
 
 HELP = {
@@ -34,6 +34,14 @@ HELP = {
     "step_tokens": "Maximum number of tokens computed per step",
     "max_seqs": "Maximum number of concurrently running sequences",
     "max_decode_slowdown": "How many times longer a step may take when it computes new prompts while answers stream",
+    "warm_bytes": "Further RAM for KV that was evicted: a hard limit",
+    "cache_dir": "Directory in which KV that is not in use is kept, over restarts too; see kvloom cache",
+    "disk_bytes": "Disk space for it: a hard limit",
+    "remote_url": "Server that keeps KV for several engines, in the Valkey (Redis) protocol: valkey://HOST:PORT/0",
+    "remote_namespace": "What its names begin with: engines of one namespace share KV",
+    "remote_bytes": "Memory of that server for this engine's KV: a hard limit",
+    "remote_ttl_s": "Seconds that the server keeps KV after its last use",
+    "tier_faults": "What is to go wrong in tiers, to see that nothing else does: disk:corrupt=0.1,slow=0.5@0.2s;...",
     "host": "Address to listen on",
     "port": "Port to listen on; 0 picks a free one",
     "max_connections": "Maximum number of open connections",
@@ -47,8 +55,9 @@ HELP = {
 }
 """The settings that have a flag. The others are for the file."""
 
-_UNSAID = {"max_model_len": "the model's", "threads": "all cores", "api_keys_file": "none", "cors_origins": "none"}
-_ELSEWHERE = {"model", "cache", "scheduler", "api_key", "admin_key"}  # an argument, the parts, and secrets
+_NONE = ("api_keys_file", "cors_origins", "warm_bytes", "cache_dir", "remote_url", "tier_faults")
+_UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
+_ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,13 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return tuple(dict.fromkeys(part if isinstance(part, type) else type(part) for part in parts))
 
 
-_OWNERS = {"engine": EngineConfig, "cache": CacheConfig, "scheduler": SchedulerConfig, "server": ServerConfig}
+_OWNERS = {
+    "engine": EngineConfig,
+    "cache": CacheConfig,
+    "scheduler": SchedulerConfig,
+    "tiers": TierConfig,
+    "server": ServerConfig,
+}
 SETTINGS = {each.name: each for owner in _OWNERS.values() for each in _settings_of(owner)}
 
 
@@ -111,6 +126,7 @@ class Settings:
             model=model,
             cache=CacheConfig(**self._of(CacheConfig)),
             scheduler=SchedulerConfig(**self._of(SchedulerConfig)),
+            tiers=TierConfig(**self._of(TierConfig)),
             **self._of(EngineConfig),
         )
 

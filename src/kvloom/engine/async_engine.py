@@ -66,6 +66,7 @@ class AsyncEngine:
         self._batcher = UpdateBatcher(self.engine.clock)
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
+        engine.stall.interrupt = lambda: self._commands.put(_nothing)
         self._thread = threading.Thread(target=self._loop, name="kvloom-engine", daemon=True)
         self._thread.start()
 
@@ -151,8 +152,9 @@ class AsyncEngine:
         """Stop the thread after the step it is in; open requests end with an error. Closing again does nothing."""
         with self._gate:  # whatever passed the gate before is answered, nothing passes after
             self._closing.set()
-        self._commands.put(lambda: None)  # wakes the thread if it sleeps
+        self._commands.put(_nothing)  # wakes the thread if it sleeps
         self._thread.join()
+        self.engine.close()
 
     # -- on the event loop -----------------------------------------------------------------------------------------
 
@@ -263,6 +265,10 @@ class AsyncEngine:
         updates = self._queues.pop(name, None)
         if updates is not None:
             self._batcher.add(updates, InternalError(message))
+
+
+def _nothing() -> None:
+    """A command that only wakes the thread."""
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

@@ -11,6 +11,7 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
 from kvloom.engine.retention import make_retention
+from kvloom.engine.tiers.open import open_tiers
 from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
@@ -36,6 +37,15 @@ def build(config: EngineConfig) -> Loaded:
     measured = stored_profile(MeasuredOn.here(model.weights_id, config))
     cost = None if measured is None else measured.prefill
     retention = make_retention(config.cache.retention, model, cost)
-    engine = make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads), retention, cost=cost)
+    engine = make_engine(
+        model,
+        tokenizer,
+        config,
+        lambda arena: CpuAttend(arena.memory, threads),
+        retention,
+        cost=cost,
+        tier_factory=lambda formats: open_tiers(config.tiers, formats),
+        tier_costs={} if measured is None else {"warm": measured.tiers.copy, "disk": measured.tiers.read},
+    )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

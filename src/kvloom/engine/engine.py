@@ -17,7 +17,7 @@ from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request
 from kvloom.engine.scheduler import Scheduler, StepPlan
-from kvloom.engine.scheduler.admit import Admit
+from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.plain import plain_prefill
 from kvloom.engine.scheduler.preempt import Preempt
@@ -25,6 +25,7 @@ from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, GuardStats, StepWatch
 from kvloom.engine.step import Forward
+from kvloom.engine.tiers import Tiers
 from kvloom.errors import KvloomError, RequestError
 from kvloom.memory.arena import Arena
 from kvloom.memory.ledger import Ledger
@@ -59,20 +60,21 @@ class Engine:
     results: Results
     intake: Intake
     scheduler: Scheduler
-    admit: Admit
+    account: Account
     preempt: Preempt
     prefill_budget: PrefillBudget
     forward: Forward
     commit: Commit
     watch: StepWatch
     clock: Callable[[], float]
+    prefill_cost: CostEstimate
+    tiers: Tiers
+    stall: Stall
     requests: dict[str, Request] = field(default_factory=dict)
-    prefill_cost: CostEstimate = field(default_factory=CostEstimate)
     steps: int = 0
     prompt_tokens: int = 0
     held_bytes: int = 0
     """KV held while the last step ran: what ended in it is given back by now."""
-    _stall: Stall = field(default_factory=Stall)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -115,22 +117,22 @@ class Engine:
     def runnable(self) -> bool:
         """Whether a step would do something. With work, but not runnable: all of it waits for something outside."""
         queues = self.scheduler.queues
-        return bool(queues.running or queues.waiting) and self._stall.over
+        return bool(queues.running or queues.waiting) and self.stall.over
 
     def wake(self) -> None:
         """What was waited for may be there. May be called from any thread."""
-        self._stall.wake()
+        self.stall.wake()
 
     def sleep(self, seconds: float) -> None:
         """Wait at most ``seconds`` for somebody to call ``wake``."""
-        self._stall.sleep(seconds)
+        self.stall.sleep(seconds)
 
     # -- the step --------------------------------------------------------------------------------------------------
 
     def step(self) -> list[RequestUpdate]:
         """Compute part of what is missing, for as many requests as the row budget allows."""
         self.watch.start()
-        self._stall.step_begins()
+        self.stall.step_begins()
         began_s = self.clock()
         plan = self.scheduler.schedule()
         self.held_bytes = max(self.ledger.held_bytes, plan.peak_bytes)
@@ -178,9 +180,14 @@ class Engine:
     # -- the cache -------------------------------------------------------------------------------------------------
 
     def reset_cache(self) -> None:
-        """Forget all reusable KV. Running requests go on with what they hold."""
+        """Forget all reusable KV, in all tiers. Running requests go on with what they hold."""
         self.ledger.reset()
+        self.tiers.clear()
         self.wake()
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Write what waits to be written to tiers, for at most so long, and close them. No step may follow."""
+        self.tiers.close(seconds)
 
     def check(self) -> None:
         """Audit the ledger against what all sequences hold. Raises InternalError."""
@@ -198,10 +205,12 @@ class Engine:
             metadata_bytes=ledger.arena.metadata_bytes,
             held_pages=ledger.held_pages,
             cached_pages=ledger.cached_pages,
-            hit_tokens=self.admit.hit_tokens,
-            miss_tokens=self.admit.miss_tokens,
+            hit_tokens=self.account.hit_tokens,
+            miss_tokens=self.account.miss_tokens,
             evicted_pages=ledger.evicted_pages,
-            misses_by_why=dict(self.admit.misses_by_why),
+            misses_by_why={why.value: tokens for why, tokens in self.account.misses_by_why.items()},
+            hit_tokens_by_tier=dict(self.account.hit_tokens_by_tier),
+            tiers=self.tiers.stats(),
         )
         return EngineStats(
             running=len(queues.running),
@@ -224,10 +233,10 @@ class Engine:
     def _notice(self, plan: StepPlan) -> None:
         """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""
         if plan.chunks or plan.shadows or plan.failed or plan.compressing:
-            self._stall.step_worked()
+            self.stall.step_worked()
         else:
             queues, ledger = self.scheduler.queues, self.ledger
-            self._stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
+            self.stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
     def _learn(self, plan: StepPlan, computed: tuple[int, int] | None, seconds: float) -> None:
         """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs, if it was prompts

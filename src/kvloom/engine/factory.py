@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
@@ -12,22 +13,37 @@ from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.scheduler import Scheduler
+from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.compress import Compress
+from kvloom.engine.scheduler.fetch import Fetch
+from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.reserve import Reserve
 from kvloom.engine.scheduler.squeeze import Squeeze
+from kvloom.engine.stall import Stall
 from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
+from kvloom.engine.tiers import make_tiers
 from kvloom.memory.arena import Arena
+from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
+from kvloom.memory.tier.base import Tier
 from kvloom.model.base import Model
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.retention.base import Retention
+from kvloom.policy.tier_cost import TierCost
+
+TierFactory = Callable[[Sequence[PageFormat]], Sequence[Tier]]
+"""Makes tiers for pages of these formats, one for each layer group: the fastest first."""
+
+
+def no_tiers(formats: Sequence[PageFormat]) -> Sequence[Tier]:
+    return ()
 
 
 def make_engine(
@@ -38,9 +54,11 @@ def make_engine(
     retention: Retention,
     clock: Callable[[], float] = time.monotonic,
     cost: PrefillCost | None = None,
+    tier_factory: TierFactory = no_tiers,
+    tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
-    measured. Raises ConfigError.
+    measured; ``tier_costs``: of reading a page from a tier, by name, likewise. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
@@ -51,11 +69,14 @@ def make_engine(
     results = Results(ledger)
     ledger.events.listeners.append(results)
     reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
-    admit = Admit(ledger, reserve, scheduling.max_seqs, clock, intake.turns, results)
+    stall, prefill_cost, account = Stall(), CostEstimate(cost), Account(clock)
+    tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs)
+    admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, Loads(tiers, prefill_cost), account)
     threads = config.threads or default_threads()
     preempt = Preempt(ledger, Squeeze(threads))
     compress = Compress(ledger, preempt, clock, threads, results)
-    stages = compress, ChunkRunning(prefill_budget), preempt, admit
+    fetch = Fetch(tiers, prefill_cost, account, clock)
+    stages = fetch, compress, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(
@@ -70,14 +91,16 @@ def make_engine(
         results=results,
         intake=intake,
         scheduler=scheduler,
-        admit=admit,
         preempt=preempt,
         prefill_budget=prefill_budget,
         forward=Forward(model, attend_factory(ledger.arena)),
         commit=Commit(scheduler.queues, intake, scheduling.max_seqs, watch),
         watch=watch,
         clock=clock,
-        prefill_cost=CostEstimate(cost),
+        prefill_cost=prefill_cost,
+        tiers=tiers,
+        account=account,
+        stall=stall,
     )
 
 

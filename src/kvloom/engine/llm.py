@@ -16,6 +16,7 @@ from kvloom.config import (
     KvDtype,
     RetentionName,
     SchedulerConfig,
+    TierConfig,
 )
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
@@ -82,6 +83,9 @@ class LLM:
         Without ``sampling_params``, ``"auto"`` samples as the model's authors recommend, ``"none"`` at temperature 1.
     step_tokens, max_seqs:
         Maximum tokens computed per step, and maximum number of concurrently running sequences.
+    tiers:
+        Where KV is kept that RAM has no room for, such as a directory; None: nowhere. Then ``close`` it, or use it in a
+        ``with`` statement: what waits to be written is lost otherwise.
     vllm:
         vLLM's names for these settings (``max_num_batched_tokens``, ``max_num_seqs``, ``kv_cache_memory_bytes``). Other
         vLLM arguments that kvloom does not support raise a ConfigError that says what to use instead.
@@ -109,6 +113,7 @@ class LLM:
         generation_config: GenerationConfig = "auto",
         step_tokens: int = 512,
         max_seqs: int = 64,
+        tiers: TierConfig | None = None,
         **vllm: Any,
     ) -> None:
         config = EngineConfig(
@@ -120,6 +125,7 @@ class LLM:
             generation_config=generation_config,
             cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
+            tiers=tiers or TierConfig(),
         )
         loaded = build(with_vllm_names(config, vllm))
         self._tokenizer = loaded.tokenizer
@@ -127,6 +133,16 @@ class LLM:
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
         self._ids = itertools.count()
+
+    def close(self) -> None:
+        """Write what waits to be written to tiers, and close them. Nothing can be generated any more."""
+        self.engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     @property
     def max_model_len(self) -> int:

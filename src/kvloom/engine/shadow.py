@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from kvloom.engine.cache_params import Guard
 from kvloom.engine.kv import SequenceKv
@@ -48,14 +48,27 @@ class Shadow:
         )
 
 
+_BLOCK = 8192
+"""Entries looked at together: arrays as large as a vocabulary would come from the operating system, page by page, each
+time, which takes longer than the arithmetic."""
+
+
 def kl_divergence(exact_V: Logits, other_V: Logits) -> float:
     """Of the second distribution from the first, in nats: 0 when they are the same to the last bit."""
-    log_p_V, log_q_V = _log_softmax(exact_V), _log_softmax(other_V)
-    possible = np.isfinite(log_p_V)
-    log_p_V, log_q_V = log_p_V[possible], log_q_V[possible]
-    return max(0.0, float((np.exp(log_p_V) * (log_p_V - log_q_V)).sum()))
+    exact_total, other_total = _log_sum_exp(exact_V), _log_sum_exp(other_V)
+    kl = 0.0
+    for start in range(0, len(exact_V), _BLOCK):
+        log_p_B = np.subtract(exact_V[start : start + _BLOCK], exact_total, dtype=np.float64)
+        log_q_B = np.subtract(other_V[start : start + _BLOCK], other_total, dtype=np.float64)
+        if not (possible := np.isfinite(log_p_B)).all():
+            log_p_B, log_q_B = log_p_B[possible], log_q_B[possible]
+        kl += float(np.dot(np.exp(log_p_B), log_p_B - log_q_B))
+    return max(0.0, kl)
 
 
-def _log_softmax(logits_V: Logits) -> npt.NDArray[np.float64]:
-    shifted_V = logits_V.astype(np.float64) - float(logits_V.max())
-    return shifted_V - float(np.log(np.exp(shifted_V).sum()))
+def _log_sum_exp(logits_V: Logits) -> float:
+    peak = float(logits_V.max())
+    total = 0.0
+    for start in range(0, len(logits_V), _BLOCK):
+        total += float(np.exp(np.subtract(logits_V[start : start + _BLOCK], peak, dtype=np.float64)).sum())
+    return peak + math.log(total)

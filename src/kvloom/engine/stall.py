@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Stall:
     """A step that computed nothing and changed nothing would do the same again, until somebody brings news.
 
-    The engine's thread tells of its steps; ``wake`` and ``sleep`` may be called from any thread. News that comes in the
-    middle of a step is not lost: only a step that begins later takes it.
+    The engine's thread tells of its steps; all else may be called from any thread. News that comes in the middle of a
+    step is not lost: only a step that begins later takes it.
+
+    ``interrupt``: called with news from outside, by whoever sleeps in a way of its own.
     """
 
     def __init__(self) -> None:
         self._news = threading.Event()
         self._stuck = False
         self._state: object = None
+        self.interrupt: Callable[[], None] = lambda: None
 
     @property
     def over(self) -> bool:
@@ -24,6 +28,11 @@ class Stall:
 
     def wake(self) -> None:
         self._news.set()
+
+    def tell(self) -> None:
+        """News from outside, which the engine's thread does not expect: as ``wake``, wherever that thread sleeps."""
+        self.wake()
+        self.interrupt()
 
     def sleep(self, seconds: float) -> None:
         """Until there is news, at most ``seconds``."""

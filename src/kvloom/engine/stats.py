@@ -10,10 +10,33 @@ from kvloom.policy.cost import PrefillCost
 
 
 @dataclass(frozen=True, slots=True)
+class TierStats:
+    """State of a tier, and totals since the start.
+
+    budget_bytes, used_bytes: metadata included. dropped_pages: to stay within the budget; missed_pages: left RAM before
+    they were written. passed_over: how often computing was expected to be faster than loading. faults: pages that were
+    not read or not written, by ``memory.tier.base.Fault`` value.
+    """
+
+    budget_bytes: int
+    used_bytes: int
+    pages: int
+    written_pages: int
+    dropped_pages: int
+    missed_pages: int
+    loaded_pages: int
+    loaded_bytes: int
+    load_seconds: float
+    passed_over: int
+    faults: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class CacheStats:
     """State of KV memory. Bytes include metadata. held: pages some sequence uses; cached: reusable, droppable pages.
 
-    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value.
+    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the
+    tier that they came from. tiers: those beside RAM, by name.
     """
 
     budget_bytes: int
@@ -27,6 +50,8 @@ class CacheStats:
     miss_tokens: int
     evicted_pages: int
     misses_by_why: dict[str, int] = field(default_factory=dict)
+    hit_tokens_by_tier: dict[str, int] = field(default_factory=dict)
+    tiers: dict[str, TierStats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

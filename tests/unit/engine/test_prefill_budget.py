@@ -72,7 +72,7 @@ class Clock:
 def run_with_late_prompt(length: int, slowdown: float, streams: int = 2) -> tuple[tiny.Engine, dict[str, list[int]]]:
     """Streams run; then a long prompt comes. Tokens by request."""
     engine = tiny.make_engine(step_tokens=64, max_decode_slowdown=slowdown)
-    engine.clock = engine.admit.clock = engine.commit.clock = Clock(engine.model)
+    engine.clock = engine.account.clock = engine.commit.clock = Clock(engine.model)
     tokens: dict[str, list[int]] = {f"stream{n}": [] for n in range(streams)} | {"long": []}
     for n in range(streams):
         engine.submit(f"stream{n}", tiny.random_prompt(9, n), GREEDY)

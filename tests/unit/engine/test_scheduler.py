@@ -9,10 +9,12 @@ import tiny
 from kvloom.attend.plan import Contiguous
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler import admit
 from kvloom.engine.scheduler.batch import form_batch
 from kvloom.engine.scheduler.chunk import ChunkRunning
-from kvloom.engine.scheduler.match import match
+from kvloom.engine.scheduler.loads import Loads
+from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.reserve import Reserve
 from kvloom.engine.scheduler.state import StepPlan
@@ -20,6 +22,10 @@ from kvloom.memory.table import page_indices
 from kvloom.segment import Span, SpanSet
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+
+
+def look_up(engine: tiny.Engine, sequence: Sequence) -> Match:
+    return match(sequence, engine.ledger.index, engine.results, Loads(engine.tiers, engine.prefill_cost))
 
 
 def waiting(engine: tiny.Engine, name: str, length: int, seed: int = 1):
@@ -51,16 +57,16 @@ class TestReserve:
         engine = tiny.make_engine(kv_bytes=160_000)
         first, second = waiting(engine, "a", engine.max_len - 8), waiting(engine, "b", 60, seed=2)
         reserve = Reserve(engine.ledger, engine.layout)
-        assert reserve.try_start(first, match(first, engine.ledger.index, engine.results), 0)
+        assert reserve.try_start(first, look_up(engine, first), 0)
         held = engine.ledger.held_pages
-        assert not reserve.try_start(second, match(second, engine.ledger.index, engine.results), 0)
+        assert not reserve.try_start(second, look_up(engine, second), 0)
         assert engine.ledger.held_pages == held
         engine.check()
 
     def test_headroom_is_left(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         sequence = waiting(engine, "a", 32)
-        reserve, found = Reserve(engine.ledger, engine.layout), match(sequence, engine.ledger.index, engine.results)
+        reserve, found = Reserve(engine.ledger, engine.layout), look_up(engine, sequence)
         assert not reserve.try_start(sequence, found, 10_000)
         assert reserve.try_start(sequence, found, 0)
         assert sequence.kv.tables[0].count() == 2

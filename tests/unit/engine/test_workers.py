@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kvloom.engine import workers
+from kvloom.engine import threads as threads_of
 from kvloom.engine.workers import Workers
 
 
@@ -52,7 +52,7 @@ async def test_what_is_cancelled_in_time_is_not_begun() -> None:
 
 
 async def test_threads_hold_up_no_exit_and_go_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_IDLE_S", 0.02)
+    monkeypatch.setattr(threads_of, "_IDLE_S", 0.02)
     some = Workers("idle-test", count=3)
     threads = [await some.run(threading.current_thread) for _ in range(3)]
     assert all(thread.daemon for thread in threads)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from kvloom.memory.arena import Arena
@@ -17,30 +12,12 @@ from kvloom.memory.ledger import Identity, Ledger
 from kvloom.policy.retention import POLICIES
 from kvloom.segment import PageId
 from tiny import GIVEN
+from traced_memory import watched
 
 FULL = PageFormat("full", (0,), 1, 128, 128, "float32")
 HEAD = PageFormat("per-head", (), 1, 64, 64, "int16", labelled=True)
 ROOT = root_key(weights="w", formats="f")
 SLAB_BYTES = 2**20
-
-
-class Grown:
-    """``bytes``: what was allocated inside of the context and is still there."""
-
-    bytes = 0
-
-
-@contextmanager
-def watched() -> Iterator[Grown]:
-    grown = Grown()
-    gc.collect()
-    tracemalloc.start()
-    try:
-        yield grown
-        gc.collect()
-        grown.bytes = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
 
 
 def keep(ledger: Ledger, page: PageId, number: int, tokens: int) -> None:

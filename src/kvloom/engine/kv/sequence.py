@@ -14,11 +14,13 @@ from kvloom.engine.kv.holder import Holder
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sharing import Sharing
 from kvloom.engine.kv.watch import Watch
+from kvloom.engine.kv.windows import Windows
+from kvloom.engine.tiers import Load
 from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.ledger import Extent, Ledger
-from kvloom.memory.table import PageTable, page_indices
+from kvloom.memory.table import PageTable, page_indices, page_span
 from kvloom.policy.actions import Recode
 from kvloom.segment import RAM, Context, Missing, PageId, PageKey, Pending, Resident, Segment, Span, SpanSet, Why
 
@@ -44,7 +46,8 @@ class SequenceKv:
     further the boundary then lies; 0: nothing more is compressed. watch: what is seen of what is computed up to there.
     repeated: before that, so many tokens that only the watch wants to see lie between the boundary and what comes after
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
-    underway: a compression that has been begun.
+    underway: a compression that has been begun. load: what is on its way from tiers. must_compute: a load has failed,
+    and nothing is loaded any more.
     """
 
     ledger: Ledger
@@ -67,9 +70,11 @@ class SequenceKv:
     boundary: int = field(init=False)
     scores: list[tuple[Floats, ...]] = field(init=False)
     underway: Replacement | None = field(default=None, init=False)
+    load: Load | None = field(default=None, init=False)
+    must_compute: bool = field(default=False, init=False)
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
-    _windows: tuple[tuple[PageTable, int], ...] = field(init=False)
+    _windows: Windows = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
@@ -79,7 +84,7 @@ class SequenceKv:
         self._holder = Holder(self.ledger, self.owner, self.cache.hints)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
-        self._windows = tuple((table, table.window) for table in self.tables if table.window is not None)
+        self._windows = Windows.of(self.tables)
 
     # -- what a step does ------------------------------------------------------------------------------------------
 
@@ -178,7 +183,7 @@ class SequenceKv:
         self.accepted = accepted if self.replaced >= self.boundary else min(accepted, self.boundary)
         if self._unpublished:
             self._publish_full()
-        if self._windows:
+        if self._windows.tables:
             self._trim_windows()
 
     def truncate(self, length: int) -> None:
@@ -192,6 +197,8 @@ class SequenceKv:
             raise InternalError(f"{self.owner} has {len(self.tokens)} tokens and cannot be truncated to {length}")
         self._sharing.withdraw(self.names.cut(length))
         kept = SpanSet.full(length)
+        if self.pending - kept:
+            self.stop_loading()
         self.missing, self.pending = self.missing & kept, self.pending & kept
         self.accepted = min(self.accepted, length)
         self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= length]
@@ -236,15 +243,29 @@ class SequenceKv:
         for table in self.tables:
             table.start = self.boundary
 
-    def expect(self, spans: SpanSet) -> None:
+    def expect(self, spans: SpanSet, load: Load | None = None) -> None:
         """Mark these missing positions as pending: they will be filled from elsewhere, in pages reserved for them.
 
-        ``written`` marks their arrival. Raises InternalError for positions that are not missing, and for the last
-        token, which is always computed.
+        ``written`` marks their arrival, or ``arrived``, page by page, that of a ``load``. Raises InternalError for
+        positions that are not missing, and for the last token, which is always computed.
         """
         if spans - self.missing or len(self.tokens) - 1 in spans:
             raise InternalError(f"{spans} cannot be waited for: {self.missing} of {len(self.tokens)} are missing")
-        self.missing, self.pending = self.missing - spans, self.pending | spans
+        self.missing, self.pending, self.load = self.missing - spans, self.pending | spans, load
+
+    def arrived(self, pages: Iterable[tuple[int, int]], waits_for: SpanSet) -> None:
+        """These pages (layer group, index) are complete, and final. No more than ``waits_for`` is pending then."""
+        for group, index in pages:
+            self._unpublished += [(group, full) for full in self.tables[group].mark(page_span(index))]
+        self.pending = self.pending & waits_for
+        self.publish(self.accepted)
+
+    def stop_loading(self) -> None:
+        """Nothing of a load arrives any more: what is pending is missing again."""
+        if self.load is not None:
+            self.load.cancel()
+            self.load = None
+        self.give_up(self.pending)
 
     def give_up(self, spans: SpanSet) -> None:
         """Mark pending positions that will not arrive as missing again."""
@@ -367,6 +388,7 @@ class SequenceKv:
     def release(self) -> None:
         """Release everything: all is then missing. The unfinished last page is published, for a follow-up to copy."""
         self._publish_tail()
+        self.stop_loading()
         self._sharing.withdraw(self._sharing.promised)
         pages = [page for table in self.tables for _, page in reversed(list(table.pages()))]
         self.ledger.release(pages + self._beside(), self.owner)
@@ -374,6 +396,7 @@ class SequenceKv:
 
     def abandon(self) -> None:
         """Release everything after a failure, whatever the state. Nothing more is published."""
+        self.stop_loading()
         self._sharing.withdraw(self._sharing.promised)
         self.ledger.abandon([page for page, _ in self.holdings()], self.owner)
         self._forget()
@@ -460,16 +483,8 @@ class SequenceKv:
 
     def _trim_windows(self) -> None:
         """Release pages that no row sees from the first position that may still be computed."""
-        first = self.accepted
-        for lacking in (self.missing.spans, self.pending.spans):
-            if lacking and lacking[0].start < first:
-                first = lacking[0].start
-        for table, window in self._windows:
-            low = (first - window + 1) // PAGE_TOKENS
-            if low > table.trimmed:
-                gone = range(table.trimmed, min(low, len(table.ids)))
-                self._holder.give_back(table, [index for index in gone if table.get(index) is not None])
-                table.trimmed = low
+        lacking = [spans[0].start for spans in (self.missing.spans, self.pending.spans) if spans]
+        self._windows.trim(min([self.accepted, *lacking]), self._holder)
 
     def _nothing_after(self, position: int) -> bool:
         """Whether all from ``position`` on has still to be computed."""
@@ -477,14 +492,7 @@ class SequenceKv:
 
     def _can_return(self, length: int) -> bool:
         """Whether all KV visible to rows from ``length`` on is still held."""
-        if length < self.replaced:
-            return False
-        for table, window in self._windows:
-            low = max(0, length - window + 1)
-            seen = SpanSet.full(length) - SpanSet.full(low) - self.missing - self.pending
-            if any(table.get(index) is None for index in page_indices(seen)):
-                return False
-        return True
+        return length >= self.replaced and self._windows.hold(length, self.missing | self.pending)
 
     def _beside(self) -> list[PageId]:
         return self._extents.pages() + self._holder.loose

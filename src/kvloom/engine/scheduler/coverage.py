@@ -8,11 +8,14 @@ page: no tails.
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.tiers import Wanted
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
+from kvloom.memory.table import page_span
 from kvloom.segment import PageId, Span, SpanSet
 
 
@@ -39,7 +42,7 @@ class Coverage:
     """What the index has for a sequence.
 
     entries: by page, as far as pages are full. stored: per layer group the positions that are stored. everywhere: those
-    that every layer without a window has. missing: what must be computed. hits, copies: the pages that help.
+    that every layer without a window has. missing: what must be computed. hits, copies, loads: the pages that help.
     """
 
     entries: list[Entry | None]
@@ -48,14 +51,15 @@ class Coverage:
     missing: SpanSet
     hits: tuple[Hit, ...]
     copies: tuple[TailCopy, ...]
+    loads: tuple[Wanted, ...] = ()
 
 
-def cover(kv: SequenceKv, index: Index) -> Coverage:
-    """Look all tokens of a waiting sequence up."""
+def cover(kv: SequenceKv, index: Index, loads: Sequence[Wanted] = ()) -> Coverage:
+    """Look all tokens of a waiting sequence up. ``loads``: pages to take for stored."""
     length = len(kv.tokens)
     entries = [index.find(key, kv.names.page_tokens(n)) for n, key in enumerate(kv.names.keys)]
-    hits, copies = _hits(entries), _tails(kv, index, entries)
-    stored = [SpanSet.of(_spans(group, hits, copies)) for group in range(len(kv.tables))]
+    hits, copies = _hits(entries), _tails(kv, index, entries, {load.index for load in loads})
+    stored = [SpanSet.of(_spans(group, hits, copies, loads)) for group in range(len(kv.tables))]
     windows = [table.window for table in kv.tables]
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]
     everywhere = _intersection(full) if full else SpanSet.full(length)
@@ -68,6 +72,7 @@ def cover(kv: SequenceKv, index: Index) -> Coverage:
         missing=missing,
         hits=tuple(hit for hit in hits if _useful(hit, missing, windows[hit.group])),
         copies=tuple(copy for copy in copies if _copy_helps(copy, missing)),
+        loads=tuple(load for load in loads if _useful(load, missing, windows[load.group])),
     )
 
 
@@ -92,10 +97,10 @@ def _hits(entries: list[Entry | None]) -> list[Hit]:
     ]
 
 
-def _tails(kv: SequenceKv, index: Index, entries: list[Entry | None]) -> list[TailCopy]:
-    """Stored pages that begin like the first or the last page that is missing."""
+def _tails(kv: SequenceKv, index: Index, entries: list[Entry | None], loaded: Set[int]) -> list[TailCopy]:
+    """Stored pages that begin like the first or the last page that is missing, and not loaded."""
     pages = -(-kv.names.stop // PAGE_TOKENS)
-    lacking = [n for n in range(pages) if n >= len(entries) or entries[n] is None]
+    lacking = [n for n in range(pages) if n not in loaded and (n >= len(entries) or entries[n] is None)]
     if not lacking or kv.cache.match != "tokens":
         return []
     copies = []
@@ -108,9 +113,10 @@ def _tails(kv: SequenceKv, index: Index, entries: list[Entry | None]) -> list[Ta
     return copies
 
 
-def _spans(group: int, hits: list[Hit], copies: list[TailCopy]) -> list[Span]:
+def _spans(group: int, hits: list[Hit], copies: list[TailCopy], loads: Sequence[Wanted]) -> list[Span]:
     """What a layer group has: its whole pages, and the beginnings of others."""
-    whole = [Span(hit.index * PAGE_TOKENS, (hit.index + 1) * PAGE_TOKENS) for hit in hits if hit.group == group]
+    pages: list[Hit | Wanted] = [*hits, *loads]
+    whole = [page_span(page.index) for page in pages if page.group == group]
     return whole + [
         Span(copy.index * PAGE_TOKENS, copy.index * PAGE_TOKENS + copy.tokens)
         for copy in copies
@@ -139,11 +145,11 @@ def _close(missing: SpanSet, covered: list[SpanSet], windows: list[int | None]) 
         missing = missing | SpanSet.of(wanted)
 
 
-def _useful(hit: Hit, missing: SpanSet, window: int | None) -> bool:
+def _useful(page: Hit | Wanted, missing: SpanSet, window: int | None) -> bool:
     """Full-attention pages always; a window layer's page only if some row will read it."""
     if window is None:
         return True
-    start, stop = hit.index * PAGE_TOKENS, (hit.index + 1) * PAGE_TOKENS
+    start, stop = page.index * PAGE_TOKENS, (page.index + 1) * PAGE_TOKENS
     return any(start < each.stop and stop > each.start - window + 1 for each in missing)
 
 

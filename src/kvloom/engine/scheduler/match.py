@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvloom.engine.kv import Result, Results, SequenceKv
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.coverage import Hit, TailCopy, cover
 from kvloom.engine.scheduler.explanation import explain
+from kvloom.engine.scheduler.loads import Loads
+from kvloom.engine.tiers import Wanted
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Index
 from kvloom.segment import Miss, PageId, Span, SpanSet, Why
@@ -16,7 +18,8 @@ from kvloom.segment import Miss, PageId, Span, SpanSet, Why
 @dataclass(frozen=True, slots=True)
 class Match:
     """What a look-up found. ``waits_for``: the sequence that is computing the first missing page, if any, or what is
-    left of the same context. ``result``: what is left of it is there.
+    left of the same context. ``result``: what is left of it is there. ``loads``: what tiers have of it and are to
+    deliver, and ``pending`` the positions that then need not be computed.
     """
 
     missing: SpanSet
@@ -25,6 +28,8 @@ class Match:
     misses: tuple[Miss, ...] = ()
     waits_for: str | None = None
     result: Result | None = None
+    loads: tuple[Wanted, ...] = ()
+    pending: SpanSet = field(default_factory=SpanSet)
 
     @property
     def pages(self) -> set[PageId]:
@@ -33,7 +38,7 @@ class Match:
         return pages if self.result is None else pages | self.result.pages
 
 
-def match(sequence: Sequence, index: Index, results: Results) -> Match:
+def match(sequence: Sequence, index: Index, results: Results, loads: Loads) -> Match:
     """Match all tokens of a waiting sequence."""
     kv = sequence.kv
     kv.names.extend()
@@ -43,13 +48,16 @@ def match(sequence: Sequence, index: Index, results: Results) -> Match:
     if (result := results.find(kv)) is not None:
         after = Span(kv.boundary, len(kv.tokens) - kv.repeated)
         return Match(SpanSet((after,)), misses=(Miss(after, Why.COMPRESSED),), result=result)
-    found = cover(kv, index)
+    in_ram = cover(kv, index)
+    found = loads.choose(kv, index, in_ram)
     return Match(
         missing=found.missing,
         hits=found.hits,
         copies=found.copies,
         misses=explain(kv, index, found),
-        waits_for=_coming(kv, index, found.missing) or results.coming_from(kv),
+        waits_for=_coming(kv, index, in_ram.missing) or results.coming_from(kv),
+        loads=found.loads,
+        pending=SpanSet.of([load.span for load in found.loads]) - found.missing,
     )
 
 

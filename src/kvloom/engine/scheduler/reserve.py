@@ -32,7 +32,7 @@ class Reserve:
         ``headroom``: pages of each format to leave for the growth of those already running. Beside others, it must have
         room for its lists as well when its context will be compressed: or it would begin again and again.
         """
-        kv, wanted = sequence.kv, match.missing
+        kv, wanted = sequence.kv, match.missing | match.pending
         if match.result is None and (kv.repeated or kv.stride):  # what comes after goes where this has made room
             wanted = wanted & SpanSet.full(kv.horizon)
         needs = self._needs(match, wanted, headroom)
@@ -47,10 +47,10 @@ class Reserve:
         sources = [page for copy in match.copies for _, page in copy.pages]
         for page in sources:  # all of them before the first copy: making room for one must not drop another's source
             self.ledger.hold(page, kv.owner, kv.cache.hints)
-        fits = self._copies(kv, match) and kv.reserve(wanted, self._unwindowed())
+        fits = self._copies(kv, match) and kv.reserve(wanted, self._unwindowed()) and self._windowed(kv, match)
         self.ledger.release(sources, kv.owner)
         if fits:
-            kv.start(match.missing)
+            kv.start(match.missing | match.pending)
             return True
         kv.release()
         return False
@@ -59,6 +59,12 @@ class Reserve:
         return all(
             kv.copy_in(group, copy.index, page, copy.tokens) for copy in match.copies for group, page in copy.pages
         )
+
+    def _windowed(self, kv: SequenceKv, match: Match) -> bool:
+        """Pages to load for layer groups that take others chunk by chunk."""
+        windows = self.layout.windows
+        loads = [load for load in match.loads if windows[load.group] is not None]
+        return all(kv.reserve(SpanSet((load.span,)), [load.group]) for load in loads)
 
     def _unwindowed(self) -> list[int]:
         return [group for group, window in enumerate(self.layout.windows) if window is None]

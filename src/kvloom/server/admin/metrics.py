@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.stats import EngineStats
 from kvloom.server.admin.public_stats import public_stats
+from kvloom.server.admin.tier_metrics import tier_metrics
 from kvloom.server.engine_protocol import ServedEngine
 
 _FIRST_TOKEN_S = (
@@ -136,7 +137,10 @@ class _EngineCollector(Collector):
             counter.add_metric((label,), value)
             yield counter
         yield _by_label("vllm:request_success", "Finished requests", "finished_reason", label, stats.finished)
-        yield _by_label("kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, stats.cache.misses_by_why)
+        cache = stats.cache
+        yield _by_label("kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, cache.misses_by_why)
+        yield _by_label("kvloom:cache_hit_tokens", "Prompt tokens found", "tier", label, cache.hit_tokens_by_tier)
+        yield from tier_metrics(cache.tiers, label)
 
 
 def _by_label(name: str, help_text: str, by: str, model: str, values: dict[str, int]) -> Metric:

@@ -17,5 +17,6 @@ def public_stats(stats: EngineStats) -> EngineStats:
     elsewhere = misses.pop(Why.OTHER_SALT, 0)
     if elsewhere:
         misses[Why.NEW] = misses.get(Why.NEW, 0) + elsewhere
-    cache = dataclasses.replace(stats.cache, misses_by_why=dict(sorted(misses.items())))
+    hits = dict(sorted(stats.cache.hit_tokens_by_tier.items()))
+    cache = dataclasses.replace(stats.cache, misses_by_why=dict(sorted(misses.items())), hit_tokens_by_tier=hits)
     return dataclasses.replace(stats, cache=cache)

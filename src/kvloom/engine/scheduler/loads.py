@@ -1,0 +1,63 @@
+"""Loads: which of the pages that tiers hold a waiting sequence is to load, so that it need not compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kvloom.engine.kv import SequenceKv
+from kvloom.engine.scheduler.coverage import Coverage, cover
+from kvloom.engine.tiers import Tiers, Wanted
+from kvloom.memory.index import Index
+from kvloom.memory.tier.base import Place
+from kvloom.policy.cost_estimate import CostEstimate
+from kvloom.segment import SpanSet
+
+_UNKNOWN_S = 1.0
+"""Taken for what computing costs before anything was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """``tiers``: where they are. ``prefill``: what computing costs, as it is known so far."""
+
+    tiers: Tiers
+    prefill: CostEstimate
+
+    def choose(self, kv: SequenceKv, index: Index, in_ram: Coverage) -> Coverage:
+        """What of a sequence is covered when the best of what tiers hold has come; ``in_ram``: what is now."""
+        if not self.tiers.levels or kv.must_compute:
+            return in_ram
+        held = self._held(kv, in_ram)
+        if not held:
+            return in_ram
+        everything = cover(kv, index, held)
+        gain = in_ram.missing - everything.missing
+        helpful = [wanted for wanted in everything.loads if SpanSet((wanted.span,)) & gain]
+        chosen = self.tiers.choose(helpful, gain, self.prefill.cost)
+        if not chosen:
+            return in_ram
+        best = everything if len(chosen) == len(held) else cover(kv, index, chosen)
+        return replace(best, loads=tuple(load for load in best.loads if SpanSet((load.span,)) - best.missing))
+
+    def begin(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> None:
+        """Have them read to the pages that were reserved for them."""
+        if not loads:
+            return
+        targets = {wanted: page for wanted in loads if (page := kv.tables[wanted.group].get(wanted.index)) is not None}
+        cost = self.prefill.cost
+        computing_s = sum(cost.block(span.start, len(span)) for span in pending) if cost is not None else _UNKNOWN_S
+        kv.expect(pending, self.tiers.begin(targets, computing_s))
+
+    def _held(self, kv: SequenceKv, in_ram: Coverage) -> list[Wanted]:
+        """All whole pages that RAM lacks, in some layer group, and a tier has."""
+        held = []
+        for n, (key, entry) in enumerate(zip(kv.names.keys, in_ram.entries, strict=True)):
+            for group, table in enumerate(kv.tables):
+                if entry is not None and entry.pages[group] is not None:
+                    continue
+                place = Place(key, group)
+                if (tier := self.tiers.find(place)) is not None:
+                    tokens = tuple(kv.names.page_tokens(n))
+                    held.append(Wanted(group, n, tier, place, tokens, table.format.page_bytes))
+        return held

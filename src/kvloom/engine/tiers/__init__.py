@@ -1,0 +1,12 @@
+"""The engine's side of the tiers: what goes there, what is fetched back, and whether that pays.
+
+pool (arena)  -- idle ------>  WriteBehind  -->  disk, remote
+              -- evicted --->  KeepVictims  -->  warm
+              <-- Load ------  what ``choose`` says is loaded faster than computed
+"""
+
+from kvloom.engine.tiers.load import Arrival, Load, Wanted
+from kvloom.engine.tiers.make import make_tiers
+from kvloom.engine.tiers.tiers import Level, Tiers
+
+__all__ = ["Arrival", "Level", "Load", "Tiers", "Wanted", "make_tiers"]

@@ -1,0 +1,155 @@
+"""A load: pages on their way from tiers to one sequence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
+from kvloom.segment import Span, SpanSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Page ``index`` of a layer group, which a tier holds and RAM does not. ``size``: its bytes."""
+
+    group: int
+    index: int
+    tier: Tier
+    place: Place
+    tokens: tuple[int, ...]
+    size: int
+
+    @property
+    def span(self) -> Span:
+        count = len(self.tokens)
+        return Span(self.index * count, (self.index + 1) * count)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """``fault``: why it did not come; None: it lies where it should. ``seconds``: that reading took."""
+
+    wanted: Wanted
+    fault: Fault | None
+    seconds: float
+
+
+@dataclass(eq=False)
+class Load:
+    """``targets``: where each page goes. ``began_s``: by the engine's clock. ``patience_s``: how long it may go without
+    an arrival. ``news``: called from a reading thread, when nothing more will come.
+
+    What is read is verified in memory of the reading thread, and only then copied to its target: so a load that is
+    cancelled never writes a byte again, whatever its tiers do, and its targets can be used for something else at once.
+    """
+
+    targets: dict[Wanted, memoryview]
+    began_s: float
+    patience_s: float
+    news: Callable[[], None]
+    cancelled: bool = field(default=False, init=False)
+    heard_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heard_s = self.began_s
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._delivered: set[Wanted] = set()
+        self._waiting = dict.fromkeys(self.targets)
+        self._arrivals: list[Arrival] = []
+        self._queues: defaultdict[str, list[Wanted]] = defaultdict(list)
+        for wanted in sorted(self.targets, key=lambda each: each.index):  # the last first: it costs most to compute
+            self._queues[wanted.tier.name].append(wanted)
+
+    @property
+    def tiers(self) -> Iterable[Tier]:
+        """Those that it reads from."""
+        return {wanted.tier.name: wanted.tier for wanted in self.targets}.values()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.cancelled or len(self._delivered) == len(self.targets)
+
+    def take(self) -> list[Arrival]:
+        """What has come since the last call."""
+        with self._lock:
+            arrivals, self._arrivals = self._arrivals, []
+        return arrivals
+
+    def cancel(self) -> list[Wanted]:
+        """Nothing is written to any target from now on. Returns the pages of which nothing has been heard."""
+        with self._lock:
+            self.cancelled = True
+            waiting = [wanted for wanted in self.targets if wanted not in self._delivered]
+        self.close()
+        return waiting
+
+    def arm(self) -> None:
+        """See to it that there is news when its patience is at an end, whatever its tiers do."""
+        if self._timer is None or not self._timer.is_alive():
+            self._timer = threading.Timer(self.patience_s, self.news)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def close(self) -> None:
+        """Nothing more is waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def heard(self, arrivals: Iterable[Arrival], now: float) -> None:
+        """These were taken in, at ``now``."""
+        self.heard_s = now
+        for arrival in arrivals:
+            if arrival.fault is None:
+                del self._waiting[arrival.wanted]
+
+    @property
+    def left(self) -> int:
+        """How many pages are not there."""
+        return len(self._waiting)
+
+    @property
+    def waits_for(self) -> SpanSet:
+        """Positions of which a page is not there."""
+        return SpanSet.of([wanted.span for wanted in self._waiting])
+
+    def read_from(self, tier: Tier) -> None:
+        """Read what this tier holds until there is nothing left; for a thread of its own, or for several."""
+        queue, staging = self._queues[tier.name], bytearray()
+        while not self.cancelled:
+            try:
+                wanted = queue.pop()
+            except IndexError:
+                return
+            if len(staging) != wanted.size:
+                staging = bytearray(wanted.size)
+            began_s = time.perf_counter()
+            fault = _read(wanted, memoryview(staging))
+            self._deliver(Arrival(wanted, fault, time.perf_counter() - began_s), memoryview(staging))
+
+    def _deliver(self, arrival: Arrival, data: memoryview) -> None:
+        with self._lock:
+            if self.cancelled:
+                return
+            if arrival.fault is None:
+                self.targets[arrival.wanted][:] = data
+            self._arrivals.append(arrival)
+            self._delivered.add(arrival.wanted)
+            over = self.over
+        if over:
+            self.news()
+
+
+def _read(wanted: Wanted, into: memoryview) -> Fault | None:
+    try:
+        wanted.tier.read(wanted.place, wanted.tokens, into)
+    except TierFault as fault:
+        return fault.fault
+    except Exception:
+        return Fault.FAILED
+    return None

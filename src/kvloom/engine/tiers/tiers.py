@@ -1,0 +1,149 @@
+"""``Tiers``: where else KV lies, from the fastest to the slowest, and the threads that fetch it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kvloom.arrays import Bytes
+from kvloom.engine.stats import TierStats
+from kvloom.engine.threads import Threads
+from kvloom.engine.tiers.choose import first_page_to_load
+from kvloom.engine.tiers.load import Arrival, Load, Wanted
+from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind
+from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.tier.base import Fault, Place, Tier
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.tier_rate import TierRate
+from kvloom.segment import PageId, SpanSet
+
+_READERS = 2
+"""Threads that read from a tier: one verifies while the other waits for the medium."""
+
+_PATIENCE = 0.05
+"""A load that nothing comes of for this part of the time that computing would take is given up."""
+
+_LEAST_PATIENCE_S = 0.02
+
+
+@dataclass
+class Level:
+    """A tier as the engine uses it. ``writer``: what brings pages there."""
+
+    tier: Tier
+    writer: WriteBehind | KeepVictims
+    rate: TierRate
+    loaded_pages: int = 0
+    loaded_bytes: int = 0
+    load_seconds: float = 0.0
+    passed_over: int = 0
+    faults: Counter[Fault] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.readers = Threads(f"kvloom-{self.tier.name}-read", _READERS)
+
+    def stats(self) -> TierStats:
+        usage, written = self.tier.usage(), self.writer.written
+        return TierStats(
+            budget_bytes=usage.budget_bytes,
+            used_bytes=usage.used_bytes,
+            pages=usage.pages,
+            written_pages=written.pages,
+            dropped_pages=usage.dropped_pages,
+            missed_pages=written.missed,
+            loaded_pages=self.loaded_pages,
+            loaded_bytes=self.loaded_bytes,
+            load_seconds=self.load_seconds,
+            passed_over=self.passed_over,
+            faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
+        )
+
+
+@dataclass
+class Tiers:
+    """``levels``: the fastest first. ``memory``: the arena's. ``news``: interrupts an engine that waits."""
+
+    levels: Sequence[Level]
+    memory: Bytes
+    clock: Callable[[], float]
+    news: Callable[[], None]
+
+    def find(self, place: Place) -> Tier | None:
+        """The fastest that has a page; None: none has."""
+        for level in self.levels:
+            if level.tier.holds(place):
+                return level.tier
+        return None
+
+    def choose(self, wanted: Sequence[Wanted], gain: SpanSet, cost: PrefillCost | None) -> list[Wanted]:
+        """Those that are worth loading. ``gain``: what need not be computed if all are. ``cost``: None, unknown."""
+        if cost is None or not wanted:
+            return list(wanted)
+        first = first_page_to_load(wanted, gain, cost, {level.tier.name: level.rate.cost for level in self.levels})
+        if first is None:
+            for name in {each.tier.name for each in wanted}:
+                level = self.level(name)
+                level.passed_over += 1
+                level.rate.passed_over()
+            return []
+        return [each for each in wanted if each.index >= first]
+
+    def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
+        """Have pages read to where they belong. ``computing_s``: what computing them would take."""
+        views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
+        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
+        load = Load(views, self.clock(), patience_s, self.news)
+        load.arm()
+        for tier in load.tiers:
+            for _ in range(_READERS):
+                self.level(tier.name).readers.submit(lambda tier=tier: load.read_from(tier))  # type: ignore[misc]
+        return load
+
+    def learn(self, arrivals: Sequence[Arrival]) -> None:
+        """Count what came, and what it took: several threads read at once."""
+        for level in self.levels:
+            mine = [each for each in arrivals if each.wanted.tier is level.tier]
+            level.faults.update(each.fault for each in mine if each.fault is not None)
+            came = [each for each in mine if each.fault is None]
+            if came:
+                size, seconds = sum(each.wanted.size for each in came), sum(each.seconds for each in came) / _READERS
+                level.rate.took(len(came), size, seconds)
+                level.loaded_pages += len(came)
+                level.loaded_bytes += size
+                level.load_seconds += seconds
+
+    def blame(self, pages: Sequence[Wanted], fault: Fault, seconds: float) -> None:
+        """These did not come within ``seconds``."""
+        for level in self.levels:
+            mine = [each for each in pages if each.tier is level.tier]
+            if mine:
+                level.faults[fault] += len(mine)
+                level.rate.took(1, mine[0].size, seconds)
+
+    def level(self, name: str) -> Level:
+        return next(level for level in self.levels if level.tier.name == name)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait, at most so long, until all that waits to be written is. False: not all is."""
+        until_s = self.clock() + seconds
+        flushed = [level.writer.flush(max(0.0, until_s - self.clock())) for level in self.levels]
+        return all(flushed)
+
+    def clear(self) -> None:
+        """Forget everything, everywhere."""
+        for level in self.levels:
+            level.writer.clear()
+
+    def stats(self) -> dict[str, TierStats]:
+        return {level.tier.name: level.stats() for level in self.levels}
+
+    def close(self, seconds: float) -> None:
+        """Write what waits, for at most so long. Nothing is fetched or kept from now on."""
+        self.flush(seconds)
+        for level in self.levels:
+            level.tier.close()
+        self.levels = ()
+
+    def _view(self, page: PageId, size: int) -> memoryview:
+        return self.memory.data[page * GRAIN_BYTES : page * GRAIN_BYTES + size]
