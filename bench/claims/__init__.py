@@ -33,6 +33,7 @@ CLAIMS = {
     "guard": "bench.claims.guard",
     "lukv-quality-50": "bench.claims.lukv_quality_50",
     "lukv-quality-80": "bench.claims.lukv_quality_80",
+    "oracle-gap": "bench.claims.oracle_gap",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
     "simulator": "bench.claims.simulator",
     "restart-warm": "bench.claims.restart_warm",

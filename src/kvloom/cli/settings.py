@@ -24,7 +24,8 @@ HELP = {
     "kv_bytes": "Memory for KV, metadata included: a hard limit, such as 2GiB",
     "kv_dtype": "Number format of stored KV",
     "retention": "Which reusable KV is evicted first: lru, lfu or fifo; by cost of recomputing too, pgdsf, pensieve or "
-    "asymcache; by reuse so far, max_score or pause; by the requests' ttl_s, ttl; tail_lru spares long conversations",
+    "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
+    "tail_lru spares long conversations",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",

@@ -71,8 +71,8 @@ class LLM:
         Hard limit on all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
     retention:
         Which reusable pages are evicted first: the least recently (``"lru"``) or least frequently (``"lfu"``) used, or
-        as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"`` and
-        ``"asymcache"`` says (the README has a table).
+        as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"``,
+        ``"asymcache"`` and ``"survival"`` say (the README has a table).
     max_model_len:
         Maximum length of prompt plus answer in tokens; None uses the model's context, as far as the budget allows.
     threads:
