@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
-from bench.retention_trace import BLOCK_TOKENS, Turn, gaps
+from bench.retention_gaps import Gaps
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, Format
 from kvloom.policy.retention.classes import Classes
 from kvloom.policy.retention.worth import recompute_seconds
 from kvloom.segment import PageId, Why
+from kvloom.simulate.traces.trace import Trace
 
 _STEP = 1.02
 """Costs within this factor are ordered by next use alone."""
@@ -29,12 +30,12 @@ _STEP = 1.02
 _ROUNDS = 400
 
 
-def uses_of(turns: Sequence[Turn]) -> dict[int, list[float]]:
+def uses_of(trace: Trace) -> dict[int, list[float]]:
     """When every block is used."""
     uses: dict[int, list[float]] = defaultdict(list)
-    for turn in turns:
-        for block in turn.blocks:
-            uses[block].append(turn.now)
+    for request in trace.requests:
+        for block in request.blocks:
+            uses[block].append(request.arrival_s)
     return uses
 
 
@@ -75,38 +76,38 @@ class Belady:
         return self._classes.pages()
 
 
-def least_seconds(turns: Sequence[Turn], capacity: int, cost: PrefillCost) -> float:
+def least_seconds(trace: Trace, gaps: Gaps, capacity: int, cost: PrefillCost) -> float:
     """No policy recomputes for less time with room for ``capacity`` blocks.
 
-    A policy chooses gaps between two uses through which blocks are kept; at no turn more than it leaves room for. With
-    a price for room at every turn, the best gaps are those whose saving exceeds their price, and what they save beyond
-    it, plus the price of all room, is a bound on what can be saved, whatever the prices. They are improved along a
-    subgradient.
+    A policy chooses gaps between two uses through which blocks are kept; at no request more than it leaves room for.
+    With a price for room at every request, the best gaps are those whose saving exceeds their price, and what they save
+    beyond it, plus the price of all room, is a bound on what can be saved, whatever the prices. They are improved along
+    a subgradient.
     """
-    found = gaps(turns)
-    if not found:
+    start_G, stop_G = gaps.start_G, gaps.stop_G
+    if not len(start_G):
         return 0.0
-    start_G, stop_G = (np.array([getattr(gap, name) for gap in found]) for name in ("start", "stop"))
-    saving_G = np.array([cost.block(gap.index * BLOCK_TOKENS, BLOCK_TOKENS) for gap in found])
-    room_T = np.array([capacity - len(turn.blocks) for turn in turns], dtype=np.float64)
+    costs = [cost.block(index * trace.block_tokens, trace.block_tokens) for index in range(trace.longest)]
+    saving_G = np.array(costs)[gaps.index_G]
+    room_R = np.array([capacity - len(request.blocks) for request in trace.requests], dtype=np.float64)
 
-    def bound(price_T: np.ndarray) -> tuple[float, np.ndarray]:
+    def bound(price_R: np.ndarray) -> tuple[float, np.ndarray]:
         """What can be saved at most, and by how much room exceeds what is kept."""
-        before_T = np.concatenate([[0.0], np.cumsum(price_T)])
-        gain_G = saving_G - (before_T[stop_G] - before_T[start_G + 1])
+        before_R = np.concatenate([[0.0], np.cumsum(price_R)])
+        gain_G = saving_G - (before_R[stop_G] - before_R[start_G + 1])
         kept_G = gain_G > 0
-        change_T = np.zeros(len(turns) + 1)
-        np.add.at(change_T, start_G[kept_G] + 1, 1.0)
-        np.add.at(change_T, stop_G[kept_G], -1.0)
-        return float(gain_G[kept_G].sum() + price_T @ room_T), room_T - np.cumsum(change_T)[:-1]
+        change_R = np.zeros(len(room_R) + 1)
+        np.add.at(change_R, start_G[kept_G] + 1, 1.0)
+        np.add.at(change_R, stop_G[kept_G], -1.0)
+        return float(gain_G[kept_G].sum() + price_R @ room_R), room_R - np.cumsum(change_R)[:-1]
 
     fair = saving_G.mean() / max(1.0, (stop_G - start_G).mean())
-    flat = [np.full(len(turns), fair * factor) for factor in (0.0, *np.geomspace(1 / 64, 64, 25))]
-    price_T = min(flat, key=lambda prices: bound(prices)[0])
-    best, slack_T = bound(price_T)
+    flat = [np.full(len(room_R), fair * factor) for factor in (0.0, *np.geomspace(1 / 64, 64, 25))]
+    price_R = min(flat, key=lambda prices: bound(prices)[0])
+    best, slack_R = bound(price_R)
     for number in range(_ROUNDS):
-        step = 4 * fair / (1 + number / 8) / max(1.0, float(np.abs(slack_T).max()))
-        price_T = np.maximum(0.0, price_T - step * slack_T)
-        saved, slack_T = bound(price_T)
+        step = 4 * fair / (1 + number / 8) / max(1.0, float(np.abs(slack_R).max()))
+        price_R = np.maximum(0.0, price_R - step * slack_R)
+        saved, slack_R = bound(price_R)
         best = min(best, saved)
     return max(0.0, float(saving_G.sum()) - best)

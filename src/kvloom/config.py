@@ -15,7 +15,9 @@ from kvloom.errors import ConfigError
 KvDtype = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 Activations = Literal["float32", "int8"]
 GenerationConfig = Literal["auto", "none"]
-RetentionName = Literal["lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache"]
+RetentionName = Literal[
+    "lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache", "survival"
+]
 TierName = Literal["warm", "disk", "remote"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 

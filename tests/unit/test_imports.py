@@ -25,6 +25,7 @@ ORDER = (
     "bench",
     "eval",
     "learn",
+    "simulate",
     "server",
     "cli",
 )
@@ -32,6 +33,7 @@ ORDER = (
 
 INSIDE = {
     "model": ("", "text", "files"),
+    "simulate": ("traces", ""),
     "server": (
         *("engine_protocol", "missing", "places", "errors", "lanes", "job", "fallback", "disconnect"),
         *("edge", "admin", "updates", "dialect", ""),

@@ -24,7 +24,8 @@ HELP = {
     "kv_bytes": "Memory for KV, metadata included: a hard limit, such as 2GiB",
     "kv_dtype": "Number format of stored KV",
     "retention": "Which reusable KV is evicted first: lru, lfu or fifo; by cost of recomputing too, pgdsf, pensieve or "
-    "asymcache; by reuse so far, max_score or pause; by the requests' ttl_s, ttl; tail_lru spares long conversations",
+    "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
+    "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
@@ -131,6 +132,10 @@ class Settings:
             tiers=TierConfig(**self._of(TierConfig)),
             **self._of(EngineConfig),
         )
+
+    def scheduler(self, base: SchedulerConfig) -> SchedulerConfig:
+        """``base``, but for what was set. Raises ConfigError."""
+        return dataclasses.replace(base, **self._of(SchedulerConfig))
 
     def server(self, environment: Mapping[str, str]) -> ServerConfig:
         """Raises ConfigError. The secrets come from ``environment``."""

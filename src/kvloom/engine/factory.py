@@ -29,6 +29,7 @@ from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.tiers import make_tiers
 from kvloom.memory.arena import Arena
+from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
@@ -57,15 +58,17 @@ def make_engine(
     cost: PrefillCost | None = None,
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
+    back: Callable[[int], Backing] = Mapped,
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
-    measured; ``tier_costs``: of reading a page from a tier, by name, likewise. Raises ConfigError.
+    measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
+    Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
-    budget_bytes = layout.budget_bytes(context_limit)
-    ledger = _ledger(layout, budget_bytes, int(config.cache.max_pinned_share * budget_bytes), retention, clock)
+    arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
+    ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)
@@ -107,9 +110,7 @@ def make_engine(
     )
 
 
-def _ledger(
-    layout: KvLayout, budget_bytes: int, pin_bytes: int, retention: Retention, clock: Callable[[], float]
-) -> Ledger:
-    ghosts = sum(budget_bytes // fmt.page_bytes for fmt in layout.formats)
+def _ledger(layout: KvLayout, arena: Arena, pin_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
+    ghosts = sum(arena.budget_bytes // fmt.page_bytes for fmt in layout.formats)
     index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
-    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock, pin_bytes)
+    return Ledger(arena, index, retention, clock, pin_bytes)

@@ -71,8 +71,8 @@ class LLM:
         Hard limit on all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
     retention:
         Which reusable pages are evicted first: the least recently (``"lru"``) or least frequently (``"lfu"``) used, or
-        as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"`` and
-        ``"asymcache"`` says (the README has a table).
+        as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"``,
+        ``"asymcache"`` and ``"survival"`` say (the README has a table).
     max_pinned_share:
         Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
     max_model_len:

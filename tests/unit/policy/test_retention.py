@@ -70,7 +70,7 @@ def test_oldest_first_and_deepest_of_one_release_first(policy: Retention) -> Non
     assert evicted(policy, blocks, "full") == [3, 4, 2, 1]
 
 
-COSTLY = "pgdsf", "pensieve", "asymcache"
+COSTLY = "pgdsf", "pensieve", "asymcache", "survival"
 """Policies that tell blocks of one release apart by what they cost."""
 
 

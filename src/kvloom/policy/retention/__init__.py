@@ -15,6 +15,7 @@ from kvloom.policy.retention.max_score import MaxScore
 from kvloom.policy.retention.pause import PauseTtl
 from kvloom.policy.retention.pensieve import CostOverAge
 from kvloom.policy.retention.pgdsf import greedy_dual
+from kvloom.policy.retention.survival import Survival
 from kvloom.policy.retention.tail_lru import TailLru
 from kvloom.policy.retention.ttl import TimeToLive
 
@@ -37,4 +38,5 @@ POLICIES: Mapping[str, Callable[[Given], Retention]] = {
     "pause": lambda given: PauseTtl(given.cost),
     "ttl": lambda given: TimeToLive(),
     "asymcache": lambda given: AsymCache(given.cost),
+    "survival": lambda given: Survival(given.cost),
 }

@@ -1,0 +1,1 @@
+"""What a deployment would do with a trace, without running its model."""

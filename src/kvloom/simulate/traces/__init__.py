@@ -1,0 +1,1 @@
+"""Traces: requests as the contents that they share, recorded or made."""
