@@ -38,6 +38,7 @@ CLAIMS = {
     "simulator": "bench.claims.simulator",
     "restart-warm": "bench.claims.restart_warm",
     "faults": "bench.claims.faults",
+    "asymcache-ttft": "bench.claims.asymcache_ttft",
     "mixed-load": "bench.claims.mixed_load",
 }
 SPEED = tuple(CLAIMS)[4:13]
