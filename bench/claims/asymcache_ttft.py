@@ -2,9 +2,9 @@
 
 Conversations of 2K to 8K tokens that share their first 320 (the multi-turn trace of AsymCache's evaluation, for a small
 model), with KV memory for 40% of the working set at its largest: what an endless cache would have in use then. Every
-policy serves the same requests, seed by seed, in turn; they arrive so fast that an engine with an endless cache would be
-busy for a quarter of the time, and waiting takes none. The claim is the mean time to the first token under LRU over that
-under ``asymcache``; the other policies are reported beside it.
+policy serves the same requests, trace by trace, in turn. They arrive so fast that an engine with an endless cache would
+be busy for a quarter of the time, and waiting takes none. The claim is the mean time to the first token under LRU over
+that under ``asymcache``; the other policies are reported beside it.
 """
 
 from __future__ import annotations
