@@ -185,8 +185,10 @@ def make_engine(
     step_tokens: int = 64,
     max_seqs: int = 64,
     max_decode_slowdown: float = 2.0,
+    max_token_latency_s: float | None = None,
     kv_dtype: str = "float32",
     retention: str = "lru",
+    max_pinned_share: float = 0.25,
     activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
@@ -202,8 +204,19 @@ def make_engine(
         max_model_len=max_model_len,
         seed=seed,
         activations=activations,
-        cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, slab_bytes=64 * 1024, retention=retention),
-        scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs, max_decode_slowdown=max_decode_slowdown),
+        cache=CacheConfig(
+            kv_bytes=kv_bytes,
+            kv_dtype=kv_dtype,
+            slab_bytes=64 * 1024,
+            retention=retention,
+            max_pinned_share=max_pinned_share,
+        ),
+        scheduler=SchedulerConfig(
+            step_tokens=step_tokens,
+            max_seqs=max_seqs,
+            max_decode_slowdown=max_decode_slowdown,
+            max_token_latency_s=max_token_latency_s,
+        ),
     )
 
     def attend(arena: Arena) -> Attend:

@@ -35,8 +35,11 @@ CLAIMS = {
     "lukv-quality-80": "bench.claims.lukv_quality_80",
     "oracle-gap": "bench.claims.oracle_gap",
     "kvpress-agreement": "bench.claims.kvpress_agreement",
+    "simulator": "bench.claims.simulator",
     "restart-warm": "bench.claims.restart_warm",
     "faults": "bench.claims.faults",
+    "asymcache-ttft": "bench.claims.asymcache_ttft",
+    "mixed-load": "bench.claims.mixed_load",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -51,12 +51,16 @@ FOUND = ("niah", "niah_single_1", "niah_single_2", "niah_single_3", "niah_multik
 TELLING = (*FOUND, "multi_turn")
 
 
-def planned() -> dict[CellKey, int]:
-    """Samples that the records must have at least, by task and length."""
-    wanted = {(name, length): 25 for length in (1024, 2048) for name in TASKS}
-    wanted |= {(name, 4096): 10 for name in TASKS} | {(name, 8192): 10 for name in NEEDLES}
-    wanted |= {(name, length): 40 for length in (2048, 4096) for name in TELLING}
-    return wanted | {(name, 8192): 40 for name in FOUND}
+MORE = {"smollm2-135m-instruct-chat": {("niah", 8192): 120, ("niah_single_1", 8192): 80}}
+"""Of runs in which so few tasks count at a length that 40 samples of each leave an interval of more than 5 points."""
+
+
+def planned(name: str) -> dict[CellKey, int]:
+    """Samples that the records of a run must have at least, by task and length."""
+    wanted = {(task, length): 25 for length in (1024, 2048) for task in TASKS}
+    wanted |= {(task, 4096): 10 for task in TASKS} | {(task, 8192): 10 for task in NEEDLES}
+    wanted |= {(task, length): 40 for length in (2048, 4096) for task in TELLING}
+    return wanted | {(task, 8192): 40 for task in FOUND} | MORE.get(name, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def measure(quick: bool) -> Outcome:
 
 
 def _judged() -> Outcome:
-    plan, verdicts, details = planned(), [], {}
+    verdicts, details = [], {}
     for name, model in RUNS.items():
         rows = records_of(name)
         if not rows:
@@ -127,7 +131,7 @@ def _judged() -> Outcome:
         else:
             material = Material(recorded.wording, recorded.haystack)
             changed = list(repeated(subject, rows, make_tasks(TaskFiles(), material)))
-        verdict, summary = verdict_of(rows, plan, changed), summarize(rows)
+        verdict, summary = verdict_of(rows, planned(name), changed), summarize(rows)
         note(f"{name}: {len(rows)} answers, {REPEATED} repeated, {len(changed)} of them changed")
         verdicts.append(verdict)
         details[name] = {

@@ -8,6 +8,7 @@ what answers add while other contexts are computed is not what is measured.
 
 from __future__ import annotations
 
+import math
 import random
 
 from bench.drive import ModelEngines
@@ -39,7 +40,7 @@ def contexts(engines: ModelEngines, length: int, count: int) -> list[list[int]]:
 
 def loaded(step_tokens: int) -> ModelEngines:
     """An engine that computes a prompt in one step, whoever waits for it."""
-    scheduler = SchedulerConfig(step_tokens=step_tokens, max_decode_slowdown=1e6)
+    scheduler = SchedulerConfig(step_tokens=step_tokens, max_decode_slowdown=math.inf)
     config = EngineConfig(model=MODEL, cache=CacheConfig(kv_bytes="64MiB"), scheduler=scheduler)
     return ModelEngines(build(config), DEFAULT_KV_DTYPE)
 

@@ -84,12 +84,14 @@ class CacheConfig:
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
+    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
     """
 
     kv_bytes: int | str = "auto"
     kv_dtype: KvDtype = DEFAULT_KV_DTYPE
     slab_bytes: int = 2 * 2**20
     retention: RetentionName = "lru"
+    max_pinned_share: float = 0.25
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
@@ -100,6 +102,8 @@ class CacheConfig:
             raise ConfigError(
                 f"unknown retention `{self.retention}`", hint=f"one of {', '.join(get_args(RetentionName))}"
             )
+        if not 0 <= self.max_pinned_share <= 1:
+            raise ConfigError(f"max_pinned_share must be from 0 to 1, got {self.max_pinned_share}")
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 
@@ -251,18 +255,23 @@ class SchedulerConfig:
 
     step_tokens: maximum rows computed per step. max_seqs: maximum number of concurrently running sequences.
     max_decode_slowdown: how long a step with prompts may take while answers stream, as a multiple of a step without;
-    larger values serve new prompts sooner and make streams less smooth.
+    larger values serve new prompts sooner and make streams less smooth. max_token_latency_s: seconds between two tokens
+    of an answer that prompts may not exceed, 99 times of 100; it takes the place of max_decode_slowdown. Where the
+    answers alone take longer, prompts are computed a few tokens at a time.
     """
 
     step_tokens: int = 512
     max_seqs: int = 64
     max_decode_slowdown: float = 2.0
+    max_token_latency_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.step_tokens < 1 or self.max_seqs < 1:
             raise ConfigError("step_tokens and max_seqs must be at least 1")
         if not self.max_decode_slowdown >= 1:
             raise ConfigError(f"max_decode_slowdown must be at least 1, got {self.max_decode_slowdown}")
+        if self.max_token_latency_s is not None and not self.max_token_latency_s > 0:
+            raise ConfigError(f"max_token_latency_s must be positive, got {self.max_token_latency_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,6 +133,7 @@ class Why(StrEnum):
     WINDOW = "window"  # full-attention pages are there, but a window layer gave its pages back
     TOO_SHORT = "too-short"  # the tail after a reused prefix fills no page, and was not kept
     LAST_TOKEN = "last-token"  # wholly cached: the last token is computed again for its logits
+    SCATTERED = "scattered"  # cached, and computed again: too little, or too often, between holes
     WATCHED = "watched"  # cached, and computed again: a method of compression has to see its attention
     COMPRESSED = "compressed"  # it comes after a context that this request compresses: nobody else computes the same
     NOT_LOADED = "not-loaded"  # a tier had it, and did not deliver it

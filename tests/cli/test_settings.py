@@ -9,7 +9,7 @@ import pytest
 
 from kvloom.cli import main
 from kvloom.cli.settings import HELP, SETTINGS
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig
+from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig, TierConfig
 
 from .conftest import Backend
 
@@ -24,10 +24,10 @@ def opened(fake: Backend, *arguments: str) -> EngineConfig:
 def test_every_setting_comes_from_a_config() -> None:
     owned = {
         field.name
-        for owner in (EngineConfig, CacheConfig, SchedulerConfig, ServerConfig)
+        for owner in (EngineConfig, CacheConfig, SchedulerConfig, TierConfig, ServerConfig)
         for field in dataclasses.fields(owner)
     }
-    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "api_key", "admin_key"}
+    assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}
     assert set(HELP) <= set(SETTINGS)
 
 
@@ -38,7 +38,7 @@ def test_defaults(fake: Backend) -> None:
 def test_flags(fake: Backend) -> None:
     flags = (
         "--kv-bytes 1GiB --kv-dtype bfloat16 --max-model-len 99 --threads 3 --seed 5 --activations float32 "
-        "--step-tokens 7 --max-seqs 2 --generation-config none --retention lfu"
+        "--step-tokens 7 --max-seqs 2 --max-token-latency-s 0.1 --generation-config none --retention lfu"
     )
     assert opened(fake, *flags.split()) == EngineConfig(
         model="mock",
@@ -48,7 +48,7 @@ def test_flags(fake: Backend) -> None:
         activations="float32",
         generation_config="none",
         cache=CacheConfig(kv_bytes="1GiB", kv_dtype="bfloat16", retention="lfu"),
-        scheduler=SchedulerConfig(step_tokens=7, max_seqs=2),
+        scheduler=SchedulerConfig(step_tokens=7, max_seqs=2, max_token_latency_s=0.1),
     )
 
 

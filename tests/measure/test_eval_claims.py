@@ -92,7 +92,7 @@ def test_the_newest_records_are_judged(toy_rows: list[Row], tmp_path: Path) -> N
 
 
 def test_the_plan_is_what_is_promised() -> None:
-    plan = eval_signal.planned()
+    plan = eval_signal.planned("gemma-3-270m")
     assert sum(length == 8192 for _, length in plan) == 9
     assert all(plan[name, 1024] == 25 <= plan[name, 2048] and plan[name, 4096] >= 10 for name in eval_signal.TASKS)
     assert all(plan[name, length] == 40 for name in eval_signal.TELLING for length in (2048, 4096))

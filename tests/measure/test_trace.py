@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvloom.bench.replay import Replay
+from kvloom.bench.replay import Replay, Replayed
 from kvloom.bench.trace import BLOCK_TOKENS, TraceRequest, read_trace
 from kvloom.errors import TraceError
 from tiny import VOCAB, make_engine
@@ -93,7 +93,8 @@ def test_a_replay_waits_for_arrivals_and_reuses_what_repeats() -> None:
         TraceRequest(10.0, 90, 4, (1,)),
         TraceRequest(11.0, 5000, 2, (7,) * 10),
     ]
-    result = Replay(engine, 2.0, lambda: ended.append(1), clock.sleep).run(requests)
+    result = Replayed(on_end=lambda: ended.append(1))
+    Replay(engine, result, 2.0, clock.sleep).run(requests)
     assert sum(clock.slept) == pytest.approx(5.5, abs=0.1)
     assert (result.output_tokens, result.refused, len(ended)) == (7, 1, 3)
     assert result.input_tokens == 190

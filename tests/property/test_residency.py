@@ -172,7 +172,11 @@ def test_conversations_in_little_memory(subject: Subject, windows: tuple[int | N
     talks = {f"t{n}": [*shared, *tiny.random_prompt(60, 40 + n)] for n in range(5)}
     for turn in range(12):
         name = chance.choice(sorted(talks))
-        cache = CacheParams(priority=chance.choice([50, 50, 20]), ttl_s=chance.choice([None, 0.0, 60.0]))
+        cache = CacheParams(
+            priority=chance.choice([50, 50, 20]),
+            ttl_s=chance.choice([None, 0.0, 60.0]),
+            pin_s=chance.choice([None, 0.1]),
+        )
         done = tiny.run(engine, {f"{name}-{turn}": talks[name]}, GREEDY, cache=cache)[f"{name}-{turn}"]
         assert done.tokens[0] == cold(subject, windows, talks[name])
         cached += done.updates[-1].metrics.cached_tokens

@@ -22,6 +22,7 @@ from kvloom.engine.factory import make_engine
 from kvloom.engine.outputs import CompletionOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
+from kvloom.memory.tier.base import Tier
 from kvloom.model.base import Logits
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 
@@ -52,6 +53,7 @@ class EchoEngine(AsyncEngine):
         held: bool = False,
         tokenizer: Any = None,
         sampling_defaults: SamplingDefaults | None = None,
+        tiers: Sequence[Tier] = (),
     ) -> None:
         self.pace_s = pace_s
         self.gate = threading.Event()
@@ -66,7 +68,7 @@ class EchoEngine(AsyncEngine):
         self.caches: list[CacheParams] = []
         self.resets = 0
         tokenizer = tokenizer or WordTokenizer()
-        engine = _echoing(_engine(max_model_len, vocab_size, tokenizer))
+        engine = _echoing(_engine(max_model_len, vocab_size, tokenizer, tiers))
         self._start(engine, tokenizer, "mock", sampling_defaults or SamplingDefaults())
         assert self.max_model_len == max_model_len, "the KV budget allows less"
 
@@ -139,7 +141,7 @@ class EchoSampler(Sampler):
         return token
 
 
-def _engine(max_model_len: int, vocab_size: int, tokenizer: Any) -> Engine:
+def _engine(max_model_len: int, vocab_size: int, tokenizer: Any, tiers: Sequence[Tier]) -> Engine:
     """As a server makes it: the step in C++, KV in the default format."""
     config = EngineConfig(
         model="tiny",
@@ -148,7 +150,14 @@ def _engine(max_model_len: int, vocab_size: int, tokenizer: Any) -> Engine:
         scheduler=SchedulerConfig(step_tokens=64, max_seqs=64),
     )
     model = tiny_decoder.decoder((None, None), vocab_size=vocab_size, context_length=max_model_len)
-    return make_engine(model, tokenizer, config, lambda arena: CpuAttend(arena.memory, threads=1), LeastRecentlyUsed())
+    return make_engine(
+        model,
+        tokenizer,
+        config,
+        lambda arena: CpuAttend(arena.memory, threads=1),
+        LeastRecentlyUsed(),
+        tier_factory=lambda formats: tiers,
+    )
 
 
 def _echoing(engine: Engine) -> Engine:

@@ -9,6 +9,7 @@ import httpx2
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
+from dict_tier import DictTier
 from kvloom.server.app import create_app
 
 from .conftest import Engines
@@ -131,3 +132,17 @@ async def test_equal_request_ids_do_not_collide(http: httpx2.AsyncClient, engine
         reply = await http.post("/v1/completions", json=TEXT, headers={"x-request-id": "same"})
         assert reply.status_code == 200
     assert len(set(engine.seen)) == 2
+
+
+async def test_tiers_are_told_of_apart(new_engine: Engines) -> None:
+    labels, engine = frozenset({("tier", "disk")}), new_engine(tiers=[DictTier()])
+    transport = httpx2.ASGITransport(create_app(engine))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://kvloom") as http:
+        await http.post("/v1/completions", json=TEXT | {"prompt": "a " * 40})
+        assert engine.engine.tiers.flush(10)
+        await engine.check()
+        told = await samples(http)
+        assert told["kvloom:tier_written_pages_total", labels] > 0
+        assert told["kvloom:tier_pages", labels] > 0
+        shown = (await http.get("/cache")).json()["cache"]["tiers"]["disk"]
+        assert shown["written_pages"] == told["kvloom:tier_written_pages_total", labels]

@@ -38,7 +38,8 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
         ({"kvloom": {"cache": {"priority": 0}}}, CacheParams(priority=0)),
         ({"kvloom": {"cache": {"ttl_s": 30}}}, CacheParams(ttl_s=30)),
         ({"kvloom": {"cache": {"ttl_s": 0.5, "priority": 80}}}, CacheParams(ttl_s=0.5, priority=80)),
-        ({"kvloom": {"cache": {"ttl_s": None}}}, CacheParams()),
+        ({"kvloom": {"cache": {"ttl_s": None, "pin_s": None}}}, CacheParams()),
+        ({"kvloom": {"cache": {"pin_s": 30}}}, CacheParams(pin_s=30)),
         ({"kvloom": {"cache": {"write": False}}, "cache_salt": "s"}, CacheParams(write=False, salt="s")),
         (
             {"kvloom": {"cache": {"compression": {"method": "sink_recent", "ratio": 0.5, "sinks": 2}}}},
@@ -92,11 +93,14 @@ async def test_what_arrives(
         ({"cache": {"ttl_s": "long"}}, "kvloom.cache.ttl_s", "number"),
         ({"cache": {"ttl_s": True}}, "kvloom.cache.ttl_s", "number"),
         ({"cache": {"ttl_s": -1}}, "kvloom.cache.ttl_s", "a number of seconds"),
+        ({"cache": {"pin_s": "forever"}}, "kvloom.cache.pin_s", "number"),
+        ({"cache": {"pin_s": -1}}, "kvloom.cache.pin_s", "a number of seconds"),
         ({"cash": {}}, "kvloom.cash", "`kvloom` has `cache`"),
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `ttl_s`, `compression`, `compress_after`, `compress_when` and `guard`",
+            "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `compression`, `compress_after`, `compress_when` and "
+            "`guard`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -191,6 +195,14 @@ async def test_what_comes_of_it(client: openai.AsyncOpenAI) -> None:
     assert len(texts) == 1
     with pytest.raises(openai.BadRequestError, match=r"kvloom\.cache\.keep"):
         await cached(keep=True)
+
+
+async def test_a_prompt_is_prewarmed_and_pinned(client: openai.AsyncOpenAI) -> None:
+    prompt, more = tiny.random_prompt(64, 3), {"kvloom": {"cache": {"pin_s": 60}}}
+    nothing = await client.completions.create(model="tiny", prompt=prompt, max_tokens=0, extra_body=more)
+    assert (nothing.choices[0].text, nothing.usage.completion_tokens) == ("", 0)
+    reply = await client.completions.create(model="tiny", prompt=prompt, max_tokens=3)
+    assert reply.usage.prompt_tokens_details.cached_tokens == 63
 
 
 async def test_a_context_is_compressed_for_who_asks(client: openai.AsyncOpenAI) -> None:

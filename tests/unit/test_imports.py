@@ -33,6 +33,7 @@ ORDER = (
 
 INSIDE = {
     "model": ("", "text", "files"),
+    "simulate": ("traces", ""),
     "server": (
         *("engine_protocol", "missing", "places", "errors", "lanes", "job", "fallback", "disconnect"),
         *("edge", "admin", "updates", "dialect", ""),

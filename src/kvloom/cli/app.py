@@ -10,6 +10,7 @@ import typer
 from kvloom.cli.bench_app import bench_app
 from kvloom.cli.cache_app import cache_app
 from kvloom.cli.eval_app import eval_app
+from kvloom.cli.plan_app import plan_app
 from kvloom.cli.profile_app import profile_app
 from kvloom.cli.settings import Settings, with_settings
 
@@ -171,6 +172,7 @@ def inspect(
 
 app.add_typer(bench_app)
 app.add_typer(profile_app)
+app.add_typer(plan_app)
 app.add_typer(cache_app)
 
 

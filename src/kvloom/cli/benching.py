@@ -50,9 +50,10 @@ def bench_trace(model: str, file: Path, limit: int | None, speed: float, setting
     loaded = backend.load_engine(config)
     limits = measure_limits(config.threads or default_threads())
     with progress("requests", len(requests)) as advance:
-        result = Replay(loaded.engine, speed, on_end=lambda: advance(1)).run(requests)
+        result = Replayed(on_end=lambda: advance(1))
+        seconds = Replay(loaded.engine, result, speed).run(requests)
     facts = circumstances(loaded.manifest.name, config, limits) | {"trace": str(file), "speed": speed}
-    figures = trace_figures(result, len(requests), loaded.engine.stats())
+    figures = trace_figures(result, seconds, len(requests), loaded.engine.stats())
     if as_json:
         print(json.dumps(facts | {"figures": figures}, indent=2))
         return
@@ -62,14 +63,14 @@ def bench_trace(model: str, file: Path, limit: int | None, speed: float, setting
     _print(table, facts)
 
 
-def trace_figures(result: Replayed, requests: int, stats: EngineStats) -> dict[str, float | int | None]:
+def trace_figures(result: Replayed, seconds: float, requests: int, stats: EngineStats) -> dict[str, float | int | None]:
     """By name; None where no request came so far. Latencies in seconds."""
     return {
         "requests": requests,
         "refused, too long": result.refused,
-        "seconds": result.seconds,
-        "input tokens per second": result.input_tokens / result.seconds,
-        "output tokens per second": result.output_tokens / result.seconds,
+        "seconds": seconds,
+        "input tokens per second": result.input_tokens / seconds,
+        "output tokens per second": result.output_tokens / seconds,
         "input tokens": result.input_tokens,
         "input tokens reused": result.cached_tokens,
         "first token, median, s": _percentile(result.ttft_s, 50),

@@ -26,6 +26,7 @@ HELP = {
     "retention": "Which reusable KV is evicted first: lru, lfu or fifo; by cost of recomputing too, pgdsf, pensieve or "
     "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
     "tail_lru spares long conversations",
+    "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",
@@ -34,6 +35,8 @@ HELP = {
     "step_tokens": "Maximum number of tokens computed per step",
     "max_seqs": "Maximum number of concurrently running sequences",
     "max_decode_slowdown": "How many times longer a step may take when it computes new prompts while answers stream",
+    "max_token_latency_s": "Seconds between two tokens of an answer that new prompts may not exceed, 99 times of 100; "
+    "in place of max-decode-slowdown",
     "warm_bytes": "Further RAM for KV that was evicted: a hard limit",
     "cache_dir": "Directory in which KV that is not in use is kept, over restarts too; see kvloom cache",
     "disk_bytes": "Disk space for it: a hard limit",
@@ -55,7 +58,7 @@ HELP = {
 }
 """The settings that have a flag. The others are for the file."""
 
-_NONE = ("api_keys_file", "cors_origins", "warm_bytes", "cache_dir", "remote_url", "tier_faults")
+_NONE = ("api_keys_file", "cors_origins", "warm_bytes", "cache_dir", "remote_url", "tier_faults", "max_token_latency_s")
 _UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
 _ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets
 
@@ -129,6 +132,10 @@ class Settings:
             tiers=TierConfig(**self._of(TierConfig)),
             **self._of(EngineConfig),
         )
+
+    def scheduler(self, base: SchedulerConfig) -> SchedulerConfig:
+        """``base``, but for what was set. Raises ConfigError."""
+        return dataclasses.replace(base, **self._of(SchedulerConfig))
 
     def server(self, environment: Mapping[str, str]) -> ServerConfig:
         """Raises ConfigError. The secrets come from ``environment``."""

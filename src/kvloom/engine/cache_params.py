@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.needs import MEASURED
-from kvloom.policy.events import DEFAULT_PRIORITY, Hints, hints_of
+from kvloom.policy.events import DEFAULT_PRIORITY, HIGHEST_PRIORITY, Hints, hints_of
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
@@ -54,7 +54,9 @@ def _takes(allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
 _FLAG = _takes("True or False", lambda value: isinstance(value, bool))
 _TEXT = _takes("a string", lambda value: value is None or _is_text(value))
 _MATCHING = _takes("'tokens' or 'pages'", lambda value: value in get_args(Matching))
-_PERCENT = _takes("a whole number from 0 to 100", lambda value: type(value) is int and 0 <= value <= 100)
+_PRIORITY = _takes(
+    f"a whole number from 0 to {HIGHEST_PRIORITY}", lambda value: type(value) is int and 0 <= value <= HIGHEST_PRIORITY
+)
 _SECONDS = _takes(
     "a number of seconds", lambda value: value is None or (type(value) in (int, float) and 0 <= value < math.inf)
 )
@@ -75,7 +77,9 @@ class CacheParams:
     still share its pages. match: granularity of prefix matching. priority: unused KV is evicted before KV of higher
     priority; KV shared by several requests has the highest priority among them. ttl_s: how long the request's KV is
     worth keeping after its last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and
-    ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts.
+    ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts. pin_s:
+    how long after its last use the request's KV is evicted after all that is not pinned, by whatever policy, while pins
+    take no more than their part of the budget (``max_pinned_share``): what does not is kept like any other KV.
     compression: what is done to the context's KV before the rest of the prompt is computed over what is left; it needs
     the context's exact KV, which is found and published as ever, unless what is left of the context is found: that is
     published too. compress_after: how many tokens of the prompt are the context; all but the last one unless told. With
@@ -91,8 +95,9 @@ class CacheParams:
     read: bool = field(default=True, metadata=_FLAG)
     write: bool = field(default=True, metadata=_FLAG)
     match: Matching = field(default="tokens", metadata=_MATCHING)
-    priority: int = field(default=DEFAULT_PRIORITY, metadata=_PERCENT)
+    priority: int = field(default=DEFAULT_PRIORITY, metadata=_PRIORITY)
     ttl_s: float | None = field(default=None, metadata=_SECONDS)
+    pin_s: float | None = field(default=None, metadata=_SECONDS)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
@@ -147,7 +152,7 @@ class CacheParams:
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
-        return hints_of(self.priority, self.ttl_s)
+        return hints_of(self.priority, self.ttl_s, self.pin_s)
 
     @property
     def budget(self) -> int | None:

@@ -127,18 +127,22 @@ def write_profile(profile: CostProfile, path: Path) -> None:
 
 def read_profile(path: Path, wanted: MeasuredOn) -> CostProfile:
     """Raises DataFileError when it is no profile, or was measured on something else than ``wanted``."""
+    profile = any_profile(path)
+    if different := profile.measured_on.differences(wanted):
+        raise DataFileError(f"was measured on something else: {'; '.join(different)}", path=path, hint=_AGAIN)
+    return profile
+
+
+def any_profile(path: Path) -> CostProfile:
+    """Whatever it was measured on. Raises DataFileError when it is no profile."""
     try:
-        shown = json.loads(path.read_text(encoding="utf-8"))
-        profile = _profile(shown, path)
+        return _profile(json.loads(path.read_text(encoding="utf-8")), path)
     except OSError as error:
         raise DataFileError(f"cannot be read: {error.strerror or error}", path=path) from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"is no profile of costs: {error}", path=path, hint=_REMOVE) from error
-    if different := profile.measured_on.differences(wanted):
-        raise DataFileError(f"was measured on something else: {'; '.join(different)}", path=path, hint=_AGAIN)
-    return profile
 
 
 def _profile(shown: Any, path: Path) -> CostProfile:

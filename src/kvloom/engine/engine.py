@@ -19,7 +19,7 @@ from kvloom.engine.request import Request
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.batch import Batch, form_batch
-from kvloom.engine.scheduler.plain import plain_prefill
+from kvloom.engine.scheduler.plain import Computed, computed
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.stall import Stall
@@ -142,9 +142,10 @@ class Engine:
         if work := plan.work:
             batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
-            computed = plain_prefill(plan)
+            known = computed(plan)
             self._run(batch)
-            self._learn(plan, computed, self.clock() - began_s)
+            if known is not None:
+                self._learn(known, plan.streaming_since_s < math.inf, self.clock() - began_s)
         self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -197,6 +198,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
+        ledger.end_pins(self.clock())
         cache = CacheStats(
             budget_bytes=ledger.arena.budget_bytes,
             used_bytes=ledger.arena.used_bytes,
@@ -211,6 +213,9 @@ class Engine:
             misses_by_why={why.value: tokens for why, tokens in self.account.misses_by_why.items()},
             hit_tokens_by_tier=dict(self.account.hit_tokens_by_tier),
             tiers=self.tiers.stats(),
+            pinned_bytes=ledger.pins.bytes,
+            pins_refused_bytes=ledger.pins.refused_bytes,
+            pins_broken_bytes=ledger.pins.broken_bytes,
         )
         return EngineStats(
             running=len(queues.running),
@@ -238,17 +243,12 @@ class Engine:
             queues, ledger = self.scheduler.queues, self.ledger
             self.stall.step_idled((list(queues.running), list(queues.waiting), ledger.changes, ledger.held_bytes))
 
-    def _learn(self, plan: StepPlan, computed: tuple[int, int] | None, seconds: float) -> None:
-        """Tell the prefill budget what the step took, if anybody streams, and the estimate of costs, if it was prompts
-        and nothing else.
-        """
-        if plan.streaming_since_s < math.inf and not plan.shadows:
-            prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
-            rows = sum(len(chunk.spans) for chunk in prompts)
-            first = prompts[0].sequence.owner if prompts else ""
-            self.prefill_budget.took(len(plan.chunks) - len(prompts), rows, first, seconds)
-        elif computed is not None:
-            self.prefill_cost.took(*computed, seconds)
+    def _learn(self, known: Computed, streaming: bool, seconds: float) -> None:
+        """From what a step took: what others may compute beside answers, or what prompts cost by themselves."""
+        if streaming:
+            self.prefill_budget.took(known.streams, known.new, known.positions, seconds, known.plain)
+        elif known.plain and not known.streams:
+            self.prefill_cost.took(known.new, known.positions, seconds)
 
     def _give_up(self, request: Request, plan: StepPlan, error: KvloomError) -> RequestUpdate:
         """End a request one of whose sequences can never go on; none of the others runs in this step either."""

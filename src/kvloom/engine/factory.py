@@ -12,6 +12,7 @@ from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.retention import shape_cost
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.admit import Admit
@@ -28,6 +29,7 @@ from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.tiers import make_tiers
 from kvloom.memory.arena import Arena
+from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.ledger import Ledger
@@ -56,20 +58,24 @@ def make_engine(
     cost: PrefillCost | None = None,
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
+    back: Callable[[int], Backing] = Mapped,
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
-    measured; ``tier_costs``: of reading a page from a tier, by name, likewise. Raises ConfigError.
+    measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
+    Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
-    ledger = _ledger(layout, layout.budget_bytes(context_limit), retention, clock)
+    arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
+    ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)
     ledger.events.listeners.append(results)
-    reserve, prefill_budget = Reserve(ledger, layout), PrefillBudget(scheduling.max_decode_slowdown)
-    stall, prefill_cost, account = Stall(), CostEstimate(cost), Account(clock)
+    prefill_cost = CostEstimate(cost, shape_cost(model))
+    prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
+    reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs)
     admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, Loads(tiers, prefill_cost), account)
     threads = config.threads or default_threads()
@@ -104,7 +110,7 @@ def make_engine(
     )
 
 
-def _ledger(layout: KvLayout, budget_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
-    ghosts = sum(budget_bytes // fmt.page_bytes for fmt in layout.formats)
+def _ledger(layout: KvLayout, arena: Arena, pin_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
+    ghosts = sum(arena.budget_bytes // fmt.page_bytes for fmt in layout.formats)
     index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
-    return Ledger(Arena(budget_bytes, layout.slab_bytes), index, retention, clock=clock)
+    return Ledger(arena, index, retention, clock, pin_bytes)

@@ -73,6 +73,8 @@ class LLM:
         Which reusable pages are evicted first: the least recently (``"lru"``) or least frequently (``"lfu"``) used, or
         as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"``,
         ``"asymcache"`` and ``"survival"`` say (the README has a table).
+    max_pinned_share:
+        Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
     max_model_len:
         Maximum length of prompt plus answer in tokens; None uses the model's context, as far as the budget allows.
     threads:
@@ -106,6 +108,7 @@ class LLM:
         kv_bytes: int | str = "auto",
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         retention: RetentionName = "lru",
+        max_pinned_share: float = 0.25,
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -123,7 +126,9 @@ class LLM:
             seed=seed,
             activations=activations,
             generation_config=generation_config,
-            cache=CacheConfig(kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention),
+            cache=CacheConfig(
+                kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention, max_pinned_share=max_pinned_share
+            ),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
             tiers=tiers or TierConfig(),
         )

@@ -54,21 +54,19 @@ time, which takes longer than the arithmetic."""
 
 
 def kl_divergence(exact_V: Logits, other_V: Logits) -> float:
-    """Of the second distribution from the first, in nats: 0 when they are the same to the last bit."""
-    exact_total, other_total = _log_sum_exp(exact_V), _log_sum_exp(other_V)
-    kl = 0.0
+    """Of the second distribution from the first, in nats: 0 when they are the same to the last bit.
+
+    With x, y the logits below their maxima, and X, Y the sums of exp x, exp y: sum(exp x (x - y)) / X - log X + log Y.
+    """
+    exact_peak, other_peak = float(exact_V.max()), float(other_V.max())
+    exact_total = other_total = apart = 0.0
     for start in range(0, len(exact_V), _BLOCK):
-        log_p_B = np.subtract(exact_V[start : start + _BLOCK], exact_total, dtype=np.float64)
-        log_q_B = np.subtract(other_V[start : start + _BLOCK], other_total, dtype=np.float64)
-        if not (possible := np.isfinite(log_p_B)).all():
-            log_p_B, log_q_B = log_p_B[possible], log_q_B[possible]
-        kl += float(np.dot(np.exp(log_p_B), log_p_B - log_q_B))
-    return max(0.0, kl)
-
-
-def _log_sum_exp(logits_V: Logits) -> float:
-    peak = float(logits_V.max())
-    total = 0.0
-    for start in range(0, len(logits_V), _BLOCK):
-        total += float(np.exp(np.subtract(logits_V[start : start + _BLOCK], peak, dtype=np.float64)).sum())
-    return peak + math.log(total)
+        x_B = np.subtract(exact_V[start : start + _BLOCK], exact_peak, dtype=np.float64)
+        y_B = np.subtract(other_V[start : start + _BLOCK], other_peak, dtype=np.float64)
+        weight_B = np.exp(x_B)
+        exact_total += float(weight_B.sum())
+        other_total += float(np.exp(y_B).sum())
+        if not (possible := np.isfinite(x_B)).all():
+            x_B, y_B, weight_B = x_B[possible], y_B[possible], weight_B[possible]
+        apart += float(np.dot(weight_B, x_B - y_B))
+    return max(0.0, apart / exact_total - math.log(exact_total) + math.log(other_total))

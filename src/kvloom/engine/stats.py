@@ -37,6 +37,9 @@ class CacheStats:
 
     hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the
     tier that they came from. tiers: those beside RAM, by name.
+    pinned_bytes: of what is cached. pins_refused_bytes: what was not pinned because pins had no room left;
+    pins_broken_bytes: what was evicted although it was pinned, because a request needed its room and nothing else was
+    left.
     """
 
     budget_bytes: int
@@ -52,6 +55,9 @@ class CacheStats:
     misses_by_why: dict[str, int] = field(default_factory=dict)
     hit_tokens_by_tier: dict[str, int] = field(default_factory=dict)
     tiers: dict[str, TierStats] = field(default_factory=dict)
+    pinned_bytes: int = 0
+    pins_refused_bytes: int = 0
+    pins_broken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

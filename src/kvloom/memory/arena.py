@@ -9,15 +9,13 @@ A slab returns to the arena when its last page is freed, so formats of different
 
 from __future__ import annotations
 
-import mmap
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from kvloom.arrays import Bytes
 from kvloom.errors import ConfigError, InternalError
+from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.format import PageFormat
 from kvloom.segment import PageId
 
@@ -37,8 +35,8 @@ EXTENT_PAGE_METADATA_BYTES = 48
 
 _SLAB_STEP_BYTES = 4096
 
-_GIVE_UP = getattr(mmap, "MADV_FREE", mmap.MADV_DONTNEED)
-"""Memory reused before the system reclaims it keeps its huge pages and causes no page faults."""
+_ADDRESSES = 2**31
+"""Kernels read addresses as int32."""
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ def fitting_slab_bytes(formats: Iterable[PageFormat], wanted_bytes: int) -> int:
 
 @dataclass
 class Arena:
-    """Pages from one anonymous mapping. Does not know who uses them or why.
+    """Pages from one range of addresses. Does not know who uses them or why.
 
     Parameters
     ----------
@@ -86,12 +84,15 @@ class Arena:
         Hard: slabs in use, with the metadata of their pages and of all extents, never exceed it.
     slab_bytes:
         Size of every slab; no page may be larger.
+    back:
+        Makes what lies behind so many bytes.
     """
 
     budget_bytes: int
     slab_bytes: int
+    back: Callable[[int], Backing] = field(default=Mapped, repr=False)
     memory: Bytes = field(init=False, repr=False)
-    """All bytes, uint8. Untouched slabs cost no physical memory."""
+    """All bytes, uint8."""
 
     def __post_init__(self) -> None:
         count = self.budget_bytes // self.slab_bytes
@@ -100,10 +101,11 @@ class Arena:
                 f"kv_bytes of {self.budget_bytes} cannot hold one slab of {self.slab_bytes} bytes",
                 hint="raise kv_bytes or lower slab_bytes",
             )
-        self._mapping = mmap.mmap(-1, count * self.slab_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._mapping.madvise(mmap.MADV_HUGEPAGE)
-        self.memory = np.frombuffer(self._mapping, dtype=np.uint8)
+        if count * self.slab_bytes > (most := _ADDRESSES * GRAIN_BYTES):
+            raise ConfigError(f"kv_bytes of {self.budget_bytes} is more than the {most} that can be addressed")
+        self._backing = self.back(count * self.slab_bytes)
+        self.memory = self._backing.memory
+        self._count = count
         self._slabs: dict[int, Slab] = {}
         self._free_slabs = list(range(count - 1, -1, -1))
         self._partial: dict[PageFormat, dict[int, None]] = {}
@@ -194,13 +196,17 @@ class Arena:
         self.extents -= 1
         self._used_bytes -= EXTENT_METADATA_BYTES
 
+    def copy(self, source: PageId, target: PageId, fmt: PageFormat) -> None:
+        """What page ``source`` holds, ``target`` holds too."""
+        self._backing.copy(source * GRAIN_BYTES, target * GRAIN_BYTES, fmt.page_bytes)
+
     def trim(self) -> None:
-        """Let the operating system reclaim the physical memory of free slabs; where supported, only when it runs short.
+        """Let the operating system reclaim the physical memory of free slabs.
 
         Adjacent slabs are passed together. One by one, every huge page that spans two of them would be split.
         """
         for first, stop in _runs(self._free_slabs):
-            self._mapping.madvise(_GIVE_UP, first * self.slab_bytes, (stop - first) * self.slab_bytes)
+            self._backing.give_up(first * self.slab_bytes, (stop - first) * self.slab_bytes)
 
     def slab_of(self, page: PageId) -> int:
         return page * GRAIN_BYTES // self.slab_bytes
@@ -213,7 +219,7 @@ class Arena:
 
     def check(self) -> None:
         """Audit: every slab is free or in use, free pages are distinct, the budget holds. Raises InternalError."""
-        total = len(self.memory) // self.slab_bytes
+        total = self._count
         if len(self._free_slabs) + len(self._slabs) != total or set(self._free_slabs) & set(self._slabs):
             raise InternalError(f"{len(self._free_slabs)} free + {len(self._slabs)} used slabs != {total}")
         slabs = sum(self.slab_cost_bytes(slab.format) for slab in self._slabs.values())

@@ -26,6 +26,7 @@ from kvloom.memory.audit import audit
 from kvloom.memory.events import Events, Victims
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
+from kvloom.memory.pins import Pins
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.memory.table import PageTable
 from kvloom.policy.actions import Drop, Recode
@@ -65,7 +66,8 @@ class Extent:
 
 @dataclass
 class Ledger:
-    """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds.
+    """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds. Of what is
+    idle, ``pin_bytes`` may be pinned.
 
     The listeners of ``events``, the policy first, receive the lifecycle of everything published.
 
@@ -77,10 +79,12 @@ class Ledger:
     index: Index
     retention: Retention
     clock: Callable[[], float] = time.monotonic
+    pin_bytes: int = 0
     evicted_pages: int = 0
     changes: int = 0
 
     def __post_init__(self) -> None:
+        self.pins = Pins(self.pin_bytes)
         of_slabs = self.retention.fresh()
         slab_events = Events([of_slabs])
         self.events = Events([self.retention])
@@ -126,9 +130,12 @@ class Ledger:
         """Share a held page, or reuse an idle one. ``hints``: those of the new holder."""
         record = self._records[page]
         now = self.clock()
+        asked = None if record.holders else self.pins.unpin(page)
         if not record.holders:
             self._books.wake(record, now)
         record.holders.append(owner)
+        if asked is not None:
+            self._books.file(record, asked)
         if record.block is not None:
             self._hint(record, record.block, hints)
             self.events.reused(record.block, now)
@@ -144,8 +151,7 @@ class Ledger:
             if record.block is None:
                 self._close(record, Why.NEW, now)
             else:
-                self._books.rest(record, now)
-                self.events.idle(record.block, now)
+                self._rest(record, record.block, now)
 
     def abandon(self, pages: Iterable[PageId], owner: str) -> None:
         """Release all holds that ``owner`` has on ``pages``, however many: used after a failure."""
@@ -188,8 +194,10 @@ class Ledger:
         self.index.forget(block.page, why)
         self._close(record, why, now)
         self.events.gone(block, why, now)
+        pinned = self.pins.unpin(block.page)
         if why is Why.EVICTED:
             self.evicted_pages += record.count
+            self.pins.broken_bytes += 0 if pinned is None else block.size_bytes
 
     def recode(self, action: Recode, tables: Mapping[str, PageTable]) -> PageId | None:
         """Carry out a proposal. Returns the holders' new page, already in their ``tables``; None: no room.
@@ -236,6 +244,11 @@ class Ledger:
                 self._books.file(record, None)
                 self.events.gone(block, Why.RESET, self.clock())
         self.arena.trim()
+
+    def end_pins(self, now: float) -> None:
+        """End those whose time is up."""
+        for block in self.pins.over(now):
+            self._file_idle(self._records[block.page], block)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -292,18 +305,36 @@ class Ledger:
         self.index.check()
         audit(self.arena, self.index, self._books, holdings)
         self._victims.check({page for page, record in self._records.items() if not record.holders})
+        self.pins.check(self.events.idle_blocks)
         self._slab_victims.check({slab.block.page for slab in self._books.slabs.values() if not slab.held})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _rest(self, record: Record, block: Block, now: float) -> None:
+        """The last holder of ``block`` has released it."""
+        if "pin_s" in block.hints:
+            self.end_pins(now)
+            block = self.pins.pin(block, now, now)
+            self._books.file(record, block)
+        self._books.rest(record, now)
+        self.events.idle(block, now)
+
     def _hint(self, record: Record, block: Block, hints: Hints) -> None:
         """Merge another request's hints into those of the published ``block``."""
+        block = self.pins.asked(block)
         if hints is block.hints or (together := merged(block.hints, hints)) == block.hints:
             return
         block = block._replace(hints=together)
+        if record.holders:
+            self._books.file(record, block)
+        else:
+            self.pins.unpin(block.page)
+            self._file_idle(record, self.pins.pin(block, record.idle_s, self.clock()))
+
+    def _file_idle(self, record: Record, block: Block) -> None:
+        """With other hints than before: its place in the policy's order changes."""
         self._books.file(record, block)
-        if not record.holders:
-            self.events.idle(block, record.idle_s)  # again: its position has changed
+        self.events.idle(block, record.idle_s)
 
     def _close(self, record: Record, why: Why, now: float) -> None:
         self._books.close(record, why, now)
@@ -318,6 +349,7 @@ class Ledger:
         Extents and pages compete: of one kind that has long been idle a slab goes first, so that neither holds memory
         that it was given once for good.
         """
+        self.end_pins(now)
         if not pool.idle:
             return self._drop_slab(self._first_slab(now))
         page = self._victims.first(pool.format, now)

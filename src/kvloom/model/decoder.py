@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from kvloom.model.fused import FusedDecoder
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.model.layers import Block, Norm, Projection, Step
 from kvloom.model.rope import RopeTable
-from kvloom.model.shapes import PROJECTIONS, layer_shape
+from kvloom.model.shapes import layer_parameters
 from kvloom.model.spec import ModelSpec
 from kvloom.model.weight import Weight
 
@@ -63,7 +62,7 @@ class Decoder:
 
     @property
     def layer_parameters(self) -> int:
-        return self.spec.num_layers * sum(math.prod(layer_shape(self.spec, name)) for name in PROJECTIONS)
+        return layer_parameters(self.spec)
 
     def turn(self, layer: int) -> npt.NDArray[np.float64]:
         return self.blocks[layer].attention.rope.angles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
@@ -173,6 +174,11 @@ def layer_shape(spec: ModelSpec, tensor: str) -> tuple[int, ...]:
         "down": (spec.width, spec.ffn_width),
     }
     return shapes.get(tensor, (spec.width,))
+
+
+def layer_parameters(spec: ModelSpec) -> int:
+    """Numbers in the matrices of all layers."""
+    return spec.num_layers * sum(math.prod(layer_shape(spec, name)) for name in PROJECTIONS)
 
 
 def top_shape(spec: ModelSpec, tensor: str) -> tuple[int, ...]:

@@ -41,6 +41,31 @@ class PrefillCost:
         """What ``tokens`` from ``position`` on add to a step that computes others too."""
         return self.token_s * tokens + self.position_s * (tokens * position + tokens * (tokens - 1) // 2)
 
+    def computing(self, spans: SpanSet) -> float:
+        """What the positions of ``spans`` add to a step that computes others too."""
+        return sum([self.block(span.start, len(span)) for span in spans.spans])
+
+    def within(self, spans: SpanSet, seconds: float) -> int:
+        """How many of the lowest positions of ``spans`` can be computed in so many seconds, beside others.
+
+        >>> PrefillCost(start_s=0.0, token_s=1e-3, position_s=0.0).within(SpanSet.full(100), seconds=0.0105)
+        10
+        """
+        count = 0
+        for span in spans.spans:
+            here = min(len(span), self._fitting(span.start, seconds))
+            count, seconds = count + here, seconds - self.block(span.start, here)
+            if here < len(span):
+                break
+        return count
+
+    def _fitting(self, position: int, seconds: float) -> int:
+        """The largest n with ``block(position, n) <= seconds``: the root of a quadratic."""
+        if seconds <= 0:
+            return 0
+        first_s = self.token_s + self.position_s * (position - 0.5)
+        return int(2 * seconds / (first_s + math.sqrt(first_s * first_s + 2 * self.position_s * seconds)))
+
 
 def position_sum(spans: SpanSet) -> int:
     """All positions of ``spans``, added up.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from operator import mul
 
 from kvloom.policy.cost import PrefillCost
 
@@ -35,12 +36,14 @@ _ROUGHLY = PrefillCost(start_s=0.0, token_s=1.0, position_s=1 / 8192)
 
 @dataclass(slots=True)
 class CostEstimate:
-    """``cost``: the estimate; to begin with a measured one, or None. The first step then sets the speed.
+    """``cost``: the estimate; to begin with a measured one, or None. The first step then sets the speed, and the
+    proportions are those of ``shape``.
 
     Pure arithmetic: no clock, and nothing that depends on the number of steps.
     """
 
     cost: PrefillCost | None = None
+    shape: PrefillCost = _ROUGHLY
     steps: int = 0
     """That it has learned from."""
     _known: tuple[float, ...] = field(init=False)
@@ -50,26 +53,41 @@ class CostEstimate:
         held = _HELD if self.cost is None else _FITTED
         self._known = held, 0.0, 0.0, held, 0.0, held
 
-    def took(self, new: int, positions: int, seconds: float) -> None:
-        """Learn from a step that computed ``new`` tokens, whose positions add up to ``positions``, and nothing else."""
-        if new < 1 or not 0 < seconds < math.inf:
+    @property
+    def proportions(self) -> PrefillCost:
+        """The estimate, or where nothing is known of the speed, its shape."""
+        return self.cost or self.shape
+
+    def took(self, new: int, positions: int, seconds: float, beside_s: float = 0.0) -> None:
+        """Learn from a step that computed ``new`` tokens, whose positions add up to ``positions``.
+
+        ``beside_s``: what it was expected to take without them. The larger their part, the more is learned of it.
+        """
+        own_s = seconds - beside_s
+        if new < 1 or not 0 < seconds < math.inf or (self.cost is None and own_s <= 0):
             return
         self.steps += 1
         if self.cost is None:
-            scale = seconds / _ROUGHLY.step(new, positions)
-            self.cost = PrefillCost(0.0, scale * _ROUGHLY.token_s, scale * _ROUGHLY.position_s)
+            scale = own_s / (self.shape.token_s * new + self.shape.position_s * positions)
+            self.cost = PrefillCost(0.0, scale * self.shape.token_s, scale * self.shape.position_s)
             return
-        cost, expected_s = self.cost, self.cost.step(new, positions)
+        cost, expected_s = self.cost, beside_s + self.cost.step(new, positions)
         reference_s = cost.step(_NEW, _POSITIONS)
         surprise = min(_SURPRISE, max(-_SURPRISE, math.log(seconds / expected_s)))
-        part = reference_s / expected_s
-        start, token, position = self._gains(part, part * new / _NEW, part * positions / _POSITIONS)
+        features = [reference_s / expected_s * each for each in (1, new / _NEW, positions / _POSITIONS)]
+        gains = self._gains(*features)
         by = surprise * reference_s
-        self.cost = PrefillCost(
-            start_s=max(0.0, cost.start_s + by * start),
-            token_s=max(_LEAST * reference_s / _NEW, cost.token_s + by * token / _NEW),
-            position_s=max(0.0, cost.position_s + by * position / _POSITIONS),
+        corrected = PrefillCost(
+            start_s=max(0.0, cost.start_s + by * gains[0]),
+            token_s=max(_LEAST * reference_s / _NEW, cost.token_s + by * gains[1] / _NEW),
+            position_s=max(0.0, cost.position_s + by * gains[2] / _POSITIONS),
         )
+        learned = surprise * sum(map(mul, gains, features))
+        if surprise * (beside_s + corrected.step(new, positions) - expected_s) >= 0:
+            self.cost = corrected
+        else:  # what should have become negative could not, and others had gone the other way in return
+            scale = math.exp(learned)
+            self.cost = PrefillCost(scale * cost.start_s, scale * cost.token_s, scale * cost.position_s)
 
     def _gains(self, u: float, v: float, w: float) -> tuple[float, float, float]:
         """Take the features of a step in; by how much of its surprise each coefficient moves."""

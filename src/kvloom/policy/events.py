@@ -24,6 +24,9 @@ NO_HINTS: Hints = MappingProxyType({})
 DEFAULT_PRIORITY = 50
 """Used where no hint sets one. Of two blocks, the one with lower priority is evicted first."""
 
+HIGHEST_PRIORITY = 100
+"""That a request may ask for."""
+
 
 def priority_of(hints: Hints) -> float:
     return hints.get("priority", DEFAULT_PRIORITY)
@@ -34,10 +37,11 @@ def with_priority(priority: float) -> Hints:
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
-def hints_of(priority: float, ttl_s: float | None) -> Hints:
-    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy."""
+def hints_of(priority: float, ttl_s: float | None, pin_s: float | None = None) -> Hints:
+    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy. ``pin_s``: how long to pin it."""
+    said = {name: value for name, value in (("ttl_s", ttl_s), ("pin_s", pin_s)) if value is not None}
     hints = with_priority(priority)
-    return hints if ttl_s is None else MappingProxyType({**hints, "ttl_s": ttl_s})
+    return MappingProxyType({**hints, **said}) if said else hints
 
 
 def merged(first: Hints, second: Hints) -> Hints:

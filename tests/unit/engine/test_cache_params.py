@@ -31,7 +31,7 @@ BLIND, MUTE = CacheParams(read=False), CacheParams(write=False)
     ("field", "value"),
     [("salt", 5), ("salt", "\ud800"), ("read", 1), ("read", None), ("write", "yes"), ("match", "words"), ("match", 3)]
     + [("priority", value) for value in (-1, 101, 50.0, True, None)]
-    + [("ttl_s", value) for value in (-1, math.inf, math.nan, True, "10")],
+    + [(name, value) for name in ("ttl_s", "pin_s") for value in (-1, math.inf, math.nan, True, "10")],
 )
 def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ParamsError, match=field) as caught:

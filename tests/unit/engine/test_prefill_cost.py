@@ -25,6 +25,7 @@ from kvloom.engine.cost_profile import (
 )
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.retention import shape_cost
 from kvloom.errors import DataFileError
 from kvloom.policy.compression import compression_of
 from kvloom.policy.cost import PrefillCost
@@ -168,8 +169,10 @@ def test_an_engine_begins_with_what_was_measured(tmp_path: Path, monkeypatch: py
     config = EngineConfig(model="tiny", threads=1, cache=CacheConfig(kv_bytes="4MiB", slab_bytes=2**16))
     here = MeasuredOn.here(tiny.TinyModel().weights_id, config)
     write_profile(dataclasses.replace(PROFILE, measured_on=here), profile_path(here))
-    assert building.build(config).engine.prefill_cost == CostEstimate(COST)
-    assert building.build(dataclasses.replace(config, activations="float32")).engine.prefill_cost == CostEstimate()
+    shape = shape_cost(tiny.TinyModel())
+    unmeasured = CostEstimate(shape=shape)
+    assert building.build(config).engine.prefill_cost == CostEstimate(COST, shape)
+    assert building.build(dataclasses.replace(config, activations="float32")).engine.prefill_cost == unmeasured
     profile_path(here).write_text("{}")
     with pytest.raises(DataFileError, match="is no profile of costs"):
         building.build(config)

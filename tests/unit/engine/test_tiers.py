@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
 import tiny
 from dict_tier import DictTier
+from kvloom.engine import async_engine
+from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.segment import Reused, Span, Why
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 PROMPT = tiny.random_prompt(100, 1)
 MODELS = {"dense": (None, None), "hybrid": (40, None, 40), "windows": (24, 24)}
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take its time, but where that is what is tested."""
+    if "hangs" not in request.node.name:
+        monkeypatch.setattr(tiers_of, "_LEAST_PATIENCE_S", 60.0)
 
 
 def forget(engine: tiny.Engine) -> None:
@@ -85,10 +97,17 @@ def test_what_a_tier_does_not_deliver_is_computed(windows: tuple[int | None, ...
     assert again(engine, "c").tokens[0] == answer
 
 
+def wait_for(gate: threading.Event) -> Callable[[Place], None]:
+    def wait(place: Place) -> None:
+        gate.wait(60)
+
+    return wait
+
+
 def test_a_tier_that_hangs_is_given_up() -> None:
     engine, answer, tier = filled()
     gate = threading.Event()
-    tier.before_read = lambda place: [None for _ in [gate.wait(60)]].clear()
+    tier.before_read = wait_for(gate)
     done = again(engine)
     assert done.tokens[0] == answer
     assert engine.stats().cache.tiers["disk"].faults["slow"] == 6
@@ -102,7 +121,7 @@ def test_a_tier_that_hangs_is_given_up() -> None:
 def test_who_waits_for_a_load_can_be_stopped(end: str) -> None:
     engine, answer, tier = filled()
     gate = threading.Event()
-    tier.before_read = lambda place: [None for _ in [gate.wait(60)]].clear()
+    tier.before_read = wait_for(gate)
     engine.submit("b", PROMPT, GREEDY)
     engine.step()
     (sequence,) = engine.requests["b"].sequences
@@ -143,7 +162,7 @@ def test_permissions_and_salts_hold_for_tiers() -> None:
 
 def test_a_page_that_is_dropped_before_its_turn_is_missed_and_never_written_wrong() -> None:
     gate, tier = threading.Event(), DictTier()
-    tier.before_write = lambda place: [None for _ in [gate.wait(60)]].clear()
+    tier.before_write = wait_for(gate)
     engine = tiny.make_engine(step_tokens=16, tiers=[tier])
     answer = tiny.run(engine, {"a": PROMPT}, GREEDY)["a"].tokens[0]
     engine.ledger.reset()
@@ -154,11 +173,17 @@ def test_a_page_that_is_dropped_before_its_turn_is_missed_and_never_written_wron
     assert again(engine).tokens[0] == answer
 
 
-def test_reset_forgets_what_tiers_have() -> None:
+def test_reset_forgets_what_tiers_have(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, answer, tier = filled()
+    gate, clear = threading.Event(), tier.clear
+    monkeypatch.setattr(tier, "clear", lambda: gate.wait(60) and clear())
     engine.reset_cache()
+    assert again(engine).updates[-1].metrics.cached_tokens == 0, "while it clears, a tier has nothing"
+    engine.ledger.reset()
+    gate.set()
+    assert engine.tiers.flush(10)
     assert tier.pages == {}
-    done = again(engine)
+    done = again(engine, "c")
     assert done.tokens[0] == answer
     assert done.updates[-1].metrics.cached_tokens == 0
 
@@ -183,4 +208,16 @@ def test_closing_writes_what_waits() -> None:
     tiny.run(engine, {"a": PROMPT}, GREEDY)
     engine.close()
     assert len(tier.pages) == 6
+    assert tier.closed
+
+
+async def test_what_arrives_wakes_an_engine_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_engine, "_IDLE_S", 120)
+    core, answer, tier = filled()
+    engine = AsyncEngine.over(core, tiny.CharTokenizer(), "tiny")
+    tier.before_read = lambda place: time.sleep(0.005)
+    outputs = [output async for output in engine.generate(PROMPT, GREEDY)]
+    assert outputs[-1].outputs[0].token_ids == answer
+    assert outputs[-1].metrics.reused == [Reused(Span(0, 96), "disk")]
+    engine.close()
     assert tier.closed

@@ -7,8 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kvloom.arrays import Bytes
 from kvloom.errors import ConfigError
 from kvloom.memory.arena import (
     GRAIN_BYTES,
@@ -18,6 +20,7 @@ from kvloom.memory.arena import (
     page_stride,
 )
 from kvloom.memory.format import PageFormat
+from kvloom.segment import PageId
 
 FULL = PageFormat("full", (0, 1, 2), 2, 16, 16, "float16")
 WINDOW = PageFormat("window", (3,), 1, 80, 80, "float32")
@@ -100,6 +103,28 @@ def test_slab_size_wastes_little_and_holds_any_page() -> None:
 def test_a_budget_below_one_slab_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot hold one slab"):
         Arena(1000, 65_536)
+
+
+def test_more_than_can_be_addressed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than the 137438953472 that can be addressed"):
+        Arena(2**37 + 65_536, 65_536)
+
+
+def test_a_copied_page_has_the_same_bytes() -> None:
+    arena = Arena(1_000_000, 65_536)
+    source, target, other = (arena.allocate(FULL) for _ in range(3))
+    assert source is not None
+    assert target is not None
+    assert other is not None
+    wanted = np.arange(FULL.page_bytes) % 251
+    bytes_of(arena, source)[:] = wanted
+    arena.copy(source, target, FULL)
+    assert (bytes_of(arena, target) == wanted).all()
+    assert not bytes_of(arena, other).any()
+
+
+def bytes_of(arena: Arena, page: PageId) -> Bytes:
+    return arena.memory[page * GRAIN_BYTES :][: FULL.page_bytes]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable, page_span
@@ -44,7 +43,7 @@ class Holder:
         if page is None:
             return False
         self.loose.append(page)
-        self._copy(old, page, fmt)
+        self.ledger.arena.copy(old, page, fmt)
         self._exchange(table, index, page, filled=table.filled[index], writable=True, format=fmt)
         return True
 
@@ -63,7 +62,7 @@ class Holder:
         if page is None:
             return False
         table.put(index, page, filled=(1 << tokens) - 1, writable=True)
-        self._copy(source, page, table.format)
+        self.ledger.arena.copy(source, page, table.format)
         return True
 
     def share(self, table: PageTable, index: int, theirs: PageTable) -> None:
@@ -101,11 +100,6 @@ class Holder:
         if old is not None:
             self.loose.append(old)
             self.let_go([old])
-
-    def _copy(self, source: PageId, target: PageId, fmt: PageFormat) -> None:
-        memory, size = self.ledger.arena.memory, fmt.page_bytes
-        start, stop = source * GRAIN_BYTES, target * GRAIN_BYTES
-        memory[stop : stop + size] = memory[start : start + size]
 
 
 def _unwritten(table: PageTable, index: int, spans: SpanSet) -> bool:

@@ -1,12 +1,14 @@
 """Chunk: divide the row budget among running sequences. Those that need a single row come first, then others in order.
 
-The rows of prompts that arrive while answers are streaming are limited, so that the streams keep flowing
-(``prefill_budget.py``). Prompts that arrived before the oldest of those answers began get all remaining rows: requests
-that arrive together start together, and until then their answers stream in larger steps.
+What is computed of prompts that arrive while answers are streaming is limited, so that the streams keep flowing
+(``prefill_budget.py``). Prompts that arrived before the oldest of those answers began get all remaining rows, unless
+answers have a latency to keep: requests that arrive together start together, and until then their answers stream in
+larger steps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kvloom.engine.request import Sequence
@@ -35,9 +37,10 @@ class ChunkRunning:
             (single if len(sequence.kv.missing) == 1 else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
-            plan.streaming_since_s = min(streaming) + _TOGETHER_S
+            spared = self.prefill_budget.spares_the_first
+            plan.streaming_since_s = min(streaming) + _TOGETHER_S if spared else -math.inf
             if prompts := len(others) + len(queues.waiting):
-                plan.late_rows_left = self.prefill_budget.rows(len(streaming), prompts)
+                plan.late = self.prefill_budget.allowance(len(streaming), prompts)
         for sequence in (*single, *others):
             if (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
                 chunk = Chunk(sequence, spans)

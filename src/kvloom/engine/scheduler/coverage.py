@@ -12,10 +12,12 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.scheduler.holes import not_worth_it
 from kvloom.engine.tiers import Wanted
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
 from kvloom.memory.table import page_span
+from kvloom.policy.cost import PrefillCost
 from kvloom.segment import PageId, Span, SpanSet
 
 
@@ -42,20 +44,24 @@ class Coverage:
     """What the index has for a sequence.
 
     entries: by page, as far as pages are full. stored: per layer group the positions that are stored. everywhere: those
-    that every layer without a window has. missing: what must be computed. hits, copies, loads: the pages that help.
+    that every layer without a window has. missing: what must be computed. scattered: what is, though everything of it
+    is stored, since it lies between holes. hits, copies, loads: the pages that help.
     """
 
     entries: list[Entry | None]
     stored: list[SpanSet]
     everywhere: SpanSet
     missing: SpanSet
+    scattered: SpanSet
     hits: tuple[Hit, ...]
     copies: tuple[TailCopy, ...]
     loads: tuple[Wanted, ...] = ()
 
 
-def cover(kv: SequenceKv, index: Index, loads: Sequence[Wanted] = ()) -> Coverage:
-    """Look all tokens of a waiting sequence up. ``loads``: pages to take for stored."""
+def cover(kv: SequenceKv, index: Index, cost: PrefillCost, loads: Sequence[Wanted] = ()) -> Coverage:
+    """Look all tokens of a waiting sequence up. ``cost``: its proportions say which hits after holes are worth it.
+    ``loads``: pages to take for stored.
+    """
     length = len(kv.tokens)
     entries = [index.find(key, kv.names.page_tokens(n)) for n, key in enumerate(kv.names.keys)]
     hits, copies = _hits(entries), _tails(kv, index, entries, {load.index for load in loads})
@@ -64,12 +70,14 @@ def cover(kv: SequenceKv, index: Index, loads: Sequence[Wanted] = ()) -> Coverag
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]
     everywhere = _intersection(full) if full else SpanSet.full(length)
     anyway = computed_for_logits(kv) | computed_to_be_seen(kv)
-    missing = _close((SpanSet.full(length) - everywhere) | anyway, stored, windows)
+    scattered = not_worth_it(everywhere - anyway, cost)
+    missing = _close((SpanSet.full(length) - everywhere) | anyway | scattered, stored, windows)
     return Coverage(
         entries=entries,
         stored=stored,
         everywhere=everywhere,
         missing=missing,
+        scattered=scattered,
         hits=tuple(hit for hit in hits if _useful(hit, missing, windows[hit.group])),
         copies=tuple(copy for copy in copies if _copy_helps(copy, missing)),
         loads=tuple(load for load in loads if _useful(load, missing, windows[load.group])),

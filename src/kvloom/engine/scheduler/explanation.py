@@ -18,7 +18,8 @@ def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
     reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
     stored, watched, anyway = found.missing & found.everywhere & named, computed_to_be_seen(kv), computed_for_logits(kv)
     reasons += [(span, Why.WATCHED) for span in stored & watched]
-    for span in stored - watched:
+    reasons += [(span, Why.SCATTERED) for span in stored & found.scattered]
+    for span in stored - watched - found.scattered:
         alone = (span,) == anyway.spans and not any(anyway - have for have in found.stored)
         reasons.append((span, Why.LAST_TOKEN if alone else Why.WINDOW))
     for span in (found.missing & named) - found.everywhere:

@@ -44,7 +44,7 @@ class Fetch:
         kv, over, arrivals = sequence.kv, load.over, load.take()
         came = [each for each in arrivals if each.fault is None]
         if arrivals:
-            load.heard(arrivals, self.clock())
+            load.heard(arrivals)
             self.tiers.learn(arrivals)
         if came:
             kv.arrived([(each.wanted.group, each.wanted.index) for each in came], load.waits_for)

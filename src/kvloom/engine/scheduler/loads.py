@@ -31,13 +31,13 @@ class Loads:
         held = self._held(kv, in_ram)
         if not held:
             return in_ram
-        everything = cover(kv, index, held)
+        everything = cover(kv, index, self.prefill.proportions, held)
         gain = in_ram.missing - everything.missing
         helpful = [wanted for wanted in everything.loads if SpanSet((wanted.span,)) & gain]
         chosen = self.tiers.choose(helpful, gain, self.prefill.cost)
         if not chosen:
             return in_ram
-        best = everything if len(chosen) == len(held) else cover(kv, index, chosen)
+        best = everything if len(chosen) == len(held) else cover(kv, index, self.prefill.proportions, chosen)
         return replace(best, loads=tuple(load for load in best.loads if SpanSet((load.span,)) - best.missing))
 
     def begin(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> None:

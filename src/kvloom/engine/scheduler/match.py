@@ -48,7 +48,7 @@ def match(sequence: Sequence, index: Index, results: Results, loads: Loads) -> M
     if (result := results.find(kv)) is not None:
         after = Span(kv.boundary, len(kv.tokens) - kv.repeated)
         return Match(SpanSet((after,)), misses=(Miss(after, Why.COMPRESSED),), result=result)
-    in_ram = cover(kv, index)
+    in_ram = cover(kv, index, loads.prefill.proportions)
     found = loads.choose(kv, index, in_ram)
     return Match(
         missing=found.missing,

@@ -1,24 +1,41 @@
-"""Steps of which the time says what prefill costs."""
+"""What a step computes, as far as its duration says something about costs."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from kvloom.engine.scheduler.state import Chunk, StepPlan
 from kvloom.policy.cost import position_sum
 
 
-def plain_prefill(plan: StepPlan) -> tuple[int, int] | None:
-    """Tokens that the step computes and the sum of their positions; None if it does anything else beside that.
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Answers that a step goes on with; tokens of prompts, and the sum of their positions.
 
-    A single token is an answer's. Others cost more, or less: where all rows have logits, what is watched, and what
+    ``plain``: whether these cost what prefill does. They do not where all rows have logits, what is watched, and what
     comes after a context that was compressed.
     """
-    chunks = plan.chunks.values()
-    if plan.shadows or plan.compressing or not all(map(_plain, chunks)):
+
+    streams: int
+    new: int
+    positions: int
+    plain: bool
+
+
+def computed(plan: StepPlan) -> Computed | None:
+    """None if the step does anything else beside that. A single token is an answer's."""
+    if plan.shadows or plan.compressing:
         return None
-    spans = [chunk.spans for chunk in chunks]
-    return sum(map(len, spans)), sum(map(position_sum, spans))
+    prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
+    spans = [chunk.spans for chunk in prompts]
+    return Computed(
+        streams=len(plan.chunks) - len(prompts),
+        new=sum(map(len, spans)),
+        positions=sum(map(position_sum, spans)),
+        plain=all(map(_plain, prompts)),
+    )
 
 
 def _plain(chunk: Chunk) -> bool:
     kv = chunk.kv
-    return len(chunk.spans) > 1 and not (chunk.wants_prompt_scores or kv.watch is not None or kv.replaced)
+    return not (chunk.wants_prompt_scores or kv.watch is not None or kv.replaced)

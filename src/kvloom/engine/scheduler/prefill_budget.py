@@ -1,82 +1,124 @@
-"""Prefill budget: how many rows of new prompts a step may compute while answers are streaming."""
+"""Prefill budget: how much of new prompts a step may compute while answers are streaming."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-"""Possible numbers of rows. Fewer than the first would delay the prompt more than they help the streams: part of the
-time that a long prompt adds to a step does not depend on the number of rows."""
+from kvloom.engine.scheduler.quiet_steps import QuietSteps
+from kvloom.policy.cost import PrefillCost
+from kvloom.policy.cost_estimate import CostEstimate
+from kvloom.segment import SpanSet
 
-_AIM = 0.6
-"""Fraction of the permitted slowdown to aim at, because the times of single steps scatter around the target."""
+LEAST_ROWS = 8
+"""Rows of prompts that every step may compute. Fewer would delay the prompt more than they help the streams: part of
+the time that a long prompt adds to a step does not depend on the number of rows."""
 
-_WEIGHT = 0.25
-"""Weight of the newest step in running means."""
+_TAIL = 0.005
+"""Part of the steps that may take longer than is aimed at: p99 is to be within it."""
 
-_FADE = 0.995
-"""Decay per step of a cost that was too high. It may have been an outlier: after 100 steps or more it is retried."""
+_SCATTER, _SCATTER_STEP = 0.15, 0.03
+"""Logarithm of what such a step takes more than expected: at the beginning, and by how much a step changes it."""
+
+_PACE_WEIGHT = 0.25
+"""Of the newest step in the mean of how far steps are from what was expected."""
+
+_SURPRISE = math.log(2)
+"""No step counts as further from it than this: steps that were held up by others are not to be learned from."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What prompts may add to a step: so many ``seconds`` by ``cost``, and ``least_rows`` whatever they take."""
+
+    seconds: float = 0.0
+    least_rows: int = 0
+    cost: PrefillCost | None = None
+
+    def rows(self, missing: SpanSet) -> int:
+        """How many of the lowest positions of ``missing`` there is time for."""
+        if self.seconds == math.inf:
+            return len(missing)
+        affordable = 0 if self.cost is None else self.cost.within(missing, self.seconds)
+        return max(affordable, min(self.least_rows, len(missing)))
+
+    def use(self, spans: SpanSet, sign: int = 1) -> None:
+        """Take what these positions need; with ``sign`` -1, give it back."""
+        self.least_rows -= sign * len(spans)
+        if self.cost is not None:
+            self.seconds -= sign * self.cost.computing(spans)
 
 
 @dataclass
 class PrefillBudget:
-    """Limits a step with streams to ``max_decode_slowdown`` times the duration of a step without prompts.
+    """Limits what a step with streams takes, so that they flow while long prompts are computed.
 
-    The trade-off, for a slowdown of s: streams keep flowing while a long prompt is computed, and the prompt takes about
-    ``s / (s - 1)`` times as long as it would alone. If there are more prompts than streams, the budget grows in
-    proportion, so that many requests do not wait for their first token for the sake of a few smooth streams, and steps
-    are large under full load. An infinite slowdown means no limit.
+    The limit is ``max_token_latency_s``, or where there is none, ``max_decode_slowdown`` times what a step without
+    prompts takes. For a slowdown of s, the prompt takes about ``s / (s - 1)`` times as long as it would alone. If there
+    are more prompts than streams, what they may add grows in proportion then, so that many requests do not wait for
+    their first token for the sake of a few smooth streams, and steps are large under full load; a latency is kept
+    whoever waits. An infinite limit is none.
 
-    Nothing is assumed about the machine; costs are learned from the durations of steps. The budget moves up through
-    ``SIZES`` while the next size is expected to fit, and down when a size took too long, as happens while a prompt
-    grows. The smallest size is always granted. The schedule depends on the clock, but results do not: a row's bits do
-    not depend on the chunking.
+    A step is expected to take what a quiet one does, and by ``cost``, which is corrected by every step, what the rows
+    of prompts take at their positions. Two more things are learned: ``_pace``, how far the last steps were from that,
+    so that a machine that becomes slower is followed within a few steps; and ``_scatter``, what single steps take
+    longer than expected, such that only the _TAIL of them exceed the limit (stochastic approximation of a quantile,
+    Robbins and Monro 1951). Both are logarithms. The schedule depends on the clock, but results do not: a row's bits
+    do not depend on the chunking.
+
+    Source: AsymCache (arXiv 2606.02964) shrinks chunks where many answers stream, without saying by how much; LayerKV
+    (arXiv 2410.00428) starts prompts only as far as the answers' latencies permit. Here both are one: the chunk is what
+    there is time for, and a prompt for whose first rows there is no time is not started.
     """
 
     max_decode_slowdown: float
-    _quiet_s: dict[int, float] = field(default_factory=dict)
-    _extra_s: list[float | None] = field(default_factory=lambda: [None] * len(SIZES))
-    _at: int = 0
-    _prompt: str = ""
+    max_token_latency_s: float | None = None
+    cost: CostEstimate = field(default_factory=CostEstimate)
+    _quiet: QuietSteps = field(default_factory=QuietSteps)
+    _pace: float = 0.0
+    _scatter: float = _SCATTER
 
-    def rows(self, streams: int, prompts: int) -> int:
-        """Prompt rows of the next step, which has ``streams`` other rows, if ``prompts`` sequences need some."""
-        if self._quiet_s:
-            self._move((self.max_decode_slowdown - 1) * _AIM * self._quiet(streams))
-        return SIZES[self._at] * max(1, prompts // streams)
+    @property
+    def spares_the_first(self) -> bool:
+        """Whether requests that arrive together may be computed in large steps, though one of them answers already."""
+        return self.max_token_latency_s is None
 
-    def took(self, streams: int, prompt_rows: int, prompt: str, seconds: float) -> None:
-        """Learn from a step with at least one stream. ``prompt``: the first prompt in it; costs are kept per prompt."""
-        if not prompt_rows:
-            size = streams.bit_length()
-            self._quiet_s[size] = _mean(self._quiet_s.get(size), seconds)
+    def allowance(self, streams: int, prompts: int) -> Allowance:
+        """Of the next step, which goes on with ``streams`` answers, if ``prompts`` sequences wait for it."""
+        if self._limit_s(1.0) == math.inf:
+            return Allowance(math.inf)
+        share = max(1, prompts // streams) if self.max_token_latency_s is None else 1
+        if self._quiet.due():
+            return Allowance()
+        cost, quiet_s = self.cost.cost, self._quiet.expected(streams)
+        if cost is None or quiet_s is None:
+            return Allowance(least_rows=share * LEAST_ROWS)
+        expected_s = self._limit_s(quiet_s) / math.exp(self._pace + self._scatter)
+        return Allowance(share * (expected_s - quiet_s - cost.start_s), share * LEAST_ROWS, cost)
+
+    def took(self, streams: int, new: int, positions: int, seconds: float, plain: bool = True) -> None:
+        """Learn from a step that went on with ``streams`` answers and computed ``new`` tokens of prompts.
+
+        ``plain``: as ``cost`` has it, and not in another way that takes longer.
+        """
+        if not new:
+            self._quiet.took(streams, seconds)
             return
-        if prompt != self._prompt:
-            self._prompt, self._extra_s = prompt, [None] * len(SIZES)
-        if self._quiet_s and prompt_rows == SIZES[self._at]:
-            extra_s = max(0.0, seconds - self._quiet(streams))
-            self._extra_s[self._at] = _mean(self._extra_s[self._at], extra_s)
-
-    def _move(self, limit_s: float) -> None:
-        known = self._extra_s[self._at]
-        if known is None:
+        self._quiet.passed()
+        cost, quiet_s = self.cost.cost, self._quiet.expected(streams)
+        if quiet_s is None or not 0 < seconds < math.inf:
             return
-        if known > limit_s:
-            self._extra_s[self._at] = min(known, 2 * limit_s)
-            self._at = max(0, self._at - 1)
-        elif self._at + 1 < len(SIZES):
-            above = self._extra_s[self._at + 1]
-            expected = known * SIZES[self._at + 1] / SIZES[self._at] if above is None else above * _FADE
-            if above is not None:
-                self._extra_s[self._at + 1] = expected
-            if expected <= limit_s:
-                self._at += 1
+        if cost is not None:
+            self._compare(quiet_s + cost.step(new, positions), seconds)
+        if plain:
+            self.cost.took(new, positions, seconds, quiet_s)
 
-    def _quiet(self, streams: int) -> float:
-        """Seconds of a step without prompts, by the number of streams in powers of two, or of the nearest one known."""
-        size = streams.bit_length()
-        return self._quiet_s[min(self._quiet_s, key=lambda known: abs(known - size))]
+    def _compare(self, expected_s: float, seconds: float) -> None:
+        surprise = math.log(seconds / expected_s)
+        exceeded = surprise > self._pace + self._scatter
+        self._scatter = min(_SURPRISE, max(0.0, self._scatter + _SCATTER_STEP * (exceeded - _TAIL)))
+        self._pace += _PACE_WEIGHT * (min(_SURPRISE, max(-_SURPRISE, surprise)) - self._pace)
 
-
-def _mean(so_far: float | None, newest: float) -> float:
-    return newest if so_far is None else so_far + _WEIGHT * (newest - so_far)
+    def _limit_s(self, quiet_s: float) -> float:
+        latency_s = self.max_token_latency_s
+        return self.max_decode_slowdown * quiet_s if latency_s is None else latency_s

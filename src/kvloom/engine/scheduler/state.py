@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.request import Sequence, Status
+from kvloom.engine.scheduler.prefill_budget import Allowance
 from kvloom.engine.shadow import Shadow
 from kvloom.errors import InternalError, KvloomError
 from kvloom.segment import SpanSet
@@ -75,14 +76,14 @@ class Chunk:
 class StepPlan:
     """The plan of a step while it is being made.
 
-    rows_left: rows that may still be added. late_rows_left: how many of them may go to prompts submitted after
-    ``streaming_since_s``, when the oldest streaming answer had begun. failed: sequences that can never continue, with
-    the error. peak_bytes: KV held while a context was compressed. compressing: whether any was. shadows: what is
-    computed of shadows, which come after all chunks when there is memory to reserve.
+    rows_left: rows that may still be added. late: what is left for prompts submitted after ``streaming_since_s``, when
+    the oldest streaming answer had begun. failed: sequences that can never continue, with the error. peak_bytes: KV
+    held while a context was compressed. compressing: whether any was. shadows: what is computed of shadows, which come
+    after all chunks when there is memory to reserve.
     """
 
     rows_left: int
-    late_rows_left: int = 0
+    late: Allowance = field(default_factory=Allowance)
     streaming_since_s: float = math.inf
     chunks: dict[Sequence, Chunk] = field(default_factory=dict)
     failed: dict[Sequence, KvloomError] = field(default_factory=dict)
@@ -97,22 +98,23 @@ class StepPlan:
 
     def room(self, sequence: Sequence) -> int:
         """Rows that may still be added for a sequence."""
-        return min(self.rows_left, self.late_rows_left) if self._late(sequence) else self.rows_left
+        rows = self.rows_left
+        return min(rows, self.late.rows(sequence.kv.missing)) if self._late(sequence) else rows
 
     def add(self, chunk: Chunk) -> None:
         (self.chunks if chunk.shadow is None else self.shadows)[chunk.sequence] = chunk
-        self._use(chunk, len(chunk.spans))
+        self._use(chunk, 1)
 
     def discard(self, sequence: Sequence) -> None:
         chunk = self.chunks.pop(sequence, None)
         if chunk is not None:
-            self._use(chunk, -len(chunk.spans))
+            self._use(chunk, -1)
         self.discard_shadow(sequence)
 
     def discard_shadow(self, sequence: Sequence) -> None:
         chunk = self.shadows.pop(sequence, None)
         if chunk is not None:
-            self._use(chunk, -len(chunk.spans))
+            self._use(chunk, -1)
 
     def compression_failed(self, sequence: Sequence, raised: Exception) -> None:
         """Mark a sequence as failed: what a method raised, perhaps a user's own, is told to whom asked for it."""
@@ -127,10 +129,10 @@ class StepPlan:
         """Mark a sequence as failed: it does not fit and never will."""
         self.failed[sequence] = InternalError("KV memory is exhausted: this request does not fit although it is alone")
 
-    def _use(self, chunk: Chunk, rows: int) -> None:
-        self.rows_left -= rows
+    def _use(self, chunk: Chunk, sign: int) -> None:
+        self.rows_left -= sign * len(chunk.spans)
         if self._late(chunk.sequence):
-            self.late_rows_left -= rows
+            self.late.use(chunk.spans, sign)
 
     def _late(self, sequence: Sequence) -> bool:
         return len(sequence.kv.missing) > 1 and sequence.request.submitted_s > self.streaming_since_s

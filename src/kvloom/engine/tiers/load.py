@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -40,22 +39,23 @@ class Arrival:
 
 @dataclass(eq=False)
 class Load:
-    """``targets``: where each page goes. ``began_s``: by the engine's clock. ``patience_s``: how long it may go without
-    an arrival. ``news``: called from a reading thread, when nothing more will come.
+    """``targets``: where each page goes. ``patience_s``: how long it may go without an arrival, by ``clock``. ``news``:
+    called from a reading thread, when nothing more will come.
 
     What is read is verified in memory of the reading thread, and only then copied to its target: so a load that is
     cancelled never writes a byte again, whatever its tiers do, and its targets can be used for something else at once.
     """
 
     targets: dict[Wanted, memoryview]
-    began_s: float
     patience_s: float
+    clock: Callable[[], float]
     news: Callable[[], None]
     cancelled: bool = field(default=False, init=False)
+    began_s: float = field(init=False)
     heard_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.heard_s = self.began_s
+        self.began_s = self.heard_s = self.clock()
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._delivered: set[Wanted] = set()
@@ -101,9 +101,9 @@ class Load:
         if self._timer is not None:
             self._timer.cancel()
 
-    def heard(self, arrivals: Iterable[Arrival], now: float) -> None:
-        """These were taken in, at ``now``."""
-        self.heard_s = now
+    def heard(self, arrivals: Iterable[Arrival]) -> None:
+        """These were taken in."""
+        self.heard_s = self.clock()
         for arrival in arrivals:
             if arrival.fault is None:
                 del self._waiting[arrival.wanted]
@@ -128,9 +128,9 @@ class Load:
                 return
             if len(staging) != wanted.size:
                 staging = bytearray(wanted.size)
-            began_s = time.perf_counter()
+            began_s = self.clock()
             fault = _read(wanted, memoryview(staging))
-            self._deliver(Arrival(wanted, fault, time.perf_counter() - began_s), memoryview(staging))
+            self._deliver(Arrival(wanted, fault, self.clock() - began_s), memoryview(staging))
 
     def _deliver(self, arrival: Arrival, data: memoryview) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ _READERS = 2
 _PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
 
-_LEAST_PATIENCE_S = 0.02
+_LEAST_PATIENCE_S = 0.05
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Tiers:
     def find(self, place: Place) -> Tier | None:
         """The fastest that has a page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place):
+            if level.tier.holds(place) and not level.writer.is_clearing:
                 return level.tier
         return None
 
@@ -93,7 +93,7 @@ class Tiers:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
         views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
-        load = Load(views, self.clock(), patience_s, self.news)
+        load = Load(views, patience_s, self.clock, self.news)
         load.arm()
         for tier in load.tiers:
             for _ in range(_READERS):

@@ -65,10 +65,10 @@ class WriteBehind:
         self._source = source
         self._threads = Threads(f"kvloom-{tier.name}-write", 1)
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
         self._done = threading.Condition(self._lock)
         self._queue: OrderedDict[PageId, tuple[Place, Block]] = OrderedDict()
         self._at_work = False
+        self._clears = 0
         self._copied: PageId | None = None
 
     # -- events, on the engine's thread ----------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class WriteBehind:
 
     def idle(self, block: Block, now: float) -> None:
         place = self._source.place(block)
-        if place is None or self.tier.holds(place):
+        if place is None or (self.tier.holds(place) and not self._clears):
             return
         with self._lock:
             self._queue[block.page] = place, block
@@ -101,15 +101,20 @@ class WriteBehind:
     def flush(self, seconds: float) -> bool:
         """Wait until everything is written, at most so long. False: not everything is."""
         with self._lock:
-            return self._done.wait_for(lambda: not self._at_work, seconds)
+            return self._done.wait_for(lambda: not (self._at_work or self._clears), seconds)
 
     def clear(self) -> None:
-        """Forget what waits, and everything that the tier holds."""
+        """Forget what waits, and everything that the tier holds: that takes time, until which it ``is_clearing``."""
         with self._lock:
             self._queue.clear()
             self._copied = None
-        with self._writing:
-            self.tier.clear()
+            self._clears += 1
+        self._threads.submit(self._clear)
+
+    @property
+    def is_clearing(self) -> bool:
+        """Whether what the tier holds is to be forgotten."""
+        return self._clears > 0
 
     # -- on the writing thread -------------------------------------------------------------------------------------
 
@@ -117,11 +122,19 @@ class WriteBehind:
         while (taken := self._take()) is not None:
             place, block = taken
             data = bytes(self._source.view(block))
-            with self._writing:
-                with self._lock:
-                    whole, self._copied = self._copied == block.page, None
-                if whole:
-                    _write(self.tier, _page(place, block, memoryview(data)), self.written)
+            with self._lock:
+                whole, self._copied = self._copied == block.page, None
+            if whole:
+                _write(self.tier, _page(place, block, memoryview(data)), self.written)
+
+    def _clear(self) -> None:
+        try:
+            self.tier.clear()
+        except Exception:
+            self.written.faults[Fault.FAILED] += 1
+        with self._lock:
+            self._clears -= 1
+            self._done.notify_all()
 
     def _take(self) -> tuple[Place, Block] | None:
         with self._lock:
@@ -161,6 +174,10 @@ class KeepVictims:
 
     def clear(self) -> None:
         self.tier.clear()
+
+    @property
+    def is_clearing(self) -> bool:
+        return False
 
 
 def _write(tier: Tier, page: StoredPage, written: Written) -> None:

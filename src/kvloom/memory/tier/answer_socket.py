@@ -16,16 +16,16 @@ class AnswerSocket:
     In place of a socket for a client library that sends with ``sendall`` and polls with a timeout of 0.
     """
 
-    def __init__(self, connected: socket.socket, seconds: float) -> None:
-        self._socket = connected
+    def __init__(self, connected: socket.socket, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._socket, self._clock = connected, clock
         self._seconds = seconds
         self._timeout: float | None = seconds
-        self._until = time.monotonic() + seconds
+        self._until = self._clock() + seconds
 
     def sendall(self, data: bytes) -> None:
         self._socket.settimeout(self._seconds)
         self._socket.sendall(data)
-        self._until = time.monotonic() + self._seconds
+        self._until = self._clock() + self._seconds
 
     def settimeout(self, seconds: float | None) -> None:
         self._timeout = seconds
@@ -37,7 +37,7 @@ class AnswerSocket:
         return self._in_time(lambda: self._socket.recv_into(buffer))
 
     def _in_time(self, receive: Callable[[], Got]) -> Got:
-        left = self._until - time.monotonic() if self._timeout != 0 else 0
+        left = self._until - self._clock() if self._timeout != 0 else 0
         if left < 0:
             raise TimeoutError("the answer did not arrive in time")
         self._socket.settimeout(left)

@@ -72,7 +72,7 @@ def _load(manifest: Manifest, threads: int, activations: Activations) -> Model:
     )
     return Decoder(
         spec=spec,
-        weights_id=_with_activations(manifest.weights_id, activations),
+        weights_id=weights_id_of(manifest, activations),
         kv_map=kv_map_of(spec),
         embedding=embed,
         blocks=blocks,
@@ -84,11 +84,11 @@ def _load(manifest: Manifest, threads: int, activations: Activations) -> Model:
     )
 
 
-def _with_activations(weights_id: str, activations: Activations) -> str:
+def weights_id_of(manifest: Manifest, activations: Activations) -> str:
     """KV computed at another precision has another identity."""
     if activations == "float32":
-        return weights_id
-    return hashlib.sha256(f"{weights_id} {activations} activations".encode()).hexdigest()
+        return manifest.weights_id
+    return hashlib.sha256(f"{manifest.weights_id} {activations} activations".encode()).hexdigest()
 
 
 @dataclass(slots=True)

@@ -163,6 +163,7 @@ def _gauges(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "kvloom:kv_used_bytes", "Bytes of KV in use, metadata included", cache.used_bytes
     yield "kvloom:kv_held_bytes", "Bytes of pages that some request uses", cache.held_bytes
     yield "kvloom:kv_cached_bytes", "Bytes of pages kept for reuse", cache.cached_bytes
+    yield "kvloom:kv_pinned_bytes", "Bytes of pages kept for reuse that are pinned", cache.pinned_bytes
     yield "kvloom:kv_metadata_bytes", "Bytes of page tables and index", cache.metadata_bytes
 
 
@@ -181,3 +182,9 @@ def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "kvloom:guard_restored", "Compressed requests that went back to exact KV", guard.restored
     yield "kvloom:guard_lost", "Times that a guard's exact KV was given up to make room", guard.lost
     yield "kvloom:evicted_pages", "Pages dropped to make room", cache.evicted_pages
+    yield (
+        "kvloom:pins_refused_bytes",
+        "Bytes that were not pinned for want of room among pins",
+        cache.pins_refused_bytes,
+    )
+    yield "kvloom:pins_broken_bytes", "Bytes dropped although they were pinned", cache.pins_broken_bytes

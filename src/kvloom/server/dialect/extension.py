@@ -70,6 +70,7 @@ class CacheFields(BaseModel):
     write: bool | None = None
     priority: int | None = None
     ttl_s: Real | None = None
+    pin_s: Real | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None

@@ -81,6 +81,8 @@ SERVED: Mapping[str, Served] = {
         "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
         "`ttl_s` beside it: seconds for which it is worth keeping after its last use, heeded by the retention policies "
         "`ttl` and `pause`; "
+        "`pin_s`: seconds after its last use for which it is evicted after everything that is not pinned, as long as "
+        "pins take no more than `max_pinned_share` of the memory; see [Prewarming and pins](#prewarming-and-pins); "
         '`compression` inside `cache`, `{"method": "knorm", "ratio": 0.5}`: the method removes that share of the KV of '
         "the prompt's first `compress_after` tokens (all but the last) before the others are computed; "
         '`{"method": "knorm", "budget": 50000000}`: prompt and answer are kept within so many bytes; '
