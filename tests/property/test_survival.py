@@ -62,12 +62,13 @@ class World:
 
     def __init__(self, cost: PrefillCost = COST) -> None:
         self.policy, self.cost = Survival(cost), cost
-        self.idle: dict[int, tuple[Block, int, float]] = {}
+        self.idle: dict[int, tuple[Block, int, float, float]] = {}
 
     def value(self, page: int, now: float) -> tuple[float, ...]:
         """As the policy is defined: by the rate of the bucket that its age falls into."""
-        each, row, since = self.idle[page]
-        bucket = next(number for number, end_s in enumerate(ENDS_S) if now < since + end_s)
+        each, row, since, together_s = self.idle[page]
+        assert 0 <= since - together_s <= 0.25
+        bucket = next(number for number, end_s in enumerate(ENDS_S) if now < together_s + end_s)
         score = seconds_per_byte(self.cost, each) * self.policy._table.rate(row, bucket)
         return priority_of(each.hints), score, since, -each.position
 
@@ -125,7 +126,7 @@ def replay(happenings: list[tuple[int, int, float, str, float, float | None]], s
             for each in blocks:
                 cohort = policy._lives[each.page].cohort
                 assert cohort is not None
-                idle[each.page] = each, cohort.row, now
+                idle[each.page] = each, cohort.row, now, cohort.since
         else:
             page = policy.victim(None, now) if verb == "evict" else next(iter(idle), None)
             if page is not None:
@@ -151,7 +152,7 @@ def test_equals_brute_force_however_late_it_is_asked(wait_s: float, seed: int) -
         for each in blocks:
             cohort = world.policy._lives[each.page].cohort
             assert cohort is not None
-            world.idle[each.page] = each, cohort.row, now
+            world.idle[each.page] = each, cohort.row, now, cohort.since
     for _ in range(10):
         now += wait_s / 10
         victim = world.policy.victim(None, now)
@@ -256,6 +257,8 @@ class TestGhosts:
         """All is evicted after 2 seconds and asked for again after 10: as if it had been there all the time."""
         hidden, seen = Survival(FLAT), Survival(FLAT)
         now = 0.0
+        for policy in (hidden, seen):
+            policy.stored(block(9999), now)
         for page in range(300):
             each = block(page)
             for policy in (hidden, seen):
@@ -273,6 +276,7 @@ class TestGhosts:
 
     def test_a_block_goes_on_as_the_one_that_it_was(self) -> None:
         policy, each, known = Survival(FLAT), block(1), set[int]()
+        policy.stored(block(9999), 0.0)
         for now in range(5):
             use(policy, [each], float(now), known)
         policy.gone(each, Why.EVICTED, 5.0)
@@ -289,16 +293,18 @@ class TestGhosts:
 
     def test_they_are_bounded_and_the_oldest_are_forgotten_first(self) -> None:
         policy = Survival(FLAT)
+        for page in range(9000, 9100):
+            policy.stored(block(page), 0.0)
         for page in range(5000):
             use(policy, [block(page)], float(page), set())
             policy.gone(block(page), Why.EVICTED, page + 0.5)
-        assert len(policy._ghosts) == 1024
+        assert len(policy._ghosts["full"]) == 200
         policy.stored(block(0), 1e4)
         policy.stored(block(4999), 1e4)
         assert policy._lives[PageId(0)].uses == 1
         assert policy._lives[PageId(4999)].uses == 2
         policy.victim(None, 1e7)
-        assert len(policy._due) <= 1100, "cohorts of which nothing is left are not waited for"
+        assert len(policy._due) <= 500, "cohorts of which nothing is left are not waited for"
 
 
 def test_turns_are_counted_along_the_chain() -> None:

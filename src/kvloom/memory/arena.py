@@ -22,8 +22,10 @@ from kvloom.segment import PageId
 GRAIN_BYTES = 64
 """Pages start at multiples of this (a cache line)."""
 
-PAGE_METADATA_BYTES = 2816
-"""Charged per page for its record, index entry, place in the retention order and two ghosts (measured: 2.7 KB)."""
+PAGE_METADATA_BYTES = 3072
+"""Charged per page for its record, index entry, place in the retention order and two ghosts, or four where the policy
+keeps some itself (measured: up to 3.0 KB).
+"""
 
 EXTENT_METADATA_BYTES = 4096
 """The same for an extent of any size (measured: 2.4 KB, and 0.1 KB for every slab that it spans)."""

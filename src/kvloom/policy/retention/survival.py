@@ -7,10 +7,11 @@ turn of the conversation that a block was released with, how often it was used i
 from what one conversation said), and whether its request gave a ``ttl_s``, as agents do that call a tool. The turn is
 how many times the chain of blocks up to the released one was taken up again and continued.
 
-Rates are constant within a bucket of ages. Blocks that are released together and are of one kind, a cohort, pass from
-one bucket to the next together, and only their cheapest is of interest. Cohorts of one kind and age are therefore
-ordered by that block's worth alone, whatever the rates are; the firsts of all kinds and ages are ordered by worth times
-rate, and put in order anew when the rates have changed. Their number depends on that of kinds and ages, not of blocks.
+Rates are constant within a bucket of ages. Blocks that are released together (within a quarter of a second) and are of
+one kind, a cohort, pass from one bucket to the next together, and only their cheapest is of interest. Cohorts of one
+kind and age are therefore ordered by that block's worth alone, whatever the rates are; the firsts of all kinds and ages
+are ordered by worth times rate, and put in order anew when the rates have changed. Their number depends on that of
+kinds and ages, not of blocks.
 
 What was evicted is remembered for a while: its next use is counted as that of an idle block, so that eviction does not
 hide what it prevents, and the block goes on as the one that it was.
@@ -41,24 +42,27 @@ _MOST_TURNS = 64
 _LEARN_FIRST, _LEARN_EVERY = 32, 512
 """Uses again after which rates are computed anew: at first after every doubling, then that often."""
 
-_Entry = tuple[float, int, PageId]
-"""A block in its cohort: worth, minus its position, page."""
+_TOGETHER_S = 0.25
+"""Releases that are no further apart count as one: half of the first bucket of ages."""
+
+_Entry = tuple[float, float, int, PageId]
+"""A block in its cohort: worth, since when it is idle, minus its position, page."""
 
 
 class _Life:
     """What is known of a block while it is stored, and after its eviction. ``entry``: None while it is held."""
 
-    __slots__ = ("cohort", "entry", "turn", "uses")
+    __slots__ = ("cohort", "entry", "key", "turn", "uses")
 
-    def __init__(self, turn: int) -> None:
-        self.uses, self.turn = 1, turn
+    def __init__(self, key: PageKey | None, turn: int, uses: int = 1) -> None:
+        self.key, self.turn, self.uses = key, turn, uses
         self.cohort: _Cohort | None = None
         self.entry: _Entry | None = None
 
 
 class _Cohort:
-    """Blocks that are idle since ``since`` and of one kind. ``idle`` of them are stored, ``seen`` are watched: these,
-    and those evicted since. ``home``, ``item``: its class, and its place there, while any is idle.
+    """Blocks of one kind that are idle since ``since``, or hardly later. ``idle`` of them are stored, ``seen`` are
+    watched: these, and those evicted since. ``home``, ``item``: its class, and its place there, while any is idle.
     """
 
     __slots__ = ("bucket", "entries", "format", "home", "idle", "item", "priority", "row", "seen", "since")
@@ -72,7 +76,7 @@ class _Cohort:
 
 
 _Item = tuple[float, float, int, int, _Cohort]
-"""A cohort in its class: its cheapest block's worth, ``since``, minus that block's position, a running number."""
+"""A cohort in its class: what ranks its cheapest block, and a running number."""
 
 
 class _Key(NamedTuple):
@@ -106,26 +110,26 @@ class Survival:
         self._cost = cost
         self._table = LifeTable()
         self._lives: dict[PageId, _Life] = {}
-        self._idle: set[PageId] = set()
         self._by_key: dict[PageKey, _Life] = {}
-        self._ghosts = Ghosts[_Life]()
+        self._ghosts: dict[Format, Ghosts[_Life]] = {}
         self._classes: dict[_Key, _Class] = {}
         self._firsts: dict[Format, list[_First]] = {}
         self._due: list[tuple[float, int, _Cohort]] = []
         self._release: tuple[float, int, int] | None = None
         self._cohorts: dict[tuple[int, Format, float], _Cohort] = {}
-        self._number = self._uses = 0
+        self._number = self._uses = self._watched = 0
         self._learn_at = _LEARN_FIRST
 
     def stored(self, block: Block, now: float) -> None:
         self._pass(now)
-        life = self._ghosts.take(block)
-        if life is None:
+        ghosts = self._ghosts.get(block.format)
+        before = None if ghosts is None else ghosts.take(block.key)
+        if before is None:
             parent = None if block.parent is None else self._by_key.get(block.parent)
-            life = _Life(1 if parent is None else parent.turn + (parent.uses > 1))
+            life = _Life(block.key, 1 if parent is None else parent.turn + (parent.uses > 1))
         else:
-            life.uses += 1
-            self._used(life)
+            life = _Life(block.key, before.turn, before.uses + 1)
+            self._used(before)
         self._lives[block.page] = life
         if block.key is not None:
             self._by_key[block.key] = life
@@ -135,20 +139,18 @@ class Survival:
         life = self._lives[block.page]
         life.uses += 1
         if life.entry is not None:
-            self._leave(block.page, life)
+            self._leave(life)
             self._used(life)
 
     def idle(self, block: Block, now: float) -> None:
         self._pass(now)
-        page, life = block.page, self._lives[block.page]
+        life = self._lives[block.page]
         if life.entry is not None:
-            self._leave(page, life)
+            self._leave(life)
             self._lose(life)
         cohort = life.cohort = self._cohort(block, life, now)
-        entry = life.entry = (seconds_per_byte(self._cost, block), -block.position, page)
-        self._idle.add(page)
+        entry = life.entry = (seconds_per_byte(self._cost, block), now, -block.position, block.page)
         cohort.idle += 1
-        cohort.seen += 1
         heapq.heappush(cohort.entries, entry)
         if cohort.entries[0] is entry:
             self._place(cohort)
@@ -160,11 +162,14 @@ class Survival:
             del self._by_key[block.key]
         if life.entry is None:
             return
-        self._leave(block.page, life)
+        self._leave(life)
         if why is not Why.EVICTED:
             self._lose(life)
             return
-        for forgotten in self._ghosts.put(block, life, len(self._lives)):
+        ghosts = self._ghosts.get(block.format)
+        if ghosts is None:
+            ghosts = self._ghosts[block.format] = Ghosts()
+        for forgotten in ghosts.put(life, len(self._lives)):
             self._lose(forgotten)
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
@@ -179,7 +184,7 @@ class Survival:
         return Survival(self._cost)
 
     def book(self) -> Set[PageId]:
-        return self._idle
+        return {page for page, life in self._lives.items() if life.entry is not None}
 
     def _pass(self, now: float) -> None:
         """Cohorts whose time has come are in the next bucket."""
@@ -198,6 +203,9 @@ class Survival:
         end_s = cohort.since + ENDS_S[cohort.bucket]
         if end_s < math.inf:
             heapq.heappush(self._due, (end_s, self._next(), cohort))
+        if len(self._due) > 64 and len(self._due) > 2 * self._watched:
+            self._due = [due for due in self._due if due[-1].seen]
+            heapq.heapify(self._due)
 
     def _next(self) -> int:
         self._number += 1
@@ -208,8 +216,7 @@ class Survival:
         cohort = life.cohort
         assert cohort is not None
         self._table.used(cohort.row, cohort.bucket)
-        cohort.seen -= 1
-        life.cohort = None
+        self._unwatch(life)
         self._uses += 1
         if self._uses == self._learn_at:
             self._learn_at += min(self._uses, _LEARN_EVERY)
@@ -221,22 +228,32 @@ class Survival:
         cohort = life.cohort
         assert cohort is not None
         self._table.lost(cohort.row, cohort.bucket)
+        self._unwatch(life)
+
+    def _unwatch(self, life: _Life) -> None:
+        cohort, life.cohort = life.cohort, None
+        assert cohort is not None
         cohort.seen -= 1
-        life.cohort = None
+        self._watched -= not cohort.seen
 
     def _cohort(self, block: Block, life: _Life, since: float) -> _Cohort:
-        """Blocks of one release come deepest first, so that the first says which turn it is."""
+        """Where a block belongs, which is watched from now on. Blocks of one release come deepest first: the first says
+        which turn it is.
+        """
         release = self._release
         if release is None or release[0] != since or block.position > release[1]:
             release = since, block.position, life.turn
-            self._cohorts.clear()
         self._release = since, block.position, release[2]
         row = self._row(release[2], life.uses, "ttl_s" in block.hints)
         key = row, block.format, priority_of(block.hints)
         cohort = self._cohorts.get(key)
-        if cohort is None or cohort.bucket:
+        if cohort is None or not cohort.seen or cohort.bucket or not 0 <= since - cohort.since <= _TOGETHER_S:
             cohort = self._cohorts[key] = _Cohort(*key, since)
+            self._watched += 1
+            cohort.seen = 1
             self._await(cohort)
+        else:
+            cohort.seen += 1
         return cohort
 
     def _row(self, turn: int, uses: int, timed: bool) -> int:
@@ -245,22 +262,29 @@ class Survival:
         family = min(uses, _MOST_USES).bit_length(), timed
         return self._table.row((turns, family), family)
 
-    def _leave(self, page: PageId, life: _Life) -> None:
+    def _leave(self, life: _Life) -> None:
         """It is no longer idle. Its entry is stale, and found to be when it surfaces."""
         cohort = life.cohort
         assert cohort is not None
         life.entry = None
-        self._idle.remove(page)
         cohort.idle -= 1
         if not cohort.idle:
+            cohort.entries.clear()
             self._displace(cohort)
+        elif len(cohort.entries) > 32 and len(cohort.entries) > 2 * cohort.idle:
+            cohort.entries = [entry for entry in cohort.entries if self._is_live(entry)]
+            heapq.heapify(cohort.entries)
 
     def _cheapest(self, cohort: _Cohort) -> _Entry:
         """Of a cohort with idle blocks."""
-        entries, lives = cohort.entries, self._lives
-        while (life := lives.get(entries[0][-1])) is None or life.entry is not entries[0]:
+        entries = cohort.entries
+        while not self._is_live(entries[0]):
             heapq.heappop(entries)
         return entries[0]
+
+    def _is_live(self, entry: _Entry) -> bool:
+        life = self._lives.get(entry[-1])
+        return life is not None and life.entry is entry
 
     def _place(self, cohort: _Cohort) -> None:
         """Into its class, by its cheapest block."""
@@ -269,8 +293,7 @@ class Survival:
         each = self._classes.get(key)
         if each is None:
             each = self._classes[key] = _Class(key)
-        worth, depth, _ = self._cheapest(cohort)
-        item = cohort.item = (worth, cohort.since, depth, self._next(), cohort)
+        item = cohort.item = (*self._cheapest(cohort)[:3], self._next(), cohort)
         cohort.home = each
         heapq.heappush(each.items, item)
         each.cohorts += 1
@@ -322,10 +345,10 @@ class Survival:
             if cohort.item is not item:
                 heapq.heappop(items)
                 continue
-            worth, depth, _ = self._cheapest(cohort)
-            if (worth, depth) == (item[0], item[2]):
+            cheapest = self._cheapest(cohort)
+            if cheapest[:3] == item[:3]:
                 return item
-            cohort.item = (worth, cohort.since, depth, item[3], cohort)
+            cohort.item = (*cheapest[:3], item[3], cohort)
             heapq.heapreplace(items, cohort.item)
         return None
 
