@@ -82,7 +82,7 @@ class TestRefusing:
             engine.submit("a", [1] * (engine.max_len + 1), greedy())
 
     def test_the_longest_prompt_that_is_allowed_runs(self) -> None:
-        engine = tiny.make_engine((24, None), kv_bytes=225_000)
+        engine = tiny.make_engine((24, None), kv_bytes=240_000)
         done = tiny.run(engine, {"a": tiny.random_prompt(engine.max_len - 1, 3)}, greedy())["a"]
         assert len(done.tokens[0]) == 1
 
