@@ -327,15 +327,18 @@ def test_a_context_is_compressed_in_the_room_that_it_had() -> None:
     prompt = tiny.random_prompt(400, 5)
     params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
     need = tiny.make_engine().layout.bytes_for(410)
-    engine = tiny.make_engine(kv_bytes=need + 2_000)
+    engine = tiny.make_engine(kv_bytes=need + 10_000)
     for method in ("knorm", "h2o"):
         cache = CacheParams(compression=METHODS[method], compress_after=380)
         less = tiny.run(engine, {"x": prompt}, params, cache=cache)["x"]
         assert less.tokens == tiny.run(tiny.make_engine(), {"x": prompt}, params, cache=cache)["x"].tokens
     assert engine.stats().preemptions == 0
     assert engine.stats().cache.held_bytes == 0
-    with pytest.raises(RequestError, match="may need") as refused:  # labels make lists of all entries larger
-        tiny.make_engine(kv_bytes=need).submit("x", prompt, params, cache=CacheParams(compression=METHODS["keep_all"]))
+    layers = (None,) * 16  # of so many, labels make lists of all entries larger than pages with their records
+    need = tiny.make_engine(layers).layout.bytes_for(410)
+    small = tiny.make_engine(layers, kv_bytes=need)
+    with pytest.raises(RequestError, match="may need") as refused:
+        small.submit("x", prompt, params, cache=CacheParams(compression=METHODS["keep_all"]))
     assert refused.value.param == "compression"
 
 
