@@ -28,7 +28,7 @@ from kvloom.model.files.store import pull
 
 STREAMS, TIMES = 16, 3.0
 THROUGHPUT_GOAL = 0.9
-_PROMPT = 64
+_PROMPT = 512
 _SETTLED_S = 1.0
 """Requests that come sooner count as if they had come with the streams."""
 
@@ -47,7 +47,7 @@ class Load:
 
 
 QUICK = Load(length=1024, prompts=2, every=20, tokens=80, rounds=1)
-FULL = Load(length=4096, prompts=4, every=120, tokens=700, rounds=3)
+FULL = Load(length=4096, prompts=2, every=150, tokens=600, rounds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +142,12 @@ def run(engine: Engine, streams: list[list[int]], long: list[list[int]], load: L
 def engine_with(engines: ModelEngines, scheduler: SchedulerConfig) -> Engine:
     first = engines.loaded.engine
     config = dataclasses.replace(first.config, scheduler=scheduler)
-    cache = dataclasses.replace(first.config.cache, kv_bytes="1GiB")
+    cache = dataclasses.replace(first.config.cache, kv_bytes="2GiB")
     return engine_beside(dataclasses.replace(first, config=config), cache)
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: four prompts of 4,096 tokens, three rounds. Quick: two of 1,024, one round."""
+    """Full: two prompts of 4,096 tokens, three rounds. Quick: two of 1,024, one round."""
     pull(MODEL)
     engines, size = load(MODEL), QUICK if quick else FULL
     streams, long = contexts(engines, _PROMPT, STREAMS), contexts(engines, size.length, size.prompts)
