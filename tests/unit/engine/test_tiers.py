@@ -16,6 +16,7 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.memory.tier.base import Fault, Place, TierFault
+from kvloom.policy.compression import compression_of
 from kvloom.segment import Reused, Span, Why
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
@@ -221,3 +222,16 @@ async def test_what_arrives_wakes_an_engine_that_sleeps(monkeypatch: pytest.Monk
     assert outputs[-1].metrics.reused == [Reused(Span(0, 96), "disk")]
     engine.close()
     assert tier.closed
+
+
+@pytest.mark.parametrize("windows", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("name", ["knorm", "snapkv", "kvzip"])
+def test_what_is_compressed_may_come_from_a_tier(name: str, windows: tuple[int | None, ...]) -> None:
+    cache = CacheParams(compression=compression_of(name, 0.5), compress_after=90)
+    expected = again(tiny.make_engine(windows, step_tokens=16), "x", cache)
+    engine, _, tier = filled(windows)
+    done = again(engine, "b", cache)
+    assert done.tokens == expected.tokens
+    assert len(tier.reads) > 0
+    assert done.updates[-1].metrics.compressed.kept == expected.updates[-1].metrics.compressed.kept
+    assert engine.stats().cache.held_pages == 0
