@@ -1,6 +1,6 @@
 """hit-equals-miss: an answer from cached KV has the tokens of one computed from scratch, and the cache was really used.
 
-Two models x six situations (``kvloom.eval.trust``). A cell holds when the tokens are identical cold and warm and reuse
+Two models x nine situations (``kvloom.eval.trust``). A cell holds when the tokens are identical cold and warm and reuse
 happened; the ledger is audited in each.
 """
 
@@ -14,7 +14,7 @@ from kvloom.model.files.store import pull
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: the dense model and the window hybrid, 12 cells. Quick: shorter prompts on the dense model, 6 cells."""
+    """Full: the dense model and the window hybrid, 18 cells. Quick: shorter prompts on the dense model, 9 cells."""
     dense = {"smollm2-135m-instruct": (160, 96) if quick else (480, 160)}
     models = dense if quick else dense | {"gemma-3-270m": (640, 448)}
     cells: dict[str, Cell] = {}

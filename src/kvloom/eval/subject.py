@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvloom.config import CacheConfig
+from kvloom.config import CacheConfig, TierConfig
 from kvloom.engine.build import Loaded
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
 from kvloom.engine.retention import make_retention
+from kvloom.engine.tiers.open import open_tiers
 
 
 class Tokenizer(Protocol):
@@ -43,8 +44,23 @@ def subject_of(loaded: Loaded) -> Subject:
     return Subject(loaded.manifest.name, loaded.tokenizer, loaded.engine)
 
 
-def engine_beside(first: Engine, cache: CacheConfig, clock: Callable[[], float] = time.monotonic) -> Engine:
-    """Another engine over the same weights, with KV memory of its own."""
-    config = dataclasses.replace(first.config, cache=cache)
-    retention = make_retention(cache.retention, first.model)
-    return make_engine(first.model, first.tokenizer, config, first.attend_factory, retention, clock)
+_NO_TIERS = TierConfig()
+
+
+def engine_beside(
+    first: Engine,
+    cache: CacheConfig,
+    clock: Callable[[], float] = time.monotonic,
+    tiers: TierConfig = _NO_TIERS,
+) -> Engine:
+    """Another engine over the same weights, with KV memory, and tiers, of its own."""
+    config = dataclasses.replace(first.config, cache=cache, tiers=tiers)
+    return make_engine(
+        first.model,
+        first.tokenizer,
+        config,
+        first.attend_factory,
+        make_retention(cache.retention, first.model),
+        clock,
+        tier_factory=lambda formats: open_tiers(tiers, formats),
+    )

@@ -6,14 +6,18 @@ A cell holds when the tokens are identical cold and warm and the cache was reall
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kvloom.config import TierConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.params import SamplingParams
 from kvloom.eval.drive import EngineFactory, run_all, run_one
+from kvloom.eval.subject import engine_beside
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.policy.actions import Drop
+from kvloom.segment import RAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,46 @@ def after_abort_storm(setting: Setting) -> Cell:
     return Cell(identical, warm.metrics.cached_tokens, len(prompt), f"{aborted} of {len(names)} aborted")
 
 
+def from_warm_ram(setting: Setting) -> Cell:
+    return _from_a_tier(setting, TierConfig(warm_bytes=setting.roomy))
+
+
+def from_disk(setting: Setting) -> Cell:
+    with tempfile.TemporaryDirectory() as place:
+        return _from_a_tier(setting, TierConfig(cache_dir=place))
+
+
+def from_a_faulty_disk(setting: Setting) -> Cell:
+    """Some pages are damaged, cut short, or cannot be read: they are computed, and the others used."""
+    with tempfile.TemporaryDirectory() as place:
+        return _from_a_tier(setting, TierConfig(cache_dir=place, tier_faults=_FAULTS))
+
+
+_FAULTS = "disk:corrupt=0.1,short=0.1,fail=0.1"
+_TRIES = 5
+"""A machine that is busy with other things may give a load up: then nothing was tried."""
+
+
+def _from_a_tier(setting: Setting, tiers: TierConfig) -> Cell:
+    """Drop all of RAM: the KV must come from elsewhere. Where faults are injected, some must have happened."""
+    small = setting.make(setting.roomy)
+    engine, prompt = engine_beside(small, small.config.cache, tiers=tiers), setting.prompt(extra=PAGE_TOKENS + 1)
+    cold, identical, loaded = run_one(engine, prompt, setting.greedy), True, 0
+    for _ in range(_TRIES):
+        engine.tiers.flush(60)
+        for page in engine.ledger.droppable():
+            engine.ledger.apply(Drop(page))
+        warm = run_one(engine, prompt, setting.greedy)
+        engine.check()
+        identical &= cold.tokens == warm.tokens
+        loaded += sum(len(part.span) for part in warm.metrics.reused if part.tier != RAM)
+        faults = sum(sum(each.faults.values()) for each in engine.stats().cache.tiers.values())
+        if loaded and (faults or not tiers.faults):
+            break
+    engine.close()
+    return Cell(identical and (faults > 0 or not tiers.faults), loaded, len(prompt), f"{faults} faults")
+
+
 SITUATIONS: dict[str, Callable[[Setting], Cell]] = {
     "page-aligned": page_aligned,
     "ragged-tail": ragged_tail,
@@ -148,4 +192,7 @@ SITUATIONS: dict[str, Callable[[Setting], Cell]] = {
     "fork": fork,
     "after-preemption": after_preemption,
     "after-abort-storm": after_abort_storm,
+    "from-warm-ram": from_warm_ram,
+    "from-disk": from_disk,
+    "from-a-faulty-disk": from_a_faulty_disk,
 }
