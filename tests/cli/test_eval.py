@@ -176,7 +176,7 @@ def test_fidelity_without_files_is_on_texts_that_need_their_context(tiny: Path) 
 def test_trust_prints_what_was_compared(tiny: Path) -> None:
     result = invoke("eval", "trust", "tiny", "--length", "96")
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 6
+    assert len(result.stdout.splitlines()) == 9
     assert all("identical tokens, " in line and "from the cache" in line for line in result.stdout.splitlines())
     assert json.loads(invoke("eval", "trust", "tiny", "--length", "96", "--json").stdout)["holds"]
 

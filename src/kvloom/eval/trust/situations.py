@@ -182,7 +182,7 @@ def _from_a_tier(setting: Setting, tiers: TierConfig) -> Cell:
         if loaded and (faults or not tiers.faults):
             break
     engine.close()
-    return Cell(identical and (faults > 0 or not tiers.faults), loaded, len(prompt), f"{faults} faults")
+    return Cell(identical and (faults > 0 or not tiers.faults), loaded, len(prompt), f"faults: {faults}")
 
 
 SITUATIONS: dict[str, Callable[[Setting], Cell]] = {
