@@ -28,7 +28,7 @@ def test_hit_equals_miss_on_a_dense_model(name: str, smollm2: ModelEngines) -> N
     assert SITUATIONS[name](setting).holds
 
 
-@pytest.mark.parametrize("name", ["page-aligned", "hole-in-the-middle"])
+@pytest.mark.parametrize("name", ["page-aligned", "hole-in-the-middle", "from-a-faulty-disk"])
 def test_hit_equals_miss_past_the_window_of_a_hybrid(name: str, gemma3: ModelEngines) -> None:
     setting = Setting(gemma3.make, gemma3.encode(long_text()), 544, 448, new_tokens=4, roomy="128MiB")
     assert SITUATIONS[name](setting).holds
