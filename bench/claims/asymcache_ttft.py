@@ -33,6 +33,8 @@ from kvloom.simulate.traces.trace import Trace
 MODEL = "smollm2-135m-instruct"
 POLICIES: tuple[RetentionName, ...] = ("lru", "asymcache", "survival")
 GOAL, SHARE = 1.3, 0.4
+LENGTHS = (2048, 7680)
+"""Of conversations, without what they share: together within the context of the model."""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ def room_of(engines: ModelEngines, trace: Trace) -> int:
 def traces(quick: bool) -> list[Trace]:
     if quick:
         return [MultiTurn(sessions=5, shared_tokens=128, lengths=(600, 1500), turns=(3, 5), answer_tokens=8).trace(0)]
-    shapes = [MultiTurn(sessions=16, dispersion=by) for by in (LOW_DISPERSION, HIGH_DISPERSION)]
+    shapes = [MultiTurn(sessions=16, lengths=LENGTHS, dispersion=by) for by in (LOW_DISPERSION, HIGH_DISPERSION)]
     return [shapes[seed % 2].trace(seed) for seed in range(5)]
 
 
