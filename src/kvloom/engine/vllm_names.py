@@ -34,7 +34,7 @@ HOLDS: Mapping[str, tuple[object, ...]] = {
 NOT_HERE: Mapping[str, str] = {
     "gpu_memory_utilization": 'kvloom runs on the CPU: set the memory limit for KV, such as kv_bytes="2GiB"',
     "cpu_offload_gb": "all weights are already in CPU memory",
-    "swap_space": "KV is dropped and recomputed, never swapped: kv_bytes is the only limit",
+    "swap_space": 'KV of running requests is never swapped; for what was evicted, tiers=TierConfig(warm_bytes="4GiB")',
     "kv_cache_dtype": "use kv_dtype to set the number format of stored KV",
     "block_size": "the page size is fixed at 16 tokens",
     "quantization": "weights run in the format of their file: choose another file of the model",
