@@ -96,3 +96,21 @@ class Listener(Protocol):
     def gone(self, block: Block, why: Why, now: float) -> None:
         """It can no longer be found. Current holders keep it."""
         ...
+
+
+class Heedless:
+    """A listener that ignores every event: the base of those that heed some."""
+
+    __slots__ = ()
+
+    def stored(self, block: Block, now: float) -> None:
+        pass
+
+    def reused(self, block: Block, now: float) -> None:
+        pass
+
+    def idle(self, block: Block, now: float) -> None:
+        pass
+
+    def gone(self, block: Block, why: Why, now: float) -> None:
+        pass

@@ -16,7 +16,7 @@ from kvloom.errors import InternalError
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.ledger import Extent, Ledger
 from kvloom.policy.actions import Drop
-from kvloom.policy.events import Block
+from kvloom.policy.events import Block, Heedless
 from kvloom.segment import PageId, PageKey, Why
 
 
@@ -39,7 +39,7 @@ class Result:
 
 
 @dataclass(slots=True, eq=False)
-class Results:
+class Results(Heedless):
     """A listener of page events: a result is there as long as all of its extents are.
 
     When one has been dropped, the others are ``_useless`` and ``tidy`` drops them.
@@ -93,15 +93,6 @@ class Results:
             raise InternalError("what is left of a result has been dropped, and is to be dropped again")
 
     # -- events ----------------------------------------------------------------------------------------------------
-
-    def stored(self, block: Block, now: float) -> None:
-        pass
-
-    def reused(self, block: Block, now: float) -> None:
-        pass
-
-    def idle(self, block: Block, now: float) -> None:
-        pass
 
     def gone(self, block: Block, why: Why, now: float) -> None:
         self._useless.pop(block.page, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kvloom.engine.tiers.tiers import Level, Tiers
 from kvloom.engine.tiers.write_behind import KeepVictims, Source, WriteBehind
@@ -12,12 +13,21 @@ from kvloom.memory.tier.base import Tier
 from kvloom.policy.tier_cost import TierCost
 from kvloom.policy.tier_rate import TierRate
 
-ASSUMED = {
-    "warm": TierCost(bytes_per_s=4e9, latency_s=2e-5),
-    "disk": TierCost(bytes_per_s=1e9, latency_s=2e-4),
-    "remote": TierCost(bytes_per_s=2e8, latency_s=1e-3),
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How pages come to a tier, and what is believed of reading one before anything was measured."""
+
+    writer: Callable[[Tier, Source], WriteBehind | KeepVictims]
+    assumed: TierCost
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "warm": _Kind(KeepVictims, TierCost(bytes_per_s=4e9, latency_s=2e-5)),
+    "disk": _Kind(WriteBehind, TierCost(bytes_per_s=1e9, latency_s=2e-4)),
+    "remote": _Kind(WriteBehind, TierCost(bytes_per_s=2e8, latency_s=1e-3)),
 }
-"""What is believed of reading a page from a tier before anything was measured."""
+"""By the tier's name."""
 
 
 def make_tiers(
@@ -32,7 +42,8 @@ def make_tiers(
     source = Source(ledger.arena.memory, {fmt: group for group, fmt in enumerate(formats)})
     levels = []
     for tier in tiers:
-        writer = KeepVictims(tier, source) if tier.name == "warm" else WriteBehind(tier, source)
+        kind = _KINDS[tier.name]
+        writer = kind.writer(tier, source)
         ledger.events.listeners.append(writer)
-        levels.append(Level(tier, writer, TierRate(measured.get(tier.name, ASSUMED[tier.name]))))
+        levels.append(Level(tier, writer, TierRate(measured.get(tier.name, kind.assumed))))
     return Tiers(levels, ledger.arena.memory, clock, news)

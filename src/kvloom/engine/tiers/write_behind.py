@@ -16,7 +16,7 @@ from kvloom.engine.threads import Threads
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier, TierFault
-from kvloom.policy.events import Block, Format
+from kvloom.policy.events import Block, Format, Heedless
 from kvloom.segment import PageId, Why
 
 
@@ -54,7 +54,7 @@ def _page(place: Place, block: Block, data: memoryview) -> StoredPage:
     return StoredPage(place, block.parent, block.position, tuple(block.tokens), data)
 
 
-class WriteBehind:
+class WriteBehind(Heedless):
     """A listener that copies every page to ``tier`` once nobody uses it any more, in a thread of its own.
 
     A page that is dropped before its turn is missed, and counted: nothing waits for a tier.
@@ -72,12 +72,6 @@ class WriteBehind:
         self._copied: PageId | None = None
 
     # -- events, on the engine's thread ----------------------------------------------------------------------------
-
-    def stored(self, block: Block, now: float) -> None:
-        pass
-
-    def reused(self, block: Block, now: float) -> None:
-        pass
 
     def idle(self, block: Block, now: float) -> None:
         place = self._source.place(block)
@@ -147,21 +141,12 @@ class WriteBehind:
             return taken
 
 
-class KeepVictims:
+class KeepVictims(Heedless):
     """A listener that copies every page to ``tier`` as it is dropped to make room: for a tier that takes no time."""
 
     def __init__(self, tier: Tier, source: Source) -> None:
         self.tier, self.written = tier, Written()
         self._source = source
-
-    def stored(self, block: Block, now: float) -> None:
-        pass
-
-    def reused(self, block: Block, now: float) -> None:
-        pass
-
-    def idle(self, block: Block, now: float) -> None:
-        pass
 
     def gone(self, block: Block, why: Why, now: float) -> None:
         """Its bytes are still there: nothing is allocated before all listeners have been told."""
