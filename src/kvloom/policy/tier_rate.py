@@ -14,7 +14,7 @@ _FADE = 0.98
 some thirty requests that would have loaded from it."""
 
 _MOST = 20.0
-"""No tier is believed to be more times slower than was assumed, or that would take too many requests."""
+"""No tier is believed to be more times slower than was assumed: to forget that would take too many requests."""
 
 
 @dataclass
@@ -38,8 +38,7 @@ class TierRate:
         """Learn from a load, one that was given up included: it took at least as long."""
         expected = pages * self.assumed.latency_s + num_bytes / self.assumed.bytes_per_s
         if expected > 0:
-            self._slowdown += _WEIGHT * (min(seconds / expected, _MOST / _WEIGHT) - self._slowdown)
-            self._slowdown = min(self._slowdown, _MOST)
+            self._slowdown = min(_MOST, self._slowdown + _WEIGHT * (seconds / expected - self._slowdown))
 
     def passed_over(self) -> None:
         """It holds what a request lacks, and computing that is believed to be faster."""

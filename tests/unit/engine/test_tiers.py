@@ -235,3 +235,12 @@ def test_what_is_compressed_may_come_from_a_tier(name: str, windows: tuple[int |
     assert len(tier.reads) > 0
     assert done.updates[-1].metrics.compressed.kept == expected.updates[-1].metrics.compressed.kept
     assert engine.stats().cache.held_pages == 0
+
+
+def test_a_tier_is_passed_over_once_a_request_however_often_that_is_looked_up() -> None:
+    engine, answer, _ = filled()
+    engine.tiers.level("disk").rate.took(1, 10**6, 3600.0)  # computing is faster than this
+    done = tiny.run(engine, {"b": PROMPT, "c": PROMPT, "d": PROMPT}, GREEDY)
+    assert [done[name].tokens[0] for name in "bcd"] == [answer] * 3
+    assert engine.stats().cache.tiers["disk"].passed_over == 1, "the others wait for the first, and find it in RAM"
+    assert engine.stats().cache.tiers["disk"].loaded_pages == 0

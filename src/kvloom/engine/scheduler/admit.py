@@ -52,6 +52,7 @@ class Admit:
             self.turns.started(sequence.request.turn)
             if started.result is not None:
                 sequence.was_compressed(started.result.kept)
+            self.loads.tiers.pass_over(started.passed_over.values())
             self.loads.begin(sequence.kv, started.loads, started.pending)
             self.account.started(sequence, started)
             spans = sequence.kv.ready(plan.room(sequence))

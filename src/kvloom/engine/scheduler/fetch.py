@@ -1,8 +1,7 @@
 """Fetch: take in what tiers have delivered since the last step, and give up what is not worth waiting for.
 
 A sequence whose load fails, in part or altogether, starts over, and loads nothing more: what has come is in RAM by then
-and is found there. So a tier that is slow, broken or lying costs a while, and never more than its pages' part of the
-answer's KV: computing it.
+and is found there. So a tier that is slow, broken or lying costs a short wait, and what computing its pages takes.
 """
 
 from __future__ import annotations

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, cover
 from kvloom.engine.tiers import Tiers, Wanted
 from kvloom.memory.index import Index
-from kvloom.memory.tier.base import Place
+from kvloom.memory.tier.base import Place, Tier
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.segment import SpanSet
 
 _UNKNOWN_S = 1.0
 """Taken for what computing costs before anything was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of a sequence is ``covered`` when its ``loads`` have come, until when positions are ``pending``.
+    ``passed_over``: tiers, by name, whose pages are computed instead.
+    """
+
+    covered: Coverage
+    loads: tuple[Wanted, ...] = ()
+    pending: SpanSet = field(default_factory=SpanSet)
+    passed_over: Mapping[str, Tier] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +36,23 @@ class Loads:
     tiers: Tiers
     prefill: CostEstimate
 
-    def choose(self, kv: SequenceKv, index: Index, in_ram: Coverage) -> Coverage:
-        """What of a sequence is covered when the best of what tiers hold has come; ``in_ram``: what is now."""
-        if not self.tiers.levels or kv.must_compute:
-            return in_ram
-        held = self._held(kv, in_ram)
+    def choose(self, kv: SequenceKv, index: Index, in_ram: Coverage) -> Chosen:
+        """The best of what tiers hold. ``in_ram``: what is covered without."""
+        held = [] if not self.tiers.levels or kv.must_compute else self._held(kv, in_ram)
         if not held:
-            return in_ram
+            return Chosen(in_ram)
         everything = cover(kv, index, self.prefill.proportions, held)
         gain = in_ram.missing - everything.missing
         helpful = [wanted for wanted in everything.loads if SpanSet((wanted.span,)) & gain]
         chosen = self.tiers.choose(helpful, gain, self.prefill.cost)
         if not chosen:
-            return in_ram
+            return Chosen(in_ram, passed_over={wanted.tier.name: wanted.tier for wanted in helpful})
         best = everything if len(chosen) == len(held) else cover(kv, index, self.prefill.proportions, chosen)
-        return replace(best, loads=tuple(load for load in best.loads if SpanSet((load.span,)) - best.missing))
+        loads = tuple(load for load in best.loads if SpanSet((load.span,)) - best.missing)
+        return Chosen(best, loads, SpanSet.of([load.span for load in loads]) - best.missing)
 
     def begin(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> None:
-        """Have them read to the pages that were reserved for them."""
+        """Have pages read to where they were reserved."""
         if not loads:
             return
         targets = {wanted: page for wanted in loads if (page := kv.tables[wanted.group].get(wanted.index)) is not None}

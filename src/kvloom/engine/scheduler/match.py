@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvloom.engine.kv import Result, Results, SequenceKv
@@ -12,6 +13,7 @@ from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.tiers import Wanted
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Index
+from kvloom.memory.tier.base import Tier
 from kvloom.segment import Miss, PageId, Span, SpanSet, Why
 
 
@@ -19,7 +21,8 @@ from kvloom.segment import Miss, PageId, Span, SpanSet, Why
 class Match:
     """What a look-up found. ``waits_for``: the sequence that is computing the first missing page, if any, or what is
     left of the same context. ``result``: what is left of it is there. ``loads``: what tiers have of it and are to
-    deliver, and ``pending`` the positions that then need not be computed.
+    deliver, and ``pending`` the positions that then need not be computed. ``passed_over``: tiers, by name, that have
+    something of it all the same.
     """
 
     missing: SpanSet
@@ -30,6 +33,7 @@ class Match:
     result: Result | None = None
     loads: tuple[Wanted, ...] = ()
     pending: SpanSet = field(default_factory=SpanSet)
+    passed_over: Mapping[str, Tier] = field(default_factory=dict)
 
     @property
     def pages(self) -> set[PageId]:
@@ -49,15 +53,18 @@ def match(sequence: Sequence, index: Index, results: Results, loads: Loads) -> M
         after = Span(kv.boundary, len(kv.tokens) - kv.repeated)
         return Match(SpanSet((after,)), misses=(Miss(after, Why.COMPRESSED),), result=result)
     in_ram = cover(kv, index, loads.prefill.proportions)
-    found = loads.choose(kv, index, in_ram)
+    if (waits_for := _coming(kv, index, in_ram.missing) or results.coming_from(kv)) is not None:
+        return Match(in_ram.missing, waits_for=waits_for)
+    chosen = loads.choose(kv, index, in_ram)
+    found = chosen.covered
     return Match(
         missing=found.missing,
         hits=found.hits,
         copies=found.copies,
         misses=explain(kv, index, found),
-        waits_for=_coming(kv, index, in_ram.missing) or results.coming_from(kv),
-        loads=found.loads,
-        pending=SpanSet.of([load.span for load in found.loads]) - found.missing,
+        loads=chosen.loads,
+        pending=chosen.pending,
+        passed_over=chosen.passed_over,
     )
 
 

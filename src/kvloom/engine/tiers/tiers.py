@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
@@ -81,13 +81,14 @@ class Tiers:
         if cost is None or not wanted:
             return list(wanted)
         first = first_page_to_load(wanted, gain, cost, {level.tier.name: level.rate.cost for level in self.levels})
-        if first is None:
-            for name in {each.tier.name for each in wanted}:
-                level = self.level(name)
-                level.passed_over += 1
-                level.rate.passed_over()
-            return []
-        return [each for each in wanted if each.index >= first]
+        return [] if first is None else [each for each in wanted if each.index >= first]
+
+    def pass_over(self, tiers: Iterable[Tier]) -> None:
+        """A sequence computes what these have."""
+        for tier in tiers:
+            level = self.level(tier.name)
+            level.passed_over += 1
+            level.rate.passed_over()
 
     def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
