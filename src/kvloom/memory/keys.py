@@ -3,6 +3,7 @@
     root = SHA-256(CBOR {v, weights, adapter, format, salt, media})          what the bytes depend on besides tokens
     key  = SHA-256(CBOR {v, parent, tokens})                                 parent: the root or the page before
     left = SHA-256(CBOR {v, parent, method})                                 the parent of what a method left of a text
+    chunk = SHA-256(CBOR {v, chunk: root})                                   the root of passages computed alone
 
 CBOR is canonical (RFC 8949, section 4.2), so a key is the same on every machine. Golden vectors are in the tests.
 """
@@ -45,6 +46,15 @@ def page_key(parent: PageKey, tokens: Sequence[int]) -> PageKey:
 def left_key(parent: PageKey, method: bytes) -> PageKey:
     """What stands for the prefix named by ``parent`` where ``method`` has compressed it, and a text after it."""
     return _digest({"v": KEY_VERSION, "parent": bytes(parent), "method": method})
+
+
+def chunk_root(root: PageKey) -> PageKey:
+    """Key of the empty prefix of a passage that was computed alone, to be read at any position of other texts.
+
+    Its KV has the bits of a text that begins with the passage, but is kept apart: what is read elsewhere than where it
+    was computed never answers an exact look-up, and has a share of the memory of its own.
+    """
+    return _digest({"v": KEY_VERSION, "chunk": bytes(root)})
 
 
 def extend_keys(keys: list[PageKey], root: PageKey, tokens: Sequence[int]) -> None:

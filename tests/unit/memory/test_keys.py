@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvloom.memory.keys import extend_keys, left_key, page_key, root_key
+from kvloom.memory.keys import chunk_root, extend_keys, left_key, page_key, root_key
 
 ROOT = root_key(weights="w" * 64, formats="dense-kT-16:full", salt=None)
 
@@ -36,3 +36,8 @@ def test_what_a_method_leaves_is_named_like_no_page() -> None:
     keys = {left_key(ROOT, b"a"), left_key(ROOT, b"b"), left_key(page_key(ROOT, range(16)), b"a")}
     assert len(keys | {ROOT, page_key(ROOT, range(16)), page_key(ROOT, b"a")}) == 6
     assert left_key(ROOT, b"a").hex() == "3a9702b93cf3bde8a9587484cf7a1718e540d13de1717119fc2e46ab88959fdd"
+
+
+def test_passages_computed_alone_have_a_root_of_their_own() -> None:
+    assert len({ROOT, chunk_root(ROOT), chunk_root(chunk_root(ROOT)), left_key(ROOT, b"chunk")}) == 4
+    assert chunk_root(ROOT).hex() == "29470e4b6b937d60e41a35ce038c9f2b6a6f624bb800395911bc300f25046d30"
