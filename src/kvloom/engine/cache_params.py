@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.needs import MEASURED
-from kvloom.policy.events import DEFAULT_PRIORITY, HIGHEST_PRIORITY, Hints, hints_of
+from kvloom.policy.events import DEFAULT_PRIORITY, HIGHEST_PRIORITY, Hints, hints_of, merged
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
@@ -41,6 +41,16 @@ class Guard:
             raise ParamsError(f"drift must be a number of nats from 0 on, got {self.drift!r}", param="guard.drift")
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The KV of a prompt's first ``tokens`` tokens, in whole pages, is worth keeping so long after its last use, and is
+    pinned as long.
+    """
+
+    tokens: int
+    ttl_s: float
+
+
 def _is_text(value: object) -> bool:
     """A string that can be encoded (lone surrogates cannot)."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
@@ -63,6 +73,9 @@ _SECONDS = _takes(
 _COMPRESSION = _takes("a Compression", lambda value: value is None or isinstance(value, Compression))
 _GUARD = _takes("a Guard", lambda value: value is None or isinstance(value, Guard))
 _WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
+_MARKS = _takes(
+    "a tuple of Mark", lambda value: isinstance(value, tuple) and all(isinstance(each, Mark) for each in value)
+)
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -79,7 +92,8 @@ class CacheParams:
     worth keeping after its last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and
     ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts. pin_s:
     how long after its last use the request's KV is evicted after all that is not pinned, by whatever policy, while pins
-    take no more than their part of the budget (``max_pinned_share``): what does not is kept like any other KV.
+    take no more than their part of the budget (``max_pinned_share``): what does not is kept like any other KV. marks:
+    the same for beginnings of the prompt, beside what holds for all of it; the longer time counts.
     compression: what is done to the context's KV before the rest of the prompt is computed over what is left; it needs
     the context's exact KV, which is found and published as ever, unless what is left of the context is found: that is
     published too. compress_after: how many tokens of the prompt are the context; all but the last one unless told. With
@@ -98,6 +112,7 @@ class CacheParams:
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PRIORITY)
     ttl_s: float | None = field(default=None, metadata=_SECONDS)
     pin_s: float | None = field(default=None, metadata=_SECONDS)
+    marks: tuple[Mark, ...] = field(default=(), metadata=_MARKS)
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
@@ -153,6 +168,14 @@ class CacheParams:
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
         return hints_of(self.priority, self.ttl_s, self.pin_s)
+
+    def hints_from(self, position: int) -> Hints:
+        """Hints attached to a page that begins at this position: those of all KV, and of the marks that reach it."""
+        hints = self.hints
+        for mark in self.marks:
+            if position < mark.tokens:
+                hints = merged(hints, hints_of(self.priority, mark.ttl_s, mark.ttl_s))
+        return hints
 
     @property
     def budget(self) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tiny
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.retention import POLICIES
 from timed import Clock
@@ -84,3 +84,27 @@ def test_a_prompt_can_be_prewarmed() -> None:
     again = tiny.run(engine, {"x": PROMPT}, GREEDY)["x"]
     assert again.updates[-1].metrics.cached_tokens == len(PROMPT) - 1
     assert again.tokens == expected
+
+
+def test_a_mark_pins_a_beginning_and_no_more() -> None:
+    """The rest of the prompt goes like any other KV; of two marks that reach a page the longer time counts."""
+    clock = Clock()
+    engine = tiny.make_engine(kv_bytes=300_000, max_pinned_share=0.5, clock=clock)
+    marks = (Mark(32, 3600.0), Mark(48, 60.0))
+    cached(engine, cache=CacheParams(marks=marks))
+    assert engine.stats().cache.pinned_bytes < 0.8 * pinned_whole()
+    clock.now_s += 50
+    flood(engine)
+    assert cached(engine, cache=CacheParams(write=False)) == 48
+    clock.now_s += 61
+    flood(engine)
+    assert cached(engine, cache=CacheParams(write=False)) == 32
+    clock.now_s += 3601
+    flood(engine)
+    assert cached(engine) == 0
+
+
+def pinned_whole() -> int:
+    engine = tiny.make_engine(kv_bytes=300_000, max_pinned_share=0.5)
+    cached(engine, cache=CacheParams(pin_s=60.0))
+    return engine.stats().cache.pinned_bytes

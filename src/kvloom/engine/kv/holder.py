@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import PageTable, page_span
@@ -21,8 +22,16 @@ class Holder:
 
     ledger: Ledger
     owner: str
-    hints: Hints
+    cache: CacheParams
+    hints: Hints = field(init=False)
     loose: list[PageId] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.hints = self.cache.hints
+
+    def hints_of(self, index: int) -> Hints:
+        """Of page ``index``."""
+        return self.cache.hints_from(index * PAGE_TOKENS) if self.cache.marks else self.hints
 
     def reserve(self, table: PageTable, index: int, spans: SpanSet) -> bool:
         """Make the unwritten part of ``spans`` on page ``index`` writable. False: no room."""
@@ -50,7 +59,7 @@ class Holder:
     def adopt(self, table: PageTable, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
         """Hold an already stored page with this many entries, replacing the current one."""
         self.loose.append(page)
-        self.ledger.hold(page, self.owner, self.hints)
+        self.ledger.hold(page, self.owner, self.hints_of(index))
         self._exchange(table, index, page, filled=(1 << tokens) - 1, writable=False, format=table.format)
 
     def copy_in(self, table: PageTable, index: int, source: PageId, tokens: int) -> bool:
@@ -70,7 +79,7 @@ class Holder:
         page = theirs.get(index)
         assert page is not None
         table.put(index, page, filled=theirs.filled[index], writable=False, format=theirs.format_of(index))
-        self.ledger.hold(page, self.owner, self.hints)
+        self.ledger.hold(page, self.owner, self.hints_of(index))
         theirs.writable[index] = False
 
     def give_back(self, table: PageTable, indices: list[int]) -> None:

@@ -81,7 +81,7 @@ class SequenceKv:
         self._begin_to_repeat()
         self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
         self.scores = [()] * len(self.tables)
-        self._holder = Holder(self.ledger, self.owner, self.cache.hints)
+        self._holder = Holder(self.ledger, self.owner, self.cache)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
         self._windows = Windows.of(self.tables)

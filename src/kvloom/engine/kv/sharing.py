@@ -73,7 +73,7 @@ class Sharing:
         assert page is not None
         parent, tokens = names.parent_key(index), tuple(names.page_tokens(index)[:size])
         content, key = (names.contents[index], names.keys[index]) if size == PAGE_TOKENS else (0, None)
-        identity = Identity(parent, tokens, index * PAGE_TOKENS, content, group, self.holder.hints, key)
+        identity = Identity(parent, tokens, index * PAGE_TOKENS, content, group, self.holder.hints_of(index), key)
         findable = self.holder.ledger.publish(page, identity)
         if findable != page and self.cache.read:
             self.holder.adopt(table, index, findable, size)

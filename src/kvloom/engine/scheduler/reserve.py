@@ -9,7 +9,7 @@ from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
-from kvloom.memory.format import PageFormat
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 from kvloom.segment import SpanSet
@@ -44,11 +44,11 @@ class Reserve:
             kv.adopt_result(match.result)
         for hit in match.hits:
             kv.adopt(hit.group, hit.index, hit.page)
-        sources = [page for copy in match.copies for _, page in copy.pages]
-        for page in sources:  # all of them before the first copy: making room for one must not drop another's source
-            self.ledger.hold(page, kv.owner, kv.cache.hints)
+        sources = [(page, copy.index * PAGE_TOKENS) for copy in match.copies for _, page in copy.pages]
+        for page, start in sources:  # all before the first copy: making room for one must not drop another's source
+            self.ledger.hold(page, kv.owner, kv.cache.hints_from(start))
         fits = self._copies(kv, match) and kv.reserve(wanted, self._unwindowed()) and self._windowed(kv, match)
-        self.ledger.release(sources, kv.owner)
+        self.ledger.release([page for page, _ in sources], kv.owner)
         if fits:
             kv.start(match.missing | match.pending)
             return True
