@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from kvloom.config import ServerConfig
-from kvloom.server import errors
+from kvloom.server import error_forms
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.dialect.openapi import openapi_routes
@@ -40,7 +40,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     app.include_router(tokenize_routes(engine, config, lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
-    errors.install(app)
+    error_forms.install(app)
     app.add_middleware(Edge, access=Access(keyring, config))
     if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals
         app.add_middleware(

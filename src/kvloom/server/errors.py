@@ -1,4 +1,4 @@
-"""The only place where exceptions become status codes and OpenAI's error bodies.
+"""The only place where exceptions become status codes and OpenAI's error bodies. ``error_forms`` has the others.
 
     {"error": {"message": str, "type": str, "param": str | null, "code": str | null}}
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -64,7 +63,7 @@ class ErrorReply:
 
 UNAUTHORIZED = ErrorReply(
     401,
-    "the API key is missing or wrong (hint: send it as `Authorization: Bearer KEY`)",
+    "the API key is missing or wrong (hint: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`)",
     "authentication_error",
     code="invalid_api_key",
     headers={"WWW-Authenticate": "Bearer"},
@@ -101,19 +100,17 @@ def reply_to(error: Exception) -> ErrorReply:
             return INTERNAL
 
 
-def install(app: FastAPI) -> None:
-    """Convert every expected exception of a route to an ``ErrorReply``. ``middleware.Edge`` catches the rest."""
-
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return reply_to(error).response()
-
-    async def answer_http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return _http(error, request).response()
-
-    for kind in (KvloomError, ValidationError):
-        app.add_exception_handler(kind, answer)
-    app.add_exception_handler(HTTPException, answer_http)
+def reply_to_http(error: HTTPException, request: Request) -> ErrorReply:
+    path, headers = request.scope["path"], error.headers or {}
+    match error.status_code:
+        case 404:
+            return ErrorReply(404, _words(not_found(path)), code="not_found")
+        case 405:
+            allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))  # Starlette keeps them in a set
+            message = _words(not_allowed(request.method, path, allowed))
+            return ErrorReply(405, message, code="method_not_allowed", headers={**headers, "Allow": allowed})
+        case status:
+            return ErrorReply(status, error.detail or HTTPStatus(status).phrase, headers=headers)
 
 
 def _bounded(text: str, limit: int) -> str:
@@ -141,16 +138,3 @@ def _invalid(error: ValidationError) -> ErrorReply:
         said.append(f"and {len(problems) - _MAX_DETAILS} more")
     param = ".".join(str(part) for part in problems[0]["loc"]) or None
     return ErrorReply(400, "; ".join(said), param=param)
-
-
-def _http(error: HTTPException, request: Request) -> ErrorReply:
-    path, headers = request.scope["path"], error.headers or {}
-    match error.status_code:
-        case 404:
-            return ErrorReply(404, _words(not_found(path)), code="not_found")
-        case 405:
-            allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))  # Starlette keeps them in a set
-            message = _words(not_allowed(request.method, path, allowed))
-            return ErrorReply(405, message, code="method_not_allowed", headers={**headers, "Allow": allowed})
-        case status:
-            return ErrorReply(status, error.detail or HTTPStatus(status).phrase, headers=headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from pydantic_core import to_json
@@ -44,17 +44,29 @@ def _usage(reply: Reply) -> bytes:
     return b'],"usage":' + to_json(reply.usage()) + b"}\n\n"
 
 
+def error_frame(reply: ErrorReply) -> bytes:
+    return b"data: " + to_json(reply.body()) + b"\n\n"
+
+
 class EventStream(StreamingResponse):
     """Sends ``frames`` as they arrive. Stops immediately, and closes them, when the client disconnects.
 
     Headers go out with the first frame, so that a request the engine refuses still gets its status code.
     Later errors are sent as the last event. In a silence, such as the wait for a long prompt, a comment goes out
     every ``heartbeat_s`` seconds: proxies cut connections on which nothing moves.
+
+    ``failed``, ``heartbeat``: how a dialect writes an error, and a sign of life.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        heartbeat_s: float,
+        failed: Callable[[ErrorReply], bytes] = error_frame,
+        heartbeat: bytes = _HEARTBEAT,
+    ) -> None:
         super().__init__(frames, media_type="text/event-stream", headers=_HEADERS)
-        self._frames = frames
+        self._frames, self._failed, self._heartbeat = frames, failed, heartbeat
         self._heartbeat_s = heartbeat_s
         self._starting = asyncio.Lock()
         self._started = False
@@ -68,7 +80,7 @@ class EventStream(StreamingResponse):
         except asyncio.CancelledError:  # the server stops
             if not self._started:
                 raise
-            await _body(send, _event(STOPPING))
+            await _body(send, self._failed(STOPPING))
             await _end(send)
 
     async def _send_all(self, send: Send) -> None:
@@ -91,7 +103,7 @@ class EventStream(StreamingResponse):
             except Exception as error:
                 if not self._started:
                     raise
-                await _body(send, _event(reply_to(error)))
+                await _body(send, self._failed(reply_to(error)))
         if not self._started:
             raise InternalError("the stream ended before it began")
 
@@ -106,7 +118,7 @@ class EventStream(StreamingResponse):
             await asyncio.sleep(self._heartbeat_s)
             if self._silent:
                 await self._start(send)
-                await _body(send, _HEARTBEAT)
+                await _body(send, self._heartbeat)
             self._silent = True
 
 
@@ -117,7 +129,3 @@ async def _body(send: Send, frame: bytes) -> None:
 
 async def _end(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _event(reply: ErrorReply) -> bytes:
-    return b"data: " + to_json(reply.body()) + b"\n\n"

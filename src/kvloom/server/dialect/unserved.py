@@ -27,8 +27,8 @@ def refuse(extra: Json) -> None:
     for name, value in extra.items():
         known = REFUSED.get(name)
         if known is not None and not known.passes(value, extra):
-            value_only = " with this value" if known.neutral or known.neutral_when else ""
-            raise RequestError(f"`{name}` is not supported by this server{value_only}", hint=known.instead, param=name)
+            some = "this value of " if known.neutral or known.neutral_when else ""
+            raise RequestError(f"{some}`{name}` is not supported by this server", hint=known.instead, param=name)
         meant = _SPELLINGS.get(_bare(name))
         if meant not in (None, name) and value is not None:
             raise RequestError(f"`{name}` is not supported by this server", hint=f"did you mean `{meant}`?", param=name)

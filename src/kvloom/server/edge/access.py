@@ -5,6 +5,7 @@
     POST /cache/reset, /cache/check     who has an admin key
     everything else                     who has a key
 
+A key is sent as ``Authorization: Bearer KEY`` or as ``x-api-key: KEY``.
 If no keys are configured, none is required; on a loopback address every client is then an admin, elsewhere none is.
 """
 
@@ -37,13 +38,14 @@ class Access:
         """The caller; None when a required key is missing."""
         if not self.keyring.keys:
             return Caller(_peer(scope), self._anybody, None, self._matching, self.keyring.compression)
-        key = self.keyring.find(_authorization(scope))
+        key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
             return self._of(key)
         return Caller(_peer(scope), "user") if scope["path"] in self._open else None
 
     def _of(self, key: Key) -> Caller:
-        return Caller(key.name, key.role, None if self._together else key, self._matching, key.compression)
+        apart = None if self._together else key
+        return Caller(key.name, key.role, apart, self._matching, key.compression, owner=key.name)
 
 
 def is_loopback(host: str) -> bool:
@@ -54,8 +56,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _authorization(scope: Scope) -> bytes:
-    return next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _peer(scope: Scope) -> str:

@@ -17,6 +17,7 @@ from kvloom.server.errors import AdminOnly
 class Caller:
     """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
     all. ``matching``: granularity of prefix matching. ``compression``: what is done to contexts unless a request says.
+    ``owner``: whose stored answers these are; without keys, everybody's.
     """
 
     client: str
@@ -24,6 +25,7 @@ class Caller:
     apart: Key | None = None
     matching: Matching = "tokens"
     compression: Compression | None = None
+    owner: str = ""
 
     def own(self, cache: CacheParams) -> CacheParams:
         """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""

@@ -93,11 +93,16 @@ class Keyring:
         return tuple({text_of(each): each for each in asked if each is not None}.values())
 
     def find(self, authorization: bytes) -> Key | None:
-        """The key in a header's value. Compares in constant time."""
+        """The key in an ``Authorization`` header's value. Compares in constant time."""
         scheme, _, token = authorization.partition(b" ")
+        found = self.secret(token)
+        return found if scheme.lower() == b"bearer" else None
+
+    def secret(self, token: bytes) -> Key | None:
+        """The key that this is. Compares in constant time."""
         digest = hashlib.sha256(token.strip(b" \t")).digest()
         found = [key for key, known in self._digests if hmac.compare_digest(known, digest)]
-        return found[0] if found and scheme.lower() == b"bearer" else None
+        return found[0] if found else None
 
 
 def _default(config: ServerConfig) -> Compression | None:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvloom.server.edge.access import Access
+from kvloom.server.error_forms import response_in_form
 from kvloom.server.errors import STOPPING, UNAUTHORIZED, reply_to
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -41,7 +42,7 @@ class Edge:
 
         caller = self.access.caller(scope)
         if caller is None:
-            await UNAUTHORIZED.response()(scope, receive, send_with_id)
+            await response_in_form(UNAUTHORIZED, scope)(scope, receive, send_with_id)
             return
         scope.setdefault("state", {})["caller"] = caller
         try:
@@ -51,8 +52,8 @@ class Edge:
         except asyncio.CancelledError:
             # The drain period is over and the work was cancelled: the task ends here.
             if not started:
-                await STOPPING.response()(scope, receive, send_with_id)
+                await response_in_form(STOPPING, scope)(scope, receive, send_with_id)
         except Exception as error:
             answer = reply_to(error)
             if not started:
-                await answer.response()(scope, receive, send_with_id)
+                await response_in_form(answer, scope)(scope, receive, send_with_id)

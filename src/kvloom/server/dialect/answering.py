@@ -1,0 +1,65 @@
+"""Answering a request with a ``Writer``: whole or streamed, and nothing at all when its client has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kvloom.config import ServerConfig
+from kvloom.errors import ModelNotFound
+from kvloom.server.admin.metrics import Metrics
+from kvloom.server.dialect.pieces import Writer, frames, to_frames, whole
+from kvloom.server.dialect.stream import EventStream
+from kvloom.server.disconnect import ClientGone, unless_gone
+from kvloom.server.edge.caller import caller_of
+from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.job import Job
+from kvloom.server.lanes import Lanes
+from kvloom.server.updates import run_job
+
+CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
+_HEARTBEAT = b": keep-alive\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What all endpoints of a server answer with."""
+
+    engine: ServedEngine
+    metrics: Metrics
+    config: ServerConfig
+    lanes: Lanes
+
+    def check_model(self, name: str) -> None:
+        """Raises ModelNotFound."""
+        if name != self.engine.model_name:
+            raise ModelNotFound(f"no model `{name}` here, only `{self.engine.model_name}`")
+
+    async def answer(
+        self,
+        request: Request,
+        job: Job,
+        reply_id: str,
+        writer: Writer,
+        *,
+        stream: bool,
+        headers: dict[str, str],
+        heartbeat: bytes = _HEARTBEAT,
+    ) -> Response:
+        """``job`` has one prompt and one continuation."""
+        updates = run_job(self.engine, self.metrics, job, reply_id, caller_of(request))
+        if stream:
+            events = EventStream(
+                frames(writer, updates),
+                self.config.heartbeat_seconds,
+                lambda reply: to_frames(writer.failed(reply)),
+                heartbeat,
+            )
+            events.headers.update(headers)
+            return events
+        try:
+            return JSONResponse(await unless_gone(whole(writer, updates), request.receive), headers=headers)
+        except ClientGone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
