@@ -11,6 +11,8 @@ from kvloom.config import ServerConfig
 from kvloom.server import error_forms
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
+from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.anthropic.routes import anthropic_routes
 from kvloom.server.dialect.openapi import openapi_routes
 from kvloom.server.dialect.routes import openai_routes
 from kvloom.server.dialect.tokenizing import tokenize_routes
@@ -37,6 +39,8 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     lanes = Lanes()
     app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
+    served = Served(engine, metrics, config, lanes)
+    app.include_router(anthropic_routes(served))
     app.include_router(tokenize_routes(engine, config, lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.errors import PromptTooLong
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,25 @@ class Job:
     ``otherwise``: how instead, where ``cache`` asks for something by default, and a prompt cannot have it.
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
     ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
+    ``prompt_field``: where the body has the prompt.
     """
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
     cache: CacheParams
-    echo: bool
-    show_prompt_logprobs: bool
+    echo: bool = False
+    show_prompt_logprobs: bool = False
     otherwise: CacheParams | None = None
     show_token_ids: bool = False
     tokens_as_ids: bool = False
+    prompt_field: str = "prompt"
+
+
+@contextmanager
+def blamed(prompt_field: str) -> Iterator[None]:
+    """A prompt that is too long is the fault of this field of the body."""
+    try:
+        yield
+    except PromptTooLong as error:
+        error.param = prompt_field
+        raise

@@ -14,7 +14,7 @@ from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.fallback import Stream, or_else
-from kvloom.server.job import Job
+from kvloom.server.job import Job, blamed
 
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
 
@@ -46,9 +46,10 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
         return or_else(asked, plain, metrics.default_refused)
 
     if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
-        async with aclosing(ask(0)) as updates:
-            async for update in updates:
-                yield 0, _checked(update, metrics)
+        with blamed(job.prompt_field):
+            async with aclosing(ask(0)) as updates:
+                async for update in updates:
+                    yield 0, _checked(update, metrics)
     else:
         await _validate(engine, job, otherwise or cache)
         async with aclosing(_merged(ask, len(job.prompts))) as pairs:

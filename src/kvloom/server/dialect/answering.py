@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
 from kvloom.server.admin.metrics import Metrics
-from kvloom.server.dialect.pieces import Writer, frames, to_frames, whole
-from kvloom.server.dialect.stream import EventStream
+from kvloom.server.dialect.pieces import PieceReader
+from kvloom.server.dialect.stream import HEARTBEAT, EventStream
+from kvloom.server.dialect.writing import Writer, frames, to_frames, whole
 from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
@@ -20,7 +21,6 @@ from kvloom.server.lanes import Lanes
 from kvloom.server.updates import run_job
 
 CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
-_HEARTBEAT = b": keep-alive\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,17 @@ class Served:
         job: Job,
         reply_id: str,
         writer: Writer,
+        reader: PieceReader,
         *,
         stream: bool,
         headers: dict[str, str],
-        heartbeat: bytes = _HEARTBEAT,
+        heartbeat: bytes = HEARTBEAT,
     ) -> Response:
         """``job`` has one prompt and one continuation."""
         updates = run_job(self.engine, self.metrics, job, reply_id, caller_of(request))
         if stream:
             events = EventStream(
-                frames(writer, updates),
+                frames(writer, reader, updates),
                 self.config.heartbeat_seconds,
                 lambda reply: to_frames(writer.failed(reply)),
                 heartbeat,
@@ -60,6 +61,6 @@ class Served:
             events.headers.update(headers)
             return events
         try:
-            return JSONResponse(await unless_gone(whole(writer, updates), request.receive), headers=headers)
+            return JSONResponse(await unless_gone(whole(writer, reader, updates), request.receive), headers=headers)
         except ClientGone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -23,7 +23,7 @@ class Tool:
 
     name: str
     description: str | None = None
-    parameters: Mapping[str, Any] = ANY_OBJECT
+    parameters: Mapping[str, Any] = field(default_factory=lambda: ANY_OBJECT)
 
     def for_template(self) -> dict[str, Any]:
         """As chat templates expect it, which is OpenAI's form."""

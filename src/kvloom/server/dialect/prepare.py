@@ -12,7 +12,7 @@ from kvloom.errors import PromptTooLong, RequestError, context_overflow
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.job import Job, Prompt
+from kvloom.server.job import Job, Prompt, blamed
 from kvloom.server.lanes import LARGE, Lanes
 
 
@@ -32,7 +32,9 @@ async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes, defaul
         return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
 
     size = sum(message.size for message in body.messages)
-    return _job(body, (await lanes.run(render, size),), params, cache)
+    with blamed("messages"):
+        prompt = await lanes.run(render, size)
+    return dataclasses.replace(_job(body, (prompt,), params, cache), prompt_field="messages")
 
 
 async def completion_job(

@@ -17,7 +17,7 @@ from kvloom.server.errors import STOPPING, ErrorReply, reply_to
 from kvloom.server.updates import Updates
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_HEARTBEAT = b": keep-alive\n\n"
+HEARTBEAT = b": keep-alive\n\n"
 
 
 async def events(
@@ -63,7 +63,7 @@ class EventStream(StreamingResponse):
         frames: AsyncGenerator[bytes, None],
         heartbeat_s: float,
         failed: Callable[[ErrorReply], bytes] = error_frame,
-        heartbeat: bytes = _HEARTBEAT,
+        heartbeat: bytes = HEARTBEAT,
     ) -> None:
         super().__init__(frames, media_type="text/event-stream", headers=_HEADERS)
         self._frames, self._failed, self._heartbeat = frames, failed, heartbeat

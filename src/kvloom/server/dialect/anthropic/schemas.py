@@ -1,0 +1,207 @@
+"""Request bodies in Anthropic's format. Types are strict, and null means the default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.params import SamplingParams
+from kvloom.errors import ParamsError
+from kvloom.policy.compression import Compression
+from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.field_table import Refused
+from kvloom.server.dialect.fields import Json, Real
+from kvloom.server.dialect.rules import FieldRules
+
+_LIFETIMES = {"5m": 300.0, "1h": 3600.0}
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class CacheControl(_Fields):
+    """A breakpoint: what comes before it, and the block itself, is kept."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+    @property
+    def ttl_s(self) -> float:
+        return _LIFETIMES[self.ttl or "5m"]
+
+
+class _Block(_Fields):
+    cache_control: CacheControl | None = None
+
+
+class TextBlock(_Block):
+    type: Literal["text"]
+    text: str
+
+
+class ToolUseBlock(_Block):
+    """A call that the assistant made."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: Json
+
+
+class ToolResultBlock(_Block):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Annotated[
+        Annotated[str, Tag("text")] | Annotated[list[TextBlock], Tag("blocks")], Discriminator(lambda v: _form(v))
+    ] = ""
+    is_error: bool | None = None
+
+
+class ThinkingBlock(_Fields):
+    """The model's own reasoning, sent back."""
+
+    type: Literal["thinking"]
+    thinking: str
+
+
+class RedactedThinkingBlock(_Fields):
+    """Nothing that a model here could read."""
+
+    type: Literal["redacted_thinking"]
+
+
+def _form(value: object) -> str:
+    return "text" if isinstance(value, str) else "blocks"
+
+
+def _type_of(value: object) -> object:
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ToolUseBlock, Tag("tool_use")]
+    | Annotated[ToolResultBlock, Tag("tool_result")]
+    | Annotated[ThinkingBlock, Tag("thinking")]
+    | Annotated[RedactedThinkingBlock, Tag("redacted_thinking")],
+    Discriminator(
+        _type_of,
+        custom_error_type="block",
+        custom_error_message="a block of this type is not supported by this server: only text, tool_use, tool_result "
+        "and thinking are",
+    ),
+]
+Blocks = Annotated[Annotated[str, Tag("text")] | Annotated[list[Block], Tag("blocks")], Discriminator(_form)]
+Texts = Annotated[Annotated[str, Tag("text")] | Annotated[list[TextBlock], Tag("blocks")], Discriminator(_form)]
+
+
+class Turn(_Fields):
+    role: Literal["user", "assistant", "system"]
+    content: Blocks
+
+
+class Metadata(_Fields):
+    user_id: str | None = None
+
+
+class CountRequest(_Fields):
+    """Body of ``POST /v1/messages/count_tokens``, and what it shares with ``/v1/messages``."""
+
+    model: str = Field(description="the served model's name")
+    messages: Annotated[list[Turn], Field(min_length=1)] = Field(
+        description="the conversation; the answer continues a last message of the assistant's"
+    )
+    system: Texts | None = Field(default=None, description="the system prompt")
+    cache_control: CacheControl | None = Field(default=None, description="a breakpoint at the end of the prompt")
+
+    @property
+    def size(self) -> int:
+        """Characters of text, roughly."""
+        parts = [self.system, *(turn.content for turn in self.messages)]
+        return sum(len(part) if isinstance(part, str) else sum(map(_size, part)) for part in parts if part)
+
+    def check(self) -> None:
+        """Checks beyond types. Raises RequestError."""
+        RULES.check(self.model_extra or {})
+
+    def ignored(self) -> Iterator[str]:
+        of_turns = (f"messages.{name}" for turn in self.messages for name in turn.model_extra or {})
+        return chain(RULES.ignored(self.model_extra or {}), of_turns)
+
+
+class MessagesRequest(CountRequest):
+    """Body of ``POST /v1/messages``."""
+
+    max_tokens: int = Field(description="maximum tokens of the answer; 0 only computes the prompt and keeps its KV")
+    stream: bool | None = Field(default=None, description="stream the answer as server-sent events")
+    stop_sequences: list[str] | None = Field(default=None, description="up to 64 strings that end the answer")
+    temperature: Real | None = Field(default=None, description="0 is greedy, 1 the model's own distribution")
+    top_p: Real | None = Field(default=None, description="sample from the most likely tokens that reach this share")
+    top_k: int | None = Field(default=None, description="sample from this many of the most likely tokens")
+    metadata: Metadata | None = Field(default=None, description="`user_id` has no effect")
+    cache_salt: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="KV is reused only between requests with the same salt"
+    )
+    kvloom: Extension | None = Field(default=None, description="as in chat completions")
+
+    def check(self) -> None:
+        super().check()
+        if self.kvloom is not None:
+            self.kvloom.check()
+
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError."""
+        names = {"max_tokens": "max_tokens", "stop_sequences": "stop", "temperature": "temperature"}
+        names |= {"top_p": "top_p", "top_k": "top_k"}
+        given = {ours: value for name, ours in names.items() if (value := getattr(self, name)) is not None}
+        try:
+            return defaults.params(given)
+        except ParamsError as error:
+            error.param = "stop_sequences" if error.param == "stop" else error.param
+            raise
+
+    def cache_params(self, default: Compression | None = None) -> CacheParams:
+        return cache_params(self.kvloom, self.cache_salt, default)
+
+    @property
+    def says_compression(self) -> bool:
+        return self.kvloom is not None and self.kvloom.says_compression
+
+
+def _size(block: BaseModel) -> int:
+    said = (getattr(block, name, None) for name in ("text", "thinking", "content"))
+    return sum(len(text) if isinstance(text, str) else sum(map(_size, text)) for text in said if text)
+
+
+RULES = FieldRules(
+    refused={
+        "tools": Refused(([],)),
+        "tool_choice": Refused(({"type": "none"}, {"type": "auto"})),
+        "thinking": Refused(({"type": "disabled"},)),
+        "output_config": Refused(({},)),
+        "output_format": Refused(),
+        "context_management": Refused(({},)),
+        "container": Refused(),
+        "mcp_servers": Refused(([],)),
+        "speed": Refused(("standard",)),
+        "n": Refused((1,), "use `/v1/chat/completions`"),
+        "max_completion_tokens": Refused(instead="use `max_tokens`"),
+        "stop": Refused(([],), "use `stop_sequences`"),
+        "max_tokens_to_sample": Refused(instead="use `max_tokens`"),
+        "prompt": Refused(instead="this endpoint takes `messages`"),
+    },
+    hints={
+        "service_tier": "there is only one tier",
+        "inference_geo": "there is only this machine",
+        "diagnostics": "usage says what was read from the cache",
+        "user_profile_id": "identifies the end user",
+        "betas": "belong to Anthropic's own models",
+    },
+)
+"""Fields of these bodies without a model."""

@@ -1,0 +1,111 @@
+"""How a dialect writes an answer's pieces: whole, or as events that together say the same.
+
+    update of the engine  ->  PieceReader  ->  pieces  ->  Writer  ->  events  ->  frames
+
+A dialect with one prompt and one answer is a parser into a ``Job`` and a ``Writer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic_core import to_json
+
+from kvloom.engine.outputs import FinishReason, RequestMetrics, RequestUpdate
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.pieces import Piece, PieceReader
+from kvloom.server.errors import ErrorReply
+from kvloom.server.updates import Updates
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """``stop``: the stop string or token that ended the answer, None for end-of-text. ``calls``: tool calls in it."""
+
+    reason: FinishReason
+    stop: str | int | None
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens so far: of the prompt, and generated. ``metrics`` are the engine's."""
+
+    prompt: int
+    generated: int
+    metrics: RequestMetrics
+
+    @property
+    def cached(self) -> int:
+        """Prompt tokens whose KV was reused."""
+        return self.metrics.cached_tokens
+
+
+class Writer(Protocol):
+    """Writes one answer. Events are documents with a ``type``. One per request."""
+
+    def begin(self, usage: Usage) -> Iterable[Json]:
+        """What goes out before the first piece, when the engine has begun."""
+        ...
+
+    def piece(self, piece: Piece) -> Iterable[Json]: ...
+    def end(self, finish: Finish, usage: Usage) -> Iterable[Json]:
+        """What goes out after the last piece."""
+        ...
+
+    def failed(self, reply: ErrorReply) -> Iterable[Json]:
+        """The last events of an answer that cannot be completed. It may not have begun."""
+        ...
+
+    def whole(self) -> Json:
+        """The document that all events together stand for, after ``end``."""
+        ...
+
+
+async def whole(writer: Writer, reader: PieceReader, updates: Updates) -> Json:
+    """The answer of a job with one prompt."""
+    async with aclosing(_events(writer, reader, updates)) as parts:
+        async for _ in parts:
+            pass
+    return writer.whole()
+
+
+async def frames(writer: Writer, reader: PieceReader, updates: Updates) -> AsyncGenerator[bytes, None]:
+    """The same as an event stream, one frame per update."""
+    async with aclosing(_events(writer, reader, updates)) as parts:
+        async for events in parts:
+            yield to_frames(events)
+
+
+def to_frames(events: Iterable[Json]) -> bytes:
+    """Server-sent events, named by their types."""
+    return b"".join(b"event: " + event["type"].encode() + b"\ndata: " + to_json(event) + b"\n\n" for event in events)
+
+
+async def _events(writer: Writer, reader: PieceReader, updates: Updates) -> AsyncGenerator[list[Json], None]:
+    begun, generated = False, 0
+    async with aclosing(updates) as pairs:
+        async for _, update in pairs:
+            events: list[Json] = []
+            if not begun:
+                events += writer.begin(_usage(update, 0))
+                begun = True
+            for delta in update.deltas:
+                generated += len(delta.token_ids)
+                events += _written(writer, reader.push(delta.text))
+                if delta.finish_reason is not None:
+                    events += _written(writer, reader.finish())
+                    finish = Finish(delta.finish_reason, delta.stop_reason, reader.calls)
+                    events += writer.end(finish, _usage(update, generated))
+            yield events
+
+
+def _written(writer: Writer, pieces: Sequence[Piece]) -> list[Json]:
+    return [event for piece in pieces for event in writer.piece(piece)]
+
+
+def _usage(update: RequestUpdate, generated: int) -> Usage:
+    return Usage(len(update.prompt_token_ids), generated, update.metrics)
