@@ -329,12 +329,19 @@ class ServerConfig:
     ``drain_seconds``: how long requests in flight may continue after a signal to stop. ``heartbeat_seconds``: silence
     after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
     times ``n`` in one request.
+
+    Responses that are kept to be continued or read again, for each key (or for all clients together without keys): at
+    most ``stored_responses`` of them, which take ``stored_responses_bytes`` as JSON, conversations included; the oldest
+    go first, and every one after ``stored_responses_seconds``.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
     max_request_sequences: int = 256
+    stored_responses: int = 1000
+    stored_responses_bytes: int = 64 * 2**20
+    stored_responses_seconds: float = 3600.0
     max_connections: int = 512
     max_url_bytes: int = 8 * 2**10
     max_headers: int = 100
@@ -361,7 +368,16 @@ class ServerConfig:
         for name in ("max_request_sequences", "max_connections", "max_url_bytes", "max_headers", "max_header_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("header_seconds", "body_seconds", "send_seconds", "keep_alive_seconds"):
+        for name in ("stored_responses", "stored_responses_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in (
+            "header_seconds",
+            "body_seconds",
+            "send_seconds",
+            "keep_alive_seconds",
+            "stored_responses_seconds",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.drain_seconds < 0:

@@ -14,6 +14,8 @@ from kvloom.server.admin.metrics import Metrics
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.routes import anthropic_routes
 from kvloom.server.dialect.openapi import openapi_routes
+from kvloom.server.dialect.responses.routes import responses_routes
+from kvloom.server.dialect.responses.store import ResponseStore
 from kvloom.server.dialect.routes import openai_routes
 from kvloom.server.dialect.tokenizing import tokenize_routes
 from kvloom.server.dialect.unserved import IGNORED_HEADER
@@ -40,6 +42,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     lanes = Lanes()
     app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
     served = Served(engine, metrics, config, lanes)
+    app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
     app.include_router(tokenize_routes(engine, config, lanes))
     app.include_router(openapi_routes())
@@ -50,7 +53,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=("x-request-id", IGNORED_HEADER),
         )

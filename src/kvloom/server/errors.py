@@ -37,6 +37,14 @@ class AdminOnly(RequestError):
     """The request requires an admin key."""
 
 
+class NothingStored(RequestError):
+    """What the request names is not kept, or not for this caller."""
+
+
+class PreviousNotFound(RequestError):
+    """The response that a request continues is not kept, or not for this caller."""
+
+
 class RequestAborted(KvloomError):
     """The engine aborted the request before its answer was complete."""
 
@@ -80,6 +88,10 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(400, _words(error), param=error.param, code="context_length_exceeded")
         case BodyTooLarge():
             return ErrorReply(413, _words(error), code="request_too_large")
+        case PreviousNotFound():
+            return ErrorReply(400, _words(error), param=error.param, code="previous_response_not_found")
+        case NothingStored():
+            return ErrorReply(404, _words(error), param=error.param, code="not_found")
         case AdminOnly():
             return ErrorReply(403, _words(error), "permission_error", code="admin_only")
         case RequestError():

@@ -1,0 +1,69 @@
+"""Items to the turns that chat templates read, and to what ``input_items`` lists."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.responses.schemas import CallItem, CallOutputItem, MessageItem, TextPart
+
+
+def items_of(asked: str | Sequence[object]) -> list[Json]:
+    """The input as documents with ids, as ``input_items`` lists them."""
+    if isinstance(asked, str):
+        asked = [MessageItem(role="user", content=asked)]
+    return [document for item in asked if (document := _document(item)) is not None]
+
+
+def turns_of(items: Iterable[Json]) -> list[Json]:
+    """Messages in OpenAI's chat form. Calls belong to the assistant's turn before them."""
+    turns: list[Json] = []
+    for item in items:
+        match item["type"]:
+            case "message":
+                turns.append({"role": item["role"], "content": [_text_part(part) for part in item["content"]]})
+            case "function_call":
+                if not turns or turns[-1]["role"] != "assistant":
+                    turns.append({"role": "assistant", "content": []})
+                turns[-1].setdefault("tool_calls", []).append(_call(item))
+            case "function_call_output":
+                turns.append({"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]})
+    return turns
+
+
+def _document(item: object) -> Json | None:
+    match item:
+        case MessageItem():
+            kind = "output_text" if item.role == "assistant" else "input_text"
+            parts = [{"type": kind, "text": text} for text in _texts(item.content)]
+            said: Json = {"type": "message", "role": item.role, "content": parts}
+            return {"id": _id("msg"), "status": "completed"} | said
+        case CallItem():
+            said = {"type": "function_call", "call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+            return {"id": _id("fc"), "status": "completed"} | said
+        case CallOutputItem():
+            output = "\n".join(_texts(item.output))
+            said = {"type": "function_call_output", "call_id": item.call_id, "output": output}
+            return {"id": _id("fco"), "status": "completed"} | said
+        case _:
+            return None
+
+
+def _texts(content: str | Sequence[object]) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [part.text if isinstance(part, TextPart) else str(getattr(part, "refusal", "")) for part in content]
+
+
+def _text_part(part: Json) -> Json:
+    return {"type": "text", "text": part["text"]}
+
+
+def _call(item: Json) -> Json:
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex}"

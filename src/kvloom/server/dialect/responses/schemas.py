@@ -1,0 +1,213 @@
+"""Request bodies of the Responses API. Types are strict, and null means the default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.params import SamplingParams, some_tokens
+from kvloom.errors import ParamsError
+from kvloom.policy.compression import Compression
+from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.field_table import Refused
+from kvloom.server.dialect.fields import Json, Real
+from kvloom.server.dialect.rules import FieldRules
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class TextPart(_Fields):
+    """Text of a message."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+class RefusalPart(_Fields):
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _form(value: object) -> str:
+    return "text" if isinstance(value, str) else "parts"
+
+
+def _kind(value: object, default: str = "") -> object:
+    if isinstance(value, dict):
+        return value.get("type", default)
+    return getattr(value, "type", default)
+
+
+def _part(value: object) -> object:
+    kind = _kind(value)
+    return "text" if kind in ("input_text", "output_text", "text") else kind
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")],
+    Discriminator(
+        _part,
+        custom_error_type="part",
+        custom_error_message="a part of this type is not supported by this server: only input_text, output_text and "
+        "refusal are",
+    ),
+]
+Parts = Annotated[Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")], Discriminator(_form)]
+
+
+class MessageItem(_Fields):
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Parts
+
+
+class CallItem(_Fields):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CallOutputItem(_Fields):
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Parts
+
+
+class ReasoningItem(_Fields):
+    """Not given to the model again."""
+
+    type: Literal["reasoning"]
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[CallItem, Tag("function_call")]
+    | Annotated[CallOutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")],
+    Discriminator(
+        lambda value: _kind(value, "message"),
+        custom_error_type="item",
+        custom_error_message="an item of this type is not supported by this server: only message, function_call, "
+        "function_call_output and reasoning are",
+    ),
+]
+Items = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[Item], Tag("items"), Field(min_length=1)],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "items"),
+]
+
+
+class InputRequest(_Fields):
+    """Body of ``POST /v1/responses/input_tokens``, and what it shares with ``/v1/responses``."""
+
+    model: str = Field(description="the served model's name")
+    input: Items = Field(description="a text of the user's, or items: messages, calls and their outputs")
+    instructions: str | None = Field(default=None, description="the system prompt of this response alone")
+    previous_response_id: str | None = Field(default=None, description="the stored response that this one continues")
+
+    def check(self) -> None:
+        """Checks beyond types. Raises RequestError."""
+        RULES.check(self.model_extra or {})
+
+    def ignored(self) -> Iterator[str]:
+        return RULES.ignored(self.model_extra or {})
+
+
+class ResponsesRequest(InputRequest):
+    """Body of ``POST /v1/responses``."""
+
+    stream: bool | None = Field(default=None, description="stream the response as server-sent events")
+    store: bool | None = Field(default=None, description="keep the response for a while; true by default")
+    max_output_tokens: int | None = Field(
+        default=None, description="maximum tokens of the answer, which may fill the context otherwise"
+    )
+    temperature: Real | None = Field(default=None, description="0 is greedy, 1 the model's own distribution")
+    top_p: Real | None = Field(default=None, description="sample from the most likely tokens that reach this share")
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
+        default=None, description="up to 16 texts by name, returned as they came"
+    )
+    cache_salt: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="KV is reused only between requests with the same salt"
+    )
+    kvloom: Extension | None = Field(default=None, description="as in chat completions")
+
+    def check(self) -> None:
+        super().check()
+        if self.kvloom is not None:
+            self.kvloom.check()
+
+    def params(self, defaults: SamplingDefaults) -> SamplingParams:
+        """Raises ParamsError."""
+        names = ("temperature", "top_p")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        try:
+            limit = None if self.max_output_tokens is None else some_tokens(self.max_output_tokens)
+        except ParamsError as error:
+            error.param = "max_output_tokens"
+            raise
+        return defaults.params(given | ({} if limit is None else {"max_tokens": limit}), otherwise={"max_tokens": None})
+
+    def cache_params(self, default: Compression | None = None) -> CacheParams:
+        return cache_params(self.kvloom, self.cache_salt, default)
+
+    @property
+    def says_compression(self) -> bool:
+        return self.kvloom is not None and self.kvloom.says_compression
+
+
+def _plain_text(value: Any, _: Json) -> bool:
+    """Whether ``text`` asks for no more than text."""
+    if not isinstance(value, dict):
+        return False
+    form, verbosity = value.get("format"), value.get("verbosity")
+    return (form is None or form == {"type": "text"}) and verbosity in (None, "medium")
+
+
+def _nothing_said(value: Any, _: Json) -> bool:
+    return isinstance(value, dict) and all(each is None for each in value.values())
+
+
+_ONLY_TEXT = 'only `{"format": {"type": "text"}}`'
+
+RULES = FieldRules(
+    refused={
+        "tools": Refused(([],)),
+        "tool_choice": Refused(("none", "auto")),
+        "text": Refused(neutral_when=_plain_text, instead=_ONLY_TEXT),
+        "reasoning": Refused(neutral_when=_nothing_said),
+        "truncation": Refused(("disabled",)),
+        "background": Refused((False,)),
+        "include": Refused(([], ["reasoning.encrypted_content"])),
+        "top_logprobs": Refused((0,), "use `/v1/chat/completions`"),
+        "conversation": Refused(instead="use `previous_response_id`"),
+        "context_management": Refused(([],)),
+        "prompt": Refused(instead="use `input`"),
+        "moderation": Refused(),
+        "messages": Refused(instead="this endpoint takes `input`"),
+        "max_tokens": Refused(instead="use `max_output_tokens`"),
+        "max_completion_tokens": Refused(instead="use `max_output_tokens`"),
+        "n": Refused((1,), "use `/v1/chat/completions`"),
+        "stop": Refused(([],), "use `/v1/chat/completions`"),
+    },
+    hints={
+        "user": "identifies the end user",
+        "safety_identifier": "identifies the end user",
+        "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
+        "prompt_cache_options": "the cache keeps what fits",
+        "prompt_cache_retention": "the cache keeps what fits",
+        "service_tier": "there is only one tier",
+        "parallel_tool_calls": "no tools are called",
+        "max_tool_calls": "no tools are run by the server",
+        "stream_options": "nothing is added to hide the lengths of chunks",
+    },
+)
+"""Fields of these bodies without a model."""
