@@ -153,6 +153,7 @@ class CharTokenizer:
     """Token t is the character chr(32 + t); token 0 ends a text."""
 
     eos_token_ids = frozenset({0})
+    special_token_ids = frozenset({0})
     bos_token_id = None
     vocab_size = VOCAB
 

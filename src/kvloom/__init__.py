@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
+    from kvloom.engine.structured import StructuredOutputsParams
     from kvloom.policy.compression import Compression, compression_of
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ _HOMES = {
     "LLM": "kvloom.engine.llm",
     "AsyncEngine": "kvloom.engine.async_engine",
     "SamplingParams": "kvloom.engine.params",
+    "StructuredOutputsParams": "kvloom.engine.structured",
     "CacheParams": "kvloom.engine.cache_params",
     "Guard": "kvloom.engine.cache_params",
     "RequestOutput": "kvloom.engine.outputs",
@@ -45,6 +47,7 @@ __all__ = [
     "RequestMetrics",
     "RequestOutput",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TierConfig",
     "compression_of",
 ]

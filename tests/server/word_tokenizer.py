@@ -20,6 +20,7 @@ class WordTokenizer:
         self._ids = {"<s>": BOS}
         self.has_template = True
         self.eos_token_ids = frozenset({999})
+        self.special_token_ids = frozenset({BOS})
 
     @property
     def vocab_size(self) -> int:

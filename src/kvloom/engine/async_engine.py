@@ -22,6 +22,7 @@ from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
+from kvloom.engine.grammar import Grammar
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
@@ -63,6 +64,7 @@ class AsyncEngine:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queues: dict[str, UpdateQueue] = {}
         self._texts = Workers("kvloom-text", count=1)
+        self._compilers = Workers("kvloom-grammar", count=1)
         self._batcher = UpdateBatcher(self.engine.clock)
         self._closing, self._gate = threading.Event(), threading.Lock()
         self._stats = engine.stats()
@@ -88,6 +90,11 @@ class AsyncEngine:
         """Raise RequestError when such a request can never be served."""
         self.engine.intake.validate(prompt_ids, params, cache)
 
+    async def compiled(self, params: SamplingParams) -> Grammar | None:
+        """The form of the answer, compiled on a thread of its own. Raises ParamsError when it is none."""
+        asked = params.structured_outputs
+        return None if asked is None else await self._compilers.run(lambda: self.engine.intake.grammars.of(asked))
+
     async def stream(
         self,
         prompt: str | list[int],
@@ -102,9 +109,10 @@ class AsyncEngine:
         limit = self.longest(cache or CacheParams())
         ids = await self._encode(prompt, limit) if isinstance(prompt, str) else list(prompt)
         name, updates = request_id or f"req-{uuid.uuid4().hex}", UpdateQueue()
+        grammar = await self.compiled(params)
 
         def submit() -> None:
-            self.engine.submit(name, ids, params, text, client=client, cache=cache)
+            self.engine.submit(name, ids, params, text, client=client, cache=cache, grammar=grammar)
 
         self._command(lambda: self._submit(name, submit, updates))
         finished = False

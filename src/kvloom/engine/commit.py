@@ -14,7 +14,7 @@ from kvloom.engine.sampling import Logits, NextScores, Sampler, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.shadow import Shadow
 from kvloom.engine.stats import StepWatch
-from kvloom.errors import InternalError, KvloomError, NumericsError
+from kvloom.errors import InternalError, KvloomError, NumericsError, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Commit:
 
     def _fail(self, request: Request, raised: Exception) -> None:
         """Something that was done for this request did not work: its state is not to be trusted any more."""
-        if isinstance(raised, NumericsError):
+        if isinstance(raised, NumericsError | RequestError):
             error: KvloomError = raised
         else:
             logger.error("request %s failed", request.id, exc_info=raised)
@@ -212,6 +212,9 @@ class Commit:
         text = sequence.text.push(token)
         if sequence.text.stopped_by is not None:
             sequence.finish_reason, sequence.stop_reason = "stop", sequence.text.stopped_by
+        elif sequence.sampler.over:
+            sequence.finish_reason = "stop"
+            text += sequence.text.flush()
         elif sequence.num_generated >= sequence.request.max_tokens:
             sequence.finish_reason = "length"
             text += sequence.text.flush()

@@ -10,6 +10,7 @@ from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
+from kvloom.engine.grammar import Grammar
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
@@ -87,16 +88,18 @@ class Engine:
         *,
         client: str = "",
         cache: CacheParams | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         """Queue a request. Raises RequestError when it can never be served; then nothing has changed.
 
+        ``grammar``: of ``params.structured_outputs``, from ``intake.grammars``; None compiles it here.
         Clients get their turns one after another, a client's own requests in order of arrival.
         """
         if request_id in self.requests:
             raise RequestError(f"request id `{request_id}` is in use", param="request_id")
         if not self.requests:
             self.intake.turns.rest()
-        request = self.intake.request(request_id, prompt_ids, params, prompt, client, cache or CacheParams())
+        request = self.intake.request(request_id, prompt_ids, params, prompt, client, cache or CacheParams(), grammar)
         self.prompt_tokens += len(prompt_ids)
         self.requests[request_id] = request
         self.scheduler.queues.enqueue(request.sequences[0])

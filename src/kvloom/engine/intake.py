@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.grammar import Constraint, Grammar, Grammars
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
@@ -26,7 +27,11 @@ class Tokenizer(Protocol):
 
     @property
     def eos_token_ids(self) -> frozenset[int]: ...
+    @property
+    def special_token_ids(self) -> frozenset[int]: ...
     def token_text(self, token_id: int) -> str: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]: ...
     def stream(self, skip_special_tokens: bool, after: list[int]) -> TokenStream:
         """Decode what continues ``after``."""
         ...
@@ -51,6 +56,10 @@ class Intake:
     turns: Turns = field(default_factory=Turns)
     arrivals: int = 0
     seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
+    grammars: Grammars = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.grammars = Grammars(self.tokenizer, self.model.vocab_size)
 
     def request(
         self,
@@ -60,9 +69,15 @@ class Intake:
         prompt: str | None,
         client: str,
         cache: CacheParams,
+        grammar: Grammar | None = None,
     ) -> Request:
-        """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
+        """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served.
+
+        ``grammar``: of ``params.structured_outputs``; None compiles it here.
+        """
         self.validate(prompt_ids, params, cache)
+        if grammar is None and params.structured_outputs is not None:
+            grammar = self.grammars.of(params.structured_outputs)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
         room = self.longest(cache) - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
@@ -82,6 +97,7 @@ class Intake:
             boundary=boundary,
             blocks=blocks,
             method_id=_identity(cache) if boundary else None,
+            grammar=grammar,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -91,6 +107,8 @@ class Intake:
         """Continuation ``index`` of a request: it holds nothing yet."""
         params = request.params
         seeds = (self.seed, request.arrival) if params.seed is None else (params.seed,)
+        eos = () if params.ignore_eos else self.tokenizer.eos_token_ids
+        ends = sorted(token for token in {*eos, *params.stop_tokens} if token < self.model.vocab_size)
         return Sequence(
             request=request,
             index=index,
@@ -105,13 +123,23 @@ class Intake:
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
                 0 if request.blocks is None else request.blocks.stride,
             ),
-            sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
+            sampler=Sampler.start(
+                params, request.prompt_token_ids, (*seeds, index), self._constraint(request, ends), ends
+            ),
             text=TextState(
                 self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),
                 params.stop_strings,
                 params.include_stop_str_in_output,
+                params.min_tokens,
             ),
         )
+
+    def _constraint(self, request: Request, ends: list[int]) -> Constraint | None:
+        if request.grammar is None:
+            return None
+        eos = (token for token in self.tokenizer.eos_token_ids if token < self.model.vocab_size)
+        never = set(eos).difference(ends)  # with ``ignore_eos``
+        return request.grammar.constraint(ends, never)
 
     def longest(self, cache: CacheParams) -> int:
         """Tokens that a request may have, its answer included: those of one with a budget need not fit the memory."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError
 
 MAX_SAMPLES = 128
@@ -23,12 +24,14 @@ class SamplingParams:
 
     temperature: 0 (below 1e-5) is greedy. top_k: 0 or -1 keeps all. top_p, min_p: probabilities. seed: None derives one
     from the engine's. max_tokens: None means as many as fit; 0 computes only the prompt, and its log probabilities if
-    requested. logprobs / prompt_logprobs: number of top alternatives to report (0 reports only the sampled token; None
-    reports nothing).
+    requested. min_tokens: before so many, no token and no stop string ends the answer; only its form does,
+    where nothing can follow. logprobs / prompt_logprobs: number of top alternatives to report (0 reports only the
+    sampled token; None reports nothing). structured_outputs: the form that the answer must have.
     """
 
     n: int = 1
     max_tokens: int | None = 16
+    min_tokens: int = 0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -45,6 +48,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         stops = (self.stop,) if isinstance(self.stop, str) else _sequence("stop", self.stop)
@@ -55,6 +59,11 @@ class SamplingParams:
         _whole("n", self.n, 1, MAX_SAMPLES)
         if self.max_tokens is not None:
             _whole("max_tokens", self.max_tokens, 0, None)
+        _whole("min_tokens", self.min_tokens, 0, None)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ParamsError(
+                f"min_tokens is {self.min_tokens}, more than max_tokens, which is {self.max_tokens}", param="min_tokens"
+            )
         _real("temperature", self.temperature, 0.0, 100.0)
         _whole("top_k", self.top_k, 0, None)
         _real("top_p", self.top_p, 0.0, 1.0, above=True)
@@ -76,6 +85,8 @@ class SamplingParams:
             raise ParamsError("every stop must be a non-empty string", param="stop")
         for token in self.stop_tokens:
             _whole("stop_token_ids", token, 0, None)
+        if not isinstance(self.structured_outputs, StructuredOutputsParams | None):
+            raise ParamsError("structured_outputs must be StructuredOutputsParams", param="structured_outputs")
 
     @property
     def greedy(self) -> bool:

@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.grammar import Grammar
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import CompressedContext, FinishReason, RequestMetrics, TokenLogprobs
@@ -32,7 +33,8 @@ class Request:
 
     ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for.
     ``blocks``: how it goes on from there. ``method_id``: what the result is kept under; None: it is not.
-    ``ended``: over as a whole, whatever its sequences say; ``error``: because of this.
+    ``grammar``: the form that its answers must have. ``ended``: over as a whole, whatever its sequences say; ``error``:
+    because of this.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Request:
     boundary: int | None = None
     blocks: Blocks | None = None
     method_id: bytes | None = None
+    grammar: Grammar | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     sequences: list[Sequence] = field(default_factory=list)

@@ -1,7 +1,8 @@
 """Picking the next token from one row of logits. A row's result depends on that row and its own generator only.
 
-Order, as in vLLM: bias, penalties, temperature, top-k, top-p, min-p, draw. Log probabilities are those of the raw
-logits. numpy throughout: these are small arrays, and waking a team of threads for each costs more than the work.
+Order, as in vLLM: bias, penalties, what is not allowed, temperature, top-k, top-p, min-p, draw. Log probabilities are
+those of the raw logits. numpy throughout: these are small arrays, and waking a team of threads for each costs more than
+the work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kvloom.engine.grammar import Constraint
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import NumericsError
@@ -23,6 +25,8 @@ _TOPS = (256, 4096, 32768)
 """Candidates to sort before all are: the filters seldom let more through."""
 
 Logits = npt.NDArray[np.float32]
+Allowed = npt.NDArray[np.bool_]
+_NEVER = np.float32(-np.inf)
 _Tokens = npt.NDArray[np.intp]
 
 
@@ -45,34 +49,80 @@ class NextScores(NamedTuple):
 class Sampler:
     """One sequence's random stream, and its counts of generated tokens if ``params`` want logits adjusted by them.
 
-    ``generator`` is None for greedy decoding. ``takes_argmax``: the next token is the argmax, whatever the logits are.
+    ``generator`` is None for greedy decoding. ``constraint``: the form of the answer; ``ends``: tokens that end it.
+    ``takes_argmax``: the next token is the argmax, whatever the logits are.
     """
 
     params: SamplingParams
     prompt: Sequence[int]
     generator: np.random.Generator | None
+    constraint: Constraint | None = None
+    ends: Sequence[int] = ()
     generated: Counter[int] = field(default_factory=Counter)
     takes_argmax: bool = field(init=False)
+    _early: int = field(init=False)
     _prompt_tokens: set[int] | None = None
 
     def __post_init__(self) -> None:
-        self.takes_argmax = self.generator is None and not self.params.adjusts_logits
+        self._early = self.params.min_tokens
+        self._settle()
 
     @staticmethod
-    def start(params: SamplingParams, prompt: Sequence[int], seeds: Sequence[int]) -> Sampler:
+    def start(
+        params: SamplingParams,
+        prompt: Sequence[int],
+        seeds: Sequence[int],
+        constraint: Constraint | None = None,
+        ends: Sequence[int] = (),
+    ) -> Sampler:
         """``seeds`` together name the random stream: streams that differ in any of them are independent."""
         names = [seed % 2**64 for seed in seeds]
-        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names))
+        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names), constraint, list(ends))
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer has the form that it must have, and nothing can follow."""
+        return self.constraint is not None and self.constraint.over
 
     def draw(self, logits_V: Logits, argmax: int | None = None) -> int:
         """Choose a token; ``logits_V`` is not modified. ``argmax``: the first of its largest, if that is known."""
         if self.takes_argmax and argmax is not None:
             return argmax
-        if not self.params.adjusts_logits:
-            return self._choose(logits_V)
-        token = self._choose(self._adjusted(logits_V))
-        self.generated[token] += 1
+        if self.constraint is None and not self._early:
+            return self._drawn(logits_V)
+        allowed_V = self._allowed(len(logits_V))
+        if self.generator is None and not self.params.adjusts_logits and argmax is not None and allowed_V[argmax]:
+            token = argmax
+        else:
+            token = self._drawn(logits_V, allowed_V)
+        if self.constraint is not None:
+            self.constraint.take(token)
+        if self._early:
+            self._early -= 1
+            self._settle()
         return token
+
+    def _settle(self) -> None:
+        free = self.constraint is None and not self._early
+        self.takes_argmax = free and self.generator is None and not self.params.adjusts_logits
+
+    def _drawn(self, logits_V: Logits, allowed_V: Allowed | None = None) -> int:
+        """Bias and penalties first: nothing makes a token likely that is not allowed."""
+        adjusts = self.params.adjusts_logits
+        logits_V = self._adjusted(logits_V) if adjusts else logits_V
+        token = self._choose(logits_V if allowed_V is None else np.where(allowed_V, logits_V, _NEVER))
+        if adjusts:
+            self.generated[token] += 1
+        return token
+
+    def _allowed(self, size: int) -> Allowed:
+        """Of (V,). Before ``min_tokens``, tokens that end the answer are not, unless nothing else is."""
+        allowed_V = np.ones(size, np.bool_) if self.constraint is None else self.constraint.allowed()
+        if self._early and self.ends:
+            longer_V = allowed_V.copy()
+            longer_V[self.ends] = False
+            return longer_V if longer_V.any() else allowed_V
+        return allowed_V
 
     def _choose(self, logits_V: Logits) -> int:
         if self.generator is not None:

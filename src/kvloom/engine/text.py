@@ -22,17 +22,22 @@ class TokenStream(Protocol):
 class TextState:
     """Accumulates text, finds stop strings, and says what may be released.
 
+    ``unsearched``: tokens, the next ones, in whose text no stop string counts.
     ``pending`` is decoded text that is not released yet because a stop string may have begun in it.
     """
 
     stream: TokenStream
     stops: tuple[str, ...] = ()
     include_stop: bool = False
+    unsearched: int = 0
     pending: str = ""
     stopped_by: str | None = None
 
     def push(self, token_id: int) -> str:
         """Add a token; return the text to release. Sets ``stopped_by`` when a stop string is complete."""
+        if self.unsearched:
+            self.unsearched -= 1
+            return self.stream.push(token_id)
         if not self.stops:
             return self.stream.push(token_id)
         self.pending += self.stream.push(token_id)

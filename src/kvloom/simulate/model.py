@@ -141,6 +141,13 @@ class SilentTokenizer:
     """Tokens that are no text, and none of which ends an answer."""
 
     eos_token_ids: frozenset[int] = frozenset()
+    special_token_ids: frozenset[int] = frozenset()
+
+    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
+        return []
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b""
 
     def token_text(self, token_id: int) -> str:
         return ""

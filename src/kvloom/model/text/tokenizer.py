@@ -65,6 +65,11 @@ class Tokenizer:
         return frozenset(self._rules.eos_token_ids)
 
     @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Tokens that stand for no text: they mark turns, beginnings and ends."""
+        return self._special
+
+    @property
     def bos_token_id(self) -> int | None:
         return self._rules.bos_token_id
 
