@@ -117,8 +117,11 @@ class TinyModel:
         return h.numpy() if rows_R is None else h.numpy()[rows_R]
 
     def logits(self, x_RC: Floats) -> Logits:
+        return _rows(self.head, torch.from_numpy(self.normed(x_RC))).numpy()
+
+    def normed(self, x_RC: Floats) -> Floats:
         hidden = torch.from_numpy(x_RC)
-        return _rows(self.head, hidden / hidden.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)).numpy()
+        return (hidden / hidden.norm(dim=1, keepdim=True) * math.sqrt(WIDTH)).numpy()
 
     def forward(
         self,

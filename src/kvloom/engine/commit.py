@@ -153,6 +153,8 @@ class Commit:
     def _end_with_prompt(self, sequence: Sequence) -> None:
         """Nothing but the prompt was asked for: all continuations are empty."""
         request, scores = sequence.request, None if sequence.request.params.logprobs is None else ()
+        if request.prompt_mean is not None:
+            request.embedding = request.prompt_mean.unit()
         sequence.finish_reason = "length"
         self._finish(sequence)
         text = sequence.text.flush()
@@ -258,4 +260,5 @@ class Commit:
             request.prompt_logprobs,
             finished=finished,
             error=request.error,
+            embedding=request.embedding if finished else None,
         )

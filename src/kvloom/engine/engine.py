@@ -160,7 +160,7 @@ class Engine:
 
     def _run(self, batch: Batch) -> None:
         """Forward, sample, commit."""
-        scored = [n for n, chunk in enumerate(batch.chunks) if chunk.wants_prompt_scores]
+        scored = [n for n, chunk in enumerate(batch.chunks) if chunk.wants_prompt_rows]
         if scored:
             hidden_RC = self.forward.hidden(batch)
             scores = self.forward.scores_after(batch, hidden_RC)
@@ -169,8 +169,16 @@ class Engine:
         self.watch.lap("forward")
         commit = self.commit
         for n in scored:
-            sequence, rows = batch.chunks[n].sequence, self.forward.prompt_logits(batch, hidden_RC, n)
-            commit.attempt(sequence.request, commit.prompt_scored, sequence, rows)
+            sequence = batch.chunks[n].sequence
+            if sequence.request.params.prompt_logprobs is not None:
+                rows = self.forward.prompt_logits(batch, hidden_RC, n)
+                commit.attempt(sequence.request, commit.prompt_scored, sequence, rows)
+            if sequence.request.prompt_mean is not None:
+                commit.attempt(
+                    sequence.request,
+                    sequence.request.prompt_mean.take,
+                    *self.forward.prompt_states(batch, hidden_RC, n),
+                )
         for chunk in batch.chunks:
             commit.attempt(chunk.sequence.request, commit.written, chunk)
         for chunk, next_scores in scores:

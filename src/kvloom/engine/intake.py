@@ -11,6 +11,7 @@ from kvloom.engine.grammar import Constraint, Grammar, Grammars
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.prompt_mean import PromptMean
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler.turns import Turns
@@ -98,6 +99,7 @@ class Intake:
             blocks=blocks,
             method_id=_identity(cache) if boundary else None,
             grammar=grammar,
+            prompt_mean=PromptMean() if params.prompt_embedding else None,
         )
         request.sequences.append(self.sequence(request, 0))
         self.arrivals += 1
@@ -174,6 +176,8 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
+        if params.prompt_embedding and cache.compression is not None:
+            raise ParamsError("an embedding is made of exact KV", hint="no compression", param="prompt_embedding")
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:

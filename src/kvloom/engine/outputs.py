@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kvloom.arrays import Floats
 from kvloom.errors import KvloomError
 from kvloom.segment import Miss, Reused
 
@@ -145,6 +146,7 @@ class RequestUpdate:
     """What a step, or a few of them, changed for a request.
 
     ``metrics`` and ``prompt_token_ids`` are shared, not copied: read only. With an ``error`` it is the last one.
+    ``embedding``: in the last one, of length 1, if the caller asked for it.
     """
 
     request_id: str
@@ -154,3 +156,4 @@ class RequestUpdate:
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finished: bool = False
     error: KvloomError | None = None
+    embedding: Floats | None = None

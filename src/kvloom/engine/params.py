@@ -27,6 +27,7 @@ class SamplingParams:
     requested. min_tokens: before so many, no token and no stop string ends the answer; only its form does,
     where nothing can follow. logprobs / prompt_logprobs: number of top alternatives to report (0 reports only the
     sampled token; None reports nothing). structured_outputs: the form that the answer must have.
+    prompt_embedding: report the mean of the prompt's last hidden states, of length 1; no KV is reused then.
     """
 
     n: int = 1
@@ -49,6 +50,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    prompt_embedding: bool = False
 
     def __post_init__(self) -> None:
         stops = (self.stop,) if isinstance(self.stop, str) else _sequence("stop", self.stop)
@@ -64,6 +66,8 @@ class SamplingParams:
             raise ParamsError(
                 f"min_tokens is {self.min_tokens}, more than max_tokens, which is {self.max_tokens}", param="min_tokens"
             )
+        if self.prompt_embedding and self.max_tokens != 0:
+            raise ParamsError("an embedding is of a prompt alone: max_tokens must be 0", param="prompt_embedding")
         _real("temperature", self.temperature, 0.0, 100.0)
         _whole("top_k", self.top_k, 0, None)
         _real("top_p", self.top_p, 0.0, 1.0, above=True)

@@ -8,12 +8,14 @@ from enum import Enum
 
 import numpy as np
 
+from kvloom.arrays import Floats
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.grammar import Grammar
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import CompressedContext, FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.prompt_mean import PromptMean
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.shadow import Shadow
 from kvloom.engine.text import TextState
@@ -34,7 +36,7 @@ class Request:
     ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for.
     ``blocks``: how it goes on from there. ``method_id``: what the result is kept under; None: it is not.
     ``grammar``: the form that its answers must have. ``ended``: over as a whole, whatever its sequences say; ``error``:
-    because of this.
+    because of this. ``prompt_mean``: what is gathered of its hidden states; ``embedding``: what it came to.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Request:
     grammar: Grammar | None = None
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
+    prompt_mean: PromptMean | None = None
+    embedding: Floats | None = None
     sequences: list[Sequence] = field(default_factory=list)
     ended: bool = False
     error: KvloomError | None = None
@@ -164,9 +168,12 @@ class Sequence:
             yield from self.shadow.kv.holdings()
 
     @property
-    def wants_prompt_scores(self) -> bool:
-        """True until every prompt position's log probability is known, if the caller asked for them."""
-        if self.request.params.prompt_logprobs is None or self.index > 0:
+    def wants_prompt_rows(self) -> bool:
+        """True until what the caller asked to know of every prompt position is known."""
+        request = self.request
+        if self.index > 0:
             return False
-        scores = self.request.prompt_logprobs
-        return scores is None or None in scores[1:]
+        if request.prompt_mean is not None and request.prompt_mean.count < self.num_prompt:
+            return True
+        scores = request.prompt_logprobs
+        return request.params.prompt_logprobs is not None and (scores is None or None in scores[1:])

@@ -66,6 +66,11 @@ class Forward:
             rows = self.model.logits(hidden_RC[start : min(last, start + _LOGIT_ROWS)])
             yield from zip(positions[start - first :], rows, strict=False)
 
+    def prompt_states(self, batch: Batch, hidden_RC: Floats, n: int) -> tuple[int, Floats]:
+        """The first position of chunk ``n``, and the hidden states of all its rows after the final norm."""
+        first, last = batch.wanted_starts[n], batch.wanted_starts[n + 1]
+        return batch.chunks[n].spans.spans[0].start, self.model.normed(hidden_RC[first:last])
+
 
 def _by_chunk(chunks: list[Chunk], scores: Scores) -> list[tuple[Chunk, NextScores]]:
     return list(zip(chunks, map(NextScores, scores.logits_RV, scores.argmax_R), strict=True))

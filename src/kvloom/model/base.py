@@ -101,6 +101,10 @@ class Model(Protocol):
         """Vocabulary logits, float32 (R, vocab_size): final norm and head over what came out of any layer."""
         ...
 
+    def normed(self, x_RC: Floats) -> Floats:
+        """What the head reads: ``x_RC`` after the final norm."""
+        ...
+
     def forward(
         self,
         tokens_T: Indices,

@@ -107,7 +107,10 @@ class Decoder:
     def logits(self, x_RC: Floats) -> Logits:
         if self.fused is not None:
             return self.fused.logits(x_RC)
-        return self.head(self.norm(np.ascontiguousarray(x_RC)))
+        return self.head(self.normed(x_RC))
+
+    def normed(self, x_RC: Floats) -> Floats:
+        return self.norm(np.ascontiguousarray(x_RC))
 
     def forward(
         self,

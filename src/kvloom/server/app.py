@@ -13,6 +13,7 @@ from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.routes import anthropic_routes
+from kvloom.server.dialect.embeddings.routes import embeddings_routes
 from kvloom.server.dialect.openapi import openapi_routes
 from kvloom.server.dialect.responses.routes import responses_routes
 from kvloom.server.dialect.responses.store import ResponseStore
@@ -44,6 +45,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     served = Served(engine, metrics, config, lanes)
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
+    app.include_router(embeddings_routes(served))
     app.include_router(tokenize_routes(engine, config, lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))

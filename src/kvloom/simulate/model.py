@@ -86,6 +86,9 @@ class SimulatedModel:
     def logits(self, x_RC: Floats) -> Logits:
         return np.broadcast_to(np.zeros(1, np.float32), (len(x_RC), self.vocab_size))
 
+    def normed(self, x_RC: Floats) -> Floats:
+        return x_RC
+
     def forward(
         self,
         tokens_T: Indices,

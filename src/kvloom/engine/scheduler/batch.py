@@ -59,7 +59,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
         closes = chunk.closes or chunk.asks
         if closes:
             closing.append(n)
-        if chunk.wants_prompt_scores and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):
+        if chunk.wants_prompt_rows and not (kv.repeated and chunk.spans.spans[0].start >= kv.boundary):
             wanted.extend(range(first, len(tokens)))
         elif closes:
             wanted.append(len(tokens) - 1)

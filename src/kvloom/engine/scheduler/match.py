@@ -46,7 +46,7 @@ def match(sequence: Sequence, index: Index, results: Results, loads: Loads) -> M
     """Match all tokens of a waiting sequence."""
     kv = sequence.kv
     kv.names.extend()
-    if sequence.wants_prompt_scores or not kv.cache.read:
+    if sequence.wants_prompt_rows or not kv.cache.read:
         everything = Span(0, len(kv.tokens))
         return Match(SpanSet((everything,)), misses=(Miss(everything, Why.NOT_ASKED),))
     if (result := results.find(kv)) is not None:

@@ -38,4 +38,4 @@ def computed(plan: StepPlan) -> Computed | None:
 
 def _plain(chunk: Chunk) -> bool:
     kv = chunk.kv
-    return not (chunk.wants_prompt_scores or kv.watch is not None or kv.replaced)
+    return not (chunk.wants_prompt_rows or kv.watch is not None or kv.replaced)

@@ -58,8 +58,8 @@ class Chunk:
         return self.sequence.kv if self.shadow is None else self.shadow.kv
 
     @property
-    def wants_prompt_scores(self) -> bool:
-        return self.shadow is None and self.sequence.wants_prompt_scores
+    def wants_prompt_rows(self) -> bool:
+        return self.shadow is None and self.sequence.wants_prompt_rows
 
     @property
     def closes(self) -> bool:

@@ -1,0 +1,1 @@
+"""OpenAI's embeddings, from the served model: the mean of a text's last hidden states."""
