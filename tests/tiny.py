@@ -171,7 +171,12 @@ class CharTokenizer:
         return "".join(self.token_text(token) for token in ids)
 
     def chat_prompt(
-        self, messages: list[dict], add_generation_prompt: bool = True, chat_template_kwargs: dict | None = None
+        self,
+        messages: list[dict],
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: dict | None = None,
+        tools: list[dict] | None = None,
+        continue_final_message: bool = False,
     ) -> str:
         return "".join(f"{message['role']}: {message['content']} " for message in messages)
 

@@ -21,15 +21,13 @@ from .echo_engine import EchoEngine
 from .word_tokenizer import BOS
 
 ELSEWHERE = (
-    "/v1/embeddings",
-    "/v1/responses",
     "/v1/audio/speech",
     "/v1/images/generations",
     "/v1/moderations",
     "/v1/files",
     "/v1/batches",
     "/v1/fine_tuning/jobs",
-    "/v1/messages",
+    "/v1/messages/batches/x",
     "/v1/rerank",
     "/api/chat",
     "/api/generate",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvloom.errors import ModelError
+from kvloom.errors import ModelError, RequestError
 from kvloom.model.text.messages import normal_messages, template_variables
 
 BOS = 0
@@ -47,11 +47,15 @@ class WordTokenizer:
         messages: list[dict[str, Any]],
         add_generation_prompt: bool = True,
         chat_template_kwargs: dict[str, Any] | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        continue_final_message: bool = False,
     ) -> str:
         if not self.has_template:
             raise ModelError("this model has no chat template", hint="use /v1/completions")
         turns = [f"<{turn['role']}> {turn['content']}" for turn in normal_messages(messages, template="")]
         turns[:0] = [f"{name}={value}" for name, value in template_variables(chat_template_kwargs).items()]
+        if continue_final_message and add_generation_prompt:
+            raise RequestError("`continue_final_message` and `add_generation_prompt` exclude each other")
         return " ".join([*turns, "<assistant>"] if add_generation_prompt else turns)
 
     def _id(self, word: str) -> int:

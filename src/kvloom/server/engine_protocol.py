@@ -32,6 +32,8 @@ class Tokenizer(Protocol):
         messages: list[dict[str, Any]],
         add_generation_prompt: bool = True,
         chat_template_kwargs: dict[str, Any] | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        continue_final_message: bool = False,
     ) -> str:
         """Render a conversation. Raises RequestError, or ModelError when the model has no chat template."""
         ...
@@ -58,6 +60,10 @@ class ServedEngine(Protocol):
 
     def longest(self, cache: CacheParams) -> int:
         """Tokens that such a request may have."""
+        ...
+
+    async def compiled(self, params: SamplingParams) -> object:
+        """Compile the form of the answer, if it is to have one. Raises ParamsError when it is none."""
         ...
 
     def validate(self, prompt_ids: list[int], params: SamplingParams, cache: CacheParams) -> None:

@@ -7,6 +7,13 @@ from kvloom.errors import RequestError
 PATHS = (
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
+    "/v1/responses/{id}",
+    "/v1/responses/{id}/input_items",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/embeddings",
     "/v1/models",
     "/tokenize",
     "/detokenize",

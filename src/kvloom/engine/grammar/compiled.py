@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 import llguidance
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from kvloom.engine.grammar.constraint import Constraint
 from kvloom.engine.structured import StructuredOutputsParams
@@ -23,6 +24,7 @@ LIMITS = llguidance.LLParserLimits(
 
 _SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON. Small models, left alone, fill a context with white space."""
+_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 _MAX_WORDS = 600
 
 
@@ -68,11 +70,15 @@ def _library_grammar(asked: StructuredOutputsParams) -> str:
                 texts = " | ".join(json.dumps(text, ensure_ascii=False) for text in json.loads(asked.source))
                 return llguidance.LLMatcher.grammar_from_lark(f"start: {texts}")
             case "grammar":
-                return llguidance.LLMatcher.grammar_from_lark(any_to_lark(asked.source))
+                return llguidance.LLMatcher.grammar_from_lark(_lark(asked.source))
     except ParamsError:
         raise
     except Exception as error:  # what it says of texts that are not JSON or no grammar has no type of its own
         raise refused(str(error)) from None
+
+
+def _lark(text: str) -> str:
+    return gbnf_to_lark(text) if _GBNF.search(text) else text
 
 
 def _schema(text: str) -> dict[str, object]:

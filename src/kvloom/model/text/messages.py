@@ -41,6 +41,32 @@ def template_variables(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(given or {})
 
 
+_END = "kvloom:end-of-the-final-message:"
+
+
+def with_marked_end(turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """``turns``, in their normal form, with a mark at the end of the last one's text. Raises RequestError without one.
+
+    Templates trim texts: where the mark comes out, the text ends as it was sent.
+    """
+    content = turns[-1]["content"]
+    if isinstance(content, list) and content:
+        marked: Any = [*content[:-1], {"type": "text", "text": content[-1]["text"] + _END}]
+    elif isinstance(content, str) and content:
+        marked = content + _END
+    else:
+        raise _bad("the final message has no text to continue")
+    return [*map(dict, turns[:-1]), {**turns[-1], "content": marked}]
+
+
+def until_marked(text: str) -> str:
+    """The prompt up to the mark. Raises RequestError when the template has dropped it."""
+    at = text.rfind(_END)
+    if at < 0:
+        raise _bad("the model's chat template does not show the final message, so it cannot be continued")
+    return text[:at]
+
+
 def _normal(message: Message, where: str, form: TemplateForm) -> dict[str, Any]:
     role = message.get("role") if isinstance(message, Mapping) else None
     if role not in ROLES:

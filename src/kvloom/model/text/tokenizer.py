@@ -12,7 +12,7 @@ import tokenizers
 
 from kvloom.errors import ModelError, ModelFileError, RequestError, UnsupportedModel
 from kvloom.model.text.chat import render_chat
-from kvloom.model.text.messages import normal_messages, template_variables
+from kvloom.model.text.messages import normal_messages, template_variables, until_marked, with_marked_end
 from kvloom.model.text.rules import TextRules
 from kvloom.model.text.text_bound import TextBound, encode
 
@@ -131,11 +131,13 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
     ) -> str:
         """The model's own prompt for a chat; encode it with ``add_special_tokens=False``, the template writes them.
 
-        ``chat_template_kwargs`` reach the template as variables (``enable_thinking`` ...). Raises ModelError when the
-        model has no template, RequestError when the messages do not suit it.
+        ``chat_template_kwargs`` reach the template as variables (``enable_thinking`` ...). ``continue_final_message``:
+        the prompt ends with the last message's content, which the answer continues. Raises ModelError when the model
+        has no template, RequestError when the messages do not suit it.
         """
         template = self._rules.chat_template
         if template is None:
@@ -145,7 +147,16 @@ class Tokenizer:
             )
         ours = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
         variables = {**self._rules.special_tokens, **ours, **template_variables(chat_template_kwargs)}
-        return render_chat(template, normal_messages(messages, template), variables)
+        turns = normal_messages(messages, template)
+        if not continue_final_message:
+            return render_chat(template, turns, variables)
+        if add_generation_prompt:
+            raise RequestError(
+                "`continue_final_message` and `add_generation_prompt` exclude each other",
+                hint="set `add_generation_prompt` to false",
+                param="continue_final_message",
+            )
+        return until_marked(render_chat(template, with_marked_end(turns), variables))
 
     def _find_bytes(self, token_id: int) -> bytes:
         token = self._twins.get(token_id, token_id)

@@ -13,7 +13,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
+from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.field_table import SERVED, Json
+from kvloom.server.dialect.responses.schemas import InputRequest, ResponsesRequest
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.dialect.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
 
@@ -22,7 +25,17 @@ EXTENSION = "x-kvloom-extension"
 _REF = "#/components/schemas/{model}"
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "integer"}
-_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+_BODIES: tuple[type[BaseModel], ...] = (
+    ChatRequest,
+    CompletionRequest,
+    ResponsesRequest,
+    InputRequest,
+    MessagesRequest,
+    CountRequest,
+    EmbeddingsRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+)
 _REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
 
 
@@ -49,7 +62,10 @@ def openapi_document() -> Json:
         "paths": _paths(),
         "components": {
             "schemas": _request_schemas() | _reply_schemas(),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
@@ -58,9 +74,32 @@ def _paths() -> Json:
     return {
         "/v1/chat/completions": {"post": _generation("Continue a conversation", ChatRequest, "ChatCompletion")},
         "/v1/completions": {"post": _generation("Continue texts", CompletionRequest, "Completion")},
+        "/v1/responses": {"post": _generation("Answer, and keep the response", ResponsesRequest, "Response")},
+        "/v1/responses/input_tokens": {
+            "post": _operation("Count the tokens of a response's prompt", "TokenCount", InputRequest, key=True)
+        },
+        "/v1/responses/{id}": {
+            "parameters": [_in_path("id")],
+            "get": _operation("Return a response that is kept", "Response", key=True),
+            "delete": _operation("Forget a response", "Deleted", key=True),
+        },
+        "/v1/responses/{id}/input_items": {
+            "parameters": [
+                _in_path("id"),
+                {"name": "limit", "in": "query", "schema": _NUMBER},
+                {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+                {"name": "after", "in": "query", "schema": _TEXT},
+            ],
+            "get": _operation("List the input of a response", "ItemList", key=True),
+        },
+        "/v1/messages": {"post": _generation("Continue a conversation (Anthropic)", MessagesRequest, "Message")},
+        "/v1/messages/count_tokens": {
+            "post": _operation("Count the tokens of a message's prompt", "TokenCount", CountRequest, key=True)
+        },
+        "/v1/embeddings": {"post": _operation("Embed texts", "EmbeddingList", EmbeddingsRequest, key=True)},
         "/v1/models": {"get": _operation("List the model", "ModelList", key=True)},
         "/v1/models/{name}": {
-            "parameters": [{"name": "name", "in": "path", "required": True, "schema": _TEXT}],
+            "parameters": [_in_path("name")],
             "get": _operation("Describe the model", "Model", key=True),
         },
         "/tokenize": {"post": _operation("Convert text to token ids", "TokenizeReply", TokenizeRequest, key=True)},
@@ -75,6 +114,10 @@ def _paths() -> Json:
         "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
     }
+
+
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
 
 
 def _generation(summary: str, body: type[BaseModel], reply: str) -> Json:
@@ -105,7 +148,7 @@ def _operation(
     if body is not None:
         content = {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}}
         operation["requestBody"] = {"required": True, "content": content}
-    return operation | {"security": [{"key": []}, {}]} if key else operation
+    return operation | {"security": [{"key": []}, {"x-api-key": []}, {}]} if key else operation
 
 
 def _request_schemas() -> Json:
@@ -133,8 +176,27 @@ def _reply_schemas() -> Json:
         "Usage": usage,
         "Model": model,
         "ModelList": _object(object=_TEXT, data=_list({"$ref": _REF.format(model="Model")})),
+        **_other_replies(),
         "ChatCompletion": _answer(_object(index=_NUMBER, message=message, finish_reason=reason)),
         "Completion": _answer(_object(index=_NUMBER, text=_TEXT, finish_reason=reason)),
+    }
+
+
+def _other_replies() -> Json:
+    """Of the other dialects: the fields that are always there."""
+    anything: Json = {"type": "object"}
+    usage = _object(input_tokens=_NUMBER, output_tokens=_NUMBER)
+    items = _object(object=_TEXT, data=_list(anything), has_more={"type": "boolean"})
+    vector = {"anyOf": [_list({"type": "number"}), _TEXT]}
+    embedding = _object(object=_TEXT, index=_NUMBER, embedding=vector)
+    counted = _object(prompt_tokens=_NUMBER, total_tokens=_NUMBER)
+    return {
+        "Response": _object(id=_TEXT, object=_TEXT, created_at=_NUMBER, status=_TEXT, model=_TEXT, output=_list(anything)),
+        "ItemList": items,
+        "Deleted": _object(id=_TEXT, object=_TEXT, deleted={"type": "boolean"}),
+        "Message": _object(id=_TEXT, type=_TEXT, role=_TEXT, model=_TEXT, content=_list(anything), usage=usage),
+        "TokenCount": _object(input_tokens=_NUMBER),
+        "EmbeddingList": _object(object=_TEXT, data=_list(embedding), model=_TEXT, usage=counted),
     }
 
 

@@ -14,16 +14,21 @@ from typing import Any, Literal, Protocol
 
 from kvloom.engine.outputs import FinishReason
 
-ANY_OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({"type": "object", "properties": {}, "additionalProperties": False})
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. ``parameters``: the JSON schema of its arguments, an object's."""
+    """A function that the model may call.
+
+    ``parameters``: the JSON schema of its arguments, an object's. ``strict``: all of it has to be held to, where calls
+    are held to anything; otherwise keywords that cannot be are passed over.
+    """
 
     name: str
     description: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=lambda: ANY_OBJECT)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: NO_ARGUMENTS)
+    strict: bool = False
 
     def for_template(self) -> dict[str, Any]:
         """As chat templates expect it, which is OpenAI's form."""
