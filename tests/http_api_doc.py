@@ -6,8 +6,14 @@ import json
 import re
 from pathlib import Path
 
+from kvloom.server.dialect.anthropic import schemas as messages
+from kvloom.server.dialect.anthropic.schemas import MessagesRequest
+from kvloom.server.dialect.embeddings import schemas as embeddings
+from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.field_table import HINTS, MESSAGE_HINTS, MESSAGE_REFUSED, REFUSED, SERVED
 from kvloom.server.dialect.openapi import openapi_document
+from kvloom.server.dialect.responses import schemas as responses
+from kvloom.server.dialect.responses.schemas import ResponsesRequest
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 
 PAGE = Path(__file__).parents[1] / "docs" / "http-api.md"
@@ -20,6 +26,12 @@ def tables() -> dict[str, str]:
         "Fields that are served": _table("field", "endpoints", "extension", "meaning", rows=_served()),
         "Hints": _table("field", "why it changes nothing", rows=HINTS.items()),
         "Fields that are refused": _table("field", "passes with", "instead", rows=_refused()),
+        "Fields of `/v1/responses`": _table("field", "meaning", rows=_described(ResponsesRequest)),
+        "Other fields of `/v1/responses`": _table("field", "passes with", "instead", rows=_ruled(responses.RULES)),
+        "Fields of `/v1/messages`": _table("field", "meaning", rows=_described(MessagesRequest)),
+        "Other fields of `/v1/messages`": _table("field", "passes with", "instead", rows=_ruled(messages.RULES)),
+        "Fields of `/v1/embeddings`": _table("field", "meaning", rows=_described(EmbeddingsRequest)),
+        "Other fields of `/v1/embeddings`": _table("field", "passes with", "instead", rows=_ruled(embeddings.RULES)),
         "Hints in messages": _table("field", "why it changes nothing", rows=MESSAGE_HINTS.items()),
         "Refused in messages": _table(
             "field", "instead", rows=((n, says or "") for n, says in MESSAGE_REFUSED.items())
@@ -39,7 +51,7 @@ def written(page: str) -> str:
 
 def _paths():
     for path, operations in openapi_document()["paths"].items():
-        for method in operations.keys() - {"parameters"}:
+        for method in sorted(operations.keys() - {"parameters"}):
             yield path, method.upper(), operations[method]["summary"]
 
 
@@ -57,6 +69,18 @@ def _refused():
     for name, field in REFUSED.items():
         neutral = dict.fromkeys(f"`{json.dumps(value)}`" for value in field.neutral if not _same_int(value))
         yield name, special.get(name, ", ".join(neutral)), field.instead or ""
+
+
+def _described(model):
+    return ((name, field.description) for name, field in model.model_fields.items())
+
+
+def _ruled(rules):
+    for name, field in rules.refused.items():
+        neutral = ", ".join(dict.fromkeys(f"`{json.dumps(value)}`" for value in field.neutral))
+        yield name, neutral, field.instead or ""
+    for name, says in rules.hints.items():
+        yield name, "anything", f"no effect: {says}"
 
 
 def _same_int(value: object) -> bool:

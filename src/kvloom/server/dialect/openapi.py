@@ -191,7 +191,9 @@ def _other_replies() -> Json:
     embedding = _object(object=_TEXT, index=_NUMBER, embedding=vector)
     counted = _object(prompt_tokens=_NUMBER, total_tokens=_NUMBER)
     return {
-        "Response": _object(id=_TEXT, object=_TEXT, created_at=_NUMBER, status=_TEXT, model=_TEXT, output=_list(anything)),
+        "Response": _object(
+            id=_TEXT, object=_TEXT, created_at=_NUMBER, status=_TEXT, model=_TEXT, output=_list(anything)
+        ),
         "ItemList": items,
         "Deleted": _object(id=_TEXT, object=_TEXT, deleted={"type": "boolean"}),
         "Message": _object(id=_TEXT, type=_TEXT, role=_TEXT, model=_TEXT, content=_list(anything), usage=usage),
