@@ -330,6 +330,9 @@ class ServerConfig:
     after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
     times ``n`` in one request.
 
+    ``max_waiting``: maximum of prompts, of all clients together, that wait for the engine to begin with them; more are
+    refused, and told to come again.
+
     Responses that are kept to be continued or read again, for each key (or for all clients together without keys): at
     most ``stored_responses`` of them, which take ``stored_responses_bytes`` as JSON, conversations included; the oldest
     go first, and every one after ``stored_responses_seconds``.
@@ -339,6 +342,7 @@ class ServerConfig:
     port: int = 8000
     max_body_bytes: int = 16 * 2**20
     max_request_sequences: int = 256
+    max_waiting: int = 4096
     stored_responses: int = 1000
     stored_responses_bytes: int = 64 * 2**20
     stored_responses_seconds: float = 3600.0
@@ -365,7 +369,14 @@ class ServerConfig:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
             raise ConfigError(f"max_body_bytes must be at least 1024, got {self.max_body_bytes}")
-        for name in ("max_request_sequences", "max_connections", "max_url_bytes", "max_headers", "max_header_bytes"):
+        for name in (
+            "max_request_sequences",
+            "max_waiting",
+            "max_connections",
+            "max_url_bytes",
+            "max_headers",
+            "max_header_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("stored_responses", "stored_responses_bytes"):

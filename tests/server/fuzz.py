@@ -35,6 +35,18 @@ _RAW = {
 }
 
 
+COMPLETIONS = [("/v1/chat/completions", "ChatRequest"), ("/v1/completions", "CompletionRequest")] * 4 + [
+    ("/tokenize", "TokenizeRequest"),
+    ("/detokenize", "DetokenizeRequest"),
+]
+OTHERS = [("/v1/responses", "ResponsesRequest"), ("/v1/messages", "MessagesRequest")] * 4 + [
+    ("/v1/embeddings", "EmbeddingsRequest"),
+    ("/v1/responses/input_tokens", "InputRequest"),
+    ("/v1/messages/count_tokens", "CountRequest"),
+]
+"""Paths, and the bodies that they take, as often as they are to be asked."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """``leave_after``: frames after which the client goes; None stays to the end."""
@@ -47,12 +59,13 @@ class Shot:
 
 
 class Fuzz:
-    def __init__(self, seed: int, model: str) -> None:
+    def __init__(self, seed: int, model: str, endpoints: list[tuple[str, str]]) -> None:
+        self.endpoints = endpoints
         self.rng = random.Random(seed)
         self.model = model
         document = openapi_document()
         self.schemas = document["components"]["schemas"]
-        self.paths = [path.replace("{name}", model) for path in document["paths"]]
+        self.paths = [path.replace("{name}", model).replace("{id}", "resp_1") for path in document["paths"]]
         self.sent: set[str] = set()
         self.strangers = (*HINTS, *REFUSED, *_NAMES)
 
@@ -60,15 +73,13 @@ class Fuzz:
         rng = self.rng
         if rng.random() < 0.06:
             return Shot(rng.choice(_METHODS), rng.choice([*self.paths, *_STRAYS]), [JSON], b"", None)
-        path, name = rng.choice(
-            [("/v1/chat/completions", "ChatRequest"), ("/v1/completions", "CompletionRequest")] * 4
-            + [("/tokenize", "TokenizeRequest"), ("/detokenize", "DetokenizeRequest")]
-        )
+        path, name = rng.choice(self.endpoints)
         body = self.base(name)
         for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 6))):
             self.mutate(body, self.schemas[name]["properties"])
         self.sent |= body.keys()
-        self.bound(body)
+        if self.endpoints is COMPLETIONS:
+            self.bound(body)
         raw = self.write(body)
         headers = [JSON] if rng.random() < 0.9 else [(b"content-type", rng.choice(_TYPES))]
         leave = rng.choice((0, 1, 2)) if rng.random() < 0.1 else None
@@ -84,10 +95,17 @@ class Fuzz:
             "CompletionRequest": {"prompt": rng.choice((text, [text, "b"], [1, 2, 3], [[4, 5], [6]]))},
             "TokenizeRequest": rng.choice(({"messages": turns}, {"prompt": text})),
             "DetokenizeRequest": {"tokens": [1, 2, 3]},
+            "ResponsesRequest": {"input": rng.choice((text, turns)), "max_output_tokens": rng.randint(1, 6)},
+            "InputRequest": {"input": text},
+            "MessagesRequest": {"messages": turns, "max_tokens": rng.randint(1, 6)},
+            "CountRequest": {"messages": turns},
+            "EmbeddingsRequest": {"input": rng.choice((text, [text, "b"], [1, 2, 3], [[4, 5], [6]]))},
         }
         body = {"model": self.model} | bodies[name]
         if name in ("ChatRequest", "CompletionRequest"):
-            body |= {"max_tokens": rng.randint(1, 6), "stream": rng.random() < 0.5}
+            body["max_tokens"] = rng.randint(1, 6)
+        if "stream" in self.schemas[name]["properties"]:
+            body["stream"] = rng.random() < 0.5
         return body
 
     def mutate(self, body: dict[str, Any], properties: dict[str, Any]) -> None:
@@ -120,6 +138,10 @@ class Fuzz:
             return self.fitting(self.schemas[schema["$ref"].rsplit("/", 1)[1]], depth)
         if "anyOf" in schema:
             return self.fitting(rng.choice(schema["anyOf"]), depth)
+        if "oneOf" in schema:
+            return self.fitting(rng.choice(schema["oneOf"]), depth)
+        if "const" in schema:
+            return schema["const"]
         if "enum" in schema:
             return rng.choice(schema["enum"])
         match schema.get("type"):

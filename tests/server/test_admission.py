@@ -16,6 +16,7 @@ from kvloom.server.app import create_app
 
 from .conftest import Engines
 from .echo_engine import EchoEngine
+from .exchange import exchange
 from .faulty_engine import FaultyEngine
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -108,3 +109,41 @@ async def test_a_flood_of_one_body_does_not_keep_another_client_waiting(tmp_path
         engine.close()
     assert ended == ["single", "flood"]
     assert waiting > 100
+
+
+async def test_as_many_prompts_wait_as_may(new_engine: Engines) -> None:
+    """Who comes then is told to come again; those that wait are answered, and those that have begun do not count."""
+    engine = new_engine(held=True)
+    app = create_app(engine, ServerConfig(max_waiting=2))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://kvloom") as http:
+
+        async def ask(prompt: Any = "one", stream: bool = False) -> httpx2.Response:
+            body = {"model": "mock", "prompt": prompt, "max_tokens": 1, "stream": stream}
+            return await http.post("/v1/completions", json=body)
+
+        first = [asyncio.create_task(ask(stream=stream)) for stream in (False, True)]
+        while len(engine.live) < 2:
+            await asyncio.sleep(0.005)
+        for refused in (await ask(), await ask(stream=True), await ask(["one", "two", "three"])):
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.json()["error"]["code"] == "queue_full"
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+        engine.gate.set()
+        assert [(await task).status_code for task in first] == [200, 200]
+        assert (await ask(["one", "two", "three"])).status_code == 200, "when nobody else waits, any number may"
+        assert (await ask()).status_code == 200
+
+
+async def test_who_leaves_gives_the_place_back(new_engine: Engines) -> None:
+    engine = new_engine(held=True)
+    app = create_app(engine, ServerConfig(max_waiting=1))
+    async with exchange(app, "/v1/completions", prompt="one", max_tokens=1) as talk:
+        while not engine.live:
+            await asyncio.sleep(0.005)
+        talk.leave()
+        while engine.live:
+            await asyncio.sleep(0.005)
+    async with exchange(app, "/v1/completions", prompt="one", max_tokens=1) as talk:
+        engine.gate.set()
+        await talk.task
+    assert talk.status == 200

@@ -26,7 +26,7 @@ from kvloom.server.app import create_app
 from kvloom.server.dialect.openapi import openapi_document
 from tiny import VOCAB, CharTokenizer, TinyModel
 
-from .fuzz import Fuzz, Shot
+from .fuzz import COMPLETIONS, OTHERS, Fuzz, Shot
 
 SEED, SHOTS, TOGETHER = 12, 2000, 4
 LIMIT_S, PATIENCE_S = 5.0, 60.0  # of this process's own time; by the clock, where others compute on the same cores
@@ -90,8 +90,9 @@ class Talk:
                 self._gone.set()
 
 
-async def test_random_requests(caplog: pytest.LogCaptureFixture) -> None:
-    fuzz = Fuzz(SEED, "tiny")
+@pytest.mark.parametrize("endpoints", [COMPLETIONS, OTHERS], ids=["completions", "others"])
+async def test_random_requests(caplog: pytest.LogCaptureFixture, endpoints: list[tuple[str, str]]) -> None:
+    fuzz = Fuzz(SEED, "tiny", endpoints)
     served = AsyncEngine.over(tiny_engine(), LenientTokenizer(), "tiny")  # type: ignore[arg-type]
     app = create_app(served)
     seen: Counter[int] = Counter()
@@ -128,7 +129,8 @@ async def test_random_requests(caplog: pytest.LogCaptureFixture) -> None:
         assert (stats.running, stats.waiting, stats.cache.held_pages, stats.cache.cached_pages) == (0, 0, 0, 0)
     finally:
         served.close()
-    assert fuzz.sent >= documented_fields(), documented_fields() - fuzz.sent
+    documented = documented_fields({name for _, name in endpoints})
+    assert fuzz.sent >= documented, documented - fuzz.sent
     assert seen[200] > SHOTS / 8, seen
     assert seen[400] > SHOTS / 8, seen
     assert {404, 405} <= seen.keys()
@@ -145,10 +147,16 @@ def assert_well_answered(talk: Talk) -> None:
         assert not {b"\r", b"\n", b"\0"} & {bytes([byte]) for byte in name + value}, told
         assert len(value) < 2000, told
     if talk.status != 200:
-        assert_error(strict(text), told)
+        if talk.shot.path.startswith("/v1/messages"):
+            assert_anthropic_error(strict(text), told)
+        else:
+            assert_error(strict(text), told)
         assert not any(word in text for word in INSIDES), told
     elif talk.headers[b"content-type"].startswith(b"text/event-stream"):
-        assert_stream(talk, text)
+        if talk.shot.path.startswith(("/v1/messages", "/v1/responses")):
+            assert_named_stream(talk, text)
+        else:
+            assert_stream(talk, text)
     elif talk.headers[b"content-type"].startswith(b"application/json") and talk.shot.method != "HEAD":
         strict(text)
 
@@ -163,6 +171,29 @@ def assert_stream(talk: Talk, text: str) -> None:
         assert data[-1] == "[DONE]", talk.shot
 
 
+def assert_named_stream(talk: Talk, text: str) -> None:
+    *frames, end = text.split("\n\n")
+    assert end == ""
+    kinds = []
+    for frame in frames:
+        if frame.startswith(":"):
+            continue
+        name, data = frame.split("\n")
+        kinds.append(strict(data.removeprefix("data: "))["type"])
+        assert name == f"event: {kinds[-1]}", (talk.shot, frame)
+    assert not {"error", "response.failed"} & set(kinds), (talk.shot, kinds)
+    if talk.shot.leave_after is None:
+        assert kinds[-1] in ("message_stop", "response.completed", "response.incomplete"), talk.shot
+
+
+def assert_anthropic_error(document: Any, told: object) -> None:
+    assert (document.keys(), document["type"]) == ({"type", "error"}, "error"), told
+    error = document["error"]
+    assert {"message", "type"} <= error.keys() <= {"message", "type", "param", "code"}, told
+    assert all(isinstance(value, str) for value in error.values()), told
+    assert 0 < len(error["message"]) < 2500, told
+
+
 def assert_error(document: Any, told: object) -> None:
     assert document.keys() == {"error"}, told
     error = document["error"]
@@ -173,9 +204,9 @@ def assert_error(document: Any, told: object) -> None:
     assert all(error[name] is None or isinstance(error[name], str) for name in ("param", "code")), told
 
 
-def documented_fields() -> set[str]:
+def documented_fields(models: set[str]) -> set[str]:
     schemas = openapi_document()["components"]["schemas"]
-    return {name for model in ("ChatRequest", "CompletionRequest") for name in schemas[model]["properties"]}
+    return {name for model in models for name in schemas[model]["properties"]}
 
 
 def strict(text: str) -> Any:

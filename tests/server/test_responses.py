@@ -293,7 +293,7 @@ def test_the_store_is_bounded_in_number_bytes_and_time() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.items.0.message.content.parts.0"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": -1}, "temperature"),
-        ({"text": {"format": {"type": "json_object"}}}, "text"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text"),
         ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),

@@ -35,8 +35,9 @@ INSIDE = {
     "model": ("", "text", "files"),
     "simulate": ("traces", ""),
     "server": (
-        *("engine_protocol", "missing", "places", "errors", "error_forms", "lanes", "job", "fallback", "disconnect"),
-        *("edge", "admin", "updates", "dialect", ""),
+        *("engine_protocol", "missing", "places", "errors", "error_forms", "lanes", "job"),
+        *("fallback", "disconnect"),
+        *("edge", "admin", "waiting", "updates", "dialect", ""),
     ),
 }
 """Rooms and single modules inside a room, in the same order; "" is whatever else lies in it directly."""

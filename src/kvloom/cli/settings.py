@@ -49,6 +49,7 @@ HELP = {
     "port": "Port to listen on; 0 picks a free one",
     "max_connections": "Maximum number of open connections",
     "max_request_sequences": "Maximum number of sequences per request: its prompts times n",
+    "max_waiting": "Maximum number of prompts that wait; more are refused with status 429",
     "stored_responses": "Maximum number of responses kept for each key, to be continued",
     "api_keys_file": "File of API keys, one per line: a name, the key, and where they apply admin, if it may reset the "
     "cache, and compression=METHOD:...",

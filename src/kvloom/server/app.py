@@ -18,7 +18,9 @@ from kvloom.server.dialect.openapi import openapi_routes
 from kvloom.server.dialect.responses.routes import responses_routes
 from kvloom.server.dialect.responses.store import ResponseStore
 from kvloom.server.dialect.routes import openai_routes
+from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.tokenizing import tokenize_routes
+from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import IGNORED_HEADER
 from kvloom.server.edge.access import Access
 from kvloom.server.edge.keys import Keyring
@@ -42,7 +44,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     lanes = Lanes()
     app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
-    served = Served(engine, metrics, config, lanes)
+    served = Served(engine, metrics, config, lanes, ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
     app.include_router(embeddings_routes(served))

@@ -24,6 +24,7 @@ from kvloom.server.places import place_in_body
 
 log = logging.getLogger("kvloom.server")
 
+_RETRY_AFTER_S = "1"
 _MAX_DETAILS = 3
 _MAX_LISTED = 1000
 _MAX_MESSAGE, _MAX_PARAM = 2000, 200
@@ -39,6 +40,10 @@ class AdminOnly(RequestError):
 
 class NothingStored(RequestError):
     """What the request names is not kept, or not for this caller."""
+
+
+class QueueFull(KvloomError):
+    """As many prompts wait as may."""
 
 
 class PreviousNotFound(RequestError):
@@ -103,6 +108,10 @@ def reply_to(error: Exception) -> ErrorReply:
         case NumericsError():
             log.error("%s", error)
             return ErrorReply(500, _words(error), "server_error", code="not_finite")
+        case QueueFull():
+            return ErrorReply(
+                429, _words(error), "rate_limit_error", code="queue_full", headers={"Retry-After": _RETRY_AFTER_S}
+            )
         case RequestAborted():
             return ErrorReply(503, str(error), "server_error", code="request_aborted")
         case ValidationError():

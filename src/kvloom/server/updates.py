@@ -15,6 +15,7 @@ from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
 from kvloom.server.fallback import Stream, or_else
 from kvloom.server.job import Job, blamed
+from kvloom.server.waiting import Waiting
 
 Updates = AsyncGenerator[tuple[int, RequestUpdate], None]
 
@@ -29,10 +30,13 @@ class _Ended:
     error: BaseException | None
 
 
-async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
+async def run_job(
+    engine: ServedEngine, metrics: Metrics, waiting: Waiting, job: Job, reply_id: str, caller: Caller
+) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts all requests still running.
 
-    Raises RequestError before the first update if any prompt is invalid, RequestAborted or the engine's error later.
+    Raises RequestError before the first update if any prompt is invalid, QueueFull if there is no place for them in
+    ``waiting``, RequestAborted or the engine's error later.
     """
     cache = caller.own(job.cache)
     otherwise = None if job.otherwise is None else caller.own(job.otherwise)
@@ -45,16 +49,18 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
         plain = engine.stream(ids, job.params, f"{name}-exact", client=caller.client, cache=otherwise)
         return or_else(asked, plain, metrics.default_refused)
 
-    if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
-        with blamed(job.prompt_field):
+    with waiting.places(len(job.prompts)) as places, blamed(job.prompt_field):
+        if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
             async with aclosing(ask(0)) as updates:
                 async for update in updates:
+                    places.begun(0)
                     yield 0, _checked(update, metrics)
-    else:
-        await _validate(engine, job, otherwise or cache)
-        async with aclosing(_merged(ask, len(job.prompts))) as pairs:
-            async for index, update in pairs:
-                yield index, _checked(update, metrics)
+        else:
+            await _validate(engine, job, otherwise or cache)
+            async with aclosing(_merged(ask, len(job.prompts))) as pairs:
+                async for index, update in pairs:
+                    places.begun(index)
+                    yield index, _checked(update, metrics)
 
 
 async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
-from kvloom.errors import ModelNotFound
 from kvloom.server.admin.metrics import Metrics
-from kvloom.server.dialect.pieces import PieceReader
+from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import HEARTBEAT, EventStream
+from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.writing import Writer, frames, to_frames, whole
 from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.edge.caller import caller_of
@@ -19,6 +19,7 @@ from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.job import Job
 from kvloom.server.lanes import Lanes
 from kvloom.server.updates import run_job
+from kvloom.server.waiting import Waiting
 
 CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
 
@@ -29,13 +30,11 @@ class Served:
 
     engine: ServedEngine
     metrics: Metrics
+    waiting: Waiting
     config: ServerConfig
     lanes: Lanes
-
-    def check_model(self, name: str) -> None:
-        """Raises ModelNotFound."""
-        if name != self.engine.model_name:
-            raise ModelNotFound(f"no model `{name}` here, only `{self.engine.model_name}`")
+    names: ServedNames
+    forms: ToolForms
 
     async def answer(
         self,
@@ -43,14 +42,14 @@ class Served:
         job: Job,
         reply_id: str,
         writer: Writer,
-        reader: PieceReader,
         *,
         stream: bool,
         headers: dict[str, str],
         heartbeat: bytes = HEARTBEAT,
     ) -> Response:
         """``job`` has one prompt and one continuation."""
-        updates = run_job(self.engine, self.metrics, job, reply_id, caller_of(request))
+        reader = job.new_reader()
+        updates = run_job(self.engine, self.metrics, self.waiting, job, reply_id, caller_of(request))
         if stream:
             events = EventStream(
                 frames(writer, reader, updates),

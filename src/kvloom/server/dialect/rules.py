@@ -22,8 +22,8 @@ class FieldRules:
         refuse_many(extra, "the body")
         for name, value in extra.items():
             known = self.refused.get(name)
-            if known is not None and not known.passes(value, extra):
-                some = "this value of " if known.neutral or known.neutral_when else ""
+            if known is not None and not known.passes(value):
+                some = "this value of " if known.neutral else ""
                 message = f"{some}`{name}` is not supported by this server"
                 raise RequestError(message, hint=known.instead, param=name)
 

@@ -30,7 +30,7 @@ class Breakpoint:
 
 
 @dataclass(slots=True)
-class Conversation:
+class Turns:
     """``turns`` are in OpenAI's form. ``prefill``: the text with which the answer has begun."""
 
     turns: list[Json] = field(default_factory=list)
@@ -38,9 +38,10 @@ class Conversation:
     prefill: str = ""
 
     @classmethod
-    def of(cls, body: CountRequest, tools: CacheControl | None = None) -> Conversation:
-        """``tools``: the last breakpoint among tools: templates write them beside the system prompt, and so it stands
-        behind both. Raises RequestError.
+    def of(cls, body: CountRequest) -> Turns:
+        """Templates write tools beside the system prompt: a breakpoint among them stands behind both.
+
+        Raises RequestError.
         """
         self = cls()
         if body.system:
@@ -48,8 +49,8 @@ class Conversation:
             for text in texts:
                 self._text("system", text.text)
                 self._mark(text.cache_control)
-        if tools is not None:
-            self.breakpoints.insert(0, self._breakpoint(tools))
+        of_tools = [tool.cache_control for tool in body.tools or () if tool.cache_control is not None]
+        self.breakpoints[:0] = [self._breakpoint(control) for control in of_tools]
         for turn in body.messages:
             self._turn(turn)
         self._mark(body.cache_control)

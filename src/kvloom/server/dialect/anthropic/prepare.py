@@ -1,4 +1,4 @@
-"""From a checked body to a job: the prompt's tokens, and how many of them each breakpoint keeps."""
+"""From a checked body to what is asked of the engine, and how many tokens each breakpoint keeps."""
 
 from __future__ import annotations
 
@@ -9,72 +9,60 @@ from itertools import accumulate, takewhile
 from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.errors import RequestError
 from kvloom.policy.compression import Compression
-from kvloom.server.dialect.anthropic.conversation import Breakpoint, Conversation
+from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.anthropic.conversation import Breakpoint, Turns
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
-from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.job import Job, Prompt, blamed
-from kvloom.server.lanes import Lanes
+from kvloom.server.dialect.conversing import Asked, Rendering, job_of, prompted
+from kvloom.server.dialect.tools.conversation import Conversation
+from kvloom.server.job import Job
+
+_NOBODY = {"role": "user", "content": []}
 
 
-async def messages_job(
-    body: MessagesRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None
-) -> Job:
+async def messages_job(body: MessagesRequest, served: Served, default: Compression | None = None) -> Job:
     """``default``: what is done to contexts unless the body says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
     body.check()
-    params, cache = body.params(engine.sampling_defaults), body.cache_params(default)
-    prompt, marks = await _prompt(body, engine, lanes, cache)
-    cache = dataclasses.replace(cache, marks=marks)
-    unasked = cache.compression is not None and not body.says_compression
-    otherwise = dataclasses.replace(cache, compression=None) if unasked else None
-    return Job((prompt,), params, cache, otherwise=otherwise, prompt_field="messages")
+    params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
+    return await job_of(_asked(body), served, params, cache, says_compression=body.says_compression)
 
 
-async def count_tokens(body: CountRequest, engine: ServedEngine, lanes: Lanes) -> int:
+async def count_tokens(body: CountRequest, served: Served) -> int:
     """Raises as ``messages_job``."""
     body.check()
-    prompt, _ = await _prompt(body, engine, lanes, CacheParams())
-    return len(prompt.token_ids)
+    found = await prompted(_asked(body), served, CacheParams())
+    return len(found.prompt.token_ids)
 
 
-async def _prompt(
-    body: CountRequest, engine: ServedEngine, lanes: Lanes, cache: CacheParams
-) -> tuple[Prompt, tuple[Mark, ...]]:
-    conversation, limit = Conversation.of(body), engine.longest(cache)
-    rendered = Rendered(engine.tokenizer, limit)
-    with blamed("messages"):
-        return await lanes.run(lambda: rendered.prompt(conversation), body.size)
+def _asked(body: CountRequest) -> Asked:
+    turns = Turns.of(body)
+    conversation = Conversation(turns.turns, body.use(), body.form())
+    marks = _Reach(conversation, tuple(turns.breakpoints))
+    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, marks)
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """Renders conversations with the model's template. Runs in worker threads."""
+class _Reach:
+    """How many tokens of the prompt what comes before each breakpoint decides, whatever comes after it."""
 
-    tokenizer: Tokenizer
-    max_tokens: int
+    whole: Conversation
+    breakpoints: tuple[Breakpoint, ...]
 
-    def prompt(self, conversation: Conversation) -> tuple[Prompt, tuple[Mark, ...]]:
-        text = self.tokenizer.chat_prompt(conversation.turns) + conversation.prefill
-        ids = self.tokenizer.encode(text, False, max_tokens=self.max_tokens)
-        reached = accumulate((self._reach(each, text, ids) for each in conversation.breakpoints), max)
-        marks = [Mark(tokens, each.ttl_s) for tokens, each in zip(reached, conversation.breakpoints, strict=True)]
-        return Prompt(ids, conversation.prefill), tuple(mark for mark in marks if mark.tokens)
+    def __call__(self, rendering: Rendering, text: str, ids: list[int]) -> tuple[Mark, ...]:
+        reached = accumulate((self._of(each, rendering, text, ids) for each in self.breakpoints), max)
+        marks = [Mark(tokens, each.ttl_s) for tokens, each in zip(reached, self.breakpoints, strict=True)]
+        return tuple(mark for mark in marks if mark.tokens)
 
-    def _reach(self, point: Breakpoint, text: str, ids: list[int]) -> int:
-        """How many tokens of the prompt what comes before the breakpoint decides, whatever comes after it.
-
-        0 where the template refuses a conversation that ends there.
-        """
-        if not point.turns:
-            return 0
+    def _of(self, point: Breakpoint, rendering: Rendering, text: str, ids: list[int]) -> int:
+        """0 where the template refuses a conversation that ends there."""
+        turns = point.turns or [_NOBODY]
         try:
-            before = self.tokenizer.chat_prompt(point.turns, False)
+            before = rendering.text(dataclasses.replace(self.whole, turns=turns, add_generation_prompt=False))
         except RequestError:
             return 0
-        shared = _common(before, text)
-        return _common_ids(self.tokenizer.encode(text[:shared], False, max_tokens=self.max_tokens), ids)
+        return _common_ids(rendering.ids(text[: _common(before, text)]), ids)
 
 
 def _common(one: str, other: str) -> int:

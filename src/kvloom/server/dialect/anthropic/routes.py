@@ -10,7 +10,6 @@ from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.prepare import count_tokens, messages_job
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.anthropic.writer import PING, MessageWriter
-from kvloom.server.dialect.pieces import PlainReader
 from kvloom.server.dialect.unserved import ignored_header
 from kvloom.server.edge.body import read_body
 from kvloom.server.edge.caller import caller_of
@@ -18,21 +17,20 @@ from kvloom.server.edge.caller import caller_of
 
 def anthropic_routes(served: Served) -> APIRouter:
     router = APIRouter()
-    engine, config, lanes = served.engine, served.config, served.lanes
+    config, lanes = served.config, served.lanes
 
     @router.route("/v1/messages", methods=["POST"])
     async def messages(request: Request) -> Response:
         body = await read_body(request, MessagesRequest, config.max_body_bytes, lanes)
-        served.check_model(body.model)
-        job = await messages_job(body, engine, lanes, caller_of(request).compression)
+        name = served.names.checked(body.model)
+        job = await messages_job(body, served, caller_of(request).compression)
         marks = job.cache.marks if job.cache.write else ()
-        writer = MessageWriter(engine.model_name, job.params.max_tokens, marks)
+        writer = MessageWriter(name, job.params.max_tokens, marks)
         return await served.answer(
             request,
             job,
             writer.id,
             writer,
-            PlainReader(),
             stream=bool(body.stream),
             headers=ignored_header(body.ignored()),
             heartbeat=PING,
@@ -41,8 +39,8 @@ def anthropic_routes(served: Served) -> APIRouter:
     @router.route("/v1/messages/count_tokens", methods=["POST"])
     async def count(request: Request) -> Response:
         body = await read_body(request, CountRequest, config.max_body_bytes, lanes)
-        served.check_model(body.model)
-        tokens = await count_tokens(body, engine, lanes)
+        served.names.checked(body.model)
+        tokens = await count_tokens(body, served)
         return JSONResponse({"input_tokens": tokens}, headers=ignored_header(body.ignored()))
 
     return router

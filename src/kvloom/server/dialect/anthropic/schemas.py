@@ -11,12 +11,16 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import ParamsError
+from kvloom.engine.structured import StructuredOutputsParams
+from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.extension import Extension, cache_params
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
 from kvloom.server.dialect.rules import FieldRules
+from kvloom.server.dialect.tool_schema import object_schema
+from kvloom.server.dialect.tools.fields import checked, chosen
+from kvloom.server.pieces import Tool, ToolChoice, ToolUse
 
 _LIFETIMES = {"5m": 300.0, "1h": 3600.0}
 
@@ -110,6 +114,31 @@ class Metadata(_Fields):
     user_id: str | None = None
 
 
+class ToolField(_Block):
+    """A tool of the client's own."""
+
+    type: str | None = None
+    name: str
+    description: str | None = None
+    input_schema: Json | None = None
+    strict: bool | None = None
+
+
+class ToolChoiceField(_Fields):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class OutputFormat(_Fields):
+    type: Literal["json_schema"]
+    schema_: Annotated[Json, Field(alias="schema")]
+
+
+class OutputConfig(_Fields):
+    format: OutputFormat | None = None
+
+
 class CountRequest(_Fields):
     """Body of ``POST /v1/messages/count_tokens``, and what it shares with ``/v1/messages``."""
 
@@ -119,6 +148,13 @@ class CountRequest(_Fields):
     )
     system: Texts | None = Field(default=None, description="the system prompt")
     cache_control: CacheControl | None = Field(default=None, description="a breakpoint at the end of the prompt")
+    tools: list[ToolField] | None = Field(default=None, description="tools of the client's own that may be called")
+    tool_choice: ToolChoiceField | None = Field(
+        default=None, description="`auto`, `any` (at least one call), `tool` (of the one named) or `none`"
+    )
+    output_config: OutputConfig | None = Field(
+        default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}`: the form of the answer'
+    )
 
     @property
     def size(self) -> int:
@@ -129,6 +165,27 @@ class CountRequest(_Fields):
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
         RULES.check(self.model_extra or {})
+        OUTPUT_RULES.check((self.output_config and self.output_config.model_extra) or {})
+
+    def use(self) -> ToolUse:
+        """Raises RequestError for tools that the server would have to run, and choices that there are not."""
+        tools = [_tool(tool, n) for n, tool in enumerate(self.tools or ())]
+        checked(tools)
+        asked = self.tool_choice
+        if asked is None:
+            return chosen(tools, ToolChoice(), True)
+        if asked.type == "tool" and asked.name is None:
+            raise RequestError("a tool_choice of type `tool` needs a `name`", param="tool_choice")
+        mode: Literal["none", "auto", "required"] = "required" if asked.type in ("any", "tool") else "auto"
+        if asked.type == "none":
+            mode = "none"
+        name = asked.name if asked.type == "tool" else None
+        return chosen(tools, ToolChoice(mode, name), not asked.disable_parallel_tool_use)
+
+    def form(self) -> StructuredOutputsParams | None:
+        """Raises ParamsError."""
+        asked = self.output_config.format if self.output_config is not None else None
+        return None if asked is None else StructuredOutputsParams(json=asked.schema_, lenient=True)
 
     def ignored(self) -> Iterator[str]:
         of_turns = (f"messages.{name}" for turn in self.messages for name in turn.model_extra or {})
@@ -174,6 +231,17 @@ class MessagesRequest(CountRequest):
         return self.kvloom is not None and self.kvloom.says_compression
 
 
+def _tool(tool: ToolField, n: int) -> Tool:
+    if tool.type not in (None, "custom"):
+        raise RequestError(
+            f"a tool of type `{tool.type[:40]}` is not supported by this server",
+            hint="the server runs no tools: send `name`, `description` and `input_schema` of your own",
+            param=f"tools.{n}.type",
+        )
+    schema = object_schema(tool.input_schema, f"tools.{n}.input_schema")
+    return Tool(tool.name, tool.description, schema, bool(tool.strict))
+
+
 def _size(block: BaseModel) -> int:
     said = (getattr(block, name, None) for name in ("text", "thinking", "content"))
     return sum(len(text) if isinstance(text, str) else sum(map(_size, text)) for text in said if text)
@@ -181,11 +249,8 @@ def _size(block: BaseModel) -> int:
 
 RULES = FieldRules(
     refused={
-        "tools": Refused(([],)),
-        "tool_choice": Refused(({"type": "none"}, {"type": "auto"})),
         "thinking": Refused(({"type": "disabled"},)),
-        "output_config": Refused(({},)),
-        "output_format": Refused(),
+        "output_format": Refused(instead="use `output_config`"),
         "context_management": Refused(({},)),
         "container": Refused(),
         "mcp_servers": Refused(([],)),
@@ -205,3 +270,5 @@ RULES = FieldRules(
     },
 )
 """Fields of these bodies without a model."""
+
+OUTPUT_RULES = FieldRules(refused={"effort": Refused(), "task_budget": Refused()}, hints={})

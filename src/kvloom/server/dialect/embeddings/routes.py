@@ -33,15 +33,16 @@ _BYTES_A_NUMBER = 20
 
 def embeddings_routes(served: Served) -> APIRouter:
     router = APIRouter()
-    engine, config, lanes = served.engine, served.config, served.lanes
+    config, lanes = served.config, served.lanes
 
     @router.route("/v1/embeddings", methods=["POST"])
     async def embeddings(request: Request) -> Response:
         body = await read_body(request, EmbeddingsRequest, config.max_body_bytes, lanes)
-        served.check_model(body.model)
+        model = served.names.checked(body.model)
         body.check()
         job = await _job(body, served)
-        updates = run_job(engine, served.metrics, job, f"embd-{uuid.uuid4().hex}", caller_of(request))
+        name, caller = f"embd-{uuid.uuid4().hex}", caller_of(request)
+        updates = run_job(served.engine, served.metrics, served.waiting, job, name, caller)
         try:
             found = await unless_gone(_gathered(updates), request.receive)
         except ClientGone:
@@ -49,7 +50,7 @@ def embeddings_routes(served: Served) -> APIRouter:
         except RequestError as error:
             raise _about_input(error) from None
         size = sum(map(len, found.values())) * _BYTES_A_NUMBER
-        document = await lanes.run(lambda: to_json(_document(body, job, found, engine.model_name)), size)
+        document = await lanes.run(lambda: to_json(_document(body, job, found, model)), size)
         return Response(document, media_type="application/json", headers=ignored_header(body.ignored()))
 
     return router

@@ -1,50 +1,42 @@
-"""From a checked body, and the response that it continues, to a job."""
+"""From a checked body, and the response that it continues, to what is asked of the engine."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.policy.compression import Compression
+from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.conversing import Asked, job_of, prompted
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.responses.items import turns_of
-from kvloom.server.dialect.responses.schemas import ResponsesRequest
-from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.job import Job, Prompt, blamed
-from kvloom.server.lanes import Lanes
+from kvloom.server.dialect.responses.schemas import InputRequest, ResponsesRequest
+from kvloom.server.dialect.tools.conversation import Conversation
+from kvloom.server.job import Job
 
 
 async def responses_job(
-    body: ResponsesRequest,
-    history: Sequence[Json],
-    engine: ServedEngine,
-    lanes: Lanes,
-    default: Compression | None = None,
+    body: ResponsesRequest, history: Sequence[Json], served: Served, default: Compression | None = None
 ) -> Job:
     """``history``: all items, those of the body included. ``default``: what is done to contexts unless it says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
-    params, cache = body.params(engine.sampling_defaults), body.cache_params(default)
-    ids = await prompt_ids(body.instructions, history, engine, lanes, cache)
-    unasked = cache.compression is not None and not body.says_compression
-    otherwise = dataclasses.replace(cache, compression=None) if unasked else None
-    return Job((Prompt(ids, ""),), params, cache, otherwise=otherwise, prompt_field="input")
+    params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
+    return await job_of(_asked(body, history), served, params, cache, says_compression=body.says_compression)
 
 
-async def prompt_ids(
-    instructions: str | None, history: Sequence[Json], engine: ServedEngine, lanes: Lanes, cache: CacheParams
-) -> list[int]:
-    """The prompt of a conversation. Raises as ``responses_job``."""
+async def count_tokens(body: InputRequest, history: Sequence[Json], served: Served) -> int:
+    """Raises as ``responses_job``."""
+    found = await prompted(_asked(body, history), served, CacheParams())
+    return len(found.prompt.token_ids)
+
+
+def _asked(body: InputRequest, history: Sequence[Json]) -> Asked:
     turns = turns_of(history)
-    if instructions:
-        turns.insert(0, {"role": "system", "content": instructions})
-    tokenizer, limit = engine.tokenizer, engine.longest(cache)
-    with blamed("input"):
-        return await lanes.run(
-            lambda: tokenizer.encode(tokenizer.chat_prompt(turns), False, max_tokens=limit), _size(turns)
-        )
+    if body.instructions:
+        turns.insert(0, {"role": "system", "content": body.instructions})
+    return Asked(Conversation(turns, body.use(), body.form()), _size(turns), "input", "text")
 
 
 def _size(turns: Sequence[Json]) -> int:

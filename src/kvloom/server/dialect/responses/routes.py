@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import RequestError
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.fields import Json
-from kvloom.server.dialect.pieces import PlainReader
 from kvloom.server.dialect.responses.items import items_of
-from kvloom.server.dialect.responses.prepare import prompt_ids, responses_job
-from kvloom.server.dialect.responses.schemas import InputRequest, ResponsesRequest
+from kvloom.server.dialect.responses.prepare import count_tokens, responses_job
+from kvloom.server.dialect.responses.schemas import InputRequest, NamedTool, ResponsesRequest
 from kvloom.server.dialect.responses.store import KEPT, ResponseStore, StoredResponse
 from kvloom.server.dialect.responses.writer import ResponseWriter
 from kvloom.server.dialect.unserved import ignored_header
@@ -29,18 +28,18 @@ _MOST_LISTED = 100
 
 def responses_routes(served: Served, store: ResponseStore) -> APIRouter:
     router = APIRouter()
-    engine, config, lanes = served.engine, served.config, served.lanes
+    config, lanes = served.config, served.lanes
 
     @router.route("/v1/responses", methods=["POST"])
     async def responses(request: Request) -> Response:
         body = await read_body(request, ResponsesRequest, config.max_body_bytes, lanes)
-        served.check_model(body.model)
+        model = served.names.checked(body.model)
         body.check()
         items = items_of(body.input)
         history = [*_before(body, request, store), *items]
-        job = await responses_job(body, history, engine, lanes, caller_of(request).compression)
+        job = await responses_job(body, history, served, caller_of(request).compression)
         keeps = body.store is not False and store.keeps
-        settings = _settings(body, job, engine.model_name, keeps)
+        settings = _settings(body, job, model, keeps)
         done = _keep(store, caller_of(request).owner, items, history) if keeps else _nothing
         writer = ResponseWriter(settings, job.cache.write, done)
         return await served.answer(
@@ -48,7 +47,6 @@ def responses_routes(served: Served, store: ResponseStore) -> APIRouter:
             job,
             writer.id,
             writer,
-            PlainReader(),
             stream=bool(body.stream),
             headers=ignored_header(body.ignored()),
         )
@@ -56,11 +54,10 @@ def responses_routes(served: Served, store: ResponseStore) -> APIRouter:
     @router.route("/v1/responses/input_tokens", methods=["POST"])
     async def input_tokens(request: Request) -> Response:
         body = await read_body(request, InputRequest, config.max_body_bytes, lanes)
-        served.check_model(body.model)
+        served.names.checked(body.model)
         body.check()
         history = [*_before(body, request, store), *items_of(body.input)]
-        ids = await prompt_ids(body.instructions, history, engine, lanes, CacheParams())
-        count = {"object": "response.input_tokens", "input_tokens": len(ids)}
+        count = {"object": "response.input_tokens", "input_tokens": await count_tokens(body, history, served)}
         return JSONResponse(count, headers=ignored_header(body.ignored()))
 
     _add_stored(router, store)
@@ -113,6 +110,8 @@ def _nothing(_: Json) -> None:
 
 
 def _settings(body: ResponsesRequest, job: Job, model: str, keeps: bool) -> Json:
+    """What the response repeats of the request."""
+    choice = body.tool_choice or "auto"
     return {
         "model": model,
         "instructions": body.instructions,
@@ -122,15 +121,19 @@ def _settings(body: ResponsesRequest, job: Job, model: str, keeps: bool) -> Json
         "temperature": job.params.temperature,
         "top_p": job.params.top_p,
         "metadata": body.metadata or {},
-        "text": {"format": {"type": "text"}},
-        "tools": [],
-        "tool_choice": "auto",
-        "parallel_tool_calls": True,
+        "text": {"format": _shown(body.text.format) if body.text and body.text.format else {"type": "text"}},
+        "tools": [_shown(tool) | {"strict": bool(tool.strict)} for tool in body.tools or ()],
+        "tool_choice": _shown(choice) if isinstance(choice, NamedTool) else choice,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
         "background": False,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
     }
+
+
+def _shown(fields: BaseModel) -> Json:
+    return fields.model_dump(by_alias=True, exclude_none=True)
 
 
 def _listed(items: list[Json], request: Request) -> Json:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams, some_tokens
-from kvloom.errors import ParamsError
+from kvloom.engine.structured import StructuredOutputsParams
+from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.extension import Extension, cache_params
 from kvloom.server.dialect.field_table import Refused
-from kvloom.server.dialect.fields import Json, Real
+from kvloom.server.dialect.fields import Json, Real, must_be
 from kvloom.server.dialect.rules import FieldRules
+from kvloom.server.dialect.tool_schema import object_schema
+from kvloom.server.dialect.tools.fields import checked, chosen
+from kvloom.server.pieces import Tool, ToolChoice, ToolUse
 
 
 class _Fields(BaseModel):
@@ -106,6 +110,34 @@ Items = Annotated[
 ]
 
 
+class ToolField(_Fields):
+    """A function that the model may call."""
+
+    type: str
+    name: str = ""
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class NamedTool(_Fields):
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(_Fields):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema_: Annotated[Json | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class TextConfig(_Fields):
+    format: TextFormat | None = None
+
+
 class InputRequest(_Fields):
     """Body of ``POST /v1/responses/input_tokens``, and what it shares with ``/v1/responses``."""
 
@@ -113,10 +145,42 @@ class InputRequest(_Fields):
     input: Items = Field(description="a text of the user's, or items: messages, calls and their outputs")
     instructions: str | None = Field(default=None, description="the system prompt of this response alone")
     previous_response_id: str | None = Field(default=None, description="the stored response that this one continues")
+    tools: list[ToolField] | None = Field(default=None, description="functions that may be called")
+    tool_choice: (
+        Annotated[
+            Literal["none", "auto", "required"] | NamedTool,
+            must_be('`none`, `auto`, `required` or {"type": "function", "name": ...}'),
+        ]
+        | None
+    ) = Field(default=None, description="whether functions are called: `none`, `auto`, `required`, or one by its name")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: at most one call")
+    text: TextConfig | None = Field(
+        default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}` or `json_object`: the form'
+    )
 
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
         RULES.check(self.model_extra or {})
+        TEXT_RULES.check((self.text and self.text.model_extra) or {})
+
+    def use(self) -> ToolUse:
+        """Raises RequestError for tools that the server would have to run, and choices that there are not."""
+        tools = [_tool(tool, n) for n, tool in enumerate(self.tools or ())]
+        checked(tools)
+        asked, parallel = self.tool_choice or "auto", self.parallel_tool_calls is not False
+        choice = ToolChoice("required", asked.name) if isinstance(asked, NamedTool) else ToolChoice(asked)
+        return chosen(tools, choice, parallel)
+
+    def form(self) -> StructuredOutputsParams | None:
+        """Raises ParamsError."""
+        asked = self.text.format if self.text is not None else None
+        if asked is None or asked.type == "text":
+            return None
+        if asked.type == "json_object":
+            return StructuredOutputsParams(json_object=True)
+        if asked.schema_ is None:
+            raise ParamsError("a format of type `json_schema` needs a `schema`", param="text")
+        return StructuredOutputsParams(json=asked.schema_, lenient=not asked.strict)
 
     def ignored(self) -> Iterator[str]:
         return RULES.ignored(self.model_extra or {})
@@ -164,26 +228,19 @@ class ResponsesRequest(InputRequest):
         return self.kvloom is not None and self.kvloom.says_compression
 
 
-def _plain_text(value: Any, _: Json) -> bool:
-    """Whether ``text`` asks for no more than text."""
-    if not isinstance(value, dict):
-        return False
-    form, verbosity = value.get("format"), value.get("verbosity")
-    return (form is None or form == {"type": "text"}) and verbosity in (None, "medium")
+def _tool(tool: ToolField, n: int) -> Tool:
+    if tool.type != "function":
+        raise RequestError(
+            f"a tool of type `{tool.type[:40]}` is not supported by this server",
+            hint="the server runs no tools: send functions of your own",
+            param=f"tools.{n}.type",
+        )
+    return Tool(tool.name, tool.description, object_schema(tool.parameters, f"tools.{n}.parameters"), bool(tool.strict))
 
-
-def _nothing_said(value: Any, _: Json) -> bool:
-    return isinstance(value, dict) and all(each is None for each in value.values())
-
-
-_ONLY_TEXT = 'only `{"format": {"type": "text"}}`'
 
 RULES = FieldRules(
     refused={
-        "tools": Refused(([],)),
-        "tool_choice": Refused(("none", "auto")),
-        "text": Refused(neutral_when=_plain_text, instead=_ONLY_TEXT),
-        "reasoning": Refused(neutral_when=_nothing_said),
+        "reasoning": Refused(({}, {"effort": None}, {"effort": None, "summary": None})),
         "truncation": Refused(("disabled",)),
         "background": Refused((False,)),
         "include": Refused(([], ["reasoning.encrypted_content"])),
@@ -205,9 +262,10 @@ RULES = FieldRules(
         "prompt_cache_options": "the cache keeps what fits",
         "prompt_cache_retention": "the cache keeps what fits",
         "service_tier": "there is only one tier",
-        "parallel_tool_calls": "no tools are called",
         "max_tool_calls": "no tools are run by the server",
         "stream_options": "nothing is added to hide the lengths of chunks",
     },
 )
 """Fields of these bodies without a model."""
+
+TEXT_RULES = FieldRules(refused={"verbosity": Refused(("medium",), "state it in `instructions`")}, hints={})

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from kvloom.server.dialect.fields import Json
-from kvloom.server.dialect.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
 from kvloom.server.dialect.writing import Finish, Usage
 from kvloom.server.errors import ErrorReply
 

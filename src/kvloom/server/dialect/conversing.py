@@ -1,0 +1,92 @@
+"""From a conversation, whatever dialect it came in, to a job with one prompt and one answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvloom.engine.cache_params import CacheParams, Mark
+from kvloom.engine.params import SamplingParams
+from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.prepare import held_to
+from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
+from kvloom.server.dialect.tools.forms import ToolForm
+from kvloom.server.engine_protocol import Tokenizer
+from kvloom.server.job import Job, Prompt, blamed
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How conversations become text and tokens. Used in worker threads."""
+
+    tokenizer: Tokenizer
+    form: ToolForm | None
+    max_tokens: int
+
+    def text(self, conversation: Conversation) -> str:
+        """Raises RequestError or ModelError."""
+        return prompt_of(conversation, self.tokenizer, self.form)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, False, max_tokens=self.max_tokens)
+
+
+def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """``size``: characters, about. ``prompt_field``, ``form_field``: where the body has the conversation, and the form
+    of the answer. ``prefill``: text that the answer continues. ``marks``: of the prompt, from its text and tokens.
+    """
+
+    conversation: Conversation
+    size: int
+    prompt_field: str
+    form_field: str
+    prefill: str = ""
+    marks: Callable[[Rendering, str, list[int]], tuple[Mark, ...]] = no_marks
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    prompt: Prompt
+    marks: tuple[Mark, ...]
+    form: ToolForm | None
+
+
+async def prompted(asked: Asked, served: Served, cache: CacheParams) -> Prompted:
+    """The prompt. Raises RequestError, or ModelError when the model has no chat template."""
+    limit = served.engine.longest(cache)
+
+    def render() -> Prompted:
+        form = served.forms.get() if asked.conversation.needs_tool_form else None
+        rendering = Rendering(served.engine.tokenizer, form, limit)
+        text = rendering.text(asked.conversation) + asked.prefill
+        ids = rendering.ids(text)
+        return Prompted(Prompt(ids, asked.prefill), asked.marks(rendering, text, ids), form)
+
+    with blamed(asked.prompt_field):
+        return await served.lanes.run(render, asked.size)
+
+
+async def job_of(
+    asked: Asked, served: Served, params: SamplingParams, cache: CacheParams, *, says_compression: bool
+) -> Job:
+    """``says_compression``: whether the body does, or ``cache`` has a default. Raises as ``prompted``."""
+    found = await prompted(asked, served, cache)
+    conversation = asked.conversation
+    field = "tools" if conversation.use.choice.mode == "required" else asked.form_field
+    params = await held_to(served.engine, params, form_of(conversation, found.form), field)
+    cache = dataclasses.replace(cache, marks=found.marks)
+    unasked = cache.compression is not None and not says_compression
+    return Job(
+        (found.prompt,),
+        params,
+        cache,
+        otherwise=dataclasses.replace(cache, compression=None) if unasked else None,
+        prompt_field=asked.prompt_field,
+        new_reader=reader_of(conversation, found.form),
+    )
