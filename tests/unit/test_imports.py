@@ -35,7 +35,7 @@ INSIDE = {
     "model": ("", "text", "files"),
     "simulate": ("traces", ""),
     "server": (
-        *("engine_protocol", "missing", "places", "errors", "lanes", "job", "fallback", "disconnect"),
+        *("engine_protocol", "missing", "places", "errors", "lanes", "pieces", "job", "fallback", "disconnect"),
         *("edge", "admin", "updates", "dialect", ""),
     ),
 }
