@@ -65,10 +65,9 @@ def _served():
 
 
 def _refused():
-    special = {"tools": '`[]`, or `tool_choice: "none"`', "response_format": '`{"type": "text", ...}`'}
     for name, field in REFUSED.items():
         neutral = dict.fromkeys(f"`{json.dumps(value)}`" for value in field.neutral if not _same_int(value))
-        yield name, special.get(name, ", ".join(neutral)), field.instead or ""
+        yield name, ", ".join(neutral), field.instead or ""
 
 
 def _described(model):

@@ -34,7 +34,7 @@ SCHEMAS: dict[str, Schema] = {
             _object(kind={"const": "square"}, side=COUNT),
         ]
     },
-    "all_of": {"allOf": [_object(a=COUNT) | {"additionalProperties": True}, {"required": ["a"]}], "maxProperties": 2},
+    "all_of": {"allOf": [_object([], a=COUNT, b=WORD), {"required": ["a"]}]},
     "refs": {
         "$defs": {"point": _object(x=COUNT, y=COUNT)},
         **_object(start={"$ref": "#/$defs/point"}, end={"$ref": "#/$defs/point"}),

@@ -321,7 +321,8 @@ class ServerConfig:
 
     ``share_prefixes``: share KV between all clients, in whole pages. Clients cannot then guess others' prompts token by
     token, but can detect whether a whole guessed page is cached. ``open_metrics``: ``/metrics`` and ``/cache`` need no
-    key. ``cors_origins``: allowed browser origins, separated by commas; ``*`` allows all.
+    key. ``cors_origins``: allowed browser origins, separated by commas; ``*`` allows all. ``served_model_name``: names
+    that clients may give the model, separated by commas, the first of which answers bear; None: its own.
 
     ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
     method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
@@ -362,6 +363,7 @@ class ServerConfig:
     share_prefixes: bool = False
     open_metrics: bool = False
     cors_origins: str | None = None
+    served_model_name: str | None = None
     compression: str = "exact"
 
     def __post_init__(self) -> None:
@@ -399,12 +401,20 @@ class ServerConfig:
             raise ConfigError("the api key is empty", hint="unset KVLOOM_API_KEY to serve without a key")
         if self.admin_key == "":
             raise ConfigError("the admin key is empty", hint="unset KVLOOM_ADMIN_KEY to serve without one")
+        if not all(self.served_names):
+            raise ConfigError("served_model_name has an empty name", hint="separate names by commas: name,other-name")
         for origin in self.origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ConfigError(
                     f"cors_origins: `{origin}` is not an origin",
                     hint="write it like https://app.example, without a path; * is anywhere",
                 )
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """``served_model_name``, one by one; none when it is not set."""
+        said = self.served_model_name
+        return () if said is None else tuple(name.strip() for name in said.split(","))
 
     @property
     def origins(self) -> tuple[str, ...]:

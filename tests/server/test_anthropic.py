@@ -13,6 +13,8 @@ from anthropic import AsyncAnthropic
 
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
+from kvloom.server.dialect.anthropic.conversation import Turns
+from kvloom.server.dialect.anthropic.schemas import MessagesRequest
 
 from .conftest import Engines
 from .echo_engine import EchoEngine
@@ -130,14 +132,6 @@ async def test_tokens_are_counted(claude: AsyncAnthropic) -> None:
 
 
 async def test_calls_and_results_reach_the_template(claude: AsyncAnthropic, engine: EchoEngine) -> None:
-    seen: list[Any] = []
-    plain = engine.tokenizer.chat_prompt
-
-    def chat_prompt(messages: Any, *rest: Any) -> str:
-        seen.append(messages)
-        return plain(messages, *rest)
-
-    engine.tokenizer.chat_prompt = chat_prompt  # type: ignore[method-assign]
     turns: Any = [
         *ASK,
         {
@@ -156,14 +150,21 @@ async def test_calls_and_results_reach_the_template(claude: AsyncAnthropic, engi
             ],
         },
     ]
-    await claude.messages.create(model="mock", messages=turns, max_tokens=1)
     call = {"id": "toolu_1", "type": "function", "function": {"name": "find", "arguments": {"what": "it"}}}
-    text = lambda said: [{"type": "text", "text": said}]  # noqa: E731
-    assert seen[0][1:] == [
+    body = MessagesRequest.model_validate_json(json.dumps({"model": "mock", "messages": turns, "max_tokens": 1}))
+    assert Turns.of(body).turns[1:] == [
         {"role": "assistant", "content": text("look"), "reasoning_content": "hm", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "toolu_1", "content": text("there")},
         {"role": "user", "content": text("and")},
     ]
+    await claude.messages.create(model="mock", messages=turns, max_tokens=1)
+    said = engine.tokenizer.decode(engine.prompts[-1])
+    assert ' <assistant> look <tool_call> {"name": "find", "arguments": {"what": "it"}} </tool_call>' in said
+    assert " <user> <tool_response> there </tool_response> <user> and <assistant>" in said
+
+
+def text(said: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": said}]
 
 
 # -- cache control -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .faulty_engine import FaultyEngine
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 TEXT = {"model": "mock", "prompt": "hi", "max_tokens": 1}
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+NO_SCHEMA = {"properties": {"a": {"type": 3}}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -88,14 +89,56 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
         "messages.0.content",
     ),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "string `text`", "messages.0.content"),
-    ({"tools": [TOOL]}, "`tools` is not supported", "tools"),
+    ({"tools": [TOOL, TOOL]}, "two tools are called", "tools.1"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "names `g`", "tool_choice"),
+    ({"tool_choice": "required"}, "there are no tools", "tool_choice"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "`a b` is not a name", "tools.0"),
+    ({"tools": [TOOL] * 129}, "129 tools, at most 128", "tools"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]},
+        "are no object's schema",
+        "tools.0.function.parameters",
+    ),
+    (
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": 3}}}}}
+            ],
+            "tool_choice": "required",
+        },
+        "cannot be held to",
+        "tools",
+    ),
+    (
+        {"tools": [TOOL], "tool_choice": "required", "response_format": {"type": "json_object"}},
+        "another form",
+        "tool_choice",
+    ),
     ({"functions": [{}]}, "`functions` is not supported", "functions"),
-    ({"response_format": {"type": "json_schema"}}, "`response_format` is not supported", "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "belongs to type `json_schema`", "response_format"),
+    ({"response_format": {"type": "xml"}}, "'text', 'json_object' or 'json_schema'", "response_format.type"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "foo"}}}},
+        "Invalid type: foo",
+        "response_format",
+    ),
+    (
+        {"response_format": {"type": "json_object"}, "guided_regex": "a"},
+        "`response_format` and `guided_regex` both say",
+        "guided_regex",
+    ),
+    ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "`regex` and `choice`", "structured_outputs"),
+    ({"structured_outputs": {}}, "none of them", "structured_outputs"),
+    ({"structured_outputs": {"structural_tag": "x"}}, "is not supported", "structured_outputs.structural_tag"),
+    ({"structured_outputs": {"regex": "(a"}}, "unclosed group", "structured_outputs"),
+    ({"guided_grammar": "start: foo"}, "unknown name", "guided_grammar"),
+    ({"guided_choice": []}, "1 to 1,000 texts", "guided_choice"),
+    ({"min_tokens": 5, "max_tokens": 4}, "more than max_tokens", "min_tokens"),
+    ({"continue_final_message": True, "add_generation_prompt": True}, "exclude each other", None),
     ({"modalities": ["text", "audio"]}, "`modalities` is not supported", "modalities"),
     ({"audio": {"voice": "x"}}, "`audio` is not supported", "audio"),
-    ({"guided_json": {}}, "`guided_json` is not supported", "guided_json"),
+    ({"guided_decoding_backend": "xgrammar"}, "`guided_decoding_backend` is not supported", "guided_decoding_backend"),
     ({"model": 5}, "valid string", "model"),
-    ({"model": None}, "valid string", "model"),
 ]
 
 TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
@@ -115,7 +158,9 @@ TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"best_of": 2}, "`best_of` other than `n`", "best_of"),
     ({"logprobs": 101}, "from 0 to 100", "logprobs"),
     ({"logprobs": -1}, "from 0 to 100", "logprobs"),
-    ({"min_tokens": 3}, "`min_tokens` is not supported", "min_tokens"),
+    ({"min_tokens": -3}, "at least 0", "min_tokens"),
+    ({"tools": [TOOL]}, "`tools` is not supported", "tools"),
+    ({"guided_json": {"type": "foo"}}, "Invalid type: foo", "guided_json"),
     ({"use_beam_search": True}, "`use_beam_search` is not supported", "use_beam_search"),
 ]
 

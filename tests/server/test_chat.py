@@ -179,13 +179,14 @@ async def test_content_parts_roles_and_template(client: AsyncOpenAI, engine: Ech
             {
                 "role": "assistant",
                 "content": None,
-                "tool_calls": [{"id": "1", "type": "function", "function": {}}],
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
             },
             {"role": "tool", "content": "42", "tool_call_id": "1"},
         ],
     )
     said = engine.tokenizer.decode(engine.prompts[-1])
-    assert said == " <system> be brief <user> a b <assistant> <tool> 42 <assistant>"
+    call, result = '<tool_call> {"name": "f", "arguments": {}} </tool_call>', "<tool_response> 42 </tool_response>"
+    assert said == f" <system> be brief <user> a b <assistant> {call} <user> {result} <assistant>"
 
 
 async def test_stop_string(client: AsyncOpenAI) -> None:

@@ -35,13 +35,10 @@ NO_EFFECT_BEFORE = {
     "json_schema": {},
     "regex": "a",
     "ebnf": "a",
-    "guided_json": {},
-    "structured_outputs": {"regex": "a"},
     "mirostat": 2,
     "n_predict": 5,
     "max_new_tokens": 5,
     "options": {"num_predict": 5},
-    "min_tokens": 1,
     "dry_multiplier": 0.8,
     "xtc_probability": 0.5,
     "tfs_z": 0.9,
@@ -50,7 +47,7 @@ NO_EFFECT_BEFORE = {
     "truncate_prompt_tokens": 5,
     "stop_regex": "a+",
     "priority": 1,
-    "tool_choice": "required",
+    "function_call": "f",
 }
 
 

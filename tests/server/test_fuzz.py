@@ -35,7 +35,12 @@ INSIDES = ("Traceback", "site-packages", ".py", "Error(", " object at 0x")
 
 
 class LenientTokenizer(CharTokenizer):
-    """Knows every character, as tokenizers do that fall back to bytes, and no token beyond its vocabulary."""
+    """Knows every character, as tokenizers do that fall back to bytes, and no token beyond its vocabulary.
+
+    Its last token ends a text, so that it can say all that a regex or JSON may want in ASCII.
+    """
+
+    eos_token_ids = special_token_ids = frozenset({VOCAB - 1})
 
     @staticmethod
     def token_text(token_id: int) -> str:

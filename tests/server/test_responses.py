@@ -145,14 +145,6 @@ async def test_items_and_fields_reach_the_engine(client: AsyncOpenAI, engine: Ec
 
 
 async def test_calls_and_outputs_reach_the_template(client: AsyncOpenAI, engine: EchoEngine) -> None:
-    seen: list[Any] = []
-    rendered = engine.tokenizer.chat_prompt
-
-    def chat_prompt(messages: Any, *rest: Any) -> str:
-        seen.append(messages)
-        return rendered(messages, *rest)
-
-    engine.tokenizer.chat_prompt = chat_prompt  # type: ignore[method-assign]
     await client.responses.create(
         model="mock",
         input=[
@@ -162,11 +154,8 @@ async def test_calls_and_outputs_reach_the_template(client: AsyncOpenAI, engine:
         ],
         max_output_tokens=1,
     )
-    call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": '{"what": "it"}'}}
-    assert seen[0][1:] == [
-        {"role": "assistant", "content": [], "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "there"},
-    ]
+    call = ' <assistant> <tool_call> {"name": "find", "arguments": {"what": "it"}} </tool_call>'
+    assert prompt(engine) == f" <user> one{call} <user> <tool_response> there </tool_response> <assistant>"
 
 
 async def test_input_tokens_are_counted(client: AsyncOpenAI) -> None:

@@ -18,7 +18,10 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import RequestError
-from kvloom.server.dialect.pieces import (
+from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
+from kvloom.server.dialect.tools.forms import Bare, Pythonic, Tagged, ToolForm, ToolForms
+from kvloom.server.dialect.tools.reading import BareReader, PythonicReader, TaggedReader
+from kvloom.server.pieces import (
     ArgumentsPiece,
     CallPiece,
     Piece,
@@ -28,9 +31,6 @@ from kvloom.server.dialect.pieces import (
     ToolChoice,
     ToolUse,
 )
-from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
-from kvloom.server.dialect.tools.forms import Bare, Pythonic, Tagged, ToolForm, ToolForms
-from kvloom.server.dialect.tools.reading import BareReader, PythonicReader, TaggedReader
 from trained_tokenizer import trained_tokenizer
 
 from .tool_templates import CHATML, HERMES, LLAMA3, PYTHONIC

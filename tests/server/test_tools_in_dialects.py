@@ -19,7 +19,7 @@ from kvloom.engine.factory import make_engine
 from kvloom.model.text.messages import normal_messages
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.server.app import create_app
-from tiny import VOCAB, CharTokenizer, TinyModel
+from tiny import VOCAB, CharStream, CharTokenizer, TinyModel
 
 SCHEMA = {
     "type": "object",
@@ -28,20 +28,29 @@ SCHEMA = {
     "additionalProperties": False,
 }
 ASK: Any = [{"role": "user", "content": "weather?"}]
-_NEWLINE = VOCAB - 1
+_WHITE = {VOCAB - 2: " ", VOCAB - 1: "\n"}
+_WHITE_IDS = {text: token for token, text in _WHITE.items()}
+
+
+class LineStream(CharStream):
+    def push(self, token_id: int) -> str:
+        return LineTokenizer.token_text(token_id)
 
 
 class LineTokenizer(CharTokenizer):
-    """Knows line ends, in which calls are written, and shows tools in plain words."""
+    """Has tokens for the white space in which calls are written."""
 
     @staticmethod
     def token_text(token_id: int) -> str:
-        return "\n" if token_id == _NEWLINE else chr(32 + token_id)
+        return _WHITE.get(token_id, chr(32 + token_id))
 
     def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
-        return [_NEWLINE if letter == "\n" else min(max(ord(letter) - 32, 1), VOCAB - 2) for letter in text]
+        return [_WHITE_IDS.get(letter, min(max(ord(letter) - 32, 1), VOCAB - 3)) for letter in text]
 
-    def chat_prompt(self, messages: Any, add_generation_prompt: bool = True, *rest: Any) -> str:
+    def stream(self, skip_special_tokens: bool, after: Any = ()) -> LineStream:
+        return LineStream()
+
+    def chat_prompt(self, messages: Any, add_generation_prompt: bool = True, *rest: Any, **more: Any) -> str:
         turns = "".join(f"{turn['role']}: {turn['content']}\n" for turn in normal_messages(messages, ""))
         return turns + "assistant: " if add_generation_prompt else turns
 
@@ -57,7 +66,11 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
     attend = partial(CpuAttend, threads=1)
     tokenizer = LineTokenizer()
     engine = make_engine(
-        TinyModel((None,)), tokenizer, config, lambda arena: attend(arena.memory), LeastRecentlyUsed()
+        TinyModel((None,), context_length=3000),
+        tokenizer,
+        config,
+        lambda arena: attend(arena.memory),
+        LeastRecentlyUsed(),
     )
     served = AsyncEngine.over(engine, tokenizer, "tiny")  # type: ignore[arg-type]
     try:
@@ -216,7 +229,10 @@ async def test_a_response_calls_a_function_and_goes_on_with_its_output(gpt: Asyn
 
 @pytest.mark.parametrize(
     "form",
-    [{"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True}, {"type": "json_schema", "schema": SCHEMA}],
+    [
+        {"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True},
+        {"type": "json_schema", "schema": SCHEMA},
+    ],
 )
 async def test_a_response_of_a_form(gpt: AsyncOpenAI, form: Any) -> None:
     reply = await gpt.responses.create(**response(tools=[], text={"format": form}))

@@ -35,7 +35,7 @@ INSIDE = {
     "model": ("", "text", "files"),
     "simulate": ("traces", ""),
     "server": (
-        *("engine_protocol", "missing", "places", "errors", "error_forms", "lanes", "job"),
+        *("engine_protocol", "missing", "places", "errors", "error_forms", "lanes", "pieces", "job"),
         *("fallback", "disconnect"),
         *("edge", "admin", "waiting", "updates", "dialect", ""),
     ),

@@ -18,15 +18,12 @@ from kvloom.server.dialect.openapi import openapi_routes
 from kvloom.server.dialect.responses.routes import responses_routes
 from kvloom.server.dialect.responses.store import ResponseStore
 from kvloom.server.dialect.routes import openai_routes
-from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.tokenizing import tokenize_routes
-from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import IGNORED_HEADER
 from kvloom.server.edge.access import Access
 from kvloom.server.edge.keys import Keyring
 from kvloom.server.edge.middleware import Edge
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.lanes import Lanes
 
 
 def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:
@@ -42,13 +39,12 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     metrics = Metrics(engine)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    lanes = Lanes()
-    app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
-    served = Served(engine, metrics, config, lanes, ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer))
+    served = Served.over(engine, metrics, config)
+    app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
     app.include_router(embeddings_routes(served))
-    app.include_router(tokenize_routes(engine, config, lanes))
+    app.include_router(tokenize_routes(engine, config, served.lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
     error_forms.install(app)

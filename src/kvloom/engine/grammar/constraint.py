@@ -38,14 +38,16 @@ class Constraint:
         self.over = False
 
     def allowed(self) -> Allowed:
-        """Which tokens may be next, (V,). Raises RequestError when telling would take too long."""
+        """Which tokens may be next, (V,). Raises RequestError when none may, or telling would take too long."""
         self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
         if self._matcher.is_error():
-            raise self._failed()
+            raise self._failed("became too complex")
         bits = np.unpackbits(self._words.view(np.uint8), count=self._size, bitorder="little")
         allowed_V: Allowed = bits.view(np.bool_)
         allowed_V[self._ends] = self._matcher.is_accepting()
         allowed_V[self._never] = False
+        if not allowed_V.any():
+            raise self._failed("cannot be gone on with: no token of this model spells what comes next")
         return allowed_V
 
     def take(self, token: int) -> None:
@@ -53,13 +55,14 @@ class Constraint:
         if token in self._ends:
             return
         if not self._matcher.consume_token(token):
-            raise self._failed()
+            raise self._failed("was left")
         self.over = self._matcher.is_stopped()
 
-    def _failed(self) -> RequestError:
+    def _failed(self, what: str) -> RequestError:
         self._grammar.spoiled = True
+        said = " ".join(self._matcher.get_error().split())[:300]
         return RequestError(
-            f"the form of the answer became too complex: {' '.join(self._matcher.get_error().split())[:300]}",
+            f"the form of the answer {what}{f': {said}' if said else ''}",
             hint="simplify the schema, the regex or the grammar",
             param="structured_outputs",
         )

@@ -26,9 +26,7 @@ class Vocabulary(Protocol):
 def library_tokens(vocabulary: Vocabulary, size: int) -> llguidance.LLTokenizer:
     """The tokens of a model with ``size`` logits: a trie of their bytes, which takes about a second for 256,000."""
     adapter = _Adapter(vocabulary, size)
-    tokens = llguidance.LLTokenizer(
-        llguidance.TokenizerWrapper(adapter), n_vocab=size, eos_token=sorted(vocabulary.eos_token_ids)
-    )
+    tokens = llguidance.LLTokenizer(llguidance.TokenizerWrapper(adapter), n_vocab=size, eos_token=adapter.ends)
     adapter.greedy = tokens
     return tokens
 
@@ -41,9 +39,13 @@ class _Adapter:
     def __init__(self, vocabulary: Vocabulary, size: int) -> None:
         self._vocabulary = vocabulary
         self.greedy: llguidance.LLTokenizer | None = None
-        self.eos_token_id = min(vocabulary.eos_token_ids, default=0)
+        known = sorted(token for token in vocabulary.eos_token_ids if token < size)
+        self.ends = known or [size - 1]  # the library needs one
+        self.eos_token_id = self.ends[0]
         self.tokens = [_bytes(vocabulary, token) for token in range(size)]
-        self.special_token_ids = sorted(vocabulary.special_token_ids | vocabulary.eos_token_ids)
+        self.special_token_ids = sorted(
+            {*(token for token in vocabulary.special_token_ids if token < size), *self.ends}
+        )
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):

@@ -36,6 +36,11 @@ class Served:
     names: ServedNames
     forms: ToolForms
 
+    @classmethod
+    def over(cls, engine: ServedEngine, metrics: Metrics, config: ServerConfig) -> Served:
+        names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
+        return cls(engine, metrics, Waiting(config.max_waiting), config, Lanes(), names, forms)
+
     async def answer(
         self,
         request: Request,

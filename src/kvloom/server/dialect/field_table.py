@@ -9,7 +9,7 @@ tables or compared with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,9 @@ class Refused:
 
     neutral: tuple[object, ...] = ()
     instead: str | None = None
-    neutral_when: Callable[[Any, Json], bool] | None = None
 
-    def passes(self, value: Any, body: Json) -> bool:
-        if value is None or any(value == one and type(value) is type(one) for one in self.neutral):
-            return True
-        return self.neutral_when is not None and self.neutral_when(value, body)
+    def passes(self, value: Any) -> bool:
+        return value is None or any(value == one and type(value) is type(one) for one in self.neutral)
 
 
 def _ours(says: str) -> Served:
@@ -43,10 +40,11 @@ def _ours(says: str) -> Served:
 
 
 SERVED: Mapping[str, Served] = {
-    "model": Served("the served model's name"),
+    "model": Served("a name of the served model; may be left out"),
     "messages": Served("the conversation"),
     "prompt": Served("a string or a list of token ids, or up to 1,024 of either"),
     "max_tokens": Served("maximum tokens per answer; by default chat fills the context, completions use 16"),
+    "min_tokens": _ours("no token and no stop string ends the answer before so many tokens"),
     "max_completion_tokens": Served("the same as `max_tokens`, and takes precedence over it"),
     "temperature": Served("0 is greedy, 1 the model's own distribution; up to 100"),
     "top_p": Served("sample from the most likely tokens that together reach this probability"),
@@ -92,6 +90,23 @@ SERVED: Mapping[str, Served] = {
         '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
         '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard)'
     ),
+    "tools": Served("functions that the model may call; see [Tools](#tools)"),
+    "tool_choice": Served("`none`, `auto`, `required`, or the tool to call; `auto` unless told"),
+    "parallel_tool_calls": Served("whether an answer may have several calls, where it has to call; true unless told"),
+    "response_format": Served(
+        "`text`, `json_object` or `json_schema`; see [The form of an answer](#the-form-of-an-answer)",
+        extends=("CompletionRequest",),
+    ),
+    "structured_outputs": _ours("`json`, `regex`, `choice`, `grammar` or `json_object`: the form of the answer"),
+    "guided_json": _ours("the same as `structured_outputs.json`"),
+    "guided_regex": _ours("the same as `structured_outputs.regex`"),
+    "guided_choice": _ours("the same as `structured_outputs.choice`"),
+    "guided_grammar": _ours("the same as `structured_outputs.grammar`"),
+    "guided_whitespace_pattern": _ours("white space that may stand in `guided_json`, as a regex"),
+    "add_generation_prompt": Served(
+        "end the prompt where an answer begins; true unless `continue_final_message` is", extends=("ChatRequest",)
+    ),
+    "continue_final_message": Served("continue the text of the last message", extends=("ChatRequest",)),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
 }
@@ -106,7 +121,6 @@ HINTS: Mapping[str, str] = {
     "prompt_cache_options": "the cache keeps what fits",
     "prompt_cache_retention": "the cache keeps what fits",
     "prediction": "only affects speed",
-    "parallel_tool_calls": "tool calling is not supported",
     "request_id": "use the header `x-request-id`, which the response echoes",
     "rid": "use the header `x-request-id`, which the response echoes",
     "session_id": "prefixes are matched by their tokens",
@@ -138,13 +152,13 @@ MESSAGE_HINTS: Mapping[str, str] = {
 MESSAGE_REFUSED: Mapping[str, str | None] = {
     "function_call": "use `tool_calls`",
     "audio": None,
-    "prefix": "use `/v1/completions`",
+    "prefix": "use `continue_final_message`",
 }
 
 _TEMPLATE = "set template variables with `chat_template_kwargs`"
 _LIMIT = "use `max_tokens`"
 _SCORES = "use `logprobs`; in chat, together with `top_logprobs`"
-_GRAMMAR = Refused(instead="constrained decoding is not supported")
+_GRAMMAR = Refused(instead="use `structured_outputs`")
 _PENALTY = Refused((1, 1.0), "use `repetition_penalty`")
 _SAMPLER = Refused(instead="the samplers are `temperature`, `top_k`, `top_p` and `min_p`")
 
@@ -153,20 +167,12 @@ def _sampler(*off: object) -> Refused:
     return Refused(off, _SAMPLER.instead)
 
 
-def _text_format(value: Any, _: Json) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
-
-
-def _not_called(value: Any, body: Json) -> bool:
-    return value == [] or body.get("tool_choice") == "none"
-
-
 REFUSED: Mapping[str, Refused] = {
     # tools, other media, other endpoints' fields
-    "tools": Refused(neutral_when=_not_called, instead='only with `tool_choice: "none"`'),
-    "tool_choice": Refused(("none", "auto"), "tool calling is not supported"),
-    "functions": Refused(([],)),
-    "function_call": Refused(("none", "auto"), "function calling is not supported"),
+    "tools": Refused(([],), "`/v1/chat/completions` takes `tools`"),
+    "tool_choice": Refused(("none", "auto"), "`/v1/chat/completions` takes `tools`"),
+    "functions": Refused(([],), "use `tools`"),
+    "function_call": Refused(("none", "auto"), "use `tool_choice`"),
     "modalities": Refused((["text"],)),
     "audio": Refused(),
     "web_search_options": Refused(),
@@ -183,14 +189,8 @@ REFUSED: Mapping[str, Refused] = {
     "lora_path": Refused(),
     "adapter_id": Refused(),
     # forms of the answer
-    "response_format": Refused(neutral_when=_text_format, instead='only `{"type": "text"}`'),
-    "format": Refused(("", "text")),
-    "structured_outputs": _GRAMMAR,
-    "guided_choice": _GRAMMAR,
-    "guided_decoding_backend": _GRAMMAR,
-    "guided_grammar": _GRAMMAR,
-    "guided_json": _GRAMMAR,
-    "guided_regex": _GRAMMAR,
+    "format": Refused(("", "text"), "use `response_format`"),
+    "guided_decoding_backend": Refused(("auto", "guidance"), "there is one backend"),
     "grammar": Refused(("",), _GRAMMAR.instead),
     "grammar_string": Refused(("",), _GRAMMAR.instead),
     "json_schema": _GRAMMAR,
@@ -205,8 +205,8 @@ REFUSED: Mapping[str, Refused] = {
     "return_routed_experts": Refused((False,)),
     "return_prompt_text": Refused((False,), "use `/tokenize` and `/detokenize`"),
     # the chat template
-    "add_generation_prompt": Refused((True,)),
-    "continue_final_message": Refused((False,)),
+    "add_generation_prompt": Refused((True,), "`/v1/chat/completions` takes it"),
+    "continue_final_message": Refused((False,), "`/v1/chat/completions` takes it"),
     "chat_template": Refused(),
     "template": Refused(("",)),
     "raw": Refused((False,), "use `/v1/completions`"),
@@ -227,8 +227,7 @@ REFUSED: Mapping[str, Refused] = {
     "num_predict": Refused((-1,), _LIMIT),
     "max_new_tokens": Refused(instead=_LIMIT),
     "max_length": Refused(instead=_LIMIT),
-    "min_tokens": Refused((0,)),
-    "min_new_tokens": Refused((0,)),
+    "min_new_tokens": Refused((0,), "use `min_tokens`"),
     "num_ctx": Refused(instead="the context length is set when the server starts"),
     "n_indent": Refused((0,)),
     "t_max_predict_ms": Refused((0, -1), _LIMIT),

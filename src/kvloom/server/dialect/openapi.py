@@ -169,7 +169,10 @@ def _reply_schemas() -> Json:
     ours = {"compressed": _list({"type": "object"}), "guard": _list({"type": "object"})}
     usage["properties"]["kvloom"] = {"type": "object", "properties": ours}
     reason = {"enum": ["stop", "length"]}
-    message = _object(role=_TEXT, content=_TEXT)
+    chat_reason = {"enum": ["stop", "length", "tool_calls"]}
+    call = _object(id=_TEXT, type={"const": "function"}, function=_object(name=_TEXT, arguments=_TEXT))
+    message = _object(role=_TEXT, content=_or_null(_TEXT))
+    message["properties"]["tool_calls"] = _list(call)
     model = _object(id=_TEXT, object=_TEXT, created=_NUMBER, owned_by=_TEXT, max_model_len=_NUMBER)
     return {
         "Error": _object(error=_object(message=_TEXT, type=_TEXT, param=_or_null(_TEXT), code=_or_null(_TEXT))),
@@ -177,7 +180,7 @@ def _reply_schemas() -> Json:
         "Model": model,
         "ModelList": _object(object=_TEXT, data=_list({"$ref": _REF.format(model="Model")})),
         **_other_replies(),
-        "ChatCompletion": _answer(_object(index=_NUMBER, message=message, finish_reason=reason)),
+        "ChatCompletion": _answer(_object(index=_NUMBER, message=message, finish_reason=chat_reason)),
         "Completion": _answer(_object(index=_NUMBER, text=_TEXT, finish_reason=reason)),
     }
 

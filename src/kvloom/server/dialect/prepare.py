@@ -8,33 +8,60 @@ from functools import partial
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
-from kvloom.errors import PromptTooLong, RequestError, context_overflow
+from kvloom.engine.structured import StructuredOutputsParams
+from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
+from kvloom.server.dialect.tools.conversation import form_of, prompt_of, reader_of
+from kvloom.server.dialect.tools.forms import ToolForm, ToolForms
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.job import Job, Prompt, blamed
 from kvloom.server.lanes import LARGE, Lanes
 
 
-async def chat_job(body: ChatRequest, engine: ServedEngine, lanes: Lanes, default: Compression | None = None) -> Job:
+async def chat_job(
+    body: ChatRequest, engine: ServedEngine, lanes: Lanes, forms: ToolForms, default: Compression | None = None
+) -> Job:
     """``default``: what is done to contexts unless the body says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
     body.check()
-    params = body.params(engine.sampling_defaults)
-    turns = [message.for_template() for message in body.messages]
+    params, conversation = body.params(engine.sampling_defaults), body.conversation()
     cache = body.cache_params(default)
     tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
-    def render() -> Prompt:
-        text = tokenizer.chat_prompt(turns, chat_template_kwargs=body.chat_template_kwargs)
-        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed())
+    def render() -> tuple[Prompt, ToolForm | None]:
+        form = forms.get() if conversation.needs_tool_form else None
+        text = prompt_of(conversation, tokenizer, form)
+        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed()), form
 
-    size = sum(message.size for message in body.messages)
     with blamed("messages"):
-        prompt = await lanes.run(render, size)
-    return dataclasses.replace(_job(body, (prompt,), params, cache), prompt_field="messages")
+        prompt, form = await lanes.run(render, body.size)
+    required = conversation.use.choice.mode == "required"
+    params = await held_to(engine, params, form_of(conversation, form), "tools" if required else _form_field(body))
+    job = _job(body, (prompt,), params, cache)
+    return dataclasses.replace(job, new_reader=reader_of(conversation, form), prompt_field="messages")
+
+
+async def held_to(
+    engine: ServedEngine, params: SamplingParams, form: StructuredOutputsParams | None, field: str
+) -> SamplingParams:
+    """``params`` with a form of the answer, which is compiled. Raises ParamsError about ``field`` when it is none."""
+    if form is None:
+        return params
+    params = dataclasses.replace(params, structured_outputs=form)
+    try:
+        await engine.compiled(params)
+    except ParamsError as error:
+        error.param = field
+        raise
+    return params
+
+
+def _form_field(body: ChatRequest | CompletionRequest) -> str:
+    form = body.form()
+    return "response_format" if form is None else form[0]
 
 
 async def completion_job(
@@ -42,7 +69,9 @@ async def completion_job(
 ) -> Job:
     """``default``: what is done to contexts unless the body says. Raises RequestError."""
     body.check()
-    params = body.params(engine.sampling_defaults)
+    params, form = body.params(engine.sampling_defaults), body.form()
+    if form is not None:
+        params = await held_to(engine, params, form[1], form[0])
     echo = bool(body.echo)
     cache = body.cache_params(default)
     limit = engine.longest(cache)

@@ -18,12 +18,16 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression
+from kvloom.server.dialect.answer_form import FormFields
 from kvloom.server.dialect.extension import Extension, cache_params
 from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.dialect.tools.conversation import Conversation
+from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
 
 _SAMPLING = (
     "n",
+    "min_tokens",
     "temperature",
     "top_k",
     "top_p",
@@ -54,16 +58,17 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class _Request(BaseModel):
+class _Request(FormFields):
     """Fields shared by chat and text completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    model: str
+    model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
     max_tokens: int | None = None
+    min_tokens: int | None = None
     temperature: Real | None = None
     top_p: Real | None = None
     top_k: int | None = None
@@ -173,7 +178,7 @@ class Message(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields if name != "refusal"}
 
 
-class ChatRequest(_Request):
+class ChatRequest(_Request, ToolFields):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -181,6 +186,8 @@ class ChatRequest(_Request):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     chat_template_kwargs: Json | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
     def check(self) -> None:
         super().check()
@@ -188,6 +195,25 @@ class ChatRequest(_Request):
             refuse_in_message(message.model_extra or {}, index)
         if self.top_logprobs and not self.logprobs:
             raise RequestError("`top_logprobs` needs `logprobs` to be true", param="top_logprobs")
+
+    @property
+    def size(self) -> int:
+        """Characters of what becomes the prompt."""
+        tools = sum(len(str(tool.function.parameters)) for tool in self.tools or ())
+        return sum(message.size for message in self.messages) + tools
+
+    def conversation(self) -> Conversation:
+        """Raises RequestError."""
+        form, continues = self.form(), bool(self.continue_final_message)
+        begins = not continues if self.add_generation_prompt is None else self.add_generation_prompt
+        return Conversation(
+            [message.for_template() for message in self.messages],
+            self.use(),
+            None if form is None else form[1],
+            begins,
+            continues,
+            self.chat_template_kwargs,
+        )
 
     def ignored(self) -> Iterator[str]:
         return chain(super().ignored(), ignored_in_messages(message.model_extra or {} for message in self.messages))

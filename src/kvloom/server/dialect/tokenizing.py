@@ -12,16 +12,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from kvloom.config import ServerConfig
-from kvloom.errors import ModelNotFound, RequestError
+from kvloom.errors import RequestError
 from kvloom.server.dialect.fields import Json, TokenId
 from kvloom.server.dialect.schemas import Message
+from kvloom.server.dialect.served_names import ServedNames
+from kvloom.server.dialect.tools.conversation import Conversation, prompt_of
+from kvloom.server.dialect.tools.fields import ToolFields
+from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
 from kvloom.server.edge.body import read_body
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.lanes import Lanes
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(ToolFields):
     """Body of ``POST /tokenize``: a prompt or messages. A chat template adds its special tokens itself."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -31,6 +35,7 @@ class TokenizeRequest(BaseModel):
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: Json | None = None
 
@@ -68,11 +73,11 @@ class DetokenizeReply(BaseModel):
 
 def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) -> APIRouter:
     router = APIRouter()
+    names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
 
     def check(body: TokenizeRequest | DetokenizeRequest) -> None:
         refuse(body.model_extra or {})
-        if body.model is not None and body.model != engine.model_name:
-            raise ModelNotFound(f"no model `{body.model}` here, only `{engine.model_name}`")
+        names.checked(body.model)
 
     @router.route("/tokenize", methods=["POST"])
     async def tokenize(request: Request) -> JSONResponse:
@@ -80,7 +85,7 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
         check(body)
         for index, message in enumerate(body.messages or ()):
             refuse_in_message(message.model_extra or {}, index)
-        reply = await lanes.run(partial(_tokenized, body, engine), body.size)
+        reply = await lanes.run(partial(_tokenized, body, engine, forms), body.size)
         return JSONResponse(reply.model_dump(), headers=ignored_header(ignored(body.model_extra or {})))
 
     @router.route("/detokenize", methods=["POST"])
@@ -98,20 +103,24 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
     return router
 
 
-def _tokenized(body: TokenizeRequest, engine: ServedEngine) -> TokenizeReply:
+def _tokenized(body: TokenizeRequest, engine: ServedEngine, forms: ToolForms) -> TokenizeReply:
     tokenizer = engine.tokenizer
-    text, special = _prompt(body, tokenizer)
+    text, special = _prompt(body, tokenizer, forms)
     ids = tokenizer.encode(text, special, max_tokens=engine.max_model_len)
     texts = [tokenizer.token_text(token) for token in ids] if body.return_token_strs else None
     return TokenizeReply(count=len(ids), max_model_len=engine.max_model_len, tokens=ids, token_strs=texts)
 
 
-def _prompt(body: TokenizeRequest, tokenizer: Tokenizer) -> tuple[str, bool]:
+def _prompt(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms) -> tuple[str, bool]:
     """The text, and whether special tokens are added."""
     if body.messages is None:
         return body.prompt or "", body.add_special_tokens is not False
+    continues = bool(body.continue_final_message)
+    begins = not continues if body.add_generation_prompt is None else body.add_generation_prompt
     turns = [message.for_template() for message in body.messages]
-    text = tokenizer.chat_prompt(turns, body.add_generation_prompt is not False, body.chat_template_kwargs)
+    conversation = Conversation(turns, body.use(), None, begins, continues, body.chat_template_kwargs)
+    form = forms.get() if conversation.needs_tool_form else None
+    text = prompt_of(conversation, tokenizer, form)
     return text, bool(body.add_special_tokens)
 
 

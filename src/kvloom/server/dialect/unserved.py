@@ -26,8 +26,8 @@ def refuse(extra: Json) -> None:
     refuse_many(extra, "the body")
     for name, value in extra.items():
         known = REFUSED.get(name)
-        if known is not None and not known.passes(value, extra):
-            some = "this value of " if known.neutral or known.neutral_when else ""
+        if known is not None and not known.passes(value):
+            some = "this value of " if known.neutral else ""
             raise RequestError(f"{some}`{name}` is not supported by this server", hint=known.instead, param=name)
         meant = _SPELLINGS.get(_bare(name))
         if meant not in (None, name) and value is not None:

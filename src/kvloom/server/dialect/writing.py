@@ -16,8 +16,8 @@ from pydantic_core import to_json
 
 from kvloom.engine.outputs import FinishReason, RequestMetrics, RequestUpdate
 from kvloom.server.dialect.fields import Json
-from kvloom.server.pieces import Piece, PieceReader
 from kvloom.server.errors import ErrorReply
+from kvloom.server.pieces import Piece, PieceReader
 from kvloom.server.updates import Updates
 
 

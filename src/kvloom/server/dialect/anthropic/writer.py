@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from kvloom.engine.cache_params import Mark
 from kvloom.server.dialect.anthropic.usage import usage_of
 from kvloom.server.dialect.fields import Json
-from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
 from kvloom.server.dialect.writing import Finish, Usage
 from kvloom.server.error_forms import anthropic_error
 from kvloom.server.errors import ErrorReply
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 

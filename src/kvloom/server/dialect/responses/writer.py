@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from kvloom.server.dialect.fields import Json
-from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
 from kvloom.server.dialect.writing import Finish, Usage
 from kvloom.server.errors import ErrorReply
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
 
 
 class ResponseWriter:

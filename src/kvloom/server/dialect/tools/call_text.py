@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from enum import Enum
 
-from kvloom.server.dialect.pieces import ArgumentsPiece, CallPiece, Piece, new_call_id
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, new_call_id
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)', re.DOTALL)

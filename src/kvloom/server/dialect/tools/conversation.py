@@ -10,10 +10,10 @@ from typing import Any
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import RequestError
 from kvloom.model.text.messages import normal_messages
-from kvloom.server.dialect.pieces import PieceReader, PlainReader, ToolUse
 from kvloom.server.dialect.tools.fallback import in_words
 from kvloom.server.dialect.tools.forms import ToolForm
 from kvloom.server.engine_protocol import Tokenizer
+from kvloom.server.pieces import PieceReader, PlainReader, ToolUse
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvloom.server.dialect.pieces import Tool
 from kvloom.server.dialect.tools.reading import CLOSE, OPEN
+from kvloom.server.pieces import Tool
 
 _WORDS = f"""\
 These functions can be called, here as JSON, one a line:
@@ -61,7 +61,7 @@ def _call(call: Mapping[str, Any]) -> str:
     function = call["function"]
     arguments = function.get("arguments") or "{}"
     said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return f'{OPEN}\n{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "arguments": {said}}}\n{CLOSE}'
+    return f'{OPEN}\n{{"name": {json.dumps(function.get("name"), ensure_ascii=False)}, "arguments": {said}}}\n{CLOSE}'
 
 
 def _text(content: Any) -> str:

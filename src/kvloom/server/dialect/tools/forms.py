@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kvloom.errors import ModelError, RequestError
-from kvloom.server.dialect.pieces import PieceReader, Tool
 from kvloom.server.dialect.tools.grammar import calls_grammar, json_call, pythonic_call
 from kvloom.server.dialect.tools.reading import CLOSE, OPEN, BareReader, PythonicReader, TaggedReader
 from kvloom.server.engine_protocol import Tokenizer
+from kvloom.server.pieces import PieceReader, Tool
 
 
 class ToolForm(Protocol):

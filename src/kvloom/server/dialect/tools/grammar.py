@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvloom.server.dialect.pieces import Tool
+from kvloom.server.pieces import Tool
 
 MAX_CALLS = 16
 """In one answer: without an end, a small model calls until its context is full."""

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from kvloom.server.dialect.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece, new_call_id
 from kvloom.server.dialect.tools.call_text import CallText, State
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece, new_call_id
 
 _SPACE = " \t\r\n"
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
