@@ -68,3 +68,7 @@ SCHEMAS: dict[str, Schema] = {
     "unicode": _object(größe=COUNT, 名前={"enum": ["東京", 'a"b\\c\n']}),
     "boolean": {"type": "boolean"},
 }
+
+
+UNBOUNDED = {"map", "recursive", "date", "bounds"}
+"""Shapes with answers of any length: keys, trees, and digits of a second or of a number."""
