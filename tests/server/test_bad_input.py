@@ -222,6 +222,16 @@ async def test_prompt_too_long_has_openais_code(client: openai.AsyncOpenAI, engi
     assert engine.live == set()
 
 
+@pytest.mark.parametrize("words", [63, 100])
+async def test_a_chat_too_long_is_the_messages_fault(http: httpx2.AsyncClient, words: int) -> None:
+    """Also where only the answer does not fit, which the engine finds."""
+    turns = [{"role": "user", "content": "word " * words}]
+    reply = await http.post("/v1/chat/completions", json={"model": "mock", "messages": turns})
+    error = reply.json()["error"]
+    assert error["message"].startswith("This model's maximum context length is 64 tokens. ")
+    assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_unknown_model(http: httpx2.AsyncClient, engine: EchoEngine, path: str) -> None:
     asked = CHAT | TEXT | {"model": "gpt-9"}

@@ -30,4 +30,5 @@ class Assembly:
             prompt_logprobs=update.prompt_logprobs,
             finished=update.finished,
             error=update.error,
+            embedding=update.embedding,
         )

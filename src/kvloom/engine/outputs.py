@@ -116,7 +116,8 @@ class RequestMetrics:
 class RequestOutput:
     """The state of a request: complete when ``finished``, else what there is so far.
 
-    ``error`` says why a request could not go on; its open continuations then have the finish reason ``error``.
+    ``embedding``: of the prompt, when it is complete and was asked for. ``error`` says why a request could not go on;
+    its open continuations then have the finish reason ``error``.
     """
 
     request_id: str
@@ -127,6 +128,7 @@ class RequestOutput:
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finished: bool = False
     error: KvloomError | None = None
+    embedding: Floats | None = None
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from kvloom.engine.assemble import Assembly
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.prompt_mean import PromptMean
@@ -51,6 +52,13 @@ def test_company_and_steps_change_no_bit() -> None:
     tiny.run(engine, {"a": PROMPT}, SamplingParams(temperature=0.0, max_tokens=4))
     assert embedded(engine) == alone, "what is cached is computed again"
     assert embedded(engine, tiny.random_prompt(71, 2)) != alone
+
+
+def test_the_library_returns_it() -> None:
+    update = tiny.run(tiny.make_engine(), {"x": PROMPT}, EMBED)["x"].updates[-1]
+    output = Assembly("x", None, 1).add(update)
+    assert output.finished
+    assert output.embedding is update.embedding is not None
 
 
 def test_it_needs_exact_kv_and_no_answer() -> None:
