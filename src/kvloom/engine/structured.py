@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvloom.errors import ParamsError
 
-MAX_BYTES = 256 * 2**10
+MAX_BYTES = 128 * 2**10
 MAX_CHOICES = 1000
+MAX_RULES = 500
+"""Of a grammar, and references in a schema: the library follows them with its stack, and a long chain ends the process.
+"""
 
 Kind = Literal["json", "regex", "choice", "grammar"]
 
+_HEAD = re.compile(r"\s*[!?]*[\w@.-]+\s*[:\[{(]")
+_REFERENCE = re.compile(r"\$\w*ref|\\u00(?:24|72|65|66)", re.IGNORECASE)
+"""Also with a letter of ``$ref`` written as an escape."""
 _KINDS = ("json", "regex", "choice", "grammar", "json_object")
 
 
@@ -52,6 +59,8 @@ class StructuredOutputsParams:
             raise _bad("structured_outputs.json must be a JSON schema, an object or its text")
         if len(self.source.encode(errors="replace")) > MAX_BYTES:
             raise _bad(f"structured_outputs.{self.kind} has more than {MAX_BYTES:,} bytes")
+        if _rules(self.source) > MAX_RULES:
+            raise _bad(f"structured_outputs.{self.kind} has more than {MAX_RULES} rules or references")
 
     @property
     def kind(self) -> Kind:
@@ -77,6 +86,12 @@ class StructuredOutputsParams:
             raise _bad(f"structured_outputs.choice must be a list of 1 to {MAX_CHOICES:,} texts")
         if any(not isinstance(text, str) or not text for text in choice):
             raise _bad("every structured_outputs.choice must be a text that is not empty")
+
+
+def _rules(source: str) -> int:
+    """At least as many as there are rules and references in it."""
+    heads = sum(_HEAD.match(line) is not None for line in source.splitlines())
+    return max(heads, _REFERENCE.subn("", source)[1])
 
 
 def _json_text(value: Any) -> str:

@@ -185,6 +185,24 @@ def test_what_is_no_form_is_refused_before_anything_runs(form: Form, words: str)
     engine.check()
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"grammar": "start: a0\n" + "\n".join(f'a{i}: a{i + 1} | "x"' for i in range(3000)) + '\na3000: "y"'},
+        {"grammar": "start: a0\n" + "\n".join(f'a{i}[capture="c"]: a{i + 1}' for i in range(3000)) + '\na3000: "y"'},
+        {"json": {"$ref": "#/$defs/0", "$defs": {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(3000)}}},
+        {
+            "json": json.dumps({"$defs": {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(600)}}).replace(
+                "$r", "\\u0024r"
+            )
+        },
+    ],
+)
+def test_chains_that_the_library_would_follow_too_far_are_refused(form: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError, match="more than 500 rules or references"):
+        Form(**form)
+
+
 def test_what_cannot_be_held_to_may_be_passed_over() -> None:
     form = Form(json={"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "maxItems": 2}, lenient=True)
     assert isinstance(json.loads(one(make_engine(), params(form)).text[0]), list)

@@ -11,7 +11,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from kvloom.engine.grammar.constraint import Constraint
 from kvloom.engine.structured import StructuredOutputsParams
-from kvloom.errors import ParamsError
+from kvloom.errors import ParamsError, RequestError
 
 LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=200_000,
@@ -41,7 +41,10 @@ class Grammar:
         self._tokens = tokens
         self._start = llguidance.LLMatcher(tokens, _library_grammar(asked), log_level=0, limits=LIMITS)
         self._check()
-        self.constraint().allowed()  # the first mask takes longest, and must not keep the engine
+        try:
+            self.constraint().allowed()  # the first mask takes longest, and must not keep the engine
+        except RequestError as error:
+            raise refused(str(error)) from None
         self._check()
 
     def constraint(self, ends: Iterable[int] = (), never: Iterable[int] = ()) -> Constraint:
