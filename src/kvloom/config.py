@@ -326,6 +326,9 @@ class ServerConfig:
     ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
     method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
 
+    ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
+    reads (``server.admin.request_log``); ``request_log_bytes`` bounds it.
+
     ``drain_seconds``: how long requests in flight may continue after a signal to stop. ``heartbeat_seconds``: silence
     after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
     times ``n`` in one request.
@@ -352,8 +355,11 @@ class ServerConfig:
     open_metrics: bool = False
     cors_origins: str | None = None
     compression: str = "exact"
+    request_log: str | None = None
+    request_log_bytes: int | str = "1GiB"
 
     def __post_init__(self) -> None:
+        parse_bytes(self.request_log_bytes)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:

@@ -22,6 +22,8 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
         yield "sharing    within a key only"
     if keyring.compressions:
         yield f"contexts   {'; '.join(_contexts(keyring))}; unless a request says otherwise"
+    if config.request_log is not None:
+        yield f"log        a line without text for every answered request, in {config.request_log}"
     if not keyring.keys and not is_loopback(config.host):
         yield (
             f"warning: whoever reaches {config.host} is served, without a key "

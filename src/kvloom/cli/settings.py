@@ -54,11 +54,21 @@ HELP = {
     "share_prefixes": "Share KV between keys as well, in whole pages",
     "open_metrics": "Serve /metrics and /cache without a key",
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
+    "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
 """The settings that have a flag. The others are for the file."""
 
-_NONE = ("api_keys_file", "cors_origins", "warm_bytes", "cache_dir", "remote_url", "tier_faults", "max_token_latency_s")
+_NONE = (
+    "api_keys_file",
+    "cors_origins",
+    "warm_bytes",
+    "cache_dir",
+    "remote_url",
+    "tier_faults",
+    "max_token_latency_s",
+    "request_log",
+)
 _UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
 _ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets
 
