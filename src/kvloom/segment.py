@@ -178,10 +178,11 @@ Context = tuple[Segment, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A span of a prompt whose KV was cached, and the tier it came from."""
+    """A span of a prompt whose KV was cached, and the tier it came from. ``lossy``: in fewer bits."""
 
     span: Span
     tier: str
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

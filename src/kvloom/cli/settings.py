@@ -38,6 +38,7 @@ HELP = {
     "max_token_latency_s": "Seconds between two tokens of an answer that new prompts may not exceed, 99 times of 100; "
     "in place of max-decode-slowdown",
     "warm_bytes": "Further RAM for KV that was evicted: a hard limit",
+    "warm_int8_bytes": "Further RAM for copies in int8 of KV that is not in use, for requests that take them",
     "cache_dir": "Directory in which KV that is not in use is kept, over restarts too; see kvloom cache",
     "disk_bytes": "Disk space for it: a hard limit",
     "remote_url": "Server that keeps KV for several engines, in the Valkey (Redis) protocol: valkey://HOST:PORT/0",
@@ -63,6 +64,7 @@ _NONE = (
     "api_keys_file",
     "cors_origins",
     "warm_bytes",
+    "warm_int8_bytes",
     "cache_dir",
     "remote_url",
     "tier_faults",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from kvloom.attend.cpu import CpuAttend
 from kvloom.config import EngineConfig, default_threads
-from kvloom.engine.cost_profile import MeasuredOn, stored_profile
+from kvloom.engine.cost_profile import CostProfile, MeasuredOn, stored_profile
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
@@ -16,6 +16,7 @@ from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
 from kvloom.model.text.tokenizer import Tokenizer
+from kvloom.policy.tier_cost import TierCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,13 @@ def build(config: EngineConfig) -> Loaded:
         retention,
         cost=cost,
         tier_factory=lambda formats: open_tiers(config.tiers, formats),
-        tier_costs={} if measured is None else {"warm": measured.tiers.copy, "disk": measured.tiers.read},
+        tier_costs={} if measured is None else _measured(measured),
     )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)
+
+
+def _measured(profile: CostProfile) -> dict[str, TierCost]:
+    """What reading costs, by tier."""
+    copy, read = profile.tiers.copy, profile.tiers.read
+    return {"warm": copy, "warm_int8": copy, "disk": read}

@@ -35,8 +35,9 @@ class TierStats:
 class CacheStats:
     """State of KV memory. Bytes include metadata. held: pages some sequence uses; cached: reusable, droppable pages.
 
-    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the
-    tier that they came from. tiers: those beside RAM, by name.
+    hits and misses count prompt tokens, and so does lossy_tokens, those found in a format that has lost something: they
+    are neither. misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the tier that they came
+    from. tiers: those beside RAM, by name.
     pinned_bytes: of what is cached. pins_refused_bytes: what was not pinned because pins had no room left;
     pins_broken_bytes: what was evicted although it was pinned, because a request needed its room and nothing else was
     left.
@@ -51,6 +52,7 @@ class CacheStats:
     cached_pages: int
     hit_tokens: int
     miss_tokens: int
+    lossy_tokens: int
     evicted_pages: int
     misses_by_why: dict[str, int] = field(default_factory=dict)
     hit_tokens_by_tier: dict[str, int] = field(default_factory=dict)

@@ -13,7 +13,9 @@ from kvloom.segment import Span, SpanSet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """Page ``index`` of a layer group, which a tier holds and RAM does not. ``size``: its bytes."""
+    """Page ``index`` of a layer group, which a tier holds and RAM does not. ``size``: its bytes there. ``codec``: in
+    which it has lost something; None: it is exactly what was stored.
+    """
 
     group: int
     index: int
@@ -21,6 +23,7 @@ class Wanted:
     place: Place
     tokens: tuple[int, ...]
     size: int
+    codec: str | None = None
 
     @property
     def span(self) -> Span:

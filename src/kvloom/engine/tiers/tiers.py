@@ -11,7 +11,7 @@ from kvloom.engine.stats import TierStats
 from kvloom.engine.threads import Threads
 from kvloom.engine.tiers.choose import first_page_to_load
 from kvloom.engine.tiers.load import Arrival, Load, Wanted
-from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind
+from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind, lossy_place
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.tier.base import Fault, Place, Tier
 from kvloom.policy.cost import PrefillCost
@@ -29,11 +29,14 @@ _LEAST_PATIENCE_S = 0.05
 
 @dataclass
 class Level:
-    """A tier as the engine uses it. ``writer``: what brings pages there."""
+    """A tier as the engine uses it. ``writer``: what brings pages there. ``codec``: in which it has them, which loses
+    something; None: exactly as they were.
+    """
 
     tier: Tier
     writer: WriteBehind | KeepVictims
     rate: TierRate
+    codec: str | None = None
     loaded_pages: int = 0
     loaded_bytes: int = 0
     load_seconds: float = 0.0
@@ -70,10 +73,19 @@ class Tiers:
     news: Callable[[], None]
 
     def find(self, place: Place) -> Tier | None:
-        """The fastest that has a page; None: none has."""
+        """The fastest that has exactly this page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place) and not level.writer.is_clearing:
+            if level.codec is None and level.tier.holds(place) and not level.writer.is_clearing:
                 return level.tier
+        return None
+
+    def find_lossy(self, place: Place) -> tuple[Tier, Place, str] | None:
+        """Who has a copy of a page that is like it, where, and in which codec; None: nobody."""
+        for level in self.levels:
+            if level.codec is not None and not level.writer.is_clearing:
+                lossy = lossy_place(place, level.codec)
+                if level.tier.holds(lossy):
+                    return level.tier, lossy, level.codec
         return None
 
     def choose(self, wanted: Sequence[Wanted], gain: SpanSet, cost: PrefillCost | None) -> list[Wanted]:

@@ -70,7 +70,7 @@ class Tier(Protocol):
     """All methods may be called from any thread."""
 
     name: str
-    """For people, in metrics and in answers: ``warm``, ``disk``, ``remote``."""
+    """For people, in metrics and in answers: ``warm``, ``warm_int8``, ``disk``, ``remote``."""
 
     def holds(self, place: Place) -> bool:
         """Whether it could be read, as far as is known. Takes no time."""
