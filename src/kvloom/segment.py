@@ -136,6 +136,8 @@ class Why(StrEnum):
     SCATTERED = "scattered"  # cached, and computed again: too little, or too often, between holes
     WATCHED = "watched"  # cached, and computed again: a method of compression has to see its attention
     COMPRESSED = "compressed"  # it comes after a context that this request compresses: nobody else computes the same
+    OTHER_WEIGHTS = "other-weights"  # the same text is in a tier, of another model or with other activations
+    OTHER_FORMATS = "other-formats"  # the same text is in a tier, in other page formats
     NOT_LOADED = "not-loaded"  # a tier had it, and did not deliver it
     NOT_ASKED = "not-asked"  # the request does not read the cache, or wants logits of every prompt position
 

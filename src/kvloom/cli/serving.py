@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
-from kvloom.cli.notices import notices
+from kvloom.cli.notices import foreign_pages, notices
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, ServerConfig, default_threads, parse_bytes
@@ -36,7 +36,10 @@ def serve_model(model: str, settings: Settings) -> None:
     with bind(server) as bound, nullcontext() if log is None else closing(log):
         engine = backend.open_engine(config)
         try:
-            for line in (*banner(manifest, engine, config), *notices(server, keyring), *_trials(engine, keyring)):
+            tiers = engine.stats().cache.tiers
+            for line in (*banner(manifest, engine, config), *foreign_pages(tiers), *notices(server, keyring)):
+                say(line)
+            for line in _trials(engine, keyring):
                 say(line)
             bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")

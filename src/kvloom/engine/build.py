@@ -10,8 +10,10 @@ from kvloom.engine.cost_profile import CostProfile, MeasuredOn, stored_profile
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import make_engine
+from kvloom.engine.layout import identity_of
 from kvloom.engine.retention import make_retention
 from kvloom.engine.tiers.open import open_tiers
+from kvloom.memory.tier.writer import Writer
 from kvloom.model.files.loading import load_model, load_tokenizer
 from kvloom.model.files.manifest import Manifest
 from kvloom.model.files.store import resolve
@@ -45,7 +47,9 @@ def build(config: EngineConfig) -> Loaded:
         lambda arena: CpuAttend(arena.memory, threads),
         retention,
         cost=cost,
-        tier_factory=lambda formats: open_tiers(config.tiers, formats),
+        tier_factory=lambda formats: open_tiers(
+            config.tiers, formats, Writer(model.weights_id, identity_of(formats), model=manifest.name)
+        ),
         tier_costs={} if measured is None else _measured(measured),
     )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})

@@ -14,10 +14,13 @@ from kvloom.memory.tier.disk import DiskTier
 from kvloom.memory.tier.faulty import Damageable, FaultyTier
 from kvloom.memory.tier.remote import open_remote
 from kvloom.memory.tier.warm import WarmTier
+from kvloom.memory.tier.writer import Writer
 
 
-def open_tiers(config: TierConfig, formats: Sequence[PageFormat]) -> list[Tier]:
-    """For pages of these formats, one for each layer group; the fastest first. Raises ConfigError."""
+def open_tiers(config: TierConfig, formats: Sequence[PageFormat], writer: Writer | None = None) -> list[Tier]:
+    """For pages of these formats, one for each layer group; the fastest first. ``writer``: who writes them; None: what
+    outlives the process does not say. Raises ConfigError.
+    """
     tiers: list[Damageable] = []
     with ExitStack() as undo:
         if config.warm_bytes is not None:
@@ -25,7 +28,7 @@ def open_tiers(config: TierConfig, formats: Sequence[PageFormat]) -> list[Tier]:
         if config.warm_int8_bytes is not None:
             tiers.append(_lossy_warm(parse_bytes(config.warm_int8_bytes), formats))
         if config.cache_dir is not None:
-            disk = DiskTier(Path(config.cache_dir).expanduser(), parse_bytes(config.disk_bytes))
+            disk = DiskTier(Path(config.cache_dir).expanduser(), parse_bytes(config.disk_bytes), writer=writer)
             undo.callback(disk.close)
             tiers.append(disk)
         if (remote := config.remote) is not None:

@@ -14,6 +14,7 @@ from kvloom.engine.tiers.load import Arrival, Load, Wanted
 from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind, lossy_place
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.tier.base import Fault, Place, Tier
+from kvloom.memory.tier.writer import Other
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_rate import TierRate
 from kvloom.segment import PageId, SpanSet
@@ -60,6 +61,7 @@ class Level:
             load_seconds=self.load_seconds,
             passed_over=self.passed_over,
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
+            foreign_pages=dict(usage.foreign_pages),
         )
 
 
@@ -87,6 +89,10 @@ class Tiers:
                 if level.tier.holds(lossy):
                     return level.tier, lossy, level.codec
         return None
+
+    def other_writers(self) -> list[tuple[Tier, Other]]:
+        """Who else has written what tiers have, as far as that is known."""
+        return [(level.tier, other) for level in self.levels for other in level.tier.other_writers()]
 
     def choose(self, wanted: Sequence[Wanted], gain: SpanSet, cost: PrefillCost | None) -> list[Wanted]:
         """Those that are worth loading. ``gain``: what need not be computed if all are. ``cost``: None, unknown."""

@@ -10,11 +10,13 @@ from memory; ``write`` and ``read`` take their time in other threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from kvloom.errors import KvloomError
+from kvloom.memory.tier.writer import Other
 from kvloom.segment import PageKey
 
 
@@ -58,12 +60,15 @@ class TierFault(KvloomError):
 
 @dataclass(frozen=True, slots=True)
 class TierUsage:
-    """``used_bytes``: data and metadata; ``pages`` that are there; ``dropped_pages``: to make room, so far."""
+    """``used_bytes``: data and metadata; ``pages`` that are there; ``dropped_pages``: to make room, so far.
+    ``foreign_pages``: of those that are there, by what makes them another model's or another format's (``writer``).
+    """
 
     budget_bytes: int
     used_bytes: int
     pages: int
     dropped_pages: int
+    foreign_pages: Mapping[str, int] = field(default_factory=dict)
 
 
 class Tier(Protocol):
@@ -92,6 +97,10 @@ class Tier(Protocol):
         ...
 
     def usage(self) -> TierUsage: ...
+
+    def other_writers(self) -> Sequence[Other]:
+        """Of pages that are here, those that are known but for our own: under their keys pages can be looked for."""
+        ...
 
     def close(self) -> None:
         """Give back what the operating system lent. Nothing is read or written after this."""

@@ -20,6 +20,7 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault, TierUsage
 from kvloom.memory.tier.page_header import payload_digest
 from kvloom.memory.tier.shelf import Record, Shelf
+from kvloom.memory.tier.writer import Other
 from kvloom.segment import PageId
 
 _SLAB_BYTES = 2 * 2**20
@@ -107,6 +108,9 @@ class WarmTier:
 
     def usage(self) -> TierUsage:
         return TierUsage(self._arena.budget_bytes, self._arena.used_bytes, len(self._shelf), self._dropped)
+
+    def other_writers(self) -> Sequence[Other]:
+        return ()
 
     def close(self) -> None:
         """The system may have the memory back at once; the addresses go with the tier itself, as somebody may still

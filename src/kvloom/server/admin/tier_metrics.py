@@ -34,6 +34,15 @@ def tier_metrics(tiers: Mapping[str, TierStats], model: str) -> Iterator[Metric]
             for tier, stats in tiers.items():
                 metric.add_metric((model, tier), attrgetter(name)(stats))
             yield metric
+    foreign = GaugeMetricFamily(
+        "kvloom:tier_foreign_pages",
+        "Pages in a tier that are of another model or in another format",
+        labels=(*labels, "differs"),
+    )
+    for tier, stats in tiers.items():
+        for differs, count in sorted(stats.foreign_pages.items()):
+            foreign.add_metric((model, tier, differs), count)
+    yield foreign
     faults = CounterMetricFamily("kvloom:tier_faults", "Pages not read or not written", labels=(*labels, "fault"))
     for tier, stats in tiers.items():
         for fault, count in sorted(stats.faults.items()):
