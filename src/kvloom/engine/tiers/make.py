@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvloom.engine.tiers.background import Background, Writer
 from kvloom.engine.tiers.tiers import Level, Tiers
 from kvloom.engine.tiers.write_behind import KeepVictims, LossySource, Source, WriteBehind
 from kvloom.memory.format import PageFormat
@@ -21,7 +22,7 @@ class _Kind:
     are kept in, None: as they are. What is recoded comes through a thread, as that takes time.
     """
 
-    writer: Callable[[Tier, Source], WriteBehind | KeepVictims]
+    writer: Callable[[Tier, Source, Writer], WriteBehind | KeepVictims]
     assumed: TierCost
     codec: str | None = None
 
@@ -42,15 +43,19 @@ def make_tiers(
     clock: Callable[[], float],
     news: Callable[[], None],
     measured: Mapping[str, TierCost],
+    background: Background,
 ) -> Tiers:
-    """``formats``: of whole pages, by layer group. ``measured``: what reading a page costs, where that is known."""
+    """``formats``: of whole pages, by layer group. ``measured``: what reading a page costs, where that is known.
+    ``background``: who writes and reads meanwhile.
+    """
     memory = ledger.arena.memory
     groups: dict[Format, int] = {fmt: group for group, fmt in enumerate(formats)}
     levels = []
     for tier in tiers:
         kind = _KINDS[tier.name]
         source = Source(memory, groups) if kind.codec is None else LossySource(memory, groups, kind.codec)
-        writer = kind.writer(tier, source)
+        writer = kind.writer(tier, source, background.writer(tier))
         ledger.events.listeners.append(writer)
-        levels.append(Level(tier, writer, TierRate(measured.get(tier.name, kind.assumed)), kind.codec))
-    return Tiers(levels, memory, clock, news)
+        rate = TierRate(measured.get(tier.name, kind.assumed))
+        levels.append(Level(tier, writer, background.reader(tier), rate, kind.codec))
+    return Tiers(levels, memory, clock, news, background)

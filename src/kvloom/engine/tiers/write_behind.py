@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvloom.arrays import Bytes
-from kvloom.engine.threads import Threads
+from kvloom.engine.tiers.background import Writer
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.cells import recoded
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
@@ -80,15 +80,16 @@ def lossy_place(exact: Place, codec: str) -> Place:
 
 
 class WriteBehind(Heedless):
-    """A listener that copies every page to ``tier`` once nobody uses it any more, in a thread of its own.
+    """A listener that copies every page to ``tier`` once nobody uses it any more, in a thread of its own, or whatever
+    ``threads`` stand for.
 
     A page that is dropped before its turn is missed, and counted: nothing waits for a tier.
     """
 
-    def __init__(self, tier: Tier, source: Source) -> None:
+    def __init__(self, tier: Tier, source: Source, threads: Writer) -> None:
         self.tier, self.written = tier, Written()
         self._source = source
-        self._threads = Threads(f"kvloom-{tier.name}-write", 1)
+        self._threads = threads
         self._lock = threading.Lock()
         self._done = threading.Condition(self._lock)
         self._queue: OrderedDict[PageId, tuple[Place, Block]] = OrderedDict()
@@ -169,7 +170,7 @@ class WriteBehind(Heedless):
 class KeepVictims(Heedless):
     """A listener that copies every page to ``tier`` as it is dropped to make room: for a tier that takes no time."""
 
-    def __init__(self, tier: Tier, source: Source) -> None:
+    def __init__(self, tier: Tier, source: Source, threads: Writer) -> None:
         self.tier, self.written = tier, Written()
         self._source = source
 
