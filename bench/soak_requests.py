@@ -32,7 +32,7 @@ class Asked:
 def drawn(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
     """Of a text a beginning, so that others have begun alike; with any of what a request may say of the cache."""
     text = rng.choice(texts)
-    prompt = text[: len(text) - rng.choice((0, 0, 1, 16, 40))]
+    prompt = text[: max(1, len(text) - rng.choice((0, 0, 1, 16, 40)))]
     compression: Compression | None = compression_of("knorm", 0.5) if rng.random() < 0.1 else None
     cache = CacheParams(
         salt=rng.choice(SALTS),
@@ -43,7 +43,7 @@ def drawn(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
         ttl_s=rng.choice((None, 0.5)),
         pin_s=rng.choice((None, None, None, 0.2)),
         compression=compression,
-        lossy=compression is None and rng.random() < 0.3,
+        lossy=compression is None and rng.random() < 0.5,
     )
     return Asked(prompt, rng.choice((1, 3, 6)), cache, rng.choice((1, 1, 1, 2)))
 

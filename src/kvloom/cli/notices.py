@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvloom.cli.say import bytes_text
 from kvloom.config import ServerConfig
 from kvloom.policy.compression import text_of
 from kvloom.server.edge.access import is_loopback
@@ -48,13 +49,13 @@ _DIFFERS = {
 }
 
 
-def foreign_pages(tiers: Mapping[str, TierStats]) -> Iterator[str]:
+def foreign(tiers: Mapping[str, TierStats]) -> Iterator[str]:
     """A line for what each tier has that cannot be used, and why not."""
     for name, tier in tiers.items():
-        for differs, pages in tier.foreign_pages.items():
+        for differs, found in tier.foreign.items():
             yield (
-                f"{name:<10} {pages:,} of {tier.pages:,} pages were written {_DIFFERS[differs]}: they cannot be used, "
-                "and go when room is needed"
+                f"{name:<10} {found.pages:,} of {tier.pages:,} pages ({bytes_text(found.bytes)}) were written "
+                f"{_DIFFERS[differs]}: they cannot be used, and go when room is needed"
             )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
-from kvloom.cli.notices import foreign_pages, notices
+from kvloom.cli.notices import foreign, notices
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, ServerConfig, default_threads, parse_bytes
@@ -37,7 +37,7 @@ def serve_model(model: str, settings: Settings) -> None:
         engine = backend.open_engine(config)
         try:
             tiers = engine.stats().cache.tiers
-            for line in (*banner(manifest, engine, config), *foreign_pages(tiers), *notices(server, keyring)):
+            for line in (*banner(manifest, engine, config), *foreign(tiers), *notices(server, keyring)):
                 say(line)
             for line in _trials(engine, keyring):
                 say(line)

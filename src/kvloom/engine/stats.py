@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kvloom.memory.tier.base import Foreign
 from kvloom.policy.cost import PrefillCost
 
 
@@ -15,8 +16,8 @@ class TierStats:
 
     budget_bytes, used_bytes: metadata included. dropped_pages: to stay within the budget; missed_pages: left RAM before
     they were written. passed_over: how often computing was expected to be faster than loading. faults: pages that were
-    not read or not written, by ``memory.tier.base.Fault`` value. foreign_pages: that are there, but are of another
-    model or format, by what differs (``memory.tier.writer.Differs``).
+    not read or not written, by ``memory.tier.base.Fault`` value. foreign: what is there, but is of another model
+    or format, by what differs (``memory.tier.writer.Differs``).
     """
 
     budget_bytes: int
@@ -30,7 +31,7 @@ class TierStats:
     load_seconds: float
     passed_over: int
     faults: dict[str, int]
-    foreign_pages: dict[str, int] = field(default_factory=dict)
+    foreign: dict[str, Foreign] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from kvloom.cli.notices import foreign_pages
+from kvloom.cli.notices import foreign
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.layout import identity_of
 from kvloom.engine.params import SamplingParams
@@ -57,9 +57,9 @@ def test_a_miss_says_what_differs(directory: Path, what: str) -> None:
     assert {miss.why for miss in misses(engine, "c", PROMPT, "t")} <= {Why.NEW, Why.OTHER_SALT}
     assert {miss.why for miss in misses(engine, "d", tiny.random_prompt(50, 4))} == {Why.NEW}
     stats = engine.stats().cache.tiers
-    assert stats["disk"].foreign_pages == {what: 12}
-    (line,) = foreign_pages(stats)
-    assert line.startswith(f"disk       12 of {stats['disk'].pages} pages were written ")
+    assert {each: found.pages for each, found in stats["disk"].foreign.items()} == {what: 12}
+    (line,) = foreign(stats)
+    assert line.startswith(f"disk       12 of {stats['disk'].pages} pages (")
     engine.close()
 
 
@@ -67,8 +67,8 @@ def test_nothing_is_said_where_nothing_changed(directory: Path) -> None:
     engine = started(directory, tiny.TinyModel())
     assert misses(engine, "a", PROMPT) == [Miss(Span(96, 100), Why.NEW)]
     stats = engine.stats().cache.tiers
-    assert stats["disk"].foreign_pages == {}
-    assert list(foreign_pages(stats)) == []
+    assert stats["disk"].foreign == {}
+    assert list(foreign(stats)) == []
     engine.close()
 
 

@@ -56,7 +56,7 @@ class Level:
             load_seconds=self.load_seconds,
             passed_over=self.passed_over,
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
-            foreign_pages=dict(usage.foreign_pages),
+            foreign=dict(usage.foreign),
         )
 
 

@@ -59,16 +59,24 @@ class TierFault(KvloomError):
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """So much in a tier that is of no use to whoever has it now."""
+
+    pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TierUsage:
     """``used_bytes``: data and metadata; ``pages`` that are there; ``dropped_pages``: to make room, so far.
-    ``foreign_pages``: of those that are there, by what makes them another model's or another format's (``writer``).
+    ``foreign``: of what is there, by what makes it another model's or another format's (``writer``).
     """
 
     budget_bytes: int
     used_bytes: int
     pages: int
     dropped_pages: int
-    foreign_pages: Mapping[str, int] = field(default_factory=dict)
+    foreign: Mapping[str, Foreign] = field(default_factory=dict)
 
 
 class Tier(Protocol):

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvloom.errors import ConfigError
-from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault, TierUsage
+from kvloom.memory.tier.base import Fault, Foreign, Place, StoredPage, TierFault, TierUsage
 from kvloom.memory.tier.disk_books import DiskBooks, FileRecord
 from kvloom.memory.tier.disk_directory import CacheDirectory
 from kvloom.memory.tier.disk_index import DiskIndex, Row
@@ -157,14 +157,17 @@ class DiskTier:
     def _tag(self) -> int:
         return 0 if self._writer is None else self._writer.tag
 
-    def _foreign(self) -> dict[str, int]:
-        """Pages of other writers, by what they differ in; what does not say who wrote it may be our own."""
-        pages: Counter[str] = Counter()
-        if self._writer is not None:
-            for tag, count in list(self._books.written_by.items()):
-                if tag not in (0, self._tag) and count:
-                    pages[self._writer.differs(self.writers.get(tag))] += count
-        return dict(pages)
+    def _foreign(self) -> dict[str, Foreign]:
+        """What others wrote, by what they differ in; what does not say who wrote it may be our own."""
+        if self._writer is None:
+            return {}
+        pages, occupied = Counter[str](), Counter[str]()
+        for tag, count in list(self._books.written_by.items()):
+            if tag not in (0, self._tag) and count:
+                differs = self._writer.differs(self.writers.get(tag))
+                pages[differs] += count
+                occupied[differs] += self._books.bytes_by[tag]
+        return {differs: Foreign(count, occupied[differs]) for differs, count in pages.items()}
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -42,8 +42,8 @@ class FileRecord(Record):
 
 
 class DiskBooks(Shelf[FileRecord]):
-    """A shelf of files. ``written_by``: how many that can be found, by writer. Raises ConfigError if the budget has no
-    room for a page.
+    """A shelf of files. ``written_by``: how many that can be found, by writer; ``bytes_by``: what is charged for them.
+    Raises ConfigError if the budget has no room for a page.
     """
 
     def __init__(self, directory: CacheDirectory, budget_bytes: int) -> None:
@@ -54,6 +54,7 @@ class DiskBooks(Shelf[FileRecord]):
         self.used_bytes = self._base_bytes
         self.dropped_pages = 0
         self.written_by: Counter[int] = Counter()
+        self.bytes_by: Counter[int] = Counter()
         least = self._base_bytes + self._cost(file_bytes(1))
         if budget_bytes < least:
             raise ConfigError(
@@ -86,10 +87,11 @@ class DiskBooks(Shelf[FileRecord]):
 
     def finish(self, record: FileRecord) -> None:
         super().finish(record)
-        self.written_by[record.writer] += 1
+        self._count(record, 1)
 
     def remove(self, record: FileRecord) -> bool:
-        self.written_by[record.writer] -= not record.gone
+        if not record.gone:
+            self._count(record, -1)
         return super().remove(record)
 
     def discard(self, record: FileRecord, temporary: str) -> None:
@@ -136,6 +138,10 @@ class DiskBooks(Shelf[FileRecord]):
         """The room of a file that was removed, and that nobody reads from."""
         if not record.stuck:
             self.used_bytes -= record.cost
+
+    def _count(self, record: FileRecord, more: int) -> None:
+        self.written_by[record.writer] += more
+        self.bytes_by[record.writer] += more * record.cost
 
     def _unlink(self, record: FileRecord) -> bool:
         record.stuck = not _removed(self._directory.file_of(record.place))
