@@ -210,7 +210,9 @@ class SequenceKv:
         self._sharing.withdraw(self.names.cut(length))
         kept = SpanSet.full(length)
         if self.pending - kept:
+            lost = self.pending
             self.stop_loading()
+            self._give_back_recoded(lost)
         self.missing, self.pending = self.missing & kept, self.pending & kept
         self.accepted = min(self.accepted, length)
         self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= length]
@@ -277,15 +279,13 @@ class SequenceKv:
         if self.load is not None:
             self.load.cancel()
             self.load = None
-        self.give_up(self.pending)
+        self._miss(self.pending)
 
     def give_up(self, spans: SpanSet) -> None:
         """Mark pending positions that will not arrive as missing again."""
         spans = spans & self.pending
-        self.missing, self.pending = self.missing | spans, self.pending - spans
-        for table in self.tables:  # what is computed does not go to pages of another format
-            recoded = [index for indices in table.others.values() for index in indices if not table.is_full(index)]
-            self._holder.give_back(table, [index for index in recoded if SpanSet((page_span(index),)) & spans])
+        self._miss(spans)
+        self._give_back_recoded(spans)
 
     def fork(self, child: SequenceKv) -> None:
         """Share all KV with the child, which has the same tokens and no KV yet.
@@ -446,6 +446,15 @@ class SequenceKv:
         return tuple(sorted(segments, key=lambda segment: segment.span))
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _miss(self, pending: SpanSet) -> None:
+        self.missing, self.pending = self.missing | pending, self.pending - pending
+
+    def _give_back_recoded(self, spans: SpanSet) -> None:
+        """Pages for copies that do not come: what is computed does not go to pages of another format."""
+        for table in self.tables:
+            recoded = [index for indices in table.others.values() for index in indices if not table.is_full(index)]
+            self._holder.give_back(table, [index for index in recoded if SpanSet((page_span(index),)) & spans])
 
     def _begin_to_repeat(self) -> None:
         first = self.watch.repeats[0] if self.watch is not None and self.watch.repeats else ()
