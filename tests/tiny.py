@@ -198,6 +198,7 @@ def make_engine(
     max_model_len: int | None = None,
     clock: Callable[[], float] = time.monotonic,
     tiers: Sequence[Tier] = (),
+    bands: int = 1,
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
@@ -211,6 +212,7 @@ def make_engine(
             slab_bytes=64 * 1024,
             retention=retention,
             max_pinned_share=max_pinned_share,
+            bands=bands,
         ),
         scheduler=SchedulerConfig(
             step_tokens=step_tokens,
