@@ -19,6 +19,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.account import Account
+from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.plain import Computed, computed
 from kvloom.engine.scheduler.preempt import Preempt
@@ -64,6 +65,7 @@ class Engine:
     scheduler: Scheduler
     account: Account
     preempt: Preempt
+    bands: Bands
     prefill_budget: PrefillBudget
     forward: Forward
     commit: Commit
@@ -191,7 +193,8 @@ class Engine:
         layerwise.took(work, x_TC)
         if layerwise.over is not None:
             spans, last_1C = layerwise.over
-            sequence.end_layerwise()
+            if layerwise.resident:
+                sequence.end_layerwise()
             self.commit.written(Chunk(sequence, spans))
             self.commit.sampled(sequence, *self.forward.scores_of(last_1C))
 
@@ -248,6 +251,7 @@ class Engine:
             cache=cache,
             seconds=self.watch.seconds(),
             prefill_cost=self.prefill_cost.cost,
+            begun_by_bands=self.bands.begun,
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.observe import Probe
 from kvloom.attend.plan import LayerPlan
 from kvloom.engine.kv import SequenceKv
-from kvloom.model.base import Model
+from kvloom.model.base import Indices, Model
 from kvloom.segment import PageId, SpanSet
 
 
@@ -35,6 +35,8 @@ class LayerPass:
         Of what all layers take for a row, so much do these.
     x_TC:
         What goes into the first of the layers, in order of position; None: that is layer 0, and tokens are embedded.
+    rows_R:
+        Those whose hidden states are wanted, ascending; None: all.
     """
 
     kv: SequenceKv
@@ -44,9 +46,10 @@ class LayerPass:
     share: float
     x_TC: Floats | None = None
     probes: Sequence[Probe] = ()
+    rows_R: Indices | None = None
 
     def run(self, model: Model, attend: Attend, layers: tuple[LayerPlan, ...]) -> Floats:
-        """Hidden states as they come out of the last of the layers, (T, C). ``layers``: of the model's plans."""
+        """Hidden states as they come out of the last of the layers, (R, C). ``layers``: of the model's plans."""
         kv, stop = self.kv, self.spans.spans[-1].stop
         for table in kv.tables:
             table.reach(stop)  # other groups may have no pages yet
@@ -54,7 +57,7 @@ class LayerPass:
         x_TC = self.x_TC
         if x_TC is None:
             x_TC = model.embed(np.array([token for span in self.spans for token in kv.tokens[span.start : span.stop]]))
-        return model.run(x_TC, plan, attend, self.layers, None, {0: self.probes} if self.probes else {})
+        return model.run(x_TC, plan, attend, self.layers, self.rows_R, {0: self.probes} if self.probes else {})
 
 
 class Layerwise(Protocol):
@@ -82,6 +85,13 @@ class Layerwise(Protocol):
     def over(self) -> tuple[SpanSet, Floats] | None:
         """When nothing is missing any more: what was computed, and the last row as it came out of the last layer,
         (1, C).
+        """
+        ...
+
+    @property
+    def resident(self) -> bool:
+        """Whether all KV is in the sequence's tables when it is over. Otherwise whoever began this lets the sequence
+        wait again, and it computes nothing until then.
         """
         ...
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from kvloom.engine.tiers.alarm import Alarm
 from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
 from kvloom.segment import Span, SpanSet
 
@@ -57,7 +58,7 @@ class Load:
     def __post_init__(self) -> None:
         self.began_s = self.heard_s = self.clock()
         self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
+        self._alarm = Alarm(self.patience_s, self.news)
         self._delivered: set[Wanted] = set()
         self._waiting = dict.fromkeys(self.targets)
         self._arrivals: list[Arrival] = []
@@ -91,15 +92,11 @@ class Load:
 
     def arm(self) -> None:
         """See to it that there is news when its patience is at an end, whatever its tiers do."""
-        if self._timer is None or not self._timer.is_alive():
-            self._timer = threading.Timer(self.patience_s, self.news)
-            self._timer.daemon = True
-            self._timer.start()
+        self._alarm.set()
 
     def close(self) -> None:
         """Nothing more is waited for."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
 
     def heard(self, arrivals: Iterable[Arrival]) -> None:
         """These were taken in."""

@@ -45,5 +45,6 @@ def make_tiers(
         kind = _KINDS[tier.name]
         writer = kind.writer(tier, source)
         ledger.events.listeners.append(writer)
-        levels.append(Level(tier, writer, TierRate(measured.get(tier.name, kind.assumed))))
+        cost = measured.get(tier.name, kind.assumed)
+        levels.append(Level(tier, writer, TierRate(cost), TierRate(cost)))
     return Tiers(levels, ledger.arena.memory, clock, news)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
@@ -11,9 +13,10 @@ from kvloom.engine.stats import TierStats
 from kvloom.engine.threads import Threads
 from kvloom.engine.tiers.choose import first_page_to_load
 from kvloom.engine.tiers.load import Arrival, Load, Wanted
+from kvloom.engine.tiers.offload import Offload
 from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind
 from kvloom.memory.arena import GRAIN_BYTES
-from kvloom.memory.tier.base import Fault, Place, Tier
+from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_rate import TierRate
 from kvloom.segment import PageId, SpanSet
@@ -26,14 +29,25 @@ _PATIENCE = 0.05
 
 _LEAST_PATIENCE_S = 0.05
 
+_OFFLOAD_PATIENCE_S = 1.0
+"""An offload that no page was written of for so long is given up. A disk that syncs what was written before takes its
+time."""
+
+_PAGE_BYTES_BESIDE = 8192
+"""What a tier may take for a page beside its data: records, whole blocks of a file."""
+
 
 @dataclass
 class Level:
-    """A tier as the engine uses it. ``writer``: what brings pages there."""
+    """A tier as the engine uses it. ``writer``: what brings pages there. ``rate``: of loads; ``offload_rate``: of
+    offloads.
+    """
 
     tier: Tier
     writer: WriteBehind | KeepVictims
     rate: TierRate
+    offload_rate: TierRate
+    offloaded_pages: int = 0
     loaded_pages: int = 0
     loaded_bytes: int = 0
     load_seconds: float = 0.0
@@ -42,6 +56,30 @@ class Level:
 
     def __post_init__(self) -> None:
         self.readers = Threads(f"kvloom-{self.tier.name}-read", _READERS)
+        self._offloads = Threads(f"kvloom-{self.tier.name}-offload", 1)
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._clears_again = 0
+
+    def begin(self, offload: Offload) -> None:
+        """Have pages written."""
+        with self._lock:
+            self._at_work += 1
+        self._offloads.submit(lambda: self._write(offload))
+
+    def clear(self) -> None:
+        """Forget all that the tier holds, and what is on its way there."""
+        self.writer.clear()
+        with self._lock:
+            again = self._at_work > 0
+            self._clears_again += again
+        if again:
+            self._offloads.submit(self._clear_again)
+
+    @property
+    def is_clearing(self) -> bool:
+        """Whether what the tier holds is to be forgotten."""
+        return self.writer.is_clearing or self._clears_again > 0
 
     def stats(self) -> TierStats:
         usage, written = self.tier.usage(), self.writer.written
@@ -52,12 +90,27 @@ class Level:
             written_pages=written.pages,
             dropped_pages=usage.dropped_pages,
             missed_pages=written.missed,
+            offloaded_pages=self.offloaded_pages,
             loaded_pages=self.loaded_pages,
             loaded_bytes=self.loaded_bytes,
             load_seconds=self.load_seconds,
             passed_over=self.passed_over,
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
         )
+
+    def _write(self, offload: Offload) -> None:
+        try:
+            offload.write()
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    def _clear_again(self) -> None:
+        """An offload may have written a page after the tier was cleared."""
+        with suppress(Exception):
+            self.tier.clear()
+        with self._lock:
+            self._clears_again -= 1
 
 
 @dataclass
@@ -72,7 +125,7 @@ class Tiers:
     def find(self, place: Place) -> Tier | None:
         """The fastest that has a page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place) and not level.writer.is_clearing:
+            if level.tier.holds(place) and not level.is_clearing:
                 return level.tier
         return None
 
@@ -92,7 +145,7 @@ class Tiers:
 
     def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
-        views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
+        views = {wanted: self.view(page, wanted.size) for wanted, page in targets.items()}
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
         load = Load(views, patience_s, self.clock, self.news)
         load.arm()
@@ -100,6 +153,33 @@ class Tiers:
             for _ in range(_READERS):
                 self.level(tier.name).readers.submit(lambda tier=tier: load.read_from(tier))  # type: ignore[misc]
         return load
+
+    def to_offload(self, pages: int, num_bytes: int) -> Level | None:
+        """The fastest that has room for so much, if all else it has gives way; None: none has."""
+        for level in self.levels:
+            if num_bytes + pages * _PAGE_BYTES_BESIDE <= level.tier.usage().budget_bytes and not level.is_clearing:
+                return level
+        return None
+
+    def offload(self, pages: Sequence[StoredPage], level: Level) -> Offload:
+        """Have pages written that are held until they have left."""
+        offload = Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.news)
+        if pages:
+            level.begin(offload)
+        return offload
+
+    def offloaded(self, offload: Offload, level: Level) -> None:
+        """Count what an offload that is over has written, and what that took."""
+        level.offloaded_pages += offload.written
+        if offload.left and offload.written:
+            level.offload_rate.took(offload.written, offload.num_bytes, offload.heard_s - offload.began_s)
+        elif not offload.cancelled:
+            level.faults[offload.fault or Fault.SLOW] += 1
+            level.offload_rate.took(1, offload.pages[0].data.nbytes, self.clock() - offload.heard_s)
+
+    def view(self, page: PageId, size: int) -> memoryview:
+        """A page of the arena."""
+        return self.memory.data[page * GRAIN_BYTES : page * GRAIN_BYTES + size]
 
     def learn(self, arrivals: Sequence[Arrival]) -> None:
         """Count what came, and what it took: several threads read at once."""
@@ -134,7 +214,7 @@ class Tiers:
     def clear(self) -> None:
         """Forget everything, everywhere."""
         for level in self.levels:
-            level.writer.clear()
+            level.clear()
 
     def stats(self) -> dict[str, TierStats]:
         return {level.tier.name: level.stats() for level in self.levels}
@@ -145,6 +225,3 @@ class Tiers:
         for level in self.levels:
             level.tier.close()
         self.levels = ()
-
-    def _view(self, page: PageId, size: int) -> memoryview:
-        return self.memory.data[page * GRAIN_BYTES : page * GRAIN_BYTES + size]
