@@ -369,9 +369,9 @@ class TestTrouble:
         crowded = crowded_and_begun(windows, tier=DictTier(before_write=fails))
         crowded.drain()
         assert scores(crowded.updates["late"]) == scores(alone(LATE, windows))
-        offloaded = crowded.engine.stats().cache.tiers["disk"].offloaded_pages
-        assert crowded.engine.bands.given_up == (1 if next(calls) > bad else 0)
-        assert offloaded <= bad or not crowded.engine.bands.given_up
+        stats, stopped = crowded.engine.stats(), crowded.engine.bands.given_up + crowded.engine.preempt.preemptions
+        assert stopped == (1 if next(calls) > bad else 0)
+        assert stats.cache.tiers["disk"].offloaded_pages <= bad or not stopped
 
     def test_a_tier_that_hangs(self) -> None:
         gate = threading.Event()
@@ -432,8 +432,8 @@ class TestWhoBegins:
         assert self.late(crowded) == 0
 
     def test_not_while_an_answer_has_no_time_to_spare(self) -> None:
-        """Its latency is what the streams alone take."""
-        crowded = Crowded.of(max_token_latency_s=2.1)
+        """Its latency is less than what the streams alone take."""
+        crowded = Crowded.of(max_token_latency_s=1.5)
         begun = []
         crowded.fill()
         crowded.submit("late", LATE, SCORED)
