@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
@@ -107,8 +106,10 @@ class Level:
 
     def _clear_again(self) -> None:
         """An offload may have written a page after the tier was cleared."""
-        with suppress(Exception):
+        try:
             self.tier.clear()
+        except Exception:
+            self.writer.written.faults[Fault.FAILED] += 1
         with self._lock:
             self._clears_again -= 1
 
