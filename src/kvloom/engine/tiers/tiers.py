@@ -28,7 +28,7 @@ _PATIENCE = 0.05
 
 _LEAST_PATIENCE_S = 0.05
 
-_OFFLOAD_PATIENCE_S = 1.0
+_OFFLOAD_PATIENCE_S = 5.0
 """An offload that no page was written of for so long is given up. A disk that syncs what was written before takes its
 time."""
 
