@@ -13,7 +13,7 @@ otherwise when the last page has left: so the prompt holds the pages of at most 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -27,6 +27,7 @@ from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 from kvloom.memory.tier.base import Place, StoredPage
+from kvloom.policy.events import Hints
 from kvloom.segment import PageId, SpanSet
 
 
@@ -46,6 +47,11 @@ class Leaving:
     owner: str
     pages: list[PageId]
     offload: Offload
+
+    def hold(self, pages: Iterable[PageId], hints: Hints) -> None:
+        for page in pages:
+            self.pages.append(page)
+            self.ledger.hold(page, self.owner, hints)
 
     def let_go(self) -> None:
         self.offload.cancel()
@@ -98,7 +104,7 @@ class BandedPrefill:
         seen_from = (len(self.kv.tokens) - 1) // PAGE_TOKENS * PAGE_TOKENS
         self.kv.give_back(done.groups, seen_from if complete else min(seen_from, sweep.left.spans[0].start))
         if complete:
-            self._leave(done.groups)
+            self._leave(band, done.groups)
 
     def release(self) -> None:
         while self._leaving:
@@ -163,15 +169,17 @@ class BandedPrefill:
         layers = self.sweep.ranges[band]
         return [n for n, group in enumerate(self.layout.kv_map.groups) if group.layers[0] in layers]
 
-    def _leave(self, groups: tuple[int, ...]) -> None:
+    def _leave(self, band: int, groups: tuple[int, ...]) -> None:
         """A band is complete: its pages go to the tier. The last page, if it is not full, is computed again."""
-        kv, names, owner = self.kv, self.kv.names, f"{self.kv.owner}/leaving{self.sweep.number}"
+        kv, names = self.kv, self.kv.names
         stored, pages = list[StoredPage](), list[PageId]()
         for group, index, page in kv.full_pages(groups):
             data = self.tiers.view(page, self.layout.formats[group].page_bytes)
             place, tokens = Place(names.keys[index], group), tuple(names.page_tokens(index))
             stored.append(StoredPage(place, names.parent_key(index), index * PAGE_TOKENS, tokens, data))
-            kv.ledger.hold(page, owner, kv.cache.hints)
             pages.append(page)
+        leaving = Leaving(kv.ledger, f"{kv.owner}/leaving{band}", [], self.tiers.offload(stored, self.level))
+        self._leaving.append(leaving)
+        leaving.hold(pages, kv.cache.hints)
         kv.give_back(groups)
-        self._leaving.append(Leaving(kv.ledger, owner, pages, self.tiers.offload(stored, self.level)))
+        self.level.begin(leaving.offload)

@@ -26,13 +26,14 @@ from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.errors import ConfigError
 from kvloom.memory.arena import page_stride
 from kvloom.memory.format import PAGE_TOKENS
-from kvloom.memory.tier.base import Fault, Place, TierFault
+from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault
 from kvloom.memory.tier.warm import WarmTier
 from kvloom.model.base import Indices
 from kvloom.model.kv_map import KvMap, LayerKv
 from kvloom.policy.compression import compression_of
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_cost import layers_that_stay
+from kvloom.segment import PageKey
 from timed import Clock
 
 FULL, HYBRID = (None,) * 8, (None, 24, None, 24, 24, None, None, 24)
@@ -529,6 +530,34 @@ def test_it_begins_with_a_warm_tier_of_memory_too() -> None:
     assert scores(crowded.updates["late"]) == scores(alone(LATE))
     assert crowded.engine.stats().cache.tiers["warm"].offloaded_pages == 4 * (len(LATE) // PAGE_TOKENS)
     warm.check()
+
+
+class TestOffload:
+    def test_of_nothing(self) -> None:
+        """A prompt may be shorter than a page."""
+        tiers = tiny.make_engine(tiers=[DictTier()]).tiers
+        level = tiers.levels[0]
+        offload = tiers.offload([], level)
+        level.begin(offload)
+        assert offload.left
+        assert not offload.hopeless
+        tiers.offloaded(offload, level)
+        assert level.stats().faults == {}
+
+    def test_what_is_let_go_of_before_it_was_copied_is_not_written(self) -> None:
+        tier, data = DictTier(), bytearray(b"right")
+        tiers = tiny.make_engine(tiers=[tier]).tiers
+        pages = [StoredPage(Place(PageKey(bytes([n])), 0), PageKey(b""), 0, (), memoryview(data)) for n in range(3)]
+        offload = tiers.offload(pages, tiers.levels[0])
+
+        def reused_meanwhile(place: Place) -> None:
+            if place.key == b"\x01":
+                offload.cancel()
+                data[:] = b"wrong"
+
+        tier.before_write = reused_meanwhile
+        offload.write()
+        assert {place.key: bytes(page.data) for place, page in tier.pages.items()} == {b"\0": b"right", b"\1": b"right"}
 
 
 # -- how many layers stay ----------------------------------------------------------------------------------------------

@@ -178,18 +178,15 @@ class Tiers:
         return None
 
     def offload(self, pages: Sequence[StoredPage], level: Level) -> Offload:
-        """Have pages written that are held until they have left."""
-        offload = Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.background.timer, self.news)
-        if pages:
-            level.begin(offload)
-        return offload
+        """To write pages that are held until they have left: ``Level.begin`` begins it."""
+        return Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.background.timer, self.news)
 
     def offloaded(self, offload: Offload, level: Level) -> None:
         """Count what an offload that is over has written, and what that took."""
         level.offloaded_pages += offload.written
-        if offload.left and offload.written:
+        if offload.left:
             level.offload_rate.took(offload.written, offload.num_bytes, offload.heard_s - offload.began_s)
-        elif not offload.cancelled:
+        else:
             level.faults[offload.fault or Fault.SLOW] += 1
             level.offload_rate.took(1, offload.pages[0].data.nbytes, self.clock() - offload.heard_s)
 
