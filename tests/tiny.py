@@ -77,6 +77,7 @@ class TinyModel:
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
     query_heads = HEADS
+    width = WIDTH
 
     @property
     def layer_parameters(self) -> int:
@@ -206,6 +207,7 @@ def make_engine(
     max_model_len: int | None = None,
     clock: Callable[[], float] = time.monotonic,
     tiers: Sequence[Tier] = (),
+    bands: int = 1,
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
@@ -219,6 +221,7 @@ def make_engine(
             slab_bytes=64 * 1024,
             retention=retention,
             max_pinned_share=max_pinned_share,
+            bands=bands,
         ),
         scheduler=SchedulerConfig(
             step_tokens=step_tokens,

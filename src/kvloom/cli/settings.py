@@ -27,6 +27,7 @@ HELP = {
     "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
     "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
+    "bands": "Ranges of layers whose KV lies apart: with a tier, a prompt may begin when one of them has room",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",
@@ -38,6 +39,7 @@ HELP = {
     "max_token_latency_s": "Seconds between two tokens of an answer that new prompts may not exceed, 99 times of 100; "
     "in place of max-decode-slowdown",
     "warm_bytes": "Further RAM for KV that was evicted: a hard limit",
+    "warm_int8_bytes": "Further RAM for copies in int8 of KV that is not in use, for requests that take them",
     "cache_dir": "Directory in which KV that is not in use is kept, over restarts too; see kvloom cache",
     "disk_bytes": "Disk space for it: a hard limit",
     "remote_url": "Server that keeps KV for several engines, in the Valkey (Redis) protocol: valkey://HOST:PORT/0",
@@ -57,13 +59,22 @@ HELP = {
     "open_metrics": "Serve /metrics and /cache without a key",
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
     "served_model_name": "Names that clients may give the model, separated by commas, instead of its own",
+    "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
 """The settings that have a flag. The others are for the file."""
 
 _NONE = (
-    *("api_keys_file", "cors_origins", "served_model_name", "warm_bytes", "cache_dir", "remote_url", "tier_faults"),
+    "api_keys_file",
+    "cors_origins",
+    "served_model_name",
+    "warm_bytes",
+    "warm_int8_bytes",
+    "cache_dir",
+    "remote_url",
+    "tier_faults",
     "max_token_latency_s",
+    "request_log",
 )
 _UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
 _ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets

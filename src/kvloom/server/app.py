@@ -11,6 +11,8 @@ from kvloom.config import ServerConfig
 from kvloom.server import error_forms
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.record import Record
+from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.routes import anthropic_routes
 from kvloom.server.dialect.embeddings.routes import embeddings_routes
@@ -26,20 +28,26 @@ from kvloom.server.edge.middleware import Edge
 from kvloom.server.engine_protocol import ServedEngine
 
 
-def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:
+def create_app(
+    engine: ServedEngine,
+    config: ServerConfig | None = None,
+    keyring: Keyring | None = None,
+    log: RequestLog | None = None,
+) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
     All routes are Starlette's plain ones: FastAPI keeps the functions of its own in caches of the process, and with
     them whatever they refer to, so that a server that is over would still hold its model.
 
-    ``keyring``: None takes the keys that ``config`` names. Raises ConfigError or DataFileError.
+    ``keyring``: None takes the keys that ``config`` names. ``log``: of what is answered, also the caller's.
+    Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()
     keyring = keyring or Keyring.of(config)
     metrics = Metrics(engine)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    served = Served.over(engine, metrics, config)
+    served = Served.over(engine, Record(metrics, log), config)
     app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))

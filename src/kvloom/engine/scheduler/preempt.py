@@ -32,6 +32,9 @@ class Preempt:
             while not chunk.sequence.kv.reserve(chunk.spans):
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
+        for sequence, work in list(plan.passes.items()):
+            while sequence in plan.passes and not work.kv.reserve(work.spans, work.groups):
+                self.make_room(sequence, queues, plan)
         for chunk in list(plan.shadows.values()):
             if not chunk.kv.reserve(chunk.spans):
                 self._lose_shadow(chunk.sequence, plan)
@@ -87,10 +90,8 @@ class Preempt:
     def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:
         """All its positions are missing again. Published pages stay cached while there is room."""
         plan.discard(victim)
-        queues.remove(victim)
-        victim.release()
+        queues.wait_again(victim)
         victim.request.metrics.preemptions += 1
         if victim.index == 0:
             victim.request.metrics.compressed = None
         self.preemptions += 1
-        queues.enqueue(victim)

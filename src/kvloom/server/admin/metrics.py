@@ -169,12 +169,15 @@ def _gauges(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
 
 def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     cache = stats.cache
-    yield "vllm:prefix_cache_queries", "Prompt tokens looked up", cache.hit_tokens + cache.miss_tokens
+    looked_up = cache.hit_tokens + cache.lossy_tokens + cache.miss_tokens
+    yield "vllm:prefix_cache_queries", "Prompt tokens looked up", looked_up
     yield "vllm:prefix_cache_hits", "Prompt tokens found", cache.hit_tokens
+    yield "kvloom:cache_lossy_tokens", "Prompt tokens found in fewer bits, which are no hits", cache.lossy_tokens
     yield "vllm:prompt_tokens", "Prompt tokens processed", stats.prompt_tokens
     yield "vllm:generation_tokens", "Tokens generated", stats.generated_tokens
     yield "vllm:num_preemptions", "Preemptions", stats.preemptions
     yield "kvloom:num_squeezed", "Contexts compressed for want of memory", stats.squeezed
+    yield "kvloom:begun_by_bands", "Prompts begun with room for the KV of some of their layers", stats.begun_by_bands
     yield "kvloom:steps", "Engine steps", stats.steps
     yield "kvloom:computed_tokens", "Positions run through the model", stats.computed_tokens
     guard = stats.guard

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
-from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.record import Record
 from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import HEARTBEAT, EventStream
 from kvloom.server.dialect.tools.forms import ToolForms
@@ -29,7 +29,7 @@ class Served:
     """What all endpoints of a server answer with."""
 
     engine: ServedEngine
-    metrics: Metrics
+    record: Record
     waiting: Waiting
     config: ServerConfig
     lanes: Lanes
@@ -37,9 +37,9 @@ class Served:
     forms: ToolForms
 
     @classmethod
-    def over(cls, engine: ServedEngine, metrics: Metrics, config: ServerConfig) -> Served:
+    def over(cls, engine: ServedEngine, record: Record, config: ServerConfig) -> Served:
         names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
-        return cls(engine, metrics, Waiting(config.max_waiting), config, Lanes(), names, forms)
+        return cls(engine, record, Waiting(config.max_waiting), config, Lanes(), names, forms)
 
     async def answer(
         self,
@@ -54,7 +54,7 @@ class Served:
     ) -> Response:
         """``job`` has one prompt and one continuation."""
         reader = job.new_reader()
-        updates = run_job(self.engine, self.metrics, self.waiting, job, reply_id, caller_of(request))
+        updates = run_job(self.engine, self.record, self.waiting, job, reply_id, caller_of(request))
         if stream:
             events = EventStream(
                 frames(writer, reader, updates),

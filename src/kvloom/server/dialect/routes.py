@@ -74,7 +74,7 @@ def _add_models(router: APIRouter, engine: ServedEngine, names: ServedNames, sta
 
 
 async def _answer(served: Served, request: Request, body: ChatRequest | CompletionRequest, reply: Reply) -> Response:
-    updates = run_job(served.engine, served.metrics, served.waiting, reply.job, reply.id, caller_of(request))
+    updates = run_job(served.engine, served.record, served.waiting, reply.job, reply.id, caller_of(request))
     headers = ignored_header(body.ignored())
     if body.stream:
         frames = events(reply, updates, body.include_usage, body.usage_in_chunks)

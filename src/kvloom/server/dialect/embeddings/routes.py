@@ -42,7 +42,7 @@ def embeddings_routes(served: Served) -> APIRouter:
         body.check()
         job = await _job(body, served)
         name, caller = f"embd-{uuid.uuid4().hex}", caller_of(request)
-        updates = run_job(served.engine, served.metrics, served.waiting, job, name, caller)
+        updates = run_job(served.engine, served.record, served.waiting, job, name, caller)
         try:
             found = await unless_gone(_gathered(updates), request.receive)
         except ClientGone:
