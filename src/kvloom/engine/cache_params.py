@@ -68,7 +68,7 @@ _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(valu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """How a request uses the cache. Only ``compression`` changes the answer.
+    """How a request uses the cache. Only ``compression`` and ``lossy`` change the answer.
 
     Raises ParamsError on construction when a value is out of range.
 
@@ -87,8 +87,10 @@ class CacheParams:
     ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far, would be
     preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else is served,
     and the method must be content with what is stored.
-    guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
-    gone back to when the answer drifts.
+    lossy: KV that is kept nowhere exactly any more may be taken from a tier that has it in fewer bits (``TierConfig.
+    warm_int8_bytes``): the answer then differs, is counted apart, and leaves nothing for others. Not beside a
+    compression. guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is
+    room, and is gone back to when the answer drifts.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -101,6 +103,7 @@ class CacheParams:
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
+    lossy: bool = field(default=False, metadata=_FLAG)
     guard: Guard | None = field(default=None, metadata=_GUARD)
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class CacheParams:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
         if self.compress_after is not None and self.budget is not None:
             raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
+        if self.lossy and self.compression is not None:
+            raise ParamsError("lossy takes KV that a compression, which needs the exact one, cannot use", param="lossy")
         if self.guard is not None and self.compression is None:
             raise ParamsError("a guard watches over a compression, but there is none", param="guard")
         if self.guard is not None and self.budget is not None:

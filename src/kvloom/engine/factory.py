@@ -29,6 +29,7 @@ from kvloom.engine.stall import Stall
 from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.tiers import make_tiers
+from kvloom.engine.tiers.background import Background, InThreads
 from kvloom.memory.arena import Arena
 from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.format import PageFormat
@@ -49,6 +50,9 @@ def no_tiers(formats: Sequence[PageFormat]) -> Sequence[Tier]:
     return ()
 
 
+_THREADS = InThreads()
+
+
 def make_engine(
     model: Model,
     tokenizer: Tokenizer,
@@ -60,9 +64,11 @@ def make_engine(
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
     back: Callable[[int], Backing] = Mapped,
+    background: Background = _THREADS,
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
+    ``background``: who does the tiers' work meanwhile.
     Raises ConfigError.
     """
     scheduling = config.scheduler
@@ -77,7 +83,7 @@ def make_engine(
     prefill_cost = CostEstimate(cost, shape_cost(model))
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
-    tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs)
+    tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
     bands = Bands(ledger, layout, tiers, prefill_cost, model.width)
     loads = Loads(tiers, prefill_cost)
     admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, loads, account, bands)

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvloom.engine.tiers.alarm import Alarm
+from kvloom.engine.tiers.load import Alarm
 from kvloom.memory.tier.base import Fault, StoredPage, Tier, TierFault
 
 
 @dataclass(eq=False)
 class Offload:
     """``pages``: complete, and held until they have ``left``, or until the offload is cancelled. ``patience_s``: how
-    long it may go without a page that was written, by ``clock``. ``news``: called from the writing thread at the end.
+    long it may go without a page that was written, by ``clock``. ``alarm``: as for a load. ``news``: called from the
+    writing thread at the end.
 
     A page is copied, and what was copied is only written when the offload has not been cancelled until then: whoever
     cancels may let go of the pages at once, whatever the tier does. A fault ends it.
@@ -23,6 +24,7 @@ class Offload:
     tier: Tier
     patience_s: float
     clock: Callable[[], float]
+    alarm: Callable[[float, Callable[[], None]], Alarm]
     news: Callable[[], None]
     written: int = field(default=0, init=False)
     fault: Fault | None = field(default=None, init=False)
@@ -33,7 +35,7 @@ class Offload:
     def __post_init__(self) -> None:
         self.began_s = self.heard_s = self.clock()
         self._lock = threading.Lock()
-        self._alarm = Alarm(self.patience_s, self.news)
+        self._alarm: Alarm | None = None
 
     @property
     def left(self) -> bool:
@@ -56,13 +58,15 @@ class Offload:
 
     def watch(self) -> None:
         """See to it that there is news when its patience is at an end, whatever its tier does."""
-        self._alarm.set()
+        if self._alarm is None or not self._alarm.is_alive():
+            self._alarm = self.alarm(self.patience_s, self.news)
 
     def cancel(self) -> None:
         """Nothing is read from the pages any more."""
         with self._lock:
             self.cancelled = True
-        self._alarm.stop()
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def write(self) -> None:
         """Write all pages; for a thread of its own."""

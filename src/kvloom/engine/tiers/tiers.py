@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
 from kvloom.engine.stats import TierStats
-from kvloom.engine.threads import Threads
+from kvloom.engine.tiers.background import READERS, Background, Reader, Writer
 from kvloom.engine.tiers.choose import first_page_to_load
 from kvloom.engine.tiers.load import Arrival, Load, Wanted
 from kvloom.engine.tiers.offload import Offload
-from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind
+from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind, lossy_place
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier
+from kvloom.memory.tier.writer import Other
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_rate import TierRate
 from kvloom.segment import PageId, SpanSet
-
-_READERS = 2
-"""Threads that read from a tier: one verifies while the other waits for the medium."""
 
 _PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
@@ -38,14 +36,18 @@ _PAGE_BYTES_BESIDE = 8192
 
 @dataclass
 class Level:
-    """A tier as the engine uses it. ``writer``: what brings pages there. ``rate``: of loads; ``offload_rate``: of
-    offloads.
+    """A tier as the engine uses it. ``writer``: what brings pages there; ``reader``: what fetches them; ``offloads``:
+    what writes pages that are held. ``rate``: of loads; ``offload_rate``: of offloads. ``codec``: in which it has
+    pages, which loses something; None: exactly as they were.
     """
 
     tier: Tier
     writer: WriteBehind | KeepVictims
+    reader: Reader
+    offloads: Writer
     rate: TierRate
     offload_rate: TierRate
+    codec: str | None = None
     offloaded_pages: int = 0
     loaded_pages: int = 0
     loaded_bytes: int = 0
@@ -54,8 +56,6 @@ class Level:
     faults: Counter[Fault] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.readers = Threads(f"kvloom-{self.tier.name}-read", _READERS)
-        self._offloads = Threads(f"kvloom-{self.tier.name}-offload", 1)
         self._lock = threading.Lock()
         self._at_work = 0
         self._clears_again = 0
@@ -64,7 +64,7 @@ class Level:
         """Have pages written."""
         with self._lock:
             self._at_work += 1
-        self._offloads.submit(lambda: self._write(offload))
+        self.offloads.submit(lambda: self._write(offload))
 
     def clear(self) -> None:
         """Forget all that the tier holds, and what is on its way there."""
@@ -73,7 +73,7 @@ class Level:
             again = self._at_work > 0
             self._clears_again += again
         if again:
-            self._offloads.submit(self._clear_again)
+            self.offloads.submit(self._clear_again)
 
     @property
     def is_clearing(self) -> bool:
@@ -95,6 +95,7 @@ class Level:
             load_seconds=self.load_seconds,
             passed_over=self.passed_over,
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
+            foreign=dict(usage.foreign),
         )
 
     def _write(self, offload: Offload) -> None:
@@ -122,13 +123,27 @@ class Tiers:
     memory: Bytes
     clock: Callable[[], float]
     news: Callable[[], None]
+    background: Background
 
     def find(self, place: Place) -> Tier | None:
-        """The fastest that has a page; None: none has."""
+        """The fastest that has exactly this page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place) and not level.is_clearing:
+            if level.codec is None and level.tier.holds(place) and not level.is_clearing:
                 return level.tier
         return None
+
+    def find_lossy(self, place: Place) -> tuple[Tier, Place, str] | None:
+        """Who has a copy of a page that is like it, where, and in which codec; None: nobody."""
+        for level in self.levels:
+            if level.codec is not None and not level.is_clearing:
+                lossy = lossy_place(place, level.codec)
+                if level.tier.holds(lossy):
+                    return level.tier, lossy, level.codec
+        return None
+
+    def other_writers(self) -> list[tuple[Tier, Other]]:
+        """Who else has written what tiers have, as far as that is known."""
+        return [(level.tier, other) for level in self.levels for other in level.tier.other_writers()]
 
     def choose(self, wanted: Sequence[Wanted], gain: SpanSet, cost: PrefillCost | None) -> list[Wanted]:
         """Those that are worth loading. ``gain``: what need not be computed if all are. ``cost``: None, unknown."""
@@ -147,24 +162,24 @@ class Tiers:
     def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
         views = {wanted: self.view(page, wanted.size) for wanted, page in targets.items()}
-        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
-        load = Load(views, patience_s, self.clock, self.news)
+        patience_s = max(_LEAST_PATIENCE_S * self.background.grain, _PATIENCE * computing_s)
+        load = Load(views, patience_s, self.clock, self.background.alarm, self.news)
         load.arm()
         for tier in load.tiers:
-            for _ in range(_READERS):
-                self.level(tier.name).readers.submit(lambda tier=tier: load.read_from(tier))  # type: ignore[misc]
+            self.level(tier.name).reader.read(load)
         return load
 
     def to_offload(self, pages: int, num_bytes: int) -> Level | None:
-        """The fastest that has room for so much, if all else it has gives way; None: none has."""
+        """The fastest that keeps pages as they are and has room for so much, if all else it has gives way."""
         for level in self.levels:
-            if num_bytes + pages * _PAGE_BYTES_BESIDE <= level.tier.usage().budget_bytes and not level.is_clearing:
+            room = level.tier.usage().budget_bytes - pages * _PAGE_BYTES_BESIDE
+            if level.codec is None and num_bytes <= room and not level.is_clearing:
                 return level
         return None
 
     def offload(self, pages: Sequence[StoredPage], level: Level) -> Offload:
         """To write pages that are held until they have left: ``Level.begin`` begins it."""
-        return Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.news)
+        return Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.background.alarm, self.news)
 
     def offloaded(self, offload: Offload, level: Level) -> None:
         """Count what an offload that is over has written, and what that took."""
@@ -186,7 +201,7 @@ class Tiers:
             level.faults.update(each.fault for each in mine if each.fault is not None)
             came = [each for each in mine if each.fault is None]
             if came:
-                size, seconds = sum(each.wanted.size for each in came), sum(each.seconds for each in came) / _READERS
+                size, seconds = sum(each.wanted.size for each in came), sum(each.seconds for each in came) / READERS
                 level.rate.took(len(came), size, seconds)
                 level.loaded_pages += len(came)
                 level.loaded_bytes += size
