@@ -41,7 +41,8 @@ _WORTH = 0.9
 class Bands:
     """A stage that sees the prompt under way through, and begins others when ``Admit`` has no room for them.
 
-    ``width``: of hidden states. ``begun``, ``given_up``: how often.
+    ``width``: of hidden states; 0: there are none to carry, as in a simulation, and nobody begins so. ``begun``,
+    ``given_up``: how often.
     """
 
     ledger: Ledger
@@ -71,7 +72,7 @@ class Bands:
         """Begin a prompt that has no room as it was ``found``. The match with which it began; None: it has to wait, and
         nothing is taken.
         """
-        if len(self.layout.kv_map.bands) == 1 or self.busy or found.loads or not _is_plain(sequence):
+        if not self.width or len(self.layout.kv_map.bands) == 1 or self.busy or found.loads or not _is_plain(sequence):
             return None
         if not plan.has_time(sequence, 1 / len(self.layout.kv_map.bands)):
             return None
@@ -132,4 +133,5 @@ def _is_plain(sequence: Sequence) -> bool:
     request, kv = sequence.request, sequence.kv
     if sequence.by_bands or sequence.num_generated or request.params.n > 1 or sequence.wants_prompt_rows:
         return False
-    return kv.watch is None and not kv.boundary and request.cache.read and request.cache.write
+    cache = request.cache
+    return kv.watch is None and not kv.boundary and cache.read and cache.write and not cache.lossy
