@@ -1,0 +1,132 @@
+"""A library: kvchunk files in one directory, within a budget.
+
+Any number of processes may use it at once: files appear whole, never change, and are only ever removed. What was used
+least recently goes first, by the time in the file system. There is no index to go wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from kvloom.memory.kvchunk.chunk import KvChunk
+from kvloom.memory.kvchunk.file import file_parts, read_chunk, remove_unfinished, write_parts
+from kvloom.memory.kvchunk.refusal import ChunkRefused, Refusal
+
+SUFFIX = ".kvchunk.safetensors"
+
+_BLOCK = 512
+"""In these ``st_blocks`` counts."""
+
+
+class Shelved(NamedTuple):
+    """A file of a library: ``bytes`` of the disk, last used ``used`` seconds after 1970."""
+
+    used: float
+    path: Path
+    bytes: int
+
+
+@dataclass(slots=True)
+class Library:
+    """``budget_bytes``: of all files in whole blocks; None: no limit. The directory is made by the first ``write``.
+
+    ``refused``: reads and writes that came to nothing, by reason.
+    """
+
+    directory: Path
+    budget_bytes: int | None = None
+    clock: Callable[[], float] = time.time
+    refused: Counter[Refusal] = field(default_factory=Counter)
+
+    def path_of(self, key: str) -> Path:
+        return self.directory / f"{key}{SUFFIX}"
+
+    def write(self, chunk: KvChunk) -> Path:
+        """Keep a chunk; if it is there, that counts as a use of it. Raises ChunkRefused."""
+        path = self.path_of(chunk.identity.key)
+        with self._counted():
+            self._make_directory()
+            if not self._touch(path):
+                parts = file_parts(chunk)
+                self._make_room(sum(map(len, parts)))
+                write_parts(path, parts)
+                self._touch(path)
+        return path
+
+    def read(self, key: str) -> KvChunk:
+        """Raises ChunkRefused; a file that is damaged stays where it is, for people to look at."""
+        path = self.path_of(key)
+        with self._counted():
+            chunk = read_chunk(path)
+            if chunk.identity.key != key:
+                raise ChunkRefused(Refusal.TOKENS, f"`{path}` is of something else than its name says")
+        self._touch(path)
+        return chunk
+
+    def files(self) -> list[Shelved]:
+        """From the least recently used on."""
+        found = []
+        for path in self.directory.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.append(Shelved(status.st_mtime, path, status.st_blocks * _BLOCK))
+        return sorted(found)
+
+    def shrink(self, max_bytes: int) -> list[Shelved]:
+        """Remove what was used least recently until the rest fits, and what dead writers have left."""
+        remove_unfinished(self.directory)
+        files = self.files()
+        removed, total = [], sum(each.bytes for each in files)
+        for each in files:
+            if total <= max_bytes:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                each.path.unlink()
+                removed.append(each)
+            total -= each.bytes
+        return removed
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ChunkRefused as refused:
+            self.refused[refused.refusal] += 1
+            raise
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ChunkRefused(
+                Refusal.FAILED, f"`{self.directory}` cannot be made: {error.strerror or error}"
+            ) from error
+
+    def _make_room(self, more: int) -> None:
+        """Raises ChunkRefused when a file is larger than everything may be."""
+        if self.budget_bytes is None:
+            return
+        more = -(-more // 4096) * 4096
+        if more > self.budget_bytes:
+            raise ChunkRefused(Refusal.FULL, f"a file of {more} bytes, where {self.budget_bytes} are all there may be")
+        self.shrink(self.budget_bytes - more)
+
+    def _touch(self, path: Path) -> bool:
+        """A file has been used. False: there is none."""
+        now = self.clock()
+        try:
+            os.utime(path, (now, now))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
