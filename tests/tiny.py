@@ -155,6 +155,8 @@ class CharTokenizer:
     eos_token_ids = frozenset({0})
     bos_token_id = None
     vocab_size = VOCAB
+    lead: tuple[int, ...] = ()
+    identity = "5c" * 32
 
     @staticmethod
     def token_text(token_id: int) -> str:

@@ -21,6 +21,7 @@ from kvloom.config import (
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.chunks import NO_ANSWER, Chunks
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -38,6 +39,7 @@ _SLEEP_S = 0.5
 """Sleep interval while all requests wait for something outside the engine."""
 
 _Asked = tuple[SamplingParams, CacheParams]
+Ended = Callable[[int, RequestOutput], None]
 Kind = TypeVar("Kind")
 
 
@@ -137,6 +139,7 @@ class LLM:
         self._defaults = loaded.defaults
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
+        self.chunks = Chunks(loaded.engine, loaded.tokenizer, self._compute)
         self._ids = itertools.count()
 
     def close(self) -> None:
@@ -249,29 +252,43 @@ class LLM:
     def _run(
         self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], show_progress: bool
     ) -> list[RequestOutput]:
+        found: dict[int, RequestOutput] = {}
+        with _progress(len(prompts), show_progress) as advance:
+
+            def ended(number: int, output: RequestOutput) -> None:
+                found[number] = output
+                advance(1)
+
+            self._drive(prompts, asked, ended)
+        errors = [output.error for output in found.values() if output.error is not None]
+        if errors and len(errors) == len(found):
+            raise errors[0]
+        return [found[number] for number in range(len(prompts))]
+
+    def _compute(self, prompts: Sequence[Sequence[int]], cache: CacheParams, ended: Ended) -> None:
+        """Compute prompts, for their KV alone."""
+        self._drive([(None, list(prompt)) for prompt in prompts], [(NO_ANSWER, cache)] * len(prompts), ended)
+
+    def _drive(self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], ended: Ended) -> None:
+        """``ended`` is told the number of a prompt, and its output, when it is over."""
         names = [f"req-{next(self._ids)}" for _ in prompts]
+        numbers = {name: number for number, name in enumerate(names)}
         assemblies: dict[str, Assembly] = {}
-        outputs: dict[str, RequestOutput] = {}
         try:
             for name, (text, ids), (params, cache) in zip(names, prompts, asked, strict=True):
                 self.engine.submit(name, ids, params, text, cache=cache)
                 assemblies[name] = Assembly(name, text, params.n)
-            with _progress(len(names), show_progress) as advance:
-                while self.engine.has_work:
-                    if not self.engine.runnable:
-                        self.engine.sleep(_SLEEP_S)
-                        continue
-                    for update in self.engine.step():
-                        outputs[update.request_id] = assemblies[update.request_id].add(update)
-                        advance(int(update.finished))
+            while self.engine.has_work:
+                if not self.engine.runnable:
+                    self.engine.sleep(_SLEEP_S)
+                    continue
+                for update in self.engine.step():
+                    output = assemblies[update.request_id].add(update)
+                    if update.finished:
+                        ended(numbers[update.request_id], output)
         finally:  # an error or Ctrl-C: leave nothing behind
             for name in assemblies:
                 self.engine.abort(name)
-        found = [outputs[name] for name in names]
-        errors = [output.error for output in found if output.error is not None]
-        if errors and len(errors) == len(found):
-            raise errors[0]
-        return found
 
 
 @contextmanager

@@ -84,6 +84,19 @@ class Index:
         near = self.nearest(parent, tokens)
         return near is not None and near[1] < min(len(near[0].tokens), len(tokens))
 
+    def paths(self, root: PageKey) -> Iterator[tuple[Entry, ...]]:
+        """All that is stored after the prefix ``root``: every longest chain of entries, from its first on."""
+        chain: list[Entry] = []
+        waiting = [(key, 0) for key in reversed(self._children.get(root, {}))]
+        while waiting:
+            key, depth = waiting.pop()
+            del chain[depth:]
+            chain.append(self.entries[key])
+            further = self._children.get(key, {})
+            waiting += [(child, depth + 1) for child in reversed(further)]
+            if not further:
+                yield tuple(chain)
+
     # -- pages that are being computed -----------------------------------------------------------------------------
 
     def announce(self, key: PageKey, owner: str) -> None:

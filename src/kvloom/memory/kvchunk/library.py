@@ -53,11 +53,11 @@ class Library:
         path = self.path_of(chunk.identity.key)
         with self._counted():
             self._make_directory()
-            if not self._touch(path):
+            if not self.touch(path):
                 parts = file_parts(chunk)
                 self._make_room(sum(map(len, parts)))
                 write_parts(path, parts)
-                self._touch(path)
+                self.touch(path)
         return path
 
     def read(self, key: str) -> KvChunk:
@@ -67,8 +67,19 @@ class Library:
             chunk = read_chunk(path)
             if chunk.identity.key != key:
                 raise ChunkRefused(Refusal.TOKENS, f"`{path}` is of something else than its name says")
-        self._touch(path)
+        self.touch(path)
         return chunk
+
+    def touch(self, path: Path) -> bool:
+        """Count this as a use of a file. False: there is none."""
+        now = self.clock()
+        try:
+            os.utime(path, (now, now))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def files(self) -> list[Shelved]:
         """From the least recently used on."""
@@ -119,14 +130,3 @@ class Library:
         if more > self.budget_bytes:
             raise ChunkRefused(Refusal.FULL, f"a file of {more} bytes, where {self.budget_bytes} are all there may be")
         self.shrink(self.budget_bytes - more)
-
-    def _touch(self, path: Path) -> bool:
-        """A file has been used. False: there is none."""
-        now = self.clock()
-        try:
-            os.utime(path, (now, now))
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return True

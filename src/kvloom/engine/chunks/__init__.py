@@ -1,0 +1,28 @@
+"""Chunks: passages computed alone, whose KV prompts can have at any position.
+
+passage.py       texts or token ids as passages
+stored.py        where their KV is
+chunks.py        ``Chunks``: computing, finding, exporting, importing, for who drives an engine
+async_chunks.py  ``AsyncChunks``: the same beside serving
+exchange.py      pages to kvchunk files and back: paging.py the codecs, turning.py RoPE
+"""
+
+from __future__ import annotations
+
+from kvloom.engine.chunks.async_chunks import AsyncChunks
+from kvloom.engine.chunks.chunks import NO_ANSWER, Added, Chunks, Imported, computed_alone
+from kvloom.engine.chunks.passage import Passage, passage_of
+from kvloom.engine.chunks.stored import StoredChunk, find
+
+__all__ = [
+    "NO_ANSWER",
+    "Added",
+    "AsyncChunks",
+    "Chunks",
+    "Imported",
+    "Passage",
+    "StoredChunk",
+    "computed_alone",
+    "find",
+    "passage_of",
+]
