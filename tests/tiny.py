@@ -191,6 +191,7 @@ def make_engine(
     kv_dtype: str = "float32",
     retention: str = "lru",
     max_pinned_share: float = 0.25,
+    chunk_share: float = 0.5,
     activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
@@ -212,6 +213,7 @@ def make_engine(
             slab_bytes=64 * 1024,
             retention=retention,
             max_pinned_share=max_pinned_share,
+            chunk_share=chunk_share,
         ),
         scheduler=SchedulerConfig(
             step_tokens=step_tokens,

@@ -84,7 +84,9 @@ class CacheConfig:
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
-    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
+    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``chunk_share``: part that
+    chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one side leaves
+    unused the other has.
     """
 
     kv_bytes: int | str = "auto"
@@ -92,6 +94,7 @@ class CacheConfig:
     slab_bytes: int = 2 * 2**20
     retention: RetentionName = "lru"
     max_pinned_share: float = 0.25
+    chunk_share: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
@@ -104,6 +107,8 @@ class CacheConfig:
             )
         if not 0 <= self.max_pinned_share <= 1:
             raise ConfigError(f"max_pinned_share must be from 0 to 1, got {self.max_pinned_share}")
+        if not 0 <= self.chunk_share <= 1:
+            raise ConfigError(f"chunk_share must be from 0 to 1, got {self.chunk_share}")
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 

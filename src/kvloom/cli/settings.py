@@ -27,6 +27,8 @@ HELP = {
     "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
     "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
+    "chunk_share": "Part of the KV memory, 0 to 1, that passages computed alone do not lose to other KV, nor that the "
+    "rest to them; see kvloom chunks",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",

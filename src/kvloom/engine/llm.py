@@ -77,6 +77,8 @@ class LLM:
         ``"asymcache"`` and ``"survival"`` say (the README has a table).
     max_pinned_share:
         Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
+    chunk_share:
+        Part of ``kv_bytes`` that chunks (``llm.chunks``) do not lose to the KV of texts, nor texts the rest to chunks.
     max_model_len:
         Maximum length of prompt plus answer in tokens; None uses the model's context, as far as the budget allows.
     threads:
@@ -111,6 +113,7 @@ class LLM:
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         retention: RetentionName = "lru",
         max_pinned_share: float = 0.25,
+        chunk_share: float = 0.5,
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -129,7 +132,11 @@ class LLM:
             activations=activations,
             generation_config=generation_config,
             cache=CacheConfig(
-                kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention, max_pinned_share=max_pinned_share
+                kv_bytes=kv_bytes,
+                kv_dtype=kv_dtype,
+                retention=retention,
+                max_pinned_share=max_pinned_share,
+                chunk_share=chunk_share,
             ),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
             tiers=tiers or TierConfig(),
