@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -18,10 +17,10 @@ from kvloom.config import (
     SchedulerConfig,
     TierConfig,
 )
-from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.chunks import NO_ANSWER, Chunks
+from kvloom.engine.chunks import Chunks
+from kvloom.engine.driving import Asked, Driver, Encoded
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -35,11 +34,6 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 
 Message = Mapping[str, Any]
 
-_SLEEP_S = 0.5
-"""Sleep interval while all requests wait for something outside the engine."""
-
-_Asked = tuple[SamplingParams, CacheParams]
-Ended = Callable[[int, RequestOutput], None]
 Kind = TypeVar("Kind")
 
 
@@ -146,8 +140,8 @@ class LLM:
         self._defaults = loaded.defaults
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
-        self.chunks = Chunks(loaded.engine, loaded.tokenizer, self._compute)
-        self._ids = itertools.count()
+        self._driver = Driver(loaded.engine)
+        self.chunks = Chunks(loaded.engine, loaded.tokenizer, self._driver.compute)
 
     def close(self) -> None:
         """Write what waits to be written to tiers, and close them. Nothing can be generated any more."""
@@ -220,7 +214,7 @@ class LLM:
             for conversation in conversations
         ]
         asked = self._asked(sampling_params, cache_params, len(texts))
-        prepared: list[tuple[str | None, list[int]]] = [
+        prepared: list[Encoded] = [
             (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self._longest(cache)))
             for text, (_, cache) in zip(texts, asked, strict=True)
         ]
@@ -234,7 +228,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         cache: CacheParams | Sequence[CacheParams] | None,
         count: int,
-    ) -> list[_Asked]:
+    ) -> list[Asked]:
         params = self._defaults.params() if sampling is None else sampling
         caches = CacheParams() if cache is None else cache
         return list(
@@ -245,7 +239,7 @@ class LLM:
             )
         )
 
-    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> tuple[str | None, list[int]]:
+    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> Encoded:
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
                 return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
@@ -256,9 +250,7 @@ class LLM:
             return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=longest)
         return None, _token_ids(prompt)
 
-    def _run(
-        self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], show_progress: bool
-    ) -> list[RequestOutput]:
+    def _run(self, prompts: list[Encoded], asked: list[Asked], show_progress: bool) -> list[RequestOutput]:
         found: dict[int, RequestOutput] = {}
         with _progress(len(prompts), show_progress) as advance:
 
@@ -266,36 +258,11 @@ class LLM:
                 found[number] = output
                 advance(1)
 
-            self._drive(prompts, asked, ended)
+            self._driver.run(prompts, asked, ended)
         errors = [output.error for output in found.values() if output.error is not None]
         if errors and len(errors) == len(found):
             raise errors[0]
         return [found[number] for number in range(len(prompts))]
-
-    def _compute(self, prompts: Sequence[Sequence[int]], cache: CacheParams, ended: Ended) -> None:
-        """Compute prompts, for their KV alone."""
-        self._drive([(None, list(prompt)) for prompt in prompts], [(NO_ANSWER, cache)] * len(prompts), ended)
-
-    def _drive(self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], ended: Ended) -> None:
-        """``ended`` is told the number of a prompt, and its output, when it is over."""
-        names = [f"req-{next(self._ids)}" for _ in prompts]
-        numbers = {name: number for number, name in enumerate(names)}
-        assemblies: dict[str, Assembly] = {}
-        try:
-            for name, (text, ids), (params, cache) in zip(names, prompts, asked, strict=True):
-                self.engine.submit(name, ids, params, text, cache=cache)
-                assemblies[name] = Assembly(name, text, params.n)
-            while self.engine.has_work:
-                if not self.engine.runnable:
-                    self.engine.sleep(_SLEEP_S)
-                    continue
-                for update in self.engine.step():
-                    output = assemblies[update.request_id].add(update)
-                    if update.finished:
-                        ended(numbers[update.request_id], output)
-        finally:  # an error or Ctrl-C: leave nothing behind
-            for name in assemblies:
-                self.engine.abort(name)
 
 
 @contextmanager

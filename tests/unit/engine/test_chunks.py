@@ -289,7 +289,7 @@ def test_what_was_imported_differs_by_no_more_than_rounding(kv_dtype: str, opene
     llm = opened(**settings)
     changed = replace(chunk, same_bits="")
     Exchange(llm.engine, tiny.CharTokenizer()).put_in(changed, None)
-    llm.chunks.drive([PASSAGE], CacheParams(kept_as="imported"), lambda number, output: None)
+    llm.chunks.compute([PASSAGE], CacheParams(kept_as="imported"), lambda number, output: None)
     fmt = llm.engine.layout.formats[0]
     for layer, k_HnD in chunk.keys.items():
         there = turned(k_HnD, chunk.turn_of(layer))

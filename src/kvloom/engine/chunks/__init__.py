@@ -2,6 +2,7 @@
 
 passage.py       texts or token ids as passages
 stored.py        where their KV is
+splitting.py     documents as texts of passages
 chunks.py        ``Chunks``: computing, finding, exporting, importing, for who drives an engine
 async_chunks.py  ``AsyncChunks``: the same beside serving
 exchange.py      pages to kvchunk files and back: paging.py the codecs, turning.py RoPE
@@ -10,12 +11,12 @@ exchange.py      pages to kvchunk files and back: paging.py the codecs, turning.
 from __future__ import annotations
 
 from kvloom.engine.chunks.async_chunks import AsyncChunks
-from kvloom.engine.chunks.chunks import NO_ANSWER, Added, Chunks, Imported, computed_alone
+from kvloom.engine.chunks.chunks import Added, Chunks, Imported, computed_alone
 from kvloom.engine.chunks.passage import Passage, passage_of
+from kvloom.engine.chunks.splitting import split
 from kvloom.engine.chunks.stored import StoredChunk, find
 
 __all__ = [
-    "NO_ANSWER",
     "Added",
     "AsyncChunks",
     "Chunks",
@@ -25,4 +26,5 @@ __all__ = [
     "computed_alone",
     "find",
     "passage_of",
+    "split",
 ]

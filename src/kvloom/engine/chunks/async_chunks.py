@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.chunks.chunks import NO_ANSWER, Added, Given, Progress, computed_alone
+from kvloom.engine.chunks.chunks import Added, Given, Progress, computed_alone
 from kvloom.engine.chunks.passage import Passage, PassageTokenizer, passage_of
 from kvloom.engine.chunks.stored import StoredChunk, chunks_in_ram, find
+from kvloom.engine.driving import NO_ANSWER
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams

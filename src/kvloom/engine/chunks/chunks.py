@@ -6,25 +6,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from kvloom.engine.cache_params import CacheParams, KeptAs
 from kvloom.engine.chunks.exchange import Exchange
 from kvloom.engine.chunks.passage import Passage, PassageTokenizer, passage_of
 from kvloom.engine.chunks.stored import StoredChunk, chunks_in_ram, find
+from kvloom.engine.driving import NO_ANSWER, Ended
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
-from kvloom.engine.params import SamplingParams
 from kvloom.errors import KvloomError, RequestError
 from kvloom.memory.kvchunk import ChunkRefused, KvChunk, Library, Refusal, read_chunk
 
 Given = str | Sequence[int]
 """A passage: its text, or its token ids without those that stand before every text."""
 
+Compute = Callable[[Sequence[Sequence[int]], CacheParams, Ended], None]
+"""Computes prompts, for their KV alone: see ``Driver.compute``."""
+
 Progress = Callable[["Added"], None]
 """Is called with every passage as it is done."""
-
-NO_ANSWER = SamplingParams(temperature=0.0, max_tokens=0)
 
 _AT_ONCE = 16
 """Passages that are computed together, to be written then."""
@@ -52,14 +53,6 @@ class Imported:
     refusal: Refusal | None = None
 
 
-class Drive(Protocol):
-    """Answers prompts by driving the engine; ``ended`` is told the number of each, and its output, when it is over."""
-
-    def __call__(
-        self, prompts: Sequence[Sequence[int]], cache: CacheParams, ended: Callable[[int, RequestOutput], None]
-    ) -> None: ...
-
-
 @dataclass
 class Chunks:
     """The chunk store of an LLM.
@@ -74,7 +67,7 @@ class Chunks:
 
     engine: Engine
     tokenizer: PassageTokenizer
-    drive: Drive
+    compute: Compute
     refused: Counter[Refusal] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -111,7 +104,7 @@ class Chunks:
                 errors.append(output.error)
             finish(lacking[number], output.metrics.computed_tokens)
 
-        self.drive([each.tokens for each in lacking], computed_alone(salt), ended)
+        self.compute([each.tokens for each in lacking], computed_alone(salt), ended)
         if errors:
             raise errors[0]
         return [done[n] for n in range(len(asked))]
@@ -199,7 +192,7 @@ class Chunks:
             if output.error is not None:
                 errors.append(output.error)
 
-        self.drive([each.tokens for each in passages], computed_alone(salt), ended)
+        self.compute([each.tokens for each in passages], computed_alone(salt), ended)
         if errors:
             raise errors[0]
         return computed

@@ -75,10 +75,8 @@ class Library:
         now = self.clock()
         try:
             os.utime(path, (now, now))
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
+        except OSError:  # somebody else's, perhaps
+            return path.is_file()
         return True
 
     def files(self) -> list[Shelved]:
