@@ -75,7 +75,11 @@ def texts(tmp_path: Path) -> Path:
     directory = tmp_path / "texts"
     (directory / "more").mkdir(parents=True)
     (directory / "one.txt").write_text(TEXT)
-    lines = [json.dumps({"text": "This is the first line.", "id": 1}), "", json.dumps({"text": "This is another line."})]
+    lines = [
+        json.dumps({"text": "This is the first line.", "id": 1}),
+        "",
+        json.dumps({"text": "This is another line."}),
+    ]
     (directory / "more" / "two.jsonl").write_text("\n".join(lines))
     (directory / "three.bin").write_bytes(b"\xff\xfe")
     return directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -216,6 +217,29 @@ def test_a_page_that_a_tier_lost_is_computed_again(opened: Opened) -> None:
     (added,) = llm.chunks.add([PASSAGE])
     assert added.computed > 0
     assert llm.chunks.find(PASSAGE).kept
+
+
+def test_loading_a_chunk_overlaps_computing_for_others(opened: Opened) -> None:
+    tier, come = DictTier(), threading.Event()
+    llm = opened(tiers=[tier])
+    llm.chunks.add([PASSAGE])
+    assert llm.engine.tiers.flush(10)
+
+    def wait(place: object) -> None:
+        assert come.wait(60)
+
+    tier.before_read = wait
+    engine = opened(tiers=[tier]).engine
+    engine.submit("chunk", PASSAGE, SamplingParams(max_tokens=0), cache=computed_alone(None))
+    engine.submit("other", OTHER, GREEDY)
+    ended: list[str] = []
+    while "other" not in ended:
+        ended += [update.request_id for update in engine.step() if update.finished]
+        engine.check()
+    assert ended == ["other"], "it did not wait for the tier, nor the tier for it"
+    come.set()
+    metrics = tiny.drain(engine, ["chunk"])["chunk"].updates[-1].metrics
+    assert metrics.computed_tokens == 7
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -94,8 +94,8 @@ class Chunks:
             for n in numbers[passage]:
                 tell(done[n])
 
-        kept = {each for each in numbers if self._is_kept(each, salt)}
-        lacking = [each for each in numbers if each not in kept]
+        kept = [each for each in numbers if self._is_kept(each, salt)]
+        lacking = [each for each in numbers if each not in set(kept)]
         for each in kept:
             finish(each, 0)
 
