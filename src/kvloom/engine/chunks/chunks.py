@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from kvloom.engine.driving import NO_ANSWER, Ended
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.errors import KvloomError, RequestError
-from kvloom.memory.kvchunk import ChunkRefused, KvChunk, Library, Refusal, read_chunk
+from kvloom.memory.kvchunk import ChunkRefused, KvChunk, Library, Refusal, read_chunk, touch
 
 Given = str | Sequence[int]
 """A passage: its text, or its token ids without those that stand before every text."""
@@ -136,7 +137,9 @@ class Chunks:
         for start in range(0, len(asked), _AT_ONCE):
             batch = asked[start : start + _AT_ONCE]
             keys = [self._exchange.identity(each, salt).key for each in batch]
-            lacking = [each for each, key in zip(batch, keys, strict=True) if not library.touch(library.path_of(key))]
+            lacking = [
+                each for each, key in zip(batch, keys, strict=True) if not touch(library.path_of(key), time.time())
+            ]
             computed = self._in_ram(lacking, salt)
             for each in lacking:
                 library.write(self._exchange.take_out(each, salt) or self._alone(each, salt))
@@ -212,6 +215,7 @@ class Chunks:
         tokens = 0
         try:
             chunk = read_chunk(path)
+            touch(path, time.time())
             tokens = len(chunk.identity.tokens)
             return Imported(path, tokens, self._exchange.put_in(chunk, salt))
         except ChunkRefused as refused:

@@ -2,7 +2,7 @@
 
 from kvloom.memory.kvchunk.chunk import Identity, KvChunk, Slice, Turn, joined, sliced
 from kvloom.memory.kvchunk.file import describe_file, read_chunk, verify_file
-from kvloom.memory.kvchunk.library import SUFFIX, Library
+from kvloom.memory.kvchunk.library import SUFFIX, Library, touch
 from kvloom.memory.kvchunk.metadata import Described
 from kvloom.memory.kvchunk.refusal import ChunkRefused, Refusal
 
@@ -20,5 +20,6 @@ __all__ = [
     "joined",
     "read_chunk",
     "sliced",
+    "touch",
     "verify_file",
 ]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kvloom.memory.kvchunk.chunk import KvChunk
-from kvloom.memory.kvchunk.file import file_parts, read_chunk, remove_unfinished, write_parts
+from kvloom.memory.kvchunk.file import file_parts, remove_unfinished, write_parts
 from kvloom.memory.kvchunk.refusal import ChunkRefused, Refusal
 
 SUFFIX = ".kvchunk.safetensors"
@@ -33,17 +32,22 @@ class Shelved(NamedTuple):
     bytes: int
 
 
-@dataclass(slots=True)
-class Library:
-    """``budget_bytes``: of all files in whole blocks; None: no limit. The directory is made by the first ``write``.
+def touch(path: Path, now: float) -> bool:
+    """Count ``now``, in seconds since 1970, as a use of a file. False: there is none."""
+    try:
+        os.utime(path, (now, now))
+    except OSError:  # somebody else's, perhaps
+        return path.is_file()
+    return True
 
-    ``refused``: reads and writes that came to nothing, by reason.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """``budget_bytes``: of all files in whole blocks; None: no limit. The directory is made by the first ``write``."""
 
     directory: Path
     budget_bytes: int | None = None
     clock: Callable[[], float] = time.time
-    refused: Counter[Refusal] = field(default_factory=Counter)
 
     def path_of(self, key: str) -> Path:
         return self.directory / f"{key}{SUFFIX}"
@@ -51,33 +55,13 @@ class Library:
     def write(self, chunk: KvChunk) -> Path:
         """Keep a chunk; if it is there, that counts as a use of it. Raises ChunkRefused."""
         path = self.path_of(chunk.identity.key)
-        with self._counted():
-            self._make_directory()
-            if not self.touch(path):
-                parts = file_parts(chunk)
-                self._make_room(sum(map(len, parts)))
-                write_parts(path, parts)
-                self.touch(path)
+        self._make_directory()
+        if not touch(path, self.clock()):
+            parts = file_parts(chunk)
+            self._make_room(sum(map(len, parts)))
+            write_parts(path, parts)
+            touch(path, self.clock())
         return path
-
-    def read(self, key: str) -> KvChunk:
-        """Raises ChunkRefused; a file that is damaged stays where it is, for people to look at."""
-        path = self.path_of(key)
-        with self._counted():
-            chunk = read_chunk(path)
-            if chunk.identity.key != key:
-                raise ChunkRefused(Refusal.TOKENS, f"`{path}` is of something else than its name says")
-        self.touch(path)
-        return chunk
-
-    def touch(self, path: Path) -> bool:
-        """Count this as a use of a file. False: there is none."""
-        now = self.clock()
-        try:
-            os.utime(path, (now, now))
-        except OSError:  # somebody else's, perhaps
-            return path.is_file()
-        return True
 
     def files(self) -> list[Shelved]:
         """From the least recently used on."""
@@ -103,14 +87,6 @@ class Library:
         return removed
 
     # -- inside ----------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except ChunkRefused as refused:
-            self.refused[refused.refusal] += 1
-            raise
 
     def _make_directory(self) -> None:
         try:
