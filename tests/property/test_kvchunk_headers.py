@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kvchunk_cases import made_chunk
 from kvloom.memory.kvchunk import ChunkRefused, Refusal, read_chunk
 from kvloom.memory.kvchunk.container import unpack_header
-from kvloom.memory.kvchunk.file import file_parts
+from kvloom.memory.kvchunk.writing import file_parts
 
 RAW = b"".join(file_parts(made_chunk()))
 LENGTH = struct.unpack("<Q", RAW[:8])[0]

@@ -28,7 +28,7 @@ from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.errors import PromptTooLong, RequestError
 from kvloom.memory.cells import page_cells
 from kvloom.memory.kvchunk import KvChunk, Library, Refusal, Turn, read_chunk, sliced
-from kvloom.memory.kvchunk.file import file_parts, write_parts
+from kvloom.memory.kvchunk.writing import file_parts, write_parts
 from kvloom.segment import RAM
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
@@ -202,6 +202,18 @@ def test_tiers_keep_whole_pages_and_the_rest_is_computed(windows: tuple[int | No
     assert answer == tiny.oracle(windows, PASSAGE + QUESTION, 6)
     assert computed == 7 + len(QUESTION) + 5
     assert llm.chunks.find(PASSAGE).in_ram
+
+
+def test_what_tiers_have_is_brought_to_ram(opened: Opened) -> None:
+    tier = DictTier()
+    llm = opened(tiers=[tier])
+    llm.chunks.add([PASSAGE, OTHER])
+    assert llm.engine.tiers.flush(10)
+    llm = opened(tiers=[tier])
+    assert llm.chunks.bring([PASSAGE, OTHER, PASSAGE]) == [Added(0, 71, 7), Added(1, 40, 8), Added(2, 71, 0)]
+    assert llm.chunks.find(PASSAGE).in_ram
+    assert llm.chunks.bring(PASSAGE) == [Added(0, 71, 0)]
+    llm.cache.check()
 
 
 def test_a_page_that_a_tier_lost_is_computed_again(opened: Opened) -> None:
@@ -457,6 +469,19 @@ def test_imports_reach_tiers(opened: Opened, tmp_path: Path) -> None:
     assert llm.chunks.find(PASSAGE).places == {"disk": 64}
 
 
+def test_imports_come_back_from_tiers(opened: Opened, tmp_path: Path) -> None:
+    """Under the keys under which they were kept, whatever their bits are."""
+    settings = rope(kv_dtype="float32")
+    path, tier = exported(opened, tmp_path, **settings), DictTier()
+    (imported,) = opened(tiers=[tier], **settings).chunks.import_from(path)
+    assert imported.kept_as == "imported"
+    llm = opened(tiers=[tier], **settings)
+    assert llm.chunks.bring(PASSAGE) == [Added(0, 71, 7)]
+    found = llm.chunks.find(PASSAGE)
+    assert found is not None
+    assert (found.kept_as, found.in_ram) == ("imported", True)
+
+
 def test_no_room_for_an_import(opened: Opened, tmp_path: Path) -> None:
     path = exported(opened, tmp_path)
     llm = opened(kv_bytes=200_000)
@@ -506,6 +531,7 @@ async def test_beside_serving() -> None:
         assert added == [Added(n, 70, 70) for n in range(10)]
         assert sorted(told, key=lambda each: each.number) == added
         assert await engine.chunks.add(passages) == [Added(n, 70, 0) for n in range(10)]
+        assert await engine.chunks.bring(passages[:2]) == [Added(n, 70, 0) for n in range(2)]
         found = await engine.chunks.find(passages[3])
         assert found is not None
         assert found.in_ram

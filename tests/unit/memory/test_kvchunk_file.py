@@ -28,8 +28,8 @@ from kvloom.memory.kvchunk import (
     sliced,
     verify_file,
 )
-from kvloom.memory.kvchunk.file import file_parts, write_parts
 from kvloom.memory.kvchunk.numbers import Dtype, packed, rounded, unpacked
+from kvloom.memory.kvchunk.writing import file_parts, write_parts
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden.kvchunk.safetensors"
 

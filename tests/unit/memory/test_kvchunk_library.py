@@ -13,7 +13,7 @@ import pytest
 
 from kvchunk_cases import assert_same, made_chunk
 from kvloom.memory.kvchunk import ChunkRefused, Library, Refusal, read_chunk, touch
-from kvloom.memory.kvchunk.file import file_parts
+from kvloom.memory.kvchunk.writing import file_parts
 from script import script
 
 

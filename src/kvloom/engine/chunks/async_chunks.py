@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.chunks.chunks import Added, Given, Progress, computed_alone
-from kvloom.engine.chunks.passage import Passage, PassageTokenizer, passage_of
+from kvloom.engine.chunks.computing import Added, Progress, computed_alone, request_kind
+from kvloom.engine.chunks.passage import Given, Passage, PassageTokenizer, passage_of
 from kvloom.engine.chunks.stored import StoredChunk, chunks_in_ram, find
 from kvloom.engine.driving import NO_ANSWER
 from kvloom.engine.engine import Engine
@@ -23,6 +23,7 @@ _AT_ONCE = 4
 """Passages on their way at a time: clients take turns, and what streams meanwhile is spared by the prefill budget."""
 
 T = TypeVar("T")
+Enough = Callable[[StoredChunk], bool]
 
 
 class Serving(Protocol):
@@ -61,12 +62,35 @@ class AsyncChunks:
         self, passages: Sequence[Given], *, salt: str | None = None, progress: Progress | None = None
     ) -> list[Added]:
         """As ``Chunks.add``; ``progress`` is called on the event loop. Cancelling it leaves what is there."""
+        return await self._computed(passages, salt, progress, lambda found: found.kept)
+
+    async def bring(
+        self, passages: Sequence[Given], *, salt: str | None = None, progress: Progress | None = None
+    ) -> list[Added]:
+        """As ``Chunks.bring``."""
+        return await self._computed(passages, salt, progress, lambda found: found.in_ram)
+
+    async def find(self, passage: Given, *, salt: str | None = None) -> StoredChunk | None:
+        """Where the KV of a passage is; None: nowhere. Raises RequestError."""
+        known = await self._passage(passage)
+        return await self.serving.ask(lambda engine: find(engine, known, salt))
+
+    async def ls(self, *, salt: str | None = None) -> list[StoredChunk]:
+        """What is in RAM."""
+        lead = len(self.tokenizer.lead)
+        return await self.serving.ask(lambda engine: chunks_in_ram(engine, salt, lead))
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _computed(
+        self, passages: Sequence[Given], salt: str | None, progress: Progress | None, enough: Enough
+    ) -> list[Added]:
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(number: int, given: Given) -> Added | KvloomError:
             async with gate:
                 try:
-                    added = await self._add(number, given, salt)
+                    added = await self._add(number, given, salt, enough)
                 except KvloomError as error:
                     return error
             if progress is not None:
@@ -82,29 +106,19 @@ class AsyncChunks:
                 raise each
         return added
 
-    async def find(self, passage: Given, *, salt: str | None = None) -> StoredChunk | None:
-        """Where the KV of a passage is; None: nowhere. Raises RequestError."""
-        known = await self._passage(passage)
-        return await self.serving.ask(lambda engine: find(engine, known, salt))
-
-    async def ls(self, *, salt: str | None = None) -> list[StoredChunk]:
-        """What is in RAM."""
-        lead = len(self.tokenizer.lead)
-        return await self.serving.ask(lambda engine: chunks_in_ram(engine, salt, lead))
-
     async def _passage(self, given: Given) -> Passage:
         limit = self.serving.engine.max_len
         return await self.serving.in_background(lambda: passage_of(given, self.tokenizer, limit))
 
-    async def _add(self, number: int, given: Given, salt: str | None) -> Added:
+    async def _add(self, number: int, given: Given, salt: str | None, enough: Enough) -> Added:
         passage = await self._passage(given)
         tokens = list(passage.tokens)
         found = await self.serving.ask(lambda engine: find(engine, passage, salt))
-        if found is not None and found.kept:
+        if found is not None and enough(found):
             return Added(number, len(tokens), 0)
         computed = 0
         async with aclosing(
-            self.serving.stream(tokens, NO_ANSWER, client=_CLIENT, cache=computed_alone(salt))
+            self.serving.stream(tokens, NO_ANSWER, client=_CLIENT, cache=computed_alone(salt, request_kind(found)))
         ) as updates:
             async for update in updates:
                 if update.error is not None:

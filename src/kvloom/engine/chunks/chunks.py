@@ -9,39 +9,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from kvloom.engine.cache_params import CacheParams, KeptAs
+from kvloom.engine.cache_params import KeptAs
+from kvloom.engine.chunks.computing import (
+    Added,
+    Compute,
+    Computing,
+    Progress,
+    computed_alone,
+    nobody,
+    request_kind,
+)
 from kvloom.engine.chunks.exchange import Exchange
-from kvloom.engine.chunks.passage import Passage, PassageTokenizer, passage_of
+from kvloom.engine.chunks.passage import Given, Passage, PassageTokenizer, passage_of
 from kvloom.engine.chunks.stored import StoredChunk, chunks_in_ram, find
-from kvloom.engine.driving import NO_ANSWER, Ended
+from kvloom.engine.driving import NO_ANSWER
 from kvloom.engine.engine import Engine
-from kvloom.engine.outputs import RequestOutput
-from kvloom.errors import KvloomError, RequestError
+from kvloom.errors import RequestError
 from kvloom.memory.kvchunk import ChunkRefused, KvChunk, Library, Refusal, read_chunk, touch
-
-Given = str | Sequence[int]
-"""A passage: its text, or its token ids without those that stand before every text."""
-
-Compute = Callable[[Sequence[Sequence[int]], CacheParams, Ended], None]
-"""Computes prompts, for their KV alone: see ``Driver.compute``."""
-
-Progress = Callable[["Added"], None]
-"""Is called with every passage as it is done."""
 
 _AT_ONCE = 16
 """Passages that are computed together, to be written then."""
 
+_KINDS: tuple[KeptAs, ...] = "chunk", "imported"
+
 _WRITTEN_S = 60.0
 """For what was imported to reach tiers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """``number``: of the passage in what was asked for. ``computed``: tokens that were not there yet."""
-
-    number: int
-    tokens: int
-    computed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +74,15 @@ class Chunks:
         They are answered like prompts, many at a time. Raises RequestError for passages that can never be computed,
         before anything runs; otherwise the first error, after all others have been computed.
         """
-        asked, tell = self._passages(passages), progress or _nobody
-        numbers: dict[Passage, list[int]] = {}
-        for n, each in enumerate(asked):
-            numbers.setdefault(each, []).append(n)
-        done, errors = dict[int, Added](), list[KvloomError]()
+        return self._computed(passages, salt, progress, lambda found: found.kept)
 
-        def finish(passage: Passage, computed: int) -> None:
-            first, *repeats = numbers[passage]
-            done[first] = Added(first, len(passage.tokens), computed)
-            done.update((n, Added(n, len(passage.tokens), 0)) for n in repeats)
-            for n in numbers[passage]:
-                tell(done[n])
-
-        kept = [each for each in numbers if self._is_kept(each, salt)]
-        lacking = [each for each in numbers if each not in set(kept)]
-        for each in kept:
-            finish(each, 0)
-
-        def ended(number: int, output: RequestOutput) -> None:
-            if output.error is not None:
-                errors.append(output.error)
-            finish(lacking[number], output.metrics.computed_tokens)
-
-        self.compute([each.tokens for each in lacking], computed_alone(salt), ended)
-        if errors:
-            raise errors[0]
-        return [done[n] for n in range(len(asked))]
+    def bring(
+        self, passages: Given | Sequence[Given], *, salt: str | None = None, progress: Progress | None = None
+    ) -> list[Added]:
+        """As ``add``, and have passages in RAM, as far as there is room: what tiers have is loaded where that is
+        faster.
+        """
+        return self._computed(passages, salt, progress, lambda found: found.in_ram)
 
     def find(self, passage: Given, *, salt: str | None = None) -> StoredChunk | None:
         """Where the KV of a passage is; None: nowhere."""
@@ -132,20 +106,18 @@ class Chunks:
         ``max_bytes``: of the directory; what was used least recently goes then. Raises RequestError as ``add`` does,
         and where RAM has no room for one; ChunkRefused when a file cannot be written.
         """
-        asked, library = self._passages(passages), Library(Path(directory).expanduser(), max_bytes)
-        paths, tell = list[Path](), progress or _nobody
+        asked, tell = self._passages(passages), progress or nobody
+        library = Library(Path(directory).expanduser(), max_bytes)
+        paths = [library.path_of(self._exchange.identity(each, salt).key) for each in asked]
         for start in range(0, len(asked), _AT_ONCE):
-            batch = asked[start : start + _AT_ONCE]
-            keys = [self._exchange.identity(each, salt).key for each in batch]
-            lacking = [
-                each for each, key in zip(batch, keys, strict=True) if not touch(library.path_of(key), time.time())
-            ]
-            computed = self._in_ram(lacking, salt)
-            for each in lacking:
-                library.write(self._exchange.take_out(each, salt) or self._alone(each, salt))
-            for n, (each, key) in enumerate(zip(batch, keys, strict=True), start):
-                paths.append(library.path_of(key))
-                tell(Added(n, len(each.tokens), computed.get(each, 0)))
+            batch = range(start, min(start + _AT_ONCE, len(asked)))
+            lacking = [n for n in batch if not touch(paths[n], time.time())]
+            added = self._in_ram([asked[n] for n in lacking], salt)
+            for n in lacking:
+                library.write(self._exchange.take_out(asked[n], salt) or self._alone(asked[n], salt))
+            computed = {n: each.computed for n, each in zip(lacking, added, strict=True)}
+            for n in batch:
+                tell(Added(n, len(asked[n].tokens), computed.get(n, 0)))
         return paths
 
     def import_from(
@@ -181,24 +153,27 @@ class Chunks:
             self.engine.intake.validate(list(each.tokens), NO_ANSWER, computed_alone(None))
         return passages
 
-    def _is_kept(self, passage: Passage, salt: str | None) -> bool:
-        found = find(self.engine, passage, salt)
-        return found is not None and found.kept
+    def _computed(
+        self,
+        given: Given | Sequence[Given],
+        salt: str | None,
+        progress: Progress | None,
+        enough: Callable[[StoredChunk], bool],
+    ) -> list[Added]:
+        """``enough``: whether what there is of a passage will do."""
+        work = Computing(self._passages(given), self.compute, salt, progress or nobody)
+        there = {each: find(self.engine, each, salt) for each in work.passages}
+        lacking = {each: found for each, found in there.items() if found is None or not enough(found)}
+        work.skip(each for each in there if each not in lacking)
+        for kept_as in _KINDS:
+            work.run([each for each, found in lacking.items() if request_kind(found) == kept_as], kept_as)
+        return work.results()
 
-    def _in_ram(self, passages: Sequence[Passage], salt: str | None) -> dict[Passage, int]:
-        """Have passages in RAM, if there is room. Returns of how many tokens the KV had to be computed."""
-        computed: dict[Passage, int] = {}
-        errors: list[KvloomError] = []
-
-        def ended(number: int, output: RequestOutput) -> None:
-            computed[passages[number]] = output.metrics.computed_tokens
-            if output.error is not None:
-                errors.append(output.error)
-
-        self.compute([each.tokens for each in passages], computed_alone(salt), ended)
-        if errors:
-            raise errors[0]
-        return computed
+    def _in_ram(self, passages: Sequence[Passage], salt: str | None) -> list[Added]:
+        """Have passages in RAM, computed here, as far as there is room."""
+        work = Computing(passages, self.compute, salt)
+        work.run(work.passages)
+        return work.results()
 
     def _alone(self, passage: Passage, salt: str | None) -> KvChunk:
         """One that others have displaced. Raises RequestError."""
@@ -221,15 +196,6 @@ class Chunks:
         except ChunkRefused as refused:
             self.refused[refused.refusal] += 1
             return Imported(path, tokens, None, refused.refusal)
-
-
-def computed_alone(salt: str | None) -> CacheParams:
-    """How the request of a passage uses the cache."""
-    return CacheParams(salt=salt, kept_as="chunk")
-
-
-def _nobody(added: Added) -> None:
-    """Is not told."""
 
 
 def _several(given: Given | Sequence[Given]) -> list[Given]:

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from kvloom.errors import RequestError
 
+Given = str | Sequence[int]
+"""A passage as it is asked for: its text, or its token ids without those that stand before every text."""
+
 
 class PassageTokenizer(Protocol):
     """What passages need of a tokenizer."""
@@ -27,8 +30,8 @@ class Passage:
     lead: int = 0
 
 
-def passage_of(given: str | Sequence[int], tokenizer: PassageTokenizer, max_tokens: int) -> Passage:
-    """A text, or token ids without those that stand before every text, as a passage.
+def passage_of(given: Given, tokenizer: PassageTokenizer, max_tokens: int) -> Passage:
+    """What is asked for, as a passage.
 
     ``max_tokens``: that a sequence may have. Raises RequestError for one that is empty, PromptTooLong for a text that
     is certain to be too long.

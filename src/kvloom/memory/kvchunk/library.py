@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvloom.memory.kvchunk.chunk import KvChunk
-from kvloom.memory.kvchunk.file import file_parts, remove_unfinished, write_parts
 from kvloom.memory.kvchunk.refusal import ChunkRefused, Refusal
+from kvloom.memory.kvchunk.writing import file_parts, remove_unfinished, write_parts
 
 SUFFIX = ".kvchunk.safetensors"
 

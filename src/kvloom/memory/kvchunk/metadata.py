@@ -17,9 +17,9 @@ from kvloom.memory.kvchunk.numbers import Dtype
 from kvloom.memory.kvchunk.refusal import ChunkRefused, Refusal
 
 FORMAT, VERSION = "kvchunk", "1"
-DIGEST_DIGITS = 32
-NO_DIGEST = "0" * DIGEST_DIGITS
+NO_DIGEST = "0" * 32
 
+_DIGEST = b'"digest":"'
 _NAME = re.compile(r"([kv])\.(0|[1-9][0-9]{0,5})")
 _CONSTANT = {"quantizer": "none", "rope_state": "none", "base_position": "0", "layout": "heads,tokens,dim"}
 _FIELDS = {
@@ -87,6 +87,14 @@ def metadata_of(chunk: KvChunk, digests: Mapping[str, str]) -> dict[str, str]:
         "digests": json.dumps(dict(digests)),
         "digest": NO_DIGEST,
     }
+
+
+def with_digest(header: bytes, digest: str) -> bytes:
+    """A header with the digest of its file: after the only ``"digest":"``. Raises ChunkRefused when it has no place."""
+    if header.count(_DIGEST) != 1:
+        _malformed("it has no digest of the file, or more than one")
+    at = header.index(_DIGEST) + len(_DIGEST)
+    return header[:at] + digest.encode() + header[at + len(NO_DIGEST) :]
 
 
 def described(header: Header, tokens: tuple[int, ...]) -> Described:
