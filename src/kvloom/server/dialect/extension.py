@@ -2,6 +2,7 @@
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
     {"kvloom": {"cache": {"priority": 80, "ttl_s": 30}}}
+    {"kvloom": {"cache": {"kept_as": "chunk"}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "guard": {"every": 8, "drift": 0.05}}}}
@@ -71,6 +72,7 @@ class CacheFields(BaseModel):
     priority: int | None = None
     ttl_s: Real | None = None
     pin_s: Real | None = None
+    kept_as: str | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None
@@ -98,8 +100,10 @@ class Extension(BaseModel):
 
 
 def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
-    """Null means the default. ``default``: the caller's compression. Raises ParamsError."""
+    """Null means the default. ``default``: the caller's compression, of texts alone. Raises ParamsError."""
     asked = extension.cache if extension is not None else None
+    if asked is not None and asked.kept_as not in (None, "text"):
+        default = None
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
     fields = said.get("compression")
     said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else default
