@@ -65,6 +65,10 @@ class Index:
                 best = self.entries[key], shared
         return best
 
+    def continuations(self, parent: PageKey) -> Iterator[Entry]:
+        """All that is stored right after the prefix ``parent``."""
+        return (self.entries[key] for key in self._children.get(parent, ()))
+
     def explain(
         self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int, *, inside: bool = True
     ) -> Why:

@@ -127,6 +127,18 @@ def test_a_chunk_and_a_question_behind_it_are_the_full_prompt(windows: tuple[int
     assert computed == len(QUESTION) + 5
 
 
+def test_an_end_that_some_layers_lack_hides_no_other(opened: Opened) -> None:
+    """A longer text that begins like a passage has lost what one layer group had; the passage's own end is there."""
+    llm = opened(windows=(24, None))
+    ask(llm, PASSAGE[:5], computed_alone(None))
+    (longer,) = llm.engine.ledger.index.entries.values()
+    assert len(longer.tokens) > 5
+    assert longer.pages[0] is not None
+    llm.engine.ledger.apply(tiny.Drop(longer.pages[0]))
+    llm.chunks.add(PASSAGE[:5])
+    assert llm.chunks.find(PASSAGE[:5]).in_ram
+
+
 def test_salts_are_apart(llm: LLM) -> None:
     llm.chunks.add([PASSAGE], salt="mine")
     assert llm.chunks.find(PASSAGE) is None

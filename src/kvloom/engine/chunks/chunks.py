@@ -55,12 +55,13 @@ class Chunks:
     keep its whole pages; the rest, at most 15 tokens, is computed again when it is loaded. A kvchunk file has all of
     it.
 
-    ``refused``: files that were not used, by reason.
+    ``now``: seconds since 1970, when files are used. ``refused``: files that were not used, by reason.
     """
 
     engine: Engine
     tokenizer: PassageTokenizer
     compute: Compute
+    now: Callable[[], float] = time.time
     refused: Counter[Refusal] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -107,11 +108,11 @@ class Chunks:
         and where RAM has no room for one; ChunkRefused when a file cannot be written.
         """
         asked, tell = self._passages(passages), progress or nobody
-        library = Library(Path(directory).expanduser(), max_bytes)
+        library = Library(Path(directory).expanduser(), max_bytes, self.now)
         paths = [library.path_of(self._exchange.identity(each, salt).key) for each in asked]
         for start in range(0, len(asked), _AT_ONCE):
             batch = range(start, min(start + _AT_ONCE, len(asked)))
-            lacking = [n for n in batch if not touch(paths[n], time.time())]
+            lacking = [n for n in batch if not touch(paths[n], self.now())]
             added = self._in_ram([asked[n] for n in lacking], salt)
             for n in lacking:
                 library.write(self._exchange.take_out(asked[n], salt) or self._alone(asked[n], salt))
@@ -190,7 +191,7 @@ class Chunks:
         tokens = 0
         try:
             chunk = read_chunk(path)
-            touch(path, time.time())
+            touch(path, self.now())
             tokens = len(chunk.identity.tokens)
             return Imported(path, tokens, self._exchange.put_in(chunk, salt))
         except ChunkRefused as refused:

@@ -70,8 +70,8 @@ def entries_in_ram(engine: Engine, passage: Passage, root: PageKey) -> list[Entr
     index, tokens, keys = engine.ledger.index, passage.tokens, _keys(root, passage.tokens)
     found = [index.find(key, tokens[n * PAGE_TOKENS : (n + 1) * PAGE_TOKENS]) for n, key in enumerate(keys)]
     if rest := tokens[len(keys) * PAGE_TOKENS :]:
-        near = index.nearest(keys[-1] if keys else root, rest)
-        found.append(near[0] if near is not None and near[1] == len(rest) else None)
+        after = index.continuations(keys[-1] if keys else root)
+        found.append(next((each for each in after if each.tokens[: len(rest)] == rest and _whole(each)), None))
     return [entry if entry is not None and _whole(entry) else None for entry in found]
 
 
