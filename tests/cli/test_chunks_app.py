@@ -176,11 +176,12 @@ def test_ls_show_verify_gc(tmp_path: Path, called: Called) -> None:
     assert f"{paths[2]}: short: " in err
     assert "refused: short" in called("ls", library.directory)[1]
 
-    (library.directory / ".x.tmp").write_bytes(b"unfinished")
+    unfinished = library.directory / ".x.kvchunk.safetensors.0.tmp"
+    unfinished.write_bytes(b"unfinished")
     code, out, _ = called("gc", library.directory, "--max-bytes", "12KiB")
     assert code == 0
     assert out.startswith("chunks removed: ")
-    assert not (library.directory / ".x.tmp").exists()
+    assert not unfinished.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvchunk_cases import assert_same, made_chunk
-from kvloom.memory.kvchunk import ChunkRefused, Library, Refusal, read_chunk, touch
+from kvloom.memory.kvchunk import SUFFIX, ChunkRefused, Library, Refusal, read_chunk, touch
 from kvloom.memory.kvchunk.writing import file_parts
 from script import script
 
@@ -148,10 +148,12 @@ def test_a_writer_that_is_killed_leaves_no_part_that_can_be_read(tmp_path: Path)
 def test_what_a_living_writer_has_begun_is_left_alone(tmp_path: Path) -> None:
     shelf = library(tmp_path)
     shelf.write(made_chunk())
-    begun = shelf.directory / ".x.tmp"
+    begun, others = shelf.directory / f".x{SUFFIX}.0.tmp", shelf.directory / ".x.tmp"
+    others.touch()
     with begun.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         shelf.shrink(2**30)
         assert begun.exists()
     shelf.shrink(2**30)
     assert not begun.exists()
+    assert others.exists(), "what is not ours is left alone"

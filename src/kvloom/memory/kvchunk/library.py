@@ -74,7 +74,7 @@ class Library:
 
     def shrink(self, max_bytes: int) -> list[Shelved]:
         """Remove what was used least recently until the rest fits, and what dead writers have left."""
-        remove_unfinished(self.directory)
+        remove_unfinished(self.directory, SUFFIX)
         files = self.files()
         removed, total = [], sum(each.bytes for each in files)
         for each in files:

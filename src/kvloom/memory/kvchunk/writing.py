@@ -64,10 +64,10 @@ def write_parts(path: Path, parts: Sequence[bytes]) -> None:
         raise ChunkRefused(refusal, f"`{path}` cannot be written: {error.strerror or error}") from error
 
 
-def remove_unfinished(directory: Path) -> int:
-    """Remove what writers that are dead have left. Returns how many files that were."""
+def remove_unfinished(directory: Path, suffix: str) -> int:
+    """Remove what dead writers of files with this ``suffix`` have left. Returns how many files that were."""
     removed = 0
-    for path in directory.glob(f".*{_TEMPORARY}"):
+    for path in directory.glob(f".*{suffix}.*{_TEMPORARY}"):
         with contextlib.suppress(OSError):
             file = os.open(path, _READ)
             try:
