@@ -160,6 +160,8 @@ class CharTokenizer:
     special_token_ids = frozenset({0})
     bos_token_id = None
     vocab_size = VOCAB
+    lead: tuple[int, ...] = ()
+    identity = "5c" * 32
 
     @staticmethod
     def token_text(token_id: int) -> str:
@@ -199,6 +201,7 @@ def make_engine(
     kv_dtype: str = "float32",
     retention: str = "lru",
     max_pinned_share: float = 0.25,
+    chunk_share: float = 0.5,
     activations: str = "int8",
     seed: int = 0,
     reference: bool = False,
@@ -222,6 +225,7 @@ def make_engine(
             retention=retention,
             max_pinned_share=max_pinned_share,
             bands=bands,
+            chunk_share=chunk_share,
         ),
         scheduler=SchedulerConfig(
             step_tokens=step_tokens,

@@ -84,9 +84,10 @@ class CacheConfig:
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
-    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``bands``: contiguous
-    ranges of layers whose KV lies in pages of its own; with more than one and a tier, a prompt may begin when there is
-    room for one of them. Every page has metadata, so many bands take room.
+    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``chunk_share``: part that
+    chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one side leaves
+    unused the other has. ``bands``: contiguous ranges of layers whose KV lies in pages of its own; with more than one
+    and a tier, a prompt may begin when there is room for one of them. Every page has metadata, so many bands take room.
     """
 
     kv_bytes: int | str = "auto"
@@ -95,6 +96,7 @@ class CacheConfig:
     retention: RetentionName = "lru"
     max_pinned_share: float = 0.25
     bands: int = 1
+    chunk_share: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
@@ -109,6 +111,8 @@ class CacheConfig:
             raise ConfigError(f"max_pinned_share must be from 0 to 1, got {self.max_pinned_share}")
         if self.bands < 1:
             raise ConfigError(f"bands must be at least 1, got {self.bands}")
+        if not 0 <= self.chunk_share <= 1:
+            raise ConfigError(f"chunk_share must be from 0 to 1, got {self.chunk_share}")
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 

@@ -17,9 +17,10 @@ from kvloom.memory.keys import page_key, root_key
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.memory.table import FULL_MASK, PageTable
 from kvloom.policy.actions import Drop, Recode
-from kvloom.policy.events import Block, Format, with_priority
+from kvloom.policy.events import Block, Format, Hints, with_priority
 from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
+from kvloom.policy.retention.chunk_share import ChunkShare
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.segment import PageId
 from tiny import GIVEN
@@ -126,9 +127,13 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         group = GROUPS.index(fmt)
         tokens = [self.names % 3, self.names]
-        assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group, with_priority(priority))) == page
+        assert self.ledger.publish(page, Identity(ROOT, tokens, 0, 0, group, self.hints(priority))) == page
         self.asked[page] = priority
         assert self.ledger.index.find(page_key(ROOT, tokens), tokens).pages[group] == page
+
+    def hints(self, priority: float) -> Hints:
+        """Of what is published as the number ``names``."""
+        return with_priority(priority)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -235,6 +240,21 @@ TestLedger = LedgerMachine.TestCase
 TestUnderAnAdversary = AdversaryMachine.TestCase
 for case in (TestLedger, TestUnderAnAdversary):
     case.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+class ChunksMachine(LedgerMachine):
+    """Every second thing is of a chunk, and 100,000 bytes are theirs."""
+
+    def hints(self, priority: float) -> Hints:
+        return {**with_priority(priority), "chunk": 1.0} if self.names % 2 else with_priority(priority)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_under_every_policy_with_a_share_of_chunks(name: str) -> None:
+    machine = type(
+        f"{name}_chunks_machine", (ChunksMachine,), {"policy": lambda: ChunkShare(POLICIES[name](GIVEN), 100_000)}
+    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=10, stateful_step_count=60, deadline=None))
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"lru"}))

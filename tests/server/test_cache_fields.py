@@ -43,6 +43,7 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
         ({"kvloom": {"cache": {"ttl_s": None, "pin_s": None}}}, CacheParams()),
         ({"kvloom": {"cache": {"pin_s": 30}}}, CacheParams(pin_s=30)),
         ({"kvloom": {"cache": {"lossy": True}}}, CacheParams(lossy=True)),
+        ({"kvloom": {"cache": {"kept_as": "chunk"}}}, CacheParams(kept_as="chunk")),
         ({"kvloom": {"cache": {"write": False}}, "cache_salt": "s"}, CacheParams(write=False, salt="s")),
         (
             {"kvloom": {"cache": {"compression": {"method": "sink_recent", "ratio": 0.5, "sinks": 2}}}},
@@ -98,12 +99,14 @@ async def test_what_arrives(
         ({"cache": {"ttl_s": -1}}, "kvloom.cache.ttl_s", "a number of seconds"),
         ({"cache": {"pin_s": "forever"}}, "kvloom.cache.pin_s", "number"),
         ({"cache": {"pin_s": -1}}, "kvloom.cache.pin_s", "a number of seconds"),
+        ({"cache": {"kept_as": "page"}}, "kvloom.cache.kept_as", "'text', 'chunk' or 'imported'"),
+        ({"cache": {"kept_as": 1}}, "kvloom.cache.kept_as", "string"),
         ({"cash": {}}, "kvloom.cash", "`kvloom` has `cache`"),
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `compression`, `compress_after`, `compress_when`, "
-            "`lossy` and `guard`",
+            "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `kept_as`, `compression`, `compress_after`, "
+            "`compress_when`, `lossy` and `guard`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -229,6 +232,20 @@ async def test_a_prompt_is_prewarmed_and_pinned(client: openai.AsyncOpenAI) -> N
     assert (nothing.choices[0].text, nothing.usage.completion_tokens) == ("", 0)
     reply = await client.completions.create(model="tiny", prompt=prompt, max_tokens=3)
     assert reply.usage.prompt_tokens_details.cached_tokens == 63
+
+
+async def test_passages_are_computed_alone(client: openai.AsyncOpenAI) -> None:
+    prompts = [tiny.random_prompt(64, 3), tiny.random_prompt(40, 4)]
+
+    async def cached(**cache: object) -> int:
+        body = {"kvloom": {"cache": cache}}
+        reply = await client.completions.create(model="tiny", prompt=prompts, max_tokens=0, extra_body=body)
+        assert [choice.text for choice in reply.choices] == ["", ""]
+        return reply.usage.prompt_tokens_details.cached_tokens
+
+    assert await cached(kept_as="chunk") == 0
+    assert await cached(kept_as="chunk") == 63 + 39
+    assert await cached() == 0, "texts do not find them"
 
 
 async def test_a_context_is_compressed_for_who_asks(client: openai.AsyncOpenAI) -> None:

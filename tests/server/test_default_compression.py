@@ -45,6 +45,7 @@ def keys(tmp_path: Path) -> str:
         (SERVERS, None, {"kvloom": {"cache": {"compression": OWN_FIELDS}}}, OWN),
         (SERVERS, None, {"kvloom": {"cache": {"compression": {"method": "exact"}}}}, None),
         (None, None, {"kvloom": {"cache": {"compression": {"method": "exact"}}}}, None),
+        (SERVERS, None, {"kvloom": {"cache": {"kept_as": "chunk"}}}, None),
         (SERVERS, "plain-key", {}, SERVERS),
         (SERVERS, "batch-key", {}, KEYS),
         (None, "batch-key", {}, KEYS),

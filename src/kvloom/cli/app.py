@@ -9,6 +9,7 @@ import typer
 
 from kvloom.cli.bench_app import bench_app
 from kvloom.cli.cache_app import cache_app
+from kvloom.cli.chunks_app import chunks_app
 from kvloom.cli.eval_app import eval_app
 from kvloom.cli.plan_app import plan_app
 from kvloom.cli.profile_app import profile_app
@@ -174,6 +175,7 @@ app.add_typer(bench_app)
 app.add_typer(profile_app)
 app.add_typer(plan_app)
 app.add_typer(cache_app)
+app.add_typer(chunks_app)
 
 
 def _sampling(**flags: float | None) -> dict[str, Any]:

@@ -28,6 +28,8 @@ HELP = {
     "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
     "bands": "Ranges of layers whose KV lies apart: with a tier, a prompt may begin when one of them has room",
+    "chunk_share": "Part of the KV memory, 0 to 1, that passages computed alone do not lose to other KV, nor that the "
+    "rest to them; see kvloom chunks",
     "max_model_len": "Maximum context length, prompt and answer together",
     "threads": "Number of compute threads",
     "activations": "Precision of activations in products with quantized weights: int8 is fast, float32 exact",

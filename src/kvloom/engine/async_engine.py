@@ -15,11 +15,13 @@ import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from kvloom.config import EngineConfig
 from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.chunks import AsyncChunks
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.grammar import Grammar
@@ -39,6 +41,8 @@ _IDLE_S = 0.5
 _OBEY_S = 0.02
 """How long commands may keep running requests waiting, between two steps."""
 _CLOSED = "the engine is closed"
+
+T = TypeVar("T")
 
 
 class AsyncEngine:
@@ -128,7 +132,7 @@ class AsyncEngine:
                 self._command(lambda: self._abort(name, updates))
 
     async def _encode(self, text: str, limit: int) -> list[int]:
-        return await self._texts.run(lambda: self.tokenizer.encode(text, max_tokens=limit))
+        return await self.in_background(lambda: self.tokenizer.encode(text, max_tokens=limit))
 
     async def generate(
         self,
@@ -148,6 +152,21 @@ class AsyncEngine:
     async def abort(self, request_id: str) -> None:
         """End a request at once; its stream gets a last update with finish_reason ``abort``."""
         await self._call(lambda: self._abort(request_id, None))
+
+    @property
+    def chunks(self) -> AsyncChunks:
+        """Passages that are computed alone, once, for prompts to have them anywhere."""
+        return AsyncChunks(self, self.tokenizer)
+
+    async def ask(self, question: Callable[[Engine], T]) -> T:
+        """Answer on the engine's thread, between two steps."""
+        answers: list[T] = []
+        await self._call(lambda: answers.append(question(self.engine)))
+        return answers[0]
+
+    async def in_background(self, work: Callable[[], T]) -> T:
+        """On the thread that converts texts."""
+        return await self._texts.run(work)
 
     async def reset_cache(self) -> None:
         await self._call(self.engine.reset_cache)

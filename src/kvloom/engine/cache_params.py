@@ -18,6 +18,10 @@ token."""
 
 When = Literal["context", "pressure"]
 
+KeptAs = Literal["text", "chunk", "imported"]
+"""What a prompt's KV is kept as: that of a text, found by texts that begin alike; that of a chunk, which is a passage
+computed alone, found only by who looks for it; or that of a chunk which came in a file."""
+
 _RECENT = 64
 """Entries that stay at the end of what is compressed in the middle of a text."""
 
@@ -76,6 +80,7 @@ _WHEN = _takes("'context' or 'pressure'", lambda value: value in get_args(When))
 _MARKS = _takes(
     "a tuple of Mark", lambda value: isinstance(value, tuple) and all(isinstance(each, Mark) for each in value)
 )
+_KEPT_AS = _takes("'text', 'chunk' or 'imported'", lambda value: value in get_args(KeptAs))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -101,6 +106,8 @@ class CacheParams:
     ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far, would be
     preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else is served,
     and the method must be content with what is stored.
+    kept_as: under which names the KV is found and published. ``chunk``: the prompt is a passage that is computed alone,
+    for ``engine.chunks``; no other request finds it, whatever it begins with.
     lossy: KV that is kept nowhere exactly any more may be taken from a tier that has it in fewer bits (``TierConfig.
     warm_int8_bytes``): the answer then differs, is counted apart, and leaves nothing for others. Not beside a
     compression. guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is
@@ -111,6 +118,7 @@ class CacheParams:
     read: bool = field(default=True, metadata=_FLAG)
     write: bool = field(default=True, metadata=_FLAG)
     match: Matching = field(default="tokens", metadata=_MATCHING)
+    kept_as: KeptAs = field(default="text", metadata=_KEPT_AS)
     priority: int = field(default=DEFAULT_PRIORITY, metadata=_PRIORITY)
     ttl_s: float | None = field(default=None, metadata=_SECONDS)
     pin_s: float | None = field(default=None, metadata=_SECONDS)
@@ -172,7 +180,7 @@ class CacheParams:
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
-        return hints_of(self.priority, self.ttl_s, self.pin_s)
+        return hints_of(self.priority, self.ttl_s, self.pin_s, chunk=self.kept_as != "text")
 
     def hints_from(self, position: int) -> Hints:
         """Hints attached to a page that begins at this position: those of all KV, and of the marks that reach it."""

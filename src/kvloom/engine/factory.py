@@ -40,6 +40,7 @@ from kvloom.model.base import Model
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.retention.base import Retention
+from kvloom.policy.retention.chunk_share import ChunkShare
 from kvloom.policy.tier_cost import TierCost
 
 TierFactory = Callable[[Sequence[PageFormat]], Sequence[Tier]]
@@ -75,7 +76,8 @@ def make_engine(
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
     arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
-    ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), retention, clock)
+    shared = ChunkShare(retention, int(config.cache.chunk_share * arena.budget_bytes))
+    ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), shared, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
     results = Results(ledger)

@@ -17,10 +17,11 @@ from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
-from kvloom.memory.keys import root_key
+from kvloom.memory.keys import chunk_root, imported_root, root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.compression.identity import identity_of
+from kvloom.segment import PageKey
 
 
 class Tokenizer(Protocol):
@@ -89,7 +90,7 @@ class Intake:
             prompt=prompt,
             prompt_token_ids=prompt_ids,
             params=params,
-            root=root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=cache.salt),
+            root=self.root(cache),
             arrival=self.arrivals,
             turn=self.turns.take(client, params.n),
             submitted_s=self.clock(),
@@ -142,6 +143,17 @@ class Intake:
         eos = (token for token in self.tokenizer.eos_token_ids if token < self.model.vocab_size)
         never = set(eos).difference(ends)  # with ``ignore_eos``
         return request.grammar.constraint(ends, never)
+
+    def root(self, cache: CacheParams) -> PageKey:
+        """Key of the empty prefix of such a request."""
+        text = root_key(weights=self.model.weights_id, formats=self.layout.identity, salt=cache.salt)
+        match cache.kept_as:
+            case "text":
+                return text
+            case "chunk":
+                return chunk_root(text)
+            case "imported":
+                return imported_root(chunk_root(text))
 
     def longest(self, cache: CacheParams) -> int:
         """Tokens that a request may have, its answer included: those of one with a budget need not fit the memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -18,9 +17,10 @@ from kvloom.config import (
     SchedulerConfig,
     TierConfig,
 )
-from kvloom.engine.assemble import Assembly
 from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.chunks import Chunks
+from kvloom.engine.driving import Asked, Driver, Encoded
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -34,10 +34,6 @@ Prompt = str | Sequence[int] | Mapping[str, Any]
 
 Message = Mapping[str, Any]
 
-_SLEEP_S = 0.5
-"""Sleep interval while all requests wait for something outside the engine."""
-
-_Asked = tuple[SamplingParams, CacheParams]
 Kind = TypeVar("Kind")
 
 
@@ -75,6 +71,8 @@ class LLM:
         ``"asymcache"`` and ``"survival"`` say (the README has a table).
     max_pinned_share:
         Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
+    chunk_share:
+        Part of ``kv_bytes`` that chunks (``llm.chunks``) do not lose to the KV of texts, nor texts the rest to chunks.
     max_model_len:
         Maximum length of prompt plus answer in tokens; None uses the model's context, as far as the budget allows.
     threads:
@@ -109,6 +107,7 @@ class LLM:
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         retention: RetentionName = "lru",
         max_pinned_share: float = 0.25,
+        chunk_share: float = 0.5,
         max_model_len: int | None = None,
         threads: int | None = None,
         seed: int = 0,
@@ -127,7 +126,11 @@ class LLM:
             activations=activations,
             generation_config=generation_config,
             cache=CacheConfig(
-                kv_bytes=kv_bytes, kv_dtype=kv_dtype, retention=retention, max_pinned_share=max_pinned_share
+                kv_bytes=kv_bytes,
+                kv_dtype=kv_dtype,
+                retention=retention,
+                max_pinned_share=max_pinned_share,
+                chunk_share=chunk_share,
             ),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),
             tiers=tiers or TierConfig(),
@@ -137,7 +140,8 @@ class LLM:
         self._defaults = loaded.defaults
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
-        self._ids = itertools.count()
+        self._driver = Driver(loaded.engine)
+        self.chunks = Chunks(loaded.engine, loaded.tokenizer, self._driver.compute)
 
     def close(self) -> None:
         """Write what waits to be written to tiers, and close them. Nothing can be generated any more."""
@@ -210,7 +214,7 @@ class LLM:
             for conversation in conversations
         ]
         asked = self._asked(sampling_params, cache_params, len(texts))
-        prepared: list[tuple[str | None, list[int]]] = [
+        prepared: list[Encoded] = [
             (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self._longest(cache)))
             for text, (_, cache) in zip(texts, asked, strict=True)
         ]
@@ -224,7 +228,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None,
         cache: CacheParams | Sequence[CacheParams] | None,
         count: int,
-    ) -> list[_Asked]:
+    ) -> list[Asked]:
         params = self._defaults.params() if sampling is None else sampling
         caches = CacheParams() if cache is None else cache
         return list(
@@ -235,7 +239,7 @@ class LLM:
             )
         )
 
-    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> tuple[str | None, list[int]]:
+    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> Encoded:
         if isinstance(prompt, Mapping):
             if "prompt_token_ids" in prompt:
                 return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
@@ -246,32 +250,19 @@ class LLM:
             return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=longest)
         return None, _token_ids(prompt)
 
-    def _run(
-        self, prompts: list[tuple[str | None, list[int]]], asked: list[_Asked], show_progress: bool
-    ) -> list[RequestOutput]:
-        names = [f"req-{next(self._ids)}" for _ in prompts]
-        assemblies: dict[str, Assembly] = {}
-        outputs: dict[str, RequestOutput] = {}
-        try:
-            for name, (text, ids), (params, cache) in zip(names, prompts, asked, strict=True):
-                self.engine.submit(name, ids, params, text, cache=cache)
-                assemblies[name] = Assembly(name, text, params.n)
-            with _progress(len(names), show_progress) as advance:
-                while self.engine.has_work:
-                    if not self.engine.runnable:
-                        self.engine.sleep(_SLEEP_S)
-                        continue
-                    for update in self.engine.step():
-                        outputs[update.request_id] = assemblies[update.request_id].add(update)
-                        advance(int(update.finished))
-        finally:  # an error or Ctrl-C: leave nothing behind
-            for name in assemblies:
-                self.engine.abort(name)
-        found = [outputs[name] for name in names]
-        errors = [output.error for output in found if output.error is not None]
+    def _run(self, prompts: list[Encoded], asked: list[Asked], show_progress: bool) -> list[RequestOutput]:
+        found: dict[int, RequestOutput] = {}
+        with _progress(len(prompts), show_progress) as advance:
+
+            def ended(number: int, output: RequestOutput) -> None:
+                found[number] = output
+                advance(1)
+
+            self._driver.run(prompts, asked, ended)
+        errors = [output.error for output in found.values() if output.error is not None]
         if errors and len(errors) == len(found):
             raise errors[0]
-        return found
+        return [found[number] for number in range(len(prompts))]
 
 
 @contextmanager

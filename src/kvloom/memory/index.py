@@ -65,6 +65,10 @@ class Index:
                 best = self.entries[key], shared
         return best
 
+    def continuations(self, parent: PageKey) -> Iterator[Entry]:
+        """All that is stored right after the prefix ``parent``."""
+        return (self.entries[key] for key in self._children.get(parent, ()))
+
     def explain(
         self, key: PageKey, parent: PageKey, tokens: Sequence[int], content: int, *, inside: bool = True
     ) -> Why:
@@ -83,6 +87,19 @@ class Index:
         """True when something stored after ``parent`` begins like ``tokens`` and continues differently."""
         near = self.nearest(parent, tokens)
         return near is not None and near[1] < min(len(near[0].tokens), len(tokens))
+
+    def paths(self, root: PageKey) -> Iterator[tuple[Entry, ...]]:
+        """All that is stored after the prefix ``root``: every longest chain of entries, from its first on."""
+        chain: list[Entry] = []
+        waiting = [(key, 0) for key in reversed(self._children.get(root, {}))]
+        while waiting:
+            key, depth = waiting.pop()
+            del chain[depth:]
+            chain.append(self.entries[key])
+            further = self._children.get(key, {})
+            waiting += [(child, depth + 1) for child in reversed(further)]
+            if not further:
+                yield tuple(chain)
 
     # -- pages that are being computed -----------------------------------------------------------------------------
 

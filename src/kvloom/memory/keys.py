@@ -5,6 +5,8 @@
     left = SHA-256(CBOR {v, parent, method})                                 the parent of what a method left of a text
     chunk = SHA-256(CBOR {v, chunk: root})                                   the root of passages computed alone
     lossy = SHA-256(CBOR {v, codec, lossy: key})                             a page's copy in a codec that rounds
+    import = SHA-256(CBOR {v, imported: chunk})                              ... and of those that came in files
+    kvchunk = SHA-256(CBOR {kvchunk, kind, model, namespace, slice, tokenizer, tokens})     of a passage in a file
 
 CBOR is canonical (RFC 8949, section 4.2), so a key is the same on every machine. Golden vectors are in the tests.
 """
@@ -61,6 +63,27 @@ def chunk_root(root: PageKey) -> PageKey:
 def lossy_key(key: PageKey, codec: str) -> PageKey:
     """What a copy of a page in a codec that rounds is kept under: no exact look-up finds it."""
     return _digest({"v": KEY_VERSION, "codec": codec, "lossy": bytes(key)})
+
+
+def imported_root(chunks: PageKey) -> PageKey:
+    """Key of the empty prefix of passages whose KV came in files, where its bits may differ from computed ones.
+
+    ``chunks``: the root of passages that were computed here.
+    """
+    return _digest({"v": KEY_VERSION, "imported": bytes(chunks)})
+
+
+def kvchunk_key(
+    *, model: str, tokenizer: str, namespace: str, kind: str, tokens: Sequence[int], slice_of: tuple[int, int]
+) -> PageKey:
+    """What a kvchunk file is of: version 1. ``slice_of``: (rank, world) of its KV heads."""
+    what = {"kind": kind, "model": model, "namespace": namespace, "slice": list(slice_of), "tokenizer": tokenizer}
+    return _digest({"kvchunk": 1, "tokens": list(tokens), **what})
+
+
+def namespace_of(salt: str | None) -> str:
+    """A name of a salt that does not tell it, unless it can be guessed: 64 hexadecimal digits, none for no salt."""
+    return "" if salt is None else _digest({"namespace": 1, "salt": salt}).hex()
 
 
 def extend_keys(keys: list[PageKey], root: PageKey, tokens: Sequence[int]) -> None:

@@ -37,9 +37,12 @@ def with_priority(priority: float) -> Hints:
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
-def hints_of(priority: float, ttl_s: float | None, pin_s: float | None = None) -> Hints:
-    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy. ``pin_s``: how long to pin it."""
-    said = {name: value for name, value in (("ttl_s", ttl_s), ("pin_s", pin_s)) if value is not None}
+def hints_of(priority: float, ttl_s: float | None, pin_s: float | None = None, chunk: bool = False) -> Hints:
+    """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy. ``pin_s``: how long to pin it.
+    ``chunk``: it is of a passage that was computed alone.
+    """
+    told = ("ttl_s", ttl_s), ("pin_s", pin_s), ("chunk", 1.0 if chunk else None)
+    said = {name: value for name, value in told if value is not None}
     hints = with_priority(priority)
     return MappingProxyType({**hints, **said}) if said else hints
 

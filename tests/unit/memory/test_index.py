@@ -106,3 +106,16 @@ def test_a_key_that_the_caller_has_is_used_and_audited() -> None:
     index.add(KEY_A, B, 16, 0, 0, PageId(2), KEY_A[::-1])
     with pytest.raises(InternalError, match="a key that is not its own"):
         index.check()
+
+
+def test_paths_are_the_longest_chains_below_a_root() -> None:
+    index = stored()
+    assert [[entry.tokens for entry in path] for path in index.paths(ROOT)] == [[tuple(A), tuple(B)]]
+    assert [len(path) for path in index.paths(KEY_A)] == [1]
+    assert list(index.paths(KEY_B)) == []
+    index.add(KEY_A, [7], 16, 0, 0, PageId(3))
+    index.add(ROOT, [9], 0, 0, 0, PageId(4))
+    found = {tuple(entry.tokens for entry in path) for path in index.paths(ROOT)}
+    assert found == {(tuple(A), tuple(B)), (tuple(A), (7,)), ((9,),)}
+    index.forget(PageId(1), Why.EVICTED)
+    assert [[entry.tokens for entry in path] for path in index.paths(ROOT)] == [[(9,)]], "nothing behind a hole"

@@ -15,6 +15,7 @@ from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block, Hints, hints_of, merged, priority_of, with_priority
 from kvloom.policy.retention import POLICIES, Given
 from kvloom.policy.retention.base import Retention
+from kvloom.policy.retention.chunk_share import ChunkShare
 from kvloom.policy.retention.worth import seconds_per_byte
 from kvloom.segment import PageId, Why
 from tiny import GIVEN, make_engine
@@ -256,7 +257,14 @@ def test_lfu_keeps_what_is_used_often_until_the_cache_has_aged() -> None:
 def test_an_engine_gets_what_its_settings_name(name: RetentionName) -> None:
     first = make_engine()
     engine = engine_beside(first, CacheConfig(kv_bytes="4MiB", retention=name))
-    assert type(engine.ledger.retention) is type(POLICIES[name](GIVEN)) is type(make_retention(name, first.model))
+    shared = engine.ledger.retention
+    assert isinstance(shared, ChunkShare)
+    assert (
+        type(shared.texts)
+        is type(shared.chunks)
+        is type(POLICIES[name](GIVEN))
+        is type(make_retention(name, first.model))
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 Look-up does not stop at the first miss: later pages are hits too. A position counts as covered only if every
 layer group has what later rows will read; where a window layer gave its pages back, positions are computed again from
-far enough back that every row finds its window. A request that matches in pages sees nothing of what is inside a
-page: no tails.
+far enough back that every row finds its window. A chunk is different: all layers must have all of it, since it may be
+read in the middle. A request that matches in pages sees nothing of what is inside a page: no tails.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cover(
     hits = _hits(entries)
     copies = _tails(kv, index, entries, {load.index for load in loads}) if tails else []
     stored = [SpanSet.of(_spans(group, hits, copies, loads)) for group in range(len(kv.tables))]
-    windows = [table.window for table in kv.tables]
+    windows = [table.window if kv.cache.kept_as == "text" else None for table in kv.tables]
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]
     everywhere = _intersection(full) if full else SpanSet.full(length)
     anyway = computed_for_logits(kv) | computed_to_be_seen(kv)

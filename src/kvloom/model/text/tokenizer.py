@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,16 @@ class Tokenizer:
     @property
     def bos_token_id(self) -> int | None:
         return self._rules.bos_token_id
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """What the model puts before every text: its start token, or nothing."""
+        return () if self._begin is None else (self._begin,)
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256, hexadecimal, of all that says which tokens a text has."""
+        return hashlib.sha256(self._backend.to_str().encode("utf-8")).hexdigest()
 
     @property
     def vocab_size(self) -> int:

@@ -2,6 +2,7 @@
 
     {"kvloom": {"cache": {"read": false, "write": false}}}
     {"kvloom": {"cache": {"priority": 80, "ttl_s": 30}}}
+    {"kvloom": {"cache": {"kept_as": "chunk"}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
     {"kvloom": {"cache": {"lossy": true}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
@@ -72,6 +73,7 @@ class CacheFields(BaseModel):
     priority: int | None = None
     ttl_s: Real | None = None
     pin_s: Real | None = None
+    kept_as: str | None = None
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None
@@ -100,10 +102,12 @@ class Extension(BaseModel):
 
 
 def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
-    """Null means the default. ``default``: the caller's compression, for who does not take lossy KV instead. Raises
-    ParamsError.
+    """Null means the default. ``default``: the caller's compression, of texts alone, and not for who takes lossy KV
+    instead. Raises ParamsError.
     """
     asked = extension.cache if extension is not None else None
+    if asked is not None and asked.kept_as not in (None, "text"):
+        default = None
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
     fields = said.get("compression")
     unsaid = None if said.get("lossy") else default
