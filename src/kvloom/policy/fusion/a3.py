@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.arrays import Floats
 from kvloom.errors import ParamsError
-from kvloom.policy.fusion.base import Checked, Need, View
+from kvloom.policy.fusion.base import Checked, Floats, Need, View
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.arrays import Floats
 from kvloom.segment import Span
+
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 NEVER = np.float32(-np.inf)
 """The score of an entry that a scorer does not ask for."""
-
-Flags = npt.NDArray[np.bool_]
 
 
 class Need(enum.Enum):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloom.arrays import Floats
-from kvloom.policy.fusion.base import Need, View
+from kvloom.policy.fusion.base import Floats, Need, View
 
 
 @dataclass(frozen=True, slots=True)

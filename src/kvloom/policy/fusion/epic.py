@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.arrays import Floats
 from kvloom.errors import ParamsError
-from kvloom.policy.fusion.base import NEVER, Need, View
+from kvloom.policy.fusion.base import NEVER, Floats, Need, View
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.arrays import Floats
 from kvloom.errors import ParamsError
-from kvloom.policy.fusion.base import Flags, Need, Scorer, View
+from kvloom.policy.fusion.base import Flags, Floats, Need, Scorer, View
 
 Positions = npt.NDArray[np.int64]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloom.arrays import Floats
-from kvloom.policy.fusion.base import Need, View
+from kvloom.policy.fusion.base import Floats, Need, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,4 +19,5 @@ class FusionRag:
 
     def scores(self, view: View) -> Floats:
         assert view.attention_LS is not None
-        return view.attention_LS[-1]
+        last_S: Floats = view.attention_LS[-1]
+        return last_S

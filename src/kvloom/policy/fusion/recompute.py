@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.arrays import Floats
-from kvloom.policy.fusion.base import Need, View
+from kvloom.policy.fusion.base import Floats, Need, View
 
 
 @dataclass(frozen=True, slots=True)
