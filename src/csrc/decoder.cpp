@@ -42,6 +42,9 @@ class WorkPlans {
     return *entries_.back().work_plan;
   }
 
+  // Other rows are to attend.
+  void clear() { entries_.clear(); }
+
  private:
   struct Entry {
     const Part* part;
@@ -53,7 +56,7 @@ class WorkPlans {
   std::vector<Entry> entries_;
 };
 
-// One pass under way. `rows_` are those that still matter: after the last layer's attention, the wanted ones.
+// One pass under way. `rows_` are those that still matter: once the last layer's KV is written, the wanted ones.
 class Pass {
  public:
   Pass(const DecoderModel& model, const DecoderStep& step, DecoderState& state)
@@ -66,12 +69,13 @@ class Pass {
         attend_(KV_PICK(attend_kernels, model.isa)),
         work_plans_(model.threads),
         at_(model, step.rows.rows, state.workspace),
-        rows_(step.rows.rows) {}
+        rows_(step.rows.rows),
+        asking_(step.rows) {}
 
   void run() {
     clock_.measure(Operator::embed, [&] { enter(); });
     for (int64_t n = step_.first; n < step_.last; n++) layer(n);
-    if (step_.first == step_.last) narrow(0);
+    if (step_.first == step_.last) narrow();
     if (rows_ == 0) return;
     if (step_.x_out) clock_.measure(Operator::norm, [&] { leave(); });
     if (step_.logits) head();
@@ -115,10 +119,18 @@ class Pass {
     linear(layer.qkv, at_.normed, at_.qkv);
     split_heads(layer);
     write(number);
-    const bool last = number + 1 == step_.last;
-    if (last && step_.num_wanted == 0 && !observed(number)) return narrow(0);
+    const bool last = number + 1 == step_.last, seen = observed(number);
+    const int64_t q_width = (int64_t)layer.heads * layer.head_dim;
+    if (last && !seen) {
+      keep_wanted(at_.q, q_width);
+      narrow();
+      if (rows_ == 0) return;
+    }
     attend(number);
-    if (last) narrow((int64_t)layer.heads * layer.head_dim);
+    if (last && seen) {
+      keep_wanted(at_.attended, q_width);
+      narrow();
+    }
     linear(layer.o, at_.attended, at_.delta);
     pending_ = after(layer.post_attn_norm);
     norm(layer.mlp_norm, at_.normed);
@@ -183,9 +195,9 @@ class Pass {
       clock_.measure(Operator::attend, [&] {
         const Part& part = group.parts[read.part];
         const Continuation after = group.after(read);
-        const WorkPlan& work_plan = work_plans_.find(step_.rows, part, after, kv.slot, model_.layers[number].heads);
+        const WorkPlan& work_plan = work_plans_.find(asking_, part, after, kv.slot, model_.layers[number].heads);
         state_.kv_bytes_read += work_plan.kv_bytes();
-        attend_.attend({step_.rows, part, after.table, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads,
+        attend_.attend({asking_, part, after.table, work_plan.work(), kv.slot, work_plan.q_heads(), model_.threads,
                         kv.scale, at_.q, at_.attended, at_.lse, merge});
       });
       merge = true;
@@ -198,16 +210,23 @@ class Pass {
 
   bool observed(int64_t number) const { return step_.observer && step_.observer->asks(number); }
 
-  // From here on nobody looks at the other rows, of x and of what attention gave (width 0: nothing yet).
-  void narrow(int64_t attended_width) {
+  // From here on nobody looks at the other rows.
+  void narrow() {
     if (step_.num_wanted == rows_) return;
     keep_wanted(at_.x, model_.width());
-    keep_wanted(at_.attended, attended_width);
     rows_ = step_.num_wanted;
+    const Rows& all = step_.rows;
+    for (int64_t i = 0; i < rows_; i++) wanted_positions_.push_back(all.positions[step_.wanted[i]]);
+    for (int32_t b = 0; b <= all.seqs; b++)
+      wanted_seq_rows_.push_back(
+          (int32_t)(std::lower_bound(step_.wanted, step_.wanted + rows_, all.seq_rows[b]) - step_.wanted));
+    asking_ = {wanted_positions_.data(), wanted_seq_rows_.data(), (int32_t)rows_, all.seqs};
+    work_plans_.clear();
   }
 
-  // `wanted` ascends, so rows only move towards the front.
+  // Of what was computed for all rows. `wanted` ascends, so rows only move towards the front.
   void keep_wanted(float* values, int64_t width) const {
+    if (step_.num_wanted == rows_) return;
     for (int64_t i = 0; i < step_.num_wanted; i++)
       std::memmove(values + i * width, values + step_.wanted[i] * width, (size_t)width * sizeof(float));
   }
@@ -222,6 +241,8 @@ class Pass {
   WorkPlans work_plans_;
   const DecoderBuffers at_;
   int64_t rows_;
+  Rows asking_;  // whose queries attend
+  std::vector<int32_t> wanted_positions_, wanted_seq_rows_;
   const float* pending_ = nullptr;
 };
 

@@ -117,6 +117,18 @@ def test_only_wanted_rows_come_back_but_all_kv_is_written(model: Decoder, wanted
         assert np.array_equal(cache.memory, expected_memory)
 
 
+def test_the_last_layer_attends_for_wanted_rows_alone(model: Decoder) -> None:
+    """The first row sees one page, the last one all that its window shows it."""
+
+    def read(wanted: list[int]) -> int:
+        before = model.kv_bytes_read()
+        cache = FullCache(model.kv_map, LENGTH)
+        model.forward(tokens(), cache.plan(0, LENGTH), CpuAttend(cache.memory, threads=2), np.array(wanted, np.int64))
+        return model.kv_bytes_read() - before
+
+    assert read([]) < read([0]) < read([0, LENGTH - 1]) <= read(list(range(LENGTH)))
+
+
 @pytest.mark.parametrize("chunk", [1, 9])
 def test_parts_of_every_kind(model: Decoder, chunk: int) -> None:
     """Tables, then lists by head over the same pages: even and not, with holes, and with turned queries."""
@@ -128,6 +140,8 @@ def test_parts_of_every_kind(model: Decoder, chunk: int) -> None:
     groups = tuple(with_lists_by_head(model, index, group) for index, group in enumerate(plan.groups))
     plan = dataclasses.replace(plan, groups=groups)
     hidden = model.forward(tokens()[start:], plan, attend)
+    last = model.forward(tokens()[start:], plan, attend, np.array([chunk - 1]))
+    assert np.array_equal(last, hidden[-1:])
     assert np.array_equal(hidden, apart(model).forward(tokens()[start:], plan, attend))
     assert not np.array_equal(hidden, plain)
     reference = apart(model).forward(tokens()[start:], plan, ReferenceAttend(cache.memory))
