@@ -77,6 +77,7 @@ class TinyModel:
         self.weights_id = f"tiny-{self.windows}-{self.seed}"
 
     query_heads = HEADS
+    width = WIDTH
 
     @property
     def layer_parameters(self) -> int:

@@ -12,16 +12,18 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
+from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
-from kvloom.engine.request import Request
+from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.plain import Computed, computed
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
+from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.stall import Stall
 from kvloom.engine.stats import CacheStats, EngineStats, GuardStats, StepWatch
 from kvloom.engine.step import Forward
@@ -139,13 +141,15 @@ class Engine:
         faults = {sequence.request: error for sequence, error in plan.failed.items()} if plan.failed else {}
         failed = [self._give_up(request, plan, error) for request, error in faults.items()]
         self.watch.lap("schedule")
+        known = computed(plan)
         if work := plan.work:
             batch = form_batch(work, self.layout.layers)
             self.watch.lap("plan")
-            known = computed(plan)
             self._run(batch)
-            if known is not None:
-                self._learn(known, plan.streaming_since_s < math.inf, self.clock() - began_s)
+        for sequence, layer_pass in plan.passes.items():
+            self.commit.attempt(sequence.request, self._run_pass, sequence, layer_pass)
+        if known is not None and (work or plan.passes):
+            self._learn(known, plan.streaming_since_s < math.inf, self.clock() - began_s)
         self._notice(plan)
         self.steps += 1
         updates = failed + self.commit.updates()
@@ -177,6 +181,19 @@ class Engine:
                 commit.attempt(chunk.sequence.request, commit.continued, chunk.sequence, next_scores)
             else:
                 commit.attempt(chunk.sequence.request, commit.sampled, chunk.sequence, next_scores)
+
+    def _run_pass(self, sequence: Sequence, work: LayerPass) -> None:
+        """The same for rows that go through some of the layers."""
+        layerwise = sequence.layerwise
+        assert layerwise is not None
+        x_TC = self.forward.layer_pass(work, self.layout.layers)
+        self.watch.lap("forward")
+        layerwise.took(work, x_TC)
+        if layerwise.over is not None:
+            spans, last_1C = layerwise.over
+            sequence.end_layerwise()
+            self.commit.written(Chunk(sequence, spans))
+            self.commit.sampled(sequence, *self.forward.scores_of(last_1C))
 
     # -- the cache -------------------------------------------------------------------------------------------------
 
@@ -237,7 +254,7 @@ class Engine:
 
     def _notice(self, plan: StepPlan) -> None:
         """Whether this step got anywhere: with an empty plan it may still have moved sequences or pages."""
-        if plan.chunks or plan.shadows or plan.failed or plan.compressing:
+        if plan.chunks or plan.passes or plan.shadows or plan.failed or plan.compressing:
             self.stall.step_worked()
         else:
             queues, ledger = self.scheduler.queues, self.ledger

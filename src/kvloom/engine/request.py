@@ -10,6 +10,7 @@ import numpy as np
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.layer_pass import Layerwise
 from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import CompressedContext, FinishReason, RequestMetrics, TokenLogprobs
 from kvloom.engine.params import SamplingParams
@@ -71,7 +72,8 @@ class Sequence:
     """One continuation: how it is sampled and told, and ``kv``, the home of its tokens and their KV.
 
     ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an
-    empty arena. ``shadow``: exact KV beside it, for its guard.
+    empty arena. ``shadow``: exact KV beside it, for its guard. ``layerwise``: computes what it lacks in layer passes;
+    None: in chunks.
     """
 
     request: Request
@@ -86,6 +88,7 @@ class Sequence:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     shadow: Shadow | None = None
+    layerwise: Layerwise | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.kv.tokens
@@ -143,8 +146,15 @@ class Sequence:
             self.shadow.kv.release()
             self.shadow = None
 
+    def end_layerwise(self) -> None:
+        """Go on in chunks, if anything is missing."""
+        if self.layerwise is not None:
+            self.layerwise.release()
+            self.layerwise = None
+
     def release(self) -> None:
         """Release all KV: see ``SequenceKv.release``."""
+        self.end_layerwise()
         self.kv.release()
         self.lose_shadow()
 
@@ -154,11 +164,16 @@ class Sequence:
         if self.shadow is not None:
             self.shadow.kv.abandon()
             self.shadow = None
+        if self.layerwise is not None:
+            self.layerwise.abandon()
+            self.layerwise = None
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
         yield from self.kv.holdings()
         if self.shadow is not None:
             yield from self.shadow.kv.holdings()
+        if self.layerwise is not None:
+            yield from self.layerwise.holdings()
 
     @property
     def wants_prompt_scores(self) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.observe import Observers
-from kvloom.attend.plan import Plan
+from kvloom.attend.plan import LayerPlan, Plan
 from kvloom.engine.kv import Watched
+from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.sampling import Logits, NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
@@ -57,6 +58,15 @@ class Forward:
                 watch.see(layer, positions, x_TC[rows])
             x_TC = self.model.run(x_TC, plan, self.attend, range(layer, layer + 1), None, observers)
         return x_TC
+
+    def layer_pass(self, work: LayerPass, layers: tuple[LayerPlan, ...]) -> Floats:
+        """See ``LayerPass.run``."""
+        return work.run(self.model, self.attend, layers)
+
+    def scores_of(self, x_RC: Floats) -> list[NextScores]:
+        """What comes after rows, from their hidden states as they come out of the last layer."""
+        scores = Scores.of(self.model.logits(x_RC))
+        return list(map(NextScores, scores.logits_RV, scores.argmax_R))
 
     def prompt_logits(self, batch: Batch, hidden_RC: Floats, n: int) -> Iterator[tuple[int, Logits]]:
         """(position, logits) of every row of chunk ``n``, a few rows in memory at a time."""

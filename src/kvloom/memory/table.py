@@ -136,6 +136,11 @@ class PageTable:
                 ids[index] = _NO_PAGE
         return ids
 
+    def reach(self, length: int) -> None:
+        """Have entries for the pages of so many positions, though they may not be there."""
+        if length > 0:
+            self._reach((length - 1) // PAGE_TOKENS)
+
     def resident(self) -> SpanSet:
         """Positions whose KV is written."""
         spans = []

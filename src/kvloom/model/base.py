@@ -49,6 +49,11 @@ class Model(Protocol):
         ...
 
     @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        ...
+
+    @property
     def layer_parameters(self) -> int:
         """Numbers in the matrices that every token is multiplied with, embedding and head not included."""
         ...

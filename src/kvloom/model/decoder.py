@@ -61,6 +61,10 @@ class Decoder:
         return self.spec.heads
 
     @property
+    def width(self) -> int:
+        return self.spec.width
+
+    @property
     def layer_parameters(self) -> int:
         return layer_parameters(self.spec)
 

@@ -50,6 +50,10 @@ class SimulatedModel:
         return self.shape.query_heads
 
     @property
+    def width(self) -> int:
+        return 0
+
+    @property
     def layer_parameters(self) -> int:
         return self.shape.layer_parameters
 

@@ -3,6 +3,7 @@
 names.py      keys and content hashes of its pages
 holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
+carried.py    hidden states that wait between two layers
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
 watch.py      what is seen of its context while it is computed (learned_digest.py: of hidden states)
@@ -14,6 +15,7 @@ results.py    what that has left, kept for others
 
 from __future__ import annotations
 
+from kvloom.engine.kv.carried import Carried
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.results import Result, Results
@@ -23,6 +25,7 @@ from kvloom.engine.kv.stored import Stored
 from kvloom.engine.kv.watch import Watch, Watched
 
 __all__ = [
+    "Carried",
     "PageNames",
     "Replacement",
     "Result",

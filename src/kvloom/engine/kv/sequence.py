@@ -175,6 +175,12 @@ class SequenceKv:
                 if full := table.mark(span):
                     self._unpublished += [(group, index) for index in full]
 
+    def written_in(self, groups: Iterable[int], spans: SpanSet) -> None:
+        """The KV of ``spans`` in these layer groups is in its pages; the positions are missing until ``written``."""
+        for group in groups:
+            for span in spans:
+                self._unpublished += [(group, index) for index in self.tables[group].mark(span)]
+
     def publish(self, accepted: int) -> None:
         """The first ``accepted`` tokens are final: others may find the pages that they fill.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kvloom.engine.layer_pass import Layerwise
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Chunk, Queues, StepPlan
@@ -23,7 +24,8 @@ HTTP the requests of a burst are read one by one, on cores that already compute 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRunning:
-    """Gives every running sequence rows for its lowest missing positions, while rows are left.
+    """Gives every running sequence rows for its lowest missing positions, while rows are left: in a chunk, or in a pass
+    where it is computed layer by layer.
 
     Positions after a pending one have to wait.
     """
@@ -34,7 +36,8 @@ class ChunkRunning:
         single: list[Sequence] = []
         others: list[Sequence] = []
         for sequence in queues.running:
-            (single if len(sequence.kv.missing) == 1 else others).append(sequence)
+            single_row = len(sequence.kv.missing) == 1 and sequence.layerwise is None
+            (single if single_row else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
             spared = self.prefill_budget.spares_the_first
@@ -42,10 +45,17 @@ class ChunkRunning:
             if prompts := len(others) + len(queues.waiting):
                 plan.late = self.prefill_budget.allowance(len(streaming), prompts)
         for sequence in (*single, *others):
-            if (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
+            if sequence.layerwise is not None:
+                _pass(sequence, sequence.layerwise, plan)
+            elif (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
                 chunk = Chunk(sequence, spans)
                 if sequence.shadow is None or not chunk.closes or _exact_first(chunk, sequence.shadow, plan):
                     plan.add(chunk)
+
+
+def _pass(sequence: Sequence, layerwise: Layerwise, plan: StepPlan) -> None:
+    if rows := plan.room_for_pass(sequence, layerwise):
+        plan.add_pass(sequence, layerwise.next(rows))
 
 
 def _exact_first(chunk: Chunk, shadow: Shadow, plan: StepPlan) -> bool:

@@ -10,10 +10,11 @@ from kvloom.policy.cost import position_sum
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Answers that a step goes on with; tokens of prompts, and the sum of their positions.
+    """Answers that a step goes on with; tokens of prompts, and the sum of their positions. Through a share of the
+    layers, both count as that share.
 
-    ``plain``: whether these cost what prefill does. They do not where all rows have logits, what is watched, and what
-    comes after a context that was compressed.
+    ``plain``: whether these cost what prefill does. They do not where all rows have logits, what is watched, what comes
+    after a context that was compressed, and what goes through some of the layers.
     """
 
     streams: int
@@ -27,12 +28,12 @@ def computed(plan: StepPlan) -> Computed | None:
     if plan.shadows or plan.compressing:
         return None
     prompts = [chunk for chunk in plan.chunks.values() if len(chunk.spans) > 1]
-    spans = [chunk.spans for chunk in prompts]
+    spans, passes = [chunk.spans for chunk in prompts], plan.passes.values()
     return Computed(
         streams=len(plan.chunks) - len(prompts),
-        new=sum(map(len, spans)),
-        positions=sum(map(position_sum, spans)),
-        plain=all(map(_plain, prompts)),
+        new=sum(map(len, spans)) + round(sum(len(each.spans) * each.share for each in passes)),
+        positions=sum(map(position_sum, spans)) + round(sum(position_sum(each.spans) * each.share for each in passes)),
+        plain=not passes and all(map(_plain, prompts)),
     )
 
 

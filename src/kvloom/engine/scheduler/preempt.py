@@ -32,6 +32,9 @@ class Preempt:
             while not chunk.sequence.kv.reserve(chunk.spans):
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
+        for sequence, work in list(plan.passes.items()):
+            while sequence in plan.passes and not work.kv.reserve(work.spans, work.groups):
+                self.make_room(sequence, queues, plan)
         for chunk in list(plan.shadows.values()):
             if not chunk.kv.reserve(chunk.spans):
                 self._lose_shadow(chunk.sequence, plan)

@@ -35,18 +35,18 @@ class Allowance:
     least_rows: int = 0
     cost: PrefillCost | None = None
 
-    def rows(self, missing: SpanSet) -> int:
-        """How many of the lowest positions of ``missing`` there is time for."""
+    def rows(self, missing: SpanSet, share: float = 1.0) -> int:
+        """How many of the lowest positions of ``missing`` there is time for, through that ``share`` of the layers."""
         if self.seconds == math.inf:
             return len(missing)
-        affordable = 0 if self.cost is None else self.cost.within(missing, self.seconds)
-        return max(affordable, min(self.least_rows, len(missing)))
+        affordable = 0 if self.cost is None else self.cost.within(missing, self.seconds / share)
+        return max(affordable, min(int(self.least_rows / share), len(missing)))
 
-    def use(self, spans: SpanSet, sign: int = 1) -> None:
+    def use(self, spans: SpanSet, sign: int = 1, share: float = 1.0) -> None:
         """Take what these positions need; with ``sign`` -1, give it back."""
-        self.least_rows -= sign * len(spans)
+        self.least_rows -= sign * math.ceil(len(spans) * share)
         if self.cost is not None:
-            self.seconds -= sign * self.cost.computing(spans)
+            self.seconds -= sign * share * self.cost.computing(spans)
 
 
 @dataclass

@@ -26,7 +26,9 @@ class Squeeze:
         Of the sequences whose method fails, the plan is told.
         """
         for sequence in reversed(queues.running):
-            if sequence in plan.failed or (replacement := self._replacement(sequence)) is None:
+            if sequence in plan.failed or sequence.layerwise is not None:
+                continue
+            if (replacement := self._replacement(sequence)) is None:
                 continue
             try:
                 replacement.decide()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.layer_pass import LayerPass, Layerwise
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.prefill_budget import Allowance
 from kvloom.engine.shadow import Shadow
@@ -79,7 +80,8 @@ class StepPlan:
     rows_left: rows that may still be added. late: what is left for prompts submitted after ``streaming_since_s``, when
     the oldest streaming answer had begun. failed: sequences that can never continue, with the error. peak_bytes: KV
     held while a context was compressed. compressing: whether any was. shadows: what is computed of shadows, which come
-    after all chunks when there is memory to reserve.
+    after all chunks when there is memory to reserve. passes: what is computed through some layers only, each in a
+    forward of its own; a row through a share of the layers counts as that share of a row.
     """
 
     rows_left: int
@@ -90,16 +92,29 @@ class StepPlan:
     peak_bytes: int = 0
     compressing: bool = False
     shadows: dict[Sequence, Chunk] = field(default_factory=dict)
+    passes: dict[Sequence, LayerPass] = field(default_factory=dict)
 
     @property
     def work(self) -> list[Chunk]:
-        """All that the step computes. What a shadow says comes before what its sequence says."""
+        """The batch of the step. What a shadow says comes before what its sequence says."""
         return [*self.shadows.values(), *self.chunks.values()]
 
     def room(self, sequence: Sequence) -> int:
         """Rows that may still be added for a sequence."""
         rows = self.rows_left
         return min(rows, self.late.rows(sequence.kv.missing)) if self._late(sequence) else rows
+
+    def room_for_pass(self, sequence: Sequence, layerwise: Layerwise) -> int:
+        """The same for the next of its passes. No step has more rows than its limit, whatever share of layers they run
+        through.
+        """
+        left, rows = layerwise.left, self.rows_left
+        rows = min(rows, self.late.rows(left, layerwise.share)) if self._late(sequence) else rows
+        return min(rows, len(left))
+
+    def add_pass(self, sequence: Sequence, work: LayerPass) -> None:
+        self.passes[sequence] = work
+        self._use_pass(sequence, work, 1)
 
     def add(self, chunk: Chunk) -> None:
         (self.chunks if chunk.shadow is None else self.shadows)[chunk.sequence] = chunk
@@ -109,6 +124,9 @@ class StepPlan:
         chunk = self.chunks.pop(sequence, None)
         if chunk is not None:
             self._use(chunk, -1)
+        work = self.passes.pop(sequence, None)
+        if work is not None:
+            self._use_pass(sequence, work, -1)
         self.discard_shadow(sequence)
 
     def discard_shadow(self, sequence: Sequence) -> None:
@@ -133,6 +151,11 @@ class StepPlan:
         self.rows_left -= sign * len(chunk.spans)
         if self._late(chunk.sequence):
             self.late.use(chunk.spans, sign)
+
+    def _use_pass(self, sequence: Sequence, work: LayerPass, sign: int) -> None:
+        self.rows_left -= sign * math.ceil(len(work.spans) * work.share)
+        if self._late(sequence):
+            self.late.use(work.spans, sign, work.share)
 
     def _late(self, sequence: Sequence) -> bool:
         return len(sequence.kv.missing) > 1 and sequence.request.submitted_s > self.streaming_since_s
