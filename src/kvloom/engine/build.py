@@ -46,6 +46,7 @@ def build(config: EngineConfig) -> Loaded:
         cost=cost,
         tier_factory=lambda formats: open_tiers(config.tiers, formats),
         tier_costs={} if measured is None else {"warm": measured.tiers.copy, "disk": measured.tiers.read},
+        lead=tokenizer.lead,
     )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

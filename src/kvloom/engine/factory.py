@@ -12,6 +12,7 @@ from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.planner import Planner
 from kvloom.engine.retention import shape_cost
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.account import Account
@@ -19,6 +20,7 @@ from kvloom.engine.scheduler.admit import Admit
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.fetch import Fetch
+from kvloom.engine.scheduler.fuse import Fuse
 from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
@@ -59,10 +61,11 @@ def make_engine(
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
     back: Callable[[int], Backing] = Mapped,
+    lead: Sequence[int] = (),
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
-    Raises ConfigError.
+    ``lead``: the tokens that begin every text. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
@@ -82,7 +85,9 @@ def make_engine(
     preempt = Preempt(ledger, Squeeze(threads))
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
-    stages = fetch, compress, ChunkRunning(prefill_budget), preempt, admit
+    planner = Planner.of(model, layout)
+    fuse = Fuse(model, planner, ledger, preempt, tuple(lead))
+    stages = fetch, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(
@@ -91,6 +96,7 @@ def make_engine(
         config=config,
         attend_factory=attend_factory,
         layout=layout,
+        planner=planner,
         context_limit=context_limit,
         max_len=max_len,
         ledger=ledger,

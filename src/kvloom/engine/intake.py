@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.fusible import check_fusion
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
@@ -19,6 +20,7 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.compression.identity import identity_of
+from kvloom.policy.fusion import Fusion
 
 
 class Tokenizer(Protocol):
@@ -37,7 +39,8 @@ class Intake:
     """Makes requests.
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
-    bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
+    bring none. worth: whether a fusion takes less time than computing so long a prompt. seen: by its tokens, what was
+    seen of a context before; methods that need no more see nothing again.
     """
 
     model: Model
@@ -51,6 +54,7 @@ class Intake:
     turns: Turns = field(default_factory=Turns)
     arrivals: int = 0
     seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
+    worth: Callable[[Fusion, CacheParams, int], bool] = lambda fusion, cache, prompt_tokens: True
 
     def request(
         self,
@@ -64,6 +68,9 @@ class Intake:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
         self.validate(prompt_ids, params, cache)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
+        fusion = cache.fusion if cache.fusion is not None and self.worth(cache.fusion, cache, len(prompt_ids)) else None
+        if fusion is not None:
+            boundary = cache.documents[0][0]
         room = self.longest(cache) - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         if blocks is not None and len(prompt_ids) + max_tokens > blocks.first:
@@ -80,6 +87,7 @@ class Intake:
             max_tokens=max_tokens,
             cache=cache,
             boundary=boundary,
+            fusion=fusion,
             blocks=blocks,
             method_id=_identity(cache) if boundary else None,
         )
@@ -104,6 +112,7 @@ class Intake:
                 request.cache,
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
                 0 if request.blocks is None else request.blocks.stride,
+                request.fusion is not None,
             ),
             sampler=Sampler.start(params, request.prompt_token_ids, (*seeds, index)),
             text=TextState(
@@ -146,6 +155,8 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
+        if cache.fusion is not None:
+            check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:

@@ -33,7 +33,7 @@ class Reserve:
         room for its lists as well when its context will be compressed: or it would begin again and again.
         """
         kv, wanted = sequence.kv, match.missing | match.pending
-        if match.result is None and (kv.repeated or kv.stride):  # what comes after goes where this has made room
+        if match.result is None and (kv.repeated or kv.stride or kv.fuses):  # the rest takes room when it begins
             wanted = wanted & SpanSet.full(kv.horizon)
         needs = self._needs(match, wanted, headroom)
         if headroom and match.result is None and kv.boundary and not kv.stride:

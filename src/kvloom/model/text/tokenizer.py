@@ -69,6 +69,11 @@ class Tokenizer:
         return self._rules.bos_token_id
 
     @property
+    def lead(self) -> tuple[int, ...]:
+        """What ``encode`` puts before every text."""
+        return () if self._begin is None else (self._begin,)
+
+    @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
