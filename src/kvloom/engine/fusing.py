@@ -164,6 +164,8 @@ class Fusing:
         if self.phase is Phase.PASSAGES:
             done.kv.written(done.spans)
             done.kv.publish(len(done.kv.tokens))
+            if not done.kv.missing:
+                done.kv.publish_tail()
             self.sequence.request.metrics.computed_tokens += len(done.spans)
             return
         if self.phase is Phase.LOWER and self._carried is not None:
@@ -208,8 +210,6 @@ class Fusing:
         """All documents are there: read them from now on."""
         kv, layout = self.kv, self.planner.layout
         if not kv.fused:
-            for passage in self.passages:
-                passage.kv.publish_tail()
             groups = range(len(kv.tables))
             by_document = [[passage.pages(group) for group in groups] for passage in self.passages]
             self._reads = [Read(p.span, p.lead, pages) for p, pages in zip(self.passages, by_document, strict=True)]

@@ -56,7 +56,9 @@ class Passage:
             elif index.coming_from(key) not in (None, kv.owner):
                 return False
         whole, rest = divmod(len(kv.tokens), PAGE_TOKENS)
-        if rest and kv.cache.read:
+        if (tail := kv.tail_key) is not None and kv.cache.read:
+            if index.coming_from(tail) not in (None, kv.owner):
+                return False
             near = index.nearest(kv.names.parent_key(whole), kv.names.page_tokens(whole))
             if near is not None and near[1] == rest and None not in near[0].pages:
                 hits.append((whole, near[0].pages, rest))
@@ -67,6 +69,8 @@ class Passage:
                 kv.adopt(group, n, page, count)
             missing = missing - SpanSet((Span(n * PAGE_TOKENS, n * PAGE_TOKENS + count),))
         kv.start(missing)
+        if missing:
+            kv.promise_tail()
         lead = SpanSet.full(self.lead)
         self.begun, self.found = True, len(self.span) - len(missing - lead)
         return True

@@ -253,7 +253,18 @@ class SequenceKv:
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
         if self.replaced < self.boundary and (key := self.left_key) is not None:
-            self._sharing.promise_lists(key)
+            self._sharing.promise_key(key)
+
+    def promise_tail(self) -> None:
+        """Promise the unfinished last page as well, which ``publish_tail`` publishes."""
+        if (key := self.tail_key) is not None:
+            self._sharing.promise_key(key)
+
+    @property
+    def tail_key(self) -> PageKey | None:
+        """Of the unfinished last page, as far as it has names."""
+        index, rest = divmod(self.names.stop, PAGE_TOKENS)
+        return page_key(self.names.parent_key(index), self.names.page_tokens(index)) if rest else None
 
     def adopt_result(self, result: Result) -> None:
         """Read what is left of a context like this one's in place of all before the boundary.
@@ -565,6 +576,8 @@ class SequenceKv:
 
     def publish_tail(self) -> None:
         """Let others find the unfinished last page, if nothing before it is missing."""
+        if self._sharing.promised and (key := self.tail_key) is not None:
+            self._sharing.withdraw([key])
         lacking = self.missing | self.pending
         covered = len(self.tokens) - len(lacking)
         if lacking != SpanSet.full(len(self.tokens)) - SpanSet.full(covered):
