@@ -234,7 +234,7 @@ def make_engine(
         policy,
         clock,
         tier_factory=lambda formats: tiers,
-        lead=lead,
+        lead=tuple(lead),
     )
 
 

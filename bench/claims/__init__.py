@@ -40,6 +40,7 @@ CLAIMS = {
     "faults": "bench.claims.faults",
     "asymcache-ttft": "bench.claims.asymcache_ttft",
     "mixed-load": "bench.claims.mixed_load",
+    "a3-ttft": "bench.claims.a3_ttft",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -46,6 +46,8 @@ class Engine:
     ----------
     attend_factory:
         Makes the attend backend over an arena.
+    lead:
+        Tokens that begin every text, and documents that are computed alone.
     context_limit, max_len:
         Tokens of the longest sequence that the model, and that the KV budget too, allow.
     clock:
@@ -58,6 +60,7 @@ class Engine:
     attend_factory: AttendFactory
     layout: KvLayout
     planner: Planner
+    lead: tuple[int, ...]
     context_limit: int
     max_len: int
     ledger: Ledger

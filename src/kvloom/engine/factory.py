@@ -61,7 +61,7 @@ def make_engine(
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
     back: Callable[[int], Backing] = Mapped,
-    lead: Sequence[int] = (),
+    lead: tuple[int, ...] = (),
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
@@ -86,7 +86,7 @@ def make_engine(
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
     planner = Planner.of(model, layout)
-    fuse = Fuse(model, planner, ledger, preempt, tuple(lead))
+    fuse = Fuse(model, planner, ledger, preempt, lead)
     stages = fetch, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
@@ -97,6 +97,7 @@ def make_engine(
         attend_factory=attend_factory,
         layout=layout,
         planner=planner,
+        lead=lead,
         context_limit=context_limit,
         max_len=max_len,
         ledger=ledger,
