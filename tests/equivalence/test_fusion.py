@@ -38,7 +38,10 @@ def made(seed: int = 1, prefix: int = 7, lengths: tuple[int, ...] = (40, 33, 50)
 
 
 def engine_of(**given: object) -> tiny.Engine:
-    return tiny.make_engine(model=model(), kv_bytes="16MiB", **given)
+    """It fuses whether that is worth it or not."""
+    engine = tiny.make_engine(**{"model": model(), "kv_bytes": "16MiB"} | given)
+    engine.intake.worth = lambda cache, prompt_tokens: True
+    return engine
 
 
 def asked(text: str, documents: tuple[tuple[int, int], ...], **given: object) -> CacheParams:
@@ -237,7 +240,7 @@ def test_preempted_it_comes_to_the_same() -> None:
     prompt, documents = made()
     params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logprobs=2)
     expected = fused(engine_of(), prompt, asked("a3", documents), params)
-    engine = tiny.make_engine(model=model(), kv_bytes="700KiB", step_tokens=24)
+    engine = engine_of(kv_bytes="740KiB", step_tokens=24)
     names = {"r0": prompt, "r1": [*prompt[:-2], 3, 4], "r2": [*prompt[:-2], 5, 6]}
     for name, each in names.items():
         engine.submit(name, each, params, cache=asked("a3", documents))

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
 from kvloom.engine.engine import AttendFactory, Engine
+from kvloom.engine.fusible import Worth
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
@@ -73,10 +74,12 @@ def make_engine(
     arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
     ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), retention, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
-    intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
+    prefill_cost = CostEstimate(cost, shape_cost(model))
+    worth = Worth(prefill_cost, len(model.kv_map.layers), scheduling.step_tokens)
+    limits = context_limit, max_len
+    intake = Intake(model, tokenizer, layout, ledger, config.seed, *limits, clock, worth=worth, lead=len(lead))
     results = Results(ledger)
     ledger.events.listeners.append(results)
-    prefill_cost = CostEstimate(cost, shape_cost(model))
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs)

@@ -1,14 +1,14 @@
 """Fusing: a prompt over documents that were computed alone, from look-up to the last row of the question.
 
     passages    documents whose KV is not there are computed alone, for others too
-    lower       all rows through the layers up to the check layer, if the selector wants to see it
-    survey      the question over old KV through the other layers, if the selector wants to see its attention
+    lower       all rows through the layers below the check layer, and keys and values of that; if the selector wants
+                to see it
+    survey      the question over old KV through all layers from there on, if the selector wants to see its attention
     overlay     the selector says which rows are computed again, and these get room of their own
-    repair      those rows and the question through the other layers
+    repair      those rows and the question through the same layers
 
 Source: A^3 (arXiv 2511.17560) and CacheBlend (arXiv 2405.16444), for any selector. Rows see all entries before them,
-computed again or not, at their positions in the prompt. We differ: the check layer is computed for all rows to its
-end, not to its queries, keys and values alone.
+computed again or not, at their positions in the prompt.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kvloom.arrays import Floats
+from kvloom.attend.base import Attend
+from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
 from kvloom.engine.kv import Carried, Passage, SequenceKv
@@ -33,6 +35,7 @@ from kvloom.memory.gathering import Cells, read
 from kvloom.memory.ledger import Extent
 from kvloom.model.base import Model
 from kvloom.policy.fusion import Checked, Fusion, Need, View, text_of
+from kvloom.policy.fusion.worth import CHECK_SHARE
 from kvloom.segment import PageId, Span, SpanSet
 
 _ATTENTION = frozenset({Need.LAST_ATTENTION, Need.ALL_ATTENTION})
@@ -44,6 +47,26 @@ class Phase(enum.Enum):
     SURVEY = "survey"
     OVERLAY = "overlay"
     REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowerPass(LayerPass):
+    """Through all of its layers but the last, of which only keys and values are computed: what goes into that comes
+    out. ``asking``: those of its rows whose queries the probes want.
+    """
+
+    asking: SpanSet = field(default_factory=SpanSet)
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
+        check = self.layers[-1:]
+        x_TC = model.run(x_TC, plan, attend, self.layers[:-1])
+        nobody = np.empty(0, np.int64)
+        model.run(x_TC, plan, attend, check, nobody)
+        asking = [position in self.asking for position in plan.positions_T.tolist()]
+        if self.probes and any(asking):
+            rows_R = np.flatnonzero(asking)
+            model.run(x_TC[rows_R], narrowed(plan, rows_R), attend, check, nobody, {0: self.probes})
+        return x_TC
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +86,7 @@ class RepairPass(LayerPass):
         split = self.kv.split
         places = planner.bands(() if split is None else (split.layer,)).groups
         groups = [
-            self._written(each, group, plan) if first >= self.layers.start else each
+            self._written(each, group, plan) if split is None or first >= split.layer else each
             for each, (group, first) in zip(plan.groups, places, strict=True)
         ]
         return replace(plan, groups=tuple(groups))
@@ -142,7 +165,8 @@ class Fusing:
 
     @property
     def share(self) -> float:
-        return len(self._layers) / self._all
+        left_out = 1 - CHECK_SHARE if self.phase is Phase.LOWER else 0.0
+        return (len(self._layers) - left_out) / self._all
 
     def next(self, rows: int) -> LayerPass:
         spans, layers = self.left.first(rows), self._layers
@@ -153,7 +177,8 @@ class Fusing:
         if self.phase is Phase.LOWER:
             assert self.kv.split is not None
             groups = tuple(self.kv.split.tables.values())
-            return LayerPass(self.kv, spans, layers, groups, self.share, None, self._probes)
+            asking = spans & self._question
+            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking)
         in_tables = spans & self._question
         groups = tuple(range(len(self.kv.scores)))
         return RepairPass(
@@ -331,7 +356,7 @@ class Fusing:
     def _layers(self) -> range:
         if self.phase is Phase.PASSAGES:
             return range(self._all)
-        return range(self.cut) if self.phase is Phase.LOWER else range(self.cut, self._all)
+        return range(self.cut) if self.phase is Phase.LOWER else range(max(0, self.cut - 1), self._all)
 
     @property
     def _question(self) -> SpanSet:
@@ -343,7 +368,7 @@ class Fusing:
         return next((each for each in self.passages if each.begun and not each.complete), None)
 
     def _hidden(self, spans: SpanSet) -> Floats | None:
-        """What goes into the layers above the cut; None: tokens."""
+        """What goes into the check layer; None: tokens."""
         if self._carried is None:
             return None
         return np.concatenate([self._carried.get(span.start - self.start, len(span)) for span in spans])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.fusible import check_fusion
+from kvloom.engine.fusible import check_fusion, fused_bytes
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
@@ -20,7 +20,6 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.compression.identity import identity_of
-from kvloom.policy.fusion import Fusion
 
 
 class Tokenizer(Protocol):
@@ -39,8 +38,8 @@ class Intake:
     """Makes requests.
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
-    bring none. worth: whether a fusion takes less time than computing so long a prompt. seen: by its tokens, what was
-    seen of a context before; methods that need no more see nothing again.
+    bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
+    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before every text.
     """
 
     model: Model
@@ -54,7 +53,8 @@ class Intake:
     turns: Turns = field(default_factory=Turns)
     arrivals: int = 0
     seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
-    worth: Callable[[Fusion, CacheParams, int], bool] = lambda fusion, cache, prompt_tokens: True
+    worth: Callable[[CacheParams, int], bool] = lambda cache, prompt_tokens: True
+    lead: int = 0
 
     def request(
         self,
@@ -68,7 +68,7 @@ class Intake:
         """A request with its first sequence, at its client's turn. Raises RequestError when it can never be served."""
         self.validate(prompt_ids, params, cache)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
-        fusion = cache.fusion if cache.fusion is not None and self.worth(cache.fusion, cache, len(prompt_ids)) else None
+        fusion = cache.fusion if cache.fusion is not None and self.worth(cache, len(prompt_ids)) else None
         if fusion is not None:
             boundary = cache.documents[0][0]
         room = self.longest(cache) - len(prompt_ids)
@@ -157,20 +157,24 @@ class Intake:
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
         if cache.fusion is not None:
             check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
+            asked = self.layout, self.model.width, self.lead, cache.fusion, cache.documents, whole
+            self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:
             rest = compression.compactor.rest
             self._check_room(self.layout.bytes_after(boundary, compression.ratio, rest, whole - boundary))
 
-    def _check_room(self, needed: int) -> None:
+    def _check_room(
+        self, needed: int, what: str = "compressed", less: str = "remove more", param: str = "compression"
+    ) -> None:
         """Raises RequestError when a request may need more bytes of KV memory than there are."""
         there = self.ledger.arena.budget_bytes
         if needed > there:
             raise RequestError(
-                f"compressed, this may need {needed} bytes of KV memory, which has {there}",
-                hint="remove more, or raise kv_bytes",
-                param="compression",
+                f"{what}, this may need {needed} bytes of KV memory, which has {there}",
+                hint=f"{less}, or raise kv_bytes",
+                param=param,
             )
 
     def _watch(

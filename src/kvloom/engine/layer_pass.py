@@ -61,6 +61,9 @@ class LayerPass:
         x_TC = self.x_TC
         if x_TC is None:
             x_TC = model.embed(np.array([token for span in self.spans for token in kv.tokens[span.start : span.stop]]))
+        return self.through(model, attend, plan, x_TC)
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
         return model.run(x_TC, plan, attend, self.layers, None, {0: self.probes} if self.probes else {})
 
 

@@ -54,6 +54,13 @@ def lower_tables(layout: KvLayout, split: Split) -> tuple[PageTable, ...]:
     return tuple(tables)
 
 
+def lists_of(layout: KvLayout, layers: int, tokens: int, rows: int) -> list[tuple[PageFormat, int]]:
+    """(format, pages) of what is not shared: tables of the first ``layers`` layers, and room for so many ``rows``."""
+    lower = [fmt for dense in layout.formats if (fmt := lower_format(dense, layers)) is not None]
+    overlays = [(overlay_format(dense), Overlay.pages_for(rows)) for dense in layout.formats if rows]
+    return [(fmt, -(-tokens // PAGE_TOKENS)) for fmt in lower] + overlays
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
     """A document where a prompt has it. ``pages``: by layer group, those of ``lead`` tokens and the document, computed

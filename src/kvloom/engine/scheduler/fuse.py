@@ -29,12 +29,18 @@ class Fuse:
         for sequence in [each for each in queues.running if each.kv.fuses]:
             if sequence.status is not Status.RUNNING or sequence in plan.failed:  # preempted meanwhile
                 continue
-            if sequence.kv.prefix_done and sequence.layerwise is None:
-                sequence.layerwise = self._fusing(sequence)
-            fusing = sequence.layerwise
-            while isinstance(fusing, Fusing) and not fusing.advance():
-                if not self.preempt.make_room(sequence, queues, plan):
-                    break
+            try:
+                self._advance(sequence, queues, plan)
+            except Exception as raised:
+                plan.method_failed(sequence, raised, "fusion")
+
+    def _advance(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> None:
+        if sequence.kv.prefix_done and sequence.layerwise is None:
+            sequence.layerwise = self._fusing(sequence)
+        fusing = sequence.layerwise
+        while isinstance(fusing, Fusing) and not fusing.advance():
+            if not self.preempt.make_room(sequence, queues, plan):
+                break
 
     def _fusing(self, sequence: Sequence) -> Fusing:
         request = sequence.request
