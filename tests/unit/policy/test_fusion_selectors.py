@@ -121,7 +121,7 @@ def test_values_that_have_not_changed_come_last() -> None:
 
 def test_epic_takes_the_beginnings_of_all_but_the_first() -> None:
     view = view_of((Span(4, 12), Span(12, 20), Span(20, 22)), 22, 24)
-    assert fusion_of("epic", tokens=3).rows(view).tolist() == [12, 13, 14, 20, 21]
+    assert fusion_of("epic", 1.0, tokens=3).rows(view).tolist() == [12, 13, 14, 20, 21]
     assert fusion_of("epic", 2 / 22, tokens=3).rows(view).tolist() == [12, 20]
 
 

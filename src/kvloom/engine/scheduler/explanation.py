@@ -15,7 +15,8 @@ from kvloom.segment import Miss, Span, SpanSet, Why
 def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
     """A reason for every span of ``found.missing``, ordered by position."""
     named = SpanSet.full(kv.names.stop)
-    reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
+    after = Why.FUSED if kv.fuses else Why.COMPRESSED
+    reasons = [(span, after) for span in found.missing - named]
     stored, watched, anyway = found.missing & found.everywhere & named, computed_to_be_seen(kv), computed_for_logits(kv)
     reasons += [(span, Why.WATCHED) for span in stored & watched]
     reasons += [(span, Why.SCATTERED) for span in stored & found.scattered]

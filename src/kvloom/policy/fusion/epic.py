@@ -1,7 +1,7 @@
 """EPIC (LegoLink): compute again where each document but the first begins, where computing it alone made a sink.
 
-Source: EPIC (arXiv 2410.15332). Nothing needs to be seen for that. Beginnings come before what follows them, in all
-documents alike, where there is room for less than ``tokens`` of each.
+Source: EPIC (arXiv 2410.15332). Nothing needs to be seen for that. We differ: there is a budget besides. Where it has
+room for less than ``tokens`` of each, they come before what follows them, in all documents alike.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ SELECTORS: Mapping[str, type[A3 | CacheBlend | Epic | FusionRag | ProphetKv | Re
 REUSE = "reuse"
 """Nothing is computed again."""
 
-_RATIOS = {"epic": 1.0, "recompute": 1.0}
-"""Of those that say by themselves how much it is."""
+_RATIO, _RATIOS = 0.15, {"recompute": 1.0}
+"""Unless told."""
 
 
 def fusion_of(name: str, ratio: float | None = None, check_layer: int = 1, **params: int) -> Fusion:
@@ -62,7 +62,7 @@ def fusion_of(name: str, ratio: float | None = None, check_layer: int = 1, **par
     excess = [key for key in params if key not in taken]
     if excess:
         raise ParamsError(f"`{name}` has no parameter `{excess[0]}`", param=excess[0])
-    usual = _RATIOS.get(name, 0.15)
+    usual = _RATIOS.get(name, _RATIO)
     return Fusion(
         name=name,
         scorers=tuple(scorers),
@@ -98,7 +98,7 @@ def text_of(fusion: Fusion) -> str:
     """What ``parse_fusion`` reads.
 
     >>> text_of(fusion_of("epic", tokens=8))
-    'epic:ratio=1,check_layer=1,tokens=8'
+    'epic:ratio=0.15,check_layer=1,tokens=8'
     """
     if fusion.name == REUSE:
         return REUSE
