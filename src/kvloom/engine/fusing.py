@@ -14,7 +14,7 @@ computed again or not, at their positions in the prompt.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -110,15 +110,16 @@ class RepairPass(LayerPass):
 class Fusing:
     """Implements ``Layerwise`` for a sequence whose prefix is there.
 
-    ``passages``: its documents, ascending, until all are there; ``found``: how many of their tokens were. ``start``,
-    ``question``, ``stop``: positions at which documents, the question and the answer begin. ``cut``: so many layers are
-    computed for all rows.
+    ``passages``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
+    what they have. ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
+    positions at which documents, the question and the answer begin. ``cut``: so many layers are computed for all rows.
     """
 
     sequence: RequestSequence
     model: Model
     planner: Planner
     passages: list[Passage]
+    load: Callable[[SequenceKv], None]
     phase: Phase = Phase.PASSAGES
     over: tuple[SpanSet, Floats] | None = None
     kv: SequenceKv = field(init=False)
@@ -151,8 +152,9 @@ class Fusing:
         """Take the room that the next pass needs beside its pages. False: there is none."""
         if self.phase is Phase.PASSAGES:
             for passage in self.passages:
-                if not passage.begun:
-                    passage.begin()
+                if not passage.begun and passage.begin():
+                    self.load(passage.kv)
+                    self.found += len(passage.span) - passage.lacking
             return not all(passage.complete for passage in self.passages) or self._begin()
         return self.phase is not Phase.OVERLAY or self._make_overlay()
 
@@ -160,7 +162,7 @@ class Fusing:
     def left(self) -> SpanSet:
         if self.phase is Phase.PASSAGES:
             passage = self._computing
-            return SpanSet() if passage is None else passage.kv.missing
+            return SpanSet() if passage is None else passage.kv.ready(len(passage.kv.missing))
         return self._left
 
     @property
@@ -189,7 +191,7 @@ class Fusing:
         if self.phase is Phase.PASSAGES:
             done.kv.written(done.spans)
             done.kv.publish(len(done.kv.tokens))
-            if not done.kv.missing:
+            if not done.kv.missing and not done.kv.pending:
                 done.kv.publish_tail()
             self.sequence.request.metrics.computed_tokens += len(done.spans)
             return
@@ -204,6 +206,10 @@ class Fusing:
             self._choose()
         else:
             self._finish(x_TC[-1:])
+
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        return [passage.kv for passage in self.passages]
 
     # -- what it holds ---------------------------------------------------------------------------------------------
 
@@ -242,7 +248,6 @@ class Fusing:
             held = [[page for pages in by_document for page in pages[group]] for group in groups]
             lower = () if split is None else lower_tables(layout, split)
             kv.begin_fusion(Span(self.start, self.question), held, split, lower)
-            self.found = sum(passage.found for passage in self.passages)
             for passage in self.passages:
                 passage.kv.release()
             self.passages = []
@@ -364,8 +369,8 @@ class Fusing:
 
     @property
     def _computing(self) -> Passage | None:
-        """The first passage that is being computed."""
-        return next((each for each in self.passages if each.begun and not each.complete), None)
+        """The first passage that can be computed now."""
+        return next((each for each in self.passages if each.begun and each.kv.ready(1)), None)
 
     def _hidden(self, spans: SpanSet) -> Floats | None:
         """What goes into the check layer; None: tokens."""

@@ -95,6 +95,11 @@ class Layerwise(Protocol):
         """
         ...
 
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        """KV of other texts, which it waits for."""
+        ...
+
     def release(self) -> None:
         """Give up what it holds beside the sequence's KV."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 import tiny
 import tiny_decoder
+from dict_tier import DictTier
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import KvloomError, ParamsError, RequestError
+from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.fusion import Fusion, Need, View, faster, fusion_of
@@ -131,3 +134,58 @@ def test_it_tells_what_came_of_the_documents() -> None:
     again = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"].updates[-1].metrics
     assert again.fused is not None
     assert (again.cached_tokens, again.fused.found, again.computed_tokens) == (10, 90, 15 + 20 + 3)
+
+
+def in_tiers_alone(tier: DictTier) -> tuple[tiny.Engine, list[int]]:
+    """An engine that has fused the prompt, whose documents have left RAM since; and the answer."""
+    engine = engine_of(tiers=[tier])
+    answer = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"].tokens[0]
+    assert engine.tiers.flush(10)
+    engine.ledger.reset()
+    return engine, answer
+
+
+def test_documents_come_from_tiers() -> None:
+    tier = DictTier()
+    engine, answer = in_tiers_alone(tier)
+    done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"]
+    metrics = done.updates[-1].metrics
+    assert done.tokens[0] == answer
+    assert len(tier.reads) == 5
+    assert metrics.fused is not None
+    assert metrics.fused.found == 80
+    assert metrics.computed_tokens == 10 + 10 + 15 + 20 + 3
+    assert engine.ledger.held_pages == 0
+
+
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_what_a_tier_does_not_deliver_is_computed(after: int) -> None:
+    tier = DictTier()
+    engine, answer = in_tiers_alone(tier)
+
+    def gone(place: Place) -> None:
+        if len(tier.reads) >= after:
+            raise TierFault(Fault.GONE, "it is not there")
+
+    tier.before_read = gone
+    done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"]
+    assert done.tokens[0] == answer
+    assert engine.ledger.held_pages == 0
+
+
+def test_aborted_while_it_loads_nothing_is_left() -> None:
+    tier, let_go = DictTier(), threading.Event()
+    engine, _ = in_tiers_alone(tier)
+    tier.before_read = lambda place: void(let_go.wait(10))
+    engine.submit("fused", PROMPT, GREEDY, cache=asked())
+    for _ in range(4):
+        engine.step()
+        engine.check()
+    engine.abort("fused")
+    engine.check()
+    assert engine.ledger.held_pages == 0
+    let_go.set()
+
+
+def void(_: object) -> None:
+    """Nothing."""

@@ -19,14 +19,13 @@ from kvloom.segment import PageId, PageKey, Span, SpanSet
 class Passage:
     """``kv`` of the ``lead`` that begins every text, and of the tokens at ``span`` of a prompt, from position 0 on.
 
-    ``begun``: it was looked up, and holds what was found. ``found``: so many tokens of the document, then.
+    ``begun``: it was looked up, and holds what was found.
     """
 
     span: Span
     lead: int
     kv: SequenceKv
     begun: bool = False
-    found: int = 0
 
     @staticmethod
     def of(
@@ -71,13 +70,17 @@ class Passage:
         kv.start(missing)
         if missing:
             kv.promise_tail()
-        lead = SpanSet.full(self.lead)
-        self.begun, self.found = True, len(self.span) - len(missing - lead)
+        self.begun = True
         return True
 
     @property
+    def lacking(self) -> int:
+        """Tokens of the document that are to be computed."""
+        return len(self.kv.missing - SpanSet.full(self.lead))
+
+    @property
     def complete(self) -> bool:
-        return self.begun and not self.kv.missing
+        return self.begun and not self.kv.missing and not self.kv.pending
 
     def pages(self, group: int) -> list[PageId]:
         return [page for _, page in self.kv.tables[group].pages()]

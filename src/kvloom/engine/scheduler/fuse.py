@@ -8,6 +8,7 @@ from kvloom.engine.fusing import Fusing
 from kvloom.engine.kv import Passage
 from kvloom.engine.planner import Planner
 from kvloom.engine.request import Sequence, Status
+from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.state import Queues, StepPlan
 from kvloom.memory.ledger import Ledger
@@ -23,6 +24,7 @@ class Fuse:
     planner: Planner
     ledger: Ledger
     preempt: Preempt
+    loads: Loads
     lead: tuple[int, ...]
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
@@ -58,4 +60,4 @@ class Fuse:
             )
             for number, span in enumerate(request.cache.documents)
         ]
-        return Fusing(sequence, self.model, self.planner, passages)
+        return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone)
