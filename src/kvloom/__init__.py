@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
     from kvloom.policy.compression import Compression, compression_of
+    from kvloom.policy.fusion import Fusion, fusion_of
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,8 @@ _HOMES = {
     "TierConfig": "kvloom.config",
     "Compression": "kvloom.policy.compression",
     "compression_of": "kvloom.policy.compression",
+    "Fusion": "kvloom.policy.fusion",
+    "fusion_of": "kvloom.policy.fusion",
 }
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "CacheParams",
     "CompletionOutput",
     "Compression",
+    "Fusion",
     "Guard",
     "Logprob",
     "RequestMetrics",
@@ -47,6 +51,7 @@ __all__ = [
     "SamplingParams",
     "TierConfig",
     "compression_of",
+    "fusion_of",
 ]
 
 

@@ -10,11 +10,18 @@ import pytest
 import tiny
 import tiny_decoder
 from fused_in_torch import Fused, full_prefill, fused_prefill
+from kvloom.attend.lists import SequenceList
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.fusing import Fusing, Phase
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.planner import Turned
+from kvloom.engine.scheduler.state import StepPlan
 from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.cells import cell
 from kvloom.memory.format import PageFormat
 from kvloom.model.decoder import Decoder
+from kvloom.model.rope import RopeTable
+from kvloom.model.spec import Llama3Scaling, RopeSpec
 from kvloom.policy.fusion import parse_fusion
 
 ANSWER = 5
@@ -269,3 +276,63 @@ def test_without_permission_to_write_nothing_is_found() -> None:
     fused(engine, prompt, asked("a3", documents, write=False))
     again = fused(engine, prompt, asked("a3", documents))
     assert again.updates[-1].metrics.fused.found == 0
+
+
+@pytest.mark.parametrize("selector", ["a3:ratio=0.4", "epic:ratio=0.3"])
+def test_what_is_hidden_is_never_read(selector: str) -> None:
+    """Old entries of rows that are computed again, and what a page has behind a document, may be anything."""
+    prompt, documents = made()
+    expected = logprobs_of(fused(engine_of(), prompt, asked(selector, documents)))
+    engine = engine_of()
+    engine.submit("fused", prompt, SCORED, cache=asked(selector, documents))
+    sequence = engine.requests["fused"].sequences[0]
+    while not isinstance(sequence.layerwise, Fusing) or sequence.layerwise.phase is not Phase.REPAIR:
+        engine.scheduler.stages[2].run(engine.scheduler.queues, StepPlan(0))
+        if isinstance(sequence.layerwise, Fusing) and sequence.layerwise.phase is Phase.REPAIR:
+            break
+        engine.step()
+    poisoned = 0
+    for each in sequence.kv.lists[0]:
+        if not each.format.labelled:
+            poisoned += poison(engine, each)
+    assert poisoned > 30
+    assert logprobs_of(tiny.drain(engine, ["fused"])["fused"]) == expected
+
+
+def poison(engine: tiny.Engine, it: SequenceList) -> int:
+    """Make all of a list that its mask hides NaN; how many entries these are."""
+    count = 0
+    for page, mask in zip(it.page_ids_P.tolist(), it.masks_P.tolist(), strict=True):
+        for entry in range(16):
+            if mask >> entry & 1:
+                continue
+            count += 1
+            for slot in range(len(it.format.layers)):
+                for head in range(it.format.heads):
+                    keys_B, values_B = cell(engine.ledger.arena.memory, it.format, page, slot, head)
+                    keys_B.view(np.float32).reshape(-1, 16)[:, entry] = np.nan
+                    values_B.view(np.float32).reshape(16, -1)[entry] = np.nan
+    return count
+
+
+@pytest.mark.parametrize("shift", [0, 1, 4095, 100_000, -1])
+@pytest.mark.parametrize("scaling", [None, Llama3Scaling(8.0, 1.0, 4.0, 8192)], ids=["plain", "scaled"])
+def test_turned_queries_meet_keys_as_keys_turned_anew_would(shift: int, scaling: Llama3Scaling | None) -> None:
+    rope, rng, stored = RopeTable(RopeSpec(32, 500_000.0, scaling)), np.random.default_rng(0), 300
+    rope.cover(stored + max(shift, 0) + 512)
+    turns = Turned(rope.angles.astype(np.float32)).turns(np.array([shift], np.int32))
+    assert all(map(np.array_equal, turns, rope.turns(np.array([shift], np.int32))))
+
+    def rotated(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+        a, b = np.split(x, 2)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin])
+
+    query, key = rng.standard_normal((2, 32)).astype(np.float32)
+    asking = stored + shift + 200
+    anew = rotated(query, rope.cos[asking], rope.sin[asking]) @ rotated(
+        key, rope.cos[stored + shift], rope.sin[stored + shift]
+    )
+    turned = rotated(rotated(query, rope.cos[asking], rope.sin[asking]), turns[0][0], turns[1][0])
+    as_it_lies = turned @ rotated(key, rope.cos[stored], rope.sin[stored])
+    far = 1e-5 if abs(shift) < 10_000 else 2e-2  # angles of float32, as models are trained with
+    assert as_it_lies == pytest.approx(anew, abs=far * np.linalg.norm(query) * np.linalg.norm(key))

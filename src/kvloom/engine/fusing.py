@@ -192,7 +192,7 @@ class Fusing:
             done.kv.written(done.spans)
             done.kv.publish(len(done.kv.tokens))
             if not done.kv.missing and not done.kv.pending:
-                done.kv.publish_tail()
+                done.kv.keep_tail()
             self.sequence.request.metrics.computed_tokens += len(done.spans)
             return
         if self.phase is Phase.LOWER and self._carried is not None:

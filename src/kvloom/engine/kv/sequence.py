@@ -256,13 +256,19 @@ class SequenceKv:
             self._sharing.promise_key(key)
 
     def promise_tail(self) -> None:
-        """Promise the unfinished last page as well, which ``publish_tail`` publishes."""
+        """Promise the unfinished last page as well, for ``keep_tail``."""
         if (key := self.tail_key) is not None:
             self._sharing.promise_key(key)
 
+    def keep_tail(self) -> None:
+        """All is there: let others find the unfinished last page."""
+        self._publish_tail()
+        if (key := self.tail_key) is not None:
+            self._sharing.withdraw([key])
+
     @property
     def tail_key(self) -> PageKey | None:
-        """Of the unfinished last page, as far as it has names."""
+        """Of the unfinished last page, when the whole ones have their names."""
         index, rest = divmod(self.names.stop, PAGE_TOKENS)
         return page_key(self.names.parent_key(index), self.names.page_tokens(index)) if rest else None
 
@@ -478,7 +484,7 @@ class SequenceKv:
 
     def release(self) -> None:
         """Release everything: all is then missing. The unfinished last page is published, for a follow-up to copy."""
-        self.publish_tail()
+        self._publish_tail()
         self.stop_loading()
         self._sharing.withdraw(self._sharing.promised)
         pages = [page for table in self.tables for _, page in reversed(list(table.pages()))]
@@ -574,10 +580,8 @@ class SequenceKv:
             if all(table.get(index) is None or table.is_full(index) for table in self.tables):
                 self._sharing.keep(index)
 
-    def publish_tail(self) -> None:
+    def _publish_tail(self) -> None:
         """Let others find the unfinished last page, if nothing before it is missing."""
-        if self._sharing.promised and (key := self.tail_key) is not None:
-            self._sharing.withdraw([key])
         lacking = self.missing | self.pending
         covered = len(self.tokens) - len(lacking)
         if lacking != SpanSet.full(len(self.tokens)) - SpanSet.full(covered):
