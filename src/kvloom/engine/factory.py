@@ -90,7 +90,7 @@ def make_engine(
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
     planner = Planner.of(model, layout)
-    fuse = Fuse(model, planner, ledger, preempt, loads, lead)
+    fuse = Fuse(model, planner, ledger, preempt, loads, lead, threads)
     stages = fetch, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)

@@ -71,7 +71,9 @@ class LowerPass(LayerPass):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RepairPass(LayerPass):
-    """``in_tables``: those of its rows that go to page tables; the others have a place in the ``overlay``."""
+    """Of all rows but the last one, nothing but their KV is wanted. ``in_tables``: those that go to page tables; the
+    others have a place in the ``overlay``.
+    """
 
     in_tables: SpanSet = field(default_factory=SpanSet)
     overlay: Overlay | None = None
@@ -90,6 +92,10 @@ class RepairPass(LayerPass):
             for each, (group, first) in zip(plan.groups, places, strict=True)
         ]
         return replace(plan, groups=tuple(groups))
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
+        last = np.array([plan.num_rows - 1])
+        return model.run(x_TC, plan, attend, self.layers, last, {0: self.probes} if self.probes else {})
 
     def _written(self, it: Group, group: int, plan: Plan) -> Group:
         """The plan's group with rows that are written to the overlay, and nowhere else."""
@@ -120,6 +126,7 @@ class Fusing:
     planner: Planner
     passages: list[Passage]
     load: Callable[[SequenceKv], None]
+    threads: int
     phase: Phase = Phase.PASSAGES
     over: tuple[SpanSet, Floats] | None = None
     kv: SequenceKv = field(init=False)
@@ -205,7 +212,7 @@ class Fusing:
         elif self.phase is Phase.SURVEY:
             self._choose()
         else:
-            self._finish(x_TC[-1:])
+            self._finish(x_TC)
 
     @property
     def texts(self) -> Sequence[SequenceKv]:
@@ -289,8 +296,8 @@ class Fusing:
         self._rows = chosen | (SpanSet((Span(self.start, self.question),)) - documents)
         self._probes = []
         self.phase = Phase.OVERLAY
-        if self.sequence.index == 0:
-            metrics = self.sequence.request.metrics
+        metrics = self.sequence.request.metrics
+        if metrics.fused is None:  # who begins again finds what it computed before
             metrics.fused = FusedPrompt(text_of(self.fusion), len(documents), self.found, len(rows))
 
     def _make_overlay(self) -> bool:
@@ -319,7 +326,7 @@ class Fusing:
         checked = self._checked() if self.cut else None
         tallies = [probe for probe in self._probes if isinstance(probe, Tally)]
         attention_LS = tallies[0].result().sum(axis=1) if tallies else None
-        return View(self.stop, self.question, self.documents, checked, attention_LS)
+        return View(self.stop, self.question, self.documents, checked, attention_LS, self.threads)
 
     def _checked(self) -> Checked:
         layer, layout = self.fusion.check_layer, self.planner.layout
@@ -344,7 +351,7 @@ class Fusing:
 
     def _stored(self, fmt: PageFormat, pages: Sequence[int], slot: int, places: np.ndarray, *, keys: bool) -> Floats:
         cells = [Cells.of(fmt, pages, slot, head, places) for head in range(fmt.heads)]
-        return read(self.kv.ledger.arena.memory, fmt, cells, keys=keys)
+        return read(self.kv.ledger.arena.memory, fmt, cells, keys=keys, threads=self.threads)
 
     def _format(self, layer: int) -> tuple[PageFormat, int, int]:
         """Of a layer: the format of its pages, its layer group, and its slot there."""

@@ -18,7 +18,9 @@ from kvloom.segment import Span
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """``lead``: what begins every text, and documents that are computed alone."""
+    """``lead``: what begins every text, and documents that are computed alone. ``threads``: how many cores to use at
+    most.
+    """
 
     model: Model
     planner: Planner
@@ -26,6 +28,7 @@ class Fuse:
     preempt: Preempt
     loads: Loads
     lead: tuple[int, ...]
+    threads: int
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
         for sequence in [each for each in queues.running if each.kv.fuses]:
@@ -60,4 +63,4 @@ class Fuse:
             )
             for number, span in enumerate(request.cache.documents)
         ]
-        return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone)
+        return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone, self.threads)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvloom.errors import ParamsError
+from kvloom.policy.compression.algebra import product
 from kvloom.policy.fusion.base import Checked, Floats, Need, View
 
 
@@ -30,11 +31,11 @@ class A3:
 
     def scores(self, view: View) -> Floats:
         assert view.checked is not None
-        attention_S = question_attention(view.checked)[: view.question - view.start]
+        attention_S = question_attention(view.checked, view.threads)[: view.question - view.start]
         return pooled(attention_S, self.kernel)
 
 
-def question_attention(checked: Checked) -> Floats:
+def question_attention(checked: Checked, threads: int = 1) -> Floats:
     """float32 (N,): attention from the question's rows to each entry, with one softmax for all heads, summed over rows.
 
     The question is the last Q of the N entries, and causal within itself.
@@ -43,12 +44,12 @@ def question_attention(checked: Checked) -> Floats:
     rows, heads, dim = queries_QHD.shape
     entries, kv_heads, _ = keys_NKD.shape
     merged_QKD = queries_QHD.reshape(rows, kv_heads, heads // kv_heads, dim).sum(axis=2)
-    logits_QN = merged_QKD.reshape(rows, -1) @ keys_NKD.reshape(entries, -1).T
-    logits_QN *= np.float32(checked.scale / math.sqrt(heads))
+    logits_QN = product(merged_QKD.reshape(rows, -1), keys_NKD.reshape(entries, -1).T, threads)
+    logits_QN *= checked.scale / math.sqrt(heads)
     later_QN = np.arange(entries) > np.arange(entries - rows, entries)[:, None]
     logits_QN[later_QN] = -np.inf
     weights_QN = np.exp(logits_QN - logits_QN.max(axis=1, keepdims=True))
-    attention_N: Floats = (weights_QN / weights_QN.sum(axis=1, keepdims=True)).sum(axis=0)
+    attention_N: Floats = (weights_QN / weights_QN.sum(axis=1, keepdims=True)).sum(axis=0).astype(np.float32)
     return attention_N
 
 

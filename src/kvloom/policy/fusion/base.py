@@ -56,7 +56,7 @@ class Checked:
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """``documents``: ascending. ``attention_LS``: that the question pays to old KV, summed over its rows and all heads,
-    of the layers that the scorer needs. What no scorer needs is None.
+    of the layers that the scorer needs. What no scorer needs is None. ``threads``: how many cores to use at most.
     """
 
     length: int
@@ -64,6 +64,7 @@ class View:
     documents: tuple[Span, ...]
     checked: Checked | None = None
     attention_LS: Floats | None = None
+    threads: int = 1
 
     @property
     def start(self) -> int:
