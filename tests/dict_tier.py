@@ -55,5 +55,8 @@ class DictTier:
         used = sum(len(page.data) for page in self.pages.values())
         return TierUsage(2**30, used, len(self.pages), 0)
 
+    def other_writers(self) -> tuple[()]:
+        return ()
+
     def close(self) -> None:
         self.closed = True

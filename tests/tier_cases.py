@@ -23,8 +23,8 @@ FORMATS = (PageFormat("full", (0, 1), 2, 32, 32, "float32"), PageFormat("window"
 """By layer group: pages of 16 KiB, and of 2.5 KiB."""
 
 ROOT = root_key(weights="w", formats="f")
-DIRECTORY_BYTES = 260 * 4096
-"""What a disk tier takes for its folders, with blocks of 4 KiB."""
+DIRECTORY_BYTES = 261 * 4096
+"""What a disk tier takes for its folders and small files, with blocks of 4 KiB."""
 
 
 def _remote(directory: Path, num_bytes: int) -> RemoteTier:

@@ -18,7 +18,7 @@ GenerationConfig = Literal["auto", "none"]
 RetentionName = Literal[
     "lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache", "survival"
 ]
-TierName = Literal["warm", "disk", "remote"]
+TierName = Literal["warm", "warm_int8", "disk", "remote"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
@@ -197,8 +197,8 @@ def parse_faults(text: str) -> TierFaults:
 
 
 _FAULT_HINT = (
-    "write it like disk:corrupt=0.1,slow=0.5@0.2s with a tier (warm, disk, remote), probabilities from 0 to 1 of slow, "
-    "fail, short, corrupt or full, and a seed if need be"
+    "write it like disk:corrupt=0.1,slow=0.5@0.2s with a tier (warm, warm_int8, disk, remote), probabilities from 0 to "
+    "1 of slow, fail, short, corrupt or full, and a seed if need be"
 )
 
 
@@ -206,13 +206,16 @@ _FAULT_HINT = (
 class TierConfig:
     """Where KV is kept that RAM has no room for: nowhere, unless told.
 
-    warm_bytes: of RAM beside ``kv_bytes``, for what is evicted. cache_dir: a directory for what is not in use any more,
+    warm_bytes: of RAM beside ``kv_bytes``, for what is evicted. warm_int8_bytes: of RAM too, for copies in int8 of what
+    is not in use any more, about half as large: they are no exact KV, and only for requests that say so
+    (``CacheParams.lossy``). cache_dir: a directory for what is not in use any more,
     which outlives the process; of one process at a time. disk_bytes: of files there. remote_url: a server that speaks
     the Valkey (Redis) protocol (``RemoteConfig`` says more). All sizes are hard limits, metadata included.
     tier_faults: what is to go wrong, in the form of ``parse_faults``, several tiers separated by ``;``.
     """
 
     warm_bytes: int | str | None = None
+    warm_int8_bytes: int | str | None = None
     cache_dir: str | None = None
     disk_bytes: int | str = "8GiB"
     remote_url: str | None = field(default=None, repr=False)
@@ -223,10 +226,15 @@ class TierConfig:
     tier_faults: str | None = None
 
     def __post_init__(self) -> None:
-        for size in (self.warm_bytes, self.disk_bytes, self.remote_bytes):
+        for size in (self.warm_bytes, self.warm_int8_bytes, self.disk_bytes, self.remote_bytes):
             if size is not None:
                 parse_bytes(size)
-        there = {"warm": self.warm_bytes, "disk": self.cache_dir, "remote": self.remote_url}
+        there = {
+            "warm": self.warm_bytes,
+            "warm_int8": self.warm_int8_bytes,
+            "disk": self.cache_dir,
+            "remote": self.remote_url,
+        }
         for faults in self.faults:
             if there[faults.tier] is None:
                 raise ConfigError(f"tier_faults: there is no {faults.tier} tier in which something could go wrong")
@@ -326,6 +334,9 @@ class ServerConfig:
     ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
     method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
 
+    ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
+    reads (``server.admin.request_log``); ``request_log_bytes`` bounds it.
+
     ``drain_seconds``: how long requests in flight may continue after a signal to stop. ``heartbeat_seconds``: silence
     after which a stream gets a comment, so that proxies keep it open. ``max_request_sequences``: maximum of prompts
     times ``n`` in one request.
@@ -352,8 +363,11 @@ class ServerConfig:
     open_metrics: bool = False
     cors_origins: str | None = None
     compression: str = "exact"
+    request_log: str | None = None
+    request_log_bytes: int | str = "1GiB"
 
     def __post_init__(self) -> None:
+        parse_bytes(self.request_log_bytes)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:

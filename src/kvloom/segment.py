@@ -137,6 +137,8 @@ class Why(StrEnum):
     WATCHED = "watched"  # cached, and computed again: a method of compression has to see its attention
     COMPRESSED = "compressed"  # it comes after a context that this request compresses: nobody else computes the same
     FUSED = "fused"  # it comes after KV of documents that were computed alone, or is one: read as it lies, or repaired
+    OTHER_WEIGHTS = "other-weights"  # the same text is in a tier, of another model or with other activations
+    OTHER_FORMATS = "other-formats"  # the same text is in a tier, in other page formats
     NOT_LOADED = "not-loaded"  # a tier had it, and did not deliver it
     NOT_ASKED = "not-asked"  # the request does not read the cache, or wants logits of every prompt position
 
@@ -179,10 +181,11 @@ Context = tuple[Segment, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A span of a prompt whose KV was cached, and the tier it came from."""
+    """A span of a prompt whose KV was cached, and the tier it came from. ``lossy``: in fewer bits."""
 
     span: Span
     tier: str
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 from kvloom.cli import main
 from kvloom.memory.tier.disk import DiskTier
 from kvloom.memory.tier.page_file import page_name
+from kvloom.memory.tier.writer import Writer
 from tier_cases import FORMATS, made_page
 
 
@@ -66,6 +67,19 @@ def test_ls_for_programs(directory: Path, capsys: pytest.CaptureFixture[str]) ->
     ]
     assert (facts["pages"], facts["oldest_use"], facts["newest_use"]) == (4, 1000, 1003)
     assert facts["charged_bytes"] > facts["page_bytes"] == 3 * sizes[0] + sizes[1]
+
+
+def test_ls_says_who_wrote_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for writer in (None, Writer("w" * 64, "dense:int8", model="tiny")):
+        tier = DiskTier(tmp_path / "cache", 2**26, writer=writer)
+        tier.write(made_page(0 if writer is None else 1))
+        tier.close()
+    out = called(capsys, "ls", tmp_path / "cache")[1]
+    assert "  written by who did not say: 1\n" in out
+    assert "  written by tiny (weights wwwwwwwwwwww) in dense:int8: 1\n" in out
+    nobody, tiny = json.loads(called(capsys, "ls", tmp_path / "cache", "--json")[1])["writers"]
+    assert (nobody["pages"], nobody["weights"]) == (1, None)
+    assert (tiny["pages"], tiny["weights"], tiny["keys"]) == (1, "w" * 64, 1)
 
 
 def test_an_empty_cache_can_be_looked_at(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,17 @@ def test_bad_keys_are_told_before_a_model_is_loaded(
     assert fake.opened == []
 
 
+def test_a_log_of_requests_is_announced_and_tried_before_a_model_is_loaded(
+    fake: Backend, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert said(request_log="requests.jsonl")[0].endswith("for every answered request, in requests.jsonl")
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "mock", "--port", "0", "--request-log", str(tmp_path / "nowhere" / "log")])
+    assert end.value.code == 2
+    assert "cannot log requests" in capsys.readouterr().err
+    assert fake.opened == []
+
+
 def test_switches_come_from_flag_and_file(fake: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file, seen = tmp_path / "settings.toml", []
     file.write_text("share_prefixes = true\nopen-metrics = true\n")

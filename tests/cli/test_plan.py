@@ -79,6 +79,35 @@ def test_sizes_are_parts_of_the_machines_memory_unless_told(mooncake: Path) -> N
     assert found["machine"] == "llama-8b-h20"
 
 
+def test_tiers_are_planned_too(mooncake: Path) -> None:
+    some = (mooncake, "--policies", "lru", "--kv-bytes", "700MiB")
+    found = json.loads(plan(*some, "--json").stdout)
+    warm, disk = (found["tiers"][name] for name in ("warm", "disk"))
+    assert (len(warm), len(disk)) == (5, 5)
+    assert [each["warm_bytes"] for each in warm] == sorted(each["warm_bytes"] for each in warm)
+    assert warm[0] == found["results"][0]
+    assert warm[-1]["tier_tokens"]["warm"] > 0
+    assert warm[-1]["ttft"]["mean"] < warm[0]["ttft"]["mean"]
+    assert found["recommended"]["warm_bytes"] > 0
+    shown = plan(*some).stdout
+    assert f"--warm-bytes {found['recommended']['warm_bytes']} (" in shown
+    assert "from warm RAM" in shown
+    assert json.loads(plan(*some, "--json").stdout) == found
+
+
+def test_tiers_of_asked_sizes_or_none(mooncake: Path) -> None:
+    some = (mooncake, "--policies", "lru", "--kv-bytes", "700MiB", "--warm-bytes", "none")
+    found = json.loads(plan(*some, "--disk-bytes", "1GiB,2GiB", "--json").stdout)
+    assert [each["disk_bytes"] for each in found["tiers"]["disk"]] == [0, 2**30, 2**31]
+    assert len(found["tiers"]["warm"]) == 1
+    assert "--cache-dir DIR --disk-bytes" in plan(*some, "--disk-bytes", "2GiB").stdout
+    without = plan(*some, "--disk-bytes", "none").stdout
+    assert "from disk" not in without
+    assert "--disk-bytes" not in without
+    with pytest.raises(ConfigError, match="cannot hold a page"):
+        plan(*some, "--disk-bytes", "1KiB")
+
+
 def test_limit_speed_and_grain(mooncake: Path) -> None:
     some = ("--policies", "lru", "--kv-bytes", "2GiB", "--json")
     found = json.loads(plan(mooncake, *some, "--limit", "3", "--grain", "4").stdout)

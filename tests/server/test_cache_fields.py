@@ -11,11 +11,13 @@ import openai
 import pytest
 
 import tiny
+from dict_tier import DictTier
 from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams, Guard
 from kvloom.policy.compression import compression_of
 from kvloom.server.app import create_app
+from kvloom.server.dialect.extension import Extension, cache_params
 from kvloom.server.edge.keys import Key
 
 from .echo_engine import EchoEngine
@@ -40,6 +42,7 @@ ENDPOINTS = [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)]
         ({"kvloom": {"cache": {"ttl_s": 0.5, "priority": 80}}}, CacheParams(ttl_s=0.5, priority=80)),
         ({"kvloom": {"cache": {"ttl_s": None, "pin_s": None}}}, CacheParams()),
         ({"kvloom": {"cache": {"pin_s": 30}}}, CacheParams(pin_s=30)),
+        ({"kvloom": {"cache": {"lossy": True}}}, CacheParams(lossy=True)),
         ({"kvloom": {"cache": {"write": False}}, "cache_salt": "s"}, CacheParams(write=False, salt="s")),
         (
             {"kvloom": {"cache": {"compression": {"method": "sink_recent", "ratio": 0.5, "sinks": 2}}}},
@@ -99,8 +102,8 @@ async def test_what_arrives(
         (
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
-            "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `compression`, `compress_after`, `compress_when` and "
-            "`guard`",
+            "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `compression`, `compress_after`, `compress_when`, "
+            "`lossy` and `guard`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),
@@ -174,6 +177,29 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
             yield openai.AsyncOpenAI(api_key="none", base_url="http://kvloom/v1", http_client=http, max_retries=0)
     finally:
         engine.close()
+
+
+async def test_kv_in_fewer_bits_is_counted_apart() -> None:
+    core = tiny.make_engine(tiers=[DictTier("warm_int8")])
+    engine = AsyncEngine.over(core, tiny.CharTokenizer(), "tiny")
+    body = {"model": "tiny", "prompt": tiny.random_prompt(100, 3), "max_tokens": 2}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(create_app(engine)), base_url="http://kvloom") as http:
+        for asked, lossy in ((False, None), (True, 96), (False, None)):
+            reply = await http.post("/v1/completions", json=body | {"kvloom": {"cache": {"lossy": asked}}})
+            usage = reply.json()["usage"]
+            assert usage.get("kvloom", {}).get("lossy_tokens") == lossy
+            assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+            assert core.tiers.flush(10)
+            core.ledger.reset()
+        assert 'kvloom:cache_lossy_tokens_total{model_name="tiny"} 96.0' in (await http.get("/metrics")).text
+    engine.close()
+
+
+def test_a_default_compression_is_not_for_who_takes_lossy_kv() -> None:
+    default = compression_of("knorm", 0.5)
+    asked = Extension.model_validate({"cache": {"lossy": True}})
+    assert cache_params(asked, None, default) == CacheParams(lossy=True)
+    assert cache_params(None, None, default) == CacheParams(compression=default)
 
 
 async def test_what_comes_of_it(client: openai.AsyncOpenAI) -> None:

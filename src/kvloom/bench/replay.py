@@ -26,6 +26,9 @@ class Arriving(Protocol):
     def prompt(self, vocab_size: int) -> list[int]: ...
 
 
+_LONGEST_WAIT_S = 60.0
+"""For what the engine waits for, before it is asked again."""
+
 Asked = TypeVar("Asked", bound=Arriving)
 Asked_contra = TypeVar("Asked_contra", bound=Arriving, contravariant=True)
 
@@ -72,12 +75,14 @@ class Replayed:
 
 @dataclass(slots=True)
 class Replay(Generic[Asked]):
-    """``speed``: how many times faster than recorded the requests arrive. ``sleep``: of the engine's clock."""
+    """``speed``: how many times faster than recorded the requests arrive. ``sleep``: waits, by the engine's clock, at
+    most so long, for the next request or for what the engine waits for; None: in real time.
+    """
 
     engine: Engine
     result: Listening[Asked]
     speed: float = 1.0
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] | None = None
     _running: dict[str, tuple[Asked, float]] = field(default_factory=dict)
 
     def run(self, requests: Sequence[Asked]) -> float:
@@ -91,15 +96,23 @@ class Replay(Generic[Asked]):
                 while waiting and waiting[-1].arrival_s / self.speed <= now:
                     due = waiting[-1].arrival_s / self.speed
                     self._submit(f"trace-{len(waiting)}", waiting.pop(), now - due)
-                if self.engine.has_work:
+                if self.engine.runnable:
                     for update in self.engine.step():
                         self._hear(update)
-                elif waiting:
-                    self.sleep(max(0.0, waiting[-1].arrival_s / self.speed - now))
+                elif waiting or self.engine.has_work:
+                    self._wait(waiting[-1].arrival_s / self.speed - now if waiting else _LONGEST_WAIT_S)
         finally:  # an error or Ctrl-C: leave nothing behind
             for name in self._running:
                 self.engine.abort(name)
         return self.engine.clock() - started
+
+    def _wait(self, seconds: float) -> None:
+        if self.sleep is not None:
+            self.sleep(max(0.0, seconds))
+        elif self.engine.has_work:
+            self.engine.sleep(seconds)
+        else:
+            time.sleep(max(0.0, seconds))
 
     def _submit(self, name: str, request: Asked, late_s: float) -> None:
         params = SamplingParams(temperature=0.0, max_tokens=request.output_length, ignore_eos=True)

@@ -12,7 +12,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ BLOCK_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """One line. arrival_s: seconds since the first line's."""
+    """One line. arrival_s: seconds since the earliest that was read."""
 
     arrival_s: float
     input_length: int
@@ -44,20 +44,19 @@ def _block(hash_id: int, low: int, high: int) -> list[int]:
 
 def read_trace(path: Path, limit: int | None = None) -> list[TraceRequest]:
     """The first ``limit`` requests, by arrival. Raises TraceError with the line's number, or OSError."""
-    requests: list[TraceRequest] = []
-    first_ms: float | None = None
+    requests: list[tuple[float, TraceRequest]] = []
     try:
         for number, fields in _objects(path):
-            arrival_ms = _number(path, number, fields, "timestamp")
-            first_ms = arrival_ms if first_ms is None else first_ms
-            requests.append(_request(path, number, fields, (arrival_ms - first_ms) / 1000))
+            requests.append((_number(path, number, fields, "timestamp"), _request(path, number, fields)))
             if len(requests) == limit:
                 break
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: not valid UTF-8 at byte {error.start}") from None
     if not requests:
         raise TraceError(f"{path}: no requests in it", hint="one JSON object per line")
-    return sorted(requests, key=lambda request: request.arrival_s)
+    first_ms = min(arrival_ms for arrival_ms, _ in requests)
+    since = [replace(request, arrival_s=(arrival_ms - first_ms) / 1000) for arrival_ms, request in requests]
+    return sorted(since, key=lambda request: request.arrival_s)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,7 +73,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, fields
 
 
-def _request(path: Path, number: int, fields: dict[str, Any], arrival_s: float) -> TraceRequest:
+def _request(path: Path, number: int, fields: dict[str, Any]) -> TraceRequest:
     input_length = _count(path, number, fields, "input_length")
     output_length = _count(path, number, fields, "output_length")
     hash_ids = fields.get("hash_ids")
@@ -87,7 +86,7 @@ def _request(path: Path, number: int, fields: dict[str, Any], arrival_s: float) 
             number,
             f"{input_length} tokens take {needed} `hash_ids` of {BLOCK_TOKENS} tokens, there are {len(hash_ids)}",
         )
-    return TraceRequest(arrival_s, input_length, output_length, tuple(hash_ids))
+    return TraceRequest(0.0, input_length, output_length, tuple(hash_ids))
 
 
 def _count(path: Path, number: int, fields: dict[str, Any], name: str) -> int:

@@ -21,6 +21,7 @@ from kvloom.memory.tier.base import TierFault
 from kvloom.memory.tier.disk import DiskTier
 from kvloom.memory.tier.disk_directory import is_cache_directory
 from kvloom.memory.tier.page_header import HEADER_BYTES
+from kvloom.memory.tier.writer import Writer
 
 Facts = dict[str, Any]
 
@@ -96,6 +97,7 @@ def _facts(directory: Path, tier: DiskTier) -> Facts:
         {"group": group, "page_bytes": size, "pages": count, "bytes": size * count}
         for (group, size), count in sorted(kinds.items())
     ]
+    writers = Counter(row.writer for row in rows)
     used = [row.used for row in rows]
     return {
         "directory": str(directory),
@@ -103,6 +105,7 @@ def _facts(directory: Path, tier: DiskTier) -> Facts:
         "page_bytes": sum(kind[1] * count for kind, count in kinds.items()),
         "charged_bytes": tier.usage().used_bytes,
         "groups": groups,
+        "writers": [_writer(tier.writers.get(tag)) | {"pages": count} for tag, count in sorted(writers.items())],
         "oldest_use": min(used, default=None),
         "newest_use": max(used, default=None),
     }
@@ -117,11 +120,25 @@ def _table(facts: Facts) -> list[str]:
             f"  group {each['group']}  {each['pages']:,} of {bytes_text(each['page_bytes'])}"
             for each in facts["groups"]
         ),
+        *(f"  written by {_by_whom(each)}: {each['pages']:,}" for each in facts["writers"]),
         f"charged    {bytes_text(facts['charged_bytes'])}, with whole blocks, folders and index",
     ]
     if facts["pages"]:
         lines.append(f"last used  from {_time(facts['oldest_use'])} to {_time(facts['newest_use'])}")
     return lines
+
+
+def _writer(writer: Writer | None) -> Facts:
+    """Nulls where nobody knows."""
+    if writer is None:
+        return {"model": None, "weights": None, "formats": None, "keys": None}
+    return {"model": writer.model, "weights": writer.weights, "formats": writer.formats, "keys": writer.keys}
+
+
+def _by_whom(facts: Facts) -> str:
+    if facts["weights"] is None:
+        return "who did not say"
+    return f"{facts['model']} (weights {facts['weights'][:12]}) in {facts['formats']}"
 
 
 def _time(seconds: float) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kvloom.cli.say import bytes_text
 from kvloom.config import ServerConfig
 from kvloom.policy.compression import text_of
 from kvloom.server.edge.access import is_loopback
 from kvloom.server.edge.keys import Key, Keyring
 from kvloom.server.edge.keys_file import readable_by_others
+
+if TYPE_CHECKING:
+    from kvloom.engine.stats import TierStats
 
 
 def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
@@ -22,6 +27,8 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
         yield "sharing    within a key only"
     if keyring.compressions:
         yield f"contexts   {'; '.join(_contexts(keyring))}; unless a request says otherwise"
+    if config.request_log is not None:
+        yield f"log        a line without text for every answered request, in {config.request_log}"
     if not keyring.keys and not is_loopback(config.host):
         yield (
             f"warning: whoever reaches {config.host} is served, without a key "
@@ -32,6 +39,24 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
             f"warning: everybody on this machine can read `{config.api_keys_file}` "
             f"(hint: chmod 600 {config.api_keys_file})"
         )
+
+
+_DIFFERS = {
+    "keys": "by a version that names pages otherwise",
+    "weights": "by another model, or with other activations",
+    "formats": "in other formats",
+    "unknown": "by somebody unknown",
+}
+
+
+def foreign(tiers: Mapping[str, TierStats]) -> Iterator[str]:
+    """A line for what each tier has that cannot be used, and why not."""
+    for name, tier in tiers.items():
+        for differs, found in tier.foreign.items():
+            yield (
+                f"{name:<10} {found.pages:,} of {tier.pages:,} pages ({bytes_text(found.bytes)}) were written "
+                f"{_DIFFERS[differs]}: they cannot be used, and go when room is needed"
+            )
 
 
 def _contexts(keyring: Keyring) -> Iterator[str]:

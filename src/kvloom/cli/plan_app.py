@@ -47,6 +47,16 @@ def trace(
     policies: Annotated[
         str | None, typer.Option(help="Retention policies to try, comma-separated", show_default="all")
     ] = None,
+    warm_bytes: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of a warm tier to try, comma-separated; none tries none",
+            show_default="parts of what the trace stores",
+        ),
+    ] = None,
+    disk_bytes: Annotated[
+        str | None, typer.Option(help="The same of a disk tier", show_default="parts of what the trace stores")
+    ] = None,
     users: Annotated[int, typer.Option(min=1, help="Agents: how many play sessions at the same time")] = 16,
     scale: Annotated[float, typer.Option(min=0.001, help="Agents: what lengths are divided by")] = 1.0,
     limit: Annotated[
@@ -59,9 +69,8 @@ def trace(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Which retention policy, and how much memory for KV, would serve recorded requests best."""
-    from kvloom.cli.planning import Source, plan_trace
+    """Which retention policy, how much memory for KV, and how large tiers would serve recorded requests best."""
+    from kvloom.cli.planning import AskedTiers, Source, plan_trace
 
-    plan_trace(
-        Source(file, format, users, scale, limit, speed, grain), profile, model, kv_bytes, policies, settings, json
-    )
+    source, tiers = Source(file, format, users, scale, limit, speed, grain), AskedTiers(warm_bytes, disk_bytes)
+    plan_trace(source, profile, model, kv_bytes, policies, tiers, settings, json)

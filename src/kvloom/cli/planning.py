@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from kvloom.cli.settings import Settings
 from kvloom.config import CacheConfig, EngineConfig, KvDtype, RetentionName, parse_bytes
 from kvloom.engine.cost_profile import CostProfile, MeasuredOn, any_profile, stored_profile
 from kvloom.errors import ConfigError, DataFileError
+from kvloom.memory.arena import MOST_BYTES
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.model.files.loading import weights_id_of
 from kvloom.model.files.manifest import Manifest
 from kvloom.policy.retention import POLICIES
 from kvloom.simulate.machines import MACHINES, Machine, measured
 from kvloom.simulate.plan import SHARES, Tried, overloaded, recommended, tried
+from kvloom.simulate.plan_tiers import TierPlan, TierSizes, planned_tiers, sizes_for
 from kvloom.simulate.simulation import Setting
 from kvloom.simulate.traces.mooncake import mooncake
 from kvloom.simulate.traces.recorded_agents import RecordedAgents
@@ -69,6 +72,24 @@ class Source:
         return whole if self.limit is None else whole.head(self.limit)
 
 
+@dataclass(frozen=True, slots=True)
+class AskedTiers:
+    """Sizes of tiers to try, comma-separated; ``none``: none are; None: parts of what the trace stores."""
+
+    warm: str | None
+    disk: str | None
+
+    def sizes(self, trace: Trace, machine: Machine) -> TierSizes:
+        """Raises ConfigError."""
+        return TierSizes(_tier_sizes(self.warm, trace, machine, MOST_BYTES), _tier_sizes(self.disk, trace, machine))
+
+
+def _tier_sizes(asked: str | None, trace: Trace, machine: Machine, most: int = sys.maxsize) -> list[int]:
+    if asked is None:
+        return sizes_for(trace, machine, most)
+    return [] if asked == "none" else sorted({parse_bytes(size) for size in asked.split(",")})
+
+
 _COARSEST = 32
 
 _FORMATS: Mapping[str, Callable[[Source, int], Trace]] = {
@@ -83,22 +104,27 @@ def plan_trace(
     model: str | None,
     kv_bytes: str | None,
     policies: str | None,
+    asked: AskedTiers,
     settings: Settings,
     as_json: bool,
 ) -> None:
-    """Simulate every policy with every size, and say which serves best."""
+    """Simulate every policy with every size, and say which serves best; then the best with tiers of every size."""
     names = _policies(policies)
     machine = _machine(profile, model, settings)
     sizes = _sizes(kv_bytes, machine)
     trace = source.trace()
     choices = [Setting(name, size) for size in sizes for name in names]
-    with progress("requests", len(choices) * len(trace.requests)) as advance:
+    tier_sizes = asked.sizes(trace, machine)
+    with progress("requests", (len(choices) + len(tier_sizes)) * len(trace.requests)) as advance:
         results = list(tried(trace, machine, choices, source.speed, lambda: advance(1)))
-    facts = _facts(source, trace, machine, results)
+        tiers = planned_tiers(trace, machine, recommended(results), tier_sizes, source.speed, lambda: advance(1))
+    facts = _facts(source, trace, machine, tiers.best)
     if as_json:
-        print(json.dumps(facts | {"results": [_plain(each) for each in results]}, indent=2))
+        curves = {"warm": tiers.warm, "disk": tiers.disk}
+        plain = {name: [_plain(each) for each in curve] for name, curve in curves.items()}
+        print(json.dumps(facts | {"results": [_plain(each) for each in results], "tiers": plain}, indent=2))
     else:
-        _print(facts, results)
+        _print(facts, results, tiers)
 
 
 def _policies(asked: str | None) -> list[RetentionName]:
@@ -161,8 +187,7 @@ def _dtype(profile: CostProfile) -> KvDtype:
     return known[profile.measured_on.kv_dtype]
 
 
-def _facts(source: Source, trace: Trace, machine: Machine, results: Sequence[Tried]) -> dict[str, Any]:
-    best = recommended(results)
+def _facts(source: Source, trace: Trace, machine: Machine, best: Tried) -> dict[str, Any]:
     some = best.summary
     return {
         "trace": trace.name,
@@ -181,14 +206,16 @@ def _plain(result: Tried) -> dict[str, Any]:
     return dataclasses.asdict(result.setting) | dataclasses.asdict(result.summary)
 
 
-def _print(facts: Mapping[str, Any], results: Sequence[Tried]) -> None:
+def _print(facts: Mapping[str, Any], results: Sequence[Tried], tiers: TierPlan) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=_WIDTH)
     console.print(results_table(facts, results))
+    if len(tiers.warm) + len(tiers.disk) > 2:
+        console.print(tiers_table(tiers))
     lines = [
         f"A cache without limits would find {facts['endless_block_hits']:.1%} of the blocks, and save "
         f"{facts['endless_saved']:.1%} of the seconds of computing prompts.",
-        sentence(recommended(results)),
+        sentence(tiers.best),
     ]
     if facts["grain"] > 1:
         lines.append(f"{facts['grain']} tokens were simulated as one: --grain 1 is exact, and slower.")
@@ -201,9 +228,12 @@ def _print(facts: Mapping[str, Any], results: Sequence[Tried]) -> None:
 def sentence(best: Tried) -> str:
     """The recommendation."""
     setting, summary = best.setting, best.summary
+    warm = f" --warm-bytes {setting.warm_bytes} ({bytes_text(setting.warm_bytes)})" if setting.warm_bytes else ""
+    disk = f" --cache-dir DIR --disk-bytes {setting.disk_bytes} ({bytes_text(setting.disk_bytes)})"
     return (
-        f"Recommended: --retention {setting.retention} --kv-bytes {setting.kv_bytes} ({bytes_text(setting.kv_bytes)}): "
-        f"first tokens after {_digits(summary.ttft.mean)} s on average, {summary.block_hits:.1%} of the blocks found."
+        f"Recommended: --retention {setting.retention} --kv-bytes {setting.kv_bytes} ({bytes_text(setting.kv_bytes)})"
+        f"{warm}{disk if setting.disk_bytes else ''}: first tokens after {_digits(summary.ttft.mean)} s on average, "
+        f"{summary.block_hits:.1%} of the blocks found."
     )
 
 
@@ -221,6 +251,19 @@ def results_table(facts: Mapping[str, Any], results: Sequence[Tried]) -> Table:
         size = bytes_text(each.setting.kv_bytes)
         per_token = _digits(found.tpot_s)
         table.add_row(size, each.setting.retention, *times, per_token, *shares, f"{found.recompute_s:,.1f}", *counts)
+    return table
+
+
+def tiers_table(tiers: TierPlan) -> Table:
+    columns = ("warm RAM", "disk", "TTFT", "p95", "found", "from warm RAM", "from disk")
+    table = Table(*columns, title="with tiers; times in seconds", box=SIMPLE, pad_edge=False)
+    for each in (*tiers.warm, *tiers.disk[1:]):
+        setting, found = each.setting, each.summary
+        sizes = (bytes_text(size) if size else "none" for size in (setting.warm_bytes, setting.disk_bytes))
+        tokens = sum(found.tier_tokens.values()) or 1
+        shares = (f"{found.tier_tokens.get(name, 0) / tokens:.1%}" for name in ("warm", "disk"))
+        times = _digits(found.ttft.mean), _digits(found.ttft.p95)
+        table.add_row(*sizes, *times, f"{found.block_hits:.1%}", *shares)
     return table
 
 

@@ -13,7 +13,8 @@ def say(line: str = "") -> None:
 
 def turn_line(prompt_tokens: int, answer_tokens: int, metrics: RequestMetrics) -> str:
     """One line on where a turn's time went: ``412 prompt tokens (396 cached), first token 0.05 s, ...``."""
-    parts = [f"{prompt_tokens} prompt tokens ({metrics.cached_tokens} cached)"]
+    lossy = f", {metrics.lossy_tokens} in fewer bits" if metrics.lossy_tokens else ""
+    parts = [f"{prompt_tokens} prompt tokens ({metrics.cached_tokens} cached{lossy})"]
     if metrics.ttft_s is not None:
         parts.append(f"first token {metrics.ttft_s:.2f} s")
     times = metrics.token_times_s

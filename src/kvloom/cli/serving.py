@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
-from kvloom.cli.notices import notices
+from kvloom.cli.notices import foreign, notices
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
-from kvloom.config import EngineConfig, default_threads
+from kvloom.config import EngineConfig, ServerConfig, default_threads, parse_bytes
+from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Keyring
 from kvloom.server.run import bind, leave_within, serve, url_of
@@ -29,18 +32,28 @@ def serve_model(model: str, settings: Settings) -> None:
     config, server = settings.engine(model), settings.server(os.environ)
     keyring = Keyring.of(server)
     manifest = backend.resolve(model)
-    with bind(server) as bound:
+    log = _log(server)
+    with bind(server) as bound, nullcontext() if log is None else closing(log):
         engine = backend.open_engine(config)
         try:
-            for line in (*banner(manifest, engine, config), *notices(server, keyring), *_trials(engine, keyring)):
+            tiers = engine.stats().cache.tiers
+            for line in (*banner(manifest, engine, config), *foreign(tiers), *notices(server, keyring)):
+                say(line)
+            for line in _trials(engine, keyring):
                 say(line)
             bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
-            app = create_app(engine, server, keyring)
+            app = create_app(engine, server, keyring, log)
             serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
         finally:
             engine.close()
     say("stopped")
+
+
+def _log(server: ServerConfig) -> RequestLog | None:
+    if server.request_log is None:
+        return None
+    return RequestLog(Path(server.request_log).expanduser(), parse_bytes(server.request_log_bytes), say)
 
 
 def _trials(engine: backend.Engine, keyring: Keyring) -> Iterator[str]:

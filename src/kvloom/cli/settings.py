@@ -38,6 +38,7 @@ HELP = {
     "max_token_latency_s": "Seconds between two tokens of an answer that new prompts may not exceed, 99 times of 100; "
     "in place of max-decode-slowdown",
     "warm_bytes": "Further RAM for KV that was evicted: a hard limit",
+    "warm_int8_bytes": "Further RAM for copies in int8 of KV that is not in use, for requests that take them",
     "cache_dir": "Directory in which KV that is not in use is kept, over restarts too; see kvloom cache",
     "disk_bytes": "Disk space for it: a hard limit",
     "remote_url": "Server that keeps KV for several engines, in the Valkey (Redis) protocol: valkey://HOST:PORT/0",
@@ -54,11 +55,22 @@ HELP = {
     "share_prefixes": "Share KV between keys as well, in whole pages",
     "open_metrics": "Serve /metrics and /cache without a key",
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
+    "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
 """The settings that have a flag. The others are for the file."""
 
-_NONE = ("api_keys_file", "cors_origins", "warm_bytes", "cache_dir", "remote_url", "tier_faults", "max_token_latency_s")
+_NONE = (
+    "api_keys_file",
+    "cors_origins",
+    "warm_bytes",
+    "warm_int8_bytes",
+    "cache_dir",
+    "remote_url",
+    "tier_faults",
+    "max_token_latency_s",
+    "request_log",
+)
 _UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
 _ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets
 

@@ -84,7 +84,7 @@ _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(valu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """How a request uses the cache. Only ``compression`` and ``fusion`` change the answer.
+    """How a request uses the cache. Only ``compression``, ``fusion`` and ``lossy`` change the answer.
 
     Raises ParamsError on construction when a value is out of range.
 
@@ -103,8 +103,10 @@ class CacheParams:
     ``context``, when it is complete; or ``pressure``, only where the request, prompt and answer so far, would be
     preempted for want of memory otherwise, and as often as it would be: the answer then depends on what else is served,
     and the method must be content with what is stored.
-    guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is room, and is
-    gone back to when the answer drifts.
+    lossy: KV that is kept nowhere exactly any more may be taken from a tier that has it in fewer bits (``TierConfig.
+    warm_int8_bytes``): the answer then differs, is counted apart, and leaves nothing for others. Not beside a
+    compression. guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is
+    room, and is gone back to when the answer drifts.
     fusion: the KV of ``documents`` is that of each of them computed alone, found or computed for others to find, and is
     repaired as the fusion says. Where that would not be faster, the prompt is computed as ever. documents: which tokens
     of the prompt these are, as pairs (start, stop); what comes before the first is exact, and what comes after the last
@@ -121,6 +123,7 @@ class CacheParams:
     compression: Compression | None = field(default=None, metadata=_COMPRESSION)
     compress_after: int | None = field(default=None, metadata=_TOKENS)
     compress_when: When = field(default="context", metadata=_WHEN)
+    lossy: bool = field(default=False, metadata=_FLAG)
     guard: Guard | None = field(default=None, metadata=_GUARD)
     fusion: Fusion | None = field(default=None, metadata=_FUSION)
     documents: tuple[tuple[int, int], ...] = field(default=(), metadata=_SPANS)
@@ -135,6 +138,8 @@ class CacheParams:
             raise ParamsError("compress_after says when, but there is no compression", param="compress_after")
         if self.compress_after is not None and self.budget is not None:
             raise ParamsError("compress_after says when, and so does the compression's budget", param="compress_after")
+        if self.lossy and self.compression is not None:
+            raise ParamsError("lossy takes KV that a compression, which needs the exact one, cannot use", param="lossy")
         if self.guard is not None and self.compression is None:
             raise ParamsError("a guard watches over a compression, but there is none", param="guard")
         if self.guard is not None and self.budget is not None:

@@ -232,6 +232,7 @@ class Engine:
             cached_pages=ledger.cached_pages,
             hit_tokens=self.account.hit_tokens,
             miss_tokens=self.account.miss_tokens,
+            lossy_tokens=self.account.lossy_tokens,
             evicted_pages=ledger.evicted_pages,
             misses_by_why={why.value: tokens for why, tokens in self.account.misses_by_why.items()},
             hit_tokens_by_tier=dict(self.account.hit_tokens_by_tier),

@@ -31,6 +31,7 @@ from kvloom.engine.stall import Stall
 from kvloom.engine.stats import StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.tiers import make_tiers
+from kvloom.engine.tiers.background import Background, InThreads
 from kvloom.memory.arena import Arena
 from kvloom.memory.backing import Backing, Mapped
 from kvloom.memory.format import PageFormat
@@ -51,6 +52,9 @@ def no_tiers(formats: Sequence[PageFormat]) -> Sequence[Tier]:
     return ()
 
 
+_THREADS = InThreads()
+
+
 def make_engine(
     model: Model,
     tokenizer: Tokenizer,
@@ -62,11 +66,12 @@ def make_engine(
     tier_factory: TierFactory = no_tiers,
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
     back: Callable[[int], Backing] = Mapped,
+    background: Background = _THREADS,
     lead: tuple[int, ...] = (),
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
-    ``lead``: the tokens that begin every text. Raises ConfigError.
+    ``background``: who does the tiers' work meanwhile. ``lead``: the tokens that begin every text. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
@@ -82,7 +87,7 @@ def make_engine(
     ledger.events.listeners.append(results)
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
-    tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs)
+    tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
     loads = Loads(tiers, prefill_cost)
     admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, loads, account)
     threads = config.threads or default_threads()

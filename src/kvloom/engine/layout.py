@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,8 +66,7 @@ class KvLayout:
     @property
     def identity(self) -> str:
         """Names everything about the layout that KV bytes depend on: part of every key."""
-        groups = [f"{f.name}:{f.layers}:{f.heads}x{f.k_dim}/{f.v_dim}:{f.codec}" for f in self.formats]
-        return f"dense-kT-{PAGE_TOKENS}:" + ";".join(groups)
+        return identity_of(self.formats)
 
     def new_tables(self) -> tuple[PageTable, ...]:
         return tuple(PageTable(fmt, window) for fmt, window in zip(self.formats, self.windows, strict=True))
@@ -156,6 +155,12 @@ class KvLayout:
                 hint="raise kv_bytes",
             )
         return budget
+
+
+def identity_of(formats: Iterable[PageFormat]) -> str:
+    """Of pages in these formats, by layer group: see ``KvLayout.identity``."""
+    groups = [f"{f.name}:{f.layers}:{f.heads}x{f.k_dim}/{f.v_dim}:{f.codec}" for f in formats]
+    return f"dense-kT-{PAGE_TOKENS}:" + ";".join(groups)
 
 
 def _most(limit: int, fits: Callable[[int], bool]) -> int:

@@ -103,7 +103,8 @@ class FusedPrompt:
 class RequestMetrics:
     """Where the time and the memory of one request went.
 
-    cached_tokens: prompt tokens whose KV was reused; reused: which spans, from which tier. computed_tokens: positions
+    cached_tokens: prompt tokens whose KV was reused, exactly as it was; lossy_tokens: whose KV was reused in a format
+    that has lost something; reused: which spans, from which tier. computed_tokens: positions
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
     ended, shared ones included. compressed: what was left of the context right after it was compressed, None while
@@ -113,6 +114,7 @@ class RequestMetrics:
     """
 
     cached_tokens: int = 0
+    lossy_tokens: int = 0
     computed_tokens: int = 0
     preemptions: int = 0
     kv_bytes: int = 0

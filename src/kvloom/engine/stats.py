@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kvloom.memory.tier.base import Foreign
 from kvloom.policy.cost import PrefillCost
 
 
@@ -15,7 +16,8 @@ class TierStats:
 
     budget_bytes, used_bytes: metadata included. dropped_pages: to stay within the budget; missed_pages: left RAM before
     they were written. passed_over: how often computing was expected to be faster than loading. faults: pages that were
-    not read or not written, by ``memory.tier.base.Fault`` value.
+    not read or not written, by ``memory.tier.base.Fault`` value. foreign: what is there, but is of another model
+    or format, by what differs (``memory.tier.writer.Differs``).
     """
 
     budget_bytes: int
@@ -29,14 +31,16 @@ class TierStats:
     load_seconds: float
     passed_over: int
     faults: dict[str, int]
+    foreign: dict[str, Foreign] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
     """State of KV memory. Bytes include metadata. held: pages some sequence uses; cached: reusable, droppable pages.
 
-    hits and misses count prompt tokens; misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the
-    tier that they came from. tiers: those beside RAM, by name.
+    hits and misses count prompt tokens, and so does lossy_tokens, those found in a format that has lost something: they
+    are neither. misses_by_why counts tokens by ``segment.Why`` value, hit_tokens_by_tier by the tier that they came
+    from. tiers: those beside RAM, by name.
     pinned_bytes: of what is cached. pins_refused_bytes: what was not pinned because pins had no room left;
     pins_broken_bytes: what was evicted although it was pinned, because a request needed its room and nothing else was
     left.
@@ -51,6 +55,7 @@ class CacheStats:
     cached_pages: int
     hit_tokens: int
     miss_tokens: int
+    lossy_tokens: int
     evicted_pages: int
     misses_by_why: dict[str, int] = field(default_factory=dict)
     hit_tokens_by_tier: dict[str, int] = field(default_factory=dict)

@@ -35,7 +35,7 @@ EXTENT_PAGE_METADATA_BYTES = 48
 
 _SLAB_STEP_BYTES = 4096
 
-_ADDRESSES = 2**31
+MOST_BYTES = 2**31 * GRAIN_BYTES
 """Kernels read addresses as int32."""
 
 
@@ -101,8 +101,8 @@ class Arena:
                 f"kv_bytes of {self.budget_bytes} cannot hold one slab of {self.slab_bytes} bytes",
                 hint="raise kv_bytes or lower slab_bytes",
             )
-        if count * self.slab_bytes > (most := _ADDRESSES * GRAIN_BYTES):
-            raise ConfigError(f"kv_bytes of {self.budget_bytes} is more than the {most} that can be addressed")
+        if count * self.slab_bytes > MOST_BYTES:
+            raise ConfigError(f"kv_bytes of {self.budget_bytes} is more than the {MOST_BYTES} that can be addressed")
         self._backing = self.back(count * self.slab_bytes)
         self.memory = self._backing.memory
         self._count = count

@@ -57,9 +57,19 @@ def all_labels(memory: Bytes, fmt: PageFormat, pages: Pages) -> tuple[npt.NDArra
 
 
 def recode(memory: Bytes, source: PageFormat, page: int, target: PageFormat, to: int) -> None:
-    """Re-encode ``page`` into the page ``to``: all cells at once, labels unchanged."""
-    cells = page_cells(memory, source, page)
-    into = page_cells(memory, target, to)
+    """Re-encode ``page`` into the page ``to``."""
+    _recode(page_cells(memory, source, page), source, page_cells(memory, target, to), target)
+
+
+def recoded(page_B: Bytes, source: PageFormat, target: PageFormat) -> Bytes:
+    """A page's bytes, re-encoded."""
+    into = np.zeros((page_B.size // source.cell_bytes, target.cell_bytes), np.uint8)
+    _recode(page_B.reshape(-1, source.cell_bytes), source, into, target)
+    return into.reshape(-1)
+
+
+def _recode(cells: Bytes, source: PageFormat, into: Bytes, target: PageFormat) -> None:
+    """All cells at once, labels unchanged."""
     k_NSD = source.numbers.keys.decode(cells[:, : source.k_bytes], source.k_dim)
     v_NSD = source.numbers.values.decode(cells[:, source.k_bytes : source.k_bytes + source.v_bytes], source.v_dim)
     middle, stop = target.k_bytes, target.k_bytes + target.v_bytes

@@ -4,6 +4,7 @@
     key  = SHA-256(CBOR {v, parent, tokens})                                 parent: the root or the page before
     left = SHA-256(CBOR {v, parent, method})                                 the parent of what a method left of a text
     chunk = SHA-256(CBOR {v, chunk: root})                                   the root of passages computed alone
+    lossy = SHA-256(CBOR {v, codec, lossy: key})                             a page's copy in a codec that rounds
 
 CBOR is canonical (RFC 8949, section 4.2), so a key is the same on every machine. Golden vectors are in the tests.
 """
@@ -55,6 +56,11 @@ def chunk_root(root: PageKey) -> PageKey:
     was computed never answers an exact look-up, and has a share of the memory of its own.
     """
     return _digest({"v": KEY_VERSION, "chunk": bytes(root)})
+
+
+def lossy_key(key: PageKey, codec: str) -> PageKey:
+    """What a copy of a page in a codec that rounds is kept under: no exact look-up finds it."""
+    return _digest({"v": KEY_VERSION, "codec": codec, "lossy": bytes(key)})
 
 
 def extend_keys(keys: list[PageKey], root: PageKey, tokens: Sequence[int]) -> None:

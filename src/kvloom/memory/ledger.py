@@ -110,6 +110,13 @@ class Ledger:
         self._books.open(pool, page, owner, now)
         return page
 
+    def allocate_recoded(self, fmt: PageFormat, owner: str) -> PageId | None:
+        """As ``allocate``, a page for KV that differs from what its tokens' key identifies: it is never published."""
+        page = self.allocate(fmt, owner)
+        if page is not None:
+            self._records[page].recoded = True
+        return page
+
     def allocate_extent(self, fmt: PageFormat, count: int, owner: str) -> Extent | None:
         """Allocate an extent of ``count`` pages, at least one. None, with nothing dropped, if there is no room.
 
@@ -216,10 +223,9 @@ class Ledger:
         if page_stride(fmt) > self.arena.slab_bytes:
             return None
         first = action.holders[0]
-        page = self.allocate(fmt, first)
+        page = self.allocate_recoded(fmt, first)
         if page is None:
             return None
-        self._records[page].recoded = True
         try:
             cells.recode(self.arena.memory, source, action.page, fmt, page)
         except BaseException:

@@ -11,6 +11,8 @@ from kvloom.config import ServerConfig
 from kvloom.server import errors
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.record import Record
+from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.dialect.openapi import openapi_routes
 from kvloom.server.dialect.routes import openai_routes
 from kvloom.server.dialect.tokenizing import tokenize_routes
@@ -22,13 +24,19 @@ from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.lanes import Lanes
 
 
-def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring: Keyring | None = None) -> FastAPI:
+def create_app(
+    engine: ServedEngine,
+    config: ServerConfig | None = None,
+    keyring: Keyring | None = None,
+    log: RequestLog | None = None,
+) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
     All routes are Starlette's plain ones: FastAPI keeps the functions of its own in caches of the process, and with
     them whatever they refer to, so that a server that is over would still hold its model.
 
-    ``keyring``: None takes the keys that ``config`` names. Raises ConfigError or DataFileError.
+    ``keyring``: None takes the keys that ``config`` names. ``log``: of what is answered, also the caller's.
+    Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()
     keyring = keyring or Keyring.of(config)
@@ -36,7 +44,7 @@ def create_app(engine: ServedEngine, config: ServerConfig | None = None, keyring
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     lanes = Lanes()
-    app.include_router(openai_routes(engine, metrics, config, lanes, int(time.time())))
+    app.include_router(openai_routes(engine, Record(metrics, log), config, lanes, int(time.time())))
     app.include_router(tokenize_routes(engine, config, lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.record import Record
 from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
@@ -29,7 +29,7 @@ class _Ended:
     error: BaseException | None
 
 
-async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: str, caller: Caller) -> Updates:
+async def run_job(engine: ServedEngine, record: Record, job: Job, reply_id: str, caller: Caller) -> Updates:
     """Yield (prompt index, update). Closing this generator aborts all requests still running.
 
     Raises RequestError before the first update if any prompt is invalid, RequestAborted or the engine's error later.
@@ -43,17 +43,17 @@ async def run_job(engine: ServedEngine, metrics: Metrics, job: Job, reply_id: st
         if otherwise is None:
             return asked
         plain = engine.stream(ids, job.params, f"{name}-exact", client=caller.client, cache=otherwise)
-        return or_else(asked, plain, metrics.default_refused)
+        return or_else(asked, plain, record.metrics.default_refused)
 
     if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
         async with aclosing(ask(0)) as updates:
             async for update in updates:
-                yield 0, _checked(update, metrics)
+                yield 0, _checked(update, record, cache)
     else:
         await _validate(engine, job, otherwise or cache)
         async with aclosing(_merged(ask, len(job.prompts))) as pairs:
             async for index, update in pairs:
-                yield index, _checked(update, metrics)
+                yield index, _checked(update, record, cache)
 
 
 async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:
@@ -64,13 +64,13 @@ async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:
             await asyncio.sleep(0)
 
 
-def _checked(update: RequestUpdate, metrics: Metrics) -> RequestUpdate:
+def _checked(update: RequestUpdate, record: Record, cache: CacheParams) -> RequestUpdate:
     if update.error is not None:
         raise update.error
     if update.finished:
         if any(delta.finish_reason == "abort" for delta in update.deltas):
             raise RequestAborted("the request was aborted")
-        metrics.observe(update)
+        record.answered(update, cache)
     return update
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from kvloom.model.kv_map import KvMap
 from kvloom.policy.cost import PrefillCost
+from kvloom.policy.tier_cost import TierCost
 from kvloom.simulate.model import Shape
 from kvloom.simulate.step_cost import StepCost
 
@@ -35,6 +36,11 @@ def coarse_cost(cost: StepCost, step_tokens: int, grain: int) -> StepCost:
     a step, of this simulation as of the real engine.
     """
     return StepCost(_coarse(cost.prefill, grain), _coarse(cost.decode, grain), grain, step_tokens)
+
+
+def coarse_tier_cost(cost: TierCost, grain: int) -> TierCost:
+    """A page of it, which has the bytes of ``grain`` pages, takes their time."""
+    return replace(cost, latency_s=cost.latency_s * grain)
 
 
 def _coarse(cost: PrefillCost, grain: int) -> PrefillCost:

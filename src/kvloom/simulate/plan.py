@@ -10,7 +10,7 @@ from kvloom.simulate.results import Summary
 from kvloom.simulate.simulation import Setting, simulate
 from kvloom.simulate.traces.trace import Trace
 
-_AS_GOOD = 1.05
+AS_GOOD = 1.05
 """Memory that makes the mean time to the first token no more than so many times the least is enough."""
 
 _WAITING_S = 1.0
@@ -47,7 +47,7 @@ def recommended(results: Sequence[Tried]) -> Tried:
     """
     fewest = min(each.summary.refused for each in results)
     able = [each for each in results if each.summary.refused == fewest]
-    enough_s = _AS_GOOD * min(each.summary.ttft.mean for each in able)
+    enough_s = AS_GOOD * min(each.summary.ttft.mean for each in able)
     least = min(each.setting.kv_bytes for each in able if each.summary.ttft.mean <= enough_s)
     return min((each for each in able if each.setting.kv_bytes == least), key=lambda each: each.summary.ttft.mean)
 

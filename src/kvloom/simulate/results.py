@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvloom.engine.outputs import RequestMetrics
+from kvloom.engine.stats import EngineStats
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.policy.cost import PrefillCost
-from kvloom.segment import Span, SpanSet
+from kvloom.segment import Span, SpanSet, Why
 from kvloom.simulate.requests import SimulatedRequest
 
 
@@ -40,7 +41,8 @@ class Summary:
     without limits finds. saved: share of the seconds of computing all prompts, position by position, that what was
     found has saved (the compute-savings ratio); endless_saved: the same without limits. recompute_s: of computing what
     had been there before. holes: per request, spans that had to be computed though something after them was found.
-    refused: requests that can never fit.
+    tier_tokens: of the prompts' tokens that were found, those that came from each tier, RAM included; not_loaded: those
+    that a tier had and did not deliver. refused: requests that can never fit.
     """
 
     requests: int
@@ -56,6 +58,8 @@ class Summary:
     holes: float
     evictions: int
     preemptions: int
+    tier_tokens: Mapping[str, int]
+    not_loaded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Results:
         self.refused += 1
         self.on_end()
 
-    def summary(self, seconds: float, evictions: int, preemptions: int) -> Summary:
+    def summary(self, seconds: float, stats: EngineStats) -> Summary:
         blocks, prompt_s = sum(each.blocks for each in self.found), sum(each.prompt_s for each in self.found)
         return Summary(
             requests=len(self.found) + self.refused,
@@ -144,6 +148,8 @@ class Results:
             endless_saved=sum(each.endless_saved_s for each in self.found) / (prompt_s or 1.0),
             recompute_s=sum(each.recompute_s for each in self.found),
             holes=sum(each.holes for each in self.found) / max(1, len(self.found)),
-            evictions=evictions,
-            preemptions=preemptions,
+            evictions=stats.cache.evicted_pages,
+            preemptions=stats.preemptions,
+            tier_tokens={name: tokens * self.grain for name, tokens in stats.cache.hit_tokens_by_tier.items()},
+            not_loaded=stats.cache.misses_by_why.get(Why.NOT_LOADED, 0) * self.grain,
         )

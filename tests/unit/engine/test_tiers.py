@@ -17,6 +17,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
+from kvloom.policy.tier_cost import TierCost
 from kvloom.segment import Reused, Span, Why
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
@@ -239,7 +240,7 @@ def test_what_is_compressed_may_come_from_a_tier(name: str, windows: tuple[int |
 
 def test_a_tier_is_passed_over_once_a_request_however_often_that_is_looked_up() -> None:
     engine, answer, _ = filled()
-    engine.tiers.level("disk").rate.took(1, 10**6, 3600.0)  # computing is faster than this
+    engine.tiers.level("disk").rate.assumed = TierCost(1.0, 3600.0)  # computing is faster, on any machine
     done = tiny.run(engine, {"b": PROMPT, "c": PROMPT, "d": PROMPT}, GREEDY)
     assert [done[name].tokens[0] for name in "bcd"] == [answer] * 3
     assert engine.stats().cache.tiers["disk"].passed_over == 1, "the others wait for the first, and find it in RAM"

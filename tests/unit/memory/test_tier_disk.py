@@ -290,9 +290,9 @@ def test_a_temporary_file_is_charged_before_it_is_there(tmp_path: Path, monkeypa
     tier = opened(tmp_path)
     before, seen = tier.usage().used_bytes, []
 
-    def watch(path: str, page: StoredPage) -> None:
+    def watch(path: str, page: StoredPage, writer: int) -> None:
         seen.append(tier.usage().used_bytes)
-        page_file.write_file(path, page)
+        page_file.write_file(path, page, writer)
 
     monkeypatch.setattr(disk, "write_file", watch)
     tier.write(made_page(0))
@@ -338,8 +338,8 @@ def test_what_was_cleared_while_it_was_written_does_not_come_back(
     tier = opened(tmp_path)
     before = tier.usage()
 
-    def interrupted(path: str, page: StoredPage) -> None:
-        page_file.write_file(path, page)
+    def interrupted(path: str, page: StoredPage, writer: int) -> None:
+        page_file.write_file(path, page, writer)
         monkeypatch.undo()
         tier.clear()
         tier.write(page)  # by somebody else, who is done before us

@@ -8,27 +8,31 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from dict_tier import DictTier
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.observe import NOBODY, Observers
 from kvloom.attend.plan import Plan
 from kvloom.bench.replay import Replay
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
-from kvloom.engine.factory import make_engine
+from kvloom.engine.factory import TierFactory, make_engine, no_tiers
 from kvloom.engine.outputs import RequestMetrics
 from kvloom.engine.retention import make_retention
 from kvloom.model.base import Indices, Scores
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block
 from kvloom.policy.retention import POLICIES
+from kvloom.policy.tier_cost import TierCost
 from kvloom.segment import Why
 from kvloom.simulate.clock import SimulatedClock
 from kvloom.simulate.model import Shape
 from kvloom.simulate.simulation import simulated_engine
 from kvloom.simulate.step_cost import StepCost
+from kvloom.simulate.tiers import SimulatedBackground, SimulatedTier
 from tiny import VOCAB, CharTokenizer, TinyModel
 
 COST = StepCost(PrefillCost(2e-3, 1e-3, 1e-5), PrefillCost(5e-3, 1e-4, 1e-6))
+TIER_COSTS = {"warm": TierCost(2e8, 1e-4), "disk": TierCost(2e7, 1e-3)}
 Event = tuple[object, ...]
 
 
@@ -108,29 +112,79 @@ def conversations(seed: int) -> list[Turn]:
 def replayed(engine: Engine, clock: SimulatedClock, turns: list[Turn]) -> Log:
     log = Log()
     engine.ledger.events.listeners.append(log)
-    Replay(engine, log, sleep=clock.advance).run(turns)
+    Replay(engine, log, sleep=clock.wait).run(turns)
     engine.check()
     return log
 
 
+Windows = tuple[int | None, ...]
+
+
+def config_of(retention: str, kv_bytes: int) -> EngineConfig:
+    cache = CacheConfig(kv_bytes=kv_bytes, kv_dtype="float32", slab_bytes=64 * 1024, retention=retention)
+    return EngineConfig(model="tiny", cache=cache, scheduler=SchedulerConfig(step_tokens=64))
+
+
+def real_engine(config: EngineConfig, windows: Windows, clock: SimulatedClock, tiers: TierFactory = no_tiers) -> Engine:
+    """It computes, and holds and moves real bytes, in the time that the simulated one is said to take."""
+    model = TimedModel(windows)
+    model.spend = lambda plan: clock.advance(COST.of(plan))
+    return make_engine(
+        model,
+        CharTokenizer(),
+        config,
+        lambda arena: CpuAttend(arena.memory, 1),
+        make_retention(config.cache.retention, model, COST.prefill),
+        clock,
+        COST.prefill,
+        tiers,
+        TIER_COSTS,
+        background=SimulatedBackground(clock, TIER_COSTS),
+    )
+
+
+def shape_of(windows: Windows) -> Shape:
+    model = TinyModel(windows)
+    return Shape(model.kv_map, model.query_heads, model.layer_parameters, model.context_length, model.weights_id)
+
+
 @pytest.mark.parametrize("windows", [(None, None), (None, 32)])
 @pytest.mark.parametrize("retention", POLICIES)
-def test_the_same_decisions_as_the_real_engine(retention: str, windows: tuple[int | None, ...]) -> None:
-    turns, clock, model = conversations(3), SimulatedClock(), TimedModel(windows)
-    model.spend = lambda plan: clock.advance(COST.of(plan))
-    cache = CacheConfig(kv_bytes=900_000, kv_dtype="float32", slab_bytes=64 * 1024, retention=retention)
-    config = EngineConfig(model="tiny", cache=cache, scheduler=SchedulerConfig(step_tokens=64))
-    policy = make_retention(retention, model, COST.prefill)
-    real = make_engine(
-        model, CharTokenizer(), config, lambda arena: CpuAttend(arena.memory, 1), policy, clock, COST.prefill
-    )
-    wanted = replayed(real, clock, turns)
-
-    shape = Shape(model.kv_map, model.query_heads, model.layer_parameters, model.context_length, model.weights_id)
+def test_the_same_decisions_as_the_real_engine(retention: str, windows: Windows) -> None:
+    turns, clock, config = conversations(3), SimulatedClock(), config_of(retention, 900_000)
+    wanted = replayed(real_engine(config, windows, clock), clock, turns)
     clock = SimulatedClock()
-    found = replayed(simulated_engine(shape, COST, config, say, clock), clock, turns)
+    found = replayed(simulated_engine(shape_of(windows), COST, config, say, clock), clock, turns)
     assert found.events == wanted.events
     assert found.ended == wanted.ended
     assert {event[0] for event in found.events} == {"stored", "reused", "idle", "gone"}
     times = [event[-1] for event in found.events]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("windows", [(None, None), (None, 32)])
+@pytest.mark.parametrize("retention", ["lru", "asymcache"])
+@pytest.mark.parametrize("names", [("warm",), ("disk",), ("warm", "disk")])
+def test_the_same_decisions_with_tiers(retention: str, windows: Windows, names: tuple[str, ...]) -> None:
+    turns, clock, config = conversations(3), SimulatedClock(), config_of(retention, 400_000)
+    real = real_engine(config, windows, clock, lambda formats: [DictTier(name) for name in names])
+    wanted = replayed(real, clock, turns)
+    clock = SimulatedClock()
+    engine = simulated_engine(
+        shape_of(windows),
+        COST,
+        config,
+        say,
+        clock,
+        lambda formats: [SimulatedTier(name, 2**40, formats) for name in names],
+        TIER_COSTS,
+    )
+    found = replayed(engine, clock, turns)
+    assert found.events == wanted.events
+    assert found.ended == wanted.ended
+    ours, theirs = engine.stats().cache, real.stats().cache
+    assert ours.hit_tokens_by_tier == theirs.hit_tokens_by_tier
+    for name in names:
+        assert ours.tiers[name].loaded_pages == theirs.tiers[name].loaded_pages
+        assert ours.tiers[name].pages == theirs.tiers[name].pages > 0
+    assert sum(tier.loaded_pages for tier in ours.tiers.values()) > 3

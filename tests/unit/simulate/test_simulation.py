@@ -157,6 +157,26 @@ def test_data_sheets_say_how_long_a_prompt_takes(name: str, seconds: float) -> N
     assert 128 * 1024 * 400_000 < machine.kv_bytes < 128 * 1024 * 600_000
 
 
+def test_what_is_to_happen_happens_at_its_time_and_in_order() -> None:
+    clock, heard = SimulatedClock(), []
+    clock.after(2.0, lambda: heard.append(("late", clock())))
+    clock.after(1.0, lambda: heard.append(("first", clock())))
+    clock.after(1.0, lambda: clock.after(0.5, lambda: heard.append(("nested", clock()))))
+    never = clock.after(1.2, lambda: heard.append(("never", clock())))
+    never.cancel()
+    assert not never.is_alive()
+    clock.wait(10.0)
+    assert heard == [("first", 1.0)]
+    clock.advance(0.75)
+    assert heard == [("first", 1.0), ("nested", 1.5)]
+    clock.wait(0.1)
+    assert (clock(), len(heard)) == (1.85, 2)
+    clock.wait(10.0)
+    assert heard[2:] == [("late", 2.0)]
+    clock.wait(1.0)
+    assert clock() == 3.0
+
+
 def test_time_never_goes_back() -> None:
     clock = SimulatedClock()
     clock.advance(1.5)

@@ -47,6 +47,14 @@ class Holder:
         self._exchange(table, index, page, filled=table.filled[index], writable=True, format=fmt)
         return True
 
+    def reserve_recoded(self, table: PageTable, index: int, fmt: PageFormat) -> bool:
+        """Make a page of another format writable where there is none. False: no room."""
+        page = self.ledger.allocate_recoded(fmt, self.owner)
+        if page is None:
+            return False
+        table.put(index, page, filled=0, writable=True, format=fmt)
+        return True
+
     def adopt(self, table: PageTable, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
         """Hold an already stored page with this many entries, replacing the current one."""
         self.loose.append(page)

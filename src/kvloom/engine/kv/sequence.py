@@ -57,8 +57,9 @@ class SequenceKv:
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
     underway: a compression that has been begun. fuses: what comes after the names' limit is computed over KV of
     documents that were computed alone, and waits until ``begin_fusion`` has put that in its place: then it is fused.
-    split: some layers have tables of their own. load: what is on its way from tiers. must_compute: a load has failed,
-    and nothing is loaded any more.
+    split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
+    that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
+    load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
     """
 
     ledger: Ledger
@@ -86,6 +87,7 @@ class SequenceKv:
     split: Split | None = field(default=None, init=False)
     load: Load | None = field(default=None, init=False)
     must_compute: bool = field(default=False, init=False)
+    takes_lossy: bool = field(init=False)
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: Windows = field(init=False)
@@ -93,6 +95,7 @@ class SequenceKv:
 
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
+        self.takes_lossy = self.cache.lossy
         self._begin_to_repeat()
         self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
         self.scores, self._read = [()] * len(self.tables), [[] for _ in self.tables]
@@ -184,6 +187,15 @@ class SequenceKv:
                     return False
         return True
 
+    def reserve_lossy(self, group: int, index: int, codec: str) -> bool:
+        """Allocate a page for a copy that has lost something in ``codec``. False: no room.
+
+        KV computed here from now on depends on what was lost, so it is never published, and neither is the copy.
+        """
+        self._sharing.exact = False
+        table = self.tables[group]
+        return self._holder.reserve_recoded(table, index, table.format.recoded(codec))
+
     def written(self, spans: SpanSet) -> None:
         """The KV of ``spans``, computed or loaded, is in the pages reserved for it. It cannot be found yet."""
         self.missing = self.missing - spans
@@ -223,7 +235,9 @@ class SequenceKv:
         self._sharing.withdraw(self.names.cut(length))
         kept = SpanSet.full(length)
         if self.pending - kept:
+            lost = self.pending
             self.stop_loading()
+            self._give_back_recoded(lost)
         self.missing, self.pending = self.missing & kept, self.pending & kept
         self.accepted = min(self.accepted, length)
         self._unpublished = [place for place in self._unpublished if (place[1] + 1) * PAGE_TOKENS <= length]
@@ -307,12 +321,13 @@ class SequenceKv:
         if self.load is not None:
             self.load.cancel()
             self.load = None
-        self.give_up(self.pending)
+        self._miss(self.pending)
 
     def give_up(self, spans: SpanSet) -> None:
         """Mark pending positions that will not arrive as missing again."""
         spans = spans & self.pending
-        self.missing, self.pending = self.missing | spans, self.pending - spans
+        self._miss(spans)
+        self._give_back_recoded(spans)
 
     def fork(self, child: SequenceKv) -> None:
         """Share all KV with the child, which has the same tokens and no KV yet.
@@ -532,6 +547,15 @@ class SequenceKv:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _miss(self, pending: SpanSet) -> None:
+        self.missing, self.pending = self.missing | pending, self.pending - pending
+
+    def _give_back_recoded(self, spans: SpanSet) -> None:
+        """Pages for copies that do not come: what is computed does not go to pages of another format."""
+        for table in self.tables:
+            recoded = [index for indices in table.others.values() for index in indices if not table.is_full(index)]
+            self._holder.give_back(table, [index for index in recoded if SpanSet((page_span(index),)) & spans])
+
     def _begin_to_repeat(self) -> None:
         first = self.watch.repeats[0] if self.watch is not None and self.watch.repeats else ()
         self.tokens[self.boundary : self.boundary + self.repeated] = first
@@ -620,6 +644,7 @@ class SequenceKv:
         self._holder.loose.clear()
         self._unpublished.clear()
         self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
+        self.takes_lossy = False
         self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
         self._read = [[] for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)

@@ -13,10 +13,13 @@ from kvloom.segment import RAM, Miss, Reused, Span, SpanSet, Why
 
 @dataclass
 class Account:
-    """Totals of prompt tokens. ``hit_tokens_by_tier``: the tier that they came from."""
+    """Totals of prompt tokens. ``lossy_tokens`` were found, but not exactly as they were stored: they are no hits.
+    ``hit_tokens_by_tier``: the tier that both came from.
+    """
 
     clock: Callable[[], float]
     hit_tokens: int = 0
+    lossy_tokens: int = 0
     miss_tokens: int = 0
     misses_by_why: Counter[Why] = field(default_factory=Counter)
     hit_tokens_by_tier: Counter[str] = field(default_factory=Counter)
@@ -31,11 +34,13 @@ class Account:
         metrics, num_prompt = sequence.request.metrics, sequence.num_prompt
         prompt, missing = SpanSet.full(num_prompt), sequence.kv.missing
         computed = len(missing & prompt)
-        metrics.cached_tokens = num_prompt - computed
         metrics.misses = list(_within(found.misses, num_prompt))
         metrics.reused = _reused(prompt - missing, found)
+        metrics.lossy_tokens = sum(len(part.span) for part in metrics.reused if part.lossy)
+        metrics.cached_tokens = num_prompt - computed - metrics.lossy_tokens
         metrics.queue_s = self.clock() - sequence.request.submitted_s
         self.hit_tokens += metrics.cached_tokens
+        self.lossy_tokens += metrics.lossy_tokens
         self.miss_tokens += computed
         for miss in metrics.misses:
             self.misses_by_why[miss.why] += len(miss.span)
@@ -43,17 +48,24 @@ class Account:
             self.hit_tokens_by_tier[part.tier] += len(part.span)
 
     def not_loaded(self, sequence: Sequence, spans: SpanSet) -> None:
-        """Correct the account of a sequence whose tiers did not deliver these positions."""
+        """Correct the account of a sequence that starts over, as tiers did not deliver these positions: copies that
+        have come in fewer bits are its own, and lost with the rest.
+        """
         metrics = sequence.request.metrics
         if sequence.index > 0:
             return
         kept: list[Reused] = []
         for part in metrics.reused:
-            lost = SpanSet((part.span,)) & spans if part.tier != RAM else SpanSet()
-            kept += [Reused(span, part.tier) for span in SpanSet((part.span,)) - lost]
+            whole = SpanSet((part.span,))
+            lost = whole if part.lossy else SpanSet() if part.tier == RAM else whole & spans
+            kept += [Reused(span, part.tier) for span in whole - lost]
             metrics.misses += [Miss(span, Why.NOT_LOADED) for span in lost]
-            metrics.cached_tokens -= len(lost)
-            self.hit_tokens -= len(lost)
+            if part.lossy:
+                metrics.lossy_tokens -= len(lost)
+                self.lossy_tokens -= len(lost)
+            else:
+                metrics.cached_tokens -= len(lost)
+                self.hit_tokens -= len(lost)
             self.miss_tokens += len(lost)
             self.hit_tokens_by_tier[part.tier] -= len(lost)
             self.misses_by_why[Why.NOT_LOADED] += len(lost)
@@ -62,11 +74,12 @@ class Account:
 
 
 def _reused(spans: SpanSet, found: Match) -> list[Reused]:
-    """By tier; a position whose layer groups come from several counts once."""
+    """By tier; a position whose layer groups come from several counts once, as lossy if any of them is."""
     parts, rest = [], found.pending & spans
-    for name in dict.fromkeys(load.tier.name for load in found.loads):
+    sources = dict.fromkeys((load.codec is None, load.tier.name) for load in found.loads)
+    for exact, name in sorted(sources, key=lambda source: source[0]):
         mine = rest & SpanSet.of([load.span for load in found.loads if load.tier.name == name])
-        parts += [Reused(span, name) for span in mine]
+        parts += [Reused(span, name, not exact) for span in mine]
         rest = rest - mine
     parts += [Reused(span, RAM) for span in spans - found.pending]
     return sorted(parts, key=lambda part: part.span)

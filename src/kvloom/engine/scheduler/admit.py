@@ -69,6 +69,7 @@ class Admit:
             return found
         if queues.running:
             return None
+        sequence.kv.takes_lossy = False  # a format of its own may take more room than it saves
         # Nothing else runs, so it must fit: drop the cached pages that it does not reuse, then all of them.
         for keep in (found.pages, set[int]()):
             for page in self.ledger.droppable():

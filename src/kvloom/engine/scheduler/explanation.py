@@ -5,15 +5,27 @@ A request that matches whole pages only gets no reason that would reveal what is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, computed_for_logits, computed_to_be_seen
+from kvloom.engine.tiers import Tiers
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
+from kvloom.memory.keys import page_key, root_key
+from kvloom.memory.tier.base import Place, Tier
+from kvloom.memory.tier.writer import Differs, Writer
 from kvloom.segment import Miss, Span, SpanSet, Why
 
+_UNKNOWN = (Why.NEW, Why.OTHER_SALT)
+"""Reasons that a better one replaces: both, so that what others have stored under their salts changes nothing."""
 
-def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
+_REASONS: Mapping[Differs, Why] = {"weights": Why.OTHER_WEIGHTS, "formats": Why.OTHER_FORMATS}
+
+
+def explain(kv: SequenceKv, index: Index, found: Coverage, tiers: Tiers) -> tuple[Miss, ...]:
     """A reason for every span of ``found.missing``, ordered by position."""
+    elsewhere = _of_others(kv, tiers)
     named = SpanSet.full(kv.names.stop)
     after = Why.FUSED if kv.fuses else Why.COMPRESSED
     reasons = [(span, after) for span in found.missing - named]
@@ -26,7 +38,8 @@ def explain(kv: SequenceKv, index: Index, found: Coverage) -> tuple[Miss, ...]:
     for span in (found.missing & named) - found.everywhere:
         for n in range(span.start // PAGE_TOKENS, -(-span.stop // PAGE_TOKENS)):
             part = Span(max(span.start, n * PAGE_TOKENS), min(span.stop, (n + 1) * PAGE_TOKENS))
-            reasons.append((part, _why_page(kv, index, found.entries, n)))
+            why = _why_page(kv, index, found.entries, n)
+            reasons.append((part, elsewhere[n] if why in _UNKNOWN and n < len(elsewhere) else why))
     return _joined(sorted(reasons))
 
 
@@ -40,6 +53,28 @@ def _why_page(kv: SequenceKv, index: Index, entries: list[Entry | None], n: int)
     if inside and index.diverges(parent, tokens):
         return Why.DIFFERS
     return Why.TOO_SHORT if n and entries[n - 1] is not None else Why.NEW
+
+
+def _of_others(kv: SequenceKv, tiers: Tiers) -> list[Why]:
+    """For so many first pages of a text, why they cannot be used although a tier has them, with this very salt: another
+    model's, or other formats. The longest such beginning, whoever wrote it.
+    """
+    found: list[Why] = []
+    for tier, other in tiers.other_writers():
+        if other.differs in _REASONS:
+            count = _pages_of(kv, tier, other.writer)
+            found = max(found, [_REASONS[other.differs]] * count, key=len)
+    return found
+
+
+def _pages_of(kv: SequenceKv, tier: Tier, writer: Writer) -> int:
+    """How many first pages of a text a tier has as ``writer`` wrote them."""
+    key = root_key(weights=writer.weights, formats=writer.formats, salt=kv.cache.salt)
+    for n in range(len(kv.names.keys)):
+        key = page_key(key, kv.names.page_tokens(n))
+        if not tier.holds(Place(key, 0)):
+            return n
+    return len(kv.names.keys)
 
 
 def _joined(reasons: list[tuple[Span, Why]]) -> tuple[Miss, ...]:

@@ -89,14 +89,19 @@ class Loads:
         return found
 
     def _held(self, kv: SequenceKv, in_ram: Coverage) -> list[Wanted]:
-        """All whole pages that RAM lacks, in some layer group, and a tier has."""
+        """All whole pages that RAM lacks, in some layer group, and a tier has. Copies that lost something come second,
+        and only if the request takes them.
+        """
         held = []
         for n, (key, entry) in enumerate(zip(kv.names.keys, in_ram.entries, strict=True)):
             for group, table in enumerate(kv.tables):
                 if entry is not None and entry.pages[group] is not None:
                     continue
-                place = Place(key, group)
+                place, tokens = Place(key, group), tuple(kv.names.page_tokens(n))
                 if (tier := self.tiers.find(place)) is not None:
-                    tokens = tuple(kv.names.page_tokens(n))
                     held.append(Wanted(group, n, tier, place, tokens, table.format.page_bytes))
+                elif kv.takes_lossy and (lossy := self.tiers.find_lossy(place)) is not None:
+                    tier, place, codec = lossy
+                    size = table.format.recoded(codec).page_bytes
+                    held.append(Wanted(group, n, tier, place, tokens, size, codec))
         return held

@@ -61,7 +61,7 @@ def match(sequence: Sequence, index: Index, results: Results, loads: Loads) -> M
         missing=found.missing,
         hits=found.hits,
         copies=found.copies,
-        misses=explain(kv, index, found),
+        misses=explain(kv, index, found, loads.tiers),
         loads=chosen.loads,
         pending=chosen.pending,
         passed_over=chosen.passed_over,

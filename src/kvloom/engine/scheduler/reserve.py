@@ -50,7 +50,12 @@ class Reserve:
         sources = [page for copy in match.copies for _, page in copy.pages]
         for page in sources:  # all of them before the first copy: making room for one must not drop another's source
             self.ledger.hold(page, kv.owner, kv.cache.hints)
-        fits = self._copies(kv, match) and kv.reserve(wanted, self._unwindowed()) and self._windowed(kv, match)
+        fits = (
+            self._copies(kv, match)
+            and self._lossy(kv, match)
+            and kv.reserve(wanted, self._unwindowed())
+            and self._windowed(kv, match)
+        )
         self.ledger.release(sources, kv.owner)
         if fits:
             kv.start(match.missing | match.pending)
@@ -62,6 +67,9 @@ class Reserve:
         return all(
             kv.copy_in(group, copy.index, page, copy.tokens) for copy in match.copies for group, page in copy.pages
         )
+
+    def _lossy(self, kv: SequenceKv, match: Match) -> bool:
+        return all(kv.reserve_lossy(load.group, load.index, load.codec) for load in match.loads if load.codec)
 
     def _windowed(self, kv: SequenceKv, match: Match) -> bool:
         """Pages to load for layer groups that take others chunk by chunk."""
@@ -78,9 +86,11 @@ class Reserve:
         for group, fmt in enumerate(self.layout.formats):
             shared = {hit.index for hit in match.hits if hit.group == group}
             copied = {copy.index for copy in match.copies if any(g == group for g, _ in copy.pages)}
-            fresh = (touched | copied) - shared
+            lossy = {load.index: load.codec for load in match.loads if load.group == group and load.codec}
+            needs.update(fmt.recoded(codec) for codec in lossy.values())
+            fresh = (touched | copied) - shared - set(lossy)
             stop = wanted.spans[-1].stop if wanted else 0
-            needs[fmt] = min(len(fresh), self.layout.pages_for(group, stop)) + headroom
+            needs[fmt] += min(len(fresh), self.layout.pages_for(group, stop)) + headroom
         return needs
 
     def _beside_documents(self, sequence: Sequence) -> Counter[PageFormat]:

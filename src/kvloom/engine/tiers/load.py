@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
 from kvloom.segment import Span, SpanSet
@@ -13,7 +14,9 @@ from kvloom.segment import Span, SpanSet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """Page ``index`` of a layer group, which a tier holds and RAM does not. ``size``: its bytes."""
+    """Page ``index`` of a layer group, which a tier holds and RAM does not. ``size``: its bytes there. ``codec``: in
+    which it has lost something; None: it is exactly what was stored.
+    """
 
     group: int
     index: int
@@ -21,6 +24,7 @@ class Wanted:
     place: Place
     tokens: tuple[int, ...]
     size: int
+    codec: str | None = None
 
     @property
     def span(self) -> Span:
@@ -37,10 +41,18 @@ class Arrival:
     seconds: float
 
 
+class Alarm(Protocol):
+    def cancel(self) -> None: ...
+    def is_alive(self) -> bool:
+        """Whether it has still to go off."""
+        ...
+
+
 @dataclass(eq=False)
 class Load:
-    """``targets``: where each page goes. ``patience_s``: how long it may go without an arrival, by ``clock``. ``news``:
-    called from a reading thread, when nothing more will come.
+    """``targets``: where each page goes. ``patience_s``: how long it may go without an arrival, by ``clock``.
+    ``alarm``: calls what it is given in so many seconds, and can be cancelled. ``news``: called from a reading thread,
+    when nothing more will come.
 
     What is read is verified in memory of the reading thread, and only then copied to its target: so a load that is
     cancelled never writes a byte again, whatever its tiers do, and its targets can be used for something else at once.
@@ -49,6 +61,7 @@ class Load:
     targets: dict[Wanted, memoryview]
     patience_s: float
     clock: Callable[[], float]
+    alarm: Callable[[float, Callable[[], None]], Alarm]
     news: Callable[[], None]
     cancelled: bool = field(default=False, init=False)
     began_s: float = field(init=False)
@@ -57,7 +70,7 @@ class Load:
     def __post_init__(self) -> None:
         self.began_s = self.heard_s = self.clock()
         self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
+        self._alarm: Alarm | None = None
         self._delivered: set[Wanted] = set()
         self._waiting = dict.fromkeys(self.targets)
         self._arrivals: list[Arrival] = []
@@ -91,15 +104,13 @@ class Load:
 
     def arm(self) -> None:
         """See to it that there is news when its patience is at an end, whatever its tiers do."""
-        if self._timer is None or not self._timer.is_alive():
-            self._timer = threading.Timer(self.patience_s, self.news)
-            self._timer.daemon = True
-            self._timer.start()
+        if self._alarm is None or not self._alarm.is_alive():
+            self._alarm = self.alarm(self.patience_s, self.news)
 
     def close(self) -> None:
         """Nothing more is waited for."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def heard(self, arrivals: Iterable[Arrival]) -> None:
         """These were taken in."""
@@ -120,17 +131,25 @@ class Load:
 
     def read_from(self, tier: Tier) -> None:
         """Read what this tier holds until there is nothing left; for a thread of its own, or for several."""
-        queue, staging = self._queues[tier.name], bytearray()
-        while not self.cancelled:
-            try:
-                wanted = queue.pop()
-            except IndexError:
-                return
+        staging = bytearray()
+        while (wanted := self.next_from(tier)) is not None:
             if len(staging) != wanted.size:
                 staging = bytearray(wanted.size)
-            began_s = self.clock()
-            fault = _read(wanted, memoryview(staging))
-            self._deliver(Arrival(wanted, fault, self.clock() - began_s), memoryview(staging))
+            self.read(wanted, memoryview(staging))
+
+    def next_from(self, tier: Tier) -> Wanted | None:
+        """What is to be read next from a tier; None: nothing. Nobody else gets the same."""
+        try:
+            return None if self.cancelled else self._queues[tier.name].pop()
+        except IndexError:
+            return None
+
+    def read(self, wanted: Wanted, staging: memoryview, seconds: float | None = None) -> None:
+        """Read a page into ``staging``, and deliver it. ``seconds``: that it is said to take; None: that it takes."""
+        began_s = self.clock()
+        fault = _read(wanted, staging)
+        took_s = self.clock() - began_s if seconds is None else seconds
+        self._deliver(Arrival(wanted, fault, took_s), staging)
 
     def _deliver(self, arrival: Arrival, data: memoryview) -> None:
         with self._lock:

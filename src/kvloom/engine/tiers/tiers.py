@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
 from kvloom.engine.stats import TierStats
-from kvloom.engine.threads import Threads
+from kvloom.engine.tiers.background import READERS, Background, Reader
 from kvloom.engine.tiers.choose import first_page_to_load
 from kvloom.engine.tiers.load import Arrival, Load, Wanted
-from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind
+from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind, lossy_place
 from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.tier.base import Fault, Place, Tier
+from kvloom.memory.tier.writer import Other
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_rate import TierRate
 from kvloom.segment import PageId, SpanSet
-
-_READERS = 2
-"""Threads that read from a tier: one verifies while the other waits for the medium."""
 
 _PATIENCE = 0.05
 """A load that nothing comes of for this part of the time that computing would take is given up."""
@@ -29,19 +27,20 @@ _LEAST_PATIENCE_S = 0.05
 
 @dataclass
 class Level:
-    """A tier as the engine uses it. ``writer``: what brings pages there."""
+    """A tier as the engine uses it. ``writer``: what brings pages there; ``reader``: what fetches them. ``codec``: in
+    which it has them, which loses something; None: exactly as they were.
+    """
 
     tier: Tier
     writer: WriteBehind | KeepVictims
+    reader: Reader
     rate: TierRate
+    codec: str | None = None
     loaded_pages: int = 0
     loaded_bytes: int = 0
     load_seconds: float = 0.0
     passed_over: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.readers = Threads(f"kvloom-{self.tier.name}-read", _READERS)
 
     def stats(self) -> TierStats:
         usage, written = self.tier.usage(), self.writer.written
@@ -57,6 +56,7 @@ class Level:
             load_seconds=self.load_seconds,
             passed_over=self.passed_over,
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
+            foreign=dict(usage.foreign),
         )
 
 
@@ -68,13 +68,27 @@ class Tiers:
     memory: Bytes
     clock: Callable[[], float]
     news: Callable[[], None]
+    background: Background
 
     def find(self, place: Place) -> Tier | None:
-        """The fastest that has a page; None: none has."""
+        """The fastest that has exactly this page; None: none has."""
         for level in self.levels:
-            if level.tier.holds(place) and not level.writer.is_clearing:
+            if level.codec is None and level.tier.holds(place) and not level.writer.is_clearing:
                 return level.tier
         return None
+
+    def find_lossy(self, place: Place) -> tuple[Tier, Place, str] | None:
+        """Who has a copy of a page that is like it, where, and in which codec; None: nobody."""
+        for level in self.levels:
+            if level.codec is not None and not level.writer.is_clearing:
+                lossy = lossy_place(place, level.codec)
+                if level.tier.holds(lossy):
+                    return level.tier, lossy, level.codec
+        return None
+
+    def other_writers(self) -> list[tuple[Tier, Other]]:
+        """Who else has written what tiers have, as far as that is known."""
+        return [(level.tier, other) for level in self.levels for other in level.tier.other_writers()]
 
     def choose(self, wanted: Sequence[Wanted], gain: SpanSet, cost: PrefillCost | None) -> list[Wanted]:
         """Those that are worth loading. ``gain``: what need not be computed if all are. ``cost``: None, unknown."""
@@ -93,12 +107,11 @@ class Tiers:
     def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
         views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
-        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * computing_s)
-        load = Load(views, patience_s, self.clock, self.news)
+        patience_s = max(_LEAST_PATIENCE_S * self.background.grain, _PATIENCE * computing_s)
+        load = Load(views, patience_s, self.clock, self.background.alarm, self.news)
         load.arm()
         for tier in load.tiers:
-            for _ in range(_READERS):
-                self.level(tier.name).readers.submit(lambda tier=tier: load.read_from(tier))  # type: ignore[misc]
+            self.level(tier.name).reader.read(load)
         return load
 
     def learn(self, arrivals: Sequence[Arrival]) -> None:
@@ -108,7 +121,7 @@ class Tiers:
             level.faults.update(each.fault for each in mine if each.fault is not None)
             came = [each for each in mine if each.fault is None]
             if came:
-                size, seconds = sum(each.wanted.size for each in came), sum(each.seconds for each in came) / _READERS
+                size, seconds = sum(each.wanted.size for each in came), sum(each.seconds for each in came) / READERS
                 level.rate.took(len(came), size, seconds)
                 level.loaded_pages += len(came)
                 level.loaded_bytes += size

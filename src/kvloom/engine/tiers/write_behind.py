@@ -11,10 +11,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kvloom.arrays import Bytes
-from kvloom.engine.threads import Threads
+from kvloom.engine.tiers.background import Writer
 from kvloom.memory.arena import GRAIN_BYTES
+from kvloom.memory.cells import recoded
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.keys import lossy_key
 from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier, TierFault
 from kvloom.policy.events import Block, Format, Heedless
 from kvloom.segment import PageId, Why
@@ -29,7 +33,7 @@ class Written:
     faults: Counter[Fault] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """Where pages are read from: the arena's ``memory``. ``groups``: the layer group of each format of whole pages."""
 
@@ -48,22 +52,44 @@ class Source:
         start = block.page * GRAIN_BYTES
         return self.memory.data[start : start + block.format.page_bytes]
 
+    def page(self, place: Place, block: Block, data: memoryview) -> StoredPage:
+        """What a tier keeps of a block whose bytes are ``data``."""
+        assert block.parent is not None
+        return StoredPage(place, block.parent, block.position, tuple(block.tokens), data)
 
-def _page(place: Place, block: Block, data: memoryview) -> StoredPage:
-    assert block.parent is not None
-    return StoredPage(place, block.parent, block.position, tuple(block.tokens), data)
+
+@dataclass(frozen=True)
+class LossySource(Source):
+    """The same pages in a smaller ``codec``, under keys that no exact look-up has."""
+
+    codec: str
+
+    def place(self, block: Block) -> Place | None:
+        exact = super().place(block)
+        return None if exact is None else lossy_place(exact, self.codec)
+
+    def page(self, place: Place, block: Block, data: memoryview) -> StoredPage:
+        assert isinstance(block.format, PageFormat)
+        recoded_B = recoded(np.frombuffer(data, np.uint8), block.format, block.format.recoded(self.codec))
+        return super().page(place, block, recoded_B.data)
+
+
+def lossy_place(exact: Place, codec: str) -> Place:
+    """Where a page's copy in a codec that loses something is kept."""
+    return Place(lossy_key(exact.key, codec), exact.group)
 
 
 class WriteBehind(Heedless):
-    """A listener that copies every page to ``tier`` once nobody uses it any more, in a thread of its own.
+    """A listener that copies every page to ``tier`` once nobody uses it any more, in a thread of its own, or whatever
+    ``threads`` stand for.
 
     A page that is dropped before its turn is missed, and counted: nothing waits for a tier.
     """
 
-    def __init__(self, tier: Tier, source: Source) -> None:
+    def __init__(self, tier: Tier, source: Source, threads: Writer) -> None:
         self.tier, self.written = tier, Written()
         self._source = source
-        self._threads = Threads(f"kvloom-{tier.name}-write", 1)
+        self._threads = threads
         self._lock = threading.Lock()
         self._done = threading.Condition(self._lock)
         self._queue: OrderedDict[PageId, tuple[Place, Block]] = OrderedDict()
@@ -119,7 +145,7 @@ class WriteBehind(Heedless):
             with self._lock:
                 whole, self._copied = self._copied == block.page, None
             if whole:
-                _write(self.tier, _page(place, block, memoryview(data)), self.written)
+                _write(self.tier, self._source.page(place, block, memoryview(data)), self.written)
 
     def _clear(self) -> None:
         try:
@@ -144,7 +170,7 @@ class WriteBehind(Heedless):
 class KeepVictims(Heedless):
     """A listener that copies every page to ``tier`` as it is dropped to make room: for a tier that takes no time."""
 
-    def __init__(self, tier: Tier, source: Source) -> None:
+    def __init__(self, tier: Tier, source: Source, threads: Writer) -> None:
         self.tier, self.written = tier, Written()
         self._source = source
 
@@ -152,7 +178,7 @@ class KeepVictims(Heedless):
         """Its bytes are still there: nothing is allocated before all listeners have been told."""
         place = self._source.place(block) if why is Why.EVICTED else None
         if place is not None:
-            _write(self.tier, _page(place, block, self._source.view(block)), self.written)
+            _write(self.tier, self._source.page(place, block, self._source.view(block)), self.written)
 
     def flush(self, seconds: float) -> bool:
         return True

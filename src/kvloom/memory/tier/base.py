@@ -10,11 +10,13 @@ from memory; ``write`` and ``read`` take their time in other threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from kvloom.errors import KvloomError
+from kvloom.memory.tier.writer import Other
 from kvloom.segment import PageKey
 
 
@@ -57,20 +59,31 @@ class TierFault(KvloomError):
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """So much in a tier that is of no use to whoever has it now."""
+
+    pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TierUsage:
-    """``used_bytes``: data and metadata; ``pages`` that are there; ``dropped_pages``: to make room, so far."""
+    """``used_bytes``: data and metadata; ``pages`` that are there; ``dropped_pages``: to make room, so far.
+    ``foreign``: of what is there, by what makes it another model's or another format's (``writer``).
+    """
 
     budget_bytes: int
     used_bytes: int
     pages: int
     dropped_pages: int
+    foreign: Mapping[str, Foreign] = field(default_factory=dict)
 
 
 class Tier(Protocol):
     """All methods may be called from any thread."""
 
     name: str
-    """For people, in metrics and in answers: ``warm``, ``disk``, ``remote``."""
+    """For people, in metrics and in answers: ``warm``, ``warm_int8``, ``disk``, ``remote``."""
 
     def holds(self, place: Place) -> bool:
         """Whether it could be read, as far as is known. Takes no time."""
@@ -92,6 +105,10 @@ class Tier(Protocol):
         ...
 
     def usage(self) -> TierUsage: ...
+
+    def other_writers(self) -> Sequence[Other]:
+        """Of pages that are here, those that are known but for our own: under their keys pages can be looked for."""
+        ...
 
     def close(self) -> None:
         """Give back what the operating system lent. Nothing is read or written after this."""

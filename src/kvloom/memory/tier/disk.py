@@ -23,17 +23,20 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvloom.errors import ConfigError
-from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault, TierUsage
+from kvloom.memory.tier.base import Fault, Foreign, Place, StoredPage, TierFault, TierUsage
 from kvloom.memory.tier.disk_books import DiskBooks, FileRecord
 from kvloom.memory.tier.disk_directory import CacheDirectory
 from kvloom.memory.tier.disk_index import DiskIndex, Row
 from kvloom.memory.tier.disk_recovery import recover
 from kvloom.memory.tier.disk_sync import SyncGroup
+from kvloom.memory.tier.disk_writers import known_writers
 from kvloom.memory.tier.page_file import file_bytes, read_file, verify_file, write_fault, write_file
+from kvloom.memory.tier.writer import Other, Writer
 
 _DAMAGED = (Fault.GONE, Fault.SHORT, Fault.CORRUPT)
 
@@ -42,20 +45,28 @@ class DiskTier:
     """A tier in a directory, which is made if there is none and can be used by one process at a time.
 
     Raises ConfigError if it cannot be used, or the budget has no room for a single page. If there is more in it than
-    the budget allows, the least recently used pages are removed at once. ``clock``: seconds since 1970.
+    the budget allows, the least recently used pages are removed at once. ``clock``: seconds since 1970. ``writer``: of
+    what is written, None says nothing. ``writers``: all that are known, by the number in headers of pages.
     ``repairs``: what had to be tidied up at the start.
     """
 
     name = "disk"
 
-    def __init__(self, directory: Path, budget_bytes: int, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        directory: Path,
+        budget_bytes: int,
+        clock: Callable[[], float] = time.time,
+        writer: Writer | None = None,
+    ) -> None:
+        self._clock, self._writer = clock, writer
         self._lock = threading.Lock()
         self._sync = SyncGroup()
         self._closed = False
         with contextlib.ExitStack() as undo:
             self._directory = CacheDirectory(directory)
             undo.callback(self._directory.close)
+            self.writers = known_writers(directory, writer)
             self._books = DiskBooks(self._directory, budget_bytes)
             self._index = DiskIndex(self._directory.index)
             undo.callback(self._index.close)
@@ -100,7 +111,12 @@ class DiskTier:
 
     def usage(self) -> TierUsage:
         books = self._books
-        return TierUsage(books.budget_bytes, books.used_bytes, len(books), books.dropped_pages)
+        return TierUsage(books.budget_bytes, books.used_bytes, len(books), books.dropped_pages, self._foreign())
+
+    def other_writers(self) -> list[Other]:
+        there = [tag for tag, pages in list(self._books.written_by.items()) if pages and tag != self._tag]
+        known = [self.writers[tag] for tag in there if tag in self.writers] if self._writer is not None else []
+        return [Other(writer, self._writer.differs(writer)) for writer in known if self._writer is not None]
 
     def close(self) -> None:
         with self._lock:
@@ -137,6 +153,22 @@ class DiskTier:
             file.write(changed)
             file.truncate()
 
+    @property
+    def _tag(self) -> int:
+        return 0 if self._writer is None else self._writer.tag
+
+    def _foreign(self) -> dict[str, Foreign]:
+        """What others wrote, by what they differ in; what does not say who wrote it may be our own."""
+        if self._writer is None:
+            return {}
+        pages, occupied = Counter[str](), Counter[str]()
+        for tag, count in list(self._books.written_by.items()):
+            if tag not in (0, self._tag) and count:
+                differs = self._writer.differs(self.writers.get(tag))
+                pages[differs] += count
+                occupied[differs] += self._books.bytes_by[tag]
+        return {differs: Foreign(count, occupied[differs]) for differs, count in pages.items()}
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _expected(self, page: StoredPage) -> FileRecord | None:
@@ -149,7 +181,7 @@ class DiskTier:
                 self._touch(there)
             if there is not None or self._books.is_coming(page.place):
                 return None
-            row = Row(self._index.number(), page.place, file_bytes(page.data.nbytes), self._clock())
+            row = Row(self._index.number(), page.place, file_bytes(page.data.nbytes), self._clock(), self._tag)
             return self._books.expect(row, self._index)
 
     def _store(self, page: StoredPage, record: FileRecord) -> None:
@@ -176,10 +208,10 @@ class DiskTier:
 
     def _write(self, temporary: str, page: StoredPage) -> None:
         try:
-            write_file(temporary, page)
+            write_file(temporary, page, self._tag)
         except FileNotFoundError:
             self._directory.make_folder(page.place)
-            write_file(temporary, page)
+            write_file(temporary, page, self._tag)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ be removed stays charged. Whoever calls holds a lock, except for ``in`` and the 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 from kvloom.errors import ConfigError
@@ -26,21 +27,24 @@ ENTRY_BYTES = 1024
 class FileRecord(Record):
     """``number``: its row's. ``bytes``: length of the file. ``cost``: what is charged. ``used``: seconds since 1970.
 
-    ``stuck``: its file cannot be removed.
+    ``writer``: the number in its header. ``stuck``: its file cannot be removed.
     """
 
     number: int
     bytes: int
     cost: int
     used: float
+    writer: int
     stuck: bool = False
 
     def row(self) -> Row:
-        return Row(self.number, self.place, self.bytes, self.used)
+        return Row(self.number, self.place, self.bytes, self.used, self.writer)
 
 
 class DiskBooks(Shelf[FileRecord]):
-    """A shelf of files. Raises ConfigError if the budget has no room for a page."""
+    """A shelf of files. ``written_by``: how many that can be found, by writer; ``bytes_by``: what is charged for them.
+    Raises ConfigError if the budget has no room for a page.
+    """
 
     def __init__(self, directory: CacheDirectory, budget_bytes: int) -> None:
         super().__init__()
@@ -49,6 +53,8 @@ class DiskBooks(Shelf[FileRecord]):
         self.budget_bytes = budget_bytes
         self.used_bytes = self._base_bytes
         self.dropped_pages = 0
+        self.written_by: Counter[int] = Counter()
+        self.bytes_by: Counter[int] = Counter()
         least = self._base_bytes + self._cost(file_bytes(1))
         if budget_bytes < least:
             raise ConfigError(
@@ -58,7 +64,7 @@ class DiskBooks(Shelf[FileRecord]):
 
     def adopt(self, row: Row) -> None:
         """A file that is there already, used later than all before."""
-        record = FileRecord(row.place, number=row.number, bytes=row.bytes, cost=self._cost(row.bytes), used=row.used)
+        record = _record(row, self._cost(row.bytes))
         self.used_bytes += record.cost
         self.begin(record)
         self.finish(record)
@@ -68,7 +74,7 @@ class DiskBooks(Shelf[FileRecord]):
         cost = self._cost(row.bytes)
         self.make_room(cost, index)
         self.used_bytes += cost
-        record = FileRecord(row.place, number=row.number, bytes=row.bytes, cost=cost, used=row.used)
+        record = _record(row, cost)
         self.begin(record)
         return record
 
@@ -78,6 +84,15 @@ class DiskBooks(Shelf[FileRecord]):
         os.replace(temporary, final)
         self.finish(record)
         return final
+
+    def finish(self, record: FileRecord) -> None:
+        super().finish(record)
+        self._count(record, 1)
+
+    def remove(self, record: FileRecord) -> bool:
+        if not record.gone:
+            self._count(record, -1)
+        return super().remove(record)
 
     def discard(self, record: FileRecord, temporary: str) -> None:
         """Of a file that will not get its name."""
@@ -124,12 +139,20 @@ class DiskBooks(Shelf[FileRecord]):
         if not record.stuck:
             self.used_bytes -= record.cost
 
+    def _count(self, record: FileRecord, more: int) -> None:
+        self.written_by[record.writer] += more
+        self.bytes_by[record.writer] += more * record.cost
+
     def _unlink(self, record: FileRecord) -> bool:
         record.stuck = not _removed(self._directory.file_of(record.place))
         return not record.stuck
 
     def _cost(self, num_bytes: int) -> int:
         return self._directory.occupied_bytes(num_bytes) + ENTRY_BYTES
+
+
+def _record(row: Row, cost: int) -> FileRecord:
+    return FileRecord(row.place, number=row.number, bytes=row.bytes, cost=cost, used=row.used, writer=row.writer)
 
 
 def _removed(file: str) -> bool:

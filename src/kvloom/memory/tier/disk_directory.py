@@ -1,6 +1,7 @@
 """A directory of pages: how it is laid out, and who has it.
 
     format.json           that this is such a directory, and of which version
+    writers.json          which models and formats pages are of: see ``disk_writers``
     lock                  held (flock) while a process uses the directory; its content says which process
     index.sqlite, -wal    what lies where: see ``disk_index``; can be made again from the pages
     pages/ab/KEY-0.kv     a page, by the first byte of its key: see ``page_file``
@@ -22,13 +23,15 @@ from pathlib import Path
 
 from kvloom.errors import ConfigError
 from kvloom.memory.tier.base import Place
+from kvloom.memory.tier.disk_writers import WRITERS, WRITERS_BYTES
 from kvloom.memory.tier.page_file import page_name
 
 DIRECTORY_VERSION = 1
 
 INDEX = "index.sqlite"
 _FORMAT, _LOCK, _PAGES = "format.json", "lock", "pages"
-_OURS = {_FORMAT, f"{_FORMAT}.tmp", _LOCK, _PAGES, INDEX, *(f"{INDEX}-{end}" for end in ("wal", "shm", "journal"))}
+_SMALL = (_FORMAT, f"{_FORMAT}.tmp", WRITERS, f"{WRITERS}.tmp", _LOCK)
+_OURS = {*_SMALL, _PAGES, INDEX, *(f"{INDEX}-{end}" for end in ("wal", "shm", "journal"))}
 _OF_THE_SYSTEM = {"lost+found"}
 _KIND = "kvloom pages"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
@@ -72,8 +75,8 @@ class CacheDirectory:
 
     @property
     def own_bytes(self) -> int:
-        """What the directories, the lock and the format occupy, with all folders that there may be."""
-        return (_FOLDERS + _OTHER_FILES) * self.block_bytes
+        """What the directories and the small files occupy, with all folders that there may be."""
+        return (_FOLDERS + _OTHER_FILES) * self.block_bytes + self.occupied_bytes(WRITERS_BYTES)
 
     def occupied_bytes(self, file_bytes: int) -> int:
         """What a file of this length occupies: whole blocks of the file system."""

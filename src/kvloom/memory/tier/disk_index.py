@@ -1,12 +1,12 @@
 """Where the pages on disk are written down: in SQLite, so that a start need not open every file.
 
-    page(number INTEGER PRIMARY KEY, key BLOB, layer_group INTEGER, bytes INTEGER, used REAL)
+    page(number INTEGER PRIMARY KEY, key BLOB, layer_group INTEGER, bytes INTEGER, used REAL, writer INTEGER)
 
 ``number`` counts up, so that what was written together lies together; ``bytes`` is the length of the file, ``used`` the
-time of its last use (seconds since 1970). Nothing is looked up in here while the tier runs: rows are read once, at the
-start, and there they only count where the files agree (``disk_recovery``). So changes need not be there at once: they
-are collected, and committed ``BATCH`` at a time. What a crash takes, or a disk that refuses, costs the order of last
-use, never a page, and never correctness.
+time of its last use (seconds since 1970), ``writer`` the number in its header. Nothing is looked up in here while the
+tier runs: rows are read once, at the start, and there they only count where the files agree (``disk_recovery``). So
+changes need not be there at once: they are collected, and committed ``BATCH`` at a time. What a crash takes, or a disk
+that refuses, costs the order of last use, never a page, and never correctness.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INDEX_BYTES = 3 * 2**19
 """Charged for the database when empty, its log, which is emptied when it has 256 KiB, and SQLite's cache in RAM."""
 
 _APPLICATION = 0x4B564C4D
-_VERSION = 1
+_VERSION = 2
 _CACHE_KIB = 256
 _SETTINGS = f"""
 PRAGMA page_size = 1024;
@@ -42,10 +42,10 @@ _CREATE = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 CREATE TABLE page(number INTEGER PRIMARY KEY, key BLOB NOT NULL, layer_group INTEGER NOT NULL, bytes INTEGER NOT NULL,
-                  used REAL NOT NULL);
+                  used REAL NOT NULL, writer INTEGER NOT NULL);
 """
 
-_ADD = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+_ADD = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?, ?)"
 _REMOVE = "DELETE FROM page WHERE number = ?"
 _TOUCH = "UPDATE page SET used = ? WHERE number = ?"
 
@@ -56,6 +56,7 @@ class Row:
     place: Place
     bytes: int
     used: float
+    writer: int = 0
 
 
 class DiskIndex:
@@ -111,7 +112,7 @@ class DiskIndex:
                 added, used, removed = self._added, self._used, self._removed
                 self._added, self._used, self._removed = {}, {}, set()
             changes: list[tuple[str, tuple[object, ...]]] = [(_REMOVE, (number,)) for number in removed]
-            changes += [(_ADD, (row.number, *row.place, row.bytes, row.used)) for row in added.values()]
+            changes += [(_ADD, (row.number, *row.place, row.bytes, row.used, row.writer)) for row in added.values()]
             changes += [(_TOUCH, (time, number)) for number, time in used.items()]
             for start in range(0, len(changes), BATCH):
                 self._execute(changes[start : start + BATCH])
@@ -158,9 +159,11 @@ def _made_anew(path: Path) -> tuple[sqlite3.Connection, dict[Place, Row]]:
 def _rows_of(database: sqlite3.Connection) -> dict[Place, Row]:
     """Raises sqlite3.Error, or ValueError for a row that was not written here."""
     rows = {}
-    for number, key, group, num_bytes, used in database.execute("SELECT * FROM page ORDER BY number"):
-        if not (isinstance(key, bytes) and isinstance(group, int) and isinstance(num_bytes, int)):
+    for number, key, group, num_bytes, used, writer in database.execute("SELECT * FROM page ORDER BY number"):
+        if not (
+            isinstance(key, bytes) and isinstance(group, int) and isinstance(num_bytes, int) and isinstance(writer, int)
+        ):
             raise ValueError("not a row of an index of pages")
-        row = Row(number, Place(PageKey(key), group), num_bytes, float(used))
+        row = Row(number, Place(PageKey(key), group), num_bytes, float(used), writer)
         rows[row.place] = row
     return rows

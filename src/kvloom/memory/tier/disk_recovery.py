@@ -17,6 +17,7 @@ from kvloom.memory.tier.base import Place, TierFault
 from kvloom.memory.tier.disk_directory import CacheDirectory, is_temporary, unusable
 from kvloom.memory.tier.disk_index import DiskIndex, Row
 from kvloom.memory.tier.page_file import file_bytes, place_of, read_header
+from kvloom.memory.tier.page_header import PageHeader
 
 
 @dataclass(slots=True)
@@ -58,19 +59,21 @@ def _found(file: os.DirEntry[str], place: Place, row: Row | None, index: DiskInd
         return [row]
     if row is not None:
         index.remove(row.number)
-    if not _is_whole(file.path, place, stat.st_size):
+    header = _whole(file.path, place, stat.st_size)
+    if header is None:
         os.unlink(file)
         repairs.damaged += 1
         return []
-    adopted = Row(index.number(), place, stat.st_size, stat.st_mtime)
+    adopted = Row(index.number(), place, stat.st_size, stat.st_mtime, header.writer)
     index.add(adopted)
     repairs.adopted += 1
     return [adopted]
 
 
-def _is_whole(path: str, place: Place, num_bytes: int) -> bool:
-    """As far as the header and the length tell."""
+def _whole(path: str, place: Place, num_bytes: int) -> PageHeader | None:
+    """The header of a page that is whole as far as that and the length tell."""
     try:
-        return file_bytes(read_header(path, place).payload_bytes) == num_bytes
+        header = read_header(path, place)
     except TierFault:
-        return False
+        return None
+    return header if file_bytes(header.payload_bytes) == num_bytes else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Protocol
 
 from kvloom.config import FAULT_NAMES, TierFaults
 from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier, TierFault, TierUsage
+from kvloom.memory.tier.writer import Other
 
 Damage = Callable[[bytes], bytes]
 """What becomes of the bytes of a page, its header included where it has one. Never longer than they were."""
@@ -62,6 +63,9 @@ class FaultyTier:
 
     def usage(self) -> TierUsage:
         return self._tier.usage()
+
+    def other_writers(self) -> Sequence[Other]:
+        return self._tier.other_writers()
 
     def close(self) -> None:
         self._tier.close()

@@ -42,12 +42,12 @@ def file_bytes(payload_bytes: int) -> int:
     return HEADER_BYTES + payload_bytes
 
 
-def write_file(path: str, page: StoredPage) -> None:
+def write_file(path: str, page: StoredPage, writer: int = 0) -> None:
     """Write a page to a new file that only its owner may read: KV tells the text. Raises OSError; what is there then
     is for the caller to remove."""
     file = os.open(path, _WRITE, 0o600)
     try:
-        rest = [memoryview(pack_header(page)), page.data]
+        rest = [memoryview(pack_header(page, writer)), page.data]
         while rest:
             written = os.writev(file, rest)
             while rest and written >= rest[0].nbytes:

@@ -13,7 +13,7 @@ All numbers are little-endian. The header has ``HEADER_BYTES`` = 192 bytes; the 
         64     32  parent           key of the prefix before the page
         96     16  payload digest   XXH3-128 of the payload, in xxHash's canonical (big-endian) form
        112      4  tokens           how many, at most 16
-       116      4  zero
+       116      4  writer           a number for who wrote it, see ``writer``; 0: it is not said
        120     64  token ids        16 of 4 bytes; those that are not there are zero
        184      8  header digest    XXH3-64 of the 184 bytes before, as a number
 
@@ -34,7 +34,7 @@ from kvloom.segment import PageKey
 MAGIC = b"KVLOOMPG"
 VERSION = 1
 
-_FIELDS = struct.Struct(f"<8sHHIQQ32s32s16sI4x{PAGE_TOKENS}I")
+_FIELDS = struct.Struct(f"<8sHHIQQ32s32s16sII{PAGE_TOKENS}I")
 _CHECK = struct.Struct("<Q")
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 
@@ -49,6 +49,7 @@ class PageHeader:
     tokens: tuple[int, ...]
     payload_bytes: int
     digest: bytes
+    writer: int = 0
 
 
 def payload_digest(data: memoryview) -> bytes:
@@ -56,8 +57,8 @@ def payload_digest(data: memoryview) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
-def pack_header(page: StoredPage) -> bytes:
-    """The header of a page of at most 16 tokens."""
+def pack_header(page: StoredPage, writer: int = 0) -> bytes:
+    """The header of a page of at most 16 tokens. ``writer``: who wrote it, as a number."""
     assert len(page.tokens) <= PAGE_TOKENS, f"a page has at most {PAGE_TOKENS} tokens, not {len(page.tokens)}"
     fields = _FIELDS.pack(
         MAGIC,
@@ -70,6 +71,7 @@ def pack_header(page: StoredPage) -> bytes:
         page.parent,
         payload_digest(page.data),
         len(page.tokens),
+        writer,
         *page.tokens,
         *(0,) * (PAGE_TOKENS - len(page.tokens)),
     )
@@ -83,11 +85,11 @@ def unpack_header(raw: bytes) -> PageHeader:
     fields = raw[: _FIELDS.size]
     if _CHECK.unpack_from(raw, _FIELDS.size)[0] != xxhash.xxh3_64_intdigest(fields):
         raise TierFault(Fault.CORRUPT, "the header is damaged")
-    magic, version, group, _, payload_bytes, position, key, parent, digest, count, *tokens = _FIELDS.unpack(fields)
+    magic, version, group, _, size, position, key, parent, digest, count, writer, *tokens = _FIELDS.unpack(fields)
     if (magic, version) != (MAGIC, VERSION):
         raise TierFault(Fault.DIFFERS, f"a page of {magic!r}, version {version}: this is {MAGIC!r}, version {VERSION}")
     place = Place(PageKey(key), group)
-    return PageHeader(place, PageKey(parent), position, tuple(tokens[:count]), payload_bytes, digest)
+    return PageHeader(place, PageKey(parent), position, tuple(tokens[:count]), size, digest, writer)
 
 
 def check_header(header: PageHeader, place: Place, tokens: tuple[int, ...], payload_bytes: int) -> None:

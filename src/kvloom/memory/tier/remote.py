@@ -16,7 +16,7 @@ nothing is held and nothing is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
@@ -27,6 +27,7 @@ from kvloom.memory.tier.page_bytes import page_bytes, read_page_bytes
 from kvloom.memory.tier.remote_places import RemotePlaces
 from kvloom.memory.tier.remote_server import RemoteServer
 from kvloom.memory.tier.repeated import Repeated
+from kvloom.memory.tier.writer import Other
 
 MOST_OTHERS = 2**17
 """Pages of other engines that are remembered. They take 21 MB of RAM, twice that in a scan, and no part of a budget."""
@@ -157,6 +158,9 @@ class RemoteTier:
                 self.refresh()
 
         self._refresher = Repeated(refresh, seconds, name="kvloom-remote-tier")
+
+    def other_writers(self) -> Sequence[Other]:
+        return ()
 
     def close(self) -> None:
         """Pages stay at the server. Waits at most as long as the server may take for one answer."""

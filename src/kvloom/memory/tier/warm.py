@@ -1,7 +1,8 @@
 """Warm RAM: pages in an arena of their own.
 
-The same bytes as in the engine's arena, and slower only by a copy. What this tier is for: pages that the engine's arena
-has no room for and that are of no use to any request now, in memory that kernels never look at.
+The same bytes as in the engine's arena, or the same entries in a smaller format, and slower only by a copy. What this
+tier is for: pages that the engine's arena has no room for and that are of no use to any request now, in memory that
+kernels never look at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kvloom.memory.format import PageFormat
 from kvloom.memory.tier.base import Fault, Place, StoredPage, TierFault, TierUsage
 from kvloom.memory.tier.page_header import payload_digest
 from kvloom.memory.tier.shelf import Record, Shelf
+from kvloom.memory.tier.writer import Other
 from kvloom.segment import PageId
 
 _SLAB_BYTES = 2 * 2**20
@@ -43,11 +45,11 @@ class WarmTier:
         no room for one page of each format.
     formats:
         By layer group. Pages of different sizes share the budget, in slabs (``memory.arena``).
+    name:
+        There may be several, such as one for pages in another format.
     """
 
-    name = "warm"
-
-    def __init__(self, budget_bytes: int, formats: Sequence[PageFormat]) -> None:
+    def __init__(self, budget_bytes: int, formats: Sequence[PageFormat], name: str = "warm") -> None:
         wanted = min(_SLAB_BYTES, budget_bytes // _LEAST_SLABS // 4096 * 4096)
         slab_bytes = fitting_slab_bytes(formats, max(4096, wanted))
         least = max(slab_cost(fmt, slab_bytes) for fmt in formats)
@@ -56,6 +58,7 @@ class WarmTier:
                 f"{budget_bytes} bytes of warm memory cannot hold a page",
                 hint=f"give at least {least} bytes, or none",
             )
+        self.name = name
         self._formats = tuple(formats)
         self._arena = Arena(budget_bytes, slab_bytes)
         self._shelf: Shelf[WarmRecord] = Shelf()
@@ -105,6 +108,9 @@ class WarmTier:
 
     def usage(self) -> TierUsage:
         return TierUsage(self._arena.budget_bytes, self._arena.used_bytes, len(self._shelf), self._dropped)
+
+    def other_writers(self) -> Sequence[Other]:
+        return ()
 
     def close(self) -> None:
         """The system may have the memory back at once; the addresses go with the tier itself, as somebody may still

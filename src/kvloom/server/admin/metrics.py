@@ -169,8 +169,10 @@ def _gauges(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
 
 def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     cache = stats.cache
-    yield "vllm:prefix_cache_queries", "Prompt tokens looked up", cache.hit_tokens + cache.miss_tokens
+    looked_up = cache.hit_tokens + cache.lossy_tokens + cache.miss_tokens
+    yield "vllm:prefix_cache_queries", "Prompt tokens looked up", looked_up
     yield "vllm:prefix_cache_hits", "Prompt tokens found", cache.hit_tokens
+    yield "kvloom:cache_lossy_tokens", "Prompt tokens found in fewer bits, which are no hits", cache.lossy_tokens
     yield "vllm:prompt_tokens", "Prompt tokens processed", stats.prompt_tokens
     yield "vllm:generation_tokens", "Tokens generated", stats.generated_tokens
     yield "vllm:num_preemptions", "Preemptions", stats.preemptions

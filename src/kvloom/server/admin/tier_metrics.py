@@ -23,6 +23,10 @@ _COUNTERS = {
     "load_seconds": "Seconds that reading from a tier took, its readers being busy all the time",
     "passed_over": "Prompts whose KV was computed although a tier had it, as that was expected to be faster",
 }
+_FOREIGN = {
+    "pages": "Pages in a tier that are of another model or in another format",
+    "bytes": "Bytes that they take",
+}
 
 
 def tier_metrics(tiers: Mapping[str, TierStats], model: str) -> Iterator[Metric]:
@@ -34,6 +38,12 @@ def tier_metrics(tiers: Mapping[str, TierStats], model: str) -> Iterator[Metric]
             for tier, stats in tiers.items():
                 metric.add_metric((model, tier), attrgetter(name)(stats))
             yield metric
+    for name, help_text in _FOREIGN.items():
+        foreign = GaugeMetricFamily(f"kvloom:tier_foreign_{name}", help_text, labels=(*labels, "differs"))
+        for tier, stats in tiers.items():
+            for differs, found in sorted(stats.foreign.items()):
+                foreign.add_metric((model, tier, differs), attrgetter(name)(found))
+        yield foreign
     faults = CounterMetricFamily("kvloom:tier_faults", "Pages not read or not written", labels=(*labels, "fault"))
     for tier, stats in tiers.items():
         for fault, count in sorted(stats.faults.items()):

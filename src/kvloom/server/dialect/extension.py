@@ -3,6 +3,7 @@
     {"kvloom": {"cache": {"read": false, "write": false}}}
     {"kvloom": {"cache": {"priority": 80, "ttl_s": 30}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
+    {"kvloom": {"cache": {"lossy": true}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "guard": {"every": 8, "drift": 0.05}}}}
 
@@ -74,6 +75,7 @@ class CacheFields(BaseModel):
     compression: CompressionFields | None = None
     compress_after: int | None = None
     compress_when: str | None = None
+    lossy: bool | None = None
     guard: GuardFields | None = None
 
 
@@ -98,11 +100,14 @@ class Extension(BaseModel):
 
 
 def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
-    """Null means the default. ``default``: the caller's compression. Raises ParamsError."""
+    """Null means the default. ``default``: the caller's compression, for who does not take lossy KV instead. Raises
+    ParamsError.
+    """
     asked = extension.cache if extension is not None else None
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
     fields = said.get("compression")
-    said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else default
+    unsaid = None if said.get("lossy") else default
+    said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else unsaid
     guard = said.get("guard")
     if isinstance(guard, GuardFields):
         said["guard"] = guard.guard()

@@ -90,7 +90,8 @@ SERVED: Mapping[str, Served] = {
         "`usage` then has `kvloom.compressed`, for every prompt that it was done to: the method, how many entries each "
         "layer and KV head keeps, bytes; "
         '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
-        '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard)'
+        '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard); '
+        "`lossy` inside `cache`, `true`: KV in fewer bits will do; see [KV in fewer bits](#kv-in-fewer-bits)"
     ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),

@@ -123,7 +123,7 @@ def _request_schemas() -> Json:
 def _reply_schemas() -> Json:
     usage = _object(prompt_tokens=_NUMBER, completion_tokens=_NUMBER, total_tokens=_NUMBER)
     usage["properties"]["prompt_tokens_details"] = _object(cached_tokens=_NUMBER)
-    ours = {"compressed": _list({"type": "object"}), "guard": _list({"type": "object"})}
+    ours = {"compressed": _list({"type": "object"}), "guard": _list({"type": "object"}), "lossy_tokens": _NUMBER}
     usage["properties"]["kvloom"] = {"type": "object", "properties": ours}
     reason = {"enum": ["stop", "length"]}
     message = _object(role=_TEXT, content=_TEXT)

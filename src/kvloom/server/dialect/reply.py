@@ -101,7 +101,9 @@ class Reply(ABC):
             for prompt, update in sorted(self._latest.items())
             if update.metrics.guard is not None
         ]
-        ours = {name: told for name, told in (("compressed", compressed), ("guard", guard)) if told}
+        lossy = sum(update.metrics.lossy_tokens for update in self._latest.values())
+        told = (("compressed", compressed), ("guard", guard), ("lossy_tokens", lossy))
+        ours: Json = {name: value for name, value in told if value}
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._generated,

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
 from kvloom.errors import ModelNotFound
-from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.record import Record
 from kvloom.server.dialect.admission import check_sequences
 from kvloom.server.dialect.chat import ChatReply
 from kvloom.server.dialect.completion import CompletionReply
@@ -30,9 +30,7 @@ from kvloom.server.updates import Updates, run_job
 _CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
 
 
-def openai_routes(
-    engine: ServedEngine, metrics: Metrics, config: ServerConfig, lanes: Lanes, started: int
-) -> APIRouter:
+def openai_routes(engine: ServedEngine, record: Record, config: ServerConfig, lanes: Lanes, started: int) -> APIRouter:
     """``/v1``. ``started``: Unix time reported as the model's creation time."""
     router = APIRouter()
     _add_models(router, engine, started)
@@ -44,7 +42,7 @@ def openai_routes(
         check_sequences(body, config.max_request_sequences)
         job = await chat_job(body, engine, lanes, caller_of(request).compression)
         reply = ChatReply(engine.model_name, job, engine.tokenizer)
-        return await _answer(engine, metrics, config, request, body, reply)
+        return await _answer(engine, record, config, request, body, reply)
 
     @router.route("/v1/completions", methods=["POST"])
     async def completions(request: Request) -> Response:
@@ -53,7 +51,7 @@ def openai_routes(
         check_sequences(body, config.max_request_sequences)
         job = await completion_job(body, engine, lanes, caller_of(request).compression)
         reply = CompletionReply(engine.model_name, job, engine.tokenizer)
-        return await _answer(engine, metrics, config, request, body, reply)
+        return await _answer(engine, record, config, request, body, reply)
 
     return router
 
@@ -85,13 +83,13 @@ def _check_model(engine: ServedEngine, name: str) -> None:
 
 async def _answer(
     engine: ServedEngine,
-    metrics: Metrics,
+    record: Record,
     config: ServerConfig,
     request: Request,
     body: ChatRequest | CompletionRequest,
     reply: Reply,
 ) -> Response:
-    updates = run_job(engine, metrics, reply.job, reply.id, caller_of(request))
+    updates = run_job(engine, record, reply.job, reply.id, caller_of(request))
     headers = ignored_header(body.ignored())
     if body.stream:
         frames = events(reply, updates, body.include_usage, body.usage_in_chunks)
