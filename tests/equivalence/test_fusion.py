@@ -290,7 +290,7 @@ def test_what_is_hidden_is_never_read(selector: str) -> None:
         engine.scheduler.stages[2].run(engine.scheduler.queues, StepPlan(0))
         if isinstance(sequence.layerwise, Fusing) and sequence.layerwise.phase is Phase.REPAIR:
             break
-        engine.step()
+        assert engine.step() == []
     poisoned = 0
     for each in sequence.kv.lists[0]:
         if not each.format.labelled:

@@ -162,7 +162,10 @@ class Fusing:
                 if not passage.begun and passage.begin():
                     self.load(passage.kv)
                     self.found += len(passage.span) - passage.lacking
-            return not all(passage.complete for passage in self.passages) or self._begin()
+            if not all(passage.complete for passage in self.passages):
+                return True
+            if not self._begin():
+                return False
         return self.phase is not Phase.OVERLAY or self._make_overlay()
 
     @property
