@@ -199,6 +199,7 @@ def make_engine(
     clock: Callable[[], float] = time.monotonic,
     tiers: Sequence[Tier] = (),
     lead: Sequence[int] = (),
+    bands: int = 1,
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
     config = EngineConfig(
@@ -212,6 +213,7 @@ def make_engine(
             slab_bytes=64 * 1024,
             retention=retention,
             max_pinned_share=max_pinned_share,
+            bands=bands,
         ),
         scheduler=SchedulerConfig(
             step_tokens=step_tokens,

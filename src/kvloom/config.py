@@ -84,7 +84,9 @@ class CacheConfig:
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
-    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
+    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``bands``: contiguous
+    ranges of layers whose KV lies in pages of its own; with more than one and a tier, a prompt may begin when there is
+    room for one of them. Every page has metadata, so many bands take room.
     """
 
     kv_bytes: int | str = "auto"
@@ -92,6 +94,7 @@ class CacheConfig:
     slab_bytes: int = 2 * 2**20
     retention: RetentionName = "lru"
     max_pinned_share: float = 0.25
+    bands: int = 1
 
     def __post_init__(self) -> None:
         if self.kv_bytes != "auto":
@@ -104,6 +107,8 @@ class CacheConfig:
             )
         if not 0 <= self.max_pinned_share <= 1:
             raise ConfigError(f"max_pinned_share must be from 0 to 1, got {self.max_pinned_share}")
+        if self.bands < 1:
+            raise ConfigError(f"bands must be at least 1, got {self.bands}")
         if self.slab_bytes < 64 * 2**10 or self.slab_bytes % 4096:
             raise ConfigError(f"slab_bytes must be a multiple of 4096, at least 65536, got {self.slab_bytes}")
 

@@ -146,3 +146,5 @@ async def test_tiers_are_told_of_apart(new_engine: Engines) -> None:
         assert told["kvloom:tier_pages", labels] > 0
         shown = (await http.get("/cache")).json()["cache"]["tiers"]["disk"]
         assert shown["written_pages"] == told["kvloom:tier_written_pages_total", labels]
+        assert told["kvloom:tier_offloaded_pages_total", labels] == 0
+        assert told["kvloom:begun_by_bands_total", frozenset()] == 0

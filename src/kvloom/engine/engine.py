@@ -20,6 +20,7 @@ from kvloom.engine.planner import Planner
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.account import Account
+from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.batch import Batch, form_batch
 from kvloom.engine.scheduler.plain import Computed, computed
 from kvloom.engine.scheduler.preempt import Preempt
@@ -69,6 +70,7 @@ class Engine:
     scheduler: Scheduler
     account: Account
     preempt: Preempt
+    bands: Bands
     prefill_budget: PrefillBudget
     forward: Forward
     commit: Commit
@@ -196,7 +198,8 @@ class Engine:
         layerwise.took(work, x_TC)
         if layerwise.over is not None:
             spans, last_1C = layerwise.over
-            sequence.end_layerwise()
+            if layerwise.resident:
+                sequence.end_layerwise()
             self.commit.written(Chunk(sequence, spans))
             if not sequence.kv.missing:  # of one that begins again, the answer so far is computed next
                 self.commit.sampled(sequence, *self.forward.scores_of(last_1C))
@@ -255,6 +258,7 @@ class Engine:
             cache=cache,
             seconds=self.watch.seconds(),
             prefill_cost=self.prefill_cost.cost,
+            begun_by_bands=self.bands.begun,
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------

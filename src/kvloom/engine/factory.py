@@ -18,6 +18,7 @@ from kvloom.engine.retention import shape_cost
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.admit import Admit
+from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.fetch import Fetch
@@ -88,15 +89,16 @@ def make_engine(
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
+    bands = Bands(ledger, layout, tiers, prefill_cost, model.width)
     loads = Loads(tiers, prefill_cost)
-    admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, loads, account)
+    admit = Admit(ledger, reserve, scheduling.max_seqs, intake.turns, results, loads, account, bands)
     threads = config.threads or default_threads()
     preempt = Preempt(ledger, Squeeze(threads))
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
     planner = Planner.of(model, layout)
     fuse = Fuse(model, planner, ledger, preempt, loads, lead, threads)
-    stages = fetch, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
+    stages = fetch, bands, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(
@@ -114,6 +116,7 @@ def make_engine(
         intake=intake,
         scheduler=scheduler,
         preempt=preempt,
+        bands=bands,
         prefill_budget=prefill_budget,
         forward=Forward(model, attend_factory(ledger.arena)),
         commit=Commit(scheduler.queues, intake, scheduling.max_seqs, watch),

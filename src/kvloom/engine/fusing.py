@@ -71,9 +71,7 @@ class LowerPass(LayerPass):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RepairPass(LayerPass):
-    """Of all rows but the last one, nothing but their KV is wanted. ``in_tables``: those that go to page tables; the
-    others have a place in the ``overlay``.
-    """
+    """``in_tables``: those of its rows that go to page tables; the others have a place in the ``overlay``."""
 
     in_tables: SpanSet = field(default_factory=SpanSet)
     overlay: Overlay | None = None
@@ -86,16 +84,12 @@ class RepairPass(LayerPass):
         if self.overlay is None:
             return plan
         split = self.kv.split
-        places = planner.bands(() if split is None else (split.layer,)).groups
+        places = planner.divided(() if split is None else (split.layer,)).groups
         groups = [
             self._written(each, group, plan) if split is None or first >= split.layer else each
             for each, (group, first) in zip(plan.groups, places, strict=True)
         ]
         return replace(plan, groups=tuple(groups))
-
-    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
-        last = np.array([plan.num_rows - 1])
-        return model.run(x_TC, plan, attend, self.layers, last, {0: self.probes} if self.probes else {})
 
     def _written(self, it: Group, group: int, plan: Plan) -> Group:
         """The plan's group with rows that are written to the overlay, and nowhere else."""
@@ -190,11 +184,20 @@ class Fusing:
             assert self.kv.split is not None
             groups = tuple(self.kv.split.tables.values())
             asking = spans & self._question
-            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking)
+            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking=asking)
         in_tables = spans & self._question
         groups = tuple(range(len(self.kv.scores)))
         return RepairPass(
-            self.kv, spans, layers, groups, self.share, self._hidden(spans), self._probes, in_tables, self._overlay
+            self.kv,
+            spans,
+            layers,
+            groups,
+            self.share,
+            self._hidden(spans),
+            self._probes,
+            np.array([len(spans) - 1]),
+            in_tables,
+            self._overlay,
         )
 
     def took(self, done: LayerPass, x_TC: Floats) -> None:
@@ -216,6 +219,10 @@ class Fusing:
             self._choose()
         else:
             self._finish(x_TC)
+
+    @property
+    def resident(self) -> bool:
+        return True
 
     @property
     def texts(self) -> Sequence[SequenceKv]:

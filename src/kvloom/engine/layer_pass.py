@@ -19,7 +19,7 @@ from kvloom.attend.observe import Probe
 from kvloom.attend.plan import Plan
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.planner import Planner
-from kvloom.model.base import Model
+from kvloom.model.base import Indices, Model
 from kvloom.segment import PageId, SpanSet
 
 
@@ -35,6 +35,8 @@ class LayerPass:
         Of what all layers take for a row, so much do these.
     x_TC:
         What goes into the first of the layers, in order of position; None: that is layer 0, and tokens are embedded.
+    rows_R:
+        Those whose hidden states are wanted, ascending; None: all.
     """
 
     kv: SequenceKv
@@ -44,6 +46,7 @@ class LayerPass:
     share: float
     x_TC: Floats | None = None
     probes: Sequence[Probe] = ()
+    rows_R: Indices | None = None
 
     def reserve(self) -> bool:
         """Allocate the pages that it writes to. False: no room."""
@@ -53,7 +56,7 @@ class LayerPass:
         return planner.plan([(self.kv, self.spans)])
 
     def run(self, model: Model, attend: Attend, planner: Planner) -> Floats:
-        """Hidden states as they come out of the last of the layers, (T, C)."""
+        """Hidden states as they come out of the last of the layers, (R, C)."""
         kv, stop = self.kv, self.spans.spans[-1].stop
         for table in kv.tables:
             table.reach(stop)  # other groups may have no pages yet
@@ -64,7 +67,7 @@ class LayerPass:
         return self.through(model, attend, plan, x_TC)
 
     def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
-        return model.run(x_TC, plan, attend, self.layers, None, {0: self.probes} if self.probes else {})
+        return model.run(x_TC, plan, attend, self.layers, self.rows_R, {0: self.probes} if self.probes else {})
 
 
 class Layerwise(Protocol):
@@ -98,6 +101,13 @@ class Layerwise(Protocol):
     @property
     def texts(self) -> Sequence[SequenceKv]:
         """KV of other texts, which it waits for."""
+        ...
+
+    @property
+    def resident(self) -> bool:
+        """Whether all KV is in the sequence's tables when it is over. Otherwise whoever began this lets the sequence
+        wait again, and it computes nothing until then.
+        """
         ...
 
     def release(self) -> None:

@@ -34,11 +34,19 @@ class Blocks:
 
 @dataclass(frozen=True)
 class KvLayout:
-    """How one model's KV lies in memory: a dense page format per layer group, in the order of ``kv_map.groups``."""
+    """How one model's KV lies in memory: a dense page format per layer group, in the order of ``kv_map.groups``.
 
-    kv_map: KvMap
+    ``of_model``: the model's own map. Raises ConfigError when its layers cannot be cut into bands as ``config`` says.
+    """
+
+    of_model: KvMap
     config: CacheConfig
     step_tokens: int
+
+    @cached_property
+    def kv_map(self) -> KvMap:
+        """In bands, if the config says so."""
+        return self.of_model.in_bands(self.config.bands)
 
     @cached_property
     def formats(self) -> tuple[PageFormat, ...]:

@@ -31,7 +31,7 @@ class Turned:
 
 
 @dataclass(frozen=True, slots=True)
-class Bands:
+class Divided:
     """How a plan is divided where layers below one of ``cuts`` may have tables of their own.
 
     groups: of the plan, each (layer group, its first layer there): those of the lowest layers first.
@@ -57,7 +57,7 @@ class Planner:
 
     layout: KvLayout
     turns: tuple[Turns, ...]
-    _bands: dict[tuple[int, ...], Bands] = field(default_factory=dict)
+    _known: dict[tuple[int, ...], Divided] = field(default_factory=dict)
 
     @staticmethod
     def of(model: Model, layout: KvLayout) -> Planner:
@@ -68,20 +68,20 @@ class Planner:
         if not cuts:
             rows = [Rows(spans, kv.tables, kv.lists) for kv, spans in sequences]
             return build_plan(rows, self.layout.layers, self.turns)
-        bands = self.bands(tuple(sorted(cuts)))
-        return build_plan([bands.rows(kv, spans) for kv, spans in sequences], bands.layers, bands.turns)
+        divided = self.divided(tuple(sorted(cuts)))
+        return build_plan([divided.rows(kv, spans) for kv, spans in sequences], divided.layers, divided.turns)
 
-    def bands(self, cuts: tuple[int, ...]) -> Bands:
+    def divided(self, cuts: tuple[int, ...]) -> Divided:
         """One object for equal cuts: kernels know a plan's layers by their identity."""
-        known = self._bands.get(cuts)
+        known = self._known.get(cuts)
         if known is None:
-            known = self._bands[cuts] = self._banded(cuts)
+            known = self._known[cuts] = self._divide(cuts)
         return known
 
-    def _banded(self, cuts: tuple[int, ...]) -> Bands:
+    def _divide(self, cuts: tuple[int, ...]) -> Divided:
         plain = self.layout.layers
         if not cuts:
-            return Bands(plain, tuple((n, fmt.layers[0]) for n, fmt in enumerate(self.layout.formats)), self.turns)
+            return Divided(plain, tuple((n, fmt.layers[0]) for n, fmt in enumerate(self.layout.formats)), self.turns)
         groups: list[tuple[int, int]] = []
         layers: dict[int, LayerPlan] = {}
         bounds = [0, *cuts, len(plain)]
@@ -92,7 +92,7 @@ class Planner:
                     it = plain[layer]
                     layers[layer] = LayerPlan(len(groups), it.slot, it.owns, it.scale)
                 groups.append((group, mine[0]))
-        return Bands(
+        return Divided(
             tuple(layers[layer] for layer in range(len(plain))),
             tuple(groups),
             tuple(self.turns[group] for group, _ in groups),

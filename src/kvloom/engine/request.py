@@ -76,7 +76,7 @@ class Sequence:
 
     ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an
     empty arena. ``shadow``: exact KV beside it, for its guard. ``layerwise``: computes what it lacks in layer passes;
-    None: in chunks.
+    None: in chunks. ``by_bands``: whether it was ever begun by bands.
     """
 
     request: Request
@@ -92,6 +92,7 @@ class Sequence:
     stop_reason: str | int | None = None
     shadow: Shadow | None = None
     layerwise: Layerwise | None = None
+    by_bands: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = self.kv.tokens

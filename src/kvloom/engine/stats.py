@@ -15,9 +15,9 @@ class TierStats:
     """State of a tier, and totals since the start.
 
     budget_bytes, used_bytes: metadata included. dropped_pages: to stay within the budget; missed_pages: left RAM before
-    they were written. passed_over: how often computing was expected to be faster than loading. faults: pages that were
-    not read or not written, by ``memory.tier.base.Fault`` value. foreign: what is there, but is of another model
-    or format, by what differs (``memory.tier.writer.Differs``).
+    they were written. offloaded_pages: written while they were held, to make room. passed_over: how often computing was
+    expected to be faster than loading. faults: pages that were not read or not written, by ``memory.tier.base.Fault``
+    value. foreign: what is there, but is of another model or format, by what differs (``memory.tier.writer.Differs``).
     """
 
     budget_bytes: int
@@ -26,6 +26,7 @@ class TierStats:
     written_pages: int
     dropped_pages: int
     missed_pages: int
+    offloaded_pages: int
     loaded_pages: int
     loaded_bytes: int
     load_seconds: float
@@ -116,6 +117,7 @@ class StepWatch:
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory.
+    ``begun_by_bands``: prompts that were begun with room for some of their layers.
 
     ``prefill_cost``: what computing KV is expected to cost, as measured and corrected by what steps took; None: no
     prompt has been computed alone yet.
@@ -134,3 +136,4 @@ class EngineStats:
     seconds: StepSeconds = field(default_factory=StepSeconds)
     guard: GuardStats = field(default_factory=GuardStats)
     prefill_cost: PrefillCost | None = None
+    begun_by_bands: int = 0

@@ -63,21 +63,25 @@ class Sweep:
     def share(self) -> float:
         return len(self.ranges[self.number]) / len(self.kv_map.layers)
 
+    @property
+    def resident(self) -> bool:
+        return True
+
     def next(self, rows: int) -> LayerPass:
         spans, layers = self.left.first(rows), self.ranges[self.number]
         x_TC = self.carried.get(self._reached, len(spans)) if layers.start else None
         owning = {layer for layer in layers if self.kv_map.layers[layer].owner == layer}
         groups = tuple(n for n, group in enumerate(self.kv_map.groups) if owning.intersection(group.layers))
-        return LayerPass(self.kv, spans, layers, groups, self.share, x_TC, self.probes)
+        rows_R = np.array([len(spans) - 1]) if self._is_last else None
+        return LayerPass(self.kv, spans, layers, groups, self.share, x_TC, self.probes, rows_R)
 
     def took(self, done: LayerPass, x_TC: Floats) -> None:
-        last = self.number == len(self.ranges) - 1
-        if not last:
+        if not self._is_last:
             self.carried.put(self._reached, x_TC)
         complete = [n for n in done.groups if self.kv_map.groups[n].layers[-1] in done.layers]
         self.kv.written_in(complete, done.spans)
         self.left = self.left - done.spans
-        if not self.left and last:
+        if not self.left and self._is_last:
             self.over = self.positions, x_TC[-1:]
         elif not self.left:
             self._next_range()
@@ -94,6 +98,10 @@ class Sweep:
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
         yield from self.carried.holdings()
+
+    @property
+    def _is_last(self) -> bool:
+        return self.number == len(self.ranges) - 1
 
     @property
     def _reached(self) -> int:

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kvloom.engine.tiers.alarm import Timer
 from kvloom.engine.tiers.background import READERS, Reader, Writer
-from kvloom.engine.tiers.load import Alarm, Load, Wanted
+from kvloom.engine.tiers.load import Load, Wanted
 from kvloom.errors import ConfigError
 from kvloom.memory.arena import PAGE_METADATA_BYTES
 from kvloom.memory.format import PageFormat
@@ -87,7 +88,10 @@ class SimulatedBackground:
     def reader(self, tier: Tier) -> Reader:
         return _Reader(tier, self.costs[tier.name], self.clock)
 
-    def alarm(self, seconds: float, call: Callable[[], None]) -> Alarm:
+    def offloads(self, tier: Tier) -> Writer:
+        return _AtOnce()
+
+    def timer(self, seconds: float, call: Callable[[], None]) -> Timer:
         return self.clock.after(seconds, call)
 
 

@@ -212,6 +212,25 @@ class SequenceKv:
             for span in spans:
                 self._unpublished += [(group, index) for index in self.tables[group].mark(span)]
 
+    def give_back(self, groups: Iterable[int], first: int | None = None) -> None:
+        """Release the pages of these layer groups, though positions stay missing; or only those that no row from
+        position ``first`` on sees. What is full is published before.
+        """
+        self.publish(self.accepted)
+        for group in groups:
+            table = self.tables[group]
+            if first is None:
+                self._holder.give_back(table, [index for index, _ in reversed(list(table.pages()))])
+            elif table.window is not None:
+                Windows(((table, table.window),)).trim(first, self._holder)
+
+    def full_pages(self, groups: Iterable[int]) -> Iterator[tuple[int, int, PageId]]:
+        """(group, index, page) of what is published, by its whole pages, of these layer groups."""
+        for group in groups:
+            for index, page in self.tables[group].pages():
+                if self.tables[group].is_full(index) and page in self.ledger.index:
+                    yield group, index, page
+
     def publish(self, accepted: int) -> None:
         """The first ``accepted`` tokens are final: others may find the pages that they fill.
 
@@ -601,7 +620,8 @@ class SequenceKv:
             self.tables[group].seal(index)
         self._unpublished = waiting
         for index in final if self._sharing.promised else ():
-            if all(table.get(index) is None or table.is_full(index) for table in self.tables):
+            written = all(table.get(index) is None or table.is_full(index) for table in self.tables)
+            if written and not SpanSet((page_span(index),)) & self.missing:  # nor in layers that come later
                 self._sharing.keep(index)
 
     def _publish_tail(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kvloom.engine.kv import Results
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.account import Account
+from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.match import Match, match
 from kvloom.engine.scheduler.reserve import Reserve
@@ -18,7 +19,10 @@ from kvloom.policy.actions import Drop
 
 @dataclass
 class Admit:
-    """Starts sequences in order, but a sequence that needs a page which another is computing waits a step for it."""
+    """Starts sequences in order, but a sequence that needs a page which another is computing waits a step for it.
+
+    One that has no room may begin by bands; then nobody is started before that is over.
+    """
 
     ledger: Ledger
     reserve: Reserve
@@ -27,12 +31,13 @@ class Admit:
     results: Results
     loads: Loads
     account: Account
+    bands: Bands
 
     def __post_init__(self) -> None:
         self._no_room: tuple[Sequence, int] | None = None
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
-        for sequence in list(queues.waiting):
+        for sequence in () if self.bands.busy else list(queues.waiting):
             if not plan.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
             if sequence in plan.failed:
@@ -43,13 +48,15 @@ class Admit:
             started = self._start(sequence, found, queues)
             if started is None:
                 if queues.running:
+                    if (begun := self.bands.begin(sequence, found, queues, plan)) is not None:
+                        self._run(sequence, queues)
+                        self.account.started(sequence, begun)
+                        return
                     self._no_room = sequence, self.ledger.changes
                     return
                 plan.no_room(sequence)
                 continue
-            queues.remove(sequence)
-            queues.start(sequence)
-            self.turns.started(sequence.request.turn)
+            self._run(sequence, queues)
             if started.result is not None:
                 sequence.was_compressed(started.result.kept)
             self.loads.tiers.pass_over(started.passed_over.values())
@@ -58,6 +65,11 @@ class Admit:
             spans = sequence.kv.ready(plan.room(sequence))
             if spans and sequence.kv.reserve(spans):
                 plan.add(Chunk(sequence, spans))
+
+    def _run(self, sequence: Sequence, queues: Queues) -> None:
+        queues.remove(sequence)
+        queues.start(sequence)
+        self.turns.started(sequence.request.turn)
 
     def _hopeless(self, sequence: Sequence) -> bool:
         """Whether it did not fit before and nothing has been released since: another look-up would be in vain."""

@@ -58,13 +58,16 @@ class Coverage:
     loads: tuple[Wanted, ...] = ()
 
 
-def cover(kv: SequenceKv, index: Index, cost: PrefillCost, loads: Sequence[Wanted] = ()) -> Coverage:
+def cover(
+    kv: SequenceKv, index: Index, cost: PrefillCost, loads: Sequence[Wanted] = (), *, tails: bool = True
+) -> Coverage:
     """Look all tokens of a waiting sequence up. ``cost``: its proportions say which hits after holes are worth it.
-    ``loads``: pages to take for stored.
+    ``loads``: pages to take for stored. ``tails``: whether parts of pages are of use.
     """
     length = len(kv.tokens)
     entries = [index.find(key, kv.names.page_tokens(n)) for n, key in enumerate(kv.names.keys)]
-    hits, copies = _hits(entries), _tails(kv, index, entries, {load.index for load in loads})
+    hits = _hits(entries)
+    copies = _tails(kv, index, entries, {load.index for load in loads}) if tails else []
     stored = [SpanSet.of(_spans(group, hits, copies, loads)) for group in range(len(kv.tables))]
     windows = [table.window for table in kv.tables]
     full = [have for have, window in zip(stored, windows, strict=True) if window is None]

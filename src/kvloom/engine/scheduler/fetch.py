@@ -84,7 +84,5 @@ class Fetch:
         slow = load.cancel()
         self.tiers.blame(slow, Fault.SLOW, self.clock() - load.heard_s)
         self.account.not_loaded(sequence, sequence.kv.pending & SpanSet.full(sequence.num_prompt))
-        queues.remove(sequence)
-        sequence.release()
+        queues.wait_again(sequence)
         sequence.kv.must_compute = True
-        queues.enqueue(sequence)

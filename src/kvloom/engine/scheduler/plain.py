@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kvloom.engine.scheduler.state import Chunk, StepPlan
@@ -31,7 +32,7 @@ def computed(plan: StepPlan) -> Computed | None:
     spans, passes = [chunk.spans for chunk in prompts], plan.passes.values()
     return Computed(
         streams=len(plan.chunks) - len(prompts),
-        new=sum(map(len, spans)) + round(sum(len(each.spans) * each.share for each in passes)),
+        new=sum(map(len, spans)) + math.ceil(sum(len(each.spans) * each.share for each in passes)),
         positions=sum(map(position_sum, spans)) + round(sum(position_sum(each.spans) * each.share for each in passes)),
         plain=not passes and all(map(_plain, prompts)),
     )

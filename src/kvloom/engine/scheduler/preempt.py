@@ -90,10 +90,8 @@ class Preempt:
     def _preempt(self, victim: Sequence, queues: Queues, plan: StepPlan) -> None:
         """All its positions are missing again. Published pages stay cached while there is room."""
         plan.discard(victim)
-        queues.remove(victim)
-        victim.release()
+        queues.wait_again(victim)
         victim.request.metrics.preemptions += 1
         if victim.index == 0:
             victim.request.metrics.compressed = None
         self.preemptions += 1
-        queues.enqueue(victim)

@@ -42,6 +42,13 @@ class Allowance:
         affordable = 0 if self.cost is None else self.cost.within(missing, self.seconds / share)
         return max(affordable, min(int(self.least_rows / share), len(missing)))
 
+    def affords(self, missing: SpanSet, share: float) -> bool:
+        """Whether there is time for as many rows as every step may compute in any case, or for all of ``missing``."""
+        if self.seconds == math.inf:
+            return True
+        wanted = min(len(missing), LEAST_ROWS)
+        return self.cost is not None and self.cost.within(missing, self.seconds / share) >= wanted
+
     def use(self, spans: SpanSet, sign: int = 1, share: float = 1.0) -> None:
         """Take what these positions need; with ``sign`` -1, give it back."""
         self.least_rows -= sign * math.ceil(len(spans) * share)

@@ -39,6 +39,12 @@ class Queues:
         queue = self.waiting if sequence.status is Status.WAITING else self.running
         queue.remove(sequence)
 
+    def wait_again(self, sequence: Sequence) -> None:
+        """A running sequence gives everything back and waits: all its positions are missing again."""
+        self.remove(sequence)
+        sequence.release()
+        self.enqueue(sequence)
+
     def discard(self, sequence: Sequence) -> None:
         """Remove a sequence from the queue that it is in, if any."""
         for queue in (self.waiting, self.running):
@@ -111,6 +117,10 @@ class StepPlan:
         left, rows = layerwise.left, self.rows_left
         rows = min(rows, self.late.rows(left, layerwise.share)) if self._late(sequence) else rows
         return min(rows, len(left))
+
+    def has_time(self, sequence: Sequence, share: float) -> bool:
+        """Whether answers have time to spare for rows of a sequence through that share of the layers."""
+        return not self._late(sequence) or self.late.affords(sequence.kv.missing, share)
 
     def add_pass(self, sequence: Sequence, work: LayerPass) -> None:
         self.passes[sequence] = work

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kvloom.engine.threads import Threads
-from kvloom.engine.tiers.load import Alarm, Load
+from kvloom.engine.tiers.alarm import Timer
+from kvloom.engine.tiers.load import Load
 from kvloom.memory.tier.base import Tier
 
 READERS = 2
@@ -33,7 +34,11 @@ class Background(Protocol):
     def grain(self) -> int: ...
     def writer(self, tier: Tier) -> Writer: ...
     def reader(self, tier: Tier) -> Reader: ...
-    def alarm(self, seconds: float, call: Callable[[], None]) -> Alarm:
+    def offloads(self, tier: Tier) -> Writer:
+        """Of pages that are held until they have left."""
+        ...
+
+    def timer(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call it in so many seconds, unless it is cancelled before."""
         ...
 
@@ -49,7 +54,10 @@ class InThreads:
     def reader(self, tier: Tier) -> Reader:
         return _Readers(tier)
 
-    def alarm(self, seconds: float, call: Callable[[], None]) -> Alarm:
+    def offloads(self, tier: Tier) -> Writer:
+        return Threads(f"kvloom-{tier.name}-offload", 1)
+
+    def timer(self, seconds: float, call: Callable[[], None]) -> Timer:
         timer = threading.Timer(seconds, call)
         timer.daemon = True
         timer.start()

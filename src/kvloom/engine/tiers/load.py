@@ -6,8 +6,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from kvloom.engine.tiers.alarm import Alarm, BeginTimer
 from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
 from kvloom.segment import Span, SpanSet
 
@@ -41,18 +41,10 @@ class Arrival:
     seconds: float
 
 
-class Alarm(Protocol):
-    def cancel(self) -> None: ...
-    def is_alive(self) -> bool:
-        """Whether it has still to go off."""
-        ...
-
-
 @dataclass(eq=False)
 class Load:
     """``targets``: where each page goes. ``patience_s``: how long it may go without an arrival, by ``clock``.
-    ``alarm``: calls what it is given in so many seconds, and can be cancelled. ``news``: called from a reading thread,
-    when nothing more will come.
+    ``news``: called from a reading thread, when nothing more will come.
 
     What is read is verified in memory of the reading thread, and only then copied to its target: so a load that is
     cancelled never writes a byte again, whatever its tiers do, and its targets can be used for something else at once.
@@ -61,7 +53,7 @@ class Load:
     targets: dict[Wanted, memoryview]
     patience_s: float
     clock: Callable[[], float]
-    alarm: Callable[[float, Callable[[], None]], Alarm]
+    timer: BeginTimer
     news: Callable[[], None]
     cancelled: bool = field(default=False, init=False)
     began_s: float = field(init=False)
@@ -70,7 +62,7 @@ class Load:
     def __post_init__(self) -> None:
         self.began_s = self.heard_s = self.clock()
         self._lock = threading.Lock()
-        self._alarm: Alarm | None = None
+        self._alarm = Alarm(self.patience_s, self.news, self.timer)
         self._delivered: set[Wanted] = set()
         self._waiting = dict.fromkeys(self.targets)
         self._arrivals: list[Arrival] = []
@@ -104,13 +96,11 @@ class Load:
 
     def arm(self) -> None:
         """See to it that there is news when its patience is at an end, whatever its tiers do."""
-        if self._alarm is None or not self._alarm.is_alive():
-            self._alarm = self.alarm(self.patience_s, self.news)
+        self._alarm.set()
 
     def close(self) -> None:
         """Nothing more is waited for."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.stop()
 
     def heard(self, arrivals: Iterable[Arrival]) -> None:
         """These were taken in."""

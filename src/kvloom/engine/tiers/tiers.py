@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvloom.arrays import Bytes
 from kvloom.engine.stats import TierStats
-from kvloom.engine.tiers.background import READERS, Background, Reader
+from kvloom.engine.tiers.background import READERS, Background, Reader, Writer
 from kvloom.engine.tiers.choose import first_page_to_load
 from kvloom.engine.tiers.load import Arrival, Load, Wanted
+from kvloom.engine.tiers.offload import Offload
 from kvloom.engine.tiers.write_behind import KeepVictims, WriteBehind, lossy_place
 from kvloom.memory.arena import GRAIN_BYTES
-from kvloom.memory.tier.base import Fault, Place, Tier
+from kvloom.memory.tier.base import Fault, Place, StoredPage, Tier
 from kvloom.memory.tier.writer import Other
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.tier_rate import TierRate
@@ -24,23 +26,59 @@ _PATIENCE = 0.05
 
 _LEAST_PATIENCE_S = 0.05
 
+_OFFLOAD_PATIENCE_S = 5.0
+"""An offload that no page was written of for so long is given up. A disk that syncs what was written before takes its
+time."""
+
+_PAGE_BYTES_BESIDE = 8192
+"""What a tier may take for a page beside its data: records, whole blocks of a file."""
+
 
 @dataclass
 class Level:
-    """A tier as the engine uses it. ``writer``: what brings pages there; ``reader``: what fetches them. ``codec``: in
-    which it has them, which loses something; None: exactly as they were.
+    """A tier as the engine uses it. ``writer``: what brings pages there; ``reader``: what fetches them; ``offloads``:
+    what writes pages that are held. ``rate``: of loads; ``offload_rate``: of offloads. ``codec``: in which it has
+    pages, which loses something; None: exactly as they were.
     """
 
     tier: Tier
     writer: WriteBehind | KeepVictims
     reader: Reader
+    offloads: Writer
     rate: TierRate
+    offload_rate: TierRate
     codec: str | None = None
+    offloaded_pages: int = 0
     loaded_pages: int = 0
     loaded_bytes: int = 0
     load_seconds: float = 0.0
     passed_over: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._clears_again = 0
+
+    def begin(self, offload: Offload) -> None:
+        """Have pages written."""
+        with self._lock:
+            self._at_work += 1
+        self.offloads.submit(lambda: self._write(offload))
+
+    def clear(self) -> None:
+        """Forget all that the tier holds, and what is on its way there."""
+        self.writer.clear()
+        with self._lock:
+            again = self._at_work > 0
+            self._clears_again += again
+        if again:
+            self.offloads.submit(self._clear_again)
+
+    @property
+    def is_clearing(self) -> bool:
+        """Whether what the tier holds is to be forgotten."""
+        return self.writer.is_clearing or self._clears_again > 0
 
     def stats(self) -> TierStats:
         usage, written = self.tier.usage(), self.writer.written
@@ -51,6 +89,7 @@ class Level:
             written_pages=written.pages,
             dropped_pages=usage.dropped_pages,
             missed_pages=written.missed,
+            offloaded_pages=self.offloaded_pages,
             loaded_pages=self.loaded_pages,
             loaded_bytes=self.loaded_bytes,
             load_seconds=self.load_seconds,
@@ -58,6 +97,22 @@ class Level:
             faults={fault.value: count for fault, count in (self.faults + written.faults).items()},
             foreign=dict(usage.foreign),
         )
+
+    def _write(self, offload: Offload) -> None:
+        try:
+            offload.write()
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    def _clear_again(self) -> None:
+        """An offload may have written a page after the tier was cleared."""
+        try:
+            self.tier.clear()
+        except Exception:
+            self.writer.written.faults[Fault.FAILED] += 1
+        with self._lock:
+            self._clears_again -= 1
 
 
 @dataclass
@@ -73,14 +128,14 @@ class Tiers:
     def find(self, place: Place) -> Tier | None:
         """The fastest that has exactly this page; None: none has."""
         for level in self.levels:
-            if level.codec is None and level.tier.holds(place) and not level.writer.is_clearing:
+            if level.codec is None and level.tier.holds(place) and not level.is_clearing:
                 return level.tier
         return None
 
     def find_lossy(self, place: Place) -> tuple[Tier, Place, str] | None:
         """Who has a copy of a page that is like it, where, and in which codec; None: nobody."""
         for level in self.levels:
-            if level.codec is not None and not level.writer.is_clearing:
+            if level.codec is not None and not level.is_clearing:
                 lossy = lossy_place(place, level.codec)
                 if level.tier.holds(lossy):
                     return level.tier, lossy, level.codec
@@ -106,13 +161,38 @@ class Tiers:
 
     def begin(self, targets: Mapping[Wanted, PageId], computing_s: float) -> Load:
         """Have pages read to where they belong. ``computing_s``: what computing them would take."""
-        views = {wanted: self._view(page, wanted.size) for wanted, page in targets.items()}
+        views = {wanted: self.view(page, wanted.size) for wanted, page in targets.items()}
         patience_s = max(_LEAST_PATIENCE_S * self.background.grain, _PATIENCE * computing_s)
-        load = Load(views, patience_s, self.clock, self.background.alarm, self.news)
+        load = Load(views, patience_s, self.clock, self.background.timer, self.news)
         load.arm()
         for tier in load.tiers:
             self.level(tier.name).reader.read(load)
         return load
+
+    def to_offload(self, pages: int, num_bytes: int) -> Level | None:
+        """The fastest that has room for so much, if all else it has gives way; None: none has."""
+        wanted = num_bytes + pages * _PAGE_BYTES_BESIDE
+        for level in self.levels:
+            if level.codec is None and wanted <= level.tier.usage().budget_bytes and not level.is_clearing:
+                return level
+        return None
+
+    def offload(self, pages: Sequence[StoredPage], level: Level) -> Offload:
+        """To write pages that are held until they have left: ``Level.begin`` begins it."""
+        return Offload(pages, level.tier, _OFFLOAD_PATIENCE_S, self.clock, self.background.timer, self.news)
+
+    def offloaded(self, offload: Offload, level: Level) -> None:
+        """Count what an offload that is over has written, and what that took."""
+        level.offloaded_pages += offload.written
+        if offload.left:
+            level.offload_rate.took(offload.written, offload.num_bytes, offload.heard_s - offload.began_s)
+        else:
+            level.faults[offload.fault or Fault.SLOW] += 1
+            level.offload_rate.took(1, offload.pages[0].data.nbytes, self.clock() - offload.heard_s)
+
+    def view(self, page: PageId, size: int) -> memoryview:
+        """A page of the arena."""
+        return self.memory.data[page * GRAIN_BYTES : page * GRAIN_BYTES + size]
 
     def learn(self, arrivals: Sequence[Arrival]) -> None:
         """Count what came, and what it took: several threads read at once."""
@@ -147,7 +227,7 @@ class Tiers:
     def clear(self) -> None:
         """Forget everything, everywhere."""
         for level in self.levels:
-            level.writer.clear()
+            level.clear()
 
     def stats(self) -> dict[str, TierStats]:
         return {level.tier.name: level.stats() for level in self.levels}
@@ -158,6 +238,3 @@ class Tiers:
         for level in self.levels:
             level.tier.close()
         self.levels = ()
-
-    def _view(self, page: PageId, size: int) -> memoryview:
-        return self.memory.data[page * GRAIN_BYTES : page * GRAIN_BYTES + size]

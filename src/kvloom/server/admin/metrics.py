@@ -177,6 +177,7 @@ def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "vllm:generation_tokens", "Tokens generated", stats.generated_tokens
     yield "vllm:num_preemptions", "Preemptions", stats.preemptions
     yield "kvloom:num_squeezed", "Contexts compressed for want of memory", stats.squeezed
+    yield "kvloom:begun_by_bands", "Prompts begun with room for the KV of some of their layers", stats.begun_by_bands
     yield "kvloom:steps", "Engine steps", stats.steps
     yield "kvloom:computed_tokens", "Positions run through the model", stats.computed_tokens
     guard = stats.guard

@@ -18,6 +18,7 @@ _COUNTERS = {
     "written_pages": "Pages written to a tier",
     "dropped_pages": "Pages that a tier dropped to stay within its budget",
     "missed_pages": "Pages that left RAM before they were written",
+    "offloaded_pages": "Pages of prompts begun by bands that were written to a tier to make room for others",
     "loaded_pages": "Pages loaded from a tier",
     "loaded_bytes": "Bytes loaded from a tier",
     "load_seconds": "Seconds that reading from a tier took, its readers being busy all the time",
