@@ -210,6 +210,7 @@ def make_engine(
     max_model_len: int | None = None,
     clock: Callable[[], float] = time.monotonic,
     tiers: Sequence[Tier] = (),
+    lead: Sequence[int] = (),
     bands: int = 1,
 ) -> Engine:
     """An engine with small slabs, over TinyModel unless told otherwise. ``reference``: attend in plain torch."""
@@ -241,7 +242,14 @@ def make_engine(
     model = model or TinyModel(windows)
     policy = make_retention(retention, model)
     return factory.make_engine(
-        model, tokenizer or CharTokenizer(), config, attend, policy, clock, tier_factory=lambda formats: tiers
+        model,
+        tokenizer or CharTokenizer(),
+        config,
+        attend,
+        policy,
+        clock,
+        tier_factory=lambda formats: tiers,
+        lead=tuple(lead),
     )
 
 

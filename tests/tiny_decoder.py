@@ -21,6 +21,7 @@ from kvloom.model.base import Indices, Scores
 from kvloom.model.decoder import Decoder, kv_map_of
 from kvloom.model.fused import fuse
 from kvloom.model.layers import Norm, Projection, pre_norm_block
+from kvloom.model.ops import Precision
 from kvloom.model.rope import RopeTable
 from kvloom.model.spec import ModelSpec, RopeSpec
 from kvloom.model.weight import Weight
@@ -100,8 +101,8 @@ def _lists(part: Part, lists: list[_Pages]) -> Part:
 class _RandomTensors:
     """Keeps the promise of ``layers.Tensors``: whatever is asked for is there, biases and q/k norms excepted."""
 
-    def __init__(self, spec: ModelSpec, seed: int) -> None:
-        self.spec, self.rng = spec, np.random.default_rng(seed)
+    def __init__(self, spec: ModelSpec, seed: int, activations: Precision) -> None:
+        self.spec, self.rng, self.activations = spec, np.random.default_rng(seed), activations
         heads = spec.heads * spec.head_dim
         kv = spec.kv_heads * spec.head_dim
         self.shapes = {
@@ -119,7 +120,7 @@ class _RandomTensors:
 
     def projection(self, names: tuple[str, ...], bias_names: tuple[str, ...] = ()) -> Projection:
         weights = [self.weight(*self.shapes[name.rpartition(".")[2]]) for name in names]
-        return Projection(Weight.concat(weights), None, 1, "int8")
+        return Projection(Weight.concat(weights), None, 1, self.activations)
 
     def norm(self, name: str) -> Norm:
         return Norm(self.rng.uniform(0.5, 1.5, self.spec.width).astype(np.float32), 1e-5, 1)
@@ -131,7 +132,13 @@ class _RandomTensors:
 
 
 def decoder(
-    windows: Windows, cls: type[Decoder] = Decoder, seed: int = 3, *, vocab_size: int = VOCAB, context_length: int = 512
+    windows: Windows,
+    cls: type[Decoder] = Decoder,
+    seed: int = 3,
+    *,
+    vocab_size: int = VOCAB,
+    context_length: int = 512,
+    activations: Precision = "int8",
 ) -> Decoder:
     """Every layer of ``windows`` attends over so many positions, None: over all."""
     spec = ModelSpec(
@@ -149,13 +156,15 @@ def decoder(
         rope=RopeSpec(DIM, 10_000.0),
         attn_scale=DIM**-0.5,
     )
-    tensors, rope = _RandomTensors(spec, seed), RopeTable(spec.rope)
+    tensors, rope = _RandomTensors(spec, seed, activations), RopeTable(spec.rope)
     embedding, norm = tensors.weight(vocab_size, WIDTH, scale=4.0), tensors.norm("norm")
-    head = Projection(tensors.weight(vocab_size, WIDTH, scale=3.0), None, 1, "int16")
+    head = Projection(
+        tensors.weight(vocab_size, WIDTH, scale=3.0), None, 1, "int16" if activations == "int8" else activations
+    )
     blocks = tuple(pre_norm_block(spec, tensors, layer, rope) for layer in range(spec.num_layers))
     return cls(
         spec=spec,
-        weights_id=f"tiny-decoder-{windows}-{vocab_size}-{seed}-{cls.__name__}",
+        weights_id=f"tiny-decoder-{windows}-{vocab_size}-{seed}-{cls.__name__}-{activations}",
         kv_map=kv_map_of(spec),
         embedding=embedding,
         blocks=blocks,

@@ -41,6 +41,7 @@ CLAIMS = {
     "asymcache-ttft": "bench.claims.asymcache_ttft",
     "mixed-load": "bench.claims.mixed_load",
     "structured": "bench.claims.structured",
+    "a3-ttft": "bench.claims.a3_ttft",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvloom.engine.params import SamplingParams
     from kvloom.engine.structured import StructuredOutputsParams
     from kvloom.policy.compression import Compression, compression_of
+    from kvloom.policy.fusion import Fusion, fusion_of
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,8 @@ _HOMES = {
     "TierConfig": "kvloom.config",
     "Compression": "kvloom.policy.compression",
     "compression_of": "kvloom.policy.compression",
+    "Fusion": "kvloom.policy.fusion",
+    "fusion_of": "kvloom.policy.fusion",
 }
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "CacheParams",
     "CompletionOutput",
     "Compression",
+    "Fusion",
     "Guard",
     "Logprob",
     "RequestMetrics",
@@ -50,6 +54,7 @@ __all__ = [
     "StructuredOutputsParams",
     "TierConfig",
     "compression_of",
+    "fusion_of",
 ]
 
 

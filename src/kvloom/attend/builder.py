@@ -135,14 +135,14 @@ def _tables_part(
 
 
 def _hidden(part: Part, tables: Sequence[PageTable]) -> Part:
-    """Of a page whose first entries are in lists, only the others are read."""
-    cut = [(b, *divmod(table.start, PAGE_TOKENS)) for b, table in enumerate(tables) if table.start % PAGE_TOKENS]
+    """Of a page some of whose entries are in lists, only the others are read."""
+    cut = [(b, index, mask) for b, table in enumerate(tables) for index, mask in table.hidden().items()]
     if not cut or not isinstance(part.entries, Contiguous):
         return part
     masks_P = np.full(part.page_ids_P.size, FULL_MASK, np.uint16)
-    for b, index, hidden in cut:
+    for b, index, mask in cut:
         pages = slice(*part.lists.bounds_L1[b : b + 2])
-        masks_P[pages][part.entries.starts_P[pages] == index * PAGE_TOKENS] = FULL_MASK << hidden & FULL_MASK
+        masks_P[pages][part.entries.starts_P[pages] == index * PAGE_TOKENS] = mask
     return replace(part, masks_P=masks_P)
 
 

@@ -13,7 +13,7 @@ otherwise when the last page has left: so the prompt holds the pages of at most 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -88,6 +88,10 @@ class BandedPrefill:
     @property
     def over(self) -> tuple[SpanSet, Floats] | None:
         return self.sweep.over
+
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        return ()
 
     @property
     def resident(self) -> bool:

@@ -51,6 +51,7 @@ def build(config: EngineConfig) -> Loaded:
             config.tiers, formats, Writer(model.weights_id, identity_of(formats), model=manifest.name)
         ),
         tier_costs={} if measured is None else _measured(measured),
+        lead=tokenizer.lead,
     )
     defaults = SamplingDefaults(manifest.text.sampling if config.generation_config == "auto" else {})
     return Loaded(manifest, tokenizer, engine, defaults)

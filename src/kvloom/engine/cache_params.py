@@ -11,6 +11,7 @@ from kvloom.errors import ParamsError
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.needs import MEASURED
 from kvloom.policy.events import DEFAULT_PRIORITY, HIGHEST_PRIORITY, Hints, hints_of, merged
+from kvloom.policy.fusion import Fusion
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
@@ -60,6 +61,19 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def _are_spans(value: object) -> bool:
+    """Pairs of positions, each before the next."""
+    if not isinstance(value, tuple):
+        return False
+    reached = 0
+    for span in value:
+        pair = isinstance(span, tuple) and len(span) == 2 and all(type(each) is int for each in span)
+        if not pair or not reached <= span[0] < span[1]:
+            return False
+        reached = span[1]
+    return True
+
+
 def _takes(allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
     """Metadata of a field: a description of valid values, and the check."""
     return {"allowed": allowed, "fits": fits}
@@ -81,12 +95,14 @@ _MARKS = _takes(
     "a tuple of Mark", lambda value: isinstance(value, tuple) and all(isinstance(each, Mark) for each in value)
 )
 _KEPT_AS = _takes("'text', 'chunk' or 'imported'", lambda value: value in get_args(KeptAs))
+_FUSION = _takes("a Fusion", lambda value: value is None or isinstance(value, Fusion))
+_SPANS = _takes("spans (start, stop) of the prompt's tokens, one after another", lambda value: _are_spans(value))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """How a request uses the cache. Only ``compression`` and ``lossy`` change the answer.
+    """How a request uses the cache. Only ``compression``, ``fusion`` and ``lossy`` change the answer.
 
     Raises ParamsError on construction when a value is out of range.
 
@@ -112,6 +128,10 @@ class CacheParams:
     warm_int8_bytes``): the answer then differs, is counted apart, and leaves nothing for others. Not beside a
     compression. guard: what is compressed by a ratio is compared with exact KV, which is kept for it while there is
     room, and is gone back to when the answer drifts.
+    fusion: the KV of ``documents`` is that of each of them computed alone, found or computed for others to find, and is
+    repaired as the fusion says. Where that would not be faster, the prompt is computed as ever. documents: which tokens
+    of the prompt these are, as pairs (start, stop); what comes before the first is exact, and what comes after the last
+    is the question.
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -128,6 +148,8 @@ class CacheParams:
     compress_when: When = field(default="context", metadata=_WHEN)
     lossy: bool = field(default=False, metadata=_FLAG)
     guard: Guard | None = field(default=None, metadata=_GUARD)
+    fusion: Fusion | None = field(default=None, metadata=_FUSION)
+    documents: tuple[tuple[int, int], ...] = field(default=(), metadata=_SPANS)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -153,6 +175,16 @@ class CacheParams:
             raise ParamsError("a guard keeps exact KV, for which there is no room under pressure", param="guard")
         if self.compress_when == "pressure":
             self._check_pressure()
+        if (self.fusion is None) != (not self.documents):
+            raise ParamsError("a fusion needs documents, and documents a fusion", param="documents")
+        if self.fusion is not None and self.compression is not None:
+            raise ParamsError("a request has a fusion or a compression, not both", param="fusion")
+        if self.fusion is not None and self.lossy:
+            raise ParamsError(
+                "what comes before the documents of a fusion is exact, and lossy KV is not", param="lossy"
+            )
+        if self.fusion is not None and self.kept_as != "text":
+            raise ParamsError("a passage is computed alone, and a fusion is over several", param="fusion")
 
     def _check_pressure(self) -> None:
         if self.compression is None or self.compression.ratio is None or self.compress_after is not None:

@@ -17,6 +17,7 @@ from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.planner import Planner
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler import Scheduler, StepPlan
 from kvloom.engine.scheduler.account import Account
@@ -47,6 +48,8 @@ class Engine:
     ----------
     attend_factory:
         Makes the attend backend over an arena.
+    lead:
+        Tokens that begin every text, and documents that are computed alone.
     context_limit, max_len:
         Tokens of the longest sequence that the model, and that the KV budget too, allow.
     clock:
@@ -58,6 +61,8 @@ class Engine:
     config: EngineConfig
     attend_factory: AttendFactory
     layout: KvLayout
+    planner: Planner
+    lead: tuple[int, ...]
     context_limit: int
     max_len: int
     ledger: Ledger
@@ -148,7 +153,7 @@ class Engine:
         self.watch.lap("schedule")
         known = computed(plan)
         if work := plan.work:
-            batch = form_batch(work, self.layout.layers)
+            batch = form_batch(work, self.planner)
             self.watch.lap("plan")
             self._run(batch)
         for sequence, layer_pass in plan.passes.items():
@@ -199,7 +204,7 @@ class Engine:
         """The same for rows that go through some of the layers."""
         layerwise = sequence.layerwise
         assert layerwise is not None
-        x_TC = self.forward.layer_pass(work, self.layout.layers)
+        x_TC = self.forward.layer_pass(work, self.planner)
         self.watch.lap("forward")
         layerwise.took(work, x_TC)
         if layerwise.over is not None:
@@ -207,7 +212,8 @@ class Engine:
             if layerwise.resident:
                 sequence.end_layerwise()
             self.commit.written(Chunk(sequence, spans))
-            self.commit.sampled(sequence, *self.forward.scores_of(last_1C))
+            if not sequence.kv.missing:  # of one that begins again, the answer so far is computed next
+                self.commit.sampled(sequence, *self.forward.scores_of(last_1C))
 
     # -- the cache -------------------------------------------------------------------------------------------------
 

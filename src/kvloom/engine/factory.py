@@ -9,9 +9,11 @@ from types import MappingProxyType
 from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
 from kvloom.engine.engine import AttendFactory, Engine
+from kvloom.engine.fusible import Worth
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layout import KvLayout
+from kvloom.engine.planner import Planner
 from kvloom.engine.retention import shape_cost
 from kvloom.engine.scheduler import Scheduler
 from kvloom.engine.scheduler.account import Account
@@ -20,6 +22,7 @@ from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.fetch import Fetch
+from kvloom.engine.scheduler.fuse import Fuse
 from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
@@ -66,11 +69,11 @@ def make_engine(
     tier_costs: Mapping[str, TierCost] = MappingProxyType({}),
     back: Callable[[int], Backing] = Mapped,
     background: Background = _THREADS,
+    lead: tuple[int, ...] = (),
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
-    ``background``: who does the tiers' work meanwhile.
-    Raises ConfigError.
+    ``background``: who does the tiers' work meanwhile. ``lead``: the tokens that begin every text. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
@@ -79,10 +82,12 @@ def make_engine(
     shared = ChunkShare(retention, int(config.cache.chunk_share * arena.budget_bytes))
     ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), shared, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
-    intake = Intake(model, tokenizer, layout, ledger, config.seed, context_limit, max_len, clock)
+    prefill_cost = CostEstimate(cost, shape_cost(model))
+    worth = Worth(prefill_cost, len(model.kv_map.layers), scheduling.step_tokens)
+    limits = context_limit, max_len
+    intake = Intake(model, tokenizer, layout, ledger, config.seed, *limits, clock, worth=worth, lead=len(lead))
     results = Results(ledger)
     ledger.events.listeners.append(results)
-    prefill_cost = CostEstimate(cost, shape_cost(model))
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
     reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
@@ -93,7 +98,9 @@ def make_engine(
     preempt = Preempt(ledger, Squeeze(threads))
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
-    stages = fetch, bands, compress, ChunkRunning(prefill_budget), preempt, admit
+    planner = Planner.of(model, layout)
+    fuse = Fuse(model, planner, ledger, preempt, loads, lead, threads)
+    stages = fetch, bands, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(
@@ -102,6 +109,8 @@ def make_engine(
         config=config,
         attend_factory=attend_factory,
         layout=layout,
+        planner=planner,
+        lead=lead,
         context_limit=context_limit,
         max_len=max_len,
         ledger=ledger,

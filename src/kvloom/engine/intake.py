@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.fusible import check_fusion, fused_bytes
 from kvloom.engine.grammar import Constraint, Grammar, Grammars
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
@@ -45,6 +46,7 @@ class Intake:
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
     bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
+    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before every text.
     """
 
     model: Model
@@ -58,6 +60,8 @@ class Intake:
     turns: Turns = field(default_factory=Turns)
     arrivals: int = 0
     seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
+    worth: Callable[[CacheParams, int], bool] = lambda cache, prompt_tokens: True
+    lead: int = 0
     grammars: Grammars = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +85,9 @@ class Intake:
         if grammar is None and params.structured_outputs is not None:
             grammar = self.grammars.of(params.structured_outputs)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
+        fusion = cache.fusion if cache.fusion is not None and self.worth(cache, len(prompt_ids)) else None
+        if fusion is not None:
+            boundary = cache.documents[0][0]
         room = self.longest(cache) - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         if blocks is not None and len(prompt_ids) + max_tokens > blocks.first:
@@ -97,6 +104,7 @@ class Intake:
             max_tokens=max_tokens,
             cache=cache,
             boundary=boundary,
+            fusion=fusion,
             blocks=blocks,
             method_id=_identity(cache) if boundary else None,
             grammar=grammar,
@@ -125,6 +133,7 @@ class Intake:
                 request.cache,
                 self._watch(request.prompt_token_ids, request.cache, request.boundary, request.blocks),
                 0 if request.blocks is None else request.blocks.stride,
+                request.fusion is not None,
             ),
             sampler=Sampler.start(
                 params, request.prompt_token_ids, (*seeds, index), self._constraint(request, ends), ends
@@ -188,22 +197,30 @@ class Intake:
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")
-        if params.prompt_embedding and cache.compression is not None:
-            raise ParamsError("an embedding is made of exact KV", hint="no compression", param="prompt_embedding")
+        if params.prompt_embedding and (cache.compression is not None or cache.fusion is not None):
+            raise ParamsError(
+                "an embedding is made of exact KV", hint="no compression, and no fusion", param="prompt_embedding"
+            )
+        if cache.fusion is not None:
+            check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
+            asked = self.layout, self.model.width, self.lead, cache.fusion, cache.documents, whole
+            self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:
             rest = compression.compactor.rest
             self._check_room(self.layout.bytes_after(boundary, compression.ratio, rest, whole - boundary))
 
-    def _check_room(self, needed: int) -> None:
+    def _check_room(
+        self, needed: int, what: str = "compressed", less: str = "remove more", param: str = "compression"
+    ) -> None:
         """Raises RequestError when a request may need more bytes of KV memory than there are."""
         there = self.ledger.arena.budget_bytes
         if needed > there:
             raise RequestError(
-                f"compressed, this may need {needed} bytes of KV memory, which has {there}",
-                hint="remove more, or raise kv_bytes",
-                param="compression",
+                f"{what}, this may need {needed} bytes of KV memory, which has {there}",
+                hint=f"{less}, or raise kv_bytes",
+                param=param,
             )
 
     def _watch(

@@ -15,10 +15,10 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
-from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.observe import Probe
-from kvloom.attend.plan import LayerPlan
+from kvloom.attend.plan import Plan
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.planner import Planner
 from kvloom.model.base import Indices, Model
 from kvloom.segment import PageId, SpanSet
 
@@ -48,15 +48,25 @@ class LayerPass:
     probes: Sequence[Probe] = ()
     rows_R: Indices | None = None
 
-    def run(self, model: Model, attend: Attend, layers: tuple[LayerPlan, ...]) -> Floats:
-        """Hidden states as they come out of the last of the layers, (R, C). ``layers``: of the model's plans."""
+    def reserve(self) -> bool:
+        """Allocate the pages that it writes to. False: no room."""
+        return self.kv.reserve(self.spans, self.groups)
+
+    def plan(self, planner: Planner) -> Plan:
+        return planner.plan([(self.kv, self.spans)])
+
+    def run(self, model: Model, attend: Attend, planner: Planner) -> Floats:
+        """Hidden states as they come out of the last of the layers, (R, C)."""
         kv, stop = self.kv, self.spans.spans[-1].stop
         for table in kv.tables:
             table.reach(stop)  # other groups may have no pages yet
-        plan = build_plan([Rows(self.spans, kv.tables, kv.lists)], layers)
+        plan = self.plan(planner)
         x_TC = self.x_TC
         if x_TC is None:
             x_TC = model.embed(np.array([token for span in self.spans for token in kv.tokens[span.start : span.stop]]))
+        return self.through(model, attend, plan, x_TC)
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
         return model.run(x_TC, plan, attend, self.layers, self.rows_R, {0: self.probes} if self.probes else {})
 
 
@@ -86,6 +96,11 @@ class Layerwise(Protocol):
         """When nothing is missing any more: what was computed, and the last row as it came out of the last layer,
         (1, C).
         """
+        ...
+
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        """KV of other texts, which it waits for."""
         ...
 
     @property

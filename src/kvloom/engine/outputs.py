@@ -86,6 +86,20 @@ class GuardReport:
         return self.total_kl / max(1, self.checks)
 
 
+@dataclass(frozen=True, slots=True)
+class FusedPrompt:
+    """Documents of a prompt whose KV was that of the documents alone.
+
+    ``selector``: as text. ``documents``: their tokens. ``found``: how many of these had their KV in the cache, alone;
+    the others' was computed, alone. ``repaired``: how many were computed again where they stand.
+    """
+
+    selector: str
+    documents: int
+    found: int
+    repaired: int
+
+
 @dataclass(slots=True)
 class RequestMetrics:
     """Where the time and the memory of one request went.
@@ -95,8 +109,9 @@ class RequestMetrics:
     run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
     prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
     ended, shared ones included. compressed: what was left of the context right after it was compressed, None while
-    nothing was. guard: what the guard has seen since then, None without one. Times are seconds since the request was
-    submitted: ttft_s to its first token, token_times_s to every token of continuation 0, total_s to the end.
+    nothing was. fused: what was read of documents that were computed alone, None without any. guard: what the guard has
+    seen since then, None without one. Times are seconds since the request was submitted: ttft_s to its first token,
+    token_times_s to every token of continuation 0, total_s to the end.
     """
 
     cached_tokens: int = 0
@@ -105,6 +120,7 @@ class RequestMetrics:
     preemptions: int = 0
     kv_bytes: int = 0
     compressed: CompressedContext | None = None
+    fused: FusedPrompt | None = None
     guard: GuardReport | None = None
     reused: list[Reused] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from kvloom.arrays import Floats
 from kvloom.attend.base import Attend
 from kvloom.attend.observe import Observers
-from kvloom.attend.plan import LayerPlan, Plan
+from kvloom.attend.plan import Plan
 from kvloom.engine.kv import Watched
 from kvloom.engine.layer_pass import LayerPass
+from kvloom.engine.planner import Planner
 from kvloom.engine.sampling import Logits, NextScores
 from kvloom.engine.scheduler.batch import Batch
 from kvloom.engine.scheduler.state import Chunk
@@ -59,9 +60,9 @@ class Forward:
             x_TC = self.model.run(x_TC, plan, self.attend, range(layer, layer + 1), None, observers)
         return x_TC
 
-    def layer_pass(self, work: LayerPass, layers: tuple[LayerPlan, ...]) -> Floats:
+    def layer_pass(self, work: LayerPass, planner: Planner) -> Floats:
         """See ``LayerPass.run``."""
-        return work.run(self.model, self.attend, layers)
+        return work.run(self.model, self.attend, planner)
 
     def scores_of(self, x_RC: Floats) -> list[NextScores]:
         """What comes after rows, from their hidden states as they come out of the last layer."""

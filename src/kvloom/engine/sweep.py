@@ -86,6 +86,10 @@ class Sweep:
         elif not self.left:
             self._next_range()
 
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        return ()
+
     def release(self) -> None:
         self.carried.release()
 

@@ -63,4 +63,5 @@ def engine_beside(
         make_retention(cache.retention, first.model),
         clock,
         tier_factory=lambda formats: open_tiers(tiers, formats),
+        lead=first.lead,
     )

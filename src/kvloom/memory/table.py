@@ -26,7 +26,8 @@ class PageTable:
     holds the page, and it is not sealed). They are not numpy arrays because they are read and written element by
     element, for every sequence and step; the plan builder takes whole slices.
 
-    ``start``: positions below this one are not read here, whatever its page holds of them: lists have them.
+    ``start``: positions below this one are not read here, whatever its page holds of them: lists have them. ``gap``:
+    nor are these.
 
     ``format`` is that of new pages. ``others``: which pages have another one, by format: those that were recoded.
     """
@@ -39,6 +40,7 @@ class PageTable:
     others: dict[PageFormat, set[int]] = field(default_factory=dict)
     trimmed: int = 0
     start: int = 0
+    gap: Span | None = None
 
     def get(self, index: int) -> PageId | None:
         page = self.ids[index] if index < len(self.ids) else _NO_PAGE
@@ -81,7 +83,7 @@ class PageTable:
     def clear(self) -> None:
         """Remove all pages."""
         self.ids, self.filled, self.writable = array("i", [_NO_PAGE] * 8), array("H", [0] * 8), bytearray(8)
-        self.others, self.trimmed, self.start = {}, 0, 0
+        self.others, self.trimmed, self.start, self.gap = {}, 0, 0, None
 
     def mark(self, span: Span) -> list[int]:
         """Mark ``span`` as written where writable; return the pages that this made full."""
@@ -95,6 +97,18 @@ class PageTable:
             if self.filled[index] == FULL_MASK:
                 full.append(index)
         return full
+
+    def hidden(self) -> dict[int, int]:
+        """By index of a page that is cut by what is not read here: the entries of it that are read, as a mask."""
+        masks: dict[int, int] = {}
+        for start, stop in ((0, self.start), (self.gap.start, self.gap.stop) if self.gap else (0, 0)):
+            for position in (start, stop):
+                if position % PAGE_TOKENS:
+                    index = position // PAGE_TOKENS
+                    first = max(0, start - index * PAGE_TOKENS)
+                    end = min(PAGE_TOKENS, stop - index * PAGE_TOKENS)
+                    masks[index] = masks.get(index, FULL_MASK) & ~(((1 << end) - 1) & ~((1 << first) - 1))
+        return masks
 
     def pages(self) -> Iterator[tuple[int, PageId]]:
         """(index, page) of every page, ascending."""

@@ -173,7 +173,7 @@ def test_form_batch_flattens_in_order() -> None:
     engine = tiny.make_engine(step_tokens=24)
     a, b = waiting(engine, "a", 20), waiting(engine, "b", 20, seed=2)
     plan = engine.scheduler.schedule()
-    batch = form_batch(list(plan.chunks.values()), engine.layout.layers)
+    batch = form_batch(list(plan.chunks.values()), engine.planner)
     assert batch.tokens_T.tolist() == a.tokens + b.tokens[:4]
     assert batch.wanted_R.tolist() == [19]
     assert batch.wanted_starts == (0, 1, 1)

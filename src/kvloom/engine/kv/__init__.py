@@ -4,6 +4,7 @@ names.py      keys and content hashes of its pages
 holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 carried.py    hidden states that wait between two layers
+passage.py    a document computed alone (fused.py: read where a prompt has it)
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
 watch.py      what is seen of its context while it is computed (learned_digest.py: of hidden states)
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
 from kvloom.engine.kv.names import PageNames
+from kvloom.engine.kv.passage import Passage
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.results import Result, Results
 from kvloom.engine.kv.seen import Seen, together
@@ -27,6 +29,7 @@ from kvloom.engine.kv.watch import Watch, Watched
 __all__ = [
     "Carried",
     "PageNames",
+    "Passage",
     "Replacement",
     "Result",
     "Results",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,25 @@ from kvloom.engine.kv.watch import Watch
 from kvloom.engine.kv.windows import Windows
 from kvloom.engine.tiers import Load
 from kvloom.errors import InternalError
+from kvloom.memory.arena import GRAIN_BYTES, page_stride
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.ledger import Extent, Ledger
-from kvloom.memory.table import PageTable, page_indices, page_span
+from kvloom.memory.table import FULL_MASK, PageTable, page_indices, page_span
 from kvloom.policy.actions import Recode
 from kvloom.segment import RAM, Context, Missing, PageId, PageKey, Pending, Resident, Segment, Span, SpanSet, Why
 
 if TYPE_CHECKING:
     from kvloom.engine.kv.replacement import Replacement
     from kvloom.engine.kv.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Layers below ``layer`` have page tables of their own. ``tables``: their numbers among all, by layer group."""
+
+    layer: int
+    tables: Mapping[int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +55,9 @@ class SequenceKv:
     further the boundary then lies; 0: nothing more is compressed. watch: what is seen of what is computed up to there.
     repeated: before that, so many tokens that only the watch wants to see lie between the boundary and what comes after
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
-    underway: a compression that has been begun. takes_lossy: copies in tiers that have lost something may stand for KV
+    underway: a compression that has been begun. fuses: what comes after the names' limit is computed over KV of
+    documents that were computed alone, and waits until ``begin_fusion`` has put that in its place: then it is fused.
+    split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
     that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
     load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
     """
@@ -58,6 +69,7 @@ class SequenceKv:
     cache: CacheParams = field(default_factory=CacheParams)
     watch: Watch | None = None
     stride: int = 0
+    fuses: bool = False
     repeated: int = field(default=0, init=False)
     tokens: list[int] = field(init=False)
     missing: SpanSet = field(init=False)
@@ -71,19 +83,22 @@ class SequenceKv:
     boundary: int = field(init=False)
     scores: list[tuple[Floats, ...]] = field(init=False)
     underway: Replacement | None = field(default=None, init=False)
+    fused: bool = field(default=False, init=False)
+    split: Split | None = field(default=None, init=False)
     load: Load | None = field(default=None, init=False)
     must_compute: bool = field(default=False, init=False)
     takes_lossy: bool = field(init=False)
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: Windows = field(init=False)
+    _read: list[list[PageId]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
         self.takes_lossy = self.cache.lossy
         self._begin_to_repeat()
         self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
-        self.scores = [()] * len(self.tables)
+        self.scores, self._read = [()] * len(self.tables), [[] for _ in self.tables]
         self._holder = Holder(self.ledger, self.owner, self.cache)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
@@ -103,7 +118,9 @@ class SequenceKv:
         missing = self.missing
         if self.pending.spans:
             missing = missing & SpanSet.full(self.pending.spans[0].start)
-        if self.replaced < self.boundary:
+        if self.fuses and not self.fused:
+            missing = missing & SpanSet.full(self.boundary)
+        elif self.replaced < self.boundary:
             context = missing & SpanSet.full(self.boundary)
             missing = context or missing & SpanSet.full(self.horizon)
         return missing.first(count)
@@ -113,7 +130,7 @@ class SequenceKv:
         """Whether all before the boundary, and what is repeated of it now, is complete: then ``repeat_next``, or
         compress it.
         """
-        if self.replaced >= self.boundary or len(self.tokens) <= self.boundary:
+        if self.fuses or self.replaced >= self.boundary or len(self.tokens) <= self.boundary:
             return False
         return all(not lacking or lacking.spans[0].start >= self.horizon for lacking in (self.missing, self.pending))
 
@@ -147,7 +164,9 @@ class SequenceKv:
 
     @property
     def horizon(self) -> int:
-        """Positions from here on are not computed before those below the boundary are compressed."""
+        """Positions from here on are not computed before those below the boundary are compressed, or fusion begins."""
+        if self.fuses and not self.fused:
+            return self.boundary
         return self.boundary + self.repeated if self.replaced < self.boundary else len(self.tokens)
 
     @property
@@ -248,9 +267,9 @@ class SequenceKv:
 
     # -- where it comes from ---------------------------------------------------------------------------------------
 
-    def adopt(self, group: int, index: int, page: PageId) -> None:
-        """Use a stored whole page as page ``index`` of a layer group."""
-        self._holder.adopt(self.tables[group], index, page)
+    def adopt(self, group: int, index: int, page: PageId, tokens: int = PAGE_TOKENS) -> None:
+        """Use a stored page, of which it needs the first ``tokens`` entries, as page ``index`` of a layer group."""
+        self._holder.adopt(self.tables[group], index, page, tokens)
 
     def copy_in(self, group: int, index: int, source: PageId, tokens: int) -> bool:
         """Start page ``index`` as a private copy of the first ``tokens`` entries of ``source``. False: no room.
@@ -267,7 +286,24 @@ class SequenceKv:
         complete = [index for index in page_indices(missing) if all(table.is_full(index) for table in self.tables)]
         self._sharing.promise(index for index in page_indices(missing) if index not in complete)
         if self.replaced < self.boundary and (key := self.left_key) is not None:
-            self._sharing.promise_lists(key)
+            self._sharing.promise_key(key)
+
+    def promise_tail(self) -> None:
+        """Promise the unfinished last page as well, for ``keep_tail``."""
+        if (key := self.tail_key) is not None:
+            self._sharing.promise_key(key)
+
+    def keep_tail(self) -> None:
+        """All is there: let others find the unfinished last page."""
+        self._publish_tail()
+        if (key := self.tail_key) is not None:
+            self._sharing.withdraw([key])
+
+    @property
+    def tail_key(self) -> PageKey | None:
+        """Of the unfinished last page, when the whole ones have their names."""
+        index, rest = divmod(self.names.stop, PAGE_TOKENS)
+        return page_key(self.names.parent_key(index), self.names.page_tokens(index)) if rest else None
 
     def adopt_result(self, result: Result) -> None:
         """Read what is left of a context like this one's in place of all before the boundary.
@@ -321,6 +357,8 @@ class SequenceKv:
         child.repeated = 0
         child.lists, child.scores = self.lists, list(self.scores)
         child._sharing.exact, child.replaced, child.boundary = self._sharing.exact, self.replaced, self.boundary
+        if self.fused:
+            child._fuse_like(self)
         if (watching := self.watching) is not None:
             child.watch = watching.copy()
         self._extents.share(child._extents)
@@ -405,6 +443,59 @@ class SequenceKv:
         elif self.watch is not None:
             self.watch.restart()  # what it has seen may take as much memory as KV
 
+    # -- documents that were computed alone ------------------------------------------------------------------------
+
+    @property
+    def prefix_done(self) -> bool:
+        """Whether it waits for ``begin_fusion``, and for nothing else."""
+        return self.fuses and not self.fused and not (self.missing | self.pending) & SpanSet.full(self.boundary)
+
+    def begin_fusion(
+        self, gap: Span, pages: Sequence[Iterable[PageId]], split: Split | None, lower: Iterable[PageTable]
+    ) -> None:
+        """From now on what is missing can be computed. KV of ``gap``, the documents, is not in the tables of the layer
+        groups, but in lists (``read``), and in ``lower`` tables for the layers below a ``split``.
+
+        ``pages``: by layer group, those of documents, which somebody holds. They are never written to here. KV computed
+        from now on depends on them, so it is never published.
+        """
+        stop = self.boundary
+        if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
+            self._publish_part(stop)
+        self._sharing.exact = False
+        self._sharing.withdraw(self.names.keys)
+        self.fused, self.replaced = True, stop
+        for table in self.tables:
+            table.gap = gap
+            table.reach(len(self.tokens))
+        self._hold(pages)
+        self._split(split, lower)
+
+    def copy_prefix(self) -> bool:
+        """Fill the tables below a split with what the others have of the prefix. False: no room for all of it yet.
+
+        Pages of few layers begin like those of all layers.
+        """
+        memory = self.ledger.arena.memory
+        for group, number in self.split.tables.items() if self.split is not None else ():
+            whole, part = self.tables[group], self.tables[number]
+            for index in page_indices(SpanSet.full(self.boundary)):
+                mask = FULL_MASK >> max(0, (index + 1) * PAGE_TOKENS - self.boundary)
+                if part.get(index) is not None and part.filled[index] & mask == mask:
+                    continue
+                if not self._holder.reserve(part, index, SpanSet((page_span(index),))):
+                    return False
+                source, target = (table.ids[index] * GRAIN_BYTES for table in (whole, part))
+                size = part.format.page_bytes
+                memory[target : target + size] = memory[source : source + size]
+                part.filled[index] |= mask
+        return True
+
+    def read(self, group: int, lists: Sequence[MoreLists], extents: Sequence[Extent] = ()) -> None:
+        """Read ``lists`` beside a group's table. ``extents`` were allocated for some of their pages."""
+        self._put_lists(group, lists)
+        self._extents.put(group, extents)
+
     # -- formats ---------------------------------------------------------------------------------------------------
 
     def recode(self, group: int, index: int, codec: str) -> bool:
@@ -454,7 +545,10 @@ class SequenceKv:
     @property
     def held_bytes(self) -> int:
         """Bytes of the pages it holds, shared ones included."""
-        return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes
+        read = sum(
+            len(pages) * page_stride(table.format) for pages, table in zip(self._read, self.tables, strict=False)
+        )
+        return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes + read
 
     @property
     def lists_bytes(self) -> int:
@@ -491,12 +585,27 @@ class SequenceKv:
         child.names.keys[:], child.names.contents[:] = self.names.keys, self.names.contents
         child._unpublished = list(self._unpublished)
         for mine, theirs in zip(self.tables, child.tables, strict=True):
-            theirs.trimmed, theirs.start = mine.trimmed, mine.start
+            theirs.trimmed, theirs.start, theirs.gap = mine.trimmed, mine.start, mine.gap
             for index, _ in mine.pages():
                 child._holder.share(theirs, index, mine)
 
+    def _fuse_like(self, other: SequenceKv) -> None:
+        self.fused = True
+        self._hold(other._read)
+        self._split(other.split, other.tables[len(self.tables) :])
+
+    def _hold(self, pages: Sequence[Iterable[PageId]]) -> None:
+        for mine, theirs in zip(self._read, pages, strict=True):
+            for page in theirs:
+                mine.append(page)
+                self.ledger.hold(page, self.owner, self.cache.hints)
+
+    def _split(self, split: Split | None, tables: Iterable[PageTable]) -> None:
+        self.split = split
+        self.tables += tuple(PageTable(table.format, table.window) for table in tables)
+
     def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
-        before = self.lists or ((),) * len(self.tables)
+        before = self.lists or ((),) * len(self.scores)
         self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
 
     def _publish_full(self) -> None:
@@ -516,6 +625,7 @@ class SequenceKv:
                 self._sharing.keep(index)
 
     def _publish_tail(self) -> None:
+        """Let others find the unfinished last page, if nothing before it is missing."""
         lacking = self.missing | self.pending
         covered = len(self.tokens) - len(lacking)
         if lacking != SpanSet.full(len(self.tokens)) - SpanSet.full(covered):
@@ -545,7 +655,7 @@ class SequenceKv:
         return length >= self.replaced and self._windows.hold(length, self.missing | self.pending)
 
     def _beside(self) -> list[PageId]:
-        return self._extents.pages() + self._holder.loose
+        return self._extents.pages() + self._holder.loose + [page for pages in self._read for page in pages]
 
     def _forget(self) -> None:
         for table in self.tables:
@@ -555,6 +665,8 @@ class SequenceKv:
         self._unpublished.clear()
         self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
         self.takes_lossy = False
+        self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
+        self._read = [[] for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
         if self.watch is not None and self.stride:
             self.watch = self.watch.of_block(0, self.boundary)

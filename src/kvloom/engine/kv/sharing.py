@@ -42,8 +42,8 @@ class Sharing:
                 self.promised.add(keys[n])
                 index.announce(keys[n], self.holder.owner)
 
-    def promise_lists(self, key: PageKey) -> None:
-        """Announce that what is left of the context will be published under ``key``."""
+    def promise_key(self, key: PageKey) -> None:
+        """Announce that something else will be published under ``key``: what is left of a context, or a tail."""
         index = self.holder.ledger.index
         if self.writes and index.coming_from(key) is None:
             self.promised.add(key)

@@ -134,4 +134,4 @@ def _is_plain(sequence: Sequence) -> bool:
     if sequence.by_bands or sequence.num_generated or request.params.n > 1 or sequence.wants_prompt_rows:
         return False
     cache = request.cache
-    return kv.watch is None and not kv.boundary and cache.read and cache.write and not cache.lossy
+    return not (kv.watch is not None or kv.boundary or kv.fuses or cache.lossy) and cache.read and cache.write

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.attend.builder import Rows, build_plan
 from kvloom.attend.observe import Observers, Probe
-from kvloom.attend.plan import LayerPlan, Plan
-from kvloom.engine.kv import Watched
+from kvloom.attend.plan import Plan
+from kvloom.engine.kv import SequenceKv, Watched
+from kvloom.engine.planner import Planner
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.model.base import Indices
+from kvloom.segment import SpanSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +38,9 @@ class Batch:
     hidden: tuple[Watched, ...]
 
 
-def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
-    """Flatten the chunks. ``layers``: what each layer of the model reads."""
-    rows: list[Rows] = []
+def form_batch(chunks: list[Chunk], planner: Planner) -> Batch:
+    """Flatten the chunks."""
+    rows: list[tuple[SequenceKv, SpanSet]] = []
     tokens, wanted = array("q"), array("q")
     wanted_starts, closing = [0], []
     observers: dict[int, Sequence[Probe]] = {}
@@ -49,7 +50,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
         known = kv.tokens
         for span in chunk.spans:
             tokens.extend(known[span.start : span.stop])
-        rows.append(Rows(chunk.spans, kv.tables, kv.lists))
+        rows.append((kv, chunk.spans))
         watch = kv.watching
         if watch is not None:
             if probes := watch.probes:
@@ -68,7 +69,7 @@ def form_batch(chunks: list[Chunk], layers: tuple[LayerPlan, ...]) -> Batch:
     return Batch(
         chunks=tuple(chunks),
         tokens_T=tokens_T,
-        plan=build_plan(rows, layers),
+        plan=planner.plan(rows),
         wanted_R=wanted_R,
         wanted_starts=tuple(wanted_starts),
         closing=tuple(closing),

@@ -48,7 +48,7 @@ class Compress:
                 try:
                     self._compress(sequence, queues, plan, lambda: self.clock() >= stop_s)
                 except Exception as raised:
-                    plan.compression_failed(sequence, raised)
+                    plan.method_failed(sequence, raised)
 
     def _compress(self, sequence: Sequence, queues: Queues, plan: StepPlan, until: Callable[[], bool]) -> None:
         kv, request = sequence.kv, sequence.request

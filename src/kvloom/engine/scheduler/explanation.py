@@ -27,7 +27,8 @@ def explain(kv: SequenceKv, index: Index, found: Coverage, tiers: Tiers) -> tupl
     """A reason for every span of ``found.missing``, ordered by position."""
     elsewhere = _of_others(kv, tiers)
     named = SpanSet.full(kv.names.stop)
-    reasons = [(span, Why.COMPRESSED) for span in found.missing - named]
+    after = Why.FUSED if kv.fuses else Why.COMPRESSED
+    reasons = [(span, after) for span in found.missing - named]
     stored, watched, anyway = found.missing & found.everywhere & named, computed_to_be_seen(kv), computed_for_logits(kv)
     reasons += [(span, Why.WATCHED) for span in stored & watched]
     reasons += [(span, Why.SCATTERED) for span in stored & found.scattered]

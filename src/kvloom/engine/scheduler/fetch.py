@@ -1,7 +1,8 @@
 """Fetch: take in what tiers have delivered since the last step, and give up what is not worth waiting for.
 
 A sequence whose load fails, in part or altogether, starts over, and loads nothing more: what has come is in RAM by then
-and is found there. So a tier that is slow, broken or lying costs a short wait, and what computing its pages takes.
+and is found there. A document that is computed alone goes on with what has come. So a tier that is slow, broken or
+lying costs a short wait, and what computing its pages takes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.account import Account
 from kvloom.engine.scheduler.state import Queues, StepPlan
@@ -35,12 +37,15 @@ class Fetch:
             return
         for sequence in list(queues.running):
             load = sequence.kv.load
-            if load is not None and not self._take(sequence, load):
+            if load is not None and not self._take(sequence.kv, load):
                 self._start_over(sequence, load, queues)
+            for kv in () if sequence.layerwise is None else sequence.layerwise.texts:
+                if kv.load is not None and not self._take(kv, kv.load):
+                    self._compute(kv, kv.load)
 
-    def _take(self, sequence: Sequence, load: Load) -> bool:
+    def _take(self, kv: SequenceKv, load: Load) -> bool:
         """Take in what has come. False: the rest is not to be waited for."""
-        kv, over, arrivals = sequence.kv, load.over, load.take()
+        over, arrivals = load.over, load.take()
         came = [each for each in arrivals if each.fault is None]
         if arrivals:
             load.heard(arrivals)
@@ -53,12 +58,12 @@ class Fetch:
             load.close()
             kv.load = None
             return True
-        if self._hopeless(sequence, load):
+        if self._hopeless(kv, load):
             return False
         load.arm()
         return True
 
-    def _hopeless(self, sequence: Sequence, load: Load) -> bool:
+    def _hopeless(self, kv: SequenceKv, load: Load) -> bool:
         """Whether nothing has come for too long, or so slowly that the rest is computed faster."""
         now, cost = self.clock(), self.prefill.cost
         if now - load.heard_s >= load.patience_s:
@@ -66,8 +71,14 @@ class Fetch:
         pages = len(load.targets) - load.left
         if cost is None or pages < _TELLING:
             return False
-        computing_s = sum(cost.block(span.start, len(span)) for span in sequence.kv.pending)
+        computing_s = sum(cost.block(span.start, len(span)) for span in kv.pending)
         return (now - load.began_s) / pages * load.left > computing_s
+
+    def _compute(self, kv: SequenceKv, load: Load) -> None:
+        """The rest of a text of its own."""
+        self.tiers.blame(load.cancel(), Fault.SLOW, self.clock() - load.heard_s)
+        kv.stop_loading()
+        kv.must_compute = True
 
     def _start_over(self, sequence: Sequence, load: Load, queues: Queues) -> None:
         slow = load.cancel()

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, cover
 from kvloom.engine.tiers import Tiers, Wanted
+from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Index
+from kvloom.memory.table import page_span
 from kvloom.memory.tier.base import Place, Tier
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.segment import SpanSet
@@ -59,6 +61,32 @@ class Loads:
         cost = self.prefill.cost
         computing_s = sum(cost.block(span.start, len(span)) for span in pending) if cost is not None else _UNKNOWN_S
         kv.expect(pending, self.tiers.begin(targets, computing_s))
+
+    def load_alone(self, kv: SequenceKv) -> None:
+        """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer.
+
+        Its last token is computed, as of any sequence.
+        """
+        last = (len(kv.tokens) - 1) // PAGE_TOKENS
+        lacking = [n for n in range(min(last, len(kv.names.keys))) if page_span(n).start in kv.missing]
+        if not self.tiers.levels or kv.must_compute:
+            return
+        held = [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
+        chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
+        pending = SpanSet.of([each.span for each in chosen])
+        if chosen and kv.reserve(pending):
+            self.begin(kv, chosen, pending)
+        else:
+            self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
+
+    def _pages(self, kv: SequenceKv, index: int) -> list[Wanted]:
+        """Page ``index`` of those layer groups of which a tier has it."""
+        key, tokens, found = kv.names.keys[index], tuple(kv.names.page_tokens(index)), []
+        for group, table in enumerate(kv.tables):
+            place = Place(key, group)
+            if (tier := self.tiers.find(place)) is not None:
+                found.append(Wanted(group, index, tier, place, tokens, table.format.page_bytes))
+        return found
 
     def _held(self, kv: SequenceKv, in_ram: Coverage) -> list[Wanted]:
         """All whole pages that RAM lacks, in some layer group, and a tier has. Copies that lost something come second,

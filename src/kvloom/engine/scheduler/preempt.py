@@ -33,7 +33,7 @@ class Preempt:
                 if not self.make_room(chunk.sequence, queues, plan):
                     break
         for sequence, work in list(plan.passes.items()):
-            while sequence in plan.passes and not work.kv.reserve(work.spans, work.groups):
+            while sequence in plan.passes and not work.reserve():
                 self.make_room(sequence, queues, plan)
         for chunk in list(plan.shadows.values()):
             if not chunk.kv.reserve(chunk.spans):

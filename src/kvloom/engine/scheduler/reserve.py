@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv.fused import lists_of
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.match import Match
@@ -33,11 +34,13 @@ class Reserve:
         room for its lists as well when its context will be compressed: or it would begin again and again.
         """
         kv, wanted = sequence.kv, match.missing | match.pending
-        if match.result is None and (kv.repeated or kv.stride):  # what comes after goes where this has made room
+        if match.result is None and (kv.repeated or kv.stride or kv.fuses):  # the rest takes room when it begins
             wanted = wanted & SpanSet.full(kv.horizon)
         needs = self._needs(match, wanted, headroom)
         if headroom and match.result is None and kv.boundary and not kv.stride:
             needs += self._lists(sequence)
+        if headroom and kv.fuses:
+            needs += self._beside_documents(sequence)
         if not self.ledger.fits(needs, match.pages):
             return False
         if match.result is not None:
@@ -88,6 +91,16 @@ class Reserve:
             fresh = (touched | copied) - shared - set(lossy)
             stop = wanted.spans[-1].stop if wanted else 0
             needs[fmt] += min(len(fresh), self.layout.pages_for(group, stop)) + headroom
+        return needs
+
+    def _beside_documents(self, sequence: Sequence) -> Counter[PageFormat]:
+        """Pages of what a fused prompt shares with nobody."""
+        request, needs = sequence.request, Counter[PageFormat]()
+        assert request.fusion is not None
+        question = request.cache.documents[-1][1]
+        rows = int(question * request.fusion.ratio)
+        for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
+            needs[fmt] += 1 if fmt.in_extents else pages
         return needs
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:

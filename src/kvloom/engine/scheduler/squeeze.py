@@ -33,7 +33,7 @@ class Squeeze:
             try:
                 replacement.decide()
             except Exception as raised:
-                plan.compression_failed(sequence, raised)
+                plan.method_failed(sequence, raised)
                 continue
             self.count += 1
             return sequence, replacement

@@ -144,12 +144,12 @@ class StepPlan:
         if chunk is not None:
             self._use(chunk, -1)
 
-    def compression_failed(self, sequence: Sequence, raised: Exception) -> None:
+    def method_failed(self, sequence: Sequence, raised: Exception, what: str = "compression") -> None:
         """Mark a sequence as failed: what a method raised, perhaps a user's own, is told to whom asked for it."""
         error = raised if isinstance(raised, KvloomError) else None
         if error is None:
-            logger.error("compression for %s failed", sequence.owner, exc_info=raised)
-            error = InternalError(f"compression failed: {type(raised).__name__}: {raised}")
+            logger.error("%s for %s failed", what, sequence.owner, exc_info=raised)
+            error = InternalError(f"{what} failed: {type(raised).__name__}: {raised}")
             error.__cause__ = raised
         self.failed[sequence] = error
 

@@ -1,0 +1,396 @@
+"""Fusing: a prompt over documents that were computed alone, from look-up to the last row of the question.
+
+    passages    documents whose KV is not there are computed alone, for others too
+    lower       all rows through the layers below the check layer, and keys and values of that; if the selector wants
+                to see it
+    survey      the question over old KV through all layers from there on, if the selector wants to see its attention
+    overlay     the selector says which rows are computed again, and these get room of their own
+    repair      those rows and the question through the same layers
+
+Source: A^3 (arXiv 2511.17560) and CacheBlend (arXiv 2405.16444), for any selector. Rows see all entries before them,
+computed again or not, at their positions in the prompt.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kvloom.arrays import Floats
+from kvloom.attend.base import Attend
+from kvloom.attend.narrow import narrowed
+from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
+from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
+from kvloom.engine.kv import Carried, Passage, SequenceKv
+from kvloom.engine.kv.fused import Overlay, Read, lower_tables, overlay_format, read_documents, split_below
+from kvloom.engine.layer_pass import LayerPass
+from kvloom.engine.outputs import FusedPrompt
+from kvloom.engine.planner import Planner
+from kvloom.engine.request import Sequence as RequestSequence
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.gathering import Cells, read
+from kvloom.memory.ledger import Extent
+from kvloom.model.base import Model
+from kvloom.policy.fusion import Checked, Fusion, Need, View, text_of
+from kvloom.policy.fusion.worth import CHECK_SHARE
+from kvloom.segment import PageId, Span, SpanSet
+
+_ATTENTION = frozenset({Need.LAST_ATTENTION, Need.ALL_ATTENTION})
+
+
+class Phase(enum.Enum):
+    PASSAGES = "passages"
+    LOWER = "lower"
+    SURVEY = "survey"
+    OVERLAY = "overlay"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowerPass(LayerPass):
+    """Through all of its layers but the last, of which only keys and values are computed: what goes into that comes
+    out. ``asking``: those of its rows whose queries the probes want.
+    """
+
+    asking: SpanSet = field(default_factory=SpanSet)
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
+        check = self.layers[-1:]
+        x_TC = model.run(x_TC, plan, attend, self.layers[:-1])
+        nobody = np.empty(0, np.int64)
+        model.run(x_TC, plan, attend, check, nobody)
+        asking = [position in self.asking for position in plan.positions_T.tolist()]
+        if self.probes and any(asking):
+            rows_R = np.flatnonzero(asking)
+            model.run(x_TC[rows_R], narrowed(plan, rows_R), attend, check, nobody, {0: self.probes})
+        return x_TC
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RepairPass(LayerPass):
+    """``in_tables``: those of its rows that go to page tables; the others have a place in the ``overlay``."""
+
+    in_tables: SpanSet = field(default_factory=SpanSet)
+    overlay: Overlay | None = None
+
+    def reserve(self) -> bool:
+        return not self.in_tables or self.kv.reserve(self.in_tables, self.groups)
+
+    def plan(self, planner: Planner) -> Plan:
+        plan = planner.plan([(self.kv, self.spans)])
+        if self.overlay is None:
+            return plan
+        split = self.kv.split
+        places = planner.divided(() if split is None else (split.layer,)).groups
+        groups = [
+            self._written(each, group, plan) if split is None or first >= split.layer else each
+            for each, (group, first) in zip(plan.groups, places, strict=True)
+        ]
+        return replace(plan, groups=tuple(groups))
+
+    def _written(self, it: Group, group: int, plan: Plan) -> Group:
+        """The plan's group with rows that are written to the overlay, and nowhere else."""
+        assert self.overlay is not None
+        extent, (rows_R, entries_R) = self.overlay.extents[group], self.overlay.places(group, plan.positions_T)
+        pages_T, slots_T = np.full(plan.num_rows, NO_PAGE, np.int32), np.zeros(plan.num_rows, np.int32)
+        pages_T[rows_R] = np.array(extent.pages, np.int32)[entries_R // PAGE_TOKENS]
+        slots_T[rows_R] = entries_R % PAGE_TOKENS
+        others = []
+        for each in it.writes:
+            row_pages_T = each.row_pages_T.copy()
+            row_pages_T[rows_R] = NO_PAGE
+            others.append(replace(each, row_pages_T=row_pages_T))
+        return replace(it, writes=(*others, Writes(extent.format, pages_T, slots_T)))
+
+
+@dataclass(slots=True, eq=False)
+class Fusing:
+    """Implements ``Layerwise`` for a sequence whose prefix is there.
+
+    ``passages``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
+    what they have. ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
+    positions at which documents, the question and the answer begin. ``cut``: so many layers are computed for all rows.
+    """
+
+    sequence: RequestSequence
+    model: Model
+    planner: Planner
+    passages: list[Passage]
+    load: Callable[[SequenceKv], None]
+    threads: int
+    phase: Phase = Phase.PASSAGES
+    over: tuple[SpanSet, Floats] | None = None
+    kv: SequenceKv = field(init=False)
+    fusion: Fusion = field(init=False)
+    documents: tuple[Span, ...] = field(init=False)
+    start: int = field(init=False)
+    question: int = field(init=False)
+    stop: int = field(init=False)
+    cut: int = field(init=False)
+    found: int = 0
+    _left: SpanSet = field(default_factory=SpanSet)
+    _reads: list[Read] = field(default_factory=list)
+    _carried: Carried | None = None
+    _probes: list[Probe] = field(default_factory=list)
+    _rows: SpanSet = field(default_factory=SpanSet)
+    _extents: list[Extent] = field(default_factory=list)
+    _overlay: Overlay | None = None
+
+    def __post_init__(self) -> None:
+        fusion = self.sequence.request.fusion
+        assert fusion is not None
+        self.kv, self.fusion = self.sequence.kv, fusion
+        self.documents = tuple(passage.span for passage in self.passages)
+        self.start, self.question = self.documents[0].start, self.documents[-1].stop
+        self.stop, self.cut = self.sequence.num_prompt, fusion.exact_layers
+
+    # -- what the scheduler asks -----------------------------------------------------------------------------------
+
+    def advance(self) -> bool:
+        """Take the room that the next pass needs beside its pages. False: there is none."""
+        if self.phase is Phase.PASSAGES:
+            for passage in self.passages:
+                if not passage.begun and passage.begin():
+                    self.load(passage.kv)
+                    self.found += len(passage.span) - passage.lacking
+            if not all(passage.complete for passage in self.passages):
+                return True
+            if not self._begin():
+                return False
+        return self.phase is not Phase.OVERLAY or self._make_overlay()
+
+    @property
+    def left(self) -> SpanSet:
+        if self.phase is Phase.PASSAGES:
+            passage = self._computing
+            return SpanSet() if passage is None else passage.kv.ready(len(passage.kv.missing))
+        return self._left
+
+    @property
+    def share(self) -> float:
+        left_out = 1 - CHECK_SHARE if self.phase is Phase.LOWER else 0.0
+        return (len(self._layers) - left_out) / self._all
+
+    def next(self, rows: int) -> LayerPass:
+        spans, layers = self.left.first(rows), self._layers
+        if self.phase is Phase.PASSAGES:
+            passage = self._computing
+            assert passage is not None
+            return LayerPass(passage.kv, spans, layers, tuple(range(len(passage.kv.tables))), self.share)
+        if self.phase is Phase.LOWER:
+            assert self.kv.split is not None
+            groups = tuple(self.kv.split.tables.values())
+            asking = spans & self._question
+            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking=asking)
+        in_tables = spans & self._question
+        groups = tuple(range(len(self.kv.scores)))
+        return RepairPass(
+            self.kv,
+            spans,
+            layers,
+            groups,
+            self.share,
+            self._hidden(spans),
+            self._probes,
+            np.array([len(spans) - 1]),
+            in_tables,
+            self._overlay,
+        )
+
+    def took(self, done: LayerPass, x_TC: Floats) -> None:
+        if self.phase is Phase.PASSAGES:
+            done.kv.written(done.spans)
+            done.kv.publish(len(done.kv.tokens))
+            if not done.kv.missing and not done.kv.pending:
+                done.kv.keep_tail()
+            self.sequence.request.metrics.computed_tokens += len(done.spans)
+            return
+        if self.phase is Phase.LOWER and self._carried is not None:
+            self._carried.put(done.spans.spans[0].start - self.start, x_TC)
+        self._left = self._left - done.spans
+        if self._left:
+            return
+        if self.phase is Phase.LOWER:
+            self._after_lower()
+        elif self.phase is Phase.SURVEY:
+            self._choose()
+        else:
+            self._finish(x_TC)
+
+    @property
+    def resident(self) -> bool:
+        return True
+
+    @property
+    def texts(self) -> Sequence[SequenceKv]:
+        return [passage.kv for passage in self.passages]
+
+    # -- what it holds ---------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        for passage in self.passages:
+            passage.kv.release()
+        self.passages = []
+        if self._carried is not None:
+            self._carried.release()
+            self._carried = None
+
+    def abandon(self) -> None:
+        for passage in self.passages:
+            passage.kv.abandon()
+        self.passages = []
+        if self._carried is not None:
+            self._carried.abandon()
+            self._carried = None
+
+    def holdings(self) -> Iterator[tuple[PageId, str]]:
+        for passage in self.passages:
+            yield from passage.kv.holdings()
+        if self._carried is not None:
+            yield from self._carried.holdings()
+
+    # -- phases ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """All documents are there: read them from now on."""
+        kv, layout = self.kv, self.planner.layout
+        if not kv.fused:
+            groups = range(len(kv.tables))
+            by_document = [[passage.pages(group) for group in groups] for passage in self.passages]
+            self._reads = [Read(p.span, p.lead, pages) for p, pages in zip(self.passages, by_document, strict=True)]
+            split = split_below(layout, self.cut)
+            held = [[page for pages in by_document for page in pages[group]] for group in groups]
+            lower = () if split is None else lower_tables(layout, split)
+            kv.begin_fusion(Span(self.start, self.question), held, split, lower)
+            for passage in self.passages:
+                passage.kv.release()
+            self.passages = []
+        if not kv.copy_prefix():
+            return False
+        if self.cut:
+            rows = self.stop - self.start
+            self._carried = Carried.take(kv.ledger, kv.owner, rows, self.model.width)
+            if self._carried is None:
+                return False
+            self.phase, self._left = Phase.LOWER, SpanSet((Span(self.start, self.stop),))
+            self._probes = self._queries()
+        else:
+            self._after_lower()
+        return True
+
+    def _queries(self) -> list[Probe]:
+        if Need.CHECKED_QUERIES not in self.fusion.needs:
+            return []
+        layer = self.fusion.check_layer
+        dim = self._format(layer)[0].k_dim
+        return [QueryRecord.of(self._question, [layer], self.model.query_heads, dim)]
+
+    def _after_lower(self) -> None:
+        if not self.fusion.needs & _ATTENTION:
+            self._choose()
+            return
+        read_documents(self.kv, self._reads, None)
+        everywhere = Need.ALL_ATTENTION in self.fusion.needs
+        layers = range(self.cut if everywhere else self._all - 1, self._all)
+        between = Observation(self._question, Span(self.start, self.question), Reduce.SUM)
+        self._probes.append(Tally.of(between, layers, self.planner.layout.formats[0].heads))
+        self.phase, self._left = Phase.SURVEY, self._question
+
+    def _choose(self) -> None:
+        rows = self.fusion.rows(self._view())
+        chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
+        documents = SpanSet.of(self.documents)
+        self._rows = chosen | (SpanSet((Span(self.start, self.question),)) - documents)
+        self._probes = []
+        self.phase = Phase.OVERLAY
+        metrics = self.sequence.request.metrics
+        if metrics.fused is None:  # who begins again finds what it computed before
+            metrics.fused = FusedPrompt(text_of(self.fusion), len(documents), self.found, len(rows))
+
+    def _make_overlay(self) -> bool:
+        count = Overlay.pages_for(len(self._rows))
+        for fmt in self.planner.layout.formats[len(self._extents) :] if count else ():
+            extent = self.kv.take(overlay_format(fmt), count)
+            if extent is None:
+                return False
+            self._extents.append(extent)
+        if count:
+            positions = np.concatenate([np.arange(span.start, span.stop) for span in self._rows])
+            self._overlay = Overlay(positions, tuple(self._extents))
+            self._overlay.label(self.kv)
+        read_documents(self.kv, self._reads, self._overlay)
+        self.phase, self._left = Phase.REPAIR, self._rows | self._question
+        return True
+
+    def _finish(self, last_1C: Floats) -> None:
+        """What is only read of the documents is there; the rest is what was computed."""
+        self.kv.written(SpanSet((Span(self.start, self.question),)) - self._rows)
+        self.over = self._rows | self._question, last_1C
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+
+    def _view(self) -> View:
+        checked = self._checked() if self.cut else None
+        tallies = [probe for probe in self._probes if isinstance(probe, Tally)]
+        attention_LS = tallies[0].result().sum(axis=1) if tallies else None
+        return View(self.stop, self.question, self.documents, checked, attention_LS, self.threads)
+
+    def _checked(self) -> Checked:
+        layer, layout = self.fusion.check_layer, self.planner.layout
+        queries = [probe.queries_LRHD[0] for probe in self._probes if isinstance(probe, QueryRecord)]
+        dense, group, slot = self._format(layer)
+        assert self.kv.split is not None
+        table = self.kv.tables[self.kv.split.tables[group]]
+        places_N = np.arange(self.start, self.stop)
+        keys_NKD = self._stored(table.format, table.ids, slot, places_N, keys=True)
+        if Need.CHECKED_VALUES not in self.fusion.needs:
+            nothing = np.empty((self.question - self.start, dense.heads, 0), np.float32)
+            return Checked(layout.layers[layer].scale, queries[0], keys_NKD, nothing, nothing)
+        between = places_N[: self.question - self.start]
+        values_SKD = self._stored(table.format, table.ids, slot, between, keys=False)
+        old_SKD = values_SKD.copy()
+        for each in self._reads:
+            inside = slice(each.span.start - self.start, each.span.stop - self.start)
+            places = np.arange(each.lead, each.lead + len(each.span))
+            old_SKD[inside] = self._stored(dense, each.pages[group], slot, places, keys=False)
+        seen = queries[0] if queries else np.empty((0, self.model.query_heads, dense.k_dim), np.float32)
+        return Checked(layout.layers[layer].scale, seen, keys_NKD, values_SKD, old_SKD)
+
+    def _stored(self, fmt: PageFormat, pages: Sequence[int], slot: int, places: np.ndarray, *, keys: bool) -> Floats:
+        cells = [Cells.of(fmt, pages, slot, head, places) for head in range(fmt.heads)]
+        return read(self.kv.ledger.arena.memory, fmt, cells, keys=keys, threads=self.threads)
+
+    def _format(self, layer: int) -> tuple[PageFormat, int, int]:
+        """Of a layer: the format of its pages, its layer group, and its slot there."""
+        it = self.planner.layout.layers[layer]
+        return self.planner.layout.formats[it.group], it.group, it.slot
+
+    # -- where it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def _all(self) -> int:
+        return len(self.planner.layout.layers)
+
+    @property
+    def _layers(self) -> range:
+        if self.phase is Phase.PASSAGES:
+            return range(self._all)
+        return range(self.cut) if self.phase is Phase.LOWER else range(max(0, self.cut - 1), self._all)
+
+    @property
+    def _question(self) -> SpanSet:
+        return SpanSet((Span(self.question, self.stop),))
+
+    @property
+    def _computing(self) -> Passage | None:
+        """The first passage that can be computed now."""
+        return next((each for each in self.passages if each.begun and each.kv.ready(1)), None)
+
+    def _hidden(self, spans: SpanSet) -> Floats | None:
+        """What goes into the check layer; None: tokens."""
+        if self._carried is None:
+            return None
+        return np.concatenate([self._carried.get(span.start - self.start, len(span)) for span in spans])

@@ -1,0 +1,144 @@
+"""What a sequence reads of documents that were computed alone: their pages as they lie, and its own rows over them.
+
+layers          prefix        documents                                    question, answer
+below a split   [ a table of their own: everything computed in this request ............. )
+the others      [ table   )[ pages of documents, shared, without what is in the overlay   )[ table       )
+                           [ overlay: rows computed again, labelled with their positions  )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.attend.lists import SequenceList
+from kvloom.attend.plan import Contiguous, Labelled
+from kvloom.engine.kv.sequence import SequenceKv, Split
+from kvloom.engine.layout import KvLayout
+from kvloom.memory.cells import page_cells
+from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.ledger import Extent
+from kvloom.memory.table import FULL_MASK, PageTable
+from kvloom.segment import PageId, Span
+
+Positions = npt.NDArray[np.int64]
+
+
+def lower_format(dense: PageFormat, layers: int) -> PageFormat | None:
+    """Pages for those of a layer group's layers that are below number ``layers``; None: there are none."""
+    mine = tuple(layer for layer in dense.layers if layer < layers)
+    return replace(dense, name=f"{dense.name}-below-{layers}", layers=mine) if mine else None
+
+
+def overlay_format(dense: PageFormat) -> PageFormat:
+    """Pages for rows at any positions."""
+    return replace(dense, name=f"{dense.name}-overlay", labelled=True)
+
+
+def split_below(layout: KvLayout, layers: int) -> Split | None:
+    """Tables of their own for the first ``layers`` layers."""
+    having = [group for group, fmt in enumerate(layout.formats) if fmt.layers[0] < layers]
+    return Split(layers, {group: len(layout.formats) + n for n, group in enumerate(having)}) if having else None
+
+
+def lower_tables(layout: KvLayout, split: Split) -> tuple[PageTable, ...]:
+    """Empty, in the order of their numbers."""
+    tables = []
+    for group in split.tables:
+        fmt = lower_format(layout.formats[group], split.layer)
+        assert fmt is not None
+        tables.append(PageTable(fmt, layout.windows[group]))
+    return tuple(tables)
+
+
+def lists_of(layout: KvLayout, layers: int, tokens: int, rows: int) -> list[tuple[PageFormat, int]]:
+    """(format, pages) of what is not shared: tables of the first ``layers`` layers, and room for so many ``rows``."""
+    lower = [fmt for dense in layout.formats if (fmt := lower_format(dense, layers)) is not None]
+    overlays = [(overlay_format(dense), Overlay.pages_for(rows)) for dense in layout.formats if rows]
+    return [(fmt, -(-tokens // PAGE_TOKENS)) for fmt in lower] + overlays
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A document where a prompt has it. ``pages``: by layer group, those of ``lead`` tokens and the document, computed
+    alone from position 0 on.
+    """
+
+    span: Span
+    lead: int
+    pages: Sequence[Sequence[PageId]]
+
+    @property
+    def shift(self) -> int:
+        """How far its entries stand above where they were computed."""
+        return self.span.start - self.lead
+
+    def list_of(self, group: int, fmt: PageFormat, without: Positions) -> SequenceList | None:
+        """Its entries but those at these positions, which ascend. None: nothing is left."""
+        stored = np.arange(len(self.pages[group]) * PAGE_TOKENS)
+        there = (stored >= self.lead) & (stored < self.lead + len(self.span))
+        hidden = without[np.searchsorted(without, self.span.start) : np.searchsorted(without, self.span.stop)]
+        there[hidden - self.shift] = False
+        masks_P = (there.reshape(-1, PAGE_TOKENS) << np.arange(PAGE_TOKENS)).sum(axis=1).astype(np.uint16)
+        read = np.flatnonzero(masks_P)
+        if not read.size:
+            return None
+        ids_P = np.array(self.pages[group], np.int32)[read]
+        starts_P = (read * PAGE_TOKENS).astype(np.int32)
+        return SequenceList(fmt, Contiguous(starts_P), ids_P, masks_P[read], self.shift)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlay:
+    """Room for the rows at ``positions``, which ascend, in an extent of each layer group."""
+
+    positions: Positions
+    extents: tuple[Extent, ...]
+
+    @staticmethod
+    def pages_for(rows: int) -> int:
+        return -(-rows // PAGE_TOKENS)
+
+    def label(self, kv: SequenceKv) -> None:
+        """Write their labels: no row's KV is there yet. Unused entries stand where nobody looks."""
+        memory = kv.ledger.arena.memory
+        labels = np.full(self.pages_for(len(self.positions)) * PAGE_TOKENS, np.iinfo(np.int32).max, np.int32)
+        labels[: len(self.positions)] = self.positions
+        for extent in self.extents:
+            fmt = extent.format
+            at = fmt.k_bytes + fmt.v_bytes
+            for page, labels_S in zip(extent.pages, labels.reshape(-1, PAGE_TOKENS), strict=True):
+                cells = page_cells(memory, fmt, page)
+                cells[:, at:] = 0
+                cells[:, at : at + 4 * PAGE_TOKENS] = labels_S.view(np.uint8)
+
+    def list_of(self, group: int) -> SequenceList:
+        extent, rows = self.extents[group], len(self.positions)
+        masks_P = np.full(len(extent.pages), FULL_MASK, np.uint16)
+        masks_P[-1] = FULL_MASK >> (len(extent.pages) * PAGE_TOKENS - rows)
+        return SequenceList(extent.format, Labelled(), np.array(extent.pages, np.int32), masks_P)
+
+    def places(self, group: int, positions_T: npt.NDArray[np.int32]) -> tuple[Positions, Positions]:
+        """(rows, entries) of those rows that have a place here: the entry's number, over all pages."""
+        entries = np.searchsorted(self.positions, positions_T)
+        inside = entries < len(self.positions)
+        rows = np.flatnonzero(inside)
+        rows = rows[self.positions[entries[rows]] == positions_T[rows]]
+        return rows, entries[rows]
+
+
+def read_documents(kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None) -> None:
+    """Have a sequence read all of these documents, but for what is in its overlay."""
+    nothing = np.empty(0, np.int64)
+    without = nothing if overlay is None else overlay.positions
+    for group, table in enumerate(kv.tables[: len(kv.scores)]):
+        found = [read.list_of(group, table.format, without) for read in reads]
+        lists = [each for each in found if each is not None]
+        extents: tuple[Extent, ...] = ()
+        if overlay is not None:
+            lists.append(overlay.list_of(group))
+            extents = (overlay.extents[group],)
+        kv.read(group, lists, extents)

@@ -1,0 +1,74 @@
+"""``Fusion``: how the KV of documents that were computed alone is repaired where a prompt puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kvloom.errors import ParamsError
+from kvloom.policy.fusion.base import Flags, Floats, Need, Scorer, View
+
+Positions = npt.NDArray[np.int64]
+
+_CHECKS = frozenset({Need.CHECKED_QUERIES, Need.CHECKED_VALUES})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """Which rows of documents are computed again; all others keep the KV that they had alone. Lossy.
+
+    ``scorers``: none, or one; or several that share the budget, each in turn getting the best that it has left.
+    ``ratio``: the budget, as a part of all tokens before the question. ``check_layer``: up to it all rows are computed,
+    where a scorer wants to see it. ``params``: the scorers' own, by name. Raises ParamsError on construction.
+    """
+
+    name: str
+    scorers: tuple[Scorer, ...]
+    ratio: float = 0.15
+    check_layer: int = 1
+    params: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if type(self.ratio) not in (int, float) or not 0 <= self.ratio <= 1:
+            raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
+        if type(self.check_layer) is not int or self.check_layer < 0:
+            raise ParamsError(f"check_layer must be a layer from 0 on, got {self.check_layer!r}", param="check_layer")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset().union(*(scorer.needs for scorer in self.scorers))
+
+    @property
+    def exact_layers(self) -> int:
+        """How many layers, from the first on, are computed for all rows."""
+        return self.check_layer + 1 if self.needs & _CHECKS else 0
+
+    def rows(self, view: View) -> Positions:
+        """Ascending positions of documents' entries that are computed again: as many as the budget has room for.
+
+        The budget is of all tokens before the question, the prefix included, which is exact: it may be more than there
+        are candidates, and is then all of them.
+        """
+        budget = int(view.question * self.ratio)
+        chosen = taken_in_turn([scorer.scores(view) for scorer in self.scorers], view.candidates, budget)
+        return chosen + view.start
+
+
+def taken_in_turn(of_scorers: list[Floats], candidates_S: Flags, count: int) -> Positions:
+    """Ascending indices of at most ``count`` candidates: the best of each scorer, then the second best of each, ...
+
+    Of equal scores the lower index comes first.
+    """
+    size = len(candidates_S)
+    best_S = np.full(size, np.iinfo(np.int64).max)
+    for number, scores_S in enumerate(of_scorers):
+        if scores_S.shape != (size,) or np.isnan(scores_S).any():
+            raise ParamsError(f"a scorer must give a number for each of {size} entries", param="fusion")
+        asked = np.flatnonzero(candidates_S & ~np.isneginf(scores_S))
+        order = asked[np.argsort(-scores_S[asked], kind="stable")]
+        best_S[order] = np.minimum(best_S[order], np.arange(len(order)) * len(of_scorers) + number)
+    wanted = np.flatnonzero(best_S < np.iinfo(np.int64).max)
+    return np.sort(wanted[np.argsort(best_S[wanted], kind="stable")][:count])

@@ -1,0 +1,137 @@
+"""A fused prefill in plain torch, a layer at a time over flat memory: the oracle, without pages, lists or shifts.
+
+Documents are computed alone at the positions that they have in the prompt: as embeddings are rotary, that is what they
+would be at any others, but for their keys, which need not be turned then.
+
+Legend: T positions, H query heads, K KV heads, D head dim, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from kvloom.arrays import Floats
+from kvloom.model.decoder import Decoder
+from kvloom.policy.fusion import Checked, Fusion, View
+from kvloom.segment import Span
+
+
+@dataclass
+class Flat:
+    """KV of one text by position. ``seen``: by layer, the attention that each position got from all rows and heads."""
+
+    layers: int
+    length: int
+    kv_heads: int
+    dim: int
+    queries: dict[int, torch.Tensor] = field(default_factory=dict)
+    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.k = torch.zeros(self.layers, self.length, self.kv_heads, self.dim)
+        self.v = torch.zeros_like(self.k)
+        self.there = torch.zeros(self.layers, self.length, dtype=torch.bool)
+
+    def write(self, k_TKD: Floats, v_TKD: Floats, plan: SimpleNamespace, layer: int) -> None:
+        at = torch.from_numpy(plan.positions_T).long()
+        self.k[layer, at], self.v[layer, at] = torch.from_numpy(k_TKD), torch.from_numpy(v_TKD)
+        self.there[layer, at] = True
+
+    def attend(self, q_THD: Floats, plan: SimpleNamespace, layer: int) -> tuple[Floats, Floats]:
+        q, at = torch.from_numpy(q_THD), torch.from_numpy(plan.positions_T).long()
+        ratio = q.shape[1] // self.kv_heads
+        k, v = (x[layer].repeat_interleave(ratio, dim=1) for x in (self.k, self.v))
+        hidden = (torch.arange(self.length) > at[:, None]) | ~self.there[layer]
+        scores = (torch.einsum("thd,shd->hts", q, k) * self.dim**-0.5).masked_fill(hidden, -torch.inf)
+        weights = scores.softmax(-1)
+        self.queries[layer], self.seen[layer] = q, weights.sum(dim=(0, 1))
+        return torch.einsum("hts,shd->thd", weights, v).contiguous().numpy(), torch.logsumexp(scores, -1).T.numpy()
+
+
+@dataclass
+class Fused:
+    """``rows``: positions of documents that were computed again. ``logits_V``: of the last row of the question."""
+
+    model: Decoder
+    kv: Flat
+    tokens: list[int]
+    rows: list[int]
+    logits_V: Floats
+
+    def greedy(self, count: int) -> list[int]:
+        answer: list[int] = []
+        logits_V = self.logits_V
+        for _ in range(count):
+            answer.append(int(logits_V.argmax()))
+            x_TC = run(self.model, self.kv, answer[-1:], [len(self.tokens) + len(answer) - 1])
+            logits_V = self.model.logits(x_TC)[0]
+        return answer
+
+
+def run(
+    model: Decoder,
+    kv: Flat,
+    tokens: Sequence[int],
+    positions: Sequence[int],
+    layers: range | None = None,
+    x_TC: Floats | None = None,
+) -> Floats:
+    """Rows through some layers, or all."""
+    layers_plan = [SimpleNamespace(owns=True)] * model.spec.num_layers
+    plan = SimpleNamespace(positions_T=np.array(positions, np.int32), layers=layers_plan)
+    x_TC = model.embed(np.array(tokens, np.int64)) if x_TC is None else x_TC
+    return model.run(x_TC, plan, kv, range(model.spec.num_layers) if layers is None else layers)
+
+
+def fused_prefill(
+    model: Decoder,
+    tokens: list[int],
+    documents: Sequence[tuple[int, int]],
+    fusion: Fusion,
+    lead: Sequence[int] = (),
+    room: int = 32,
+) -> Fused:
+    spec, start, question, stop = model.spec, documents[0][0], documents[-1][1], len(tokens)
+    flat = lambda: Flat(spec.num_layers, stop + room, spec.kv_heads, spec.head_dim)  # noqa: E731
+    kv, old, cut = flat(), flat(), fusion.exact_layers
+    above = range(cut, spec.num_layers)
+    if start:
+        run(model, kv, tokens[:start], range(start))
+    for first, last in documents:
+        alone = flat()
+        run(model, alone, [*lead, *tokens[first:last]], range(first - len(lead), last))
+        for mine, theirs in ((old.k, alone.k), (old.v, alone.v)):
+            mine[:, first:last] = theirs[:, first:last]
+        kv.there[above.start :, first:last] = True
+    kv.k[above.start :, start:question] = old.k[above.start :, start:question]
+    kv.v[above.start :, start:question] = old.v[above.start :, start:question]
+    x_TC = run(model, kv, tokens[start:], range(start, stop), range(cut))
+    checked = None
+    if cut:
+        check, heads = fusion.check_layer, (spec.heads, spec.head_dim)
+        queries = kv.queries[check][question - start :].reshape(-1, *heads).numpy()
+        between = slice(start, question)
+        old_v = torch.where(kv.there[-1, between, None, None], old.v[check, between], kv.v[check, between])
+        checked = Checked(
+            spec.head_dim**-0.5, queries, kv.k[check, start:stop].numpy(), kv.v[check, between].numpy(), old_v.numpy()
+        )
+    run(model, kv, tokens[question:], range(question, stop), above, x_TC[question - start :])
+    attention = torch.stack([kv.seen[layer][start:question] for layer in above]).numpy()
+    view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention)
+    rows = fusion.rows(view).tolist()
+    inside = {position for first, last in documents for position in range(first, last)}
+    going = sorted({*rows, *(set(range(start, question)) - inside), *range(question, stop)})
+    last_TC = run(model, kv, [], going, above, x_TC[np.array(going) - start])
+    return Fused(model, kv, tokens, rows, model.logits(last_TC[-1:])[0])
+
+
+def full_prefill(model: Decoder, tokens: list[int], room: int = 32) -> Fused:
+    spec = model.spec
+    kv = Flat(spec.num_layers, len(tokens) + room, spec.kv_heads, spec.head_dim)
+    x_TC = run(model, kv, tokens, range(len(tokens)))
+    return Fused(model, kv, tokens, [], model.logits(x_TC[-1:])[0])

@@ -1,0 +1,53 @@
+"""Fusion on a real model: passages in another order than before, read where a prompt has them and repaired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tiny
+from bench.drive import ModelEngines
+from bench.text import long_text
+from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.params import SamplingParams
+from kvloom.policy.fusion import parse_fusion
+
+SCORED = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=20)
+
+
+@pytest.fixture(scope="module")
+def prompt(smollm2: ModelEngines) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+    ids = smollm2.encode(long_text())
+    tokens, documents = smollm2.encode("Answer with the help of these passages.\n\n"), []
+    for start, length in ((600, 250), (0, 300), (900, 277)):
+        documents.append((len(tokens), len(tokens) + length))
+        tokens += ids[start : start + length]
+    return tokens + smollm2.encode("\n\nWhat is the observatory known for?\nAnswer:"), tuple(documents)
+
+
+def answer(smollm2: ModelEngines, prompt: tuple, text: str | None) -> tuple[list[int], np.ndarray]:
+    """The answer, and the log-probabilities of the first token's best candidates under a full prefill."""
+    tokens, documents = prompt
+    engine = smollm2.make("256MiB")
+    engine.intake.worth = lambda cache, prompt_tokens: True
+    cache = CacheParams() if text is None else CacheParams(fusion=parse_fusion(text), documents=documents)
+    done = tiny.run(engine, {"it": tokens}, SCORED, cache=cache)["it"]
+    first = done.updates[0].deltas[0].logprobs[0]
+    return done.tokens[0], np.array([[token, it.logprob] for token, it in sorted(first.items())])
+
+
+@pytest.mark.parametrize("selector", ["a3", "cacheblend", "prophetkv"])
+def test_at_full_ratio_it_answers_as_a_full_prefill(smollm2: ModelEngines, prompt: tuple, selector: str) -> None:
+    expected, _ = answer(smollm2, prompt, None)
+    assert answer(smollm2, prompt, f"{selector}:ratio=1")[0] == expected
+
+
+def test_repair_brings_it_closer(smollm2: ModelEngines, prompt: tuple) -> None:
+    _, exact = answer(smollm2, prompt, None)
+    apart = {}
+    for text in ("reuse", "a3:ratio=0.3"):
+        _, found = answer(smollm2, prompt, text)
+        both = np.intersect1d(exact[:, 0], found[:, 0])
+        difference = exact[np.isin(exact[:, 0], both), 1] - found[np.isin(found[:, 0], both), 1]
+        apart[text] = float(np.abs(difference).mean())
+    assert apart["a3:ratio=0.3"] < apart["reuse"]
