@@ -162,7 +162,7 @@ class TestFile:
 def test_an_engine_begins_with_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of these weights with these settings, and not of others."""
     monkeypatch.setenv("KVLOOM_HOME", str(tmp_path))
-    manifest = SimpleNamespace(text=SimpleNamespace(sampling={}))
+    manifest = SimpleNamespace(name="tiny", text=SimpleNamespace(sampling={}))
     monkeypatch.setattr(building, "resolve", lambda name: manifest)
     monkeypatch.setattr(building, "load_tokenizer", lambda manifest: tiny.CharTokenizer())
     monkeypatch.setattr(building, "load_model", lambda *args: tiny.TinyModel())

@@ -30,6 +30,8 @@ def test_what_is_too_long_is_cut_at_lines_then_sentences_then_words() -> None:
     assert split("A b. C d! E f 3.14? G", 4, words) == ["A b. C d!", "E f 3.14? G"]
     assert split("a b c d e", 2, words) == ["a b", "c d", "e"]
     assert split("一二。三四。五", 3, len) == ["一二。", "三四。", "五"]
+    assert split("a \nb", 2, len) == ["a", "b"]
+    assert split("a \n \nb", 3, len) == ["a", "b"]
 
 
 def test_a_paragraph_that_fits_is_never_cut() -> None:

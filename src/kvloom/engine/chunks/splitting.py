@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from kvloom.errors import ConfigError
 
 _ENDS = (
-    re.compile(r"\n[^\S\n]*\n\s*"),  # of paragraphs
-    re.compile(r"\n\s*"),
+    re.compile(r"(?<!\s)[^\S\n]*\n[^\S\n]*\n\s*"),  # of paragraphs
+    re.compile(r"(?<!\s)[^\S\n]*\n\s*"),
     re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*(?=\S)"),
     re.compile(r"\s+"),
 )
