@@ -33,7 +33,7 @@ def test_importing_the_package_is_light() -> None:
     assert run(f"import sys, kvloom; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
-def test_the_engine_does_not_need_transformers() -> None:
-    heavy = "{'transformers', 'gguf', 'fastapi'}"
+def test_the_engine_loads_nothing_heavy_before_it_is_needed() -> None:
+    heavy = "{'transformers', 'gguf', 'fastapi', 'llguidance'}"
     code = f"import sys; from kvloom import LLM, AsyncEngine; print(sorted({heavy} & set(sys.modules)))"
     assert run(code) == "[]"

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kvloom.config import EngineConfig
 from kvloom.engine.assemble import Assembly
@@ -24,7 +24,6 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.chunks import AsyncChunks
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
-from kvloom.engine.grammar import Grammar
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
@@ -34,6 +33,9 @@ from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
 from kvloom.model.text.chat import start_rendering
 from kvloom.model.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from kvloom.engine.grammar.compiled import Grammar
 
 logger = logging.getLogger(__name__)
 

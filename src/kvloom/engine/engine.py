@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
-from kvloom.engine.grammar import Grammar
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layer_pass import LayerPass
@@ -36,6 +36,9 @@ from kvloom.memory.arena import Arena
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.cost_estimate import CostEstimate
+
+if TYPE_CHECKING:
+    from kvloom.engine.grammar.compiled import Grammar
 
 AttendFactory = Callable[[Arena], Attend]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.fusible import check_fusion, fused_bytes
-from kvloom.engine.grammar import Constraint, Grammar, Grammars
+from kvloom.engine.grammar import Constraint, Grammars
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
@@ -23,6 +23,9 @@ from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
 from kvloom.policy.compression.identity import identity_of
 from kvloom.segment import PageKey
+
+if TYPE_CHECKING:
+    from kvloom.engine.grammar.compiled import Grammar
 
 
 class Tokenizer(Protocol):

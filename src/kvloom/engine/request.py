@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.grammar import Grammar
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.layer_pass import Layerwise
 from kvloom.engine.layout import Blocks
@@ -23,6 +23,9 @@ from kvloom.engine.text import TextState
 from kvloom.errors import KvloomError
 from kvloom.policy.fusion import Fusion
 from kvloom.segment import PageId, PageKey
+
+if TYPE_CHECKING:
+    from kvloom.engine.grammar.compiled import Grammar
 
 
 class Status(Enum):

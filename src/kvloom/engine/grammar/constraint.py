@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import llguidance
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import RequestError
 
 if TYPE_CHECKING:
+    import llguidance
+
     from kvloom.engine.grammar.compiled import Grammar
 
 Allowed = npt.NDArray[np.bool_]

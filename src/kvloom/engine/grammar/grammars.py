@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import llguidance
-
-from kvloom.engine.grammar.compiled import Grammar
-from kvloom.engine.grammar.vocabulary import Vocabulary, library_tokens
 from kvloom.engine.structured import StructuredOutputsParams
+
+if TYPE_CHECKING:
+    import llguidance
+
+    from kvloom.engine.grammar.compiled import Grammar
+    from kvloom.engine.grammar.vocabulary import Vocabulary
 
 _Key = tuple[str, str, bool, str | None, bool]
 
@@ -34,6 +37,8 @@ class Grammars:
         key = _key(asked)
         if (kept := self._find(key)) is not None:
             return kept
+        from kvloom.engine.grammar.compiled import Grammar
+
         with self._compiling:
             if (kept := self._find(key)) is not None:  # compiled while this thread waited
                 return kept
@@ -46,6 +51,8 @@ class Grammars:
 
     @cached_property
     def _tokens(self) -> llguidance.LLTokenizer:
+        from kvloom.engine.grammar.vocabulary import library_tokens
+
         return library_tokens(self._vocabulary, self._vocab_size)
 
     def _find(self, key: _Key) -> Grammar | None:
