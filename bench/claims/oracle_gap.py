@@ -46,5 +46,5 @@ def measure(quick: bool) -> Outcome:
     if quick:
         return outcome_of(list(cells_of([*made(1, sessions=60, tasks=24)])), quick, [])
     read = list(recorded(traces_directory()))
-    complete = at_least("recorded cases", len(read), RECORDED, "cases", f"read from {traces_directory()}")
+    complete = at_least("recorded cases", len(read), RECORDED, "cases", "read from TRACES_DIR")
     return outcome_of(list(cells_of([*made(2), *read])), quick, [complete])
