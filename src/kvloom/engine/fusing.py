@@ -24,7 +24,7 @@ from kvloom.attend.base import Attend
 from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
-from kvloom.engine.kv import Carried, Passage, SequenceKv
+from kvloom.engine.kv import Carried, PassageKv, SequenceKv
 from kvloom.engine.kv.fused import Overlay, Read, lower_tables, overlay_format, read_documents, split_below
 from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.outputs import FusedPrompt
@@ -118,7 +118,7 @@ class Fusing:
     sequence: RequestSequence
     model: Model
     planner: Planner
-    passages: list[Passage]
+    passages: list[PassageKv]
     load: Callable[[SequenceKv], None]
     threads: int
     phase: Phase = Phase.PASSAGES
@@ -385,7 +385,7 @@ class Fusing:
         return SpanSet((Span(self.question, self.stop),))
 
     @property
-    def _computing(self) -> Passage | None:
+    def _computing(self) -> PassageKv | None:
         """The first passage that can be computed now."""
         return next((each for each in self.passages if each.begun and each.kv.ready(1)), None)
 

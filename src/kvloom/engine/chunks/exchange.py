@@ -15,10 +15,10 @@ import numpy as np
 from kvloom.engine.cache_params import CacheParams, KeptAs
 from kvloom.engine.chunks.paging import ByLayer, cells_of, decoded, encoded, same_entries
 from kvloom.engine.chunks.passage import Passage, PassageTokenizer
-from kvloom.engine.chunks.stored import entries_in_ram
 from kvloom.engine.chunks.turning import turned, turned_back
 from kvloom.engine.engine import Engine
 from kvloom.engine.kv import PageNames, SequenceKv
+from kvloom.engine.kv.passage import entries_in_ram
 from kvloom.errors import RequestError
 from kvloom.memory.cells import page_cells
 from kvloom.memory.format import PageFormat
@@ -50,7 +50,8 @@ class Exchange:
     def take_out(self, passage: Passage, salt: str | None) -> KvChunk | None:
         """What was computed of a passage, as a chunk; None when it is not in RAM, all of it."""
         engine = self.engine
-        found = entries_in_ram(engine, passage, engine.intake.root(CacheParams(salt=salt, kept_as="chunk")))
+        root = engine.intake.root(CacheParams(salt=salt, kept_as="chunk"))
+        found = entries_in_ram(engine.ledger.index, root, passage.tokens)
         entries = [entry for entry in found if entry is not None]
         if len(entries) < len(found):
             return None

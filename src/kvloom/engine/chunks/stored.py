@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kvloom.engine.cache_params import CacheParams, KeptAs
 from kvloom.engine.chunks.passage import Passage
 from kvloom.engine.engine import Engine
+from kvloom.engine.kv.passage import entries_in_ram, is_whole
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry
 from kvloom.memory.keys import extend_keys
@@ -65,23 +66,13 @@ def chunks_in_ram(engine: Engine, salt: str | None, lead: int) -> list[StoredChu
     ]
 
 
-def entries_in_ram(engine: Engine, passage: Passage, root: PageKey) -> list[Entry | None]:
-    """By page, the last one too, what RAM has for all layer groups."""
-    index, tokens, keys = engine.ledger.index, passage.tokens, _keys(root, passage.tokens)
-    found = [index.find(key, tokens[n * PAGE_TOKENS : (n + 1) * PAGE_TOKENS]) for n, key in enumerate(keys)]
-    if rest := tokens[len(keys) * PAGE_TOKENS :]:
-        after = index.continuations(keys[-1] if keys else root)
-        found.append(next((each for each in after if each.tokens[: len(rest)] == rest and _whole(each)), None))
-    return [entry if entry is not None and _whole(entry) else None for entry in found]
-
-
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
 def _found(engine: Engine, passage: Passage, salt: str | None, kept_as: KeptAs) -> StoredChunk:
     root = engine.intake.root(CacheParams(salt=salt, kept_as=kept_as))
     keys, places = _keys(root, passage.tokens), Counter[str]()
-    for n, entry in enumerate(entries_in_ram(engine, passage, root)):
+    for n, entry in enumerate(entries_in_ram(engine.ledger.index, root, passage.tokens)):
         tokens = min(PAGE_TOKENS, len(passage.tokens) - n * PAGE_TOKENS)
         if entry is not None:
             places[RAM] += tokens
@@ -106,15 +97,11 @@ def _keys(root: PageKey, tokens: Sequence[int]) -> list[PageKey]:
     return keys
 
 
-def _whole(entry: Entry) -> bool:
-    return all(page is not None for page in entry.pages)
-
-
 def _passage(path: Sequence[Entry], lead: int) -> Passage:
     """As far as all layer groups have it."""
     tokens: list[int] = []
     for entry in path:
-        if not _whole(entry):
+        if not is_whole(entry):
             break
         tokens += entry.tokens
     return Passage(tuple(tokens), lead)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
 from kvloom.engine.kv.names import PageNames
-from kvloom.engine.kv.passage import Passage
+from kvloom.engine.kv.passage import PassageKv
 from kvloom.engine.kv.replacement import Replacement
 from kvloom.engine.kv.results import Result, Results
 from kvloom.engine.kv.seen import Seen, together
@@ -29,7 +29,7 @@ from kvloom.engine.kv.watch import Watch, Watched
 __all__ = [
     "Carried",
     "PageNames",
-    "Passage",
+    "PassageKv",
     "Replacement",
     "Result",
     "Results",

@@ -10,12 +10,30 @@ from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.layout import KvLayout
 from kvloom.memory.format import PAGE_TOKENS
+from kvloom.memory.index import Entry, Index
+from kvloom.memory.keys import extend_keys
 from kvloom.memory.ledger import Ledger
 from kvloom.segment import PageId, PageKey, Span, SpanSet
 
 
+def entries_in_ram(index: Index, root: PageKey, tokens: Sequence[int]) -> list[Entry | None]:
+    """By page of a passage under ``root``, the last one too, what RAM has for all layer groups."""
+    keys: list[PageKey] = []
+    extend_keys(keys, root, tokens)
+    found = [index.find(key, tokens[n * PAGE_TOKENS : (n + 1) * PAGE_TOKENS]) for n, key in enumerate(keys)]
+    if rest := tuple(tokens[len(keys) * PAGE_TOKENS :]):
+        after = index.continuations(keys[-1] if keys else root)
+        found.append(next((each for each in after if each.tokens[: len(rest)] == rest and is_whole(each)), None))
+    return [entry if entry is not None and is_whole(entry) else None for entry in found]
+
+
+def is_whole(entry: Entry) -> bool:
+    """Whether all layer groups have it."""
+    return None not in entry.pages
+
+
 @dataclass(slots=True, eq=False)
-class Passage:
+class PassageKv:
     """``kv`` of the ``lead`` that begins every text, and of the tokens at ``span`` of a prompt, from position 0 on.
 
     ``begun``: it was looked up, and holds what was found.
@@ -36,36 +54,30 @@ class Passage:
         lead: Sequence[int],
         tokens: Sequence[int],
         span: Span,
-    ) -> Passage:
+    ) -> PassageKv:
         """``root``: of passages. ``tokens``: the prompt's. ``cache``: without anything that changes KV."""
         alone = [*lead, *tokens[span.start : span.stop]]
         kv = SequenceKv(ledger, owner, PageNames(root, alone), layout.new_tables(), cache)
-        return Passage(span, len(lead), kv)
+        return PassageKv(span, len(lead), kv)
 
     def begin(self) -> bool:
-        """Look it up and hold what is there. False: somebody is computing the first page that is missing."""
+        """Look it up and hold what is there. False: somebody is computing a page that is missing."""
         kv, index = self.kv, self.kv.ledger.index
         kv.names.extend()
-        hits: list[tuple[int, Sequence[PageId | None], int]] = []
-        for n, key in enumerate(kv.names.keys if kv.cache.read else ()):
-            entry = index.find(key, kv.names.page_tokens(n))
-            if entry is not None and None not in entry.pages:
-                hits.append((n, entry.pages, PAGE_TOKENS))
-            elif index.coming_from(key) not in (None, kv.owner):
+        keys = kv.names.keys if kv.tail_key is None else [*kv.names.keys, kv.tail_key]
+        found = entries_in_ram(index, kv.names.root, kv.tokens) if kv.cache.read else []
+        for key, entry in zip(keys, found, strict=False):
+            if entry is None and index.coming_from(key) not in (None, kv.owner):
                 return False
-        whole, rest = divmod(len(kv.tokens), PAGE_TOKENS)
-        if (tail := kv.tail_key) is not None and kv.cache.read:
-            if index.coming_from(tail) not in (None, kv.owner):
-                return False
-            near = index.nearest(kv.names.parent_key(whole), kv.names.page_tokens(whole))
-            if near is not None and near[1] == rest and None not in near[0].pages:
-                hits.append((whole, near[0].pages, rest))
         missing = SpanSet.full(len(kv.tokens))
-        for n, pages, count in hits:
-            for group, page in enumerate(pages):
+        for n, entry in enumerate(found):
+            if entry is None:
+                continue
+            span = Span(n * PAGE_TOKENS, min((n + 1) * PAGE_TOKENS, len(kv.tokens)))
+            for group, page in enumerate(entry.pages):
                 assert page is not None
-                kv.adopt(group, n, page, count)
-            missing = missing - SpanSet((Span(n * PAGE_TOKENS, n * PAGE_TOKENS + count),))
+                kv.adopt(group, n, page, len(span))
+            missing = missing - SpanSet((span,))
         kv.start(missing)
         if missing:
             kv.promise_tail()

@@ -392,10 +392,7 @@ class SequenceKv:
         KV computed from now on depends on what is dropped, so it is never published; the beginning of the page that
         ``stop`` cuts is exact, and is.
         """
-        if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
-            self._publish_part(stop)
-        self._sharing.exact = False
-        self._sharing.withdraw(self.names.keys)
+        self._end_names(stop)
         self._put_lists(group, ())
         self._extents.put(group, ())
         table, (whole, part) = self.tables[group], divmod(stop, PAGE_TOKENS)
@@ -459,12 +456,8 @@ class SequenceKv:
         ``pages``: by layer group, those of documents, which somebody holds. They are never written to here. KV computed
         from now on depends on them, so it is never published.
         """
-        stop = self.boundary
-        if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
-            self._publish_part(stop)
-        self._sharing.exact = False
-        self._sharing.withdraw(self.names.keys)
-        self.fused, self.replaced = True, stop
+        self._end_names(self.boundary)
+        self.fused, self.replaced = True, self.boundary
         for table in self.tables:
             table.gap = gap
             table.reach(len(self.tokens))
@@ -640,6 +633,13 @@ class SequenceKv:
             page = table.get(index)
             if page is not None and page not in self.ledger.index and table.filled[index] & mask == mask:
                 self._sharing.publish(table, group, index, size)
+
+    def _end_names(self, stop: int) -> None:
+        """Nothing from ``stop`` on is ever published. The beginning of the page that it cuts is exact, and is."""
+        if self._sharing.exact and stop <= self.accepted and self._nothing_after(stop):
+            self._publish_part(stop)
+        self._sharing.exact = False
+        self._sharing.withdraw(self.names.keys)
 
     def _trim_windows(self) -> None:
         """Release pages that no row sees from the first position that may still be computed."""

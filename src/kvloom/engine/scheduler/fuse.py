@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from kvloom.engine.cache_params import KeptAs
 from kvloom.engine.fusing import Fusing
-from kvloom.engine.kv import Passage
+from kvloom.engine.kv import PassageKv
 from kvloom.engine.planner import Planner
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.loads import Loads
@@ -55,7 +55,7 @@ class Fuse:
         passages = [self._passage(sequence, number) for number in range(len(sequence.request.cache.documents))]
         return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone, self.threads)
 
-    def _passage(self, sequence: Sequence, number: int) -> Passage:
+    def _passage(self, sequence: Sequence, number: int) -> PassageKv:
         request = sequence.request
         span, tokens = Span(*request.cache.documents[number]), request.prompt_token_ids
         first = [*self.lead, *tokens[span.start : span.stop]][:PAGE_TOKENS]
@@ -66,7 +66,7 @@ class Fuse:
         root = imported if came_in_a_file else computed
         cache = replace(request.cache, fusion=None, documents=(), marks=(), kept_as=kept_as)
         owner = f"{sequence.owner}/document{number}"
-        return Passage.of(self.ledger, owner, root, self.planner.layout, cache, self.lead, tokens, span)
+        return PassageKv.of(self.ledger, owner, root, self.planner.layout, cache, self.lead, tokens, span)
 
     def _is_there(self, root: PageKey, first: list[int]) -> bool:
         """Whether the first page of a passage is in RAM, or in a tier."""
