@@ -13,6 +13,8 @@ Unknown names in it are rejected, never ignored.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pydantic import BaseModel, ConfigDict
 
 from kvloom.engine.cache_params import CacheParams, Guard
@@ -121,6 +123,28 @@ def cache_params(extension: Extension | None, salt: str | None, default: Compres
         if error.param in said:
             error.param = f"kvloom.cache.{error.param}"
         raise
+
+
+class _Body(Protocol):
+    @property
+    def cache_salt(self) -> str | None: ...
+    @property
+    def kvloom(self) -> Extension | None: ...
+
+
+class AsksOfCache:
+    """What a body with these two fields asks of the cache, in any dialect."""
+
+    def cache_params(self: _Body, default: Compression | None = None) -> CacheParams:
+        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions.
+
+        ``default``: what is done to the context if the body does not say. Raises ParamsError.
+        """
+        return cache_params(self.kvloom, self.cache_salt, default)
+
+    @property
+    def says_compression(self: _Body) -> bool:
+        return self.kvloom is not None and self.kvloom.says_compression
 
 
 def _only(fields: BaseModel, place: str) -> None:

@@ -13,13 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression import Compression
 from kvloom.server.dialect.answer_form import FormFields
-from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.extension import AsksOfCache, Extension
 from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.dialect.tools.fields import ToolFields
@@ -58,7 +56,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class _Request(FormFields):
+class _Request(FormFields, AsksOfCache):
     """Fields shared by chat and text completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -98,17 +96,6 @@ class _Request(FormFields):
     @property
     def usage_in_chunks(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
-
-    def cache_params(self, default: Compression | None = None) -> CacheParams:
-        """The caller's cache parameters; ``Caller.own`` applies the caller's permissions.
-
-        ``default``: what is done to the context if the body does not say.
-        """
-        return cache_params(self.kvloom, self.cache_salt, default)
-
-    @property
-    def says_compression(self) -> bool:
-        return self.kvloom is not None and self.kvloom.says_compression
 
     def ignored(self) -> Iterator[str]:
         """Names of unknown fields, which have no effect."""

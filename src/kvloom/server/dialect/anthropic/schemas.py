@@ -8,13 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression import Compression
-from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.extension import AsksOfCache, Extension
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
 from kvloom.server.dialect.rules import FieldRules
@@ -192,7 +190,7 @@ class CountRequest(_Fields):
         return chain(RULES.ignored(self.model_extra or {}), of_turns)
 
 
-class MessagesRequest(CountRequest):
+class MessagesRequest(CountRequest, AsksOfCache):
     """Body of ``POST /v1/messages``."""
 
     max_tokens: int = Field(description="maximum tokens of the answer; 0 only computes the prompt and keeps its KV")
@@ -222,13 +220,6 @@ class MessagesRequest(CountRequest):
         except ParamsError as error:
             error.param = "stop_sequences" if error.param == "stop" else error.param
             raise
-
-    def cache_params(self, default: Compression | None = None) -> CacheParams:
-        return cache_params(self.kvloom, self.cache_salt, default)
-
-    @property
-    def says_compression(self) -> bool:
-        return self.kvloom is not None and self.kvloom.says_compression
 
 
 def _tool(tool: ToolField, n: int) -> Tool:

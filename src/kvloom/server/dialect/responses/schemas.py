@@ -7,13 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams, some_tokens
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.policy.compression import Compression
-from kvloom.server.dialect.extension import Extension, cache_params
+from kvloom.server.dialect.extension import AsksOfCache, Extension
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real, must_be
 from kvloom.server.dialect.rules import FieldRules
@@ -186,7 +184,7 @@ class InputRequest(_Fields):
         return RULES.ignored(self.model_extra or {})
 
 
-class ResponsesRequest(InputRequest):
+class ResponsesRequest(InputRequest, AsksOfCache):
     """Body of ``POST /v1/responses``."""
 
     stream: bool | None = Field(default=None, description="stream the response as server-sent events")
@@ -219,13 +217,6 @@ class ResponsesRequest(InputRequest):
             error.param = "max_output_tokens"
             raise
         return defaults.params(given | ({} if limit is None else {"max_tokens": limit}), otherwise={"max_tokens": None})
-
-    def cache_params(self, default: Compression | None = None) -> CacheParams:
-        return cache_params(self.kvloom, self.cache_salt, default)
-
-    @property
-    def says_compression(self) -> bool:
-        return self.kvloom is not None and self.kvloom.says_compression
 
 
 def _tool(tool: ToolField, n: int) -> Tool:
