@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
 from kvloom.server.admin.record import Record
+from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import HEARTBEAT, EventStream
 from kvloom.server.dialect.tools.forms import ToolForms
@@ -21,7 +23,7 @@ from kvloom.server.lanes import Lanes
 from kvloom.server.updates import run_job
 from kvloom.server.waiting import Waiting
 
-CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
+_CLIENT_CLOSED_REQUEST = 499  # never received by anyone; what proxies log in this case
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,16 @@ class Served:
             )
             events.headers.update(headers)
             return events
-        try:
-            return JSONResponse(await unless_gone(whole(writer, reader, updates), request.receive), headers=headers)
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return await unless_left(as_json(whole(writer, reader, updates), headers), request)
+
+
+async def as_json(work: Awaitable[Json], headers: dict[str, str]) -> Response:
+    return JSONResponse(await work, headers=headers)
+
+
+async def unless_left(work: Coroutine[object, object, Response], request: Request) -> Response:
+    """The reply that ``work`` comes to; an empty one, and the work is cancelled, when the client leaves."""
+    try:
+        return await unless_gone(work, request.receive)
+    except ClientGone:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)

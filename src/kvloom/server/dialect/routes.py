@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kvloom.server.dialect.admission import check_sequences
-from kvloom.server.dialect.answering import CLIENT_CLOSED_REQUEST, Served
+from kvloom.server.dialect.answering import Served, as_json, unless_left
 from kvloom.server.dialect.chat import ChatReply
 from kvloom.server.dialect.completion import CompletionReply
 from kvloom.server.dialect.fields import Json
@@ -19,7 +19,6 @@ from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import EventStream, events
 from kvloom.server.dialect.unserved import ignored_header
-from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.edge.body import read_body
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
@@ -81,10 +80,7 @@ async def _answer(served: Served, request: Request, body: ChatRequest | Completi
         stream = EventStream(frames, served.config.heartbeat_seconds)
         stream.headers.update(headers)
         return stream
-    try:
-        return JSONResponse(await unless_gone(_whole(reply, updates), request.receive), headers=headers)
-    except ClientGone:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return await unless_left(as_json(_whole(reply, updates), headers), request)
 
 
 async def _whole(reply: Reply, updates: Updates) -> Json:

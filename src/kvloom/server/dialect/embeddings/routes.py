@@ -15,13 +15,12 @@ from starlette.responses import Response
 from kvloom.arrays import Floats
 from kvloom.engine.cache_params import CacheParams
 from kvloom.errors import RequestError
-from kvloom.server.dialect.answering import CLIENT_CLOSED_REQUEST, Served
+from kvloom.server.dialect.answering import Served, unless_left
 from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.prepare import completion_job
 from kvloom.server.dialect.schemas import CompletionRequest
 from kvloom.server.dialect.unserved import ignored_header
-from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.edge.body import read_body
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.job import Job
@@ -43,10 +42,11 @@ def embeddings_routes(served: Served) -> APIRouter:
         job = await _job(body, served)
         name, caller = f"embd-{uuid.uuid4().hex}", caller_of(request)
         updates = run_job(served.engine, served.record, served.waiting, job, name, caller)
+        return await unless_left(reply(body, job, updates, model), request)
+
+    async def reply(body: EmbeddingsRequest, job: Job, updates: Updates, model: str) -> Response:
         try:
-            found = await unless_gone(_gathered(updates), request.receive)
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            found = await _gathered(updates)
         except RequestError as error:
             raise _about_input(error) from None
         size = sum(map(len, found.values())) * _BYTES_A_NUMBER
