@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from kvloom.attend.plan import Plan
+from kvloom.attend.plan import BySequence, Plan
 from kvloom.policy.cost import PrefillCost
 
 
@@ -36,15 +37,28 @@ class StepCost:
         return seconds
 
     def of(self, plan: Plan) -> float:
-        """Of a step as it is planned."""
+        """Of a step as it is planned. Pages that several answers share are read once, as attention does."""
         rows_B = np.diff(plan.seq_rows_B1)
-        single_T = np.repeat(rows_B == 1, rows_B)
+        single_B = rows_B == 1
+        single_T = np.repeat(single_B, rows_B)
         positions_T = plan.positions_T.astype(np.int64)
         singles, before = int(single_T.sum()), int(positions_T[single_T].sum())
         prompt = plan.num_rows - singles, int(positions_T.sum()) - before
-        return self.seconds(prompt, (singles, before))
+        return self.seconds(prompt, (singles, round(before * _distinct(plan, single_B))))
 
     def _starts_s(self, prompt: int, answers: int) -> float:
         if not answers:
             return -(-prompt * self.steps // self.rows) * self.prefill.start_s
         return self.steps * max(self.decode.start_s, self.prefill.start_s if prompt else 0.0)
+
+
+def _distinct(plan: Plan, of_B: npt.NDArray[np.bool_]) -> float:
+    """How many different pages the tables of sequences have together, as a share of all; 1 where there are none."""
+    if np.count_nonzero(of_B) < 2:
+        return 1.0
+    listed, different = 0, 0
+    for part in (part for group in plan.groups for part in group.parts if isinstance(part.lists, BySequence)):
+        pages = part.page_ids_P[np.repeat(of_B, np.diff(part.lists.bounds_L1))]
+        listed += pages.size
+        different += int(np.count_nonzero(np.bincount(pages)))
+    return different / listed if listed else 1.0

@@ -188,3 +188,15 @@ def test_the_same_decisions_with_tiers(retention: str, windows: Windows, names: 
         assert ours.tiers[name].loaded_pages == theirs.tiers[name].loaded_pages
         assert ours.tiers[name].pages == theirs.tiers[name].pages > 0
     assert sum(tier.loaded_pages for tier in ours.tiers.values()) > 3
+
+
+@pytest.mark.parametrize(("shared", "pages"), [(256, 16 + 2 * 2), (0, 2 * 18)])
+def test_what_answers_share_is_read_once(shared: int, pages: int) -> None:
+    clock, config = SimulatedClock(), config_of("lru", 4_000_000)
+    engine = simulated_engine(shape_of((None, None)), COST, config, say, clock)
+    first, second = ((1,) * shared + (own,) * (272 - shared) for own in (5, 6))
+    turns = [Turn(0.0, first[:256], 1), Turn(9.0, first, 24), Turn(9.0, second, 24)]
+    times = replayed(engine, clock, turns).ended[-1][3]
+    assert isinstance(times, tuple)
+    expected_s = COST.decode.step(2, round(2 * 276 * pages / (2 * 18)))
+    assert times[2] - times[1] == pytest.approx(expected_s, abs=1e-5)

@@ -35,6 +35,8 @@ Multiplier = Callable[[Block, int], float]
 
 _OBSERVED = 256
 _UPDATE_EVERY = 16
+_MOST_WAITING = 8
+"""Cohorts whose blocks are still being released: no more are left for the next victim to place."""
 
 
 def per_byte(block: Block, uses: int) -> float:
@@ -76,25 +78,54 @@ class Lifespan:
         return (turn_s - self.offset_s) / self.beta_s - turn_s / self.alpha_s
 
 
-_First = tuple[float, float, float, int, PageId]
-"""The priority, key1, its last use, minus the position, and the page."""
+_Entry = tuple[float, int, PageId, float]
+"""A block in its cohort: ln(dT c), minus its position, its page, and its last use, which all in a cohort share."""
 
-_Second = tuple[float, float, _First]
-"""The priority, key2, and its item of the first structure: equal keys are ordered as those are."""
+
+class _Cohort:
+    """Blocks of one format and priority that were used last at the same time: either key orders them by their worth.
+
+    ``entries``: the cheapest last, once they are sorted; ``waits``: to be sorted and placed.
+    """
+
+    __slots__ = ("entries", "last", "priority", "waits")
+
+    def __init__(self, priority: float, last: float) -> None:
+        self.priority, self.last = priority, last
+        self.waits = False
+        self.entries: list[_Entry] = []
+
+    def __lt__(self, other: _Cohort) -> bool:
+        """Items that differ in nothing else are in no order."""
+        return False
+
+
+_Item = tuple[float, float, float, _Entry, _Cohort]
+"""A cohort in one of the structures: its priority, the key of its cheapest block there, its last use, and that block.
+Blocks that leave only raise the keys of a cohort: its item is mended when it surfaces.
+"""
 
 
 class _Heaps:
-    """Both structures, of one format."""
+    """Both structures, of one format. ``open``: the last cohort of each priority; ``waiting``: cohorts that have to be
+    put into the structures before the next victim; ``cohorts``, ``entries``: how many there are.
+    """
 
-    __slots__ = ("first", "second")
+    __slots__ = ("cohorts", "entries", "first", "open", "second", "waiting")
 
     def __init__(self) -> None:
-        self.first: list[_First] = []
-        self.second: list[_Second] = []
+        self.first: list[_Item] = []
+        self.second: list[_Item] = []
+        self.open: dict[float, _Cohort] = {}
+        self.waiting: list[_Cohort] = []
+        self.cohorts = self.entries = 0
 
 
 class AsymCache:
-    """``multiplier``: the factor c. Ties go to the longest idle, then to the deepest."""
+    """``multiplier``: the factor c. Ties go to the longest idle, then to the deepest.
+
+    The structures hold cohorts, of which there are about as many as requests, and not blocks.
+    """
 
     def __init__(self, cost: PrefillCost, lifespan: Lifespan | None = None, multiplier: Multiplier = per_byte) -> None:
         self._cost, self._lifespan, self._multiplier = cost, lifespan or Lifespan(), multiplier
@@ -104,7 +135,7 @@ class AsymCache:
         self._reuse_s: deque[float] = deque(maxlen=_OBSERVED)
         self._observations = 0
         self._observed: float | None = None
-        self._live: dict[PageId, _First] = {}
+        self._live: dict[PageId, _Entry] = {}
         self._heaps: dict[Format, _Heaps] = {}
         self._uses: dict[PageId, int] = {}
 
@@ -117,21 +148,25 @@ class AsymCache:
 
     def reused(self, block: Block, now: float) -> None:
         self._uses[block.page] += 1
-        item = self._live.pop(block.page, None)
-        if item is not None:
-            self._observe(item[2], now)
+        entry = self._live.pop(block.page, None)
+        if entry is not None:
+            self._observe(entry[3], now)
 
     def idle(self, block: Block, now: float) -> None:
-        page, priority = block.page, priority_of(block.hints)
+        page = block.page
         factor = self._multiplier(block, self._uses[page])
-        worth = math.log(recompute_seconds(self._cost, block) * factor)
-        item = self._live[page] = (priority, worth + now / self._alpha_s, now, -block.position, page)
+        entry = math.log(recompute_seconds(self._cost, block) * factor), -block.position, page, now
+        self._live[page] = entry
         heaps = self._heaps.get(block.format)
         if heaps is None:
             heaps = self._heaps[block.format] = _Heaps()
-        heapq.heappush(heaps.first, item)
-        heapq.heappush(heaps.second, (priority, worth + now / self._beta_s, item))
-        if len(heaps.second) > 64 and len(heaps.second) + len(heaps.first) > 3 * len(self._live):
+        cohort = self._cohort(heaps, priority_of(block.hints), now)
+        heaps.cohorts += not cohort.entries
+        heaps.entries += 1
+        cohort.entries.append(entry)
+        if not cohort.waits:
+            self._wait(heaps, cohort)
+        if heaps.entries > 64 and heaps.entries > 2 * len(self._live):
             self._tidy(heaps)
 
     def gone(self, block: Block, why: Why, now: float) -> None:
@@ -144,7 +179,7 @@ class AsymCache:
         else:
             heaps = self._heaps.get(format)
             best = None if heaps is None else self._candidate(heaps, now)
-        return None if best is None else best[2][4]
+        return None if best is None else best[3][2]
 
     def fresh(self) -> AsymCache:
         return AsymCache(self._cost, self._lifespan, self._multiplier)
@@ -152,19 +187,80 @@ class AsymCache:
     def book(self) -> Set[PageId]:
         return self._live.keys()
 
-    def _candidate(self, heaps: _Heaps, now: float) -> _Second | None:
-        """The priority, ln(f dT c) and the item of the first block of a format."""
-        live, first, second = self._live, heaps.first, heaps.second
-        while first and live.get(first[0][4]) is not first[0]:
-            heapq.heappop(first)
-        while second and live.get(second[0][2][4]) is not second[0][2]:
-            heapq.heappop(second)
-        if not first:
+    def _cohort(self, heaps: _Heaps, priority: float, last: float) -> _Cohort:
+        cohort = heaps.open.get(priority)
+        if cohort is None or cohort.last != last:
+            cohort = heaps.open[priority] = _Cohort(priority, last)
+        return cohort
+
+    def _candidate(self, heaps: _Heaps, now: float) -> _Item | None:
+        """Of the first block of a format, with ln(f dT c) as its key."""
+        self._place_waiting(heaps)
+        if len(heaps.first) + len(heaps.second) > 64 + 3 * heaps.cohorts:
+            heaps.first = self._fresh(heaps, heaps.first, self._alpha_s)
+            heaps.second = self._fresh(heaps, heaps.second, self._beta_s)
+        slow, fast = self._top(heaps, heaps.first, self._alpha_s), self._top(heaps, heaps.second, self._beta_s)
+        if slow is None or fast is None:
             return None
-        (priority, key1, *_), (_, key2, item) = first[0], second[0]
-        slow = priority, key1 - now / self._alpha_s, first[0]
-        fast = priority, self._log_lambda + key2 - (now - self._offset_s) / self._beta_s, item
-        return min(slow, fast)
+        return min(
+            (slow[0], slow[1] - now / self._alpha_s, *slow[2:]),
+            (fast[0], self._log_lambda + fast[1] - (now - self._offset_s) / self._beta_s, *fast[2:]),
+        )
+
+    def _top(self, heaps: _Heaps, items: list[_Item], scale_s: float) -> _Item | None:
+        """The first of one structure, which stands for the cheapest block of its cohort."""
+        while items:
+            item = items[0]
+            cheapest = self._cheapest(heaps, item[4])
+            if cheapest is item[3]:
+                return item
+            if cheapest is None:
+                heapq.heappop(items)
+            else:
+                heapq.heapreplace(items, self._item(item[4], cheapest, scale_s))
+        return None
+
+    def _cheapest(self, heaps: _Heaps, cohort: _Cohort) -> _Entry | None:
+        entries, live = cohort.entries, self._live
+        while entries:
+            entry = entries[-1]
+            if live.get(entry[2]) is entry:
+                return entry
+            entries.pop()
+            heaps.entries -= 1
+            heaps.cohorts -= not entries
+        return None
+
+    def _item(self, cohort: _Cohort, entry: _Entry, scale_s: float) -> _Item:
+        last = cohort.last
+        return cohort.priority, entry[0] + last / scale_s, last, entry, cohort
+
+    def _wait(self, heaps: _Heaps, cohort: _Cohort) -> None:
+        cohort.waits = True
+        heaps.waiting.append(cohort)
+        if len(heaps.waiting) > _MOST_WAITING:
+            self._place_waiting(heaps)
+
+    def _place_waiting(self, heaps: _Heaps) -> None:
+        for cohort in heaps.waiting:
+            cohort.waits = False
+            cohort.entries.sort(reverse=True)
+            self._place(heaps, cohort)
+        heaps.waiting.clear()
+
+    def _place(self, heaps: _Heaps, cohort: _Cohort) -> None:
+        """Into both structures, by its cheapest block if it has any."""
+        entry = self._cheapest(heaps, cohort)
+        if entry is not None:
+            heapq.heappush(heaps.first, self._item(cohort, entry, self._alpha_s))
+            heapq.heappush(heaps.second, self._item(cohort, entry, self._beta_s))
+
+    def _fresh(self, heaps: _Heaps, items: list[_Item], scale_s: float) -> list[_Item]:
+        """One item for each cohort."""
+        cheapest = ((cohort, self._cheapest(heaps, cohort)) for cohort in {item[4] for item in items})
+        found = [self._item(cohort, entry, scale_s) for cohort, entry in cheapest if entry is not None]
+        heapq.heapify(found)
+        return found
 
     def _observe(self, last: float, now: float) -> None:
         """A block that was used last at ``last`` is used again."""
@@ -177,9 +273,12 @@ class AsymCache:
             self._log_lambda = self._lifespan.log_lambda(math.fsum(self._reuse_s) / len(self._reuse_s))
 
     def _tidy(self, heaps: _Heaps) -> None:
-        """Drop what is stale, once it is half as many as the blocks that are idle."""
-        live = self._live
-        heaps.first[:] = [item for item in heaps.first if live.get(item[4]) is item]
-        heaps.second[:] = [item for item in heaps.second if live.get(item[2][4]) is item[2]]
-        heapq.heapify(heaps.first)
-        heapq.heapify(heaps.second)
+        """Drop blocks that are no longer idle, once they are as many as those that are."""
+        self._place_waiting(heaps)
+        placed = {item[4] for item in heaps.first}
+        heaps.first, heaps.second, heaps.cohorts, heaps.entries = [], [], 0, 0
+        for cohort in placed:
+            cohort.entries = [entry for entry in cohort.entries if self._live.get(entry[2]) is entry]
+            heaps.cohorts += bool(cohort.entries)
+            heaps.entries += len(cohort.entries)
+            self._place(heaps, cohort)

@@ -45,6 +45,9 @@ _LEARN_FIRST, _LEARN_EVERY = 32, 512
 _TOGETHER_S = 0.25
 """Releases that are no further apart count as one: half of the first bucket of ages."""
 
+_MOST_WAITING = 8
+"""Cohorts whose blocks are still being released: no more are left for the next victim to place."""
+
 _Entry = tuple[float, float, int, PageId]
 """A block in its cohort: worth, since when it is idle, minus its position, page."""
 
@@ -63,9 +66,10 @@ class _Life:
 class _Cohort:
     """Blocks of one kind that are idle since ``since``, or hardly later. ``idle`` of them are stored, ``seen`` are
     watched: these, and those evicted since. ``home``, ``item``: its class, and its place there, while any is idle.
+    ``waits``: to be placed, before the next victim is named.
     """
 
-    __slots__ = ("bucket", "entries", "format", "home", "idle", "item", "priority", "row", "seen", "since")
+    __slots__ = ("bucket", "entries", "format", "home", "idle", "item", "priority", "row", "seen", "since", "waits")
 
     def __init__(self, row: int, format: Format, priority: float, since: float) -> None:
         self.row, self.format, self.priority, self.since = row, format, priority, since
@@ -73,6 +77,7 @@ class _Cohort:
         self.entries: list[_Entry] = []
         self.home: _Class | None = None
         self.item: _Item | None = None
+        self.waits = False
 
 
 _Item = tuple[float, float, int, int, _Cohort]
@@ -117,6 +122,7 @@ class Survival:
         self._due: list[tuple[float, int, _Cohort]] = []
         self._release: tuple[float, int, int] | None = None
         self._cohorts: dict[tuple[int, Format, float], _Cohort] = {}
+        self._waiting: list[_Cohort] = []
         self._number = self._uses = self._watched = 0
         self._learn_at = _LEARN_FIRST
 
@@ -152,8 +158,11 @@ class Survival:
         entry = life.entry = (seconds_per_byte(self._cost, block), now, -block.position, block.page)
         cohort.idle += 1
         heapq.heappush(cohort.entries, entry)
-        if cohort.entries[0] is entry:
-            self._place(cohort)
+        if cohort.entries[0] is entry and not cohort.waits:
+            cohort.waits = True
+            self._waiting.append(cohort)
+            if len(self._waiting) > _MOST_WAITING:
+                self._place_waiting()
 
     def gone(self, block: Block, why: Why, now: float) -> None:
         self._pass(now)
@@ -174,6 +183,7 @@ class Survival:
 
     def victim(self, format: Format | None, now: float) -> PageId | None:
         self._pass(now)
+        self._place_waiting()
         if format is None:
             first = min(filter(None, map(self._first, self._firsts)), default=None)
         else:
@@ -299,6 +309,13 @@ class Survival:
         each.cohorts += 1
         if each.items[0] is item:
             self._promote(each, item)
+
+    def _place_waiting(self) -> None:
+        for cohort in self._waiting:
+            cohort.waits = False
+            if cohort.idle:
+                self._place(cohort)
+        self._waiting.clear()
 
     def _displace(self, cohort: _Cohort) -> None:
         """Out of its class."""
