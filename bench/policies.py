@@ -3,10 +3,11 @@
     python -m bench.policies --place DIR [--costs-only] [--kinds made,recorded] [--seeds 5] [--policies lru,asymcache]
 
 Made: conversations of 2K to 8K tokens and agents, served by SmolLM2 on this machine, whose steps are measured first and
-kept in DIR (``--costs-only``: nothing but that, on a quiet machine); memory for 20, 40 and 60% of the working set, and
-requests that arrive so fast that an engine with an endless cache would be busy for a quarter of the time. Recorded: the
-files in ``TRACES_DIR``, served by Llama 3.1 8B on an H100 by its data sheet, with a quarter and half of its memory
-for KV. Every simulation is written below DIR when it ends, and not repeated; the table of all is filed.
+kept in DIR (``--costs-only``: nothing but that, on a quiet machine); memory for 20, 40 and 60% of the working set (60%
+for agents, of whom two of the longest contexts must fit), and requests that arrive so fast that an engine with an
+endless cache would be busy for a quarter of the time. Recorded: the files in ``TRACES_DIR``, served by Llama 3.1 8B on
+an H100 by its data sheet, with half of its memory for KV. Every simulation is written below DIR when it ends, and not
+repeated; the table of all is filed.
 """
 
 from __future__ import annotations
@@ -88,16 +89,14 @@ def made(place: Path, seeds: int) -> Iterator[Cell]:
     machine = Machine(MODEL, shape, cost, DEFAULT_KV_DTYPE, 0)
     layout = KvLayout(shape.kv_map, CacheConfig(kv_dtype=DEFAULT_KV_DTYPE), machine.scheduler.step_tokens)
     talks = [MultiTurn(sessions=16, lengths=LENGTHS, dispersion=by) for by in (LOW_DISPERSION, HIGH_DISPERSION)]
+    agents = MadeAgents(tasks=14, calls=(3, 8), questions=(1, 3), answer_tokens=32, arrival_s=8.0)
     for seed in range(seeds):
-        for kind, trace in (
-            ("conversations", talks[seed % 2].trace(seed)),
-            (
-                "agents",
-                MadeAgents(tasks=30, calls=(3, 8), questions=(1, 3), answer_tokens=32, arrival_s=8.0).trace(seed),
-            ),
+        for kind, trace, shares in (
+            ("conversations", talks[seed % 2].trace(seed), SHARES),
+            ("agents", agents.trace(seed), SHARES[-1:]),
         ):
             speed = LOAD * trace.requests[-1].arrival_s / busy_s(trace, cost)
-            for share in SHARES:
+            for share in shares:
                 blocks = max(capacity(trace, Gaps.of(trace), share), 2 * trace.longest)
                 room = layout.bytes_for(PAGE_TOKENS * blocks)
                 yield Cell(kind, trace, machine, speed, f"{share:.0%} of the working set", room)
@@ -117,7 +116,7 @@ def recorded(directory: Path) -> Iterator[Cell]:
         ),
     ]
     for kind, trace, speed in sources:
-        for share in (0.25, 0.5):
+        for share in (0.5,):
             size = int(share * machine.kv_bytes)
             yield Cell(kind, trace, machine, speed, f"{size / 2**30:.0f} GiB", size)
 
