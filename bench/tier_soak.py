@@ -1,4 +1,5 @@
-"""A random soak of everything that keeps KV: requests, fused ones and chunks among them, aborts, resets, injected faults, tiers that die, restarts.
+"""A random soak of everything that keeps KV: requests (fused ones and chunks too), aborts, resets, injected faults,
+tiers that die, restarts.
 
     python -m bench.tier_soak --minutes 60 --output bench/results/tier_soak.json
 

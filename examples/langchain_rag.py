@@ -80,9 +80,7 @@ def chain_over(llm: LLM, texts: Sequence[str], together: int = 4) -> Runnable[st
     llm.chunks.add(list(texts))
     store = InMemoryVectorStore.from_texts(list(texts), KvloomEmbeddings(llm))
     retriever = store.as_retriever(search_kwargs={"k": together})
-    return (
-        {"context": retriever | marked_passages, "question": RunnablePassthrough()} | PROMPT | KvloomChat(llm=llm)
-    )
+    return {"context": retriever | marked_passages, "question": RunnablePassthrough()} | PROMPT | KvloomChat(llm=llm)
 
 
 def _message(output: RequestOutput) -> AIMessage:

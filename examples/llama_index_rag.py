@@ -1,4 +1,4 @@
-"""A LlamaIndex query engine over kvloom, in this process: the usual one, with ``MarkPassages`` among its postprocessors.
+"""A LlamaIndex query engine over kvloom, in this process: the usual one, with ``MarkPassages`` beside it.
 
     pip install 'kvloom[rag]'
     kvloom pull smollm2-135m-instruct
@@ -34,9 +34,7 @@ class KvloomLLM(CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        return LLMMetadata(
-            context_window=self.engine.max_model_len, num_output=self.max_tokens, model_name="kvloom"
-        )
+        return LLMMetadata(context_window=self.engine.max_model_len, num_output=self.max_tokens, model_name="kvloom")
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         params = SamplingParams(temperature=0, max_tokens=self.max_tokens)
@@ -88,7 +86,6 @@ def query_engine_over(llm: LLM, texts: Sequence[str], together: int = 4) -> Base
         llm=KvloomLLM(engine=llm),
         similarity_top_k=together,
         node_postprocessors=[MarkPassages()],
-        response_mode="simple_summarize",
         text_qa_template=PROMPT,
     )
 

@@ -80,9 +80,7 @@ def judged(rounds: Sequence[dict[str, Answered]], tokens: int) -> list[Check]:
         note(f"{name}: {seconds:.3f} s, {cpu_s:.3f} CPU s, {len(rounds)} questions")
     return [
         at_most("time", fused_s / full_s, GOAL, "of computing", f"{1e3 * fused_s:.0f} ms of {1e3 * full_s:.0f}"),
-        at_most(
-            "CPU time", fused_cpu_s / full_cpu_s, GOAL, "of computing", f"{fused_cpu_s:.3f} s of {full_cpu_s:.3f}"
-        ),
+        at_most("CPU time", fused_cpu_s / full_cpu_s, GOAL, "of computing", f"{fused_cpu_s:.3f} s of {full_cpu_s:.3f}"),
         at_least("tokens of passages that came from disk", loaded, 1.0, "of all"),
     ]
 
