@@ -58,7 +58,8 @@ class Retriever:
 
     def best(self, question: str, count: int) -> list[Passage]:
         """The best first. Reciprocal rank fusion (Cormack et al., SIGIR 2009), with their constant."""
-        by_words = np.argsort(-self._words.get_scores(_words(question)), kind="stable").tolist()
+        words, nothing = _words(question), np.zeros(len(self._passages))
+        by_words = np.argsort(-self._words.get_scores(words) if words else nothing, kind="stable").tolist()
         (vector,) = embedded(self._llm, [question])
         by_meaning = self._vectors.search(np.array(vector, np.float32), len(self._passages)).keys.tolist()
         scores = np.zeros(len(self._passages))

@@ -33,7 +33,8 @@ class AnyText(tiny.CharTokenizer):
 
 @pytest.fixture
 def llm(monkeypatch: pytest.MonkeyPatch) -> LLM:
-    engine = tiny.make_engine(model=tiny_decoder.decoder((None, None, None)), step_tokens=512)
+    model = tiny_decoder.decoder((None, None, None), context_length=2048)
+    engine = tiny.make_engine(model=model, step_tokens=512, kv_bytes="16MiB")
     engine.intake.worth = lambda cache, prompt_tokens: True
     loaded = SimpleNamespace(engine=engine, tokenizer=AnyText(), defaults=SamplingDefaults())
     monkeypatch.setattr("kvloom.engine.llm.build", lambda config: loaded)

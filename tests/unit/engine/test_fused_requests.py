@@ -238,23 +238,37 @@ def test_loading_for_the_next_overlaps_computing_for_this_one() -> None:
 
 
 def test_what_is_there_of_all_documents_stays_while_room_is_made_for_the_rest() -> None:
-    """The least recently used page is one of this very prompt, and the load of its first document needs room."""
+    """Memory is full, and what would be evicted next but for three pages is a document of this very prompt."""
     tier = DictTier()
-    engine, answer = in_tiers_alone(tier)
-    engine = engine_of(tiers=[tier], kv_bytes="600KiB")
-    first, second = (PROMPT[start:stop] for start, stop in DOCUMENTS)
-    alone = CacheParams(kept_as="chunk")
-    tiny.run(engine, {"second": second}, SamplingParams(max_tokens=0), cache=alone)
-    numbers = iter(range(1000))
-    while not engine.ledger.evicted_pages:
-        tiny.run(engine, {"filler": tiny.random_prompt(48, next(numbers))}, SamplingParams(max_tokens=0), cache=alone)
-    assert engine.ledger.index.entries
-    tiny.run(engine, {"second": second}, SamplingParams(max_tokens=0), cache=alone)
+    _, answer = in_tiers_alone(tier)
+    engine = full_with(tier, fillers_that_fit(tier))
+    assert not engine.ledger.evicted_pages
     before = len(tier.reads)
     done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"]
+    assert engine.ledger.evicted_pages > 3
     assert done.tokens[0] == answer
     assert len(tier.reads) - before == 4, "the first document alone"
-    assert first != second
+
+
+def full_with(tier: DictTier, fillers: int) -> tiny.Engine:
+    """Three pages of something, then the second document, then so many pages of other things."""
+    engine = engine_of(tiers=[tier], kv_bytes="600KiB")
+    start, stop = DOCUMENTS[1]
+    add(engine, tiny.random_prompt(48, 99), PROMPT[start:stop], *(tiny.random_prompt(16, n) for n in range(fillers)))
+    return engine
+
+
+def add(engine: tiny.Engine, *passages: list[int]) -> None:
+    for passage in passages:
+        tiny.run(engine, {"passage": passage}, SamplingParams(max_tokens=0), cache=CacheParams(kept_as="chunk"))
+
+
+def fillers_that_fit(tier: DictTier) -> int:
+    engine, count = full_with(tier, 0), 0
+    while not engine.ledger.evicted_pages:
+        add(engine, tiny.random_prompt(16, count))
+        count += 1
+    return count - 1
 
 
 @pytest.mark.parametrize("fault", [Fault.GONE, Fault.SHORT, Fault.CORRUPT, Fault.DIFFERS, Fault.FAILED])
