@@ -81,7 +81,9 @@ class Loads:
     def _pages(self, kv: SequenceKv, index: int) -> list[Wanted]:
         """Page ``index`` of those layer groups of which a tier has it."""
         key, tokens, found = kv.page_key(index), tuple(kv.names.page_tokens(index)), []
-        for group, table in enumerate(kv.tables if key is not None else ()):
+        if key is None:
+            return []
+        for group, table in enumerate(kv.tables):
             place = Place(key, group)
             if (tier := self.tiers.find(place)) is not None:
                 found.append(Wanted(group, index, tier, place, tokens, table.format.page_bytes))
