@@ -11,8 +11,10 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.policy.compression import Compression, compression_of
+from kvloom.policy.fusion import parse_fusion, text_of
 
 SALTS = (None, None, None, "one", "other")
+SELECTORS = ("reuse", "epic:tokens=4", "a3:check_layer=0", "cacheblend:check_layer=0,ratio=0.3", "prophetkv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,34 @@ def drawn(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
     return Asked(prompt, rng.choice((1, 3, 6)), cache, rng.choice((1, 1, 1, 2)))
 
 
+def drawn_fused(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
+    """Over beginnings of two texts, so that others are over the same, between a few tokens and a question."""
+    first, last = rng.sample(texts, 2)
+    prompt, documents = list(rng.choice(texts)[: rng.choice((0, 1, 5, 16))]), []
+    for text in (first, last):
+        passage = text[: rng.choice((1, 2)) * len(text) // 4 + 1]
+        documents.append((len(prompt), len(prompt) + len(passage)))
+        prompt += passage
+    prompt += rng.choice(texts)[: rng.choice((2, 9))]
+    cache = CacheParams(
+        salt=rng.choice(SALTS),
+        read=rng.random() > 0.05,
+        write=rng.random() > 0.1,
+        match=rng.choice(("tokens", "tokens", "pages")),
+        priority=rng.choice((10, 50, 50, 90)),
+        fusion=parse_fusion(rng.choice(SELECTORS)),
+        documents=tuple(documents),
+    )
+    return Asked(tuple(prompt), rng.choice((1, 3, 6)), cache, rng.choice((1, 1, 1, 2)))
+
+
+def drawn_chunk(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
+    """A beginning of a text as a passage for others, with an answer to compare."""
+    text = rng.choice(texts)
+    cache = CacheParams(salt=rng.choice(SALTS), kept_as="chunk", write=rng.random() > 0.1)
+    return Asked(text[: rng.choice((1, 2)) * len(text) // 4 + 1], 1, cache)
+
+
 def texts_of(rng: random.Random, count: int, length: int, vocab_size: int) -> list[tuple[int, ...]]:
     """Of up to ``length`` tokens: half of them begin like another one."""
     texts: list[tuple[int, ...]] = []
@@ -63,16 +93,17 @@ class Cold:
     """``make``: makes an engine with room for every request alone. Answers are remembered."""
 
     make: Callable[[], Engine]
-    _known: dict[tuple[tuple[int, ...], int, bool], list[int]] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._engine = self.make()
 
     def answer(self, asked: Asked) -> list[int]:
-        """The tokens, when everything is computed for it."""
-        key = asked.prompt, asked.tokens, asked.cache.compression is not None
+        """The tokens, when everything is computed for it: documents of a fusion too, alone."""
+        compression, fusion, documents = asked.cache.compression, asked.cache.fusion, asked.cache.documents
+        key = asked.prompt, asked.tokens, compression is not None, fusion and text_of(fusion), documents
         if key not in self._known:
-            cache = CacheParams(read=False, write=False, compression=asked.cache.compression)
+            cache = CacheParams(read=False, write=False, compression=compression, fusion=fusion, documents=documents)
             params = SamplingParams(temperature=0.0, max_tokens=asked.tokens, ignore_eos=True)
             self._engine.submit("cold", list(asked.prompt), params, cache=cache)
             updates: list[RequestUpdate] = []

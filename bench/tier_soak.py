@@ -1,4 +1,5 @@
-"""A random soak of everything that keeps KV: requests, aborts, resets, injected faults, tiers that die, restarts.
+"""A random soak of everything that keeps KV: requests (fused ones and chunks too), aborts, resets, injected faults,
+tiers that die, restarts.
 
     python -m bench.tier_soak --minutes 60 --output bench/results/tier_soak.json
 
@@ -24,7 +25,7 @@ from typing import Any, get_args
 
 from bench.filing import Stamp
 from bench.harness import note
-from bench.soak_requests import Asked, Cold, drawn, texts_of
+from bench.soak_requests import Asked, Cold, drawn, drawn_chunk, drawn_fused, texts_of
 from kvloom.config import CacheConfig, EngineConfig, KvDtype, RetentionName, TierConfig, TierName
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestUpdate
@@ -94,7 +95,7 @@ class Soak:
         self.first, self.plan, self.directory = first, plan, place / "cache"
         self.random, self.tally = random.Random(plan.seed), Tally()
         self.texts = texts_of(self.random, plan.texts, plan.length, first.model.vocab_size)
-        self.cold = Cold(lambda: engine_beside(first, self._cache("lru", 4)))
+        self.cold = Cold(lambda: _fusing(engine_beside(first, self._cache("lru", 4))))
         self.asked: dict[str, Asked] = {}
         self.said: dict[str, defaultdict[int, list[int]]] = {}
         self.number = 0
@@ -137,7 +138,8 @@ class Soak:
             self._restart()
 
     def _ask(self) -> None:
-        asked, name = drawn(self.random, self.texts), f"r{self.number}"
+        kind = self.random.choice((drawn, drawn, drawn, drawn_fused, drawn_fused, drawn_chunk))
+        asked, name = kind(self.random, self.texts), f"r{self.number}"
         self.number += 1
         self.engine.submit(name, list(asked.prompt), asked.params, cache=asked.cache, client=str(self.number % 3))
         self.asked[name], self.said[name] = asked, defaultdict(list)
@@ -201,6 +203,7 @@ class Soak:
         asked, said = self.asked.pop(update.request_id), self.said.pop(update.request_id)
         metrics = update.metrics
         self.tally.did["answered"] += 1
+        self.tally.did["fused"] += metrics.fused is not None
         if metrics.lossy_tokens and not asked.cache.lossy:
             raise SoakError(f"{metrics.lossy_tokens} tokens in fewer bits for {asked.cache}")
         if metrics.lossy_tokens:
@@ -216,7 +219,7 @@ class Soak:
 
     def _started(self) -> Engine:
         policy = self.random.choice(get_args(RetentionName))
-        return engine_beside(self.first, self._cache(policy, 2), tiers=self._tiers())
+        return _fusing(engine_beside(self.first, self._cache(policy, 2), tiers=self._tiers()))
 
     def _cache(self, policy: RetentionName, requests: int) -> CacheConfig:
         """With room for so many of the longest requests."""
@@ -247,6 +250,12 @@ class Soak:
         for name, tier in stats.tiers.items():
             self.tally.faults.update({f"{name} {fault}": count for fault, count in tier.faults.items()})
         self.engine.close(seconds)
+
+
+def _fusing(engine: Engine) -> Engine:
+    """One that fuses whether or not that is faster: what is faster depends on what steps took."""
+    engine.intake.worth = lambda cache, prompt_tokens: True
+    return engine
 
 
 def _occupied_bytes(directory: Path) -> int:

@@ -42,6 +42,8 @@ CLAIMS = {
     "mixed-load": "bench.claims.mixed_load",
     "structured": "bench.claims.structured",
     "a3-ttft": "bench.claims.a3_ttft",
+    "matkv": "bench.claims.matkv",
+    "sustained-reuse": "bench.claims.sustained_reuse",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

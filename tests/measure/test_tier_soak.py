@@ -41,6 +41,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert total.lossy_answers > 0
     assert min(total.hit_tokens[name] for name in ("ram", "warm", "warm_int8", "disk")) > 0
     assert min(total.did[name] for name in ("aborted", "resets", "killed tiers", "restarts")) > 0
+    assert total.did["fused"] > 10
     assert len(total.faults) > 5
     written = json.loads(json.dumps(result(tally, PLAN, 1.0)))
     assert written["checked"] == tally.checked

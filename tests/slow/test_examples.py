@@ -15,10 +15,9 @@ from bench.drive import ModelEngines
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str) -> str:
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, check=True, timeout=300
-    ).stdout
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def test_quickstart(smollm2: ModelEngines) -> None:
@@ -34,6 +33,17 @@ def test_shared_prefix(smollm2: ModelEngines) -> None:
     assert reused[0] == 0
     assert reused[1] > 400
     assert ": new" in printed
+
+
+def test_retrieval(smollm2: ModelEngines, tmp_path: Path) -> None:
+    """The second time nothing is computed: KV lies in a directory."""
+    asked = ["--together", "3", "--question", "In which year was the observatory founded?", str(EXAMPLES / "data")]
+    asked += ["--cache-dir", str(tmp_path)]
+    first, second = run("rag.py", *asked).splitlines(), run("rag.py", *asked).splitlines()
+    assert ", 0 of which were computed" not in first[0]
+    assert ", 0 of which were computed" in second[0]
+    assert first[3] == second[3], "the same answer"
+    assert "were repaired" in first[5]
 
 
 @pytest.fixture

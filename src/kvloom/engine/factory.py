@@ -89,7 +89,7 @@ def make_engine(
     results = Results(ledger)
     ledger.events.listeners.append(results)
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
-    reserve, stall, account = Reserve(ledger, layout), Stall(), Account(clock)
+    reserve, stall, account = Reserve(ledger, layout, lead), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
     bands = Bands(ledger, layout, tiers, prefill_cost, model.width)
     loads = Loads(tiers, prefill_cost)

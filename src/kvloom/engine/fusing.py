@@ -108,7 +108,7 @@ class RepairPass(LayerPass):
 
 @dataclass(slots=True, eq=False)
 class Fusing:
-    """Implements ``Layerwise`` for a sequence whose prefix is there.
+    """Implements ``Layerwise`` for a sequence that goes on over documents when its prefix is there.
 
     ``passages``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
     what they have. ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
@@ -152,11 +152,9 @@ class Fusing:
     def advance(self) -> bool:
         """Take the room that the next pass needs beside its pages. False: there is none."""
         if self.phase is Phase.PASSAGES:
-            for passage in self.passages:
-                if not passage.begun and passage.begin():
-                    self.load(passage.kv)
-                    self.found += len(passage.span) - passage.lacking
-            if not all(passage.complete for passage in self.passages):
+            if not self._take_passages():
+                return False
+            if not self.kv.prefix_done or not all(passage.complete for passage in self.passages):
                 return True
             if not self._begin():
                 return False
@@ -253,6 +251,17 @@ class Fusing:
             yield from self._carried.holdings()
 
     # -- phases ----------------------------------------------------------------------------------------------------
+
+    def _take_passages(self) -> bool:
+        """Hold what there is of all documents, before room for the rest of any displaces it. False: no such room."""
+        looked_up = [passage for passage in self.passages if not passage.begun and passage.begin()]
+        for passage in looked_up:
+            self.load(passage.kv)
+            self.found += len(passage.span) - passage.lacking
+        for passage in self.passages:
+            if passage.complete:
+                passage.kv.keep_tail()
+        return all(passage.kv.reserve(passage.kv.missing) for passage in self.passages if passage.begun)
 
     def _begin(self) -> bool:
         """All documents are there: read them from now on."""

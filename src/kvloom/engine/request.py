@@ -155,6 +155,12 @@ class Sequence:
         self.kv, self.shadow = self.shadow.kv, None
         self.tokens = self.kv.tokens
 
+    @property
+    def in_passes(self) -> bool:
+        """Whether what it lacks next is computed in layer passes: of a fused prompt, what comes after its prefix."""
+        kv = self.kv
+        return self.layerwise is not None and (not kv.fuses or kv.fused or kv.prefix_done)
+
     def lose_shadow(self) -> None:
         if self.shadow is not None:
             self.shadow.kv.release()

@@ -13,6 +13,7 @@ import tiny_decoder
 from dict_tier import DictTier
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.errors import KvloomError, ParamsError, RequestError
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
@@ -23,6 +24,12 @@ from kvloom.segment import Span
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
 PROMPT = tiny.random_prompt(120, 1)
 DOCUMENTS = ((10, 60), (60, 100))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take its time."""
+    monkeypatch.setattr(tiers_of, "_LEAST_PATIENCE_S", 60.0)
 
 
 def engine_of(always: bool = True, **given: object) -> tiny.Engine:
@@ -151,10 +158,10 @@ def test_documents_come_from_tiers() -> None:
     done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"]
     metrics = done.updates[-1].metrics
     assert done.tokens[0] == answer
-    assert len(tier.reads) == 5
+    assert len(tier.reads) == 7, "the unfinished last pages too"
     assert metrics.fused is not None
-    assert metrics.fused.found == 80
-    assert metrics.computed_tokens == 10 + 10 + 15 + 20 + 3
+    assert metrics.fused.found == 90
+    assert metrics.computed_tokens == 10 + 15 + 20 + 3
     assert engine.ledger.held_pages == 0
 
 
@@ -185,6 +192,137 @@ def test_aborted_while_it_loads_nothing_is_left() -> None:
     engine.check()
     assert engine.ledger.held_pages == 0
     let_go.set()
+
+
+def test_documents_are_loaded_while_the_prefix_is_computed() -> None:
+    tier, come = DictTier(), threading.Event()
+    engine, _ = in_tiers_alone(tier)
+    tier.before_read = lambda place: void(come.wait(60))
+    long = tiny.random_prompt(150, 9) + PROMPT[10:]
+    engine.submit("fused", long, GREEDY, cache=asked(documents=((150, 200), (200, 240))))
+    engine.step()  # it is admitted, and so much of its prefix computed
+    engine.step()
+    (sequence,) = engine.requests["fused"].sequences
+    assert sequence.layerwise is not None
+    assert all(text.load is not None for text in sequence.layerwise.texts)
+    while not sequence.kv.prefix_done:
+        engine.step()
+        engine.check()
+    come.set()
+    done = tiny.drain(engine, ["fused"])["fused"].updates[-1].metrics
+    assert done.fused is not None
+    assert done.fused.found == 90
+    assert done.computed_tokens == 150 + 36 + 20 + 3, "of documents only what is repaired"
+
+
+def test_loading_for_the_next_overlaps_computing_for_this_one() -> None:
+    tier, come = DictTier(), threading.Event()
+    engine, answer = in_tiers_alone(tier)
+    others = tiny.random_prompt(120, 2)
+    ready = tiny.run(engine, {"ready": others}, GREEDY, cache=asked())["ready"]
+    tier.before_read = lambda place: void(come.wait(60))
+    engine.submit("next", PROMPT, GREEDY, cache=asked())
+    engine.submit("this", others, GREEDY, cache=asked())
+    told: list[int] = []
+    while engine.has_work and not told:
+        for update in engine.step():
+            if update.finished:
+                assert update.request_id == "this"
+                told.append(update.metrics.computed_tokens)
+        engine.check()
+    assert told == [15 + 20 + 3]
+    come.set()
+    assert tiny.drain(engine, ["next"])["next"].tokens[0] == answer
+    again = tiny.run(engine, {"this": others}, GREEDY, cache=asked())["this"]
+    assert again.tokens == ready.tokens
+
+
+def test_what_is_there_of_all_documents_stays_while_room_is_made_for_the_rest() -> None:
+    """Memory is full, and what would be evicted next but for three pages is a document of this very prompt."""
+    tier = DictTier()
+    _, answer = in_tiers_alone(tier)
+    engine = full_with(tier, fillers_that_fit(tier))
+    assert not engine.ledger.evicted_pages
+    before = len(tier.reads)
+    done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked())["fused"]
+    assert engine.ledger.evicted_pages > 3
+    assert done.tokens[0] == answer
+    assert len(tier.reads) - before == 4, "the first document alone"
+
+
+def full_with(tier: DictTier, fillers: int) -> tiny.Engine:
+    """Three pages of something, then the second document, then so many pages of other things."""
+    engine = engine_of(tiers=[tier], kv_bytes="600KiB")
+    start, stop = DOCUMENTS[1]
+    add(engine, tiny.random_prompt(48, 99), PROMPT[start:stop], *(tiny.random_prompt(16, n) for n in range(fillers)))
+    return engine
+
+
+def add(engine: tiny.Engine, *passages: list[int]) -> None:
+    for passage in passages:
+        tiny.run(engine, {"passage": passage}, SamplingParams(max_tokens=0), cache=CacheParams(kept_as="chunk"))
+
+
+def fillers_that_fit(tier: DictTier) -> int:
+    engine, count = full_with(tier, 0), 0
+    while not engine.ledger.evicted_pages:
+        add(engine, tiny.random_prompt(16, count))
+        count += 1
+    return count - 1
+
+
+@pytest.mark.parametrize("fault", [Fault.GONE, Fault.SHORT, Fault.CORRUPT, Fault.DIFFERS, Fault.FAILED])
+@pytest.mark.parametrize("every", [1, 3])
+def test_faults_of_a_tier_are_counted_and_change_no_answer(fault: Fault, every: int) -> None:
+    """Of fused requests, nor of exact ones beside them."""
+    tier = DictTier()
+    engine, answer = in_tiers_alone(tier)
+    exact = tiny.run(engine_of(), {"exact": PROMPT}, GREEDY)["exact"].tokens
+    reads = iter(range(1000))
+
+    def bad(place: Place) -> None:
+        if next(reads) % every == 0:
+            raise TierFault(fault, "made up")
+
+    tier.before_read = bad
+    engine.submit("fused", PROMPT, GREEDY, cache=asked())
+    engine.submit("moved", PROMPT[:10] + PROMPT[60:100] + PROMPT[10:60] + PROMPT[100:], GREEDY, cache=moved())
+    engine.submit("exact", PROMPT, GREEDY)
+    done = tiny.drain(engine, ["fused", "moved", "exact"])
+    assert done["fused"].tokens[0] == answer
+    assert done["exact"].tokens == exact
+    assert engine.stats().cache.tiers["disk"].faults[fault.value] > 0
+    assert engine.ledger.held_pages == 0
+    tier.before_read = void
+    elsewhere = tiny.run(engine_of(), {"moved": done["moved"].updates[-1].prompt_token_ids}, GREEDY, cache=moved())
+    assert done["moved"].tokens == elsewhere["moved"].tokens
+
+
+def moved() -> CacheParams:
+    """The documents in the other order."""
+    return asked(documents=((10, 50), (50, 100)))
+
+
+def test_a_document_that_is_loaded_twice_is_waited_for_once() -> None:
+    tier = DictTier()
+    engine, _ = in_tiers_alone(tier)
+    twice = PROMPT[:60] + PROMPT[10:60] + PROMPT[100:]
+    cache = asked(documents=((10, 60), (60, 110)))
+    expected = tiny.run(engine_of(), {"twice": twice}, GREEDY, cache=cache)["twice"]
+    before = len(tier.reads)
+    done = tiny.run(engine, {"twice": twice}, GREEDY, cache=cache)["twice"]
+    assert done.tokens == expected.tokens
+    assert len(tier.reads) - before == 4
+
+
+def test_many_that_do_not_fit_together_take_turns() -> None:
+    """Each starts when there is room for its documents, and nothing is preempted for want of it."""
+    engine = engine_of(kv_bytes="1MiB")
+    prompts = {f"r{n}": tiny.random_prompt(120, 20 + n) for n in range(6)}
+    expected = {name: tiny.run(engine_of(), {name: it}, GREEDY, cache=asked())[name] for name, it in prompts.items()}
+    done = tiny.run(engine, prompts, GREEDY, cache=asked())
+    assert {name: it.tokens for name, it in done.items()} == {name: it.tokens for name, it in expected.items()}
+    assert engine.preempt.preemptions == 0
 
 
 def void(_: object) -> None:

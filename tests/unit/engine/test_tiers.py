@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,11 +15,12 @@ from kvloom.engine import async_engine
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.tiers import Load, Wanted
 from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
 from kvloom.policy.tier_cost import TierCost
-from kvloom.segment import Reused, Span, Why
+from kvloom.segment import PageId, Reused, Span, Why
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
 PROMPT = tiny.random_prompt(100, 1)
@@ -245,3 +247,31 @@ def test_a_tier_is_passed_over_once_a_request_however_often_that_is_looked_up() 
     assert [done[name].tokens[0] for name in "bcd"] == [answer] * 3
     assert engine.stats().cache.tiers["disk"].passed_over == 1, "the others wait for the first, and find it in RAM"
     assert engine.stats().cache.tiers["disk"].loaded_pages == 0
+
+
+def test_who_waits_for_its_turn_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the tier delivers something to somebody; and then not at once."""
+    engine, _, tier = filled()
+    now = [100.0]
+    engine.tiers.clock = lambda: now[0]
+    (level,) = engine.tiers.levels
+    asked: list[Load] = []
+    monkeypatch.setattr(level, "reader", SimpleNamespace(read=asked.append))
+    place = next(iter(tier.pages))
+    wanted = [Wanted(0, 0, tier, place, tier.pages[place].tokens, len(tier.pages[place].data)) for _ in range(2)]
+    first, second = (engine.tiers.begin({each: PageId(0)}, 0.0) for each in wanted)
+    assert asked == [first, second]
+    now[0] += 1.0
+    assert engine.tiers.heard_s(second) == 100.0
+    first.read(first.next_from(tier), memoryview(bytearray(wanted[0].size)))
+    engine.tiers.learn(first.take())
+    assert engine.tiers.heard_s(second) == 101.0, "the tier is alive"
+    now[0] += 1.0
+    assert second.next_from(tier) is wanted[1]
+    assert second.began_s == engine.tiers.heard_s(second) == 102.0, "its turn"
+    now[0] += 1.0
+    engine.tiers.learn(first.take())
+    level.heard_s = now[0]
+    assert engine.tiers.heard_s(second) == 102.0, "others' pages do not count any more"
+    for load in (first, second):
+        load.close()

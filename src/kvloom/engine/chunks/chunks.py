@@ -52,8 +52,7 @@ class Chunks:
 
     A chunk is a passage whose KV was computed as if nothing came before it. It lies in ordinary pages, within
     ``kv_bytes``, under keys of its own: no prompt finds it by beginning alike, and its salt is a part of them. Tiers
-    keep its whole pages; the rest, at most 15 tokens, is computed again when it is loaded. A kvchunk file has all of
-    it.
+    keep all of it, and so do kvchunk files.
 
     ``now``: seconds since 1970, when files are used. ``refused``: files that were not used, by reason.
     """
@@ -81,7 +80,7 @@ class Chunks:
         self, passages: Given | Sequence[Given], *, salt: str | None = None, progress: Progress | None = None
     ) -> list[Added]:
         """As ``add``, and have passages in RAM, as far as there is room: what tiers have is loaded where that is
-        faster.
+        faster, but for an unfinished last page, which is computed.
         """
         return self._computed(passages, salt, progress, lambda found: found.in_ram)
 

@@ -12,7 +12,7 @@ from kvloom.engine.engine import Engine
 from kvloom.engine.kv.passage import entries_in_ram, is_whole
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry
-from kvloom.memory.keys import extend_keys
+from kvloom.memory.keys import extend_keys, page_key
 from kvloom.memory.tier.base import Place
 from kvloom.segment import RAM, PageKey
 
@@ -34,10 +34,8 @@ class StoredChunk:
 
     @property
     def kept(self) -> bool:
-        """Whether all of it is there, as far as tiers keep anything: they have whole pages, and the rest of a passage,
-        at most 15 tokens, is computed when it is loaded.
-        """
-        return self.missing < PAGE_TOKENS and self.missing <= len(self.passage.tokens) % PAGE_TOKENS
+        """Whether all of it is there."""
+        return not self.missing
 
     @property
     def in_ram(self) -> bool:
@@ -76,7 +74,7 @@ def _found(engine: Engine, passage: Passage, salt: str | None, kept_as: KeptAs) 
         tokens = min(PAGE_TOKENS, len(passage.tokens) - n * PAGE_TOKENS)
         if entry is not None:
             places[RAM] += tokens
-        elif n < len(keys) and (name := _tier(engine, keys[n])) is not None:
+        elif (name := _tier(engine, keys[n])) is not None:
             places[name] += tokens
     return StoredChunk(passage, kept_as, dict(places))
 
@@ -92,9 +90,11 @@ def _tier(engine: Engine, key: PageKey) -> str | None:
 
 
 def _keys(root: PageKey, tokens: Sequence[int]) -> list[PageKey]:
+    """Of all pages, the unfinished last one too."""
     keys: list[PageKey] = []
     extend_keys(keys, root, tokens)
-    return keys
+    rest = tokens[len(keys) * PAGE_TOKENS :]
+    return [*keys, page_key(keys[-1] if keys else root, rest)] if rest else keys
 
 
 def _passage(path: Sequence[Entry], lead: int) -> Passage:

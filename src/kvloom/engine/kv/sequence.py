@@ -299,6 +299,10 @@ class SequenceKv:
         if (key := self.tail_key) is not None:
             self._sharing.withdraw([key])
 
+    def page_key(self, index: int) -> PageKey | None:
+        """Of a page, the unfinished last one too, when the whole ones have their names."""
+        return self.names.keys[index] if index < len(self.names.keys) else self.tail_key
+
     @property
     def tail_key(self) -> PageKey | None:
         """Of the unfinished last page, when the whole ones have their names."""
@@ -324,14 +328,22 @@ class SequenceKv:
         ``written`` marks their arrival, or ``arrived``, page by page, that of a ``load``. Raises InternalError for
         positions that are not missing, and for the last token, which is always computed.
         """
-        if spans - self.missing or len(self.tokens) - 1 in spans:
+        if len(self.tokens) - 1 in spans:
+            raise InternalError(f"the last of {len(self.tokens)} tokens cannot be waited for: what comes next is asked")
+        self.expect_any(spans, load)
+
+    def expect_any(self, spans: SpanSet, load: Load | None = None) -> None:
+        """As ``expect``, for a text that nobody continues: the last token as well."""
+        if spans - self.missing:
             raise InternalError(f"{spans} cannot be waited for: {self.missing} of {len(self.tokens)} are missing")
         self.missing, self.pending, self.load = self.missing - spans, self.pending | spans, load
 
     def arrived(self, pages: Iterable[tuple[int, int]], waits_for: SpanSet) -> None:
         """These pages (layer group, index) are complete, and final. No more than ``waits_for`` is pending then."""
+        everything = SpanSet.full(len(self.tokens))
         for group, index in pages:
-            self._unpublished += [(group, full) for full in self.tables[group].mark(page_span(index))]
+            for span in SpanSet((page_span(index),)) & everything:
+                self._unpublished += [(group, full) for full in self.tables[group].mark(span)]
         self.pending = self.pending & waits_for
         self.publish(self.accepted)
 

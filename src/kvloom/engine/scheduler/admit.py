@@ -65,6 +65,8 @@ class Admit:
             spans = sequence.kv.ready(plan.room(sequence))
             if spans and sequence.kv.reserve(spans):
                 plan.add(Chunk(sequence, spans))
+            if sequence.kv.fuses:
+                return  # it takes room for its documents before anybody else is started
 
     def _run(self, sequence: Sequence, queues: Queues) -> None:
         queues.remove(sequence)

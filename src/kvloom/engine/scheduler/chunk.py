@@ -36,7 +36,7 @@ class ChunkRunning:
         single: list[Sequence] = []
         others: list[Sequence] = []
         for sequence in queues.running:
-            single_row = len(sequence.kv.missing) == 1 and sequence.layerwise is None
+            single_row = len(sequence.kv.missing) == 1 and not sequence.in_passes
             (single if single_row else others).append(sequence)
         streaming = [since for sequence in single if (since := sequence.request.streaming_since_s) is not None]
         if streaming:
@@ -45,7 +45,7 @@ class ChunkRunning:
             if prompts := len(others) + len(queues.waiting):
                 plan.late = self.prefill_budget.allowance(len(streaming), prompts)
         for sequence in (*single, *others):
-            if sequence.layerwise is not None:
+            if sequence.layerwise is not None and sequence.in_passes:
                 _pass(sequence, sequence.layerwise, plan)
             elif (room := plan.room(sequence)) and (spans := sequence.kv.ready(room)):
                 chunk = Chunk(sequence, spans)

@@ -66,7 +66,7 @@ class Fetch:
     def _hopeless(self, kv: SequenceKv, load: Load) -> bool:
         """Whether nothing has come for too long, or so slowly that the rest is computed faster."""
         now, cost = self.clock(), self.prefill.cost
-        if now - load.heard_s >= load.patience_s:
+        if now - self.tiers.heard_s(load) >= load.patience_s:
             return True
         pages = len(load.targets) - load.left
         if cost is None or pages < _TELLING:

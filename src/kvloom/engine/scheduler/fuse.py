@@ -1,4 +1,7 @@
-"""Fuse: a prompt whose prefix is there goes on over documents that were computed alone, before the step is planned."""
+"""Fuse: a prompt goes on over documents that were computed alone, before the step is planned.
+
+They are looked up, and loaded, when it starts: while its prefix, and others, are computed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class Fuse:
                 plan.method_failed(sequence, raised, "fusion")
 
     def _advance(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> None:
-        if sequence.kv.prefix_done and sequence.layerwise is None:
+        if sequence.layerwise is None and not sequence.kv.fused:
             sequence.layerwise = self._fusing(sequence)
         fusing = sequence.layerwise
         while isinstance(fusing, Fusing) and not fusing.advance():

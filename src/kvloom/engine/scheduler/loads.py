@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, cover
-from kvloom.engine.tiers import Tiers, Wanted
-from kvloom.memory.format import PAGE_TOKENS
+from kvloom.engine.tiers import Load, Tiers, Wanted
 from kvloom.memory.index import Index
-from kvloom.memory.table import page_span
+from kvloom.memory.table import page_indices, page_span
 from kvloom.memory.tier.base import Place, Tier
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.segment import SpanSet
@@ -55,33 +54,35 @@ class Loads:
 
     def begin(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> None:
         """Have pages read to where they were reserved."""
-        if not loads:
-            return
-        targets = {wanted: page for wanted in loads if (page := kv.tables[wanted.group].get(wanted.index)) is not None}
-        cost = self.prefill.cost
-        computing_s = sum(cost.block(span.start, len(span)) for span in pending) if cost is not None else _UNKNOWN_S
-        kv.expect(pending, self.tiers.begin(targets, computing_s))
+        if loads:
+            kv.expect(pending, self._read(kv, loads, pending))
 
     def load_alone(self, kv: SequenceKv) -> None:
-        """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer.
-
-        Its last token is computed, as of any sequence.
+        """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer: up to
+        its last token, since nobody asks what comes next.
         """
-        last = (len(kv.tokens) - 1) // PAGE_TOKENS
-        lacking = [n for n in range(min(last, len(kv.names.keys))) if page_span(n).start in kv.missing]
-        if not self.tiers.levels or kv.must_compute:
+        if not self.tiers.levels or kv.must_compute or not kv.cache.read:
             return
+        lacking = [n for n in page_indices(kv.missing) if page_span(n).start in kv.missing]
         held = [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
         chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
         pending = SpanSet.of([each.span for each in chosen])
         if chosen and kv.reserve(pending):
-            self.begin(kv, chosen, pending)
+            kv.expect_any(pending, self._read(kv, chosen, pending))
         else:
             self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
 
+    def _read(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> Load:
+        targets = {wanted: page for wanted in loads if (page := kv.tables[wanted.group].get(wanted.index)) is not None}
+        cost = self.prefill.cost
+        computing_s = sum(cost.block(span.start, len(span)) for span in pending) if cost is not None else _UNKNOWN_S
+        return self.tiers.begin(targets, computing_s)
+
     def _pages(self, kv: SequenceKv, index: int) -> list[Wanted]:
         """Page ``index`` of those layer groups of which a tier has it."""
-        key, tokens, found = kv.names.keys[index], tuple(kv.names.page_tokens(index)), []
+        key, tokens, found = kv.page_key(index), tuple(kv.names.page_tokens(index)), []
+        if key is None:
+            return []
         for group, table in enumerate(kv.tables):
             place = Place(key, group)
             if (tier := self.tiers.find(place)) is not None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.kv.fused import lists_of
+from kvloom.engine.kv.passage import entries_in_ram
 from kvloom.engine.layout import KvLayout
-from kvloom.engine.request import Sequence
+from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler.match import Match
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
+from kvloom.memory.keys import chunk_root
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
 from kvloom.segment import SpanSet
@@ -21,11 +23,12 @@ class Reserve:
     """Reserves for all that is missing before anything is pinned: no two requests can wait for each other's segments.
 
     Layer groups with a window take pages chunk by chunk instead (they give them back as they go); for those the room is
-    only checked.
+    only checked. ``lead``: what begins documents that are computed alone.
     """
 
     ledger: Ledger
     layout: KvLayout
+    lead: tuple[int, ...] = ()
 
     def try_start(self, sequence: Sequence, match: Match, headroom: int) -> bool:
         """False: no room, and nothing is taken.
@@ -94,14 +97,23 @@ class Reserve:
         return needs
 
     def _beside_documents(self, sequence: Sequence) -> Counter[PageFormat]:
-        """Pages of what a fused prompt shares with nobody."""
+        """Pages of what a fused prompt shares with nobody, and of its documents those that nobody holds."""
         request, needs = sequence.request, Counter[PageFormat]()
         assert request.fusion is not None
         question = request.cache.documents[-1][1]
         rows = int(question * request.fusion.ratio)
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
+        unheld = sum(self._unheld(request, start, stop) for start, stop in request.cache.documents)
+        for fmt in self.layout.formats:
+            needs[fmt] += unheld
         return needs
+
+    def _unheld(self, request: Request, start: int, stop: int) -> int:
+        tokens = [*self.lead, *request.prompt_token_ids[start:stop]]
+        entries = entries_in_ram(self.ledger.index, chunk_root(request.root), tokens)
+        pages = [None if entry is None else entry.pages[0] for entry in entries]
+        return sum(page is None or not self.ledger.holders(page) for page in pages)
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
         """Pages for what is left of its context."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kvloom.engine.tiers.alarm import Alarm, BeginTimer
+from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
 from kvloom.segment import Span, SpanSet
 
@@ -28,8 +29,8 @@ class Wanted:
 
     @property
     def span(self) -> Span:
-        count = len(self.tokens)
-        return Span(self.index * count, (self.index + 1) * count)
+        start = self.index * PAGE_TOKENS
+        return Span(start, start + len(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Arrival:
 @dataclass(eq=False)
 class Load:
     """``targets``: where each page goes. ``patience_s``: how long it may go without an arrival, by ``clock``.
-    ``news``: called from a reading thread, when nothing more will come.
+    ``news``: called from a reading thread, when nothing more will come. ``begun``: its tier reads from it; until then
+    it was others' turn.
 
     What is read is verified in memory of the reading thread, and only then copied to its target: so a load that is
     cancelled never writes a byte again, whatever its tiers do, and its targets can be used for something else at once.
@@ -56,6 +58,7 @@ class Load:
     timer: BeginTimer
     news: Callable[[], None]
     cancelled: bool = field(default=False, init=False)
+    begun: bool = field(default=False, init=False)
     began_s: float = field(init=False)
     heard_s: float = field(init=False)
 
@@ -130,9 +133,13 @@ class Load:
     def next_from(self, tier: Tier) -> Wanted | None:
         """What is to be read next from a tier; None: nothing. Nobody else gets the same."""
         try:
-            return None if self.cancelled else self._queues[tier.name].pop()
+            wanted = None if self.cancelled else self._queues[tier.name].pop()
         except IndexError:
             return None
+        if not self.begun:
+            self.began_s = self.heard_s = self.clock()
+            self.begun = True
+        return wanted
 
     def read(self, wanted: Wanted, staging: memoryview, seconds: float | None = None) -> None:
         """Read a page into ``staging``, and deliver it. ``seconds``: that it is said to take; None: that it takes."""

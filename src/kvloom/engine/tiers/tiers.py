@@ -38,7 +38,7 @@ _PAGE_BYTES_BESIDE = 8192
 class Level:
     """A tier as the engine uses it. ``writer``: what brings pages there; ``reader``: what fetches them; ``offloads``:
     what writes pages that are held. ``rate``: of loads; ``offload_rate``: of offloads. ``codec``: in which it has
-    pages, which loses something; None: exactly as they were.
+    pages, which loses something; None: exactly as they were. ``heard_s``: when it last delivered anything.
     """
 
     tier: Tier
@@ -53,6 +53,7 @@ class Level:
     loaded_bytes: int = 0
     load_seconds: float = 0.0
     passed_over: int = 0
+    heard_s: float = 0.0
     faults: Counter[Fault] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -196,8 +197,10 @@ class Tiers:
 
     def learn(self, arrivals: Sequence[Arrival]) -> None:
         """Count what came, and what it took: several threads read at once."""
+        now = self.clock()
         for level in self.levels:
             mine = [each for each in arrivals if each.wanted.tier is level.tier]
+            level.heard_s = now if mine else level.heard_s
             level.faults.update(each.fault for each in mine if each.fault is not None)
             came = [each for each in mine if each.fault is None]
             if came:
@@ -206,6 +209,10 @@ class Tiers:
                 level.loaded_pages += len(came)
                 level.loaded_bytes += size
                 level.load_seconds += seconds
+
+    def heard_s(self, load: Load) -> float:
+        """When a load last showed that something comes of it: as long as it waits for its turn, when its tiers did."""
+        return max(load.heard_s, *(0.0 if load.begun else self.level(tier.name).heard_s for tier in load.tiers))
 
     def blame(self, pages: Sequence[Wanted], fault: Fault, seconds: float) -> None:
         """These did not come within ``seconds``."""

@@ -41,11 +41,12 @@ class Source:
     groups: Mapping[Format, int]
 
     def place(self, block: Block) -> Place | None:
-        """Under which a block is kept; None: it is not. Only whole pages are: no unfinished ones, no lists."""
+        """Under which a block is kept; None: it is not. No lists are, and of unfinished pages only those that end a
+        chunk: others have grown when they are asked for.
+        """
         group = self.groups.get(block.format)
-        if group is None or block.key is None or len(block.tokens) < PAGE_TOKENS:
-            return None
-        return Place(block.key, group)
+        whole = len(block.tokens) == PAGE_TOKENS or "chunk" in block.hints
+        return Place(block.key, group) if group is not None and block.key is not None and whole else None
 
     def view(self, block: Block) -> memoryview:
         assert isinstance(block.format, PageFormat)
@@ -66,7 +67,7 @@ class LossySource(Source):
 
     def place(self, block: Block) -> Place | None:
         exact = super().place(block)
-        return None if exact is None else lossy_place(exact, self.codec)
+        return lossy_place(exact, self.codec) if exact is not None and len(block.tokens) == PAGE_TOKENS else None
 
     def page(self, place: Place, block: Block, data: memoryview) -> StoredPage:
         assert isinstance(block.format, PageFormat)

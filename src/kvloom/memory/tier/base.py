@@ -1,7 +1,7 @@
-"""A tier: whole pages kept outside the arena, beside the index, under the keys of the index.
+"""A tier: pages kept outside the arena, beside the index, under the keys of the index.
 
     place    (page key, layer group)         the key covers weights, formats, salt and all tokens up to the page's last
-    page     16 tokens of a layer group      the bytes that the arena had, unchanged
+    page     16 tokens of a layer group      the bytes that the arena had, unchanged; a chunk's last page has fewer
 
 A tier has a hard budget of bytes, metadata included, and drops what was used least recently to stay within it. It never
 decides what is loaded, and knows nothing of sequences. ``holds`` is asked by the engine's thread and answers at once,
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """A whole page: ``tokens`` at ``position``, after the prefix ``parent``. ``data``: uint8, as the arena had it."""
+    """A page: ``tokens`` at ``position``, after the prefix ``parent``. ``data``: uint8, as the arena had it."""
 
     place: Place
     parent: PageKey
