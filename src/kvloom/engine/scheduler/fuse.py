@@ -69,10 +69,11 @@ class Fuse:
         plain = replace(cache, fusion=None, documents=(), source=None, marks=())
         coming: list[DocumentKv]
         if cache.source is not None:
-            coming = self._parts(sequence, cache.source, plain)
+            coming, load = self._parts(sequence, cache.source, plain), self.loads.load_parts
         else:
             coming = [self._passage(sequence, number, plain) for number in range(len(cache.documents))]
-        load, worth = self.loads.load_alone, partial(self._worth, sequence)
+            load = self.loads.load_alone
+        worth = partial(self._worth, sequence)
         return Fusing(sequence, self.model, self.planner, coming, load, worth, self.threads)
 
     def _worth(self, sequence: Sequence, documents: ListOf[Span]) -> bool:

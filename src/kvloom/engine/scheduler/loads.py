@@ -67,12 +67,24 @@ class Loads:
 
         Its last token is computed, as of any sequence.
         """
+        held = self._whole_pages(kv)
+        chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
+        self._load(kv, held, chosen)
+
+    def load_parts(self, kv: SequenceKv) -> None:
+        """Load all that tiers hold, and RAM lacks, of missing parts of a text: none of them is computed there."""
+        held = self._whole_pages(kv)
+        self._load(kv, held, held)
+
+    def _whole_pages(self, kv: SequenceKv) -> list[Wanted]:
+        """Missing pages but the last one of which a tier has all layer groups."""
+        if not self.tiers.levels or kv.must_compute:
+            return []
         last = (len(kv.tokens) - 1) // PAGE_TOKENS
         lacking = [n for n in range(min(last, len(kv.names.keys))) if page_span(n).start in kv.missing]
-        if not self.tiers.levels or kv.must_compute:
-            return
-        held = [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
-        chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
+        return [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
+
+    def _load(self, kv: SequenceKv, held: Sequence[Wanted], chosen: Sequence[Wanted]) -> None:
         pending = SpanSet.of([each.span for each in chosen])
         if chosen and kv.reserve(pending):
             self.begin(kv, chosen, pending)
