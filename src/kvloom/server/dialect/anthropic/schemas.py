@@ -12,6 +12,7 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
+from kvloom.server.dialect.anthropic.management import ContextManagement
 from kvloom.server.dialect.extension import AsksOfCache, Extension
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
@@ -154,6 +155,12 @@ class CountRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}`: the form of the answer'
     )
 
+    context_management: ContextManagement | None = Field(
+        default=None,
+        description='`{"edits": [...]}`: what is cleared before the conversation becomes a prompt, by '
+        "`clear_tool_uses_20250919` and `clear_thinking_20251015`",
+    )
+
     @property
     def size(self) -> int:
         """Characters of text, roughly."""
@@ -163,6 +170,8 @@ class CountRequest(_Fields):
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
         RULES.check(self.model_extra or {})
+        if self.context_management is not None:
+            self.context_management.check()
         OUTPUT_RULES.check((self.output_config and self.output_config.model_extra) or {})
 
     def use(self) -> ToolUse:
@@ -242,7 +251,6 @@ RULES = FieldRules(
     refused={
         "thinking": Refused(({"type": "disabled"},)),
         "output_format": Refused(instead="use `output_config`"),
-        "context_management": Refused(({},)),
         "container": Refused(),
         "mcp_servers": Refused(([],)),
         "speed": Refused(("standard",)),
