@@ -154,9 +154,8 @@ def forked(engines: ModelEngines, size: Size) -> tuple[list[Check], dict[str, ob
         heard.add(exact, answered(engine, forks[0].tokens, OPEN.tokens, reusing(forks[0], name), exact.tokens), OPEN)
         for fork in forks[1:]:
             heard.ttfts_s.append(answered(engine, fork.tokens, 1, reusing(fork, name)).ttft_s)
-    held = [
-        most_held_bytes(engine, [(fork.tokens, reusing(fork, "reuse")) for fork in some]) for some in (forks[:1], forks)
-    ]
+    together = [(fork.tokens, reusing(fork, "reuse")) for fork in forks]
+    one, all_of_them = most_held_bytes(engine, together[:1]), most_held_bytes(engine, together)
     ttft_s = median(took["reuse"].ttfts_s)
     spread = f"{1e3 * ttft_s:.0f} ms against {1e3 * exact.ttft_s:.0f} ms"
     checks = [

@@ -38,7 +38,7 @@ def _tool_uses(edit: ClearToolUses, turns: Sequence[Turn], input_tokens: int) ->
     if not edit.triggered(input_tokens, len(uses)):
         return Cleared(list(turns), 0)
     results = {block.tool_use_id for turn in turns for block in _blocks(turn) if isinstance(block, ToolResultBlock)}
-    old = uses[: len(uses) - edit.kept] if edit.kept else uses
+    old = uses[: max(0, len(uses) - edit.kept)]
     gone = {use.id: use.name for use in old if use.id in results and use.name not in (edit.exclude_tools or ())}
 
     def clear(block: Block) -> Block:
