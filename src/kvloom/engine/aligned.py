@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 ANCHOR = 16
@@ -22,6 +22,18 @@ class Part:
         return Part(self.tokens[inside], None if self.start is None else self.start + inside.start)
 
 
+def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Neighbours that go on where the other ends are one part."""
+    found: list[Part] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if last is not None and part.start == (None if last.start is None else last.start + len(last.tokens)):
+            found[-1] = Part(last.tokens + part.tokens, last.start)
+        else:
+            found.append(part)
+    return tuple(found)
+
+
 def aligned(earlier: Sequence[int], tokens: Sequence[int]) -> tuple[Part, ...]:
     """What ``tokens`` consists of. Parts that occur several times in the earlier text are taken in its order.
 
@@ -33,20 +45,20 @@ def aligned(earlier: Sequence[int], tokens: Sequence[int]) -> tuple[Part, ...]:
 
 
 def _parts(earlier: tuple[int, ...], tokens: tuple[int, ...]) -> Iterator[Part]:
-    common = _common(earlier, 0, tokens, 0)
-    if common:
-        yield Part(tokens[:common], 0)
+    first = common(earlier, 0, tokens, 0)
+    if first:
+        yield Part(tokens[:first], 0)
     places: dict[tuple[int, ...], list[int]] = {}
     for place in range(len(earlier) - ANCHOR + 1):
         places.setdefault(earlier[place : place + ANCHOR], []).append(place)
-    at = new = reached = common
+    at = new = reached = first
     while at < len(tokens):
         found = places.get(tokens[at : at + ANCHOR])
         if found is None:
             at += 1
             continue
         start = found[bisect_left(found, reached) % len(found)]
-        count = _common(earlier, start, tokens, at)
+        count = common(earlier, start, tokens, at)
         if new < at:
             yield Part(tokens[new:at], None)
         yield Part(tokens[at : at + count], start)
@@ -56,7 +68,7 @@ def _parts(earlier: tuple[int, ...], tokens: tuple[int, ...]) -> Iterator[Part]:
         yield Part(tokens[new:], None)
 
 
-def _common(earlier: tuple[int, ...], start: int, tokens: tuple[int, ...], at: int) -> int:
+def common(earlier: Sequence[int], start: int, tokens: Sequence[int], at: int) -> int:
     """How many tokens are the same from there on."""
     count, most = 0, min(len(earlier) - start, len(tokens) - at)
     while count < most and earlier[start + count] == tokens[at + count]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvloom.engine.aligned import Part, aligned
+from kvloom.engine.aligned import Part, aligned, common, joined
 from kvloom.engine.cache_params import CacheParams, Source
 from kvloom.errors import RequestError
 from kvloom.memory.format import PAGE_TOKENS
@@ -131,23 +131,24 @@ class Edit:
             yield Part(tokens, None)
 
     def _with(self, *parts: Part) -> Edit:
-        return replace(self, parts=parts)
+        return replace(self, parts=joined(parts))
 
 
 def reusing(earlier: Sequence[int], parts: Sequence[Part], fusion: Fusion, cache: CacheParams) -> CacheParams:
-    """``cache``, with all parts of an earlier context that a prompt has behind its first edit as documents.
+    """``cache``, with all parts of an earlier context that a prompt has behind their common beginning as documents.
 
     Parts of less than a page are computed, as is the last token of the prompt. Without any there is no fusion.
     """
+    tokens = [token for part in parts for token in part.tokens]
+    same = common(earlier, 0, tokens, 0)
     documents: list[tuple[int, int]] = []
     starts: list[int] = []
-    at, length = 0, sum(len(part.tokens) for part in parts)
-    for number, part in enumerate(parts):
-        stop = min(at + len(part.tokens), length - 1)
-        is_prefix = number == 0 and part.start == 0
-        if part.start is not None and not is_prefix and stop - at >= PAGE_TOKENS:
-            documents.append((at, stop))
-            starts.append(part.start)
+    at = 0
+    for part in parts:
+        first, stop = max(at, same) if part.start == at else at, min(at + len(part.tokens), len(tokens) - 1)
+        if part.start is not None and stop - first >= PAGE_TOKENS:
+            documents.append((first, stop))
+            starts.append(part.start + first - at)
         at += len(part.tokens)
     if not documents:
         return cache
