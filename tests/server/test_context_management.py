@@ -194,3 +194,32 @@ async def test_what_is_refused(claude: AsyncAnthropic, engine: EchoEngine, manag
     with pytest.raises(anthropic.BadRequestError, match=says):
         await asked(claude, management)
     await engine.assert_idle()
+
+
+REPAIR = {"kvloom": {"cache": {"fusion": {"selector": "epic", "ratio": 0.1, "tokens": 4}}}}
+
+
+async def test_what_comes_after_an_edit_is_reused_when_asked_for(claude: AsyncAnthropic, engine: EchoEngine) -> None:
+    await asked(claude, None)
+    original = engine.prompts[-1]
+    body: Any = {"model": "mock", "messages": history(3), "max_tokens": 1, "betas": []}
+    reply = await claude.beta.messages.create(**body, context_management=clear(), extra_body=REPAIR)
+    assert reply.context_management.applied_edits
+    cache, prompt_ids = engine.caches[-1], engine.prompts[-1]
+    assert cache.source is not None
+    assert (cache.source.tokens, cache.fusion.name, cache.fusion.ratio) == (tuple(original), "epic", 0.1)
+    for (start, stop), at in zip(cache.documents, cache.source.starts, strict=True):
+        assert prompt_ids[start:stop] == original[at : at + stop - start]
+    assert sum(stop - start for start, stop in cache.documents) >= 30
+
+
+async def test_without_an_edit_that_applies_nothing_is_fused(claude: AsyncAnthropic, engine: EchoEngine) -> None:
+    body: Any = {"model": "mock", "messages": history(3), "max_tokens": 1, "betas": []}
+    never = clear(trigger={"type": "tool_uses", "value": 9})
+    await claude.beta.messages.create(**body, context_management=never, extra_body=REPAIR)
+    assert engine.caches[-1].fusion is None
+    await asked(claude, clear())
+    assert engine.caches[-1].fusion is None
+    wrong = {"kvloom": {"cache": {"fusion": {"selector": "epic", "ratio": 3}}}}
+    with pytest.raises(anthropic.BadRequestError, match="ratio"):
+        await claude.beta.messages.create(**body, context_management=never, extra_body=wrong)

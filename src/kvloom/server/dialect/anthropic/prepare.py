@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
+from kvloom.engine.aligned import aligned
 from kvloom.engine.cache_params import CacheParams, Mark
+from kvloom.engine.edits import reusing
 from kvloom.errors import RequestError
 from kvloom.policy.compression import Compression
+from kvloom.policy.fusion import Fusion
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.clearing import cleared, told
 from kvloom.server.dialect.anthropic.conversation import Breakpoint, Turns
@@ -25,12 +28,12 @@ _NOBODY = {"role": "user", "content": []}
 @dataclass(frozen=True, slots=True)
 class Managed:
     """A body after the edits that it asks for. ``applied``: what the reply says of them, None where it asks for none.
-    ``original_tokens``: of the prompt before them.
+    ``original``: tokens of the prompt before them.
     """
 
     body: CountRequest
     applied: list[Json] | None = None
-    original_tokens: int = 0
+    original: list[int] = field(default_factory=list)
 
 
 async def messages_job(
@@ -44,7 +47,16 @@ async def messages_job(
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
     managed = await _managed(body, served)
     job = await job_of(_asked(managed.body), served, params, cache, says_compression=body.says_compression)
+    if managed.applied and (fusion := body.repair) is not None:
+        job = await served.lanes.run(lambda: _reusing(job, managed.original, fusion), body.size)
     return job, managed.applied
+
+
+def _reusing(job: Job, original: list[int], fusion: Fusion) -> Job:
+    """With KV of the conversation before its edits for what comes after them."""
+    (prompt,) = job.prompts
+    cache = reusing(original, aligned(original, prompt.token_ids), fusion, job.cache)
+    return dataclasses.replace(job, cache=cache)
 
 
 async def count_tokens(body: CountRequest, served: Served) -> Json:
@@ -54,7 +66,7 @@ async def count_tokens(body: CountRequest, served: Served) -> Json:
     found = await prompted(_asked(managed.body), served, CacheParams())
     counted: Json = {"input_tokens": len(found.prompt.token_ids)}
     if managed.applied is not None:
-        counted["context_management"] = {"original_input_tokens": managed.original_tokens}
+        counted["context_management"] = {"original_input_tokens": len(managed.original)}
     return counted
 
 
@@ -63,17 +75,18 @@ async def _managed(body: CountRequest, served: Served) -> Managed:
     if body.context_management is None:
         return Managed(body)
 
-    async def tokens_of(body: CountRequest) -> int:
-        return len((await prompted(_asked(body), served, None)).prompt.token_ids)
+    async def tokens_of(body: CountRequest) -> list[int]:
+        return (await prompted(_asked(body), served, None)).prompt.token_ids
 
-    original = tokens = await tokens_of(body)
+    original = await tokens_of(body)
+    tokens = len(original)
     applied: list[Json] = []
     for edit in body.context_management.edits or ():
         turns, count = cleared(edit, body.messages, tokens)
         if not count:
             continue
         after = body.model_copy(update={"messages": turns})
-        left = await tokens_of(after)
+        left = len(await tokens_of(after))
         if tokens - left >= (edit.least_tokens if isinstance(edit, ClearToolUses) else 1):
             applied.append(told(edit, count, tokens - left))
             body, tokens = after, left
