@@ -230,7 +230,7 @@ class LLM:
 
         Examples
         --------
-        >>> edit = llm.edit(output).delete(120, 1150).append("\n\nAnd now?")  # doctest: +SKIP
+        >>> edit = llm.edit(output).delete(120, 1150).append("And now?")  # doctest: +SKIP
         >>> fork = llm.edit(output).replace(0, 34, "You are a pirate.")  # doctest: +SKIP
         >>> cache = fork.reusing(fusion_of("reuse"))  # doctest: +SKIP
         >>> llm.generate(fork.prompt, params, cache_params=cache)  # doctest: +SKIP
