@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from kvloom.arrays import Floats
+from kvloom.engine.cache_params import Source
 from kvloom.model.decoder import Decoder
 from kvloom.policy.fusion import Checked, Fusion, View
 from kvloom.segment import Span
@@ -95,18 +96,30 @@ def fused_prefill(
     fusion: Fusion,
     lead: Sequence[int] = (),
     room: int = 32,
+    source: Source | None = None,
+    prefix: int | None = None,
 ) -> Fused:
-    spec, start, question, stop = model.spec, documents[0][0], documents[-1][1], len(tokens)
+    """``source``: the earlier context in which documents were computed, rather than alone. ``prefix``: its tokens, if
+    something lies between it and the first document.
+    """
+    spec, question, stop = model.spec, documents[-1][1], len(tokens)
+    start = documents[0][0] if prefix is None else prefix
     flat = lambda: Flat(spec.num_layers, stop + room, spec.kv_heads, spec.head_dim)  # noqa: E731
     kv, old, cut = flat(), flat(), fusion.exact_layers
     above = range(cut, spec.num_layers)
     if start:
         run(model, kv, tokens[:start], range(start))
-    for first, last in documents:
-        alone = flat()
-        run(model, alone, [*lead, *tokens[first:last]], range(first - len(lead), last))
-        for mine, theirs in ((old.k, alone.k), (old.v, alone.v)):
-            mine[:, first:last] = theirs[:, first:last]
+    earlier = None if source is None else whole(model, source.tokens)
+    for number, (first, last) in enumerate(documents):
+        if earlier is not None and source is not None:
+            at = slice(source.starts[number], source.starts[number] + last - first)
+            old.k[:, first:last] = turned(model, earlier.k[:, at], first - at.start)
+            old.v[:, first:last] = earlier.v[:, at]
+        else:
+            alone = flat()
+            run(model, alone, [*lead, *tokens[first:last]], range(first - len(lead), last))
+            for mine, theirs in ((old.k, alone.k), (old.v, alone.v)):
+                mine[:, first:last] = theirs[:, first:last]
         kv.there[above.start :, first:last] = True
     kv.k[above.start :, start:question] = old.k[above.start :, start:question]
     kv.v[above.start :, start:question] = old.v[above.start :, start:question]
@@ -122,12 +135,27 @@ def fused_prefill(
         )
     run(model, kv, tokens[question:], range(question, stop), above, x_TC[question - start :])
     attention = torch.stack([kv.seen[layer][start:question] for layer in above]).numpy()
-    view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention)
+    view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention, prefix=prefix)
     rows = fusion.rows(view).tolist()
     inside = {position for first, last in documents for position in range(first, last)}
     going = sorted({*rows, *(set(range(start, question)) - inside), *range(question, stop)})
     last_TC = run(model, kv, [], going, above, x_TC[np.array(going) - start])
     return Fused(model, kv, tokens, rows, model.logits(last_TC[-1:])[0])
+
+
+def whole(model: Decoder, tokens: Sequence[int]) -> Flat:
+    """KV of a text of its own."""
+    kv = Flat(model.spec.num_layers, len(tokens), model.spec.kv_heads, model.spec.head_dim)
+    run(model, kv, tokens, range(len(tokens)))
+    return kv
+
+
+def turned(model: Decoder, k_LSKD: torch.Tensor, by: int) -> torch.Tensor:
+    """Keys as they would be so many positions further."""
+    angles = by * torch.from_numpy(np.array(model.turn(0), np.float64))
+    cos, sin = angles.cos().float(), angles.sin().float()
+    a, b = k_LSKD.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def full_prefill(model: Decoder, tokens: list[int], room: int = 32) -> Fused:

@@ -44,6 +44,7 @@ CLAIMS = {
     "a3-ttft": "bench.claims.a3_ttft",
     "matkv": "bench.claims.matkv",
     "sustained-reuse": "bench.claims.sustained_reuse",
+    "edits": "bench.claims.edits",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kvloom.config import TierConfig
     from kvloom.engine.async_engine import AsyncEngine
     from kvloom.engine.cache_params import CacheParams, Guard
+    from kvloom.engine.edits import Edit
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
@@ -27,6 +28,7 @@ _HOMES = {
     "SamplingParams": "kvloom.engine.params",
     "StructuredOutputsParams": "kvloom.engine.structured",
     "CacheParams": "kvloom.engine.cache_params",
+    "Edit": "kvloom.engine.edits",
     "Guard": "kvloom.engine.cache_params",
     "RequestOutput": "kvloom.engine.outputs",
     "CompletionOutput": "kvloom.engine.outputs",
@@ -45,6 +47,7 @@ __all__ = [
     "CacheParams",
     "CompletionOutput",
     "Compression",
+    "Edit",
     "Fusion",
     "Guard",
     "Logprob",

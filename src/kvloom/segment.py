@@ -136,7 +136,8 @@ class Why(StrEnum):
     SCATTERED = "scattered"  # cached, and computed again: too little, or too often, between holes
     WATCHED = "watched"  # cached, and computed again: a method of compression has to see its attention
     COMPRESSED = "compressed"  # it comes after a context that this request compresses: nobody else computes the same
-    FUSED = "fused"  # it comes after KV of documents that were computed alone, or is one: read as it lies, or repaired
+    FUSED = "fused"  # KV of documents that was computed elsewhere, or comes after: read as it lies, or repaired
+    SOURCE_GONE = "source-gone"  # it is part of an earlier context, whose KV is no longer there
     OTHER_WEIGHTS = "other-weights"  # the same text is in a tier, of another model or with other activations
     OTHER_FORMATS = "other-formats"  # the same text is in a tier, in other page formats
     NOT_LOADED = "not-loaded"  # a tier had it, and did not deliver it

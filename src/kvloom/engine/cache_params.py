@@ -56,6 +56,16 @@ class Mark:
     ttl_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An earlier context, parts of which a prompt has elsewhere. ``tokens``: its own; ``starts``: where each of the
+    prompt's documents begins in it.
+    """
+
+    tokens: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
 def _is_text(value: object) -> bool:
     """A string that can be encoded (lone surrogates cannot)."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
@@ -97,6 +107,7 @@ _MARKS = _takes(
 _KEPT_AS = _takes("'text', 'chunk' or 'imported'", lambda value: value in get_args(KeptAs))
 _FUSION = _takes("a Fusion", lambda value: value is None or isinstance(value, Fusion))
 _SPANS = _takes("spans (start, stop) of the prompt's tokens, one after another", lambda value: _are_spans(value))
+_SOURCE = _takes("a Source", lambda value: value is None or isinstance(value, Source))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
 
@@ -131,7 +142,8 @@ class CacheParams:
     fusion: the KV of ``documents`` is that of each of them computed alone, found or computed for others to find, and is
     repaired as the fusion says. Where that would not be faster, the prompt is computed as ever. documents: which tokens
     of the prompt these are, as pairs (start, stop); what comes before the first is exact, and what comes after the last
-    is the question.
+    is the question. source: an earlier context of which the documents are parts; then their KV is that which is kept of
+    it, as far as it is, and the rest is computed (``kvloom.engine.edits`` makes it).
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -150,6 +162,7 @@ class CacheParams:
     guard: Guard | None = field(default=None, metadata=_GUARD)
     fusion: Fusion | None = field(default=None, metadata=_FUSION)
     documents: tuple[tuple[int, int], ...] = field(default=(), metadata=_SPANS)
+    source: Source | None = field(default=None, metadata=_SOURCE)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -185,6 +198,24 @@ class CacheParams:
             )
         if self.fusion is not None and self.kept_as != "text":
             raise ParamsError("a passage is computed alone, and a fusion is over several", param="fusion")
+        if self.source is not None:
+            self._check_source(self.source)
+
+    def _check_source(self, source: Source) -> None:
+        if len(source.starts) != len(self.documents) or not self.documents:
+            raise ParamsError(
+                f"a source says where each document begins in it: {len(source.starts)} starts, "
+                f"{len(self.documents)} documents",
+                param="source",
+            )
+        if not set(map(type, source.tokens)) <= {int}:
+            raise ParamsError("tokens of a source must be whole numbers", param="source")
+        for at, (start, stop) in zip(source.starts, self.documents, strict=True):
+            if not 0 <= at <= at + stop - start <= len(source.tokens):
+                raise ParamsError(
+                    f"a document of {stop - start} tokens from {at} on is not within a source of {len(source.tokens)}",
+                    param="source",
+                )
 
     def _check_pressure(self) -> None:
         if self.compression is None or self.compression.ratio is None or self.compress_after is not None:

@@ -99,7 +99,7 @@ def make_engine(
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
     planner = Planner.of(model, layout)
-    fuse = Fuse(model, planner, ledger, preempt, loads, lead, threads)
+    fuse = Fuse(model, planner, ledger, preempt, loads, account, lead, scheduling.step_tokens, threads)
     stages = fetch, bands, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)

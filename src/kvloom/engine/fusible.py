@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Source
 from kvloom.engine.kv.carried import hidden_format, pages_for
 from kvloom.engine.kv.fused import lists_of, overlay_format
 from kvloom.engine.layout import KvLayout
@@ -71,6 +71,17 @@ def check_fusion(
     if fusion.exact_layers >= layers:
         raise ParamsError(f"check_layer must leave a layer of {layers}, got {fusion.check_layer}", param="check_layer")
     _check_model(model, layout)
+
+
+def check_source(source: Source, documents: Sequence[tuple[int, int]], prompt: Sequence[int]) -> None:
+    """Raises ParamsError when a document is not what the source has there."""
+    for at, (start, stop) in zip(source.starts, documents, strict=True):
+        if source.tokens[at : at + stop - start] != tuple(prompt[start:stop]):
+            raise ParamsError(
+                f"the prompt's tokens {start} to {stop} are not those of its source from {at} on",
+                hint="`llm.edit` makes both",
+                param="source",
+            )
 
 
 def _check_model(model: Model, layout: KvLayout) -> None:

@@ -1,6 +1,6 @@
-"""Fusing: a prompt over documents that were computed alone, from look-up to the last row of the question.
+"""Fusing: a prompt over documents that were computed elsewhere, from look-up to the last row of the question.
 
-    passages    documents whose KV is not there are computed alone, for others too
+    documents   those whose KV is not there are computed alone, for others too; parts of an earlier context are not
     lower       all rows through the layers below the check layer, and keys and values of that; if the selector wants
                 to see it
     survey      the question over old KV through all layers from there on, if the selector wants to see its attention
@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from kvloom.attend.base import Attend
 from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
-from kvloom.engine.kv import Carried, PassageKv, SequenceKv
+from kvloom.engine.kv import Carried, SequenceKv
 from kvloom.engine.kv.fused import Overlay, Read, lower_tables, overlay_format, read_documents, split_below
 from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.outputs import FusedPrompt
@@ -41,8 +42,51 @@ from kvloom.segment import PageId, Span, SpanSet
 _ATTENTION = frozenset({Need.LAST_ATTENTION, Need.ALL_ATTENTION})
 
 
+class DocumentKv(Protocol):
+    """KV of a document, from wherever it comes: computed alone, or in an earlier context."""
+
+    @property
+    def span(self) -> Span:
+        """Where the prompt has it."""
+        ...
+
+    @property
+    def kv(self) -> SequenceKv:
+        """Of the text in which it was computed."""
+        ...
+
+    @property
+    def begun(self) -> bool: ...
+    def begin(self) -> bool:
+        """Look it up, and hold what is there. False: not yet."""
+        ...
+
+    @property
+    def lacking(self) -> int:
+        """Tokens of it that are neither there nor on their way."""
+        ...
+
+    def make_room(self) -> bool:
+        """Take room for what is to be computed of it. False: there is none."""
+        ...
+
+    @property
+    def left(self) -> SpanSet:
+        """Positions of ``kv`` to compute now."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more is coming."""
+        ...
+
+    def reads(self) -> list[Read]:
+        """When it is complete: what is there of it."""
+        ...
+
+
 class Phase(enum.Enum):
-    PASSAGES = "passages"
+    DOCUMENTS = "documents"
     LOWER = "lower"
     SURVEY = "survey"
     OVERLAY = "overlay"
@@ -110,27 +154,32 @@ class RepairPass(LayerPass):
 class Fusing:
     """Implements ``Layerwise`` for a sequence that goes on over documents when its prefix is there.
 
-    ``passages``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
-    what they have. ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
-    positions at which documents, the question and the answer begin. ``cut``: so many layers are computed for all rows.
+    ``coming``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
+    what they have. ``worth``: whether a fusion of what is there of them takes less time than computing the prompt.
+    ``found``: how many of their tokens were there or on their way. ``documents``: what is there of them. ``start``,
+    ``question``, ``stop``: positions at which documents, the question and the answer begin. ``cut``: so many layers are
+    computed for all rows. ``in_vain``: too little is there, and the prompt is computed as ever.
     """
 
     sequence: RequestSequence
     model: Model
     planner: Planner
-    passages: list[PassageKv]
+    coming: list[DocumentKv]
     load: Callable[[SequenceKv], None]
+    worth: Callable[[Sequence[Span]], bool]
     threads: int
-    phase: Phase = Phase.PASSAGES
+    phase: Phase = Phase.DOCUMENTS
     over: tuple[SpanSet, Floats] | None = None
     kv: SequenceKv = field(init=False)
     fusion: Fusion = field(init=False)
     documents: tuple[Span, ...] = field(init=False)
+    tokens: int = field(init=False)
     start: int = field(init=False)
     question: int = field(init=False)
     stop: int = field(init=False)
     cut: int = field(init=False)
     found: int = 0
+    in_vain: bool = False
     _left: SpanSet = field(default_factory=SpanSet)
     _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
@@ -143,7 +192,8 @@ class Fusing:
         fusion = self.sequence.request.fusion
         assert fusion is not None
         self.kv, self.fusion = self.sequence.kv, fusion
-        self.documents = tuple(passage.span for passage in self.passages)
+        self.documents = tuple(document.span for document in self.coming)
+        self.tokens = sum(map(len, self.documents))
         self.start, self.question = self.documents[0].start, self.documents[-1].stop
         self.stop, self.cut = self.sequence.num_prompt, fusion.exact_layers
 
@@ -151,10 +201,13 @@ class Fusing:
 
     def advance(self) -> bool:
         """Take the room that the next pass needs beside its pages. False: there is none."""
-        if self.phase is Phase.PASSAGES:
-            if not self._take_passages():
+        if self.phase is Phase.DOCUMENTS:
+            if not self._take_documents():
                 return False
-            if not self.kv.prefix_done or not all(passage.complete for passage in self.passages):
+            if not self.kv.prefix_done or not all(document.complete for document in self.coming):
+                return True
+            if not self.kv.fused and not self._read():
+                self.in_vain = True
                 return True
             if not self._begin():
                 return False
@@ -162,9 +215,9 @@ class Fusing:
 
     @property
     def left(self) -> SpanSet:
-        if self.phase is Phase.PASSAGES:
-            passage = self._computing
-            return SpanSet() if passage is None else passage.kv.ready(len(passage.kv.missing))
+        if self.phase is Phase.DOCUMENTS:
+            document = self._computing
+            return SpanSet() if document is None else document.left
         return self._left
 
     @property
@@ -174,10 +227,10 @@ class Fusing:
 
     def next(self, rows: int) -> LayerPass:
         spans, layers = self.left.first(rows), self._layers
-        if self.phase is Phase.PASSAGES:
-            passage = self._computing
-            assert passage is not None
-            return LayerPass(passage.kv, spans, layers, tuple(range(len(passage.kv.tables))), self.share)
+        if self.phase is Phase.DOCUMENTS:
+            document = self._computing
+            assert document is not None
+            return LayerPass(document.kv, spans, layers, tuple(range(len(document.kv.tables))), self.share)
         if self.phase is Phase.LOWER:
             assert self.kv.split is not None
             groups = tuple(self.kv.split.tables.values())
@@ -199,7 +252,7 @@ class Fusing:
         )
 
     def took(self, done: LayerPass, x_TC: Floats) -> None:
-        if self.phase is Phase.PASSAGES:
+        if self.phase is Phase.DOCUMENTS:
             done.kv.written(done.spans)
             done.kv.publish(len(done.kv.tokens))
             if not done.kv.missing and not done.kv.pending:
@@ -224,59 +277,62 @@ class Fusing:
 
     @property
     def texts(self) -> Sequence[SequenceKv]:
-        return [passage.kv for passage in self.passages]
+        return [document.kv for document in self.coming]
 
     # -- what it holds ---------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        for passage in self.passages:
-            passage.kv.release()
-        self.passages = []
+        for document in self.coming:
+            document.kv.release()
+        self.coming = []
         if self._carried is not None:
             self._carried.release()
             self._carried = None
 
     def abandon(self) -> None:
-        for passage in self.passages:
-            passage.kv.abandon()
-        self.passages = []
+        for document in self.coming:
+            document.kv.abandon()
+        self.coming = []
         if self._carried is not None:
             self._carried.abandon()
             self._carried = None
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
-        for passage in self.passages:
-            yield from passage.kv.holdings()
+        for document in self.coming:
+            yield from document.kv.holdings()
         if self._carried is not None:
             yield from self._carried.holdings()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
-    def _take_passages(self) -> bool:
+    def _take_documents(self) -> bool:
         """Hold what there is of all documents, before room for the rest of any displaces it. False: no such room."""
-        looked_up = [passage for passage in self.passages if not passage.begun and passage.begin()]
-        for passage in looked_up:
-            self.load(passage.kv)
-            self.found += len(passage.span) - passage.lacking
-        for passage in self.passages:
-            if passage.complete:
-                passage.kv.keep_tail()
-        return all(passage.kv.reserve(passage.kv.missing) for passage in self.passages if passage.begun)
+        looked_up = [document for document in self.coming if not document.begun and document.begin()]
+        for document in looked_up:
+            self.load(document.kv)
+            self.found += len(document.span) - document.lacking
+        return all(document.make_room() for document in self.coming if document.begun)
+
+    def _read(self) -> bool:
+        """All that is coming of the documents is there: read it from now on. False: it is too little."""
+        kv, layout = self.kv, self.planner.layout
+        reads = [read for document in self.coming for read in document.reads()]
+        spans = tuple(read.span for read in reads)
+        if not spans or (spans != self.documents and not self.worth(spans)):
+            return False
+        self._reads, self.documents, self.question = reads, spans, spans[-1].stop
+        split = split_below(layout, self.cut)
+        held = [dict.fromkeys(page for read in reads for page in read.pages[group]) for group in range(len(kv.tables))]
+        lower = () if split is None else lower_tables(layout, split)
+        kv.begin_fusion(Span(self.start, self.question), held, split, lower)
+        for document in self.coming:
+            document.kv.release()
+        self.coming = []
+        return True
 
     def _begin(self) -> bool:
-        """All documents are there: read them from now on."""
-        kv, layout = self.kv, self.planner.layout
-        if not kv.fused:
-            groups = range(len(kv.tables))
-            by_document = [[passage.pages(group) for group in groups] for passage in self.passages]
-            self._reads = [Read(p.span, p.lead, pages) for p, pages in zip(self.passages, by_document, strict=True)]
-            split = split_below(layout, self.cut)
-            held = [[page for pages in by_document for page in pages[group]] for group in groups]
-            lower = () if split is None else lower_tables(layout, split)
-            kv.begin_fusion(Span(self.start, self.question), held, split, lower)
-            for passage in self.passages:
-                passage.kv.release()
-            self.passages = []
+        """Take room for what is computed first. False: there is none."""
+        kv = self.kv
         if not kv.copy_prefix():
             return False
         if self.cut:
@@ -317,7 +373,7 @@ class Fusing:
         self.phase = Phase.OVERLAY
         metrics = self.sequence.request.metrics
         if metrics.fused is None:  # who begins again finds what it computed before
-            metrics.fused = FusedPrompt(text_of(self.fusion), len(documents), self.found, len(rows))
+            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.found, len(rows))
 
     def _make_overlay(self) -> bool:
         count = Overlay.pages_for(len(self._rows))
@@ -345,7 +401,7 @@ class Fusing:
         checked = self._checked() if self.cut else None
         tallies = [probe for probe in self._probes if isinstance(probe, Tally)]
         attention_LS = tallies[0].result().sum(axis=1) if tallies else None
-        return View(self.stop, self.question, self.documents, checked, attention_LS, self.threads)
+        return View(self.stop, self.question, self.documents, checked, attention_LS, self.threads, self.start)
 
     def _checked(self) -> Checked:
         layer, layout = self.fusion.check_layer, self.planner.layout
@@ -363,7 +419,7 @@ class Fusing:
         old_SKD = values_SKD.copy()
         for each in self._reads:
             inside = slice(each.span.start - self.start, each.span.stop - self.start)
-            places = np.arange(each.lead, each.lead + len(each.span))
+            places = np.arange(len(each.span)) + (each.at - each.base)
             old_SKD[inside] = self._stored(dense, each.pages[group], slot, places, keys=False)
         seen = queries[0] if queries else np.empty((0, self.model.query_heads, dense.k_dim), np.float32)
         return Checked(layout.layers[layer].scale, seen, keys_NKD, values_SKD, old_SKD)
@@ -385,7 +441,7 @@ class Fusing:
 
     @property
     def _layers(self) -> range:
-        if self.phase is Phase.PASSAGES:
+        if self.phase is Phase.DOCUMENTS:
             return range(self._all)
         return range(self.cut) if self.phase is Phase.LOWER else range(max(0, self.cut - 1), self._all)
 
@@ -394,9 +450,9 @@ class Fusing:
         return SpanSet((Span(self.question, self.stop),))
 
     @property
-    def _computing(self) -> PassageKv | None:
-        """The first passage that can be computed now."""
-        return next((each for each in self.passages if each.begun and each.kv.ready(1)), None)
+    def _computing(self) -> DocumentKv | None:
+        """The first document that can be computed now."""
+        return next((each for each in self.coming if each.left), None)
 
     def _hidden(self, spans: SpanSet) -> Floats | None:
         """What goes into the check layer; None: tokens."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.fusible import check_fusion, fused_bytes
+from kvloom.engine.fusible import check_fusion, check_source, fused_bytes
 from kvloom.engine.grammar import Constraint, Grammars
 from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
@@ -18,6 +18,7 @@ from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.text import TextState, TokenStream
 from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
+from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.keys import chunk_root, imported_root, root_key
 from kvloom.memory.ledger import Ledger
 from kvloom.model.base import Model
@@ -206,7 +207,10 @@ class Intake:
             )
         if cache.fusion is not None:
             check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
-            asked = self.layout, self.model.width, self.lead, cache.fusion, cache.documents, whole
+            if cache.source is not None:
+                check_source(cache.source, cache.documents, prompt_ids)
+            before = self.lead if cache.source is None else PAGE_TOKENS - 1  # on the first page of a document, at most
+            asked = self.layout, self.model.width, before, cache.fusion, cache.documents, whole
             self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)

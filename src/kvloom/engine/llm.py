@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from kvloom.config import (
@@ -21,6 +22,7 @@ from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.chunks import Chunks
 from kvloom.engine.driving import Asked, Driver, Encoded
+from kvloom.engine.edits import Edit
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
@@ -219,6 +221,26 @@ class LLM:
             for text, (_, cache) in zip(texts, asked, strict=True)
         ]
         return self._run(prepared, asked, use_tqdm)
+
+    def edit(self, context: Prompt | RequestOutput, *, add_special_tokens: bool | None = None) -> Edit:
+        """A context to be edited: a prompt, or the prompt and the first answer of a result.
+
+        Nothing is computed. ``edit.prompt`` is a prompt like any other, all of whose KV is exact;
+        ``cache_params=edit.reusing(fusion_of("a3", 0.15))`` reuses what comes after the edit, and repairs it.
+
+        Examples
+        --------
+        >>> edit = llm.edit(output).delete(120, 1150).append("And now?")  # doctest: +SKIP
+        >>> fork = llm.edit(output).replace(0, 34, "You are a pirate.")  # doctest: +SKIP
+        >>> cache = fork.reusing(fusion_of("reuse"))  # doctest: +SKIP
+        >>> llm.generate(fork.prompt, params, cache_params=cache)  # doctest: +SKIP
+        """
+        if isinstance(context, RequestOutput):
+            answer = context.outputs[0].token_ids if context.outputs else []
+            tokens = [*context.prompt_token_ids, *answer]
+        else:
+            _, tokens = self._encode(context, add_special_tokens, self.engine.context_limit)
+        return Edit.of(tokens, partial(self._tokenizer.encode, add_special_tokens=False))
 
     def _longest(self, cache: CacheParams) -> int:
         return self.engine.intake.longest(cache)

@@ -5,6 +5,7 @@ holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 carried.py    hidden states that wait between two layers
 passage.py    a document computed alone (fused.py: read where a prompt has it)
+earlier.py    a document that is part of an earlier context
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
 watch.py      what is seen of its context while it is computed (learned_digest.py: of hidden states)
@@ -17,6 +18,7 @@ results.py    what that has left, kept for others
 from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
+from kvloom.engine.kv.earlier import EarlierKv
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.passage import PassageKv
 from kvloom.engine.kv.replacement import Replacement
@@ -28,6 +30,7 @@ from kvloom.engine.kv.watch import Watch, Watched
 
 __all__ = [
     "Carried",
+    "EarlierKv",
     "PageNames",
     "PassageKv",
     "Replacement",

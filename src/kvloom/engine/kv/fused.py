@@ -1,4 +1,4 @@
-"""What a sequence reads of documents that were computed alone: their pages as they lie, and its own rows over them.
+"""What a sequence reads of documents that were computed elsewhere: their pages as they lie, and its own rows over them.
 
 layers          prefix        documents                                    question, answer
 below a split   [ a table of their own: everything computed in this request ............. )
@@ -63,31 +63,37 @@ def lists_of(layout: KvLayout, layers: int, tokens: int, rows: int) -> list[tupl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """A document where a prompt has it. ``pages``: by layer group, those of ``lead`` tokens and the document, computed
-    alone from position 0 on.
+    """A document where a prompt has it, which was computed elsewhere, at positions from ``at`` on.
+
+    ``pages``: by layer group, from the page on in which that position lies.
     """
 
     span: Span
-    lead: int
+    at: int
     pages: Sequence[Sequence[PageId]]
 
     @property
     def shift(self) -> int:
         """How far its entries stand above where they were computed."""
-        return self.span.start - self.lead
+        return self.span.start - self.at
+
+    @property
+    def base(self) -> int:
+        """The position at which its first page begins."""
+        return self.at // PAGE_TOKENS * PAGE_TOKENS
 
     def list_of(self, group: int, fmt: PageFormat, without: Positions) -> SequenceList | None:
         """Its entries but those at these positions, which ascend. None: nothing is left."""
-        stored = np.arange(len(self.pages[group]) * PAGE_TOKENS)
-        there = (stored >= self.lead) & (stored < self.lead + len(self.span))
+        stored = self.base + np.arange(len(self.pages[group]) * PAGE_TOKENS)
+        there = (stored >= self.at) & (stored < self.at + len(self.span))
         hidden = without[np.searchsorted(without, self.span.start) : np.searchsorted(without, self.span.stop)]
-        there[hidden - self.shift] = False
+        there[hidden - self.shift - self.base] = False
         masks_P = (there.reshape(-1, PAGE_TOKENS) << np.arange(PAGE_TOKENS)).sum(axis=1).astype(np.uint16)
         read = np.flatnonzero(masks_P)
         if not read.size:
             return None
         ids_P = np.array(self.pages[group], np.int32)[read]
-        starts_P = (read * PAGE_TOKENS).astype(np.int32)
+        starts_P = (self.base + read * PAGE_TOKENS).astype(np.int32)
         return SequenceList(fmt, Contiguous(starts_P), ids_P, masks_P[read], self.shift)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv.fused import Read
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.layout import KvLayout
@@ -93,5 +94,20 @@ class PassageKv:
     def complete(self) -> bool:
         return self.begun and not self.kv.missing and not self.kv.pending
 
-    def pages(self, group: int) -> list[PageId]:
-        return [page for _, page in self.kv.tables[group].pages()]
+    def make_room(self) -> bool:
+        """For what is to be computed. A last page that was loaded is shared from now on. False: there is none."""
+        if self.complete:
+            self.kv.keep_tail()
+        return self.kv.reserve(self.kv.missing)
+
+    @property
+    def left(self) -> SpanSet:
+        """Positions of ``kv`` that can be computed now."""
+        return self.kv.ready(len(self.kv.missing)) if self.begun else SpanSet()
+
+    def reads(self) -> list[Read]:
+        """When it is complete: all of it, where the prompt has it."""
+        return [Read(self.span, self.lead, [self._pages(group) for group in range(len(self.kv.tables))])]
+
+    def _pages(self, group: int) -> list[PageId]:
+        return [page for index, page in self.kv.tables[group].pages() if index >= self.lead // PAGE_TOKENS]

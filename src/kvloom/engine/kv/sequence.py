@@ -56,7 +56,7 @@ class SequenceKv:
     repeated: before that, so many tokens that only the watch wants to see lie between the boundary and what comes after
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
     underway: a compression that has been begun. fuses: what comes after the names' limit is computed over KV of
-    documents that were computed alone, and waits until ``begin_fusion`` has put that in its place: then it is fused.
+    documents that were computed elsewhere, and waits until ``begin_fusion`` has put that in place: then it is fused.
     split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
     that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
     load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
@@ -365,6 +365,8 @@ class SequenceKv:
 
         The first to write to a shared page copies it. Positions pending here are missing there.
         """
+        if child.fuses and not self.fuses:
+            child.compute_all()
         del child.tokens[child.boundary : child.boundary + child.repeated]
         child.repeated = 0
         child.lists, child.scores = self.lists, list(self.scores)
@@ -458,6 +460,11 @@ class SequenceKv:
     def prefix_done(self) -> bool:
         """Whether it waits for ``begin_fusion``, and for nothing else."""
         return self.fuses and not self.fused and not (self.missing | self.pending) & SpanSet.full(self.boundary)
+
+    def compute_all(self) -> None:
+        """Nothing is fused any more. Nothing of it is there."""
+        self.fuses, self.names.limit, self.boundary = False, None, 0
+        self.accepted = self.names.stop
 
     def begin_fusion(
         self, gap: Span, pages: Sequence[Iterable[PageId]], split: Split | None, lower: Iterable[PageTable]

@@ -72,6 +72,17 @@ class Account:
         metrics.reused = kept
         metrics.misses.sort(key=lambda miss: miss.span)
 
+    def not_fused(self, sequence: Sequence) -> None:
+        """Correct the account of a sequence that starts over, as the earlier context of its documents has gone."""
+        metrics = sequence.request.metrics
+        if sequence.index > 0:
+            return
+        for number, miss in enumerate(metrics.misses):
+            if miss.why is Why.FUSED:
+                metrics.misses[number] = Miss(miss.span, Why.SOURCE_GONE)
+                self.misses_by_why[Why.FUSED] -= len(miss.span)
+                self.misses_by_why[Why.SOURCE_GONE] += len(miss.span)
+
 
 def _reused(spans: SpanSet, found: Match) -> list[Reused]:
     """By tier; a position whose layer groups come from several counts once, as lossy if any of them is."""

@@ -61,11 +61,23 @@ class Loads:
         """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer: up to
         its last token, since nobody asks what comes next.
         """
-        if not self.tiers.levels or kv.must_compute or not kv.cache.read:
-            return
-        lacking = [n for n in page_indices(kv.missing) if page_span(n).start in kv.missing]
-        held = [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
+        held = self._held(kv)
         chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
+        self._load(kv, held, chosen)
+
+    def load_parts(self, kv: SequenceKv) -> None:
+        """Load all that tiers hold, and RAM lacks, of missing parts of a text: none of them is computed there."""
+        held = self._held(kv)
+        self._load(kv, held, held)
+
+    def _held(self, kv: SequenceKv) -> list[Wanted]:
+        """Missing pages of which a tier has all layer groups."""
+        if not self.tiers.levels or kv.must_compute or not kv.cache.read:
+            return []
+        lacking = [n for n in page_indices(kv.missing) if page_span(n).start in kv.missing]
+        return [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
+
+    def _load(self, kv: SequenceKv, held: Sequence[Wanted], chosen: Sequence[Wanted]) -> None:
         pending = SpanSet.of([each.span for each in chosen])
         if chosen and kv.reserve(pending):
             kv.expect_any(pending, self._read(kv, chosen, pending))

@@ -104,7 +104,8 @@ class Reserve:
         rows = int(question * request.fusion.ratio)
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
-        unheld = sum(self._unheld(request, start, stop) for start, stop in request.cache.documents)
+        computed_alone = request.cache.documents if request.cache.source is None else ()
+        unheld = sum(self._unheld(request, start, stop) for start, stop in computed_alone)
         for fmt in self.layout.formats:
             needs[fmt] += unheld
         return needs

@@ -57,6 +57,7 @@ class Checked:
 class View:
     """``documents``: ascending. ``attention_LS``: that the question pays to old KV, summed over its rows and all heads,
     of the layers that the scorer needs. What no scorer needs is None. ``threads``: how many cores to use at most.
+    ``prefix``: tokens of the prefix, where something lies between it and the first document.
     """
 
     length: int
@@ -65,10 +66,11 @@ class View:
     checked: Checked | None = None
     attention_LS: Floats | None = None
     threads: int = 1
+    prefix: int | None = None
 
     @property
     def start(self) -> int:
-        return self.documents[0].start
+        return self.documents[0].start if self.prefix is None else self.prefix
 
     @property
     def candidates(self) -> Flags:

@@ -22,7 +22,7 @@ class Rendering:
 
     tokenizer: Tokenizer
     form: ToolForm | None
-    max_tokens: int
+    max_tokens: int | None
 
     def text(self, conversation: Conversation) -> str:
         """Raises RequestError or ModelError."""
@@ -57,9 +57,12 @@ class Prompted:
     form: ToolForm | None
 
 
-async def prompted(asked: Asked, served: Served, cache: CacheParams) -> Prompted:
-    """The prompt. Raises RequestError, or ModelError when the model has no chat template."""
-    limit = served.engine.longest(cache)
+async def prompted(asked: Asked, served: Served, cache: CacheParams | None) -> Prompted:
+    """The prompt, as long as a request of ``cache`` may be, or, with None, of any length.
+
+    Raises RequestError, or ModelError when the model has no chat template.
+    """
+    limit = None if cache is None else served.engine.longest(cache)
 
     def render() -> Prompted:
         form = served.forms.get() if asked.conversation.needs_tool_form else None

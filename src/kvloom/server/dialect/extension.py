@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from kvloom.engine.cache_params import CacheParams, Guard
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression, asked_for
+from kvloom.policy.fusion import Fusion, fusion_of
 from kvloom.server.dialect.field_table import Json
 from kvloom.server.dialect.fields import Real
 
@@ -65,6 +66,24 @@ class GuardFields(BaseModel):
             raise
 
 
+class FusionFields(BaseModel):
+    """A selector by its name, the share of tokens that is computed again, and its own parameters beside them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    selector: str
+    ratio: Real | None = None
+
+    def fusion(self) -> Fusion:
+        """Null means the default. Raises ParamsError."""
+        more = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        try:
+            return fusion_of(self.selector, self.ratio, **more)
+        except ParamsError as error:
+            error.param = f"kvloom.cache.fusion.{error.param}"
+            raise
+
+
 class CacheFields(BaseModel):
     """What a client may set. The salt is a field of the body, as in vLLM; match granularity is a server setting."""
 
@@ -81,6 +100,7 @@ class CacheFields(BaseModel):
     compress_when: str | None = None
     lossy: bool | None = None
     guard: GuardFields | None = None
+    fusion: FusionFields | None = None
 
 
 class Extension(BaseModel):
@@ -114,6 +134,9 @@ def cache_params(extension: Extension | None, salt: str | None, default: Compres
     fields = said.get("compression")
     unsaid = None if said.get("lossy") else default
     said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else unsaid
+    fusion = said.get("fusion")
+    if isinstance(fusion, FusionFields):
+        said["fusion"] = fusion.fusion()
     guard = said.get("guard")
     if isinstance(guard, GuardFields):
         said["guard"] = guard.guard()

@@ -3,37 +3,94 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
+from kvloom.engine.aligned import aligned
 from kvloom.engine.cache_params import CacheParams, Mark
+from kvloom.engine.edits import reusing
 from kvloom.errors import RequestError
 from kvloom.policy.compression import Compression
+from kvloom.policy.fusion import Fusion
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.anthropic.clearing import cleared, told
 from kvloom.server.dialect.anthropic.conversation import Breakpoint, Turns
+from kvloom.server.dialect.anthropic.management import ClearToolUses
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.conversing import Asked, Rendering, job_of, prompted
+from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.job import Job
 
 _NOBODY = {"role": "user", "content": []}
 
 
-async def messages_job(body: MessagesRequest, served: Served, default: Compression | None = None) -> Job:
-    """``default``: what is done to contexts unless the body says.
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """A body after the edits that it asks for. ``applied``: what the reply says of them, None where it asks for none.
+    ``original``: tokens of the prompt before them.
+    """
+
+    body: CountRequest
+    applied: list[Json] | None = None
+    original: list[int] = field(default_factory=list)
+
+
+async def messages_job(
+    body: MessagesRequest, served: Served, default: Compression | None = None
+) -> tuple[Job, list[Json] | None]:
+    """The job, and ``Managed.applied``. ``default``: what is done to contexts unless the body says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
     body.check()
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
-    return await job_of(_asked(body), served, params, cache, says_compression=body.says_compression)
+    managed = await _managed(body, served)
+    job = await job_of(_asked(managed.body), served, params, cache, says_compression=body.says_compression)
+    if managed.applied and (fusion := body.repair) is not None:
+        job = await served.lanes.run(lambda: _reusing(job, managed.original, fusion), body.size)
+    return job, managed.applied
 
 
-async def count_tokens(body: CountRequest, served: Served) -> int:
+def _reusing(job: Job, original: list[int], fusion: Fusion) -> Job:
+    """With KV of the conversation before its edits for what comes after them."""
+    (prompt,) = job.prompts
+    cache = reusing(original, aligned(original, prompt.token_ids), fusion, job.cache)
+    return dataclasses.replace(job, cache=cache)
+
+
+async def count_tokens(body: CountRequest, served: Served) -> Json:
     """Raises as ``messages_job``."""
     body.check()
-    found = await prompted(_asked(body), served, CacheParams())
-    return len(found.prompt.token_ids)
+    managed = await _managed(body, served)
+    found = await prompted(_asked(managed.body), served, CacheParams())
+    counted: Json = {"input_tokens": len(found.prompt.token_ids)}
+    if managed.applied is not None:
+        counted["context_management"] = {"original_input_tokens": len(managed.original)}
+    return counted
+
+
+async def _managed(body: CountRequest, served: Served) -> Managed:
+    """The conversation before an edit may be longer than the model's context."""
+    if body.context_management is None:
+        return Managed(body)
+
+    async def tokens_of(body: CountRequest) -> list[int]:
+        return (await prompted(_asked(body), served, None)).prompt.token_ids
+
+    original = await tokens_of(body)
+    tokens = len(original)
+    applied: list[Json] = []
+    for edit in body.context_management.edits or ():
+        turns, count = cleared(edit, body.messages, tokens)
+        if not count:
+            continue
+        after = body.model_copy(update={"messages": turns})
+        left = len(await tokens_of(after))
+        if tokens - left >= (edit.least_tokens if isinstance(edit, ClearToolUses) else 1):
+            applied.append(told(edit, count, tokens - left))
+            body, tokens = after, left
+    return Managed(body, applied, original)
 
 
 def _asked(body: CountRequest) -> Asked:

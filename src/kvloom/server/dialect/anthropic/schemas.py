@@ -8,11 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.dialect.extension import AsksOfCache, Extension
+from kvloom.policy.compression import Compression
+from kvloom.policy.fusion import Fusion
+from kvloom.server.dialect.anthropic.management import ContextManagement
+from kvloom.server.dialect.extension import AsksOfCache, Extension, cache_params
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
 from kvloom.server.dialect.rules import FieldRules
@@ -154,6 +158,12 @@ class CountRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}`: the form of the answer'
     )
 
+    context_management: ContextManagement | None = Field(
+        default=None,
+        description='`{"edits": [...]}`: what is cleared before the conversation becomes a prompt, by '
+        "`clear_tool_uses_20250919` and `clear_thinking_20251015`",
+    )
+
     @property
     def size(self) -> int:
         """Characters of text, roughly."""
@@ -163,6 +173,8 @@ class CountRequest(_Fields):
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
         RULES.check(self.model_extra or {})
+        if self.context_management is not None:
+            self.context_management.check()
         OUTPUT_RULES.check((self.output_config and self.output_config.model_extra) or {})
 
     def use(self) -> ToolUse:
@@ -210,6 +222,20 @@ class MessagesRequest(CountRequest, AsksOfCache):
         if self.kvloom is not None:
             self.kvloom.check()
 
+    @property
+    def repair(self) -> Fusion | None:
+        """How what comes after an edit of the context is reused, where that is asked for. Raises ParamsError."""
+        asked = self.kvloom.cache.fusion if self.kvloom is not None and self.kvloom.cache is not None else None
+        edits = self.context_management.edits if self.context_management is not None else None
+        return asked.fusion() if asked is not None and edits else None
+
+    def cache_params(self, default: Compression | None = None) -> CacheParams:
+        """As of any body; but a fusion beside edits of the context is for what comes after these."""
+        if self.repair is None or self.kvloom is None or self.kvloom.cache is None:
+            return super().cache_params(default)
+        rest = self.kvloom.cache.model_copy(update={"fusion": None})
+        return cache_params(Extension(cache=rest), self.cache_salt)
+
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError."""
         names = {"max_tokens": "max_tokens", "stop_sequences": "stop", "temperature": "temperature"}
@@ -242,7 +268,6 @@ RULES = FieldRules(
     refused={
         "thinking": Refused(({"type": "disabled"},)),
         "output_format": Refused(instead="use `output_config`"),
-        "context_management": Refused(({},)),
         "container": Refused(),
         "mcp_servers": Refused(([],)),
         "speed": Refused(("standard",)),

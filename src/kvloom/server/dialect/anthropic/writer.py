@@ -18,11 +18,16 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 class MessageWriter:
-    """``max_tokens``: what was asked for. ``marks``: the prefixes that are kept, ascending."""
+    """``max_tokens``: what was asked for. ``marks``: the prefixes that are kept, ascending. ``applied``: edits of the
+    context, if the body asked for some.
+    """
 
-    def __init__(self, model: str, max_tokens: int | None, marks: Sequence[Mark]) -> None:
+    def __init__(
+        self, model: str, max_tokens: int | None, marks: Sequence[Mark], applied: Sequence[Json] | None = None
+    ) -> None:
         self.id = f"msg_{uuid.uuid4().hex}"
         self._max_tokens, self._marks = max_tokens, marks
+        self._managed: Json = {} if applied is None else {"context_management": {"applied_edits": list(applied)}}
         self._content: list[Json] = []
         self._parts: list[str] = []  # of the last block
         self._message: Json = {
@@ -54,9 +59,9 @@ class MessageWriter:
         reason, sequence = self._reason(finish, usage)
         told = usage_of(usage, self._marks)
         stop = {"stop_reason": reason, "stop_sequence": sequence}
-        self._message |= {"content": self._content, **stop, "usage": told}
+        self._message |= {"content": self._content, **stop, "usage": told} | self._managed
         counts = {name: value for name, value in told.items() if name.endswith("_tokens")}
-        yield {"type": "message_delta", "delta": stop, "usage": counts}
+        yield {"type": "message_delta", "delta": stop, "usage": counts} | self._managed
         yield {"type": "message_stop"}
 
     def failed(self, reply: ErrorReply) -> Iterable[Json]:
