@@ -52,12 +52,12 @@ class Fuse:
                 break
 
     def _fusing(self, sequence: Sequence) -> Fusing:
-        passages = [self._passage(sequence, number) for number in range(len(sequence.request.cache.documents))]
+        passages = [self._passage(sequence, number) for number in range(len(sequence.request.cache.spans))]
         return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone, self.threads)
 
     def _passage(self, sequence: Sequence, number: int) -> PassageKv:
         request = sequence.request
-        span, tokens = Span(*request.cache.documents[number]), request.prompt_token_ids
+        span, tokens = Span(*request.cache.spans[number]), request.prompt_token_ids
         first = [*self.lead, *tokens[span.start : span.stop]][:PAGE_TOKENS]
         computed = chunk_root(request.root)
         imported = imported_root(computed)

@@ -97,7 +97,7 @@ class Reserve:
         """Pages of what a fused prompt shares with nobody."""
         request, needs = sequence.request, Counter[PageFormat]()
         assert request.fusion is not None
-        question = request.cache.documents[-1][1]
+        question = request.cache.spans[-1][1]
         rows = int(question * request.fusion.ratio)
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages

@@ -37,7 +37,7 @@ _RATIO, _RATIOS = 0.15, {"recompute": 1.0}
 """Unless told."""
 
 
-def fusion_of(name: str, ratio: float | None = None, check_layer: int = 1, **params: int) -> Fusion:
+def fusion_of(name: str, /, ratio: float | None = None, check_layer: int = 1, **params: int) -> Fusion:
     """A fusion by the name of its selector, or the names of several. Raises ParamsError, ``param`` being what is wrong.
 
     >>> fusion_of("a3", 0.2).ratio

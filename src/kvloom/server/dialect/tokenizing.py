@@ -16,7 +16,7 @@ from kvloom.errors import RequestError
 from kvloom.server.dialect.fields import Json, TokenId
 from kvloom.server.dialect.schemas import Message
 from kvloom.server.dialect.served_names import ServedNames
-from kvloom.server.dialect.tools.conversation import Conversation, prompt_of
+from kvloom.server.dialect.tools.conversation import Conversation, encoded_prompt
 from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
@@ -105,23 +105,20 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
 
 def _tokenized(body: TokenizeRequest, engine: ServedEngine, forms: ToolForms) -> TokenizeReply:
     tokenizer = engine.tokenizer
-    text, special = _prompt(body, tokenizer, forms)
-    ids = tokenizer.encode(text, special, max_tokens=engine.max_model_len)
+    ids = _ids(body, tokenizer, forms, engine.max_model_len)
     texts = [tokenizer.token_text(token) for token in ids] if body.return_token_strs else None
     return TokenizeReply(count=len(ids), max_model_len=engine.max_model_len, tokens=ids, token_strs=texts)
 
 
-def _prompt(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms) -> tuple[str, bool]:
-    """The text, and whether special tokens are added."""
+def _ids(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms, max_tokens: int) -> list[int]:
     if body.messages is None:
-        return body.prompt or "", body.add_special_tokens is not False
+        return tokenizer.encode(body.prompt or "", body.add_special_tokens is not False, max_tokens)
     continues = bool(body.continue_final_message)
     begins = not continues if body.add_generation_prompt is None else body.add_generation_prompt
     turns = [message.for_template() for message in body.messages]
     conversation = Conversation(turns, body.use(), None, begins, continues, body.chat_template_kwargs)
     form = forms.get() if conversation.needs_tool_form else None
-    text = prompt_of(conversation, tokenizer, form)
-    return text, bool(body.add_special_tokens)
+    return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), max_tokens).ids
 
 
 def _text(tokens: list[int], tokenizer: Tokenizer) -> str:

@@ -62,7 +62,7 @@ class _Reach:
             before = rendering.text(dataclasses.replace(self.whole, turns=turns, add_generation_prompt=False))
         except RequestError:
             return 0
-        return _common_ids(rendering.ids(text[: _common(before, text)]), ids)
+        return _common_ids(rendering.encoded(text[: _common(before, text)]).ids, ids)
 
 
 def _common(one: str, other: str) -> int:

@@ -36,6 +36,15 @@ class RefusalPart(_Fields):
     refusal: str
 
 
+class DocumentPart(_Fields):
+    """A passage that is tokenized by itself, so that its KV can be reused anywhere. An extension."""
+
+    type: Literal["document"]
+    text: str
+    title: str | None = None
+    context: str | None = None
+
+
 def _form(value: object) -> str:
     return "text" if isinstance(value, str) else "parts"
 
@@ -52,12 +61,14 @@ def _part(value: object) -> object:
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")],
+    Annotated[TextPart, Tag("text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[DocumentPart, Tag("document")],
     Discriminator(
         _part,
         custom_error_type="part",
-        custom_error_message="a part of this type is not supported by this server: only input_text, output_text and "
-        "refusal are",
+        custom_error_message="a part of this type is not supported by this server: only input_text, output_text, "
+        "refusal and document are",
     ),
 ]
 Parts = Annotated[Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")], Discriminator(_form)]
