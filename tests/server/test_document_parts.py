@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -334,7 +335,7 @@ async def test_what_cannot_be_asked(path: str, asked: dict[str, Any], param: str
         (
             MESSAGES,
             {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url"}}]}]},
-            "only text and content are",
+            "only text, content and file are",
         ),
         (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "refusal and document are"),
     ],
@@ -374,3 +375,71 @@ async def test_documents_are_apart_by_salt() -> None:
         mine = fused_in((await post(http, CHAT, body(CHAT, FOX, OWL) | FUSED | {"cache_salt": "mine"}))["usage"])
     assert theirs["reused_tokens"] == 0
     assert mine["reused_tokens"] == len(OWL) + len(FOX)
+
+
+def by_name(path: str, name: str, text: str | None = None, ask: str = ASK) -> dict[str, Any]:
+    """A question about one document, which is named, and sent too if there is a text."""
+    asked = body(path, text or "", ask=ask)
+    turn = asked["input" if path == RESPONSES else "messages"][0]
+    part: dict[str, Any] = {"type": "document", "id": name} | ({} if text is None else {"text": text})
+    if path == MESSAGES:
+        source = {"type": "file", "file_id": name} if text is None else {"type": "text", "data": text}
+        part = {"type": "document", "source": source} | ({} if text is None else {"id": name})
+    turn["content"][0] = part
+    return asked
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+async def test_a_document_is_named_by_its_id(path: str) -> None:
+    async with serving() as (http, _):
+        sent = await post(http, path, by_name(path, "owl", OWL) | FUSED)
+        for other in (CHAT, RESPONSES, MESSAGES):
+            named = await post(http, other, by_name(other, "owl", ask="By day?") | FUSED)
+            assert fused_in(named["usage"])["reused_tokens"] == len(OWL)
+        again = await post(http, path, by_name(path, "owl") | FUSED)
+        assert answer_of(again) == answer_of(sent)
+        unknown = await http.post(path, json=by_name(path, "fox") | FUSED)
+        tokenized = await post(http, "/tokenize", {"messages": by_name(CHAT, "owl")["messages"]})
+    assert unknown.status_code == 400
+    assert "no document with the id `fox`" in unknown.json()["error"]["message"]
+    assert tokenized["tokens"] == tokens_of(OWL)
+
+
+async def test_a_title_is_kept_with_the_text() -> None:
+    asked = by_name(CHAT, "owl", OWL)
+    asked["messages"][0]["content"][0]["title"] = "On owls"
+    async with serving() as (http, _):
+        await post(http, CHAT, asked)
+        tokenized = await post(http, "/tokenize", {"messages": by_name(CHAT, "owl")["messages"]})
+    assert tokenized["tokens"] == tokens_of(f"On owls {OWL}")
+
+
+async def test_a_continued_response_has_the_text_that_its_id_had() -> None:
+    async with serving() as (http, _):
+        await post(http, CHAT, by_name(CHAT, "owl", OWL))
+        first = await post(http, RESPONSES, by_name(RESPONSES, "owl") | FUSED)
+        await post(http, CHAT, by_name(CHAT, "owl", FOX))
+        more = {"model": "tiny", "input": "And?", "previous_response_id": first["id"], "max_output_tokens": 2}
+        told = fused_in((await post(http, RESPONSES, more | FUSED))["usage"])
+        assert (told["document_tokens"], told["reused_tokens"]) == (len(OWL), len(OWL))
+        tokenized = await post(http, "/tokenize", {"messages": by_name(CHAT, "owl")["messages"]})
+    assert tokenized["tokens"] == tokens_of(FOX), "and the id its newer one"
+
+
+async def test_ids_are_for_the_key_that_sent_them(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice alices-key\nbob bobs-key\n")
+    async with serving(config=ServerConfig(api_keys_file=str(keys))) as (http, _):
+        status = {}
+        for name, key, text in (("a", "alices-key", OWL), ("b", "alices-key", None), ("c", "bobs-key", None)):
+            headers = {"Authorization": f"Bearer {key}"}
+            status[name] = (await http.post(CHAT, json=by_name(CHAT, "owl", text), headers=headers)).status_code
+    assert status == {"a": 200, "b": 200, "c": 400}
+
+
+@pytest.mark.parametrize("name", [3, "", "x" * 300, "a\nb"])
+async def test_ids_that_are_none(name: Any) -> None:
+    async with serving() as (http, _):
+        reply = await http.post(CHAT, json=by_name(CHAT, name, OWL))
+    assert reply.status_code == 400
+    assert "1 to 256 printable characters" in reply.json()["error"]["message"]

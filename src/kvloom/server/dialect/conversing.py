@@ -10,6 +10,7 @@ from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
 from kvloom.model.text.documents import Documents, Encoded, Spans
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.prepare import held_to
 from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm
@@ -65,11 +66,12 @@ class Prompted:
     form: ToolForm | None
 
 
-async def prompted(asked: Asked, served: Served, cache: CacheParams) -> Prompted:
+async def prompted(asked: Asked, served: Served, cache: CacheParams, naming: Naming) -> Prompted:
     """The prompt. Raises RequestError, or ModelError when the model has no chat template."""
     limit = served.engine.longest(cache)
 
     def render() -> Prompted:
+        naming.resolve(asked.conversation.turns)
         form = served.forms.get() if asked.conversation.needs_tool_form else None
         rendering = Rendering(served.engine.tokenizer, form, asked.conversation.documents, limit)
         text = rendering.text(asked.conversation) + asked.prefill
@@ -83,10 +85,10 @@ async def prompted(asked: Asked, served: Served, cache: CacheParams) -> Prompted
 
 
 async def job_of(
-    asked: Asked, served: Served, params: SamplingParams, cache: CacheParams, *, says_compression: bool
+    asked: Asked, served: Served, params: SamplingParams, cache: CacheParams, naming: Naming, *, says_compression: bool
 ) -> Job:
     """``says_compression``: whether the body does, or ``cache`` has a default. Raises as ``prompted``."""
-    found = await prompted(asked, served, cache)
+    found = await prompted(asked, served, cache, naming)
     cache = cache.over(found.documents)
     conversation = asked.conversation
     field = "tools" if conversation.use.choice.mode == "required" else asked.form_field

@@ -12,6 +12,7 @@ from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
 from kvloom.model.text.documents import Encoded
 from kvloom.policy.compression import Compression
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.dialect.tools.conversation import encoded_prompt, form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm, ToolForms
@@ -21,7 +22,12 @@ from kvloom.server.lanes import LARGE, Lanes
 
 
 async def chat_job(
-    body: ChatRequest, engine: ServedEngine, lanes: Lanes, forms: ToolForms, default: Compression | None = None
+    body: ChatRequest,
+    engine: ServedEngine,
+    lanes: Lanes,
+    forms: ToolForms,
+    naming: Naming,
+    default: Compression | None = None,
 ) -> Job:
     """``default``: what is done to contexts unless the body says.
 
@@ -33,6 +39,7 @@ async def chat_job(
     tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
     def render() -> tuple[Encoded, ToolForm | None]:
+        naming.resolve(conversation.turns)
         form = forms.get() if conversation.needs_tool_form else None
         return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), limit), form
 

@@ -143,7 +143,8 @@ class Message(BaseModel):
                 said = {"kind": str(part.get("type"))[:40]}
                 words = "a part of type `{kind}` is not supported, only `text` and `document`"
                 raise PydanticCustomError("wrong_part", words, said)
-            if not isinstance(part.get("text"), str):
+            named = part["type"] == "document" and part.get("text") is None and part.get("id") is not None
+            if not named and not isinstance(part.get("text"), str):
                 words = "a part of type `{kind}` needs a string `text`"
                 raise PydanticCustomError("wrong_part", words, {"kind": part["type"]})
         return content
@@ -160,7 +161,7 @@ class Message(BaseModel):
     def size(self) -> int:
         """Characters of text."""
         content = self.content or ""
-        return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+        return len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
 
     def for_template(self) -> Json:
         """The message as sent; the tokenizer converts it to what its template expects."""

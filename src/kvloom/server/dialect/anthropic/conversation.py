@@ -91,7 +91,7 @@ class Turns:
     def _document(self, role: str, block: DocumentBlock) -> None:
         if role == "assistant":
             raise RequestError(f"a `document` block in a message of role `{role}`: documents come from the user")
-        said = {"title": block.title, "context": block.context, "text": block.text}
+        said = {"id": block.name, "title": block.title, "context": block.context, "text": block.text}
         self._open(role)["content"].append({"type": "document", **said})
 
     def _call(self, role: str, block: ToolUseBlock) -> None:

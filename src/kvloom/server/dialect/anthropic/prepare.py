@@ -13,26 +13,29 @@ from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.conversation import Breakpoint, Turns
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.conversing import Asked, Rendering, job_of, prompted
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.job import Job
 
 _NOBODY = {"role": "user", "content": []}
 
 
-async def messages_job(body: MessagesRequest, served: Served, default: Compression | None = None) -> Job:
+async def messages_job(
+    body: MessagesRequest, served: Served, naming: Naming, default: Compression | None = None
+) -> Job:
     """``default``: what is done to contexts unless the body says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
     body.check()
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
-    return await job_of(_asked(body), served, params, cache, says_compression=body.says_compression)
+    return await job_of(_asked(body), served, params, cache, naming, says_compression=body.says_compression)
 
 
-async def count_tokens(body: CountRequest, served: Served) -> int:
+async def count_tokens(body: CountRequest, served: Served, naming: Naming) -> int:
     """Raises as ``messages_job``."""
     body.check()
-    found = await prompted(_asked(body), served, CacheParams())
+    found = await prompted(_asked(body), served, CacheParams(), naming)
     return len(found.prompt.token_ids)
 
 

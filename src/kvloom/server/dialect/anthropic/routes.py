@@ -23,7 +23,7 @@ def anthropic_routes(served: Served) -> APIRouter:
     async def messages(request: Request) -> Response:
         body = await read_body(request, MessagesRequest, config.max_body_bytes, lanes)
         name = served.names.checked(body.model)
-        job = await messages_job(body, served, caller_of(request).compression)
+        job = await messages_job(body, served, served.naming(request), caller_of(request).compression)
         marks = job.cache.marks if job.cache.write else ()
         writer = MessageWriter(name, job.params.max_tokens, marks)
         return await served.answer(
@@ -40,7 +40,7 @@ def anthropic_routes(served: Served) -> APIRouter:
     async def count(request: Request) -> Response:
         body = await read_body(request, CountRequest, config.max_body_bytes, lanes)
         served.names.checked(body.model)
-        tokens = await count_tokens(body, served)
+        tokens = await count_tokens(body, served, served.naming(request))
         return JSONResponse({"input_tokens": tokens}, headers=ignored_header(body.ignored()))
 
     return router

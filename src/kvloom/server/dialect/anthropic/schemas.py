@@ -64,12 +64,19 @@ class ContentSource(_Fields):
     ]
 
 
+class FileSource(_Fields):
+    """A document that was sent before, by its id."""
+
+    type: Literal["file"]
+    file_id: str
+
+
 Source = Annotated[
-    Annotated[TextSource, Tag("text")] | Annotated[ContentSource, Tag("content")],
+    Annotated[TextSource, Tag("text")] | Annotated[ContentSource, Tag("content")] | Annotated[FileSource, Tag("file")],
     Discriminator(
         lambda value: _type_of(value),
         custom_error_type="source",
-        custom_error_message="a source of this type is not supported by this server: only text and content are",
+        custom_error_message="a source of this type is not supported by this server: only text, content and file are",
     ),
 ]
 
@@ -79,16 +86,26 @@ class Citations(_Fields):
 
 
 class DocumentBlock(_Block):
-    """A passage that is tokenized by itself, so that its KV can be reused anywhere."""
+    """A passage that is tokenized by itself, so that its KV can be reused anywhere. ``id``, an extension: the text is
+    kept under it, to be a ``file`` later.
+    """
 
     type: Literal["document"]
     source: Source
+    id: str | None = None
     title: str | None = None
     context: str | None = None
     citations: Citations | None = None
 
     @property
-    def text(self) -> str:
+    def name(self) -> str | None:
+        return self.source.file_id if isinstance(self.source, FileSource) else self.id
+
+    @property
+    def text(self) -> str | None:
+        """None: it is kept under its name."""
+        if isinstance(self.source, FileSource):
+            return None
         if isinstance(self.source, TextSource):
             return self.source.data
         said = self.source.content

@@ -37,10 +37,13 @@ class RefusalPart(_Fields):
 
 
 class DocumentPart(_Fields):
-    """A passage that is tokenized by itself, so that its KV can be reused anywhere. An extension."""
+    """A passage that is tokenized by itself, so that its KV can be reused anywhere. An extension. ``id``: under which
+    the text is kept, or was, if there is none here.
+    """
 
     type: Literal["document"]
-    text: str
+    id: str | None = None
+    text: str | None = None
     title: str | None = None
     context: str | None = None
 

@@ -23,7 +23,7 @@ class Conversation:
     answer's text. ``placeholders``: for documents, in this conversation and its beginnings.
     """
 
-    turns: Sequence[Mapping[str, Any]]
+    turns: Sequence[dict[str, Any]]
     use: ToolUse = field(default_factory=ToolUse)
     form: StructuredOutputsParams | None = None
     add_generation_prompt: bool = True
