@@ -46,7 +46,8 @@ def _asked(body: InputRequest, history: Sequence[Json]) -> Asked:
 
 def _size(turns: Sequence[Json]) -> int:
     """Characters of text."""
-    contents = (turn["content"] for turn in turns)
-    return sum(
-        len(each) if isinstance(each, str) else sum(len(part.get("text") or "") for part in each) for each in contents
-    )
+    return sum(_length(turn["content"]) for turn in turns)
+
+
+def _length(content: str | list[Json]) -> int:
+    return len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
