@@ -137,7 +137,6 @@ class LLM:
         self.engine = loaded.engine
         self.cache = CacheView(loaded.engine)
         self._driver = Driver(loaded.engine)
-        self._prompting = Prompting(loaded.tokenizer, loaded.engine.intake)
         self.chunks = Chunks(loaded.engine, loaded.tokenizer, self._driver.compute)
 
     def close(self) -> None:
@@ -215,6 +214,10 @@ class LLM:
             for conversation, (_, cache) in zip(conversations, asked, strict=True)
         ]
         return self._run(prepared, asked, use_tqdm)
+
+    @property
+    def _prompting(self) -> Prompting:
+        return Prompting(self._tokenizer, self.engine.intake)
 
     def _asked(
         self,
