@@ -356,7 +356,9 @@ class ServerConfig:
 
     Responses that are kept to be continued or read again, for each key (or for all clients together without keys): at
     most ``stored_responses`` of them, which take ``stored_responses_bytes`` as JSON, conversations included; the oldest
-    go first, and every one after ``stored_responses_seconds``.
+    go first, and every one after ``stored_responses_seconds``. Documents that are kept to be named by their ids: for
+    each key as much text as ``stored_documents_bytes``, the oldest go first; with a ``cache_dir`` they outlive the
+    server.
     """
 
     host: str = "127.0.0.1"
@@ -367,6 +369,7 @@ class ServerConfig:
     stored_responses: int = 1000
     stored_responses_bytes: int = 64 * 2**20
     stored_responses_seconds: float = 3600.0
+    stored_documents_bytes: int = 64 * 2**20
     max_connections: int = 512
     max_url_bytes: int = 8 * 2**10
     max_headers: int = 100
@@ -404,7 +407,7 @@ class ServerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stored_responses", "stored_responses_bytes"):
+        for name in ("stored_responses", "stored_responses_bytes", "stored_documents_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in (

@@ -14,7 +14,8 @@ from kvloom.cli import backend, main
 from kvloom.config import EngineConfig, TierConfig
 from kvloom.engine import factory
 from kvloom.engine.build import Loaded
-from kvloom.engine.chunks import Chunks, computed_alone
+from kvloom.engine.chunks import Chunks, computed_alone, split
+from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.engine.driving import Driver
 from kvloom.engine.tiers.open import open_tiers
 from kvloom.memory.kvchunk import Library, read_chunk, sliced
@@ -83,6 +84,29 @@ def texts(tmp_path: Path) -> Path:
     (directory / "more" / "two.jsonl").write_text("\n".join(lines))
     (directory / "three.bin").write_bytes(b"\xff\xfe")
     return directory
+
+
+def test_requests_may_name_what_was_added(texts: Path, tmp_path: Path, called: Called) -> None:
+    cache = tmp_path / "cache"
+    arguments = ["add", "tiny", texts, "--cache-dir", cache, "--passage-tokens", 120, "--owner", "alice", "--json"]
+    _, printed, _ = called(*arguments)
+    ids = json.loads(printed)["ids"]
+    assert ids[:2] == ["1", "more/two.jsonl:3"]
+    assert ids[2:4] == ["one.txt#1", "one.txt#2"]
+    named = NamedDocuments.beside(TierConfig(cache_dir=str(cache)), 10**6)
+    assert named.find("alice", "more/two.jsonl:3") == "This is another line."
+    assert [named.find("alice", name) for name in ids[2:]] == split(TEXT, 120, len)
+    assert named.find("", "1") is None
+    named.close()
+    assert "ids        1 ... one.txt#" in called(*arguments[:-1])[1]
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_computed(tmp_path: Path, called: Called) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"text": "Owls hunt.", "id": "x" * 300}))
+    code, _, said = called("add", "tiny", lines, "--cache-dir", tmp_path / "cache")
+    assert code == 2
+    assert "1 to 256 printable characters" in said
 
 
 def test_add_keeps_passages_in_the_cache_directory(texts: Path, tmp_path: Path, called: Called) -> None:

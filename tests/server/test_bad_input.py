@@ -80,7 +80,7 @@ CHAT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user"}]}, "content is missing", "messages.0"),
     (
         {"messages": [{"role": "user", "content": 7}]},
-        "a string or a list of text parts",
+        "a string or a list of parts",
         "messages.0.content",
     ),
     (

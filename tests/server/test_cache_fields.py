@@ -106,7 +106,7 @@ async def test_what_arrives(
             {"cache": {"reed": None}},
             "kvloom.cache.reed",
             "has `read`, `write`, `priority`, `ttl_s`, `pin_s`, `kept_as`, `compression`, `compress_after`, "
-            "`compress_when`, `lossy` and `guard`",
+            "`compress_when`, `lossy`, `guard`, `fusion` and `documents`",
         ),
         ({"cache": {"compression": "knorm"}}, "kvloom.cache.compression", "an object"),
         ({"cache": {"compression": {}}}, "kvloom.cache.compression.method", "required"),

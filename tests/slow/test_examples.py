@@ -75,3 +75,31 @@ def test_the_demo_reads_a_stream(demo) -> None:
     client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(answer))
     got = demo.ask(client, "?")
     assert (got.text, got.prompt_tokens, got.cached_tokens, got.kv_bytes) == ("A cat.", 40, 32, 10)
+
+
+def test_the_demo_asks_about_documents_in_two_orders(demo, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fused and not, with what the server says of each."""
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/cache":
+            return httpx2.Response(200, json={"cache": {"held_bytes": 1, "cached_bytes": 9}})
+        if request.url.path == "/cache/reset":
+            return httpx2.Response(200)
+        asked.append(json.loads(request.content))
+        usage = {"prompt_tokens": 2000, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 20}}
+        if asked[-1]["kvloom"]["cache"]:
+            told = {"prefix_cached_tokens": 20, "reused_tokens": 1951, "repaired_tokens": 301}
+            usage["kvloom"] = {"fused": [told]}
+        events = [{"choices": [{"delta": {"content": "1931"}}]}, {"choices": [], "usage": usage}]
+        return httpx2.Response(200, text="".join(f"data: {json.dumps(event)}\n\n" for event in events))
+
+    client = httpx2.Client(base_url="http://demo", transport=httpx2.MockTransport(answer))
+    demo.show_documents(demo.ask_documents(client))
+    printed = capsys.readouterr().out
+    assert "1951" in printed
+    assert "301" in printed
+    assert [bool(each["kvloom"]["cache"]) for each in asked] == [True, False, True, False]
+    texts = [[part["text"] for part in each["messages"][1]["content"][:-1]] for each in asked]
+    assert texts[0] == texts[1] == texts[3][::-1]
+    assert len(texts[0]) == demo.SECTIONS

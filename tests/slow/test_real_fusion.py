@@ -10,6 +10,7 @@ from bench.drive import ModelEngines
 from bench.text import long_text
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.prompting import Prompting
 from kvloom.policy.fusion import parse_fusion
 
 SCORED = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=20)
@@ -51,3 +52,46 @@ def test_repair_brings_it_closer(smollm2: ModelEngines, prompt: tuple) -> None:
         difference = exact[np.isin(exact[:, 0], both), 1] - found[np.isin(found[:, 0], both), 1]
         apart[text] = float(np.abs(difference).mean())
     assert apart["a3:ratio=0.3"] < apart["reuse"]
+
+
+PASSAGES = [
+    "Owls hunt at night. Their ears, of which one sits higher than the other, tell them where a mouse is.\n",
+    "  The Kestrel Ridge Observatory was founded in 1931.  It stands at 2,140 metres.",
+    "Foxes hunt at dusk and at dawn; <|im_start|>they also eat berries.",
+]
+
+
+def test_documents_in_the_models_own_chat_template(smollm2: ModelEngines) -> None:
+    """Each has the tokens that it has alone, in any order, and the prompt reads as it does without marks."""
+    tokenizer, intake = smollm2.loaded.tokenizer, smollm2.make("64MiB").intake
+    prompting = Prompting(tokenizer, intake)
+    marked = CacheParams(fusion=parse_fusion("a3"), documents="marked")
+    for order in (PASSAGES, PASSAGES[::-1]):
+        documents = [{"type": "document", "text": text} for text in order]
+        turns = [
+            {"role": "system", "content": "Answer from the passages."},
+            {"role": "user", "content": [*documents, {"type": "text", "text": "Who hunts at dusk?"}]},
+        ]
+        (text, ids), placed = prompting.chat(turns, marked, None)
+        assert [ids[a:b] for a, b in placed.spans] == [tokenizer.encode(it, False) for it in order]
+        assert tokenizer.decode(ids, skip_special_tokens=False) == text
+        plain = [{"type": "text", "text": it} for it in [*order, "Who hunts at dusk?"]]
+        assert text == tokenizer.chat_prompt([turns[0], {"role": "user", "content": plain}])
+        assert text.index(order[0]) < text.index(order[-1])
+
+
+def test_passages_are_found_by_content_in_another_order(smollm2: ModelEngines) -> None:
+    ids = smollm2.encode(long_text())
+    parts = [ids[n * 400 : (n + 1) * 400] for n in range(4)]
+    question = smollm2.encode("\n\nWhat is the observatory known for?\nAnswer:")
+    engine = smollm2.make("256MiB")
+    engine.intake.worth = lambda cache, prompt_tokens: True
+    cache = CacheParams(fusion=parse_fusion("a3"), documents="by content")
+    told = []
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        tokens = [token for n in order for token in parts[n]] + question
+        done = tiny.run(engine, {"it": tokens}, SCORED, cache=cache)["it"]
+        told.append(done.updates[-1].metrics.fused)
+    first, second = told
+    assert first.found == 0
+    assert second.found > 0.5 * second.documents > 0.3 * 1600

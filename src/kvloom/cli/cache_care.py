@@ -16,6 +16,7 @@ import typer
 from kvloom.cli.profile_progress import profile_bar
 from kvloom.cli.say import bytes_text, say
 from kvloom.config import parse_bytes
+from kvloom.engine.chunks.named import forget_documents
 from kvloom.errors import ConfigError
 from kvloom.memory.tier.base import TierFault
 from kvloom.memory.tier.disk import DiskTier
@@ -65,8 +66,9 @@ def clear_cache(directory: Path, sure: bool) -> None:
     with _opened(directory) as tier:
         pages = tier.usage().pages
         if not sure:
-            typer.confirm(f"Remove all {pages:,} pages in {directory}?", abort=True, err=True)
+            typer.confirm(f"Remove all {pages:,} pages and all documents in {directory}?", abort=True, err=True)
         tier.clear()
+        forget_documents(directory)
     print(f"pages removed: {pages:,}")
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from kvloom.cli import backend
 from kvloom.cli.chunk_care import files_of
-from kvloom.cli.documents import documents
+from kvloom.cli.documents import Document, documents
 from kvloom.cli.profile_progress import profile_bar
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, parse_bytes
 from kvloom.engine.chunks import Added, Chunks, split
+from kvloom.engine.chunks.named import NamedDocuments, check_name
 from kvloom.engine.driving import Driver
 from kvloom.errors import ConfigError
 from kvloom.model.text.tokenizer import Tokenizer
@@ -30,17 +31,27 @@ class _Opened:
 
 
 def add_chunks(
-    model: str, texts: Sequence[Path], passage_tokens: int, salt: str | None, as_json: bool, settings: Settings
+    model: str,
+    texts: Sequence[Path],
+    passage_tokens: int,
+    salt: str | None,
+    owner: str,
+    as_json: bool,
+    settings: Settings,
 ) -> None:
+    """``owner``: name of the key whose requests may name the passages; empty where there are no keys."""
     config, found = _kept(settings.engine(model), "kvloom chunks export"), documents(texts)
     with _opened(config) as opened:
         passages = _passages(opened, found, passage_tokens)
+        for passage in passages:
+            check_name(passage.name)
         with _bar("passages", len(passages)) as advance:
-            added = opened.chunks.add(passages, salt=salt, progress=lambda each: advance())
-        facts = _added(opened, added)
-    _print(
-        facts, as_json, [f"passages   {facts['passages']:,}, {facts['there']:,} of which were there", *_counts(facts)]
-    )
+            added = opened.chunks.add(_texts(passages), salt=salt, progress=lambda each: advance())
+        facts = _added(opened, added) | {"ids": _named(config, passages, owner)}
+    lines = [f"passages   {facts['passages']:,}, {facts['there']:,} of which were there", *_counts(facts)]
+    if facts["ids"]:
+        lines.append(f"ids        {facts['ids'][0]} ... {facts['ids'][-1]}")
+    _print(facts, as_json, lines)
     if facts["missed_pages"]:
         say(f"{facts['missed_pages']:,} pages were evicted before they were written")
         say("hint: raise --kv-bytes, or add again")
@@ -70,7 +81,7 @@ def export_chunks(
                 added.append(each)
                 advance()
 
-            paths = opened.chunks.export_to(into, passages, salt=salt, max_bytes=room, progress=told)
+            paths = opened.chunks.export_to(into, _texts(passages), salt=salt, max_bytes=room, progress=told)
         facts = _added(opened, added)
     there = [path for path in dict.fromkeys(paths) if path.exists()]
     facts |= {"directory": str(into), "files": len(there), "bytes": sum(path.stat().st_size for path in there)}
@@ -132,11 +143,38 @@ def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _passages(opened: _Opened, found: Sequence[str], passage_tokens: int) -> list[str]:
+def _passages(opened: _Opened, found: Sequence[Document], passage_tokens: int) -> list[Document]:
+    """Each with a name of its own."""
+
     def count(text: str) -> int:
         return len(opened.tokenizer.encode(text, add_special_tokens=False))
 
-    return [passage for document in found for passage in split(document, passage_tokens, count)]
+    passages = []
+    for document in found:
+        texts = split(document.text, passage_tokens, count)
+        passages += [Document(Document.passage(document.name, n, len(texts)), text) for n, text in enumerate(texts)]
+    return passages
+
+
+def _texts(passages: Sequence[Document]) -> list[str]:
+    return [passage.text for passage in passages]
+
+
+def _named(config: EngineConfig, passages: Sequence[Document], owner: str) -> list[str]:
+    """Keep the texts beside the pages, for requests to name; the ids. None without a directory."""
+    if config.tiers.cache_dir is None:
+        return []
+    named = NamedDocuments.beside(config.tiers, _NAMED_BYTES)
+    try:
+        for passage in passages:
+            named.keep(owner, passage.name, passage.text)
+    finally:
+        named.close()
+    return [passage.name for passage in passages]
+
+
+_NAMED_BYTES = 2**40
+"""A server keeps as much of it as its setting says."""
 
 
 def _added(opened: _Opened, added: Sequence[Added]) -> dict[str, Any]:

@@ -46,12 +46,21 @@ def add(
     settings: Settings,
     passage_tokens: PassageTokens = _PASSAGE_TOKENS,
     salt: Salt = None,
+    owner: Annotated[
+        str,
+        typer.Option(
+            "--owner", help="Name of the API key whose requests may name the passages", show_default="who has no key"
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Compute the passages of texts, and keep their KV where --cache-dir or --remote-url says."""
+    """Compute the passages of texts, and keep their KV where --cache-dir or --remote-url says.
+
+    Beside --cache-dir, requests may then name them: FILE, or FILE#1, FILE#2 ... where a text has several.
+    """
     from kvloom.cli.chunk_making import add_chunks
 
-    add_chunks(model, texts, passage_tokens, salt, json, settings)
+    add_chunks(model, texts, passage_tokens, salt, owner, json, settings)
 
 
 @chunks_app.command()

@@ -14,6 +14,7 @@ from kvloom.cli.notices import foreign, notices
 from kvloom.cli.say import bytes_text, say
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, ServerConfig, default_threads, parse_bytes
+from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Keyring
@@ -36,6 +37,7 @@ def serve_model(model: str, settings: Settings) -> None:
     with bind(server) as bound, nullcontext() if log is None else closing(log):
         engine = backend.open_engine(config)
         try:
+            documents = NamedDocuments.beside(config.tiers, server.stored_documents_bytes)
             tiers = engine.stats().cache.tiers
             for line in (*banner(manifest, engine, config), *foreign(tiers), *notices(server, keyring)):
                 say(line)
@@ -43,8 +45,9 @@ def serve_model(model: str, settings: Settings) -> None:
                 say(line)
             bound.listen()  # from here on clients may come
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
-            app = create_app(engine, server, keyring, log)
+            app = create_app(engine, server, keyring, log, documents)
             serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
+            documents.close()
         finally:
             engine.close()
     say("stopped")

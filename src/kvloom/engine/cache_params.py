@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kvloom.errors import ParamsError
+from kvloom.model.text.documents import Spans
 from kvloom.policy.compression import Compression
 from kvloom.policy.compression.needs import MEASURED
 from kvloom.policy.events import DEFAULT_PRIORITY, HIGHEST_PRIORITY, Hints, hints_of, merged
-from kvloom.policy.fusion import Fusion
+from kvloom.policy.fusion import Fusion, found_by_content
 
 Matching = Literal["tokens", "pages"]
 """Granularity of prefix matching: by token, or by whole page only, so that others' tails cannot be guessed token by
 token."""
 
 When = Literal["context", "pressure"]
+
+Where = Literal["marked", "by content"]
+"""Which tokens are documents: those of the parts that messages say are documents; or where the tokens themselves say
+that a passage begins.
+"""
 
 KeptAs = Literal["text", "chunk", "imported"]
 """What a prompt's KV is kept as: that of a text, found by texts that begin alike; that of a chunk, which is a passage
@@ -72,7 +78,9 @@ def _is_text(value: object) -> bool:
 
 
 def _are_spans(value: object) -> bool:
-    """Pairs of positions, each before the next."""
+    """Pairs of positions, each before the next; or a word for where they are."""
+    if value in get_args(Where):
+        return True
     if not isinstance(value, tuple):
         return False
     reached = 0
@@ -106,7 +114,10 @@ _MARKS = _takes(
 )
 _KEPT_AS = _takes("'text', 'chunk' or 'imported'", lambda value: value in get_args(KeptAs))
 _FUSION = _takes("a Fusion", lambda value: value is None or isinstance(value, Fusion))
-_SPANS = _takes("spans (start, stop) of the prompt's tokens, one after another", lambda value: _are_spans(value))
+_SPANS = _takes(
+    "spans (start, stop) of the prompt's tokens, one after another, or 'marked' or 'by content'",
+    lambda value: _are_spans(value),
+)
 _SOURCE = _takes("a Source", lambda value: value is None or isinstance(value, Source))
 _TOKENS = _takes("a number of tokens", lambda value: value is None or (type(value) is int and value >= 0))
 
@@ -142,8 +153,10 @@ class CacheParams:
     fusion: the KV of ``documents`` is that of each of them computed alone, found or computed for others to find, and is
     repaired as the fusion says. Where that would not be faster, the prompt is computed as ever. documents: which tokens
     of the prompt these are, as pairs (start, stop); what comes before the first is exact, and what comes after the last
-    is the question. source: an earlier context of which the documents are parts; then their KV is that which is kept of
-    it, as far as it is, and the rest is computed (``kvloom.engine.edits`` makes it).
+    is the question. ``marked``: the documents among the parts of messages, or of a prompt. ``by content``: they are
+    found, where the tokens themselves say that a passage begins (``policy.fusion.boundaries``); a prompt without any is
+    exact. source: an earlier context of which the documents are parts; then their KV is that which is kept of it, as
+    far as it is, and the rest is computed (``kvloom.engine.edits`` makes it).
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
@@ -161,7 +174,7 @@ class CacheParams:
     lossy: bool = field(default=False, metadata=_FLAG)
     guard: Guard | None = field(default=None, metadata=_GUARD)
     fusion: Fusion | None = field(default=None, metadata=_FUSION)
-    documents: tuple[tuple[int, int], ...] = field(default=(), metadata=_SPANS)
+    documents: Spans | Where = field(default=(), metadata=_SPANS)
     source: Source | None = field(default=None, metadata=_SOURCE)
 
     def __post_init__(self) -> None:
@@ -202,15 +215,15 @@ class CacheParams:
             self._check_source(self.source)
 
     def _check_source(self, source: Source) -> None:
-        if len(source.starts) != len(self.documents) or not self.documents:
+        if len(source.starts) != len(self.spans) or not self.spans:
             raise ParamsError(
                 f"a source says where each document begins in it: {len(source.starts)} starts, "
-                f"{len(self.documents)} documents",
+                f"{len(self.spans)} documents",
                 param="source",
             )
         if not set(map(type, source.tokens)) <= {int}:
             raise ParamsError("tokens of a source must be whole numbers", param="source")
-        for at, (start, stop) in zip(source.starts, self.documents, strict=True):
+        for at, (start, stop) in zip(source.starts, self.spans, strict=True):
             if not 0 <= at <= at + stop - start <= len(source.tokens):
                 raise ParamsError(
                     f"a document of {stop - start} tokens from {at} on is not within a source of {len(source.tokens)}",
@@ -230,6 +243,37 @@ class CacheParams:
                 hint="a method that is content with keys and values, such as knorm or keydiff",
                 param="compress_when",
             )
+
+    def over(self, marked: Spans) -> CacheParams:
+        """For a prompt in which these tokens are marked as documents. Raises ParamsError where that is none, or twice.
+
+        Without a fusion they are tokens like others.
+        """
+        if self.documents == "marked":
+            if not marked:
+                raise ParamsError(
+                    "a fusion needs documents, and the prompt marks none",
+                    hint="parts of type `document`; or `documents`: spans of tokens, or 'by content'",
+                    param="fusion",
+                )
+            return replace(self, documents=marked)
+        if self.documents and marked:
+            raise ParamsError("the prompt marks documents, and `documents` says other ones", param="fusion")
+        return self
+
+    def placed(self, prompt: Sequence[int]) -> CacheParams:
+        """With spans of this prompt, where documents are to be found by content. Raises ParamsError when they were to
+        be marked, and are not.
+        """
+        if self.documents != "by content":
+            return self.over(())
+        spans = tuple((span.start, span.stop) for span in found_by_content(prompt))
+        return replace(self, documents=spans, fusion=self.fusion if spans else None)
+
+    @property
+    def spans(self) -> Spans:
+        """The documents, where it is known where they are."""
+        return () if isinstance(self.documents, str) else self.documents
 
     @property
     def method(self) -> Compression | None:

@@ -13,7 +13,7 @@ from kvloom.engine.request import Request, Sequence, Status
 from kvloom.engine.sampling import Logits, NextScores, Sampler, token_logprobs
 from kvloom.engine.scheduler.state import Chunk, Queues
 from kvloom.engine.shadow import Shadow
-from kvloom.engine.stats import StepWatch
+from kvloom.engine.stats import FusionStats, StepWatch
 from kvloom.errors import InternalError, KvloomError, NumericsError, RequestError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Commit:
     guard_checks: int = 0
     guard_restored: int = 0
     finished: dict[str, int] = field(default_factory=dict)
+    fusion: dict[str, FusionStats] = field(default_factory=dict)
     _deltas: dict[str, tuple[Request, list[CompletionDelta]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -252,6 +253,8 @@ class Commit:
         finished = request.finished
         if finished:
             request.metrics.total_s = self.clock() - request.submitted_s
+            if (fused := request.metrics.fused) is not None:
+                self.fusion[fused.names] = self.fusion.get(fused.names, FusionStats()).and_also(fused)
         return RequestUpdate(
             request.id,
             request.prompt_token_ids,

@@ -273,6 +273,7 @@ class Engine:
             seconds=self.watch.seconds(),
             prefill_cost=self.prefill_cost.cost,
             begun_by_bands=self.bands.begun,
+            fusion=dict(self.commit.fusion),
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------

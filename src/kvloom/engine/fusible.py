@@ -29,7 +29,7 @@ class Worth:
     step_tokens: int
 
     def __call__(self, cache: CacheParams, prompt_tokens: int) -> bool:
-        documents = [Span(*span) for span in cache.documents]
+        documents = [Span(*span) for span in cache.spans]
         assert cache.fusion is not None
         return faster(cache.fusion, documents, prompt_tokens, self.layers, self.step_tokens, self.prefill.proportions)
 
@@ -63,7 +63,7 @@ def check_fusion(
     if documents[-1][1] >= prompt_tokens:
         raise ParamsError(
             f"documents must leave a question, and end at {documents[-1][1]} in a prompt of {prompt_tokens} tokens",
-            param="documents",
+            param="fusion",
         )
     if params.prompt_logprobs is not None:
         raise ParamsError("prompt_logprobs need all rows of the prompt, and fusion leaves some out", param="fusion")

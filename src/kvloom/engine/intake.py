@@ -85,13 +85,14 @@ class Intake:
 
         ``grammar``: of ``params.structured_outputs``; None compiles it here.
         """
+        cache = cache.placed(prompt_ids)
         self.validate(prompt_ids, params, cache)
         if grammar is None and params.structured_outputs is not None:
             grammar = self.grammars.of(params.structured_outputs)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
         fusion = cache.fusion if cache.fusion is not None and self.worth(cache, len(prompt_ids)) else None
         if fusion is not None:
-            boundary = cache.documents[0][0]
+            boundary = cache.spans[0][0]
         room = self.longest(cache) - len(prompt_ids)
         max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         if blocks is not None and len(prompt_ids) + max_tokens > blocks.first:
@@ -205,12 +206,13 @@ class Intake:
             raise ParamsError(
                 "an embedding is made of exact KV", hint="no compression, and no fusion", param="prompt_embedding"
             )
+        cache = cache.placed(prompt_ids)
         if cache.fusion is not None:
-            check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
+            check_fusion(self.model, self.layout, cache.fusion, cache.spans, len(prompt_ids), params)
             if cache.source is not None:
-                check_source(cache.source, cache.documents, prompt_ids)
+                check_source(cache.source, cache.spans, prompt_ids)
             before = self.lead if cache.source is None else PAGE_TOKENS - 1  # on the first page of a document, at most
-            asked = self.layout, self.model.width, before, cache.fusion, cache.documents, whole
+            asked = self.layout, self.model.width, before, cache.fusion, cache.spans, whole
             self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)

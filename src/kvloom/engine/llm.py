@@ -21,20 +21,16 @@ from kvloom.config import (
 from kvloom.engine.build import build
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.chunks import Chunks
-from kvloom.engine.driving import Asked, Driver, Encoded
+from kvloom.engine.driving import Asked, Driver
 from kvloom.engine.edits import Edit
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.prompting import Message, Prepared, Prompt, Prompting, as_list
 from kvloom.engine.stats import CacheStats
 from kvloom.engine.vllm_names import with_vllm_names
 from kvloom.errors import RequestError
 from kvloom.model.text.tokenizer import Tokenizer
-
-Prompt = str | Sequence[int] | Mapping[str, Any]
-"""Text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": ids}``."""
-
-Message = Mapping[str, Any]
 
 Kind = TypeVar("Kind")
 
@@ -183,13 +179,15 @@ class LLM:
 
         Prompts are independent: the rest of the list never changes an answer (a request that samples without a
         ``seed`` gets one derived from its number since the engine started). ``cache_params``: how prompts use the KV
-        cache; one for all, or one per prompt. ``use_tqdm`` shows progress on stderr. ``add_special_tokens``: prepend
+        cache; one for all, or one per prompt. Parts of a prompt may be documents (``{"prompt": ["Answer from ...",
+        {"type": "document", "text": "..."}, "Question: ..."]}``), which ``CacheParams(fusion=..., documents="marked")``
+        reuses wherever they stand. ``use_tqdm`` shows progress on stderr. ``add_special_tokens``: prepend
         the model's start token to texts; None prepends it unless the text already begins with it.
         """
-        items = _as_list(prompts)
+        items = as_list(prompts)
         asked = self._asked(sampling_params, cache_params, len(items))
         prepared = [
-            self._encode(item, add_special_tokens, self._longest(cache))
+            self._prompting.prompt(item, cache, add_special_tokens)
             for item, (_, cache) in zip(items, asked, strict=True)
         ]
         return self._run(prepared, asked, use_tqdm)
@@ -205,20 +203,17 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer one conversation or several, through the model's own chat template.
 
-        ``chat_template_kwargs``: variables for the template, such as ``{"enable_thinking": False}``.
+        Parts of a message's content may be documents, as in ``generate``. ``chat_template_kwargs``: variables for the
+        template, such as ``{"enable_thinking": False}``.
         """
         if not messages:
             raise RequestError("a conversation needs at least one message", param="messages")
         several = not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        texts = [
-            self._tokenizer.chat_prompt(conversation, chat_template_kwargs=chat_template_kwargs)
-            for conversation in conversations
-        ]
-        asked = self._asked(sampling_params, cache_params, len(texts))
-        prepared: list[Encoded] = [
-            (text, self._tokenizer.encode(text, add_special_tokens=False, max_tokens=self._longest(cache)))
-            for text, (_, cache) in zip(texts, asked, strict=True)
+        asked = self._asked(sampling_params, cache_params, len(conversations))
+        prepared = [
+            self._prompting.chat(conversation, cache, chat_template_kwargs)
+            for conversation, (_, cache) in zip(conversations, asked, strict=True)
         ]
         return self._run(prepared, asked, use_tqdm)
 
@@ -239,11 +234,12 @@ class LLM:
             answer = context.outputs[0].token_ids if context.outputs else []
             tokens = [*context.prompt_token_ids, *answer]
         else:
-            _, tokens = self._encode(context, add_special_tokens, self.engine.context_limit)
+            (_, tokens), _ = self._prompting.prompt(context, CacheParams(), add_special_tokens)
         return Edit.of(tokens, partial(self._tokenizer.encode, add_special_tokens=False))
 
-    def _longest(self, cache: CacheParams) -> int:
-        return self.engine.intake.longest(cache)
+    @property
+    def _prompting(self) -> Prompting:
+        return Prompting(self._tokenizer, self.engine.intake)
 
     def _asked(
         self,
@@ -261,18 +257,9 @@ class LLM:
             )
         )
 
-    def _encode(self, prompt: Prompt, add_special_tokens: bool | None, longest: int) -> Encoded:
-        if isinstance(prompt, Mapping):
-            if "prompt_token_ids" in prompt:
-                return prompt.get("prompt"), _token_ids(prompt["prompt_token_ids"])
-            if "prompt" not in prompt:
-                raise RequestError("a prompt dict needs `prompt` or `prompt_token_ids`", param="prompt")
-            prompt = prompt["prompt"]
-        if isinstance(prompt, str):
-            return prompt, self._tokenizer.encode(prompt, add_special_tokens, max_tokens=longest)
-        return None, _token_ids(prompt)
-
-    def _run(self, prompts: list[Encoded], asked: list[Asked], show_progress: bool) -> list[RequestOutput]:
+    def _run(self, prepared: list[Prepared], asked: list[Asked], show_progress: bool) -> list[RequestOutput]:
+        prompts = [encoded for encoded, _ in prepared]
+        asked = [(params, cache) for (params, _), (_, cache) in zip(asked, prepared, strict=True)]
         found: dict[int, RequestOutput] = {}
         with _progress(len(prompts), show_progress) as advance:
 
@@ -301,12 +288,6 @@ def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str | Mapping) or (prompts and all(isinstance(item, int) for item in prompts)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
-
-
 def _per_prompt(name: str, given: Kind | Sequence[Kind], kind: type[Kind], count: int) -> list[Kind]:
     """One for all, or one per prompt."""
     if isinstance(given, kind):
@@ -315,10 +296,3 @@ def _per_prompt(name: str, given: Kind | Sequence[Kind], kind: type[Kind], count
     if len(many) != count:
         raise RequestError(f"{count} prompts but {len(many)} {name}", param=name)
     return many
-
-
-def _token_ids(ids: Any) -> list[int]:
-    tokens = list(ids)
-    if any(isinstance(token, bool) or not isinstance(token, int) for token in tokens):
-        raise RequestError("token ids must be whole numbers", param="prompt_token_ids")
-    return tokens

@@ -99,6 +99,11 @@ class FusedPrompt:
     found: int
     repaired: int
 
+    @property
+    def names(self) -> str:
+        """Of its selectors, in the order of the alphabet, joined by ``+``."""
+        return "+".join(sorted(self.selector.partition(":")[0].split("+")))
+
 
 @dataclass(slots=True)
 class RequestMetrics:

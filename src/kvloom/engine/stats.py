@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kvloom.engine.outputs import FusedPrompt
 from kvloom.memory.tier.base import Foreign
 from kvloom.policy.cost import PrefillCost
 
@@ -76,6 +77,26 @@ class GuardStats:
 
 
 @dataclass(frozen=True, slots=True)
+class FusionStats:
+    """Of fused prompts that are over. Tokens of their documents: ``found`` in the cache, ``computed`` alone, and
+    ``repaired``, which is computed again where they stand.
+    """
+
+    prompts: int = 0
+    found_tokens: int = 0
+    computed_tokens: int = 0
+    repaired_tokens: int = 0
+
+    def and_also(self, fused: FusedPrompt) -> FusionStats:
+        return FusionStats(
+            self.prompts + 1,
+            self.found_tokens + fused.found,
+            self.computed_tokens + fused.documents - fused.found,
+            self.repaired_tokens + fused.repaired,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StepSeconds:
     """Where the time of all steps went. ``forward``: inside the model, its logits and argmax included; the rest is
     overhead. ``sample``: drawing the tokens that are not the argmax."""
@@ -117,7 +138,8 @@ class StepWatch:
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory.
-    ``begun_by_bands``: prompts that were begun with room for some of their layers.
+    ``fusion``: by the names of selectors. ``begun_by_bands``: prompts that were begun with room for some of their
+    layers.
 
     ``prefill_cost``: what computing KV is expected to cost, as measured and corrected by what steps took; None: no
     prompt has been computed alone yet.
@@ -137,3 +159,4 @@ class EngineStats:
     guard: GuardStats = field(default_factory=GuardStats)
     prefill_cost: PrefillCost | None = None
     begun_by_bands: int = 0
+    fusion: dict[str, FusionStats] = field(default_factory=dict)

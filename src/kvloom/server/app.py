@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from kvloom.config import ServerConfig
+from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server import error_forms
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
@@ -33,6 +34,7 @@ def create_app(
     config: ServerConfig | None = None,
     keyring: Keyring | None = None,
     log: RequestLog | None = None,
+    documents: NamedDocuments | None = None,
 ) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
@@ -40,6 +42,7 @@ def create_app(
     them whatever they refer to, so that a server that is over would still hold its model.
 
     ``keyring``: None takes the keys that ``config`` names. ``log``: of what is answered, also the caller's.
+    ``documents``: those that requests name, the caller's too; None has them in memory.
     Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()
@@ -47,12 +50,12 @@ def create_app(
     metrics = Metrics(engine)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    served = Served.over(engine, Record(metrics, log), config)
+    served = Served.over(engine, Record(metrics, log), config, documents)
     app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
     app.include_router(embeddings_routes(served))
-    app.include_router(tokenize_routes(engine, config, served.lanes))
+    app.include_router(tokenize_routes(served))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
     error_forms.install(app)

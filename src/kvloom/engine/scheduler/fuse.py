@@ -72,7 +72,7 @@ class Fuse:
         if cache.source is not None:
             coming, load = self._parts(sequence, cache.source, plain), self.loads.load_parts
         else:
-            coming = [self._passage(sequence, number, plain) for number in range(len(cache.documents))]
+            coming = [self._passage(sequence, number, plain) for number in range(len(cache.spans))]
             load = self.loads.load_alone
         worth = partial(self._worth, sequence)
         return Fusing(sequence, self.model, self.planner, coming, load, worth, self.threads)
@@ -86,7 +86,7 @@ class Fuse:
 
     def _parts(self, sequence: Sequence, source: Source, cache: CacheParams) -> list[DocumentKv]:
         """Its documents as parts of an earlier context."""
-        spans = [Span(*span) for span in sequence.request.cache.documents]
+        spans = [Span(*span) for span in sequence.request.cache.spans]
         last = max(start + len(span) for start, span in zip(source.starts, spans, strict=True))
         names = PageNames(sequence.request.root, list(source.tokens[: last + PAGE_TOKENS]))
         names.extend()
@@ -98,7 +98,7 @@ class Fuse:
 
     def _passage(self, sequence: Sequence, number: int, cache: CacheParams) -> PassageKv:
         request = sequence.request
-        span, tokens = Span(*request.cache.documents[number]), request.prompt_token_ids
+        span, tokens = Span(*request.cache.spans[number]), request.prompt_token_ids
         first = [*self.lead, *tokens[span.start : span.stop]][:PAGE_TOKENS]
         computed = chunk_root(request.root)
         imported = imported_root(computed)

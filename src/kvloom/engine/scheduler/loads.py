@@ -61,16 +61,16 @@ class Loads:
         """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer: up to
         its last token, since nobody asks what comes next.
         """
-        held = self._held(kv)
+        held = self._missing_pages(kv)
         chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
         self._load(kv, held, chosen)
 
     def load_parts(self, kv: SequenceKv) -> None:
         """Load all that tiers hold, and RAM lacks, of missing parts of a text: none of them is computed there."""
-        held = self._held(kv)
+        held = self._missing_pages(kv)
         self._load(kv, held, held)
 
-    def _held(self, kv: SequenceKv) -> list[Wanted]:
+    def _missing_pages(self, kv: SequenceKv) -> list[Wanted]:
         """Missing pages of which a tier has all layer groups."""
         if not self.tiers.levels or kv.must_compute or not kv.cache.read:
             return []

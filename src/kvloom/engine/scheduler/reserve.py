@@ -100,11 +100,11 @@ class Reserve:
         """Pages of what a fused prompt shares with nobody, and of its documents those that nobody holds."""
         request, needs = sequence.request, Counter[PageFormat]()
         assert request.fusion is not None
-        question = request.cache.documents[-1][1]
+        question = request.cache.spans[-1][1]
         rows = int(question * request.fusion.ratio)
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
-        computed_alone = request.cache.documents if request.cache.source is None else ()
+        computed_alone = request.cache.spans if request.cache.source is None else ()
         unheld = sum(self._unheld(request, start, stop) for start, stop in computed_alone)
         for fmt in self.layout.formats:
             needs[fmt] += unheld

@@ -4,6 +4,7 @@
     writers.json          which models and formats pages are of: see ``disk_writers``
     lock                  held (flock) while a process uses the directory; its content says which process
     index.sqlite, -wal    what lies where: see ``disk_index``; can be made again from the pages
+    documents.sqlite      texts of documents by their ids, if there are any: see ``engine.chunks.named``
     pages/ab/KEY-0.kv     a page, by the first byte of its key: see ``page_file``
     pages/ab/.*.tmp       a page that is being written
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.engine.stats import EngineStats
+from kvloom.engine.stats import EngineStats, FusionStats
 from kvloom.server.admin.public_stats import public_stats
 from kvloom.server.admin.tier_metrics import tier_metrics
 from kvloom.server.engine_protocol import ServedEngine
@@ -140,7 +140,19 @@ class _EngineCollector(Collector):
         cache = stats.cache
         yield _by_label("kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, cache.misses_by_why)
         yield _by_label("kvloom:cache_hit_tokens", "Prompt tokens found", "tier", label, cache.hit_tokens_by_tier)
+        fusion = stats.fusion.items()
+        for name, help_text, counted in _FUSION:
+            totals = {selector: counted(totals) for selector, totals in fusion}
+            yield _by_label(f"kvloom:fused_{name}", help_text, "selector", label, totals)
         yield from tier_metrics(cache.tiers, label)
+
+
+_FUSION: tuple[tuple[str, str, Callable[[FusionStats], int]], ...] = (
+    ("prompts", "Prompts whose documents had the KV that they had alone", lambda totals: totals.prompts),
+    ("found_tokens", "Tokens of documents whose KV, alone, was found", lambda totals: totals.found_tokens),
+    ("computed_tokens", "Tokens of documents that were computed alone", lambda totals: totals.computed_tokens),
+    ("repaired_tokens", "Tokens of documents computed again in prompts", lambda totals: totals.repaired_tokens),
+)
 
 
 def _by_label(name: str, help_text: str, by: str, model: str, values: dict[str, int]) -> Metric:

@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kvloom.config import ServerConfig
+from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server.admin.record import Record
 from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import HEARTBEAT, EventStream
 from kvloom.server.dialect.tools.forms import ToolForms
@@ -37,11 +39,20 @@ class Served:
     lanes: Lanes
     names: ServedNames
     forms: ToolForms
+    documents: NamedDocuments
 
     @classmethod
-    def over(cls, engine: ServedEngine, record: Record, config: ServerConfig) -> Served:
+    def over(
+        cls, engine: ServedEngine, record: Record, config: ServerConfig, documents: NamedDocuments | None = None
+    ) -> Served:
+        """``documents``: None has them in memory."""
         names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
-        return cls(engine, record, Waiting(config.max_waiting), config, Lanes(), names, forms)
+        named = documents or NamedDocuments(None, config.stored_documents_bytes)
+        return cls(engine, record, Waiting(config.max_waiting), config, Lanes(), names, forms, named)
+
+    def naming(self, request: Request) -> Naming:
+        """What ids of documents stand for in this request."""
+        return Naming(self.documents, caller_of(request).owner)
 
     async def answer(
         self,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
+from kvloom.model.text.documents import Documents, Encoded, Spans
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.prepare import held_to
 from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm
@@ -18,18 +20,22 @@ from kvloom.server.job import Job, Prompt, blamed
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How conversations become text and tokens. Used in worker threads."""
+    """How a conversation becomes text and tokens. Used in worker threads.
+
+    ``documents``: of the conversation, for which its text has placeholders.
+    """
 
     tokenizer: Tokenizer
     form: ToolForm | None
+    documents: Documents
     max_tokens: int | None
 
     def text(self, conversation: Conversation) -> str:
         """Raises RequestError or ModelError."""
         return prompt_of(conversation, self.tokenizer, self.form)
 
-    def ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, False, max_tokens=self.max_tokens)
+    def encoded(self, text: str) -> Encoded:
+        return self.documents.encoded(text, self.tokenizer.encode, False, self.max_tokens)
 
 
 def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
@@ -52,12 +58,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
+    """``documents``: where they are, in tokens."""
+
     prompt: Prompt
+    documents: Spans
     marks: tuple[Mark, ...]
     form: ToolForm | None
 
 
-async def prompted(asked: Asked, served: Served, cache: CacheParams | None) -> Prompted:
+async def prompted(asked: Asked, served: Served, cache: CacheParams | None, naming: Naming) -> Prompted:
     """The prompt, as long as a request of ``cache`` may be, or, with None, of any length.
 
     Raises RequestError, or ModelError when the model has no chat template.
@@ -65,21 +74,25 @@ async def prompted(asked: Asked, served: Served, cache: CacheParams | None) -> P
     limit = None if cache is None else served.engine.longest(cache)
 
     def render() -> Prompted:
+        naming.resolve(asked.conversation.turns)
         form = served.forms.get() if asked.conversation.needs_tool_form else None
-        rendering = Rendering(served.engine.tokenizer, form, limit)
+        rendering = Rendering(served.engine.tokenizer, form, asked.conversation.documents, limit)
         text = rendering.text(asked.conversation) + asked.prefill
-        ids = rendering.ids(text)
-        return Prompted(Prompt(ids, asked.prefill), asked.marks(rendering, text, ids), form)
+        rendering.documents.check(text)
+        found = rendering.encoded(text)
+        marks = asked.marks(rendering, text, found.ids)
+        return Prompted(Prompt(found.ids, asked.prefill), found.documents, marks, form)
 
     with blamed(asked.prompt_field):
         return await served.lanes.run(render, asked.size)
 
 
 async def job_of(
-    asked: Asked, served: Served, params: SamplingParams, cache: CacheParams, *, says_compression: bool
+    asked: Asked, served: Served, params: SamplingParams, cache: CacheParams, naming: Naming, *, says_compression: bool
 ) -> Job:
     """``says_compression``: whether the body does, or ``cache`` has a default. Raises as ``prompted``."""
-    found = await prompted(asked, served, cache)
+    found = await prompted(asked, served, cache, naming)
+    cache = cache.over(found.documents)
     conversation = asked.conversation
     field = "tools" if conversation.use.choice.mode == "required" else asked.form_field
     params = await held_to(served.engine, params, form_of(conversation, found.form), field)

@@ -6,6 +6,9 @@
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "compress_after": 1000}}}
     {"kvloom": {"cache": {"lossy": true}}}
     {"kvloom": {"cache": {"compression": {"method": "exact"}}}}
+    {"kvloom": {"cache": {"fusion": {"selector": "a3", "ratio": 0.15}}}}
+    {"kvloom": {"cache": {"fusion": {"selector": "a3"}, "documents": "by content"}}}
+    {"kvloom": {"cache": {"fusion": {"selector": "a3"}, "documents": [[12, 512], [512, 1024]]}}}
     {"kvloom": {"cache": {"compression": {"method": "knorm", "ratio": 0.5}, "guard": {"every": 8, "drift": 0.05}}}}
 
 Unknown names in it are rejected, never ignored.
@@ -13,16 +16,16 @@ Unknown names in it are rejected, never ignored.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from kvloom.engine.cache_params import CacheParams, Guard
+from kvloom.engine.cache_params import CacheParams, Guard, Where
 from kvloom.errors import ParamsError, RequestError
 from kvloom.policy.compression import Compression, asked_for
 from kvloom.policy.fusion import Fusion, fusion_of
 from kvloom.server.dialect.field_table import Json
-from kvloom.server.dialect.fields import Real
+from kvloom.server.dialect.fields import Real, must_be
 
 _ELSEWHERE = {
     "kvloom.cache.salt": "use `cache_salt`, beside `kvloom`",
@@ -84,6 +87,12 @@ class FusionFields(BaseModel):
             raise
 
 
+DocumentsField = Annotated[
+    Where | list[Annotated[list[int], Field(min_length=2, max_length=2)]],
+    must_be("`marked`, `by content`, or a list of [start, stop], spans of the prompt's tokens"),
+]
+
+
 class CacheFields(BaseModel):
     """What a client may set. The salt is a field of the body, as in vLLM; match granularity is a server setting."""
 
@@ -101,6 +110,7 @@ class CacheFields(BaseModel):
     lossy: bool | None = None
     guard: GuardFields | None = None
     fusion: FusionFields | None = None
+    documents: DocumentsField | None = None
 
 
 class Extension(BaseModel):
@@ -124,19 +134,20 @@ class Extension(BaseModel):
 
 
 def cache_params(extension: Extension | None, salt: str | None, default: Compression | None = None) -> CacheParams:
-    """Null means the default. ``default``: the caller's compression, of texts alone, and not for who takes lossy KV
-    instead. Raises ParamsError.
+    """Null means the default. ``default``: the caller's compression, of texts alone, and not for who takes lossy KV or
+    a fusion instead. Raises ParamsError.
     """
     asked = extension.cache if extension is not None else None
-    if asked is not None and asked.kept_as not in (None, "text"):
+    if asked is not None and (asked.kept_as not in (None, "text") or asked.fusion is not None):
         default = None
     said: Json = {name: value for name in CacheFields.model_fields if (value := getattr(asked, name, None)) is not None}
     fields = said.get("compression")
     unsaid = None if said.get("lossy") else default
     said["compression"] = fields.compression() if isinstance(fields, CompressionFields) else unsaid
-    fusion = said.get("fusion")
-    if isinstance(fusion, FusionFields):
-        said["fusion"] = fusion.fusion()
+    if isinstance(fusion := said.get("fusion"), FusionFields):
+        said = {"documents": "marked"} | said | {"fusion": fusion.fusion()}
+    if isinstance(spans := said.get("documents"), list):
+        said["documents"] = tuple(map(tuple, spans))
     guard = said.get("guard")
     if isinstance(guard, GuardFields):
         said["guard"] = guard.guard()

@@ -91,7 +91,9 @@ SERVED: Mapping[str, Served] = {
         "layer and KV head keeps, bytes; "
         '`{"method": "exact"}`: nothing is removed, whatever the default; `guard` inside `cache`, '
         '`{"every": 8, "drift": 0.05}`: see [A guard](#a-guard); '
-        "`lossy` inside `cache`, `true`: KV in fewer bits will do; see [KV in fewer bits](#kv-in-fewer-bits)"
+        "`lossy` inside `cache`, `true`: KV in fewer bits will do; see [KV in fewer bits](#kv-in-fewer-bits); "
+        '`fusion` inside `cache`, `{"selector": "a3", "ratio": 0.15}`: documents have the KV that they have alone, '
+        "repaired; see [Documents](#documents)"
     ),
     "tools": Served("functions that the model may call; see [Tools](#tools)"),
     "tool_choice": Served("`none`, `auto`, `required`, or the tool to call; `auto` unless told"),
@@ -180,7 +182,7 @@ REFUSED: Mapping[str, Refused] = {
     "audio": Refused(),
     "web_search_options": Refused(),
     "moderation": Refused(),
-    "documents": Refused(([],), "include them in a message"),
+    "documents": Refused(([],), "send them as parts of type `document` in a message"),
     "messages": Refused(instead="this endpoint takes a `prompt`; `/v1/chat/completions` takes `messages`"),
     "prompt": Refused(instead="this endpoint takes `messages`; `/v1/completions` takes a `prompt`"),
     "prompt_embeds": Refused(),

@@ -167,6 +167,7 @@ def _reply_schemas() -> Json:
     usage = _object(prompt_tokens=_NUMBER, completion_tokens=_NUMBER, total_tokens=_NUMBER)
     usage["properties"]["prompt_tokens_details"] = _object(cached_tokens=_NUMBER)
     ours = {"compressed": _list({"type": "object"}), "guard": _list({"type": "object"}), "lossy_tokens": _NUMBER}
+    ours["fused"] = _list({"type": "object"})
     usage["properties"]["kvloom"] = {"type": "object", "properties": ours}
     reason = {"enum": ["stop", "length"]}
     chat_reason = {"enum": ["stop", "length", "tool_calls"]}

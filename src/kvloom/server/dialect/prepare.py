@@ -10,9 +10,11 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
+from kvloom.model.text.documents import Encoded
 from kvloom.policy.compression import Compression
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
-from kvloom.server.dialect.tools.conversation import form_of, prompt_of, reader_of
+from kvloom.server.dialect.tools.conversation import encoded_prompt, form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm, ToolForms
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.job import Job, Prompt, blamed
@@ -20,7 +22,12 @@ from kvloom.server.lanes import LARGE, Lanes
 
 
 async def chat_job(
-    body: ChatRequest, engine: ServedEngine, lanes: Lanes, forms: ToolForms, default: Compression | None = None
+    body: ChatRequest,
+    engine: ServedEngine,
+    lanes: Lanes,
+    forms: ToolForms,
+    naming: Naming,
+    default: Compression | None = None,
 ) -> Job:
     """``default``: what is done to contexts unless the body says.
 
@@ -31,16 +38,17 @@ async def chat_job(
     cache = body.cache_params(default)
     tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
-    def render() -> tuple[Prompt, ToolForm | None]:
+    def render() -> tuple[Encoded, ToolForm | None]:
+        naming.resolve(conversation.turns)
         form = forms.get() if conversation.needs_tool_form else None
-        text = prompt_of(conversation, tokenizer, form)
-        return Prompt(tokenizer.encode(text, bool(body.add_special_tokens), max_tokens=limit), body.echoed()), form
+        return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), limit), form
 
     with blamed("messages"):
-        prompt, form = await lanes.run(render, body.size)
+        found, form = await lanes.run(render, body.size)
+    cache = cache.over(found.documents)
     required = conversation.use.choice.mode == "required"
     params = await held_to(engine, params, form_of(conversation, form), "tools" if required else _form_field(body))
-    job = _job(body, (prompt,), params, cache)
+    job = _job(body, (Prompt(found.ids, body.echoed()),), params, cache)
     return dataclasses.replace(job, new_reader=reader_of(conversation, form), prompt_field="messages")
 
 
@@ -73,7 +81,7 @@ async def completion_job(
     if form is not None:
         params = await held_to(engine, params, form[1], form[0])
     echo = bool(body.echo)
-    cache = body.cache_params(default)
+    cache = body.cache_params(default).over(())
     limit = engine.longest(cache)
     wanted = _split(body.prompt, limit)
     shown = params.skip_special_tokens if echo else None

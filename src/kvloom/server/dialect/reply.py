@@ -6,22 +6,15 @@ token's share of a step.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from kvloom.engine.outputs import (
-    CompletionDelta,
-    CompressedContext,
-    FinishReason,
-    GuardReport,
-    RequestUpdate,
-    TokenLogprobs,
-)
+from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, TokenLogprobs
 from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.told import told
 from kvloom.server.job import Job
 
 
@@ -91,25 +84,12 @@ class Reply(ABC):
     def usage(self) -> Json:
         prompt_tokens = sum(len(update.prompt_token_ids) for update in self._latest.values())
         cached = sum(update.metrics.cached_tokens for update in self._latest.values())
-        compressed = [
-            {"prompt": prompt, **_shown(update.metrics.compressed)}
-            for prompt, update in sorted(self._latest.items())
-            if update.metrics.compressed is not None
-        ]
-        guard = [
-            {"prompt": prompt, **_seen(update.metrics.guard)}
-            for prompt, update in sorted(self._latest.items())
-            if update.metrics.guard is not None
-        ]
-        lossy = sum(update.metrics.lossy_tokens for update in self._latest.values())
-        told = (("compressed", compressed), ("guard", guard), ("lossy_tokens", lossy))
-        ours: Json = {name: value for name, value in told if value}
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._generated,
             "total_tokens": prompt_tokens + self._generated,
             "prompt_tokens_details": {"cached_tokens": cached},
-            **({"kvloom": ours} if ours else {}),
+            **told((prompt, len(it.prompt_token_ids), it.metrics) for prompt, it in sorted(self._latest.items())),
         }
 
     @abstractmethod
@@ -142,31 +122,3 @@ class Reply(ABC):
             self._generated += len(delta.token_ids)
             noted.append((first + delta.index, delta))
         return noted
-
-
-def _shown(context: CompressedContext) -> Json:
-    return {
-        "method": context.method,
-        "params": dict(context.params),
-        "ratio": context.ratio,
-        "budget": context.budget,
-        "times": context.times,
-        "tokens": context.tokens,
-        "protected": context.protected,
-        "bytes": context.bytes,
-        "kept": [{"layer": layer, "entries": list(entries)} for layer, entries in context.kept.items()],
-    }
-
-
-def _seen(report: GuardReport) -> Json:
-    """A divergence that is not finite is null."""
-    mean, most = (kl if math.isfinite(kl) else None for kl in (report.mean_kl, report.max_kl))
-    return {
-        "checks": report.checks,
-        "agreed": report.agreed,
-        "mean_kl": mean,
-        "max_kl": most,
-        "bytes": report.bytes,
-        "restored_at": report.restored_at,
-        "lost_at": report.lost_at,
-    }

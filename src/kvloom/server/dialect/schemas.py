@@ -128,7 +128,7 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[Json], must_be("a string or a list of text parts")] | None = None
+    content: Annotated[str | list[Json], must_be("a string or a list of parts")] | None = None
     name: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[Json] | None = None
@@ -139,11 +139,14 @@ class Message(BaseModel):
     @classmethod
     def _texts_only(cls, content: str | list[Json] | None) -> str | list[Json] | None:
         for part in content if isinstance(content, list) else ():
-            if part.get("type") != "text":
+            if part.get("type") not in ("text", "document"):
                 said = {"kind": str(part.get("type"))[:40]}
-                raise PydanticCustomError("wrong_part", "a part of type `{kind}` is not supported, only `text`", said)
-            if not isinstance(part.get("text"), str):
-                raise PydanticCustomError("wrong_part", "a text part needs a string `text`")
+                words = "a part of type `{kind}` is not supported, only `text` and `document`"
+                raise PydanticCustomError("wrong_part", words, said)
+            named = part["type"] == "document" and part.get("text") is None and part.get("id") is not None
+            if not named and not isinstance(part.get("text"), str):
+                words = "a part of type `{kind}` needs a string `text`"
+                raise PydanticCustomError("wrong_part", words, {"kind": part["type"]})
         return content
 
     @model_validator(mode="after")
@@ -158,7 +161,7 @@ class Message(BaseModel):
     def size(self) -> int:
         """Characters of text."""
         content = self.content or ""
-        return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+        return len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
 
     def for_template(self) -> Json:
         """The message as sent; the tokenizer converts it to what its template expects."""

@@ -11,18 +11,17 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from kvloom.config import ServerConfig
 from kvloom.errors import RequestError
+from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.fields import Json, TokenId
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.schemas import Message
-from kvloom.server.dialect.served_names import ServedNames
-from kvloom.server.dialect.tools.conversation import Conversation, prompt_of
+from kvloom.server.dialect.tools.conversation import Conversation, encoded_prompt
 from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
 from kvloom.server.edge.body import read_body
-from kvloom.server.engine_protocol import ServedEngine, Tokenizer
-from kvloom.server.lanes import Lanes
+from kvloom.server.engine_protocol import Tokenizer
 
 
 class TokenizeRequest(ToolFields):
@@ -71,9 +70,9 @@ class DetokenizeReply(BaseModel):
     prompt: str
 
 
-def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) -> APIRouter:
+def tokenize_routes(served: Served) -> APIRouter:
     router = APIRouter()
-    names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
+    engine, config, lanes, names = served.engine, served.config, served.lanes, served.names
 
     def check(body: TokenizeRequest | DetokenizeRequest) -> None:
         refuse(body.model_extra or {})
@@ -85,7 +84,7 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
         check(body)
         for index, message in enumerate(body.messages or ()):
             refuse_in_message(message.model_extra or {}, index)
-        reply = await lanes.run(partial(_tokenized, body, engine, forms), body.size)
+        reply = await lanes.run(partial(_tokenized, body, served, served.naming(request)), body.size)
         return JSONResponse(reply.model_dump(), headers=ignored_header(ignored(body.model_extra or {})))
 
     @router.route("/detokenize", methods=["POST"])
@@ -103,25 +102,23 @@ def tokenize_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) ->
     return router
 
 
-def _tokenized(body: TokenizeRequest, engine: ServedEngine, forms: ToolForms) -> TokenizeReply:
-    tokenizer = engine.tokenizer
-    text, special = _prompt(body, tokenizer, forms)
-    ids = tokenizer.encode(text, special, max_tokens=engine.max_model_len)
+def _tokenized(body: TokenizeRequest, served: Served, naming: Naming) -> TokenizeReply:
+    engine, tokenizer = served.engine, served.engine.tokenizer
+    ids = _ids(body, tokenizer, served.forms, naming, engine.max_model_len)
     texts = [tokenizer.token_text(token) for token in ids] if body.return_token_strs else None
     return TokenizeReply(count=len(ids), max_model_len=engine.max_model_len, tokens=ids, token_strs=texts)
 
 
-def _prompt(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms) -> tuple[str, bool]:
-    """The text, and whether special tokens are added."""
+def _ids(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms, naming: Naming, max_tokens: int) -> list[int]:
     if body.messages is None:
-        return body.prompt or "", body.add_special_tokens is not False
+        return tokenizer.encode(body.prompt or "", body.add_special_tokens is not False, max_tokens)
     continues = bool(body.continue_final_message)
     begins = not continues if body.add_generation_prompt is None else body.add_generation_prompt
     turns = [message.for_template() for message in body.messages]
+    naming.resolve(turns)
     conversation = Conversation(turns, body.use(), None, begins, continues, body.chat_template_kwargs)
     form = forms.get() if conversation.needs_tool_form else None
-    text = prompt_of(conversation, tokenizer, form)
-    return text, bool(body.add_special_tokens)
+    return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), max_tokens).ids
 
 
 def _text(tokens: list[int], tokenizer: Tokenizer) -> str:

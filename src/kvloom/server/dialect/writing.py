@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from kvloom.engine.outputs import FinishReason, RequestMetrics, RequestUpdate
 from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.told import told
 from kvloom.server.errors import ErrorReply
 from kvloom.server.pieces import Piece, PieceReader
 from kvloom.server.updates import Updates
@@ -40,8 +41,13 @@ class Usage:
 
     @property
     def cached(self) -> int:
-        """Prompt tokens whose KV was reused."""
+        """Prompt tokens whose KV was reused, exactly as it was."""
         return self.metrics.cached_tokens
+
+    @property
+    def told(self) -> Json:
+        """What no API has a field for."""
+        return told([(0, self.prompt, self.metrics)])
 
 
 class Writer(Protocol):

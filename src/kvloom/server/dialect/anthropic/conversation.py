@@ -9,6 +9,7 @@ from kvloom.errors import RequestError
 from kvloom.server.dialect.anthropic.schemas import (
     CacheControl,
     CountRequest,
+    DocumentBlock,
     RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
@@ -66,6 +67,8 @@ class Turns:
             match block:
                 case TextBlock():
                     self._text(turn.role, block.text)
+                case DocumentBlock():
+                    self._document(turn.role, block)
                 case ToolUseBlock():
                     self._call(turn.role, block)
                 case ToolResultBlock():
@@ -84,6 +87,12 @@ class Turns:
 
     def _text(self, role: str, text: str) -> None:
         self._open(role)["content"].append({"type": "text", "text": text})
+
+    def _document(self, role: str, block: DocumentBlock) -> None:
+        if role == "assistant":
+            raise RequestError(f"a `document` block in a message of role `{role}`: documents come from the user")
+        said = {"id": block.name, "title": block.title, "context": block.context, "text": block.text}
+        self._open(role)["content"].append({"type": "document", **said})
 
     def _call(self, role: str, block: ToolUseBlock) -> None:
         if role != "assistant":

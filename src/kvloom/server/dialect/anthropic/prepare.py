@@ -19,6 +19,7 @@ from kvloom.server.dialect.anthropic.management import ClearToolUses
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.conversing import Asked, Rendering, job_of, prompted
 from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.job import Job
 
@@ -37,7 +38,7 @@ class Managed:
 
 
 async def messages_job(
-    body: MessagesRequest, served: Served, default: Compression | None = None
+    body: MessagesRequest, served: Served, naming: Naming, default: Compression | None = None
 ) -> tuple[Job, list[Json] | None]:
     """The job, and ``Managed.applied``. ``default``: what is done to contexts unless the body says.
 
@@ -45,8 +46,8 @@ async def messages_job(
     """
     body.check()
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
-    managed = await _managed(body, served)
-    job = await job_of(_asked(managed.body), served, params, cache, says_compression=body.says_compression)
+    managed = await _managed(body, served, naming)
+    job = await job_of(_asked(managed.body), served, params, cache, naming, says_compression=body.says_compression)
     if managed.applied and (fusion := body.repair) is not None:
         job = await served.lanes.run(lambda: _reusing(job, managed.original, fusion), body.size)
     return job, managed.applied
@@ -59,24 +60,24 @@ def _reusing(job: Job, original: list[int], fusion: Fusion) -> Job:
     return dataclasses.replace(job, cache=cache)
 
 
-async def count_tokens(body: CountRequest, served: Served) -> Json:
+async def count_tokens(body: CountRequest, served: Served, naming: Naming) -> Json:
     """Raises as ``messages_job``."""
     body.check()
-    managed = await _managed(body, served)
-    found = await prompted(_asked(managed.body), served, CacheParams())
+    managed = await _managed(body, served, naming)
+    found = await prompted(_asked(managed.body), served, CacheParams(), naming)
     counted: Json = {"input_tokens": len(found.prompt.token_ids)}
     if managed.applied is not None:
         counted["context_management"] = {"original_input_tokens": len(managed.original)}
     return counted
 
 
-async def _managed(body: CountRequest, served: Served) -> Managed:
+async def _managed(body: CountRequest, served: Served, naming: Naming) -> Managed:
     """The conversation before an edit may be longer than the model's context."""
     if body.context_management is None:
         return Managed(body)
 
     async def tokens_of(body: CountRequest) -> list[int]:
-        return (await prompted(_asked(body), served, None)).prompt.token_ids
+        return (await prompted(_asked(body), served, None, naming)).prompt.token_ids
 
     original = await tokens_of(body)
     tokens = len(original)
@@ -119,7 +120,7 @@ class _Reach:
             before = rendering.text(dataclasses.replace(self.whole, turns=turns, add_generation_prompt=False))
         except RequestError:
             return 0
-        return _common_ids(rendering.ids(text[: _common(before, text)]), ids)
+        return _common_ids(rendering.encoded(text[: _common(before, text)]).ids, ids)
 
 
 def _common(one: str, other: str) -> int:

@@ -23,7 +23,7 @@ def anthropic_routes(served: Served) -> APIRouter:
     async def messages(request: Request) -> Response:
         body = await read_body(request, MessagesRequest, config.max_body_bytes, lanes)
         name = served.names.checked(body.model)
-        job, applied = await messages_job(body, served, caller_of(request).compression)
+        job, applied = await messages_job(body, served, served.naming(request), caller_of(request).compression)
         marks = job.cache.marks if job.cache.write else ()
         writer = MessageWriter(name, job.params.max_tokens, marks, applied)
         return await served.answer(
@@ -40,6 +40,7 @@ def anthropic_routes(served: Served) -> APIRouter:
     async def count(request: Request) -> Response:
         body = await read_body(request, CountRequest, config.max_body_bytes, lanes)
         served.names.checked(body.model)
-        return JSONResponse(await count_tokens(body, served), headers=ignored_header(body.ignored()))
+        counted = await count_tokens(body, served, served.naming(request))
+        return JSONResponse(counted, headers=ignored_header(body.ignored()))
 
     return router

@@ -51,6 +51,71 @@ class TextBlock(_Block):
     text: str
 
 
+class TextSource(_Fields):
+    """A document's text, as it is."""
+
+    type: Literal["text"]
+    media_type: Literal["text/plain"] | None = None
+    data: str
+
+
+class ContentSource(_Fields):
+    """A document's text in blocks, which are put together."""
+
+    type: Literal["content"]
+    content: Annotated[
+        Annotated[str, Tag("text")] | Annotated[list[TextBlock], Tag("blocks")], Discriminator(lambda v: _form(v))
+    ]
+
+
+class FileSource(_Fields):
+    """A document that was sent before, by its id."""
+
+    type: Literal["file"]
+    file_id: str
+
+
+Source = Annotated[
+    Annotated[TextSource, Tag("text")] | Annotated[ContentSource, Tag("content")] | Annotated[FileSource, Tag("file")],
+    Discriminator(
+        lambda value: _type_of(value),
+        custom_error_type="source",
+        custom_error_message="a source of this type is not supported by this server: only text, content and file are",
+    ),
+]
+
+
+class Citations(_Fields):
+    enabled: Literal[False] | None = None
+
+
+class DocumentBlock(_Block):
+    """A passage that is tokenized by itself, so that its KV can be reused anywhere. ``id``, an extension: the text is
+    kept under it, to be a ``file`` later.
+    """
+
+    type: Literal["document"]
+    source: Source
+    id: str | None = None
+    title: str | None = None
+    context: str | None = None
+    citations: Citations | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.source.file_id if isinstance(self.source, FileSource) else self.id
+
+    @property
+    def text(self) -> str | None:
+        """None: it is kept under its name."""
+        if isinstance(self.source, FileSource):
+            return None
+        if isinstance(self.source, TextSource):
+            return self.source.data
+        said = self.source.content
+        return said if isinstance(said, str) else "\n".join(block.text for block in said)
+
+
 class ToolUseBlock(_Block):
     """A call that the assistant made."""
 
@@ -92,6 +157,7 @@ def _type_of(value: object) -> object:
 
 Block = Annotated[
     Annotated[TextBlock, Tag("text")]
+    | Annotated[DocumentBlock, Tag("document")]
     | Annotated[ToolUseBlock, Tag("tool_use")]
     | Annotated[ToolResultBlock, Tag("tool_result")]
     | Annotated[ThinkingBlock, Tag("thinking")]
@@ -99,8 +165,8 @@ Block = Annotated[
     Discriminator(
         _type_of,
         custom_error_type="block",
-        custom_error_message="a block of this type is not supported by this server: only text, tool_use, tool_result "
-        "and thinking are",
+        custom_error_message="a block of this type is not supported by this server: only text, document, tool_use, "
+        "tool_result and thinking are",
     ),
 ]
 Blocks = Annotated[Annotated[str, Tag("text")] | Annotated[list[Block], Tag("blocks")], Discriminator(_form)]

@@ -31,6 +31,7 @@ def usage_of(usage: Usage, marks: Sequence[Mark]) -> Json:
         "cache_creation": {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour},
         "output_tokens": usage.generated,
         "service_tier": "standard",
+        **usage.told,
     }
 
 

@@ -60,7 +60,7 @@ class MessageWriter:
         told = usage_of(usage, self._marks)
         stop = {"stop_reason": reason, "stop_sequence": sequence}
         self._message |= {"content": self._content, **stop, "usage": told} | self._managed
-        counts = {name: value for name, value in told.items() if name.endswith("_tokens")}
+        counts = {name: value for name, value in told.items() if name.endswith("_tokens") or name == "kvloom"}
         yield {"type": "message_delta", "delta": stop, "usage": counts} | self._managed
         yield {"type": "message_stop"}
 

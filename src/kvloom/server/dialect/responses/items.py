@@ -6,7 +6,13 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from kvloom.server.dialect.fields import Json
-from kvloom.server.dialect.responses.schemas import CallItem, CallOutputItem, MessageItem, TextPart
+from kvloom.server.dialect.responses.schemas import (
+    CallItem,
+    CallOutputItem,
+    DocumentPart,
+    MessageItem,
+    TextPart,
+)
 
 
 def items_of(asked: str | Sequence[object]) -> list[Json]:
@@ -22,7 +28,7 @@ def turns_of(items: Iterable[Json]) -> list[Json]:
     for item in items:
         match item["type"]:
             case "message":
-                turns.append({"role": item["role"], "content": [_text_part(part) for part in item["content"]]})
+                turns.append({"role": item["role"], "content": [_chat_part(part) for part in item["content"]]})
             case "function_call":
                 if not turns or turns[-1]["role"] != "assistant":
                     turns.append({"role": "assistant", "content": []})
@@ -35,9 +41,7 @@ def turns_of(items: Iterable[Json]) -> list[Json]:
 def _document(item: object) -> Json | None:
     match item:
         case MessageItem():
-            kind = "output_text" if item.role == "assistant" else "input_text"
-            parts = [{"type": kind, "text": text} for text in _texts(item.content)]
-            said: Json = {"type": "message", "role": item.role, "content": parts}
+            said: Json = {"type": "message", "role": item.role, "content": _parts(item)}
             return {"id": _id("msg"), "status": "completed"} | said
         case CallItem():
             said = {"type": "function_call", "call_id": item.call_id, "name": item.name, "arguments": item.arguments}
@@ -50,14 +54,30 @@ def _document(item: object) -> Json | None:
             return None
 
 
+def _parts(item: MessageItem) -> list[Json]:
+    kind = "output_text" if item.role == "assistant" else "input_text"
+    if isinstance(item.content, str):
+        return [{"type": kind, "text": item.content}]
+    return [
+        part.model_dump(include=set(DocumentPart.model_fields), exclude_none=True)
+        if isinstance(part, DocumentPart)
+        else {"type": kind, "text": _text_of(part)}
+        for part in item.content
+    ]
+
+
 def _texts(content: str | Sequence[object]) -> list[str]:
     if isinstance(content, str):
         return [content]
-    return [part.text if isinstance(part, TextPart) else str(getattr(part, "refusal", "")) for part in content]
+    return [_text_of(part) for part in content]
 
 
-def _text_part(part: Json) -> Json:
-    return {"type": "text", "text": part["text"]}
+def _text_of(part: object) -> str:
+    return part.text if isinstance(part, TextPart) else str(getattr(part, "refusal", ""))
+
+
+def _chat_part(part: Json) -> Json:
+    return part if part["type"] == "document" else {"type": "text", "text": part["text"]}
 
 
 def _call(item: Json) -> Json:

@@ -9,6 +9,7 @@ from kvloom.policy.compression import Compression
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.conversing import Asked, job_of, prompted
 from kvloom.server.dialect.fields import Json
+from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.responses.items import turns_of
 from kvloom.server.dialect.responses.schemas import InputRequest, ResponsesRequest
 from kvloom.server.dialect.tools.conversation import Conversation
@@ -16,19 +17,23 @@ from kvloom.server.job import Job
 
 
 async def responses_job(
-    body: ResponsesRequest, history: Sequence[Json], served: Served, default: Compression | None = None
+    body: ResponsesRequest,
+    history: Sequence[Json],
+    served: Served,
+    naming: Naming,
+    default: Compression | None = None,
 ) -> Job:
     """``history``: all items, those of the body included. ``default``: what is done to contexts unless it says.
 
     Raises RequestError, or ModelError when the model has no chat template.
     """
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
-    return await job_of(_asked(body, history), served, params, cache, says_compression=body.says_compression)
+    return await job_of(_asked(body, history), served, params, cache, naming, says_compression=body.says_compression)
 
 
-async def count_tokens(body: InputRequest, history: Sequence[Json], served: Served) -> int:
+async def count_tokens(body: InputRequest, history: Sequence[Json], served: Served, naming: Naming) -> int:
     """Raises as ``responses_job``."""
-    found = await prompted(_asked(body, history), served, CacheParams())
+    found = await prompted(_asked(body, history), served, CacheParams(), naming)
     return len(found.prompt.token_ids)
 
 
@@ -41,5 +46,8 @@ def _asked(body: InputRequest, history: Sequence[Json]) -> Asked:
 
 def _size(turns: Sequence[Json]) -> int:
     """Characters of text."""
-    contents = (turn["content"] for turn in turns)
-    return sum(len(each) if isinstance(each, str) else sum(len(part["text"]) for part in each) for each in contents)
+    return sum(_length(turn["content"]) for turn in turns)
+
+
+def _length(content: str | list[Json]) -> int:
+    return len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)

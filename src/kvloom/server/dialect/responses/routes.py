@@ -37,7 +37,7 @@ def responses_routes(served: Served, store: ResponseStore) -> APIRouter:
         body.check()
         items = items_of(body.input)
         history = [*_before(body, request, store), *items]
-        job = await responses_job(body, history, served, caller_of(request).compression)
+        job = await responses_job(body, history, served, served.naming(request), caller_of(request).compression)
         keeps = body.store is not False and store.keeps
         settings = _settings(body, job, model, keeps)
         done = _keep(store, caller_of(request).owner, items, history) if keeps else _nothing
@@ -57,7 +57,8 @@ def responses_routes(served: Served, store: ResponseStore) -> APIRouter:
         served.names.checked(body.model)
         body.check()
         history = [*_before(body, request, store), *items_of(body.input)]
-        count = {"object": "response.input_tokens", "input_tokens": await count_tokens(body, history, served)}
+        tokens = await count_tokens(body, history, served, served.naming(request))
+        count = {"object": "response.input_tokens", "input_tokens": tokens}
         return JSONResponse(count, headers=ignored_header(body.ignored()))
 
     _add_stored(router, store)

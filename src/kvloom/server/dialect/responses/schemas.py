@@ -36,6 +36,18 @@ class RefusalPart(_Fields):
     refusal: str
 
 
+class DocumentPart(_Fields):
+    """A passage that is tokenized by itself, so that its KV can be reused anywhere. An extension. ``id``: under which
+    the text is kept, or was, if there is none here.
+    """
+
+    type: Literal["document"]
+    id: str | None = None
+    text: str | None = None
+    title: str | None = None
+    context: str | None = None
+
+
 def _form(value: object) -> str:
     return "text" if isinstance(value, str) else "parts"
 
@@ -52,12 +64,14 @@ def _part(value: object) -> object:
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")],
+    Annotated[TextPart, Tag("text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[DocumentPart, Tag("document")],
     Discriminator(
         _part,
         custom_error_type="part",
-        custom_error_message="a part of this type is not supported by this server: only input_text, output_text and "
-        "refusal are",
+        custom_error_message="a part of this type is not supported by this server: only input_text, output_text, "
+        "refusal and document are",
     ),
 ]
 Parts = Annotated[Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")], Discriminator(_form)]

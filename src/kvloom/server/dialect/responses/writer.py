@@ -126,6 +126,7 @@ class ResponseWriter:
             "output_tokens": usage.generated,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage.prompt + usage.generated,
+            **usage.told,
         }
 
 

@@ -1,4 +1,4 @@
-"""A conversation with tools, whatever dialect it came in: its prompt, the form of its answer, and who reads that."""
+"""A conversation, whatever dialect it came in: its prompt, the form of its answer, and who reads that."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import RequestError
+from kvloom.model.text.documents import Documents, Encoded, Placeholders
 from kvloom.model.text.messages import normal_messages
 from kvloom.server.dialect.tools.fallback import in_words
 from kvloom.server.dialect.tools.forms import ToolForm
@@ -18,14 +19,22 @@ from kvloom.server.pieces import PieceReader, PlainReader, ToolUse
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """``turns``: messages in OpenAI's form. ``form``: what the dialect asks of the answer's text."""
+    """``turns``: messages in OpenAI's form, in which parts may be documents. ``form``: what the dialect asks of the
+    answer's text. ``placeholders``: for documents, in this conversation and its beginnings.
+    """
 
-    turns: Sequence[Mapping[str, Any]]
+    turns: Sequence[dict[str, Any]]
     use: ToolUse = field(default_factory=ToolUse)
     form: StructuredOutputsParams | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     variables: Mapping[str, Any] | None = None
+    placeholders: Placeholders = field(default_factory=Placeholders.new)
+
+    @property
+    def documents(self) -> Documents:
+        """Raises RequestError."""
+        return Documents.of(self.turns, self.placeholders)
 
     @property
     def needs_tool_form(self) -> bool:
@@ -34,8 +43,11 @@ class Conversation:
 
 
 def prompt_of(conversation: Conversation, tokenizer: Tokenizer, form: ToolForm | None) -> str:
-    """The text to continue. ``form``: None for a conversation without tools. Raises RequestError or ModelError."""
-    turns = [dict(turn) for turn in conversation.turns]
+    """The text to continue, with a placeholder for each document. ``form``: None for a conversation without tools.
+
+    Raises RequestError or ModelError.
+    """
+    turns = conversation.documents.hidden(conversation.turns)
     tools = conversation.use.tools if conversation.use.callable else ()
     if form is not None and not form.native:
         normal_messages(turns, "")  # calls that are none are refused here, too
@@ -47,6 +59,15 @@ def prompt_of(conversation: Conversation, tokenizer: Tokenizer, form: ToolForm |
         [tool.for_template() for tool in tools] or None,
         conversation.continue_final_message,
     )
+
+
+def encoded_prompt(
+    conversation: Conversation, tokenizer: Tokenizer, form: ToolForm | None, add_special_tokens: bool, max_tokens: int
+) -> Encoded:
+    """The tokens to continue, and which of them are documents. Raises as ``prompt_of``, and PromptTooLong."""
+    text, documents = prompt_of(conversation, tokenizer, form), conversation.documents
+    documents.check(text)
+    return documents.encoded(text, tokenizer.encode, add_special_tokens, max_tokens)
 
 
 def form_of(conversation: Conversation, form: ToolForm | None) -> StructuredOutputsParams | None:
