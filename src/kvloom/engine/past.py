@@ -44,11 +44,11 @@ class PastContexts:
 
     def add(self, request: Request) -> None:
         """A request is over: its first continuation has been released."""
-        kv = request.sequences[0].kv
-        names = kv.names
+        sequence = request.sequences[0]
+        kv, names = sequence.kv, sequence.kv.names
         self._by_id[request.id] = PastContext(
             prompt=len(request.prompt_token_ids),
-            tokens=len(names.tokens),
+            tokens=sequence.length,
             pages=_sampled(names),
             named=names.stop,
             left=kv.left_key if request.metrics.compressed is not None else None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"
 
 TYPES = MappingProxyType(
@@ -67,9 +68,8 @@ class PageFile:
 def page_files() -> dict[str, PageFile]:
     """All of them by name."""
     found = {}
-    for file in files(__package__).joinpath("page").iterdir():
-        suffix = file.name[file.name.rfind(".") :]
-        if suffix in TYPES:
+    for file in sorted(FOLDER.iterdir()):
+        if file.suffix in TYPES:
             data = file.read_bytes()
-            found[file.name] = PageFile(data, TYPES[suffix], f'"{sha256(data).hexdigest()[:32]}"')
+            found[file.name] = PageFile(data, TYPES[file.suffix], f'"{sha256(data).hexdigest()[:32]}"')
     return found

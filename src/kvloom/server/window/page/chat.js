@@ -6,7 +6,7 @@ import { $, el, empty, say } from "./dom.js";
 import { poll, store } from "./store.js";
 import { percent, plural } from "./words.js";
 
-const PREFERRED = { method: "kvzap", allocator: "lukv" };
+const PREFERRED = { method: "kvzap", allocator: "lukv" }; // what ships with kvloom for its small models
 const KNOWN_DIGITS = 10;
 
 let history = [];
@@ -50,7 +50,8 @@ const mode = () => new FormData($("ask")).get("mode");
 
 function fillAllocators() {
   const method = store.about.methods.find(({ name }) => name === $("method").value);
-  $("allocator").replaceChildren(...method.allocators.map((name) => el("option", { selected: name === PREFERRED.allocator }, name)));
+  const preferred = method.name === PREFERRED.method ? PREFERRED.allocator : "uniform";
+  $("allocator").replaceChildren(...method.allocators.map((name) => el("option", { selected: name === preferred }, name)));
 }
 
 function clear() {
@@ -121,7 +122,7 @@ async function send() {
 
 function lane(kind) {
   const how = kind === "exact" ? "exact" : `${$("method").value}, ${$("ratio").value}% removed`;
-  const note = el("span", {}, "waiting");
+  const note = el("span", { role: "status" }, "waiting");
   const text = el("div", { class: "lane-text waiting" });
   const root = el("section", { class: "lane", "aria-label": `Answer, ${how}`, "data-lane": kind }, el("div", { class: "lane-head" }, el("b", {}, kind === "exact" ? "Exact" : "Compressed"), el("span", {}, kind === "exact" ? "" : how), note), text);
   return { kind, root, text, note };

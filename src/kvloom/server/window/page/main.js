@@ -76,7 +76,7 @@ function togglePause() {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
   const typing = event.target.closest("input, textarea, select, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const section = SECTIONS[event.key];
