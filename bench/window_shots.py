@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -23,25 +24,24 @@ from kvloom.model.files.store import pull
 MODEL = "smollm2-135m-instruct"
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "examples" / "data" / "observatory.md"
-WIDE = (1440, 1180)
+WIDE = (1320, 1240)
 QUESTIONS = ("What is the name of the spectrograph?", "In which year was the observatory founded?")
 
 
 def main(folder: Path) -> None:
     pull(MODEL)
     with tempfile.TemporaryDirectory() as kv:
-        flags = ("--kv-bytes", "160MiB", "--cache-dir", kv, "--disk-bytes", "1GiB")
+        flags = ("--kv-bytes", "120MiB", "--cache-dir", kv, "--disk-bytes", "1GiB")
         with Served(MODEL, *flags) as served, opened() as browser:
             url = f"http://{served.host}:{served.port}"
             for length in (900, 2400):
                 ask(url, "Summarize this.", long_text()[length : length * 4], 24)
             browser.open(f"{url}/ui", WIDE, "light")
             converse(browser)
-            threading.Thread(
-                target=ask, args=(url, "Tell me everything.", long_text()[:4000], 400), daemon=True
-            ).start()
+            threading.Thread(target=go_on, args=(url,), daemon=True).start()
             browser.until("document.querySelector('#bands .w-computing') !== null", 60)
             time.sleep(2.5)
+            browser.ask("document.activeElement.blur()")
             browser.picture(folder / "window.png")
             browser.click("#theme")
             browser.click("#theme")
@@ -50,12 +50,13 @@ def main(folder: Path) -> None:
             time.sleep(1.5)
             browser.picture(folder / "window-dark.png")
             browser.click("#theme")
-            browser.open(f"{url}/ui#contexts", PHONE, "dark")
+            browser.open(f"{url}/ui", PHONE, "dark")
             browser.until("document.querySelector('#bands .band') !== null")
             browser.driver.execute_script("document.getElementById('contexts').scrollIntoView()")
             time.sleep(1.5)
             browser.picture(folder / "window-phone.png")
     for picture in sorted(folder.glob("window*.png")):
+        fewer_colours(picture)
         note(f"{picture}: {picture.stat().st_size:,} bytes")
 
 
@@ -65,6 +66,20 @@ def ask(url: str, question: str, text: str, tokens: int) -> None:
     sent = Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(sent) as response:
         response.read()
+
+
+def go_on(url: str) -> None:
+    """An answer that is still being generated when the server ends."""
+    with suppress(OSError):
+        ask(url, "Tell me everything.", long_text()[:4000], 400)
+
+
+def fewer_colours(picture: Path) -> None:
+    """A file of half the size. Pillow comes with matplotlib, of the extra ``reports``."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 def converse(browser: Browser) -> None:
