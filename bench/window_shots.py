@@ -79,7 +79,9 @@ def fewer_colours(picture: Path) -> None:
     from PIL import Image
 
     with Image.open(picture) as image:
-        image.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(picture, optimize=True)
+        image.convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            picture, optimize=True
+        )
 
 
 def converse(browser: Browser) -> None:

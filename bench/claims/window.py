@@ -42,7 +42,7 @@ class Sizes:
 
     streams: int = 8
     prompt: int = 64
-    num_new: int = 256
+    num_new: int = 192
     pairs: int = 7
 
 
@@ -125,7 +125,7 @@ def outcome(checked: dict[str, str], pairs: list[tuple[float, float]], beside: f
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: all checks, 7 pairs of 8 streams of 256 tokens. Quick: all checks, 2 pairs of 64 tokens."""
+    """Full: all checks, 7 pairs of 8 streams of 192 tokens. Quick: all checks, 2 pairs of 64 tokens."""
     sizes = Sizes(num_new=64, pairs=2) if quick else Sizes()
     tokenizer = load_tokenizer(pull(MODEL))
     text = tokenizer.encode(long_text())

@@ -38,10 +38,10 @@ function drawFigures({ state, answers, samples }) {
   const latest = answers.slice(-20).map((each) => each.ttft_s).filter((each) => each !== null);
   const figures = [
     ["Prompt tokens reused", percent(totals.hit_tokens, looked)],
-    ["First token, median of 20", seconds(median(latest))],
-    ["Answer tokens per second", samples.at(-1)?.rate ? count(samples.at(-1).rate) : "0"],
+    ["First token, median", seconds(median(latest))],
+    ["Answer tokens/s", samples.at(-1)?.rate ? count(samples.at(-1).rate) : "0"],
     ["KV in memory", bytes(memory.used_bytes)],
-    ["Computing saved, about", seconds(saved || null)],
+    ["Computing saved", saved ? `about ${seconds(saved)}` : "–"],
   ];
   const box = $("figures");
   if (!box.children.length) box.append(...figures.map(([name]) => el("div", {}, el("span", {}, name), el("b", {}))));
