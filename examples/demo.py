@@ -74,7 +74,11 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     console.print(f"\nTo keep it serving:  {KVLOOM} serve {MODEL}", highlight=False)
-    console.print("then point any OpenAI client at http://127.0.0.1:8000/v1", highlight=False)
+    console.print(
+        "then point any OpenAI client at http://127.0.0.1:8000/v1, and see where its KV lies, and why, at",
+        highlight=False,
+    )
+    console.print("http://127.0.0.1:8000/ui", highlight=False)
     return 0
 
 

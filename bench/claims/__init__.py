@@ -45,6 +45,7 @@ CLAIMS = {
     "matkv": "bench.claims.matkv",
     "sustained-reuse": "bench.claims.sustained_reuse",
     "edits": "bench.claims.edits",
+    "window": "bench.claims.window",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

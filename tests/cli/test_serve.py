@@ -39,7 +39,7 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
             assert len(banner) < 10, banner
         url = banner[-1].split()[1].removesuffix("/v1")
         listed = _get(f"{url}/v1/models")
-        refused = httpx2.get(f"{url}/v1/models")
+        refused, window = httpx2.get(f"{url}/v1/models"), httpx2.get(f"{url}/ui")
         server.send_signal(signal.SIGTERM)
         out, errors = server.communicate(timeout=20)
     assert banner[0] == "model      mock (gemma3, 4 KiB)"
@@ -49,9 +49,11 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
         "window512 16.25 KiB (2 layers x 2 heads x 64)"
     )
     assert banner[3] == "threads    2"
-    assert banner[4].endswith("/v1 (API key required)")
+    assert banner[4] == f"window     {url}/ui"
+    assert banner[5].endswith("/v1 (API key required)")
     assert listed["data"][0]["id"] == "mock"
     assert refused.status_code == 401
+    assert window.headers["content-type"].startswith("text/html")
     assert server.returncode == 0, errors
     assert out == "closed\n"
     assert errors == "stopped\n"

@@ -37,7 +37,7 @@ INSIDE = {
     "server": (
         *("engine_protocol", "missing", "places", "errors", "error_forms", "lanes", "pieces", "job"),
         *("fallback", "disconnect"),
-        *("edge", "admin", "waiting", "updates", "dialect", ""),
+        *("edge", "admin", "waiting", "updates", "dialect", "window", ""),
     ),
 }
 """Rooms and single modules inside a room, in the same order; "" is whatever else lies in it directly."""

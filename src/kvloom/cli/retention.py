@@ -35,11 +35,9 @@ class Retention:
     @staticmethod
     def of(context: CompressedContext, layout: KvLayout) -> Retention:
         """Raises ConfigError when the context is none of a model with this layout."""
-        entries, heads = {}, {}
-        for fmt, window in zip(layout.formats, layout.windows, strict=True):
-            for layer in fmt.layers:
-                entries[layer] = context.tokens if window is None else min(context.tokens, window - 1)
-                heads[layer] = fmt.heads
+        exact = layout.entries(context.tokens)
+        entries = {layer: count for layer, (count, _) in exact.items()}
+        heads = {layer: heads for layer, (_, heads) in exact.items()}
         fits = {layer: len(kept) for layer, kept in context.kept.items()} == heads
         if not fits or any(not 0 <= n <= entries[layer] for layer, kept in context.kept.items() for n in kept):
             raise ConfigError(

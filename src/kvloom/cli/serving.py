@@ -44,6 +44,7 @@ def serve_model(model: str, settings: Settings) -> None:
             for line in _trials(engine, keyring):
                 say(line)
             bound.listen()  # from here on clients may come
+            say(f"window     {url_of(bound)}/ui")
             say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
             app = create_app(engine, server, keyring, log, documents)
             serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))

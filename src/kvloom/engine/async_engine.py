@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +25,7 @@ from kvloom.engine.chunks import AsyncChunks
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestOutput, RequestUpdate
+from kvloom.engine.overview import Overview, overview
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.update_batcher import UpdateBatcher
@@ -165,6 +166,10 @@ class AsyncEngine:
         answers: list[T] = []
         await self._call(lambda: answers.append(question(self.engine)))
         return answers[0]
+
+    async def overview(self, request_ids: Sequence[str]) -> Overview:
+        """How memory is filled, and where the KV of these requests lies."""
+        return await self.ask(lambda engine: overview(engine, request_ids))
 
     async def in_background(self, work: Callable[[], T]) -> T:
         """On the thread that converts texts."""

@@ -17,6 +17,7 @@ from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.past import PastContexts
 from kvloom.engine.planner import Planner
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler import Scheduler, StepPlan
@@ -84,6 +85,7 @@ class Engine:
     tiers: Tiers
     stall: Stall
     requests: dict[str, Request] = field(default_factory=dict)
+    past: PastContexts = field(default_factory=PastContexts)
     steps: int = 0
     prompt_tokens: int = 0
     held_bytes: int = 0
@@ -168,7 +170,9 @@ class Engine:
         updates = failed + self.commit.updates()
         for update in updates:
             if update.finished:
-                del self.requests[update.request_id]
+                request = self.requests.pop(update.request_id)
+                if update.error is None:
+                    self.past.add(request)
         self.watch.lap("commit")
         return updates
 

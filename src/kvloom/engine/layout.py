@@ -94,6 +94,16 @@ class KvLayout:
             total += (-(-tokens // PAGE_TOKENS) - first) * page_stride(fmt)
         return total
 
+    def entries(self, tokens: int) -> dict[int, tuple[int, int]]:
+        """By layer that owns KV: how many entries each KV head has of so many tokens when nothing is compressed (in a
+        window, those that the next token sees), and how many heads there are.
+        """
+        return {
+            layer: (tokens if window is None else min(tokens, window - 1), fmt.heads)
+            for fmt, window in zip(self.formats, self.windows, strict=True)
+            for layer in fmt.layers
+        }
+
     def peak_bytes(self, tokens: int) -> int:
         """Bytes of the pages that one sequence of ``tokens`` needs at most at any moment."""
         return sum(self.pages_for(group, tokens) * page_stride(fmt) for group, fmt in enumerate(self.formats))

@@ -128,6 +128,10 @@ class Arena:
         return self._used_bytes - len(self._slabs) * self.slab_bytes
 
     @property
+    def num_slabs(self) -> int:
+        return self._count
+
+    @property
     def free_slabs(self) -> int:
         """Slabs that serve no format."""
         return len(self._free_slabs)

@@ -83,6 +83,10 @@ class Index:
             return Why.DIFFERS
         return Why.OTHER_SALT if self._contents[content] else Why.NEW
 
+    def gone(self, key: PageKey) -> Why | None:
+        """Why what was stored under ``key`` is not any more; None: it is, never was, or that was long ago."""
+        return self._ghosts.get(key)
+
     def diverges(self, parent: PageKey, tokens: Sequence[int]) -> bool:
         """True when something stored after ``parent`` begins like ``tokens`` and continues differently."""
         near = self.nearest(parent, tokens)

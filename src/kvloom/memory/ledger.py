@@ -26,6 +26,7 @@ from kvloom.memory.audit import audit
 from kvloom.memory.events import Events, Victims
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
+from kvloom.memory.occupancy import Occupancy, occupancy
 from kvloom.memory.pins import Pins
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.memory.table import PageTable
@@ -288,6 +289,10 @@ class Ledger:
         """(held, idle) bytes of one format."""
         pool = self._books.pool(fmt)
         return pool.held * page_stride(fmt), pool.idle * page_stride(fmt)
+
+    def occupancy(self, most_slabs: int) -> Occupancy:
+        """How memory is filled, looking at ``most_slabs`` slabs at most."""
+        return occupancy(self.arena, self._books, most_slabs)
 
     @property
     def held_pages(self) -> int:

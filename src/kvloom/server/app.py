@@ -27,6 +27,7 @@ from kvloom.server.edge.access import Access
 from kvloom.server.edge.keys import Keyring
 from kvloom.server.edge.middleware import Edge
 from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.window.routes import window_routes
 
 
 def create_app(
@@ -50,7 +51,8 @@ def create_app(
     metrics = Metrics(engine)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    served = Served.over(engine, Record(metrics, log), config, documents)
+    record = Record(metrics, log)
+    served = Served.over(engine, record, config, documents)
     app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
@@ -58,6 +60,7 @@ def create_app(
     app.include_router(tokenize_routes(served))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
+    app.include_router(window_routes(engine, record.recent))
     error_forms.install(app)
     app.add_middleware(Edge, access=Access(keyring, config))
     if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals

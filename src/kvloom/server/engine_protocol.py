@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.outputs import RequestUpdate
+from kvloom.engine.overview import Overview
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.text import TokenStream
@@ -86,6 +87,10 @@ class ServedEngine(Protocol):
         ...
 
     def stats(self) -> EngineStats: ...
+    async def overview(self, request_ids: Sequence[str]) -> Overview:
+        """How memory is filled, and where the KV of these requests lies. Costs the engine's thread a bounded time."""
+        ...
+
     async def reset_cache(self) -> None: ...
     async def check(self) -> None:
         """Audit every byte of KV memory, between two steps. Raises InternalError when something does not add up."""

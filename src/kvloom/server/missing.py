@@ -24,6 +24,9 @@ PATHS = (
     "/cache",
     "/cache/reset",
     "/cache/check",
+    "/ui",
+    "/window",
+    "/window/about",
 )
 
 _PREFIXES = {"v1", "api", "openai"}

@@ -53,6 +53,10 @@ class Results(Heedless):
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def __contains__(self, key: PageKey) -> bool:
+        """Whether there is a result of this name. Whoever uses it has to ask ``find``, which compares the tokens."""
+        return key in self._by_key
+
     def find(self, kv: SequenceKv) -> Result | None:
         """For a sequence that holds nothing yet. Who matches in pages is shown none that ends inside of one."""
         key = kv.left_key

@@ -113,6 +113,12 @@ def _paths() -> Json:
         "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
         "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
+        "/ui": {"get": _operation("Return the page that shows the cache", media="text/html")},
+        "/window": {
+            "parameters": [{"name": "after", "in": "query", "schema": _NUMBER}],
+            "get": _operation("Report what the page shows: memory, contexts, answers", key=True),
+        },
+        "/window/about": {"get": _operation("Report what can be asked of the model", key=True)},
     }
 
 

@@ -1,6 +1,7 @@
 """Which endpoints require which key.
 
     /health, /version, /openapi.json    anyone
+    /ui, /ui/...                        anyone: the page is the same for all, and asks for a key itself
     /metrics, /cache                    who has a key; anyone with ``open_metrics``
     POST /cache/reset, /cache/check     who has an admin key
     everything else                     who has a key
@@ -20,7 +21,8 @@ from kvloom.engine.cache_params import Matching
 from kvloom.server.edge.caller import Caller
 from kvloom.server.edge.keys import Key, Keyring, Role
 
-_OPEN = frozenset({"/health", "/version", "/openapi.json"})
+_OPEN = frozenset({"/health", "/version", "/openapi.json", "/ui"})
+_PAGE = "/ui/"
 _FIGURES = frozenset({"/metrics", "/cache"})
 
 
@@ -41,7 +43,8 @@ class Access:
         key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
             return self._of(key)
-        return Caller(_peer(scope), "user") if scope["path"] in self._open else None
+        path: str = scope["path"]
+        return Caller(_peer(scope), "user") if path in self._open or path.startswith(_PAGE) else None
 
     def _of(self, key: Key) -> Caller:
         apart = None if self._together else key

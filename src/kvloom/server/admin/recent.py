@@ -1,0 +1,88 @@
+"""The last requests: whose they are, and, once answered, what was reused and what it took. No text."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from kvloom.engine.outputs import RequestMetrics, RequestUpdate
+from kvloom.server.edge.caller import Caller
+
+_MOST_REQUESTS = 512
+_MOST_ANSWERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """``owner``: as of ``Caller``. ``at_s``: Unix time."""
+
+    request_id: str
+    owner: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """``number``: counts answers, from 1 on. ``at_s``: Unix time of the end. ``metrics``: of the request, final."""
+
+    number: int
+    request_id: str
+    owner: str
+    at_s: float
+    prompt_tokens: int
+    metrics: RequestMetrics = field(repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Of continuation 0."""
+        return len(self.metrics.token_times_s)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """After the first one."""
+        times = self.metrics.token_times_s
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else None
+
+
+def may_see(caller: Caller, owner: str) -> bool:
+    """Everybody sees requests of their own key, admins all. Without keys, all are everybody's."""
+    return caller.role == "admin" or caller.owner == owner
+
+
+@dataclass(slots=True)
+class Recent:
+    """On the event loop only. ``last``: the number of the last answer."""
+
+    now: Callable[[], float] = time.time
+    last: int = field(default=0, init=False)
+    _asked: OrderedDict[str, Asked] = field(default_factory=OrderedDict, init=False)
+    _answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=_MOST_ANSWERS), init=False)
+
+    def begun(self, request_id: str, caller: Caller) -> None:
+        """A request is about to be handed to the engine."""
+        self._asked[request_id] = Asked(request_id, caller.owner, self.now())
+        if len(self._asked) > _MOST_REQUESTS:
+            self._asked.popitem(last=False)
+
+    def answered(self, update: RequestUpdate) -> None:
+        """A request has been answered in full."""
+        asked = self._asked.get(update.request_id)
+        if asked is None:
+            return  # so many came after it that it has been forgotten
+        self.last += 1
+        tokens = len(update.prompt_token_ids)
+        answer = Answered(self.last, asked.request_id, asked.owner, self.now(), tokens, update.metrics)
+        self._answers.append(answer)
+
+    def requests(self, caller: Caller, most: int) -> list[Asked]:
+        """The last ones that this caller may see, the newest first."""
+        seen = (asked for asked in reversed(self._asked.values()) if may_see(caller, asked.owner))
+        return [asked for asked, _ in zip(seen, range(most), strict=False)]
+
+    def answers(self, caller: Caller, after: int) -> Iterator[Answered]:
+        """With a higher number than ``after``, those that this caller may see, in order."""
+        for answer in self._answers:
+            if answer.number > after and may_see(caller, answer.owner):
+                yield answer
