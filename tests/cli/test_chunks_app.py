@@ -119,10 +119,10 @@ def test_add_keeps_passages_in_the_cache_directory(texts: Path, tmp_path: Path, 
     assert (facts["passages"], facts["there"], facts["computed_tokens"], facts["missed_pages"]) == (12, 12, 0, 0)
     engine = engine_with(TierConfig(cache_dir=str(cache)))
     chunks = Chunks(engine, Characters(), Driver(engine).compute)
-    found = chunks.find(TEXT[:109])
+    found = chunks.find(TEXT[:110])
     assert found is not None
-    assert (found.places, found.kept) == ({"disk": 96}, True)
-    assert chunks.find(TEXT[:109], salt="other") is None
+    assert (found.places, found.kept) == ({"disk": 110}, True)
+    assert chunks.find(TEXT[:110], salt="other") is None
     engine.close()
 
 
