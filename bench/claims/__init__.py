@@ -42,6 +42,7 @@ CLAIMS = {
     "mixed-load": "bench.claims.mixed_load",
     "structured": "bench.claims.structured",
     "a3-ttft": "bench.claims.a3_ttft",
+    "a3-quality": "bench.claims.a3_quality",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -34,6 +34,7 @@ from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.gathering import Cells, read
 from kvloom.memory.ledger import Extent
 from kvloom.model.base import Model
+from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.fusion import Checked, Fusion, Need, View, text_of
 from kvloom.policy.fusion.worth import CHECK_SHARE
 from kvloom.segment import PageId, Span, SpanSet
@@ -111,7 +112,8 @@ class Fusing:
     """Implements ``Layerwise`` for a sequence whose prefix is there.
 
     ``passages``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
-    what they have. ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
+    what they have: the seconds that this takes. ``prefill``: what computing takes.
+    ``found``: how many of their tokens were there or on their way. ``start``, ``question``, ``stop``:
     positions at which documents, the question and the answer begin. ``cut``: so many layers are computed for all rows.
     """
 
@@ -119,7 +121,8 @@ class Fusing:
     model: Model
     planner: Planner
     passages: list[PassageKv]
-    load: Callable[[SequenceKv], None]
+    load: Callable[[SequenceKv], float]
+    prefill: CostEstimate
     threads: int
     phase: Phase = Phase.PASSAGES
     over: tuple[SpanSet, Floats] | None = None
@@ -131,6 +134,7 @@ class Fusing:
     stop: int = field(init=False)
     cut: int = field(init=False)
     found: int = 0
+    loading_s: float = 0.0
     _left: SpanSet = field(default_factory=SpanSet)
     _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
@@ -154,7 +158,7 @@ class Fusing:
         if self.phase is Phase.PASSAGES:
             for passage in self.passages:
                 if not passage.begun and passage.begin():
-                    self.load(passage.kv)
+                    self.loading_s += self.load(passage.kv)
                     self.found += len(passage.span) - passage.lacking
             if not all(passage.complete for passage in self.passages):
                 return True
@@ -300,6 +304,9 @@ class Fusing:
         self.phase, self._left = Phase.SURVEY, self._question
 
     def _choose(self) -> None:
+        if (cost := self.prefill.cost) is not None:
+            computing_s = cost.block(self.start, self.question - self.start)
+            self.fusion = self.fusion.after_loading(self.loading_s, computing_s)
         rows = self.fusion.rows(self._view())
         chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
         documents = SpanSet.of(self.documents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kvloom.engine.cache_params import CacheParams
@@ -85,6 +85,8 @@ class Intake:
         ``grammar``: of ``params.structured_outputs``; None compiles it here.
         """
         self.validate(prompt_ids, params, cache)
+        if cache.fusion is not None:
+            cache = replace(cache, fusion=cache.fusion.for_model(self.model.weights_id))
         if grammar is None and params.structured_outputs is not None:
             grammar = self.grammars.of(params.structured_outputs)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
@@ -205,6 +207,7 @@ class Intake:
                 "an embedding is made of exact KV", hint="no compression, and no fusion", param="prompt_embedding"
             )
         if cache.fusion is not None:
+            cache.fusion.for_model(self.model.weights_id)
             check_fusion(self.model, self.layout, cache.fusion, cache.documents, len(prompt_ids), params)
             asked = self.layout, self.model.width, self.lead, cache.fusion, cache.documents, whole
             self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")

@@ -53,7 +53,8 @@ class Fuse:
 
     def _fusing(self, sequence: Sequence) -> Fusing:
         passages = [self._passage(sequence, number) for number in range(len(sequence.request.cache.documents))]
-        return Fusing(sequence, self.model, self.planner, passages, self.loads.load_alone, self.threads)
+        load = self.loads.load_alone
+        return Fusing(sequence, self.model, self.planner, passages, load, self.loads.prefill, self.threads)
 
     def _passage(self, sequence: Sequence, number: int) -> PassageKv:
         request = sequence.request

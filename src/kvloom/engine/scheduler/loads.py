@@ -62,22 +62,23 @@ class Loads:
         computing_s = sum(cost.block(span.start, len(span)) for span in pending) if cost is not None else _UNKNOWN_S
         kv.expect(pending, self.tiers.begin(targets, computing_s))
 
-    def load_alone(self, kv: SequenceKv) -> None:
+    def load_alone(self, kv: SequenceKv) -> float:
         """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer.
 
-        Its last token is computed, as of any sequence.
+        Its last token is computed, as of any sequence. Returns the seconds that loading is expected to take.
         """
         last = (len(kv.tokens) - 1) // PAGE_TOKENS
         lacking = [n for n in range(min(last, len(kv.names.keys))) if page_span(n).start in kv.missing]
         if not self.tiers.levels or kv.must_compute:
-            return
+            return 0.0
         held = [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
         chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
         pending = SpanSet.of([each.span for each in chosen])
         if chosen and kv.reserve(pending):
             self.begin(kv, chosen, pending)
-        else:
-            self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
+            return self.tiers.expected_s(chosen)
+        self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
+        return 0.0
 
     def _pages(self, kv: SequenceKv, index: int) -> list[Wanted]:
         """Page ``index`` of those layer groups of which a tier has it."""

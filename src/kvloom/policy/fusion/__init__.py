@@ -4,6 +4,8 @@ base.py       what selectors see, and what they say
 a3.py, cacheblend.py, epic.py, fusionrag.py, prophetkv.py, recompute.py    one way to choose each
 fusion.py     ``Fusion``: one of them, or several, and how much is computed again
 methods.py    all of them by name
+ratio.py      how much, where it is not said in numbers: as loading allows, or for a target
+profile.py    what was learned of a model, by which a target becomes a ratio
 worth.py      whether it is faster than computing the prompt
 """
 
