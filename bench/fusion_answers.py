@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.fusion_records import directory_of, policy_of, rows_at
-from bench.fusion_tasks import LENGTH, Asking, Question, exact_match
+from bench.fusion_tasks import LENGTH, Asking, Question
 from bench.side_by_side import JUDGE_SEED, SEED
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestMetrics
@@ -25,8 +25,6 @@ from kvloom.eval.run import settings_of
 from kvloom.eval.subject import Subject
 from kvloom.policy.fusion import Fusion, parse_fusion
 
-_STOPS = ("\n",)
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -38,21 +36,21 @@ class Prepared:
 
     @property
     def params(self) -> SamplingParams:
-        return SamplingParams(temperature=0.0, max_tokens=self.question.max_new_tokens, stop=_STOPS)
+        return SamplingParams(temperature=0.0, max_tokens=self.question.max_new_tokens)
 
 
 def prepared(question: Question, subject: Subject, frame: Frame | None) -> Prepared:
     """Opening, documents and question are tokenized each by itself: a document's tokens are the same in any prompt."""
     encode = subject.tokenizer.encode
-    header, footer = ("", "\n") if frame is None else (frame.header, frame.footer)
+    header = "" if frame is None else frame.header
     tokens = encode(header + question.opening, add_special_tokens=frame is None)
     documents = []
     for text in question.documents:
         ids = encode(text, add_special_tokens=False)
         documents.append((len(tokens), len(tokens) + len(ids)))
         tokens = tokens + ids
-    asked = question.question.rstrip() + footer + question.begins
-    return Prepared(question, tokens + encode(asked, add_special_tokens=False), tuple(documents))
+    asked = question.question if frame is None else question.question.rstrip() + frame.footer
+    return Prepared(question, tokens + encode(asked + question.begins, add_special_tokens=False), tuple(documents))
 
 
 def digest_of(fusion: Fusion) -> str:
@@ -160,7 +158,6 @@ class Answers:
             peak_kv_bytes=0,
             document=question.about,
             kl=kl,
-            exact_match=exact_match(question, output),
         )
 
     def _store(self, fusion: Fusion | None, seed: int) -> RunStore:

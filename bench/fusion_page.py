@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.chart import draw_lines
-from bench.fusion_records import EVERYTHING, NOTHING, Records, way_at
+from bench.fusion_records import EVERYTHING, NOTHING, Records, exact_match, f1, kl, score, way_at
 from bench.fusion_times import Times, read_times
 from bench.harness import note
 from kvloom.eval.report.markdown import points, table
@@ -16,12 +16,6 @@ RATIOS = (NOTHING, 0.05, 0.15, 0.3, EVERYTHING)
 SHOWN = 0.15
 """The ratio at which tasks are shown one by one."""
 
-_WORDS = {
-    "recompute": "100%",
-    "reuse": "0%, nothing but the question is computed",
-    "a3:ratio=0": "0%, layers up to the check layer exact",
-}
-
 
 def write_page(model: str, place: Path, ways: Sequence[str]) -> Path:
     """Beside the place; charts are in it."""
@@ -29,7 +23,7 @@ def write_page(model: str, place: Path, ways: Sequence[str]) -> Path:
     charts = _draw(model, records, place) if records.complete else []
     lines = ["# Fusion: quality against cost", "", f"## {model}", ""]
     lines += [f"![{name}]({place.name}/{name})\n" for name in charts]
-    lines += _answers(records) if records.exact else ["No answers yet.", ""]
+    lines += list(_answers(records)) if records.exact else ["No answers yet.", ""]
     if times is not None:
         lines += _times(times)
     target = place.parent / "fusion-study.md"
@@ -47,7 +41,7 @@ def selectors_of(ways: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _answers(records: Records) -> Iterator[str]:  # type: ignore[misc]
+def _answers(records: Records) -> Iterator[str]:
     tasks = list(dict.fromkeys(row.task for row in records.exact))
     count = len(records.exact)
     each = count // max(1, len(tasks))
@@ -99,13 +93,13 @@ def _against(records: Records) -> Iterator[str]:
 
 
 def _by_task(records: Records, tasks: Sequence[str]) -> Iterator[str]:
-    kinds = {"score": "Score, points (passages: F1)", "exact_match": "Exact match, points", "kl": "KL, nats"}
+    kinds = {"Score, points": score, "F1, points": f1, "Exact match, points": exact_match, "KL, nats": kl}
     ways = [way_at(name, SHOWN) for name in selectors_of(records.ways)]
     shown = ["exact", *(way for way in ("reuse", "a3:ratio=0", *ways, "recompute") if way in records)]
-    for of, title in kinds.items():
+    for title, of in kinds.items():
         yield f"### {title}, by task at {SHOWN:.0%}"
         yield ""
-        scale, digits = (1.0, 4) if of == "kl" else (100.0, 1)
+        scale, digits = (1.0, 4) if of is kl else (100.0, 1)
         rows = [(f"`{way}`", *(f"{scale * records.mean(way, task, of):.{digits}f}" for task in tasks)) for way in shown]
         yield from table(("way", *tasks), rows)
         yield ""
@@ -121,11 +115,12 @@ def _today(records: Records, tasks: Sequence[str]) -> Iterator[str]:
     rows = []
     for way in ("exact", "reuse", *(way_at(name, SHOWN) for name in selectors_of(records.ways))):
         if way in records:
-            f1, exact = (_mean([records.mean(way, task, of) for task in passages]) for of in ("score", "exact_match"))
-            same = 100 * records.against_exact(way).equal
-            kl = f"{records.kl(way).mean:.4f}"
-            rows.append(("prefix caching" if way == "exact" else f"`{way}`", f1, exact, f"{same:.0f}%", kl))
-    yield from table(("way", "F1 on passages", "exact match", "answers as exact", "KL, all tasks"), rows)
+            found = [_mean([records.mean(way, task, of) for task in passages]) for of in (score, f1, exact_match)]
+            same = f"{100 * records.against_exact(way).equal:.0f}%"
+            far = f"{records.kl(way).mean:.4f}"
+            rows.append(("prefix caching" if way == "exact" else f"`{way}`", *found, same, far))
+    head = ("way", "passages: answer contained", "F1", "exact match", "answers as exact, all tasks", "KL, all tasks")
+    yield from table(head, rows)
     yield ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from bench.side_by_side import JUDGE_SEED, SEED, name_of
 from kvloom.eval.compare import Comparison, compare
 from kvloom.eval.judge import Judge, judge_of
 from kvloom.eval.policy import EXACT, Policy
+from kvloom.eval.public.metrics import qa_f1
 from kvloom.eval.records import Row, read_rows
 from kvloom.eval.stats import Interval, bootstrap
+from kvloom.eval.tasks.scoring import first_line, normalized
 from kvloom.policy.fusion import Fusion, parse_fusion, text_of
 
 NOTHING, EVERYTHING = 0.0, 1.0
@@ -112,13 +114,32 @@ class Records:
 
     def kl(self, way: str, tasks: Sequence[str] = ()) -> Interval:
         """Mean over questions of the mean KL of an answer's tokens, nats; all tasks unless some are named."""
-        return bootstrap([row.kl or 0.0 for row in self.rows(way) if not tasks or row.task in tasks])
+        return bootstrap([kl(row) for row in self.rows(way) if not tasks or row.task in tasks])
 
     def kl_between(self, one: str, other: str) -> Interval:
         """The second less the first, question by question."""
-        before = {row.key: row.kl or 0.0 for row in self.rows(one)}
-        return bootstrap([(row.kl or 0.0) - before[row.key] for row in self.rows(other)])
+        before = {row.key: kl(row) for row in self.rows(one)}
+        return bootstrap([kl(row) - before[row.key] for row in self.rows(other)])
 
-    def mean(self, way: str, task: str, of: str) -> float:
-        """``of``: ``score``, ``exact_match`` or ``kl``."""
-        return fmean(getattr(row, of) or 0.0 for row in self.rows(way) if row.task == task)
+    def mean(self, way: str, task: str, of: Callable[[Row], float]) -> float:
+        return fmean(of(row) for row in self.rows(way) if row.task == task)
+
+
+def score(row: Row) -> float:
+    """By the task's own metric."""
+    return row.score
+
+
+def f1(row: Row) -> float:
+    """Of words, of the answer's first line."""
+    return qa_f1(first_line(row.output), row.answers, {})
+
+
+def exact_match(row: Row) -> float:
+    """Whether the first line is an answer, SQuAD's normalization applied."""
+    text = normalized(first_line(row.output))
+    return float(text in {normalized(answer) for answer in row.answers})
+
+
+def kl(row: Row) -> float:
+    return row.kl or 0.0

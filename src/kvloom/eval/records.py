@@ -89,7 +89,7 @@ class Row:
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
     ``document``: names the text that was asked about; rows of one document are not independent. Empty in old rows.
     ``context_bytes_per_token``: None in old rows. ``kl``: nats, the mean KL divergence of the distributions from which
-    the exact answer's tokens come, and ``exact_match``, whether the answer is a reference; None: nobody looked.
+    the exact answer's tokens come; None: nobody looked.
     """
 
     settings: Settings
@@ -114,7 +114,6 @@ class Row:
     document: str = ""
     context_bytes_per_token: float | None = None
     kl: float | None = None
-    exact_match: float | None = None
 
     @property
     def key(self) -> Key:

@@ -41,15 +41,16 @@ def learn_fusion(
 
     Raises EvalError when there is nothing to learn from.
     """
-    if not fusions or not passages:
+    after = {number: told for number, passage in enumerate(passages) if (told := _told(passage))}
+    if not fusions or not after:
         raise EvalError("there is nothing to learn from")
     engine.intake.worth = lambda cache, prompt_tokens: True
     ways = [(fusion.selector, ratio, replace(fusion, ratio=ratio, rule=None)) for fusion in fusions for ratio in RATIOS]
     kls: list[list[float]] = [[] for _ in ways]
     for number, passage in enumerate(passages):
         prompt, documents = shuffled(passage.context, size, len(engine.lead), random.Random(f"fusion/{number}"))
-        for after in _telling(passage):
-            found = _kls(engine, [*prompt, *after[:_ASKED]], documents, after[_ASKED:], [way for *_, way in ways])
+        if told := after.get(number):
+            found = _kls(engine, [*prompt, *told[:_ASKED]], documents, told[_ASKED:], [way for *_, way in ways])
             for mine, kl in zip(kls, found, strict=True):
                 mine.append(kl)
         advance(len(passage.context))
@@ -70,10 +71,10 @@ def shuffled(context: Sequence[int], size: int, lead: int, rng: random.Random) -
     return tokens, tuple(documents)
 
 
-def _telling(passage: Passage) -> Sequence[tuple[int, ...]]:
-    """One text that may follow: the longest, so that all passages weigh the same."""
-    after = max(passage.after, key=len)[: _ASKED + _ANSWER]
-    return [after] if len(after) > _ASKED else []
+def _told(passage: Passage) -> tuple[int, ...]:
+    """Question and answer, of the longest text that may follow: all passages weigh the same. Empty: it is too short."""
+    after = max(passage.after, key=len, default=())[: _ASKED + _ANSWER]
+    return after if len(after) > _ASKED else ()
 
 
 def _kls(
