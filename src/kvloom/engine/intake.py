@@ -49,7 +49,8 @@ class Intake:
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
     bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
-    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before every text.
+    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before a
+    document that is computed alone.
     """
 
     model: Model

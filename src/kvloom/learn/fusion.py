@@ -41,15 +41,15 @@ def learn_fusion(
 
     Raises EvalError when there is nothing to learn from.
     """
-    after = {number: told for number, passage in enumerate(passages) if (told := _told(passage))}
-    if not fusions or not after:
+    after = [_told(passage) for passage in passages]
+    if not fusions or not any(after):
         raise EvalError("there is nothing to learn from")
     engine.intake.worth = lambda cache, prompt_tokens: True
     ways = [(fusion.selector, ratio, replace(fusion, ratio=ratio, rule=None)) for fusion in fusions for ratio in RATIOS]
     kls: list[list[float]] = [[] for _ in ways]
-    for number, passage in enumerate(passages):
-        prompt, documents = shuffled(passage.context, size, len(engine.lead), random.Random(f"fusion/{number}"))
-        if told := after.get(number):
+    for number, (passage, told) in enumerate(zip(passages, after, strict=True)):
+        prompt, documents = shuffled(passage.context, size, engine.lead, random.Random(f"fusion/{number}"))
+        if told:
             found = _kls(engine, [*prompt, *told[:_ASKED]], documents, told[_ASKED:], [way for *_, way in ways])
             for mine, kl in zip(kls, found, strict=True):
                 mine.append(kl)
@@ -60,11 +60,14 @@ def learn_fusion(
     return Profile(engine.model.weights_id, _digest(passages, size), _as_curves(curves))
 
 
-def shuffled(context: Sequence[int], size: int, lead: int, rng: random.Random) -> tuple[list[int], Documents]:
-    """A context whose pieces of ``size`` tokens, behind its first ``lead``, are in another order; where they lie."""
-    pieces = [list(context[start : start + size]) for start in range(lead, len(context), size)]
+def shuffled(
+    context: Sequence[int], size: int, lead: tuple[int, ...], rng: random.Random
+) -> tuple[list[int], Documents]:
+    """A context's pieces of ``size`` tokens in another order, behind ``lead``, with which it may begin; their spans."""
+    first = len(lead) if tuple(context[: len(lead)]) == lead else 0
+    pieces = [list(context[start : start + size]) for start in range(first, len(context), size)]
     rng.shuffle(pieces)
-    tokens, documents = list(context[:lead]), []
+    tokens, documents = list(lead), []
     for piece in pieces:
         documents.append((len(tokens), len(tokens) + len(piece)))
         tokens += piece

@@ -22,7 +22,7 @@ from kvloom.segment import PageKey, Span
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """``lead``: what begins every text, and documents that are computed alone. ``threads``: how many cores to use at
+    """``lead``: what documents are computed behind when they are computed alone. ``threads``: how many cores to use at
     most.
     """
 
