@@ -43,16 +43,19 @@ WAYS = (
     *(f"{name}:ratio=0.15" for name in UNIONS),
     "recompute",
 )
-_SAMPLES, _QUICK_SAMPLES = 24, 3
+_SAMPLES, _QUICK_SAMPLES, _JUDGED = 16, 3, 24
 _BATCH = 4
 """Questions of each task in turn: who stops early has some of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """``judged``: other questions of each task, whose exact answers say which tasks count."""
+
     tasks: Sequence[Asking]
     samples: int
     ways: tuple[str, ...] = WAYS
+    judged: int = _JUDGED
 
 
 def expected(answers: Answers, plan: Plan) -> str:
@@ -82,9 +85,11 @@ def answer_all(answers: Answers, plan: Plan) -> None:
     for done in range(0, plan.samples, _BATCH):
         stop = min(plan.samples, done + _BATCH)
         for task in plan.tasks:
-            answers.judge(task, stop)
             asked = answers.answer(task, range(done, stop))
             note(f"{answers.subject.name}: {task.name}, {stop} of {plan.samples} questions, {asked} of them now")
+    for task in plan.tasks:
+        answers.judge(task, plan.judged)
+        note(f"{answers.subject.name}: {task.name}, {plan.judged} other questions, answered exactly")
 
 
 def main(arguments: list[str]) -> int:
@@ -114,7 +119,8 @@ def main(arguments: list[str]) -> int:
         return 0
     subject = subject_named(asked.model)
     chosen = [task for task in tasks if not asked.task or task.name in asked.task]
-    plan = Plan(chosen, asked.samples or (_QUICK_SAMPLES if asked.quick else _SAMPLES), tuple(asked.way or WAYS))
+    samples, ways = asked.samples or (_QUICK_SAMPLES if asked.quick else _SAMPLES), tuple(asked.way or WAYS)
+    plan = Plan(chosen, samples, ways, samples if asked.quick else _JUDGED)
     answers = Answers.of(subject, place, plan.ways)
     try:
         print(f"{asked.model}: {expected(answers, plan)}", flush=True)

@@ -72,7 +72,7 @@ def _quick() -> Outcome:
     tasks = [task for task in made_tasks() if task.name in ("needle", "keys", "two_hops")]
     with tempfile.TemporaryDirectory() as place:
         answers = Answers.of(subject_named(MODEL), Path(place), ways)
-        answer_all(answers, Plan(tasks, 3, ways))
+        answer_all(answers, Plan(tasks, 3, ways, judged=3))
         records = Records(Path(place), ways)
         far = {way: records.kl(way).mean for way in ways}
         answered = at_least("questions answered in every way", len(records.exact), 3 * len(tasks), "questions")

@@ -70,7 +70,7 @@ def answers_in(place: Path, ways: tuple[str, ...] = WAYS) -> Answers:
 
 
 def test_it_is_whole_and_goes_on(tmp_path: Path) -> None:
-    answers, plan = answers_in(tmp_path), Plan(TASKS, 5, WAYS)
+    answers, plan = answers_in(tmp_path), Plan(TASKS, 5, WAYS, judged=6)
     assert expected(answers, plan).startswith("10 questions in 8 ways to go")
     answer_all(answers, plan)
     answers.subject.engine.check()
