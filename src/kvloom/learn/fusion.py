@@ -86,7 +86,8 @@ def _kls(
     params = SamplingParams(temperature=0.0, max_tokens=len(answer), ignore_eos=True)
     exact = exact_answer(engine, prompt, params, answer)
     caches = [CacheParams(fusion=fusion, documents=documents) for fusion in ways]
-    return [each.kl for each in heard(engine, prompt, params, caches, exact, own=False)]
+    groups = [caches[start : start + len(RATIOS)] for start in range(0, len(caches), len(RATIOS))]  # in little memory
+    return [each.kl for group in groups for each in heard(engine, prompt, params, group, exact, own=False)]
 
 
 def _as_curves(measured: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Curve]:
