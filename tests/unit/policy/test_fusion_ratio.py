@@ -68,6 +68,13 @@ def test_a_target_becomes_a_ratio_by_the_profile_of_the_selector(tmp_path: Path)
         fusion_of("a3", target=0.1).for_model("nobody's")
 
 
+def test_a_target_that_cannot_be_met_is_refused() -> None:
+    profile = Profile("w", "t", {"epic": Curve((0.0, 1.0), (0.4, 0.2))})
+    assert profile.ratio_for("w", "epic", 0.2) == 1.0
+    with pytest.raises(ParamsError, match=r"as close as 0\.2000"):
+        profile.ratio_for("w", "epic", 0.19)
+
+
 def test_profiles_are_read_as_written(tmp_path: Path) -> None:
     write_profile(PROFILE, tmp_path / "p.json")
     again = read_profile(tmp_path / "p.json")
@@ -143,3 +150,12 @@ def test_what_is_half_a_rule_is_refused(text: str, param: str) -> None:
 def test_profiles_that_ship_are_whole() -> None:
     for profile in shipped_profiles():
         assert {"a3:check_layer=1", "a3+epic:check_layer=1", "epic", "fusionrag", "prophetkv"} <= set(profile.curves)
+    assert shipped_profiles()
+
+
+def test_what_ships_says_how_much_a_target_takes() -> None:
+    (profile,) = shipped_profiles()
+    near, far = (fusion_of("prophetkv", target=target).for_model(profile.weights) for target in (0.03, 0.06))
+    assert 0.1 < far.ratio < near.ratio < 0.6
+    with pytest.raises(ParamsError, match="comes as close as"):
+        fusion_of("epic", target=0.02).for_model(profile.weights)

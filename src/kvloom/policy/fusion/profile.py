@@ -52,7 +52,8 @@ class Curve:
         return Curve(tuple(ratios), tuple(float(kl) for kl in np.minimum.accumulate(kls)))
 
     def ratio_for(self, kl: float) -> float:
-        """The least at which the curve is at most so high, on straight lines between what was measured; else 1.
+        """The least at which the curve is at most so high, on straight lines between what was measured; 1 if it never
+        is.
 
         >>> Curve((0.0, 0.5, 1.0), (0.3, 0.1, 0.0)).ratio_for(0.2)
         0.25
@@ -74,7 +75,9 @@ class Profile:
     curves: Mapping[str, Curve]
 
     def ratio_for(self, weights: str | None, selector: str, kl: float) -> float:
-        """Raises ParamsError when it was made for another model, or for other selectors."""
+        """Raises ParamsError when it was made for another model, or for other selectors, or when the target cannot be
+        met: some selectors leave most alone whatever the ratio.
+        """
         if weights != self.weights:
             raise ParamsError(
                 f"the profile is for weights {self.weights!r}, these are {weights!r}",
@@ -85,7 +88,14 @@ class Profile:
             raise ParamsError(
                 f"the profile knows nothing of `{selector}`", hint=f"it has {', '.join(self.curves)}", param="target"
             )
-        return self.curves[selector].ratio_for(kl)
+        curve = self.curves[selector]
+        if kl < curve.kl[-1]:
+            raise ParamsError(
+                f"`{selector}` comes as close as {curve.kl[-1]:.4f} nats per token, not {kl:g}",
+                hint="another selector, or a higher target",
+                param="target",
+            )
+        return curve.ratio_for(kl)
 
 
 def write_profile(profile: Profile, path: Path) -> None:
