@@ -46,6 +46,7 @@ CLAIMS = {
     "sustained-reuse": "bench.claims.sustained_reuse",
     "edits": "bench.claims.edits",
     "window": "bench.claims.window",
+    "a3-quality": "bench.claims.a3_quality",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -290,6 +290,7 @@ def test_some_kinds_begin_with_bos(pre: str, flag: bool | None, begins: bool) ->
     more = {} if flag is None else {"tokenizer.ggml.add_bos_token": flag}
     tokenizer = make(byte_level(**{"tokenizer.ggml.pre": pre, **more}))
     assert tokenizer.encode("b")[:-1] == [0] * begins
+    assert tokenizer.lead == (0,), "a text that is computed alone is computed behind it in any case"
     assert len(tokenizer.encode("b", add_special_tokens=False)) == 1
 
 
@@ -297,6 +298,7 @@ def test_no_bos_where_the_file_names_none() -> None:
     metadata = byte_level(**{"tokenizer.ggml.pre": "llama-bpe"})
     del metadata["tokenizer.ggml.bos_token_id"]
     assert len(make(metadata).encode("b")) == 1
+    assert make(metadata).lead == ()
 
 
 def test_a_text_that_brings_its_start_token_gets_no_second_one() -> None:

@@ -65,6 +65,31 @@ def lu(
 
 @profile_app.command()
 @with_settings("engine", "cache")
+def fusion(
+    model: Model,
+    settings: Settings,
+    texts: Texts = None,
+    selector: Annotated[
+        list[str] | None,
+        typer.Option("--selector", help="As name:param=value,...", show_default="all, and a3+epic"),
+    ] = None,
+    length: Annotated[int, typer.Option("--length", min=256, help="Tokens per context")] = 1024,
+    document: Annotated[int, typer.Option("--document", min=16, help="Tokens per document")] = 256,
+    count: Annotated[int, typer.Option("--contexts", min=1, help="Number of contexts")] = 12,
+    texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the mixture")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File to write", show_default="fusion-MODEL.json")
+    ] = None,
+) -> None:
+    """Learn how far fused answers are from a full prefill's, by selector and ratio, for `fusion=NAME:target=NATS`."""
+    from kvloom.cli.fusion_profiling import Cut, learn_fusion
+
+    cut = Cut(tuple(texts or ()), length, document, count, texts_seed)
+    learn_fusion(model, tuple(selector or ()), cut, output, settings)
+
+
+@profile_app.command()
+@with_settings("engine", "cache")
 def cost(
     model: Model,
     settings: Settings,

@@ -53,7 +53,7 @@ class Engine:
     attend_factory:
         Makes the attend backend over an arena.
     lead:
-        Tokens that begin every text, and documents that are computed alone.
+        Tokens that documents are computed behind when they are computed alone.
     context_limit, max_len:
         Tokens of the longest sequence that the model, and that the KV budget too, allow.
     clock:

@@ -73,7 +73,8 @@ def make_engine(
 ) -> Engine:
     """An engine over one KV arena. ``retention``: which cached pages go first. ``cost``: of prefill, if it has been
     measured; ``tier_costs``: of reading a page from a tier, by name, likewise. ``back``: makes the arena's memory.
-    ``background``: who does the tiers' work meanwhile. ``lead``: the tokens that begin every text. Raises ConfigError.
+    ``background``: who does the tiers' work meanwhile. ``lead``: what documents are computed behind
+    when they are computed alone. Raises ConfigError.
     """
     scheduling = config.scheduler
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)

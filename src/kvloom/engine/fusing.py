@@ -35,6 +35,7 @@ from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.gathering import Cells, read
 from kvloom.memory.ledger import Extent
 from kvloom.model.base import Model
+from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.fusion import Checked, Fusion, Need, View, text_of
 from kvloom.policy.fusion.worth import CHECK_SHARE
 from kvloom.segment import PageId, Span, SpanSet
@@ -155,17 +156,19 @@ class Fusing:
     """Implements ``Layerwise`` for a sequence that goes on over documents when its prefix is there.
 
     ``coming``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
-    what they have. ``worth``: whether a fusion of what is there of them takes less time than computing the prompt.
-    ``found``: how many of their tokens were there or on their way. ``documents``: what is there of them. ``start``,
-    ``question``, ``stop``: positions at which documents, the question and the answer begin. ``cut``: so many layers are
-    computed for all rows. ``in_vain``: too little is there, and the prompt is computed as ever.
+    what they have: the seconds that this takes. ``prefill``: what computing takes. ``worth``: whether a fusion of what
+    is there of them takes less time than computing the prompt. ``found``: how many of their tokens were there or on
+    their way. ``documents``: what is there of them. ``start``, ``question``, ``stop``: positions at which documents,
+    the question and the answer begin. ``cut``: so many layers are computed for all rows. ``in_vain``: too little is
+    there, and the prompt is computed as ever.
     """
 
     sequence: RequestSequence
     model: Model
     planner: Planner
     coming: list[DocumentKv]
-    load: Callable[[SequenceKv], None]
+    load: Callable[[SequenceKv], float]
+    prefill: CostEstimate
     worth: Callable[[Sequence[Span]], bool]
     threads: int
     phase: Phase = Phase.DOCUMENTS
@@ -180,6 +183,7 @@ class Fusing:
     cut: int = field(init=False)
     found: int = 0
     in_vain: bool = False
+    loading_s: float = 0.0
     _left: SpanSet = field(default_factory=SpanSet)
     _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
@@ -309,7 +313,7 @@ class Fusing:
         """Hold what there is of all documents, before room for the rest of any displaces it. False: no such room."""
         looked_up = [document for document in self.coming if not document.begun and document.begin()]
         for document in looked_up:
-            self.load(document.kv)
+            self.loading_s += self.load(document.kv)
             self.found += len(document.span) - document.lacking
         return all(document.make_room() for document in self.coming if document.begun)
 
@@ -365,6 +369,9 @@ class Fusing:
         self.phase, self._left = Phase.SURVEY, self._question
 
     def _choose(self) -> None:
+        if (cost := self.prefill.cost) is not None:
+            computing_s = cost.block(self.start, self.question - self.start)
+            self.fusion = self.fusion.after_loading(self.loading_s, computing_s)
         rows = self.fusion.rows(self._view())
         chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
         documents = SpanSet.of(self.documents)

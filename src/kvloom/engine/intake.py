@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from kvloom.engine.cache_params import CacheParams
@@ -50,7 +50,8 @@ class Intake:
 
     context_limit, max_len: tokens that the model, and that the KV budget too, allow a sequence. seed: of requests that
     bring none. seen: by its tokens, what was seen of a context before; methods that need no more see nothing again.
-    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before every text.
+    worth: whether a request's fusion takes less time than computing so long a prompt. lead: tokens before a
+    document that is computed alone.
     """
 
     model: Model
@@ -87,6 +88,8 @@ class Intake:
         """
         cache = cache.placed(prompt_ids)
         self.validate(prompt_ids, params, cache)
+        if cache.fusion is not None:
+            cache = replace(cache, fusion=cache.fusion.for_model(self.model.weights_id))
         if grammar is None and params.structured_outputs is not None:
             grammar = self.grammars.of(params.structured_outputs)
         boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
@@ -208,6 +211,7 @@ class Intake:
             )
         cache = cache.placed(prompt_ids)
         if cache.fusion is not None:
+            cache.fusion.for_model(self.model.weights_id)
             check_fusion(self.model, self.layout, cache.fusion, cache.spans, len(prompt_ids), params)
             if cache.source is not None:
                 check_source(cache.source, cache.spans, prompt_ids)

@@ -88,7 +88,8 @@ class Row:
     ``control``: what the answer to another prompt of the same task would have scored here, None for the first: a task
     in which that is no worse tells nothing about the model. ``depth``: where the needle lay, 0 to 1, if there is one.
     ``document``: names the text that was asked about; rows of one document are not independent. Empty in old rows.
-    ``context_bytes_per_token``: None in old rows.
+    ``context_bytes_per_token``: None in old rows. ``kl``: nats, the mean KL divergence of the distributions from which
+    the exact answer's tokens come; None: nobody looked.
     """
 
     settings: Settings
@@ -112,6 +113,7 @@ class Row:
     peak_kv_bytes: int
     document: str = ""
     context_bytes_per_token: float | None = None
+    kl: float | None = None
 
     @property
     def key(self) -> Key:

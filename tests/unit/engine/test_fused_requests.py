@@ -18,7 +18,9 @@ from kvloom.errors import KvloomError, ParamsError, RequestError
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
 from kvloom.policy.cost import PrefillCost
-from kvloom.policy.fusion import Fusion, Need, View, faster, fusion_of
+from kvloom.policy.fusion import Fusion, Need, View, faster, fusion_of, parse_fusion
+from kvloom.policy.tier_cost import TierCost
+from kvloom.policy.tier_rate import TierRate
 from kvloom.segment import Span
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
@@ -163,6 +165,21 @@ def test_documents_come_from_tiers() -> None:
     assert metrics.fused.found == 90
     assert metrics.computed_tokens == 10 + 15 + 20 + 3
     assert engine.ledger.held_pages == 0
+
+
+@pytest.mark.parametrize(("bytes_per_s", "ratio"), [(1e12, 0.1), (4e5, 0.1708), (1e5, 0.41), (1e2, 0.1)])
+def test_the_slower_a_tier_the_more_is_computed_again(bytes_per_s: float, ratio: float) -> None:
+    """Until it is so slow that documents are computed rather than loaded."""
+    tier = DictTier()
+    engine, _ = in_tiers_alone(tier)
+    engine.prefill_cost.cost = PrefillCost(0.0, 1e-2, 0.0)
+    level = engine.tiers.levels[0]
+    level.rate = TierRate(TierCost(bytes_per_s=bytes_per_s, latency_s=0.0))
+    cache = asked(fusion=fusion_of("a3", "loading", least=0.1))
+    told = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=cache)["fused"].updates[-1].metrics.fused
+    assert told is not None
+    assert parse_fusion(told.selector).ratio == pytest.approx(ratio, abs=1e-3)
+    assert told.repaired == int(100 * parse_fusion(told.selector).ratio)
 
 
 @pytest.mark.parametrize("after", [0, 2, 4])

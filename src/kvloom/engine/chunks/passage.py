@@ -9,7 +9,7 @@ from typing import Protocol
 from kvloom.errors import RequestError
 
 Given = str | Sequence[int]
-"""A passage as it is asked for: its text, or its token ids without those that stand before every text."""
+"""A passage as it is asked for: its text, or its token ids without the start token that it is computed behind."""
 
 
 class PassageTokenizer(Protocol):
@@ -24,7 +24,7 @@ class PassageTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """``tokens``: those that are computed, of which the first ``lead`` stand before every text of the model."""
+    """``tokens``: those that are computed, of which the first ``lead`` come before the passage."""
 
     tokens: tuple[int, ...]
     lead: int = 0

@@ -35,7 +35,7 @@ def is_whole(entry: Entry) -> bool:
 
 @dataclass(slots=True, eq=False)
 class PassageKv:
-    """``kv`` of the ``lead`` that begins every text, and of the tokens at ``span`` of a prompt, from position 0 on.
+    """``kv`` of the ``lead`` that it is computed behind, and of the tokens at ``span`` of a prompt, from position 0 on.
 
     ``begun``: it was looked up, and holds what was found.
     """

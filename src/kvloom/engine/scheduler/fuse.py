@@ -30,7 +30,7 @@ from kvloom.segment import PageKey, Span
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """``lead``: what begins every text, and documents that are computed alone. ``step_tokens``: of a step at most.
+    """``lead``: what documents are computed behind when they are computed alone. ``step_tokens``: of a step at most.
     ``threads``: how many cores to use at most.
     """
 
@@ -75,7 +75,7 @@ class Fuse:
             coming = [self._passage(sequence, number, plain) for number in range(len(cache.spans))]
             load = self.loads.load_alone
         worth = partial(self._worth, sequence)
-        return Fusing(sequence, self.model, self.planner, coming, load, worth, self.threads)
+        return Fusing(sequence, self.model, self.planner, coming, load, self.loads.prefill, worth, self.threads)
 
     def _worth(self, sequence: Sequence, documents: ListOf[Span]) -> bool:
         """Whether a fusion of what is there takes less time than computing the prompt."""

@@ -57,18 +57,21 @@ class Loads:
         if loads:
             kv.expect(pending, self._read(kv, loads, pending))
 
-    def load_alone(self, kv: SequenceKv) -> None:
+    def load_alone(self, kv: SequenceKv) -> float:
         """Load what tiers hold, and RAM lacks, of a document that is computed alone, if computing takes longer: up to
-        its last token, since nobody asks what comes next.
+        its last token, since nobody asks what comes next. Returns the seconds that loading is expected to take.
         """
         held = self._missing_pages(kv)
         chosen = self.tiers.choose(held, SpanSet.of([each.span for each in held]), self.prefill.cost)
-        self._load(kv, held, chosen)
+        return self._load(kv, held, chosen)
 
-    def load_parts(self, kv: SequenceKv) -> None:
-        """Load all that tiers hold, and RAM lacks, of missing parts of a text: none of them is computed there."""
+    def load_parts(self, kv: SequenceKv) -> float:
+        """Load all that tiers hold, and RAM lacks, of missing parts of a text: none of them is computed there.
+
+        Returns the seconds that this is expected to take.
+        """
         held = self._missing_pages(kv)
-        self._load(kv, held, held)
+        return self._load(kv, held, held)
 
     def _missing_pages(self, kv: SequenceKv) -> list[Wanted]:
         """Missing pages of which a tier has all layer groups."""
@@ -77,12 +80,13 @@ class Loads:
         lacking = [n for n in page_indices(kv.missing) if page_span(n).start in kv.missing]
         return [each for n in lacking if len(mine := self._pages(kv, n)) == len(kv.tables) for each in mine]
 
-    def _load(self, kv: SequenceKv, held: Sequence[Wanted], chosen: Sequence[Wanted]) -> None:
+    def _load(self, kv: SequenceKv, held: Sequence[Wanted], chosen: Sequence[Wanted]) -> float:
         pending = SpanSet.of([each.span for each in chosen])
         if chosen and kv.reserve(pending):
             kv.expect_any(pending, self._read(kv, chosen, pending))
-        else:
-            self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
+            return self.tiers.expected_s(chosen)
+        self.tiers.pass_over({each.tier.name: each.tier for each in held}.values())
+        return 0.0
 
     def _read(self, kv: SequenceKv, loads: Sequence[Wanted], pending: SpanSet) -> Load:
         targets = {wanted: page for wanted in loads if (page := kv.tables[wanted.group].get(wanted.index)) is not None}

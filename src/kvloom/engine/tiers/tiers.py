@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -152,6 +152,13 @@ class Tiers:
             return list(wanted)
         first = first_page_to_load(wanted, gain, cost, {level.tier.name: level.rate.cost for level in self.levels})
         return [] if first is None else [each for each in wanted if each.index >= first]
+
+    def expected_s(self, wanted: Iterable[Wanted]) -> float:
+        """What loading these takes, as far as is known: tiers are read at once."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for each in wanted:
+            seconds[each.tier.name] += self.level(each.tier.name).rate.cost.seconds(each.size)
+        return max(seconds.values(), default=0.0)
 
     def pass_over(self, tiers: Iterable[Tier]) -> None:
         """A sequence computes what these have."""

@@ -77,8 +77,14 @@ class Tokenizer:
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """What the model puts before every text: its start token, or nothing."""
-        return () if self._begin is None else (self._begin,)
+        """What is put before a text that is computed alone: the start token, also of a model that needs none before
+        its prompts; nothing, if it has none.
+
+        The first token of all draws attention whatever it is. It must not be one of the text, which has others before
+        it where it is used.
+        """
+        first = self.bos_token_id if self._begin is None else self._begin
+        return () if first is None else (first,)
 
     @cached_property
     def identity(self) -> str:

@@ -5,6 +5,8 @@ boundaries.py documents that nobody has marked
 a3.py, cacheblend.py, epic.py, fusionrag.py, prophetkv.py, recompute.py    one way to choose each
 fusion.py     ``Fusion``: one of them, or several, and how much is computed again
 methods.py    all of them by name
+ratio.py      how much, where it is not said in numbers: as loading allows, or for a target
+profile.py    what was learned of a model, by which a target becomes a ratio
 worth.py      whether it is faster than computing the prompt
 """
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.fusion.base import Flags, Floats, Need, Scorer, View
+from kvloom.policy.fusion.profile import read_profile, shipped_profile
+from kvloom.policy.fusion.ratio import USUAL, ForTarget, Rule, WhileLoading
 
 Positions = npt.NDArray[np.int64]
 
@@ -22,14 +24,16 @@ class Fusion:
 
     ``scorers``: none, or one; or several that share the budget, each in turn getting the best that it has left.
     ``ratio``: the budget, as a part of all tokens before the question. ``check_layer``: up to it all rows are computed,
-    where a scorer wants to see it. ``params``: the scorers' own, by name. Raises ParamsError on construction.
+    where a scorer wants to see it. ``params``: the scorers' own, by name. ``rule``: what the ratio will be, where it is
+    not known yet; until then it is the least that can come of it. Raises ParamsError on construction.
     """
 
     name: str
     scorers: tuple[Scorer, ...]
-    ratio: float = 0.15
+    ratio: float = USUAL
     check_layer: int = 1
     params: Mapping[str, int] = field(default_factory=dict)
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
         if type(self.ratio) not in (int, float) or not 0 <= self.ratio <= 1:
@@ -45,6 +49,27 @@ class Fusion:
     def exact_layers(self) -> int:
         """How many layers, from the first on, are computed for all rows."""
         return self.check_layer + 1 if self.needs & _CHECKS else 0
+
+    @property
+    def selector(self) -> str:
+        """What changes the choice, but for how much is chosen: a profile's name for it."""
+        words = {"check_layer": self.check_layer, **self.params} if self.exact_layers else self.params
+        return self.name + (":" + ",".join(f"{key}={value}" for key, value in sorted(words.items())) if words else "")
+
+    def for_model(self, weights: str | None) -> Fusion:
+        """With the ratio that meets its target, if that is its rule. Raises ParamsError, and DataFileError, when there
+        is no profile by which to know it.
+        """
+        if not isinstance(self.rule, ForTarget):
+            return self
+        profile = shipped_profile(weights) if self.rule.profile is None else read_profile(self.rule.profile)
+        return replace(self, ratio=profile.ratio_for(weights, self.selector, self.rule.kl), rule=None)
+
+    def after_loading(self, loading_s: float, computing_s: float) -> Fusion:
+        """With the ratio that loading allows, if that is its rule: see ``WhileLoading``."""
+        if not isinstance(self.rule, WhileLoading):
+            return self
+        return replace(self, ratio=self.rule.ratio(loading_s, computing_s), rule=None)
 
     def rows(self, view: View) -> Positions:
         """Ascending positions of documents' entries that are computed again: as many as the budget has room for.

@@ -16,7 +16,7 @@ Unknown names in it are rejected, never ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,19 +69,28 @@ class GuardFields(BaseModel):
             raise
 
 
+RatioField = Annotated[Real | Literal["loading"], must_be("a number, or `loading`")]
+
+
 class FusionFields(BaseModel):
-    """A selector by its name, the share of tokens that is computed again, and its own parameters beside them."""
+    """A selector by its name, the share of tokens that is computed again, or the rule for it, and its own parameters
+    beside them. Targets are met by the profile that comes with the model: files are the operator's.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     selector: str
-    ratio: Real | None = None
+    ratio: RatioField | None = None
+    least: Real | None = None
+    target: Real | None = None
 
     def fusion(self) -> Fusion:
         """Null means the default. Raises ParamsError."""
         more = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         try:
-            return fusion_of(self.selector, self.ratio, **more)
+            if "profile" in more:
+                raise ParamsError("a profile is a file, and cannot be chosen by a request", param="profile")
+            return fusion_of(self.selector, self.ratio, least=self.least, target=self.target, **more)
         except ParamsError as error:
             error.param = f"kvloom.cache.fusion.{error.param}"
             raise
