@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,11 @@ def test_retrieval(smollm2: ModelEngines, tmp_path: Path) -> None:
     first, second = run("rag.py", *asked).splitlines(), run("rag.py", *asked).splitlines()
     assert ", 0 of which were computed" not in first[0]
     assert ", 0 of which were computed" in second[0]
-    assert first[3] == second[3], "the same answer"
-    assert "were repaired" in first[5]
+    assert "1931" in first[3]
+    assert "1931" in second[3]
+    for line in (first[5], second[5]):  # on a busy machine steps may say that fusing is not worth it
+        told = re.search(r"passages (\d+), of which (\d+) were there and \d+ were repaired", line)
+        assert "0 of them in the cache" in line if told is None else told[1] == told[2]
 
 
 @pytest.fixture
