@@ -66,6 +66,7 @@ class AsyncEngine:
     def _start(self, engine: Engine, tokenizer: Tokenizer, model_name: str, defaults: SamplingDefaults) -> None:
         self.engine, self.tokenizer, self.model_name = engine, tokenizer, model_name
         self.max_model_len = engine.max_len
+        self.facts = engine.facts()
         self.sampling_defaults = defaults
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queues: dict[str, UpdateQueue] = {}

@@ -56,7 +56,7 @@ def create_app(
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
     error_forms.install(app)
-    app.add_middleware(Edge, access=Access(keyring, config))
+    app.add_middleware(Edge, access=Access(keyring, config), on_status=metrics.http.answered)
     if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals
         app.add_middleware(
             CORSMiddleware,

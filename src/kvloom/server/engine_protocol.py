@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.facts import KvFacts
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
@@ -47,6 +48,11 @@ class ServedEngine(Protocol):
     @property
     def max_model_len(self) -> int:
         """Tokens that a request may have whose KV has no budget of its own."""
+        ...
+
+    @property
+    def facts(self) -> KvFacts:
+        """What is fixed about its KV memory."""
         ...
 
     @property

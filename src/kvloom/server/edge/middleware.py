@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -18,11 +19,15 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Edge:
-    """Echo or generate ``x-request-id``, authenticate, and answer any exception that nothing else handled."""
+    """Echo or generate ``x-request-id``, authenticate, and answer any exception that nothing else handled.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    ``on_status``: told path, method and status of every answer.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, on_status: Callable[[str, str, int], None]) -> None:
         self.app = app
         self.access = access
+        self.on_status = on_status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,6 +42,7 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                self.on_status(scope["path"], scope["method"], message["status"])
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
