@@ -322,6 +322,40 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventsConfig:
+    """Events about stored KV over ZeroMQ, in vLLM's schema: none, unless there is an endpoint.
+
+    kv_events_endpoint: of a PUB socket. As in vLLM it is bound if it has a `*` or a `::` in it, or begins with `ipc:`
+    or `inproc:`, and connected to otherwise. kv_events_replay_endpoint, kv_events_snapshot_endpoint: bound, where
+    batches that were missed, or all that is stored, can be asked for. kv_events_topic: begins each message.
+    kv_events_buffer_steps: batches kept for replay. kv_events_hwm: messages that a subscriber may be behind, before it
+    misses some. kv_events_queue: events that wait to be published; if there are more, all of them are dropped, and
+    subscribers are told that nothing is stored.
+    """
+
+    kv_events_endpoint: str | None = None
+    kv_events_replay_endpoint: str | None = None
+    kv_events_snapshot_endpoint: str | None = None
+    kv_events_topic: str = ""
+    kv_events_buffer_steps: int = 10_000
+    kv_events_hwm: int = 100_000
+    kv_events_queue: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in ("kv_events_endpoint", "kv_events_replay_endpoint", "kv_events_snapshot_endpoint"):
+            endpoint = getattr(self, name)
+            if endpoint is not None and not re.match(r"(tcp|ipc|inproc)://.", endpoint):
+                raise ConfigError(
+                    f"{name}: `{endpoint}` is no endpoint", hint="write it like tcp://*:5557 or ipc:///PATH"
+                )
+            if endpoint is not None and self.kv_events_endpoint is None:
+                raise ConfigError(f"{name} is of no use without kv_events_endpoint")
+        for name in ("kv_events_buffer_steps", "kv_events_hwm", "kv_events_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Address, limits and access control of the HTTP server. ``port`` 0 picks a free port.
 

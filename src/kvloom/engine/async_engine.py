@@ -33,6 +33,7 @@ from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
 from kvloom.model.text.chat import start_rendering
 from kvloom.model.text.tokenizer import Tokenizer
+from kvloom.policy.events import Listener
 
 if TYPE_CHECKING:
     from kvloom.engine.grammar.compiled import Grammar
@@ -166,6 +167,10 @@ class AsyncEngine:
         answers: list[T] = []
         await self._call(lambda: answers.append(question(self.engine)))
         return answers[0]
+
+    async def listen(self, listener: Listener) -> None:
+        """Tell ``listener``, on the engine's thread, what is stored in RAM, and every event from now on."""
+        await self._call(lambda: self.engine.ledger.listen(listener))
 
     async def in_background(self, work: Callable[[], T]) -> T:
         """On the thread that converts texts."""

@@ -241,7 +241,8 @@ class Engine:
 
     def facts(self) -> KvFacts:
         tiers = tuple(self.tiers.stats())
-        return facts_of(self.config.cache, self.layout, self.ledger.arena.budget_bytes, tiers)
+        root = self.intake.root(CacheParams())
+        return facts_of(self.config.cache, self.layout, self.ledger.arena.budget_bytes, root, tiers)
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger

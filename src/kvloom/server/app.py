@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from fastapi import FastAPI
+from prometheus_client.registry import Collector
 from starlette.middleware.cors import CORSMiddleware
 
 from kvloom.config import ServerConfig
@@ -33,6 +35,7 @@ def create_app(
     config: ServerConfig | None = None,
     keyring: Keyring | None = None,
     log: RequestLog | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
@@ -40,11 +43,14 @@ def create_app(
     them whatever they refer to, so that a server that is over would still hold its model.
 
     ``keyring``: None takes the keys that ``config`` names. ``log``: of what is answered, also the caller's.
+    ``collectors``: of further metrics.
     Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()
     keyring = keyring or Keyring.of(config)
     metrics = Metrics(engine)
+    for collector in collectors:
+        metrics.registry.register(collector)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     served = Served.over(engine, Record(metrics, log), config)

@@ -12,6 +12,7 @@ from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.text import TokenStream
+from kvloom.policy.events import Listener
 
 
 class Tokenizer(Protocol):
@@ -92,6 +93,10 @@ class ServedEngine(Protocol):
         ...
 
     def stats(self) -> EngineStats: ...
+    async def listen(self, listener: Listener) -> None:
+        """Tell ``listener``, on the engine's thread, what is stored in RAM, and every event from now on."""
+        ...
+
     async def reset_cache(self) -> None: ...
     async def check(self) -> None:
         """Audit every byte of KV memory, between two steps. Raises InternalError when something does not add up."""
