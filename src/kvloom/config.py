@@ -18,6 +18,7 @@ GenerationConfig = Literal["auto", "none"]
 RetentionName = Literal[
     "lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache", "survival"
 ]
+LogFormat = Literal["text", "json"]
 TierName = Literal["warm", "warm_int8", "disk", "remote"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
@@ -378,6 +379,14 @@ class ServerConfig:
     ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
     method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
 
+    TLS: ``ssl_certfile`` and ``ssl_keyfile``, in PEM; with ``ssl_ca_certs``, clients must show a certificate that one
+    of these signed.
+
+    ``log_format``: of what is logged, on standard error: ``text``, or ``json``, an object per line. ``access_log``: a
+    line for every HTTP request.
+
+    ``sessions_dir``: a directory in which admins may save the KV of texts, and restore it from.
+
     ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
     reads (``server.admin.request_log``); ``request_log_bytes`` bounds it.
 
@@ -387,6 +396,9 @@ class ServerConfig:
 
     ``max_waiting``: maximum of prompts, of all clients together, that wait for the engine to begin with them; more are
     refused, and told to come again.
+
+    ``requests_per_minute``, ``concurrent_requests``: of each key, unless the file of keys says otherwise for it, or
+    without keys of each address: of POST requests below ``/v1/``; None: as many as they like.
 
     Responses that are kept to be continued or read again, for each key (or for all clients together without keys): at
     most ``stored_responses`` of them, which take ``stored_responses_bytes`` as JSON, conversations included; the oldest
@@ -398,6 +410,8 @@ class ServerConfig:
     max_body_bytes: int = 16 * 2**20
     max_request_sequences: int = 256
     max_waiting: int = 4096
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
     stored_responses: int = 1000
     stored_responses_bytes: int = 64 * 2**20
     stored_responses_seconds: float = 3600.0
@@ -421,9 +435,23 @@ class ServerConfig:
     compression: str = "exact"
     request_log: str | None = None
     request_log_bytes: int | str = "1GiB"
+    sessions_dir: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    log_format: LogFormat = "text"
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         parse_bytes(self.request_log_bytes)
+        if self.log_format not in get_args(LogFormat):
+            raise ConfigError(
+                f"unknown log_format `{self.log_format}`", hint=f"one of {', '.join(get_args(LogFormat))}"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("TLS needs both ssl_certfile and ssl_keyfile")
+        if self.ssl_ca_certs is not None and self.ssl_certfile is None:
+            raise ConfigError("ssl_ca_certs is of no use without ssl_certfile and ssl_keyfile")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
@@ -438,6 +466,10 @@ class ServerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("requests_per_minute", "concurrent_requests"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"{name} must be at least 1, got {limit}")
         for name in ("stored_responses", "stored_responses_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -269,6 +269,11 @@ class Ledger:
     def holders(self, page: PageId) -> int:
         return len(self._records[page].holders)
 
+    def hints_of(self, page: PageId) -> Hints:
+        """Of a published page, as its requests gave them."""
+        block = self._records[page].block
+        return NO_HINTS if block is None else block.hints
+
     def droppable(self) -> list[PageId]:
         """All idle pages, and of extents the first, in the order in which they became idle."""
         return list(self.events.idle_blocks)

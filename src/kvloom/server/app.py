@@ -15,6 +15,7 @@ from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.record import Record
 from kvloom.server.admin.request_log import RequestLog
+from kvloom.server.admin.sessions import session_routes
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.routes import anthropic_routes
 from kvloom.server.dialect.embeddings.routes import embeddings_routes
@@ -61,6 +62,7 @@ def create_app(
     app.include_router(tokenize_routes(engine, config, served.lanes))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
+    app.include_router(session_routes(engine, config))
     error_forms.install(app)
     app.add_middleware(Edge, access=Access(keyring, config), on_status=metrics.http.answered)
     if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.engine import Engine
 from kvloom.engine.facts import KvFacts
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.text import TokenStream
 from kvloom.policy.events import Listener
+
+T = TypeVar("T")
 
 
 class Tokenizer(Protocol):
@@ -93,6 +96,10 @@ class ServedEngine(Protocol):
         ...
 
     def stats(self) -> EngineStats: ...
+    async def ask(self, question: Callable[[Engine], T]) -> T:
+        """Answer on the engine's thread, between two steps."""
+        ...
+
     async def listen(self, listener: Listener) -> None:
         """Tell ``listener``, on the engine's thread, what is stored in RAM, and every event from now on."""
         ...

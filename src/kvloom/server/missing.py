@@ -25,6 +25,10 @@ PATHS = (
     "/cache",
     "/cache/reset",
     "/cache/check",
+    "/cache/contexts",
+    "/cache/contexts/{id}",
+    "/cache/save",
+    "/cache/restore",
 )
 
 _PREFIXES = {"v1", "api", "openai"}

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from kvloom.server.admin.sessions import RestoreRequest, SaveRequest
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.field_table import SERVED, Json
@@ -35,6 +36,8 @@ _BODIES: tuple[type[BaseModel], ...] = (
     EmbeddingsRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    SaveRequest,
+    RestoreRequest,
 )
 _REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
 
@@ -113,6 +116,13 @@ def _paths() -> Json:
         "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
         "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
+        "/cache/contexts": {"get": _operation("List the texts whose KV is in RAM", key=True)},
+        "/cache/contexts/{id}": {
+            "parameters": [_in_path("id")],
+            "get": _operation("Tell which spans of a text are in RAM", key=True),
+        },
+        "/cache/save": {"post": _operation("Save the KV of a text to a file", None, SaveRequest, key=True)},
+        "/cache/restore": {"post": _operation("Restore the KV of a text from a file", None, RestoreRequest, key=True)},
     }
 
 

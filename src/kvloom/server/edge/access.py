@@ -3,6 +3,7 @@
     /health, /version, /openapi.json    anyone
     /metrics, /cache                    who has a key; anyone with ``open_metrics``
     POST /cache/reset, /cache/check     who has an admin key
+    /cache/contexts, .../save, .../restore  who has an admin key
     everything else                     who has a key
 
 A key is sent as ``Authorization: Bearer KEY`` or as ``x-api-key: KEY``.
@@ -37,7 +38,16 @@ class Access:
     def caller(self, scope: Scope) -> Caller | None:
         """The caller; None when a required key is missing."""
         if not self.keyring.keys:
-            return Caller(_peer(scope), self._anybody, None, self._matching, self.keyring.compression)
+            peer = _peer(scope)
+            return Caller(
+                peer,
+                self._anybody,
+                None,
+                self._matching,
+                self.keyring.compression,
+                limits=self.keyring.limits,
+                limited_as=peer.rpartition(":")[0],
+            )
         key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
             return self._of(key)
@@ -45,7 +55,16 @@ class Access:
 
     def _of(self, key: Key) -> Caller:
         apart = None if self._together else key
-        return Caller(key.name, key.role, apart, self._matching, key.compression, owner=key.name)
+        return Caller(
+            key.name,
+            key.role,
+            apart,
+            self._matching,
+            key.compression,
+            owner=key.name,
+            limits=key.limits,
+            limited_as=key.name,
+        )
 
 
 def is_loopback(host: str) -> bool:
