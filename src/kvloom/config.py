@@ -385,6 +385,8 @@ class ServerConfig:
     ``log_format``: of what is logged, on standard error: ``text``, or ``json``, an object per line. ``access_log``: a
     line for every HTTP request.
 
+    ``otlp_traces_endpoint``: where a span of OpenTelemetry for every request is sent, in OTLP over HTTP.
+
     ``sessions_dir``: a directory in which admins may save the KV of texts, and restore it from.
 
     ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
@@ -436,6 +438,7 @@ class ServerConfig:
     request_log: str | None = None
     request_log_bytes: int | str = "1GiB"
     sessions_dir: str | None = None
+    otlp_traces_endpoint: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_ca_certs: str | None = None
@@ -444,6 +447,11 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         parse_bytes(self.request_log_bytes)
+        if self.otlp_traces_endpoint is not None and not re.match(r"https?://.", self.otlp_traces_endpoint):
+            raise ConfigError(
+                f"otlp_traces_endpoint: `{self.otlp_traces_endpoint}` is no URL",
+                hint="OTLP over HTTP: http://HOST:4318/v1/traces",
+            )
         if self.log_format not in get_args(LogFormat):
             raise ConfigError(
                 f"unknown log_format `{self.log_format}`", hint=f"one of {', '.join(get_args(LogFormat))}"

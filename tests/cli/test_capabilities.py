@@ -43,7 +43,13 @@ def test_everything_can_be_on() -> None:
         cache=CacheConfig(bands=2),
         tiers=TierConfig(warm_bytes="1GiB", cache_dir="kv", remote_url="valkey://localhost"),
     )
-    server = ServerConfig(compression="knorm:ratio=0.5", request_log="log", ssl_certfile="a", ssl_keyfile="b")
+    server = ServerConfig(
+        compression="knorm:ratio=0.5",
+        request_log="log",
+        ssl_certfile="a",
+        ssl_keyfile="b",
+        otlp_traces_endpoint="http://localhost:4318/v1/traces",
+    )
     events = EventsConfig(kv_events_endpoint="tcp://*:5557")
     assert {name for name, why in off(config, server, events, able=True).items() if why} == set()
     assert off(dataclasses.replace(config, tiers=TierConfig()), server, events)["prompts by bands"] == "no tier"

@@ -53,7 +53,7 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
     assert banner[5].startswith(
         "off        chat and tools (the model has no chat template), fusion of documents (the model has"
     )
-    assert banner[5].endswith("request log (--request-log), TLS (--ssl-certfile)")
+    assert banner[5].endswith("traces (--otlp-traces-endpoint), TLS (--ssl-certfile)")
     assert banner[6].endswith("/v1 (API key required)")
     assert listed["data"][0]["id"] == "mock"
     assert refused.status_code == 401

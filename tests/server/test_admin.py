@@ -123,10 +123,13 @@ async def test_ends_that_are_no_success(
     assert ended == {"stop": 0, "length": 0, "abort": 0, "error": 1}
     assert told["http_requests_total", frozenset({*COMPLETIONS, ("status", "4xx")})] == 1
     assert told["http_requests_total", frozenset({*COMPLETIONS, ("status", "5xx")})] == 1
-    slow = create_app(new_engine(pace_s=0.02, max_model_len=8000))
+    engine = new_engine(pace_s=0.02, max_model_len=8000)
+    slow = create_app(engine)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(slow), base_url="http://kvloom") as beside:
         asked = asyncio.create_task(beside.post("/v1/completions", json=TEXT | {"max_tokens": 5000}))
-        await asyncio.sleep(0.1)
+        while not engine.live:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.06)
         asked.cancel()
         await asyncio.wait((asked,))
         told = await samples(beside)

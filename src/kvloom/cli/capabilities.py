@@ -36,6 +36,7 @@ def capabilities(
         Capability("compression by default", "--compression" if server.compression == "exact" else None),
         Capability("KV events", None if events.kv_events_endpoint else "--kv-events-endpoint"),
         Capability("request log", None if server.request_log else "--request-log"),
+        Capability("traces", None if server.otlp_traces_endpoint else "--otlp-traces-endpoint"),
         Capability("TLS", None if server.ssl_certfile else "--ssl-certfile"),
     )
 

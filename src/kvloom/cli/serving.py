@@ -18,6 +18,7 @@ from kvloom.cli.say import bytes_text
 from kvloom.cli.settings import Settings
 from kvloom.config import EngineConfig, EventsConfig, ServerConfig, default_threads, parse_bytes
 from kvloom.server.admin.request_log import RequestLog
+from kvloom.server.admin.tracing import open_tracing
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Keyring
 from kvloom.server.events.open import open_events
@@ -65,6 +66,9 @@ def _serve(manifest: Manifest, asked: _Asked, say: Callable[[str], None], opened
     events = open_events(asked.events, engine)
     if events is not None:
         enter(closing(events))
+    tracing = open_tracing(server.otlp_traces_endpoint, engine.model_name)
+    if tracing is not None:
+        enter(closing(tracing))
     for line in (
         *banner(manifest, engine, asked.engine),
         *foreign(engine.stats().cache.tiers),
@@ -76,7 +80,7 @@ def _serve(manifest: Manifest, asked: _Asked, say: Callable[[str], None], opened
     bound.listen()  # from here on clients may come
     url = url_of(bound, "http" if server.ssl_certfile is None else "https")
     say(f"serving    {url}/v1{' (API key required)' if keyring.keys else ''}")
-    app = create_app(engine, server, keyring, log, [] if events is None else [events])
+    app = create_app(engine, server, keyring, log, [] if events is None else [events], tracing)
     serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
 
 

@@ -16,6 +16,7 @@ from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.record import Record
 from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.admin.sessions import session_routes
+from kvloom.server.admin.tracing import Tracing
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.routes import anthropic_routes
 from kvloom.server.dialect.embeddings.routes import embeddings_routes
@@ -37,6 +38,7 @@ def create_app(
     keyring: Keyring | None = None,
     log: RequestLog | None = None,
     collectors: Sequence[Collector] = (),
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Serve ``engine`` over HTTP. The caller owns the engine and closes it.
 
@@ -44,7 +46,7 @@ def create_app(
     them whatever they refer to, so that a server that is over would still hold its model.
 
     ``keyring``: None takes the keys that ``config`` names. ``log``: of what is answered, also the caller's.
-    ``collectors``: of further metrics.
+    ``collectors``: of further metrics. ``tracing``: the caller's too.
     Raises ConfigError or DataFileError.
     """
     config = config or ServerConfig()
@@ -54,7 +56,7 @@ def create_app(
         metrics.registry.register(collector)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    served = Served.over(engine, Record(metrics, log), config)
+    served = Served.over(engine, Record(metrics, log, tracing), config)
     app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))

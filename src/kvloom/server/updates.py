@@ -11,6 +11,7 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.server.admin.record import Ends, Record
+from kvloom.server.admin.tracing import Asked, Operation
 from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
@@ -51,7 +52,8 @@ async def run_job(
         return or_else(asked, plain, record.metrics.default_refused)
 
     count = len(job.prompts)
-    with record.of(count) as ends, waiting.places(count) as places, blamed(job.prompt_field):
+    asked = Asked(_operation(job), reply_id, job.params, caller.traceparent)
+    with record.of(asked, count) as ends, waiting.places(count) as places, blamed(job.prompt_field):
         if count == 1:  # direct, without the merging layer: this runs for every token
             async with aclosing(ask(0)) as updates:
                 async for update in updates:
@@ -63,6 +65,12 @@ async def run_job(
                 async for index, update in pairs:
                     places.begun(index)
                     yield index, _checked(update, ends, cache, job.params)
+
+
+def _operation(job: Job) -> Operation:
+    if job.params.prompt_embedding:
+        return "embeddings"
+    return "text_completion" if job.prompt_field == "prompt" else "chat"
 
 
 async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:

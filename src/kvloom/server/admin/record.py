@@ -12,28 +12,30 @@ from kvloom.engine.params import SamplingParams
 from kvloom.errors import KvloomError
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.request_log import RequestLog
+from kvloom.server.admin.tracing import Asked, Tracing
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """``log``: None, there is none."""
+    """``log``, ``tracing``: None, there is none."""
 
     metrics: Metrics
     log: RequestLog | None = None
+    tracing: Tracing | None = None
 
     @contextmanager
-    def of(self, prompts: int) -> Iterator[Ends]:
-        """Count how each of the requests for so many prompts ends, once, whatever happens.
+    def of(self, asked: Asked, prompts: int) -> Iterator[Ends]:
+        """Note how each of the requests for so many prompts ends, once, whatever happens.
 
         Those that are left when nobody listens any more, or when another prompt of the body failed, were aborted. What
         the engine refuses is no request.
         """
-        ends = Ends(self, prompts)
+        ends = Ends(self, asked, prompts)
         try:
             yield ends
         except KvloomError:
             if ends.begun:
-                ends.leave("error")
+                ends.break_off("error")
                 ends.leave_all("abort")
             raise
         except BaseException:
@@ -46,21 +48,30 @@ class Ends:
     """Of the prompts of one body. ``open``: how many have not ended. ``begun``: whether any has come to something."""
 
     record: Record
+    asked: Asked
     open: int
     begun: bool = False
 
     def answered(self, update: RequestUpdate, cache: CacheParams, params: SamplingParams) -> None:
         """One has been answered in full. The answer that ended last says why."""
         reasons = [delta.finish_reason for delta in update.deltas if delta.finish_reason is not None]
-        self.leave(reasons[-1] if reasons else "stop")
+        reason = reasons[-1] if reasons else "stop"
+        self._leave(reason)
         self.record.metrics.observe(update, params)
+        if self.record.tracing is not None:
+            self.record.tracing.answered(self.asked, update, reason)
         if self.record.log is not None:
             self.record.log.answered(update, cache.salt)
 
-    def leave(self, reason: FinishReason) -> None:
-        self.open -= 1
-        self.record.metrics.ended(reason)
+    def break_off(self, reason: FinishReason) -> None:
+        self._leave(reason)
+        if self.record.tracing is not None:
+            self.record.tracing.broken_off(self.asked, reason)
 
     def leave_all(self, reason: FinishReason) -> None:
         while self.open > 0:
-            self.leave(reason)
+            self.break_off(reason)
+
+    def _leave(self, reason: FinishReason) -> None:
+        self.open -= 1
+        self.record.metrics.ended(reason)

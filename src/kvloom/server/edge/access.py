@@ -47,13 +47,14 @@ class Access:
                 self.keyring.compression,
                 limits=self.keyring.limits,
                 limited_as=peer.rpartition(":")[0],
+                traceparent=_trace(scope),
             )
         key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
-            return self._of(key)
+            return self._of(key, _trace(scope))
         return Caller(_peer(scope), "user") if scope["path"] in self._open else None
 
-    def _of(self, key: Key) -> Caller:
+    def _of(self, key: Key, traceparent: str) -> Caller:
         apart = None if self._together else key
         return Caller(
             key.name,
@@ -64,6 +65,7 @@ class Access:
             owner=key.name,
             limits=key.limits,
             limited_as=key.name,
+            traceparent=traceparent,
         )
 
 
@@ -77,6 +79,10 @@ def is_loopback(host: str) -> bool:
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
     return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+def _trace(scope: Scope) -> str:
+    return _header(scope, b"traceparent").decode("latin-1")
 
 
 def _peer(scope: Scope) -> str:

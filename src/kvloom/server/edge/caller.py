@@ -19,7 +19,7 @@ class Caller:
     """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
     all. ``matching``: granularity of prefix matching. ``compression``: what is done to contexts unless a request says.
     ``owner``: whose stored answers these are; without keys, everybody's. ``limits``: of the requests of all who are
-    ``limited_as`` this together.
+    ``limited_as`` this together. ``traceparent``: the header of that name, which names the trace that this belongs to.
     """
 
     client: str
@@ -30,6 +30,7 @@ class Caller:
     owner: str = ""
     limits: Limits = NO_LIMITS
     limited_as: str = ""
+    traceparent: str = ""
 
     def own(self, cache: CacheParams) -> CacheParams:
         """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""
