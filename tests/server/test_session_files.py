@@ -49,6 +49,28 @@ async def test_a_session_outlives_a_server(new_engine: Engines, config: ServerCo
         assert other.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, "another key's salt"
 
 
+async def test_why_something_was_missed_is_told_to_whom_asked(new_engine: Engines, config: ServerConfig) -> None:
+    async with client(new_engine(), config) as http:
+        first = (await http.post("/v1/completions", json=LONG, headers=USER)).json()
+        second = (await http.post("/v1/completions", json=LONG | {"prompt": [LONG["prompt"]] * 2}, headers=USER)).json()
+        told = (await http.get(f"/cache/requests/{first['id']}", headers=USER)).json()
+        (prompt,) = told["prompts"]
+        assert prompt["missed"] == [{"start": 0, "stop": prompt["tokens"], "why": "new"}]
+        assert (prompt["cached_tokens"], prompt["reused"]) == (0, [])
+        told = (await http.get(f"/cache/requests/{second['id']}", headers=ADMIN)).json()
+        assert [each["missed"][-1]["why"] for each in told["prompts"]] == ["last-token"] * 2
+        assert told["prompts"][0]["reused"][0]["tier"] == "ram"
+        admins = (await http.post("/v1/completions", json=LONG, headers=ADMIN)).json()
+        told = (await http.get(f"/cache/requests/{admins['id']}", headers=ADMIN)).json()
+        assert told["prompts"][0]["missed"][0]["why"] == "new", "that it is there under another salt is not told"
+        for id in (admins["id"], "nothing"):
+            reply = await http.get(f"/cache/requests/{id}", headers=USER)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+        assert (await http.post("/reset_prefix_cache", headers=USER)).status_code == 403
+        assert (await http.post("/reset_prefix_cache", headers=ADMIN)).json() == {"status": "ok"}
+        assert (await http.get("/cache/contexts", headers=ADMIN)).json()["total"] == 0
+
+
 async def test_what_may_not_be_and_what_is_not_there(new_engine: Engines, config: ServerConfig, tmp_path: Path) -> None:
     async with client(new_engine(), config) as http:
         for method, path in (("GET", "/cache/contexts"), ("GET", "/cache/contexts/x"), ("POST", "/cache/save")):

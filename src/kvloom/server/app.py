@@ -13,6 +13,7 @@ from kvloom.config import ServerConfig
 from kvloom.server import error_forms
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.recent import recent_routes
 from kvloom.server.admin.record import Record
 from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.admin.sessions import session_routes
@@ -56,7 +57,8 @@ def create_app(
         metrics.registry.register(collector)
     # FastAPI's documentation pages would load scripts from other hosts.
     app = FastAPI(title="kvloom", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    served = Served.over(engine, Record(metrics, log, tracing), config)
+    record = Record(metrics, log, tracing)
+    served = Served.over(engine, record, config)
     app.include_router(openai_routes(served, int(time.time())))
     app.include_router(responses_routes(served, ResponseStore(config)))
     app.include_router(anthropic_routes(served))
@@ -65,6 +67,7 @@ def create_app(
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
     app.include_router(session_routes(engine, config))
+    app.include_router(recent_routes(record.recent))
     error_forms.install(app)
     app.add_middleware(Edge, access=Access(keyring, config), on_status=metrics.http.answered)
     if config.origins:  # outside the edge: preflight requests carry no key, and browsers must be able to read refusals

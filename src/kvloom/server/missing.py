@@ -24,9 +24,11 @@ PATHS = (
     "/metrics",
     "/cache",
     "/cache/reset",
+    "/reset_prefix_cache",
     "/cache/check",
     "/cache/contexts",
     "/cache/contexts/{id}",
+    "/cache/requests/{id}",
     "/cache/save",
     "/cache/restore",
 )

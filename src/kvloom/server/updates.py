@@ -52,7 +52,7 @@ async def run_job(
         return or_else(asked, plain, record.metrics.default_refused)
 
     count = len(job.prompts)
-    asked = Asked(_operation(job), reply_id, job.params, caller.traceparent)
+    asked = Asked(_operation(job), reply_id, job.params, caller.owner, caller.traceparent)
     with record.of(asked, count) as ends, waiting.places(count) as places, blamed(job.prompt_field):
         if count == 1:  # direct, without the merging layer: this runs for every token
             async with aclosing(ask(0)) as updates:

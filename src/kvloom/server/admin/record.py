@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import FinishReason, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import KvloomError
 from kvloom.server.admin.metrics import Metrics
+from kvloom.server.admin.recent import Recent
 from kvloom.server.admin.request_log import RequestLog
 from kvloom.server.admin.tracing import Asked, Tracing
 
@@ -22,6 +23,7 @@ class Record:
     metrics: Metrics
     log: RequestLog | None = None
     tracing: Tracing | None = None
+    recent: Recent = field(default_factory=Recent)
 
     @contextmanager
     def of(self, asked: Asked, prompts: int) -> Iterator[Ends]:
@@ -58,6 +60,7 @@ class Ends:
         reason = reasons[-1] if reasons else "stop"
         self._leave(reason)
         self.record.metrics.observe(update, params)
+        self.record.recent.answered(self.asked.reply_id, self.asked.owner, update)
         if self.record.tracing is not None:
             self.record.tracing.answered(self.asked, update, reason)
         if self.record.log is not None:

@@ -25,11 +25,14 @@ _NS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a span says of a request beside how it went. ``traceparent``: the header of whoever asked, or empty."""
+    """What is said of a request beside how it went. ``owner``: whose it is. ``traceparent``: the header of whoever
+    asked, or empty.
+    """
 
     operation: Operation
     reply_id: str
     params: SamplingParams
+    owner: str = ""
     traceparent: str = ""
     began_ns: int = field(default_factory=time.time_ns)
 

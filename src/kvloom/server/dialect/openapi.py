@@ -115,11 +115,16 @@ def _paths() -> Json:
         "/metrics": {"get": _operation("Return counters and histograms for Prometheus", media="text/plain", key=True)},
         "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
         "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
+        "/reset_prefix_cache": {"post": _operation("The same, by vLLM's name", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
         "/cache/contexts": {"get": _operation("List the texts whose KV is in RAM", key=True)},
         "/cache/contexts/{id}": {
             "parameters": [_in_path("id")],
             "get": _operation("Tell which spans of a text are in RAM", key=True),
+        },
+        "/cache/requests/{id}": {
+            "parameters": [_in_path("id")],
+            "get": _operation("Tell what an answered request found in the cache, and why not the rest", key=True),
         },
         "/cache/save": {"post": _operation("Save the KV of a text to a file", None, SaveRequest, key=True)},
         "/cache/restore": {"post": _operation("Restore the KV of a text from a file", None, RestoreRequest, key=True)},

@@ -2,7 +2,7 @@
 
     /health, /version, /openapi.json    anyone
     /metrics, /cache                    who has a key; anyone with ``open_metrics``
-    POST /cache/reset, /cache/check     who has an admin key
+    POST /cache/reset (/reset_prefix_cache), /cache/check     who has an admin key
     /cache/contexts, .../save, .../restore  who has an admin key
     everything else                     who has a key
 
