@@ -18,6 +18,7 @@ GenerationConfig = Literal["auto", "none"]
 RetentionName = Literal[
     "lru", "lfu", "fifo", "pgdsf", "max_score", "pensieve", "tail_lru", "pause", "ttl", "asymcache", "survival"
 ]
+LogFormat = Literal["text", "json"]
 TierName = Literal["warm", "warm_int8", "disk", "remote"]
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
@@ -322,6 +323,40 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventsConfig:
+    """Events about stored KV over ZeroMQ, in vLLM's schema: none, unless there is an endpoint.
+
+    kv_events_endpoint: of a PUB socket. As in vLLM it is bound if it has a `*` or a `::` in it, or begins with `ipc:`
+    or `inproc:`, and connected to otherwise. kv_events_replay_endpoint, kv_events_snapshot_endpoint: bound, where
+    batches that were missed, or all that is stored, can be asked for. kv_events_topic: begins each message.
+    kv_events_buffer_steps: batches kept for replay. kv_events_hwm: messages that a subscriber may be behind, before it
+    misses some. kv_events_queue: events that wait to be published; if there are more, all of them are dropped, and
+    subscribers are told that nothing is stored.
+    """
+
+    kv_events_endpoint: str | None = None
+    kv_events_replay_endpoint: str | None = None
+    kv_events_snapshot_endpoint: str | None = None
+    kv_events_topic: str = ""
+    kv_events_buffer_steps: int = 10_000
+    kv_events_hwm: int = 100_000
+    kv_events_queue: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in ("kv_events_endpoint", "kv_events_replay_endpoint", "kv_events_snapshot_endpoint"):
+            endpoint = getattr(self, name)
+            if endpoint is not None and not re.match(r"(tcp|ipc|inproc)://.", endpoint):
+                raise ConfigError(
+                    f"{name}: `{endpoint}` is no endpoint", hint="write it like tcp://*:5557 or ipc:///PATH"
+                )
+            if endpoint is not None and self.kv_events_endpoint is None:
+                raise ConfigError(f"{name} is of no use without kv_events_endpoint")
+        for name in ("kv_events_buffer_steps", "kv_events_hwm", "kv_events_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Address, limits and access control of the HTTP server. ``port`` 0 picks a free port.
 
@@ -344,6 +379,16 @@ class ServerConfig:
     ``compression``: what is done to the contexts of requests that do not say, unless their key does: ``exact``, or a
     method in the text form of ``policy.compression.asked``, which ``Keyring.of`` reads.
 
+    TLS: ``ssl_certfile`` and ``ssl_keyfile``, in PEM; with ``ssl_ca_certs``, clients must show a certificate that one
+    of these signed.
+
+    ``log_format``: of what is logged, on standard error: ``text``, or ``json``, an object per line. ``access_log``: a
+    line for every HTTP request.
+
+    ``otlp_traces_endpoint``: where a span of OpenTelemetry for every request is sent, in OTLP over HTTP.
+
+    ``sessions_dir``: a directory in which admins may save the KV of texts, and restore it from.
+
     ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
     reads (``server.admin.request_log``); ``request_log_bytes`` bounds it.
 
@@ -353,6 +398,9 @@ class ServerConfig:
 
     ``max_waiting``: maximum of prompts, of all clients together, that wait for the engine to begin with them; more are
     refused, and told to come again.
+
+    ``requests_per_minute``, ``concurrent_requests``: of each key, unless the file of keys says otherwise for it, or
+    without keys of each address: of POST requests below ``/v1/``; None: as many as they like.
 
     Responses that are kept to be continued or read again, for each key (or for all clients together without keys): at
     most ``stored_responses`` of them, which take ``stored_responses_bytes`` as JSON, conversations included; the oldest
@@ -366,6 +414,8 @@ class ServerConfig:
     max_body_bytes: int = 16 * 2**20
     max_request_sequences: int = 256
     max_waiting: int = 4096
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
     stored_responses: int = 1000
     stored_responses_bytes: int = 64 * 2**20
     stored_responses_seconds: float = 3600.0
@@ -390,9 +440,29 @@ class ServerConfig:
     compression: str = "exact"
     request_log: str | None = None
     request_log_bytes: int | str = "1GiB"
+    sessions_dir: str | None = None
+    otlp_traces_endpoint: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    log_format: LogFormat = "text"
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         parse_bytes(self.request_log_bytes)
+        if self.otlp_traces_endpoint is not None and not re.match(r"https?://.", self.otlp_traces_endpoint):
+            raise ConfigError(
+                f"otlp_traces_endpoint: `{self.otlp_traces_endpoint}` is no URL",
+                hint="OTLP over HTTP: http://HOST:4318/v1/traces",
+            )
+        if self.log_format not in get_args(LogFormat):
+            raise ConfigError(
+                f"unknown log_format `{self.log_format}`", hint=f"one of {', '.join(get_args(LogFormat))}"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("TLS needs both ssl_certfile and ssl_keyfile")
+        if self.ssl_ca_certs is not None and self.ssl_certfile is None:
+            raise ConfigError("ssl_ca_certs is of no use without ssl_certfile and ssl_keyfile")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_body_bytes < 1024:
@@ -407,6 +477,10 @@ class ServerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("requests_per_minute", "concurrent_requests"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"{name} must be at least 1, got {limit}")
         for name in ("stored_responses", "stored_responses_bytes", "stored_documents_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")

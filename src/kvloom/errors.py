@@ -108,5 +108,9 @@ class NumericsError(KvloomError):
     """A model computed NaN or infinity where a number is needed: its weights are damaged, or it overflows."""
 
 
+class SessionRefused(KvloomError):
+    """A saved session is damaged, or of another model, other formats or another version: nothing of it is used."""
+
+
 class InternalError(KvloomError):
     """An invariant broke. This is a bug in kvloom."""

@@ -9,7 +9,7 @@ import pytest
 from kvloom.cli import main
 from kvloom.cli.notices import notices
 from kvloom.cli.settings import Settings, read_settings
-from kvloom.config import ServerConfig
+from kvloom.config import EventsConfig, ServerConfig
 from kvloom.server.edge.keys import Keyring
 
 from .conftest import Backend
@@ -17,7 +17,7 @@ from .conftest import Backend
 
 def said(**settings: object) -> list[str]:
     config = ServerConfig(**settings)
-    return list(notices(config, Keyring.of(config)))
+    return list(notices(config, Keyring.of(config), EventsConfig()))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_words_for_contexts_come_from_flag_and_file(
 ) -> None:
     file, seen = tmp_path / "settings.toml", []
     file.write_text('compression = "knorm:ratio=0.5"\n')
-    monkeypatch.setattr("kvloom.cli.serving.serve_model", lambda _, settings: seen.append(_server(settings)))
+    monkeypatch.setattr("kvloom.cli.serving.serve_model", lambda _, settings, api_key: seen.append(_server(settings)))
     for flags in ([], ["--config", str(file)], ["--config", str(file), "--compression", "exact"]):
         with pytest.raises(SystemExit):
             main(["serve", "mock", *flags])
@@ -129,7 +129,7 @@ def test_switches_come_from_flag_and_file(fake: Backend, monkeypatch: pytest.Mon
     file, seen = tmp_path / "settings.toml", []
     file.write_text("share_prefixes = true\nopen-metrics = true\n")
     assert read_settings(file) == {"share_prefixes": True, "open_metrics": True}
-    monkeypatch.setattr("kvloom.cli.serving.serve_model", lambda _, settings: seen.append(_server(settings)))
+    monkeypatch.setattr("kvloom.cli.serving.serve_model", lambda _, settings, api_key: seen.append(_server(settings)))
     for flags in ([], ["--no-share-prefixes"], ["--share-prefixes", "--no-open-metrics"]):
         with pytest.raises(SystemExit):
             main(["serve", "mock", "--config", str(file), *flags])

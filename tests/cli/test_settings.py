@@ -9,7 +9,7 @@ import pytest
 
 from kvloom.cli import main
 from kvloom.cli.settings import HELP, SETTINGS
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig, TierConfig
+from kvloom.config import CacheConfig, EngineConfig, EventsConfig, SchedulerConfig, ServerConfig, TierConfig
 
 from .conftest import Backend
 
@@ -24,7 +24,7 @@ def opened(fake: Backend, *arguments: str) -> EngineConfig:
 def test_every_setting_comes_from_a_config() -> None:
     owned = {
         field.name
-        for owner in (EngineConfig, CacheConfig, SchedulerConfig, TierConfig, ServerConfig)
+        for owner in (EngineConfig, CacheConfig, SchedulerConfig, TierConfig, ServerConfig, EventsConfig)
         for field in dataclasses.fields(owner)
     }
     assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}

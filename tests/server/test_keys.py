@@ -147,8 +147,8 @@ def test_keys_that_no_header_can_carry(secret: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a k1\nb\n", "line 2: has 1 words, expected 2 to 4"),
-        ("\n\na k1 admin compression=exact now\n", "line 3: has 5 words"),
+        ("a k1\nb\n", "line 2: has 1 words, expected 2 to 6"),
+        ("\n\na k1 admin compression=exact now\n", "line 3: after name and key can only come"),
         ("a k1 admin now\n", "line 1: after name and key can only come"),
         ("a k1 admin admin\n", "each once"),
         ("a k1 compression=exact compression=exact\n", "each once"),
@@ -158,7 +158,7 @@ def test_keys_that_no_header_can_carry(secret: str) -> None:
         ("a/b k1\n", "line 1: the first word is not a valid name"),
         ("a k1\n# k1\na k2\n", "line 3: the name `a` was used in line 1"),
         ("a k1\nb k1\n", "line 2: the key already belongs to `a`"),
-        ("a k1 root\n", "line 1: after name and key can only come `admin` and `compression=...`"),
+        ("a k1 root\n", "line 1: after name and key can only come `admin` and `compression=...`, "),
         ("a k\x011\n", "line 1: the key `a` has control characters"),
         ("# nobody\n", "has no keys"),
         ("", "has no keys"),

@@ -123,12 +123,26 @@ def chat(
 
 
 @app.command()
-@with_settings("engine", "cache", "scheduler", "tiers", "server")
-def serve(model: Model, settings: Settings) -> None:
-    """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set."""
+@with_settings("engine", "cache", "scheduler", "tiers", "server", "events")
+def serve(
+    model: Model,
+    settings: Settings,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Key that clients must send; others on this machine can read it here, unlike KVLOOM_API_KEY",
+            show_default="KVLOOM_API_KEY",
+            rich_help_panel="Server",
+        ),
+    ] = None,
+) -> None:
+    """Serve an OpenAI-compatible HTTP API. Clients must send KVLOOM_API_KEY or KVLOOM_ADMIN_KEY, if set.
+
+    The flags of `vllm serve` are taken too, where they mean something here.
+    """
     from kvloom.cli.serving import serve_model
 
-    serve_model(model, settings)
+    serve_model(model, settings, api_key)
 
 
 @app.command()

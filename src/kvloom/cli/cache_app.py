@@ -55,3 +55,39 @@ def clear(cache_dir: CacheDir, yes: Annotated[bool, typer.Option("--yes", help="
     from kvloom.cli.cache_care import clear_cache
 
     clear_cache(cache_dir, yes)
+
+
+Url = Annotated[str, typer.Option(help="The server; KVLOOM_ADMIN_KEY is sent as the key, if set")]
+_HERE = "http://127.0.0.1:8000"
+
+
+@cache_app.command()
+def contexts(
+    url: Url = _HERE, json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False
+) -> None:
+    """List the texts whose KV a running server has in RAM."""
+    from kvloom.cli.cache_remote import list_contexts
+
+    list_contexts(url, json)
+
+
+@cache_app.command()
+def save(
+    context: Annotated[str, typer.Argument(help="Id of a text, as `contexts` lists it", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name for the session", show_default=False)],
+    url: Url = _HERE,
+) -> None:
+    """Save the KV of a text to a file in the server's --sessions-dir."""
+    from kvloom.cli.cache_remote import save_context
+
+    save_context(url, context, name)
+
+
+@cache_app.command()
+def restore(
+    name: Annotated[str, typer.Argument(help="Name of a session that was saved", show_default=False)], url: Url = _HERE
+) -> None:
+    """Put a saved session back into the server's RAM. One of another model or format is refused."""
+    from kvloom.cli.cache_remote import restore_session
+
+    restore_session(url, name)

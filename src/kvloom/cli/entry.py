@@ -35,6 +35,10 @@ def _dispatch(arguments: list[str]) -> int:
 
     from kvloom.cli.app import app
 
+    if arguments[:1] == ["serve"]:
+        from kvloom.cli.vllm_flags import in_our_words
+
+        arguments = ["serve", *in_our_words(arguments[1:])]
     command = typer.main.get_command(app)
     code = command.main(arguments, prog_name="kvloom", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvloom.cli.say import bytes_text
-from kvloom.config import ServerConfig
+from kvloom.config import EventsConfig, ServerConfig
 from kvloom.policy.compression import text_of
 from kvloom.server.edge.access import is_loopback
 from kvloom.server.edge.keys import Key, Keyring
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvloom.engine.stats import TierStats
 
 
-def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
+def notices(config: ServerConfig, keyring: Keyring, events: EventsConfig) -> Iterator[str]:
     """A line each."""
     if len(keyring.keys) > 1:
         yield f"keys       {', '.join(map(_named, keyring.keys))}"
@@ -29,6 +29,13 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
         yield f"contexts   {'; '.join(_contexts(keyring))}; unless a request says otherwise"
     if config.request_log is not None:
         yield f"log        a line without text for every answered request, in {config.request_log}"
+    if events.kv_events_endpoint is not None:
+        yield f"events     about stored KV, on {events.kv_events_endpoint}"
+        if any(endpoint and "*" in endpoint for endpoint in (events.kv_events_endpoint, *_asked(events))):
+            yield (
+                "warning: events about stored KV tell all prompts, as tokens, to whoever reaches this machine "
+                "(hint: a firewall, or an ipc:// endpoint)"
+            )
     if not keyring.keys and not is_loopback(config.host):
         yield (
             f"warning: whoever reaches {config.host} is served, without a key "
@@ -39,6 +46,10 @@ def notices(config: ServerConfig, keyring: Keyring) -> Iterator[str]:
             f"warning: everybody on this machine can read `{config.api_keys_file}` "
             f"(hint: chmod 600 {config.api_keys_file})"
         )
+
+
+def _asked(events: EventsConfig) -> tuple[str | None, ...]:
+    return events.kv_events_replay_endpoint, events.kv_events_snapshot_endpoint
 
 
 _DIFFERS = {

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvloom.cli import backend
+from kvloom.cli.capabilities import capabilities, told
+from kvloom.cli.logs import logging_of
 from kvloom.cli.notices import foreign, notices
-from kvloom.cli.say import bytes_text, say
+from kvloom.cli.say import bytes_text
 from kvloom.cli.settings import Settings
-from kvloom.config import EngineConfig, ServerConfig, default_threads, parse_bytes
+from kvloom.config import EngineConfig, EventsConfig, ServerConfig, default_threads, parse_bytes
 from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server.admin.request_log import RequestLog
+from kvloom.server.admin.tracing import open_tracing
 from kvloom.server.app import create_app
 from kvloom.server.edge.keys import Keyring
-from kvloom.server.run import bind, leave_within, serve, url_of
+from kvloom.server.events.open import open_events
+from kvloom.server.run import bind, check_tls, leave_within, serve, url_of
 from kvloom.server.trial import tried
 
 if TYPE_CHECKING:
@@ -28,33 +33,61 @@ _GRACE_S = 2.0
 """After the drain: for the step that the engine is in, and for leaving."""
 
 
-def serve_model(model: str, settings: Settings) -> None:
+def serve_model(model: str, settings: Settings, api_key: str | None = None) -> None:
     """Serve until a signal. What can be wrong without the model is found before it is loaded."""
-    config, server = settings.engine(model), settings.server(os.environ)
+    config, events = settings.engine(model), settings.events()
+    server = settings.server(os.environ if api_key is None else os.environ | {"KVLOOM_API_KEY": api_key})
     keyring = Keyring.of(server)
     manifest = backend.resolve(model)
-    log = _log(server)
-    with bind(server) as bound, nullcontext() if log is None else closing(log):
-        engine = backend.open_engine(config)
-        try:
-            documents = NamedDocuments.beside(config.tiers, server.stored_documents_bytes)
-            tiers = engine.stats().cache.tiers
-            for line in (*banner(manifest, engine, config), *foreign(tiers), *notices(server, keyring)):
-                say(line)
-            for line in _trials(engine, keyring):
-                say(line)
-            bound.listen()  # from here on clients may come
-            say(f"window     {url_of(bound)}/ui")
-            say(f"serving    {url_of(bound)}/v1{' (API key required)' if keyring.keys else ''}")
-            app = create_app(engine, server, keyring, log, documents)
-            serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
-            documents.close()
-        finally:
-            engine.close()
-    say("stopped")
+    check_tls(server)
+    with logging_of(server) as say:
+        with ExitStack() as opened:
+            _serve(manifest, _Asked(config, server, events, keyring), say, opened)
+        say("stopped")
 
 
-def _log(server: ServerConfig) -> RequestLog | None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the settings come to."""
+
+    engine: EngineConfig
+    server: ServerConfig
+    events: EventsConfig
+    keyring: Keyring
+
+
+def _serve(manifest: Manifest, asked: _Asked, say: Callable[[str], None], opened: ExitStack) -> None:
+    """``opened``: closes what is opened here, the last first."""
+    enter, server, keyring = opened.enter_context, asked.server, asked.keyring
+    log = _log(server, say)
+    if log is not None:
+        enter(closing(log))
+    bound = enter(bind(server))
+    engine = enter(closing(backend.open_engine(asked.engine)))
+    events = open_events(asked.events, engine)
+    if events is not None:
+        enter(closing(events))
+    tracing = open_tracing(server.otlp_traces_endpoint, engine.model_name)
+    if tracing is not None:
+        enter(closing(tracing))
+    for line in (
+        *banner(manifest, engine, asked.engine),
+        *foreign(engine.stats().cache.tiers),
+        *notices(server, keyring, asked.events),
+        *told(capabilities(manifest, asked.engine, server, asked.events)),
+        *_trials(engine, keyring),
+    ):
+        say(line)
+    bound.listen()  # from here on clients may come
+    url = url_of(bound, "http" if server.ssl_certfile is None else "https")
+    say(f"window     {url}/ui")
+    say(f"serving    {url}/v1{' (API key required)' if keyring.keys else ''}")
+    documents = enter(closing(NamedDocuments.beside(asked.engine.tiers, server.stored_documents_bytes)))
+    app = create_app(engine, server, keyring, log, documents, [] if events is None else [events], tracing)
+    serve(app, bound, server, lambda: leave_within(server.drain_seconds + _GRACE_S, say))
+
+
+def _log(server: ServerConfig, say: Callable[[str], None]) -> RequestLog | None:
     if server.request_log is None:
         return None
     return RequestLog(Path(server.request_log).expanduser(), parse_bytes(server.request_log_bytes), say)

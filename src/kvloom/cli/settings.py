@@ -6,6 +6,7 @@ A flag wins over the file, the file over the default. Secrets come from the envi
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import tomllib
@@ -17,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig, ServerConfig, TierConfig
+from kvloom.config import CacheConfig, EngineConfig, EventsConfig, SchedulerConfig, ServerConfig, TierConfig
 from kvloom.errors import ConfigError
 
 HELP = {
@@ -54,14 +55,30 @@ HELP = {
     "max_connections": "Maximum number of open connections",
     "max_request_sequences": "Maximum number of sequences per request: its prompts times n",
     "max_waiting": "Maximum number of prompts that wait; more are refused with status 429",
+    "requests_per_minute": "Requests that each key may send per minute, or without keys each address",
+    "concurrent_requests": "Requests of each key, or without keys of each address, that may run at once",
     "stored_responses": "Maximum number of responses kept for each key, to be continued",
     "api_keys_file": "File of API keys, one per line: a name, the key, and where they apply admin, if it may reset the "
-    "cache, and compression=METHOD:...",
+    "cache, compression=METHOD:..., requests_per_minute=N and concurrent_requests=N",
     "share_prefixes": "Share KV between keys as well, in whole pages",
     "open_metrics": "Serve /metrics and /cache without a key",
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
     "served_model_name": "Names that clients may give the model, separated by commas, instead of its own",
     "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
+    "sessions_dir": "Directory in which admins may save the KV of texts, and restore it from",
+    "otlp_traces_endpoint": "Where a span for every request is sent, in OTLP over HTTP: http://HOST:4318/v1/traces",
+    "ssl_certfile": "Certificate to serve HTTPS with, in PEM",
+    "ssl_keyfile": "Its private key, in PEM",
+    "ssl_ca_certs": "Certificates, in PEM, one of which must have signed the one that a client shows",
+    "log_format": "Form of log lines on standard error: text or json",
+    "access_log": "Log a line for every HTTP request",
+    "kv_events_endpoint": "ZeroMQ address to publish events about stored KV on, in vLLM's schema: tcp://*:5557",
+    "kv_events_replay_endpoint": "Address where subscribers ask for batches that they missed",
+    "kv_events_snapshot_endpoint": "Address where subscribers ask for all that is stored",
+    "kv_events_topic": "Topic of the events",
+    "kv_events_buffer_steps": "Batches of events kept to be asked for again",
+    "kv_events_hwm": "Messages that a subscriber may be behind before it misses some",
+    "kv_events_queue": "Events that may wait to be published before all of them are dropped",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
 """The settings that have a flag. The others are for the file."""
@@ -77,6 +94,17 @@ _NONE = (
     "tier_faults",
     "max_token_latency_s",
     "request_log",
+    "requests_per_minute",
+    "concurrent_requests",
+    "sessions_dir",
+    "otlp_traces_endpoint",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_ca_certs",
+    "kv_events_endpoint",
+    "kv_events_replay_endpoint",
+    "kv_events_snapshot_endpoint",
+    "kv_events_topic",
 )
 _UNSAID = {"max_model_len": "the model's", "threads": "all cores", **dict.fromkeys(_NONE, "none")}
 _ELSEWHERE = {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}  # an argument, the parts, and secrets
@@ -132,6 +160,7 @@ _OWNERS = {
     "scheduler": SchedulerConfig,
     "tiers": TierConfig,
     "server": ServerConfig,
+    "events": EventsConfig,
 }
 SETTINGS = {each.name: each for owner in _OWNERS.values() for each in _settings_of(owner)}
 
@@ -161,6 +190,10 @@ class Settings:
         key, admin = environment.get("KVLOOM_API_KEY"), environment.get("KVLOOM_ADMIN_KEY")
         return ServerConfig(api_key=key, admin_key=admin, **self._of(ServerConfig))
 
+    def events(self) -> EventsConfig:
+        """Raises ConfigError."""
+        return EventsConfig(**self._of(EventsConfig))
+
     def _of(self, owner: type) -> dict[str, Any]:
         return {name: value for name, value in self.values.items() if SETTINGS[name].owner is owner}
 
@@ -176,10 +209,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     values = {name.replace("-", "_"): value for name, value in raw.items()}
     for name, value in values.items():
         if name not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise ConfigError(f"`{path}` has an unknown setting `{name}`", hint=f"known are {known}")
+            raise ConfigError(f"`{path}` has an unknown setting `{name}`", hint=_meant(name))
         SETTINGS[name].check(value)
     return values
+
+
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, SETTINGS, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(SETTINGS)}"
 
 
 def with_settings(*parts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -207,7 +244,7 @@ def with_settings(*parts: str) -> Callable[[Callable[..., None]], Callable[..., 
 def _option(setting: Setting) -> inspect.Parameter:
     kind = str if str in setting.kinds else setting.kinds[0]
     default = _UNSAID.get(setting.name, "off" if setting.default is False else setting.default)
-    panel = "Server" if setting.owner is ServerConfig else "Engine"
+    panel = "Server" if setting.owner in (ServerConfig, EventsConfig) else "Engine"
     option = typer.Option(setting.flag, help=HELP[setting.name], show_default=str(default), rich_help_panel=panel)
     return _parameter(setting.name, Annotated[kind | None, option])
 

@@ -34,6 +34,7 @@ from kvloom.engine.workers import Workers
 from kvloom.errors import InternalError, KvloomError
 from kvloom.model.text.chat import start_rendering
 from kvloom.model.text.tokenizer import Tokenizer
+from kvloom.policy.events import Listener
 
 if TYPE_CHECKING:
     from kvloom.engine.grammar.compiled import Grammar
@@ -67,6 +68,7 @@ class AsyncEngine:
     def _start(self, engine: Engine, tokenizer: Tokenizer, model_name: str, defaults: SamplingDefaults) -> None:
         self.engine, self.tokenizer, self.model_name = engine, tokenizer, model_name
         self.max_model_len = engine.max_len
+        self.facts = engine.facts()
         self.sampling_defaults = defaults
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queues: dict[str, UpdateQueue] = {}
@@ -170,6 +172,10 @@ class AsyncEngine:
     async def overview(self, request_ids: Sequence[str]) -> Overview:
         """How memory is filled, and where the KV of these requests lies."""
         return await self.ask(lambda engine: overview(engine, request_ids))
+
+    async def listen(self, listener: Listener) -> None:
+        """Tell ``listener``, on the engine's thread, what is stored in RAM, and every event from now on."""
+        await self._call(lambda: self.engine.ledger.listen(listener))
 
     async def in_background(self, work: Callable[[], T]) -> T:
         """On the thread that converts texts."""

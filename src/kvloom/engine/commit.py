@@ -232,6 +232,7 @@ class Commit:
 
     def _over(self, sequence: Sequence) -> None:
         sequence.status = Status.FINISHED
+        sequence.request.metrics.answer_tokens[sequence.index] = sequence.num_generated
         reason = sequence.finish_reason or "abort"
         self.finished[reason] = self.finished.get(reason, 0) + 1
 

@@ -11,6 +11,7 @@ from kvloom.attend.base import Attend
 from kvloom.config import EngineConfig
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.commit import Commit
+from kvloom.engine.facts import KvFacts, facts_of
 from kvloom.engine.intake import Intake, Tokenizer
 from kvloom.engine.kv import Results
 from kvloom.engine.layer_pass import LayerPass
@@ -29,7 +30,7 @@ from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
 from kvloom.engine.scheduler.state import Chunk
 from kvloom.engine.stall import Stall
-from kvloom.engine.stats import CacheStats, EngineStats, GuardStats, StepWatch
+from kvloom.engine.stats import CacheStats, EngineStats, GuardStats, RowCounter, StepWatch
 from kvloom.engine.step import Forward
 from kvloom.engine.tiers import Tiers
 from kvloom.errors import KvloomError, RequestError
@@ -86,6 +87,7 @@ class Engine:
     stall: Stall
     requests: dict[str, Request] = field(default_factory=dict)
     past: PastContexts = field(default_factory=PastContexts)
+    step_rows: RowCounter = field(default_factory=RowCounter)
     steps: int = 0
     prompt_tokens: int = 0
     held_bytes: int = 0
@@ -166,6 +168,7 @@ class Engine:
         if known is not None and (work or plan.passes):
             self._learn(known, plan.streaming_since_s < math.inf, self.clock() - began_s)
         self._notice(plan)
+        self.step_rows.add(self.scheduler.step_tokens - plan.rows_left)
         self.steps += 1
         updates = failed + self.commit.updates()
         for update in updates:
@@ -240,6 +243,11 @@ class Engine:
         self.results.check()
         self.ledger.check([held for sequence in sequences for held in sequence.holdings()])
 
+    def facts(self) -> KvFacts:
+        tiers = tuple(self.tiers.stats())
+        root = self.intake.root(CacheParams())
+        return facts_of(self.config.cache, self.layout, self.ledger.arena.budget_bytes, root, tiers)
+
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
         ledger.end_pins(self.clock())
@@ -278,6 +286,8 @@ class Engine:
             prefill_cost=self.prefill_cost.cost,
             begun_by_bands=self.bands.begun,
             fusion=dict(self.commit.fusion),
+            deferred=min(queues.deferred, len(queues.waiting)),
+            step_rows=self.step_rows.rows(),
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------

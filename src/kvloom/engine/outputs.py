@@ -110,13 +110,13 @@ class RequestMetrics:
     """Where the time and the memory of one request went.
 
     cached_tokens: prompt tokens whose KV was reused, exactly as it was; lossy_tokens: whose KV was reused in a format
-    that has lost something; reused: which spans, from which tier. computed_tokens: positions
-    run through the model (more than the rest of the prompt plus the output when the request was preempted). misses:
-    prompt spans that had to be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it
-    ended, shared ones included. compressed: what was left of the context right after it was compressed, None while
-    nothing was. fused: what was read of documents that were computed alone, None without any. guard: what the guard has
-    seen since then, None without one. Times are seconds since the request was submitted: ttft_s to its first token,
-    token_times_s to every token of continuation 0, total_s to the end.
+    that has lost something; reused: which spans, from which tier. computed_tokens: positions run through the model
+    (more than the rest of the prompt plus the output when the request was preempted). misses: prompt spans that had to
+    be computed, with the reason. kv_bytes: of the pages that continuation 0 held when it ended, shared ones included.
+    answer_tokens: of the continuations that are over, by index. compressed: what was left of the context right after it
+    was compressed, None while nothing was. fused: what was read of documents that were computed alone, None without
+    any. guard: what the guard has seen since then, None without one. Times are seconds since the request was submitted:
+    ttft_s to its first token, token_times_s to every token of continuation 0, total_s to the end.
     """
 
     cached_tokens: int = 0
@@ -124,6 +124,7 @@ class RequestMetrics:
     computed_tokens: int = 0
     preemptions: int = 0
     kv_bytes: int = 0
+    answer_tokens: dict[int, int] = field(default_factory=dict)
     compressed: CompressedContext | None = None
     fused: FusedPrompt | None = None
     guard: GuardReport | None = None

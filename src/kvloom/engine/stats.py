@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -112,6 +113,36 @@ class StepSeconds:
         return self.schedule + self.plan + self.sample + self.commit
 
 
+STEP_ROWS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Bounds of the histogram of a step's rows: vLLM's."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """How many rows the steps that computed any had: ``counts[i]`` of them had at most ``STEP_ROWS[i]`` and more than
+    the bound before; the last count is of those with more than all bounds. ``total``: rows of all of them.
+    """
+
+    counts: tuple[int, ...] = (0,) * (len(STEP_ROWS) + 1)
+    total: int = 0
+
+
+class RowCounter:
+    """Adds up the rows of steps."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(STEP_ROWS) + 1)
+        self._total = 0
+
+    def add(self, rows: int) -> None:
+        if rows > 0:
+            self._counts[bisect_left(STEP_ROWS, rows)] += 1
+            self._total += rows
+
+    def rows(self) -> StepRows:
+        return StepRows(tuple(self._counts), self._total)
+
+
 Phase = Literal["schedule", "plan", "forward", "sample", "commit"]
 
 
@@ -139,7 +170,8 @@ class StepWatch:
 class EngineStats:
     """State of the scheduler, and totals since the start. ``squeezed``: contexts compressed for want of memory.
     ``fusion``: by the names of selectors. ``begun_by_bands``: prompts that were begun with room for some of their
-    layers.
+    layers. ``deferred``: of those that wait, how many wait for pages that others are computing. ``finished``:
+    continuations, by finish reason.
 
     ``prefill_cost``: what computing KV is expected to cost, as measured and corrected by what steps took; None: no
     prompt has been computed alone yet.
@@ -160,3 +192,5 @@ class EngineStats:
     prefill_cost: PrefillCost | None = None
     begun_by_bands: int = 0
     fusion: dict[str, FusionStats] = field(default_factory=dict)
+    deferred: int = 0
+    step_rows: StepRows = field(default_factory=StepRows)

@@ -31,7 +31,7 @@ from kvloom.memory.pins import Pins
 from kvloom.memory.records import Books, Pool, Record, SlabBook
 from kvloom.memory.table import PageTable
 from kvloom.policy.actions import Drop, Recode
-from kvloom.policy.events import NO_HINTS, Block, Hints, merged, priority_of
+from kvloom.policy.events import NO_HINTS, Block, Hints, Listener, merged, priority_of
 from kvloom.policy.retention.base import Retention
 from kvloom.segment import PageId, PageKey, Why
 
@@ -257,10 +257,23 @@ class Ledger:
         for block in self.pins.over(now):
             self._file_idle(self._records[block.page], block)
 
+    def listen(self, listener: Listener) -> None:
+        """From now on ``listener`` receives every event; first it is told of what is stored, by position."""
+        blocks = [record.block for record in self._records.values() if record.block is not None]
+        now = self.clock()
+        for block in sorted(blocks, key=lambda block: block.position):
+            listener.stored(block, now)
+        self.events.listeners.append(listener)
+
     # -- asking ----------------------------------------------------------------------------------------------------
 
     def holders(self, page: PageId) -> int:
         return len(self._records[page].holders)
+
+    def hints_of(self, page: PageId) -> Hints:
+        """Of a published page, as its requests gave them."""
+        block = self._records[page].block
+        return NO_HINTS if block is None else block.hints
 
     def droppable(self) -> list[PageId]:
         """All idle pages, and of extents the first, in the order in which they became idle."""

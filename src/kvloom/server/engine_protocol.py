@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.defaults import SamplingDefaults
+from kvloom.engine.engine import Engine
+from kvloom.engine.facts import KvFacts
 from kvloom.engine.outputs import RequestUpdate
 from kvloom.engine.overview import Overview
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.stats import EngineStats
 from kvloom.engine.text import TokenStream
+from kvloom.policy.events import Listener
+
+T = TypeVar("T")
 
 
 class Tokenizer(Protocol):
@@ -48,6 +53,11 @@ class ServedEngine(Protocol):
     @property
     def max_model_len(self) -> int:
         """Tokens that a request may have whose KV has no budget of its own."""
+        ...
+
+    @property
+    def facts(self) -> KvFacts:
+        """What is fixed about its KV memory."""
         ...
 
     @property
@@ -89,6 +99,14 @@ class ServedEngine(Protocol):
     def stats(self) -> EngineStats: ...
     async def overview(self, request_ids: Sequence[str]) -> Overview:
         """How memory is filled, and where the KV of these requests lies. Costs the engine's thread a bounded time."""
+        ...
+
+    async def ask(self, question: Callable[[Engine], T]) -> T:
+        """Answer on the engine's thread, between two steps."""
+        ...
+
+    async def listen(self, listener: Listener) -> None:
+        """Tell ``listener``, on the engine's thread, what is stored in RAM, and every event from now on."""
         ...
 
     async def reset_cache(self) -> None: ...

@@ -18,7 +18,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from kvloom.errors import KvloomError, ModelError, ModelNotFound, NumericsError, PromptTooLong, RequestError
+from kvloom.errors import (
+    KvloomError,
+    ModelError,
+    ModelNotFound,
+    NumericsError,
+    PromptTooLong,
+    RequestError,
+    SessionRefused,
+)
 from kvloom.server.missing import not_allowed, not_found
 from kvloom.server.places import place_in_body
 
@@ -44,6 +52,14 @@ class NothingStored(RequestError):
 
 class QueueFull(KvloomError):
     """As many prompts wait as may."""
+
+
+class TooManyRequests(KvloomError):
+    """A client sends more requests than it may. ``after_s``: whole seconds until it may send another."""
+
+    def __init__(self, message: str, after_s: int) -> None:
+        super().__init__(message, hint=f"try again in {after_s} s")
+        self.after_s = after_s
 
 
 class PreviousNotFound(RequestError):
@@ -101,6 +117,8 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(403, _words(error), "permission_error", code="admin_only")
         case RequestError():
             return ErrorReply(400, _words(error), param=place_in_body(error.param))
+        case SessionRefused():
+            return ErrorReply(409, _words(error), code="session_refused")
         case ModelNotFound():
             return ErrorReply(404, _words(error), param="model", code="model_not_found")
         case ModelError():
@@ -112,6 +130,9 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(
                 429, _words(error), "rate_limit_error", code="queue_full", headers={"Retry-After": _RETRY_AFTER_S}
             )
+        case TooManyRequests(after_s=after_s):
+            headers = {"Retry-After": str(after_s)}
+            return ErrorReply(429, _words(error), "rate_limit_error", code="rate_limit_exceeded", headers=headers)
         case RequestAborted():
             return ErrorReply(503, str(error), "server_error", code="request_aborted")
         case ValidationError():

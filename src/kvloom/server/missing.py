@@ -15,6 +15,7 @@ PATHS = (
     "/v1/messages/count_tokens",
     "/v1/embeddings",
     "/v1/models",
+    "/v1/models/{name}",
     "/tokenize",
     "/detokenize",
     "/openapi.json",
@@ -23,10 +24,16 @@ PATHS = (
     "/metrics",
     "/cache",
     "/cache/reset",
+    "/reset_prefix_cache",
     "/cache/check",
     "/ui",
     "/window",
     "/window/about",
+    "/cache/contexts",
+    "/cache/contexts/{id}",
+    "/cache/requests/{id}",
+    "/cache/save",
+    "/cache/restore",
 )
 
 _PREFIXES = {"v1", "api", "openai"}
@@ -37,6 +44,17 @@ def not_found(path: str) -> RequestError:
     meant = {_bare(known): known for known in PATHS}.get(_bare(path))
     hint = f"did you mean `{meant}`?" if meant else "`/openapi.json` lists all paths"
     return RequestError(f"`{_shown(path)}` is not supported by this server", hint=hint)
+
+
+def known_path(path: str) -> str | None:
+    """The one of ``PATHS`` that this is, with names in braces for what varies."""
+    parts = path.rstrip("/").split("/")
+    return next((known for known in PATHS if _matches(known.split("/"), parts)), None)
+
+
+def _matches(known: list[str], parts: list[str]) -> bool:
+    same = (a == b or (a.startswith("{") and b) for a, b in zip(known, parts, strict=False))
+    return len(known) == len(parts) and all(same)
 
 
 def not_allowed(method: str, path: str, allowed: str) -> RequestError:

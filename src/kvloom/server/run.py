@@ -6,9 +6,11 @@ import errno
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -40,10 +42,29 @@ def bind(config: ServerConfig) -> socket.socket:
     return taken
 
 
-def url_of(bound: socket.socket) -> str:
+def check_tls(config: ServerConfig) -> None:
+    """Read the certificate and its key, if TLS is wanted. Raises ConfigError, so that no model is loaded in vain."""
+    if config.ssl_certfile is None or config.ssl_keyfile is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for path in filter(None, (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)):
+        if not Path(path).is_file():
+            raise ConfigError(f"TLS: there is no file `{path}`")
+    try:
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
+        if config.ssl_ca_certs is not None:
+            context.load_verify_locations(config.ssl_ca_certs)
+    except OSError as error:  # what OpenSSL raises is one too
+        said = getattr(error, "reason", None) or error.strerror or error
+        raise ConfigError(
+            f"TLS: the certificate or its key is of no use: {said}", hint="PEM files that match"
+        ) from None
+
+
+def url_of(bound: socket.socket, scheme: str = "http") -> str:
     """The URL of a bound socket, for example ``http://127.0.0.1:8000``."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -74,6 +95,10 @@ def make_server(app: FastAPI, config: ServerConfig, on_stop: Callable[[], None] 
             server_header=False,
             timeout_keep_alive=config.keep_alive_seconds,
             timeout_graceful_shutdown=config.drain_seconds,
+            ssl_certfile=config.ssl_certfile,
+            ssl_keyfile=config.ssl_keyfile,
+            ssl_ca_certs=config.ssl_ca_certs,
+            ssl_cert_reqs=ssl.CERT_NONE if config.ssl_ca_certs is None else ssl.CERT_REQUIRED,
         ),
         on_stop,
     )

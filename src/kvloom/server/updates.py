@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import RequestUpdate
-from kvloom.server.admin.record import Record
+from kvloom.engine.params import SamplingParams
+from kvloom.server.admin.record import Ends, Record
+from kvloom.server.admin.tracing import Asked, Operation
 from kvloom.server.edge.caller import Caller
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.errors import RequestAborted
@@ -51,18 +53,26 @@ async def run_job(
         plain = engine.stream(ids, job.params, f"{name}-exact", client=caller.client, cache=otherwise)
         return or_else(asked, plain, record.metrics.default_refused)
 
-    with waiting.places(len(job.prompts)) as places, blamed(job.prompt_field):
-        if len(job.prompts) == 1:  # direct, without the merging layer: this runs for every token
+    count = len(job.prompts)
+    asked = Asked(_operation(job), reply_id, job.params, caller.owner, caller.traceparent)
+    with record.of(asked, count) as ends, waiting.places(count) as places, blamed(job.prompt_field):
+        if count == 1:  # direct, without the merging layer: this runs for every token
             async with aclosing(ask(0)) as updates:
                 async for update in updates:
                     places.begun(0)
-                    yield 0, _checked(update, record, cache)
+                    yield 0, _checked(update, ends, cache, job.params)
         else:
             await _validate(engine, job, otherwise or cache)
-            async with aclosing(_merged(ask, len(job.prompts))) as pairs:
+            async with aclosing(_merged(ask, count)) as pairs:
                 async for index, update in pairs:
                     places.begun(index)
-                    yield index, _checked(update, record, cache)
+                    yield index, _checked(update, ends, cache, job.params)
+
+
+def _operation(job: Job) -> Operation:
+    if job.params.prompt_embedding:
+        return "embeddings"
+    return "text_completion" if job.prompt_field == "prompt" else "chat"
 
 
 async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:
@@ -73,13 +83,14 @@ async def _validate(engine: ServedEngine, job: Job, cache: CacheParams) -> None:
             await asyncio.sleep(0)
 
 
-def _checked(update: RequestUpdate, record: Record, cache: CacheParams) -> RequestUpdate:
+def _checked(update: RequestUpdate, ends: Ends, cache: CacheParams, params: SamplingParams) -> RequestUpdate:
+    ends.begun = True
     if update.error is not None:
         raise update.error
     if update.finished:
         if any(delta.finish_reason == "abort" for delta in update.deltas):
             raise RequestAborted("the request was aborted")
-        record.answered(update, cache)
+        ends.answered(update, cache, params)
     return update
 
 

@@ -235,6 +235,23 @@ def test_the_engine_seed_decides_when_the_request_has_none() -> None:
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_who_waits_for_the_pages_of_another_is_deferred_and_steps_are_counted_by_rows() -> None:
+    engine = tiny.make_engine(step_tokens=128)
+    engine.submit("a", [*PROMPT, *range(40)], greedy())
+    engine.submit("b", [*PROMPT, *range(40)], greedy())
+    engine.step()
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.deferred) == (1, 1, 1)
+    assert stats.step_rows.total == stats.computed_tokens == len(PROMPT) + 40
+    engine.step()
+    assert engine.stats().deferred == 0
+    while engine.has_work:
+        engine.step()
+    stats = engine.stats()
+    assert stats.step_rows.total == stats.computed_tokens
+    assert sum(stats.step_rows.counts) <= stats.steps
+
+
 def test_forks_respect_the_limit_on_sequences() -> None:
     engine = tiny.make_engine(max_seqs=2)
     engine.submit("a", PROMPT, greedy(n=10, temperature=1.0, seed=1))

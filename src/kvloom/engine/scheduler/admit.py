@@ -37,6 +37,7 @@ class Admit:
         self._no_room: tuple[Sequence, int] | None = None
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
+        queues.deferred = 0
         for sequence in () if self.bands.busy else list(queues.waiting):
             if not plan.room(sequence) or len(queues.running) >= self.max_seqs or self._hopeless(sequence):
                 return
@@ -44,6 +45,7 @@ class Admit:
                 continue
             found = self._match(sequence)
             if found.waits_for is not None:
+                queues.deferred += 1
                 continue
             started = self._start(sequence, found, queues)
             if started is None:

@@ -21,10 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Queues:
-    """``waiting`` and ``running`` sequences, both ordered by the requests' turns, then by arrival."""
+    """``waiting`` and ``running`` sequences, both ordered by the requests' turns, then by arrival.
+
+    ``deferred``: how many of those that wait could have begun, but for pages that others are computing.
+    """
 
     waiting: list[Sequence] = field(default_factory=list)
     running: list[Sequence] = field(default_factory=list)
+    deferred: int = 0
 
     def enqueue(self, sequence: Sequence) -> None:
         """Add a sequence to the waiting ones: it holds no pages, and all of its positions are missing."""

@@ -36,6 +36,7 @@ def admin_routes(engine: ServedEngine, metrics: Metrics) -> APIRouter:
     async def cache(_: Request) -> JSONResponse:
         return JSONResponse(dataclasses.asdict(public_stats(engine.stats())))
 
+    @router.route("/reset_prefix_cache", methods=["POST"])  # vLLM's name
     @router.route("/cache/reset", methods=["POST"])
     async def reset(request: Request) -> JSONResponse:
         caller_of(request).check_admin()

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kvloom.engine.outputs import RequestUpdate
-from kvloom.engine.stats import EngineStats, FusionStats
+from kvloom.engine.outputs import FinishReason, RequestUpdate
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.stats import EngineStats
+from kvloom.server.admin.cache_metrics import cache_metrics
+from kvloom.server.admin.http_counter import HttpCounter
+from kvloom.server.admin.method_counters import MethodCounters
 from kvloom.server.admin.public_stats import public_stats
+from kvloom.server.admin.request_histograms import ENGINE, RequestHistograms
 from kvloom.server.admin.tier_metrics import tier_metrics
 from kvloom.server.engine_protocol import ServedEngine
 
-_FIRST_TOKEN_S = (
-    0.001,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.06,
-    0.08,
-    0.1,
-    0.25,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    7.5,
-    10,
-    20,
-    40,
-    80,
-    160,
-)
-_TOKEN_S = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    10,
-    40,
-)
-_REQUEST_S = (0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
-_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+_REASONS = ("stop", "length", "abort", "error")
 
 
 class Metrics:
@@ -69,14 +29,16 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(engine))
         self._model = engine.model_name
-        self._ttft = self._histogram("time_to_first_token_seconds", "Time to the first token", _FIRST_TOKEN_S)
-        self._itl = self._histogram("inter_token_latency_seconds", "Time between two tokens", _TOKEN_S)
-        self._tpot = self._histogram(
-            "request_time_per_output_token_seconds", "Mean time between a request's tokens", _TOKEN_S
+        self._requests = RequestHistograms(self.registry, self._model, engine.max_model_len)
+        self._methods = MethodCounters(self.registry, self._model)
+        self.http = HttpCounter(self.registry)
+        ends = Counter(
+            "vllm:request_success",
+            "Requests that are over",
+            ("model_name", "engine", "finished_reason"),
+            registry=self.registry,
         )
-        self._e2e = self._histogram("e2e_request_latency_seconds", "Time to the last token", _REQUEST_S)
-        self._queue = self._histogram("request_queue_time_seconds", "Time before the first step", _REQUEST_S)
-        self._prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request", _COUNTS)
+        self._ends = {reason: ends.labels(self._model, ENGINE, reason) for reason in _REASONS}
         self._refused = Counter(
             "kvloom:default_compressions_refused",
             "Prompts answered exactly as the default compression cannot be had for them",
@@ -84,22 +46,14 @@ class Metrics:
             registry=self.registry,
         ).labels(model_name=self._model)
 
-    def observe(self, update: RequestUpdate) -> None:
+    def observe(self, update: RequestUpdate, params: SamplingParams) -> None:
         """Record a finished request."""
-        metrics = update.metrics
-        self._prompt.observe(len(update.prompt_token_ids))
-        for histogram, value in (
-            (self._queue, metrics.queue_s),
-            (self._ttft, metrics.ttft_s),
-            (self._e2e, metrics.total_s),
-        ):
-            if value is not None:
-                histogram.observe(value)
-        times = metrics.token_times_s
-        for earlier, later in pairwise(times):
-            self._itl.observe(later - earlier)
-        if len(times) > 1:
-            self._tpot.observe((times[-1] - times[0]) / (len(times) - 1))
+        self._requests.observe(update, params)
+        self._methods.observe(update)
+
+    def ended(self, reason: FinishReason) -> None:
+        """Count a request that is over: ``stop`` and ``length`` are those that ``observe`` records."""
+        self._ends[reason].inc()
 
     def default_refused(self) -> None:
         """Record a prompt that is answered exactly, although a default says otherwise."""
@@ -108,12 +62,6 @@ class Metrics:
     def render(self) -> bytes:
         """The metrics in Prometheus text format."""
         return generate_latest(self.registry)
-
-    def _histogram(self, name: str, help_text: str, buckets: Iterable[float]) -> Histogram:
-        histogram = Histogram(
-            f"vllm:{name}", help_text, ("model_name",), registry=self.registry, buckets=tuple(buckets)
-        )
-        return histogram.labels(model_name=self._model)
 
 
 class _EngineCollector(Collector):
@@ -127,39 +75,20 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = public_stats(self._engine.stats())
-        label = self._engine.model_name
-        for name, help_text, value in _gauges(stats):
-            gauge = GaugeMetricFamily(name, help_text, labels=("model_name",))
-            gauge.add_metric((label,), value)
-            yield gauge
-        for name, help_text, value in _counters(stats):
-            counter = CounterMetricFamily(name, help_text, labels=("model_name",))
-            counter.add_metric((label,), value)
-            yield counter
-        yield _by_label("vllm:request_success", "Finished requests", "finished_reason", label, stats.finished)
-        cache = stats.cache
-        yield _by_label("kvloom:cache_miss_tokens", "Prompt tokens computed", "why", label, cache.misses_by_why)
-        yield _by_label("kvloom:cache_hit_tokens", "Prompt tokens found", "tier", label, cache.hit_tokens_by_tier)
-        fusion = stats.fusion.items()
-        for name, help_text, counted in _FUSION:
-            totals = {selector: counted(totals) for selector, totals in fusion}
-            yield _by_label(f"kvloom:fused_{name}", help_text, "selector", label, totals)
-        yield from tier_metrics(cache.tiers, label)
+        model = self._engine.model_name
+        for kind, figures in ((GaugeMetricFamily, _gauges(stats)), (CounterMetricFamily, _counters(stats))):
+            for name, help_text, value in figures:
+                labels = labels_of(name, model)
+                metric = kind(name, help_text, labels=tuple(labels))
+                metric.add_metric(tuple(labels.values()), value)
+                yield metric
+        yield from cache_metrics(stats, self._engine.facts, model)
+        yield from tier_metrics(stats.cache.tiers, model)
 
 
-_FUSION: tuple[tuple[str, str, Callable[[FusionStats], int]], ...] = (
-    ("prompts", "Prompts whose documents had the KV that they had alone", lambda totals: totals.prompts),
-    ("found_tokens", "Tokens of documents whose KV, alone, was found", lambda totals: totals.found_tokens),
-    ("computed_tokens", "Tokens of documents that were computed alone", lambda totals: totals.computed_tokens),
-    ("repaired_tokens", "Tokens of documents computed again in prompts", lambda totals: totals.repaired_tokens),
-)
-
-
-def _by_label(name: str, help_text: str, by: str, model: str, values: dict[str, int]) -> Metric:
-    counter = CounterMetricFamily(name, help_text, labels=("model_name", by))
-    for key, value in values.items():
-        counter.add_metric((model, key), value)
-    return counter
+def labels_of(name: str, model: str) -> Mapping[str, str]:
+    """Of a metric without labels of its own."""
+    return {"model_name": model, "engine": ENGINE} if name.startswith("vllm:") else {"model_name": model}
 
 
 def _gauges(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
@@ -186,6 +115,11 @@ def _counters(stats: EngineStats) -> Iterator[tuple[str, str, float]]:
     yield "vllm:prefix_cache_hits", "Prompt tokens found", cache.hit_tokens
     yield "kvloom:cache_lossy_tokens", "Prompt tokens found in fewer bits, which are no hits", cache.lossy_tokens
     yield "vllm:prompt_tokens", "Prompt tokens processed", stats.prompt_tokens
+    yield (
+        "vllm:prompt_tokens_cached",
+        "Prompt tokens whose KV was not computed",
+        cache.hit_tokens + cache.lossy_tokens,
+    )
     yield "vllm:generation_tokens", "Tokens generated", stats.generated_tokens
     yield "vllm:num_preemptions", "Preemptions", stats.preemptions
     yield "kvloom:num_squeezed", "Contexts compressed for want of memory", stats.squeezed

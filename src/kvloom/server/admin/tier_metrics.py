@@ -8,6 +8,7 @@ from operator import attrgetter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from kvloom.engine.stats import TierStats
+from kvloom.memory.tier.base import Fault
 
 _GAUGES = {
     "budget_bytes": "Bytes that a tier may use",
@@ -47,6 +48,6 @@ def tier_metrics(tiers: Mapping[str, TierStats], model: str) -> Iterator[Metric]
         yield foreign
     faults = CounterMetricFamily("kvloom:tier_faults", "Pages not read or not written", labels=(*labels, "fault"))
     for tier, stats in tiers.items():
-        for fault, count in sorted(stats.faults.items()):
-            faults.add_metric((model, tier, fault), count)
+        for fault in Fault:
+            faults.add_metric((model, tier, fault.value), stats.faults.get(fault.value, 0))
     yield faults

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from kvloom.server.admin.sessions import RestoreRequest, SaveRequest
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
 from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.field_table import SERVED, Json
@@ -35,6 +36,8 @@ _BODIES: tuple[type[BaseModel], ...] = (
     EmbeddingsRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    SaveRequest,
+    RestoreRequest,
 )
 _REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
 
@@ -112,6 +115,7 @@ def _paths() -> Json:
         "/metrics": {"get": _operation("Return counters and histograms for Prometheus", media="text/plain", key=True)},
         "/cache": {"get": _operation("Report the contents of the KV cache", key=True)},
         "/cache/reset": {"post": _operation("Drop all reusable KV", key=True)},
+        "/reset_prefix_cache": {"post": _operation("The same, by vLLM's name", key=True)},
         "/cache/check": {"post": _operation("Audit every byte of KV memory", key=True)},
         "/ui": {"get": _operation("Return the page that shows the cache", media="text/html")},
         "/window": {
@@ -119,6 +123,17 @@ def _paths() -> Json:
             "get": _operation("Report what the page shows: memory, contexts, answers", key=True),
         },
         "/window/about": {"get": _operation("Report what can be asked of the model", key=True)},
+        "/cache/contexts": {"get": _operation("List the texts whose KV is in RAM", key=True)},
+        "/cache/contexts/{id}": {
+            "parameters": [_in_path("id")],
+            "get": _operation("Tell which spans of a text are in RAM", key=True),
+        },
+        "/cache/requests/{id}": {
+            "parameters": [_in_path("id")],
+            "get": _operation("Tell what an answered request found in the cache, and why not the rest", key=True),
+        },
+        "/cache/save": {"post": _operation("Save the KV of a text to a file", None, SaveRequest, key=True)},
+        "/cache/restore": {"post": _operation("Restore the KV of a text from a file", None, RestoreRequest, key=True)},
     }
 
 

@@ -3,7 +3,8 @@
     /health, /version, /openapi.json    anyone
     /ui, /ui/...                        anyone: the page is the same for all, and asks for a key itself
     /metrics, /cache                    who has a key; anyone with ``open_metrics``
-    POST /cache/reset, /cache/check     who has an admin key
+    POST /cache/reset (/reset_prefix_cache), /cache/check     who has an admin key
+    /cache/contexts, .../save, .../restore  who has an admin key
     everything else                     who has a key
 
 A key is sent as ``Authorization: Bearer KEY`` or as ``x-api-key: KEY``.
@@ -39,16 +40,36 @@ class Access:
     def caller(self, scope: Scope) -> Caller | None:
         """The caller; None when a required key is missing."""
         if not self.keyring.keys:
-            return Caller(_peer(scope), self._anybody, None, self._matching, self.keyring.compression)
+            peer = _peer(scope)
+            return Caller(
+                peer,
+                self._anybody,
+                None,
+                self._matching,
+                self.keyring.compression,
+                limits=self.keyring.limits,
+                limited_as=peer.rpartition(":")[0],
+                traceparent=_trace(scope),
+            )
         key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
-            return self._of(key)
+            return self._of(key, _trace(scope))
         path: str = scope["path"]
         return Caller(_peer(scope), "user") if path in self._open or path.startswith(_PAGE) else None
 
-    def _of(self, key: Key) -> Caller:
+    def _of(self, key: Key, traceparent: str) -> Caller:
         apart = None if self._together else key
-        return Caller(key.name, key.role, apart, self._matching, key.compression, owner=key.name)
+        return Caller(
+            key.name,
+            key.role,
+            apart,
+            self._matching,
+            key.compression,
+            owner=key.name,
+            limits=key.limits,
+            limited_as=key.name,
+            traceparent=traceparent,
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -61,6 +82,10 @@ def is_loopback(host: str) -> bool:
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
     return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+def _trace(scope: Scope) -> str:
+    return _header(scope, b"traceparent").decode("latin-1")
 
 
 def _peer(scope: Scope) -> str:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from kvloom.engine.cache_params import CacheParams, Matching
 from kvloom.policy.compression import Compression
 from kvloom.server.edge.keys import Key, Role
+from kvloom.server.edge.limits import NO_LIMITS, Limits
 from kvloom.server.errors import AdminOnly
 
 
@@ -17,7 +18,8 @@ from kvloom.server.errors import AdminOnly
 class Caller:
     """``client``: the unit of fair queueing. ``apart``: the key within which KV is shared, None when it is shared with
     all. ``matching``: granularity of prefix matching. ``compression``: what is done to contexts unless a request says.
-    ``owner``: whose stored answers these are; without keys, everybody's.
+    ``owner``: whose stored answers these are; without keys, everybody's. ``limits``: of the requests of all who are
+    ``limited_as`` this together. ``traceparent``: the header of that name, which names the trace that this belongs to.
     """
 
     client: str
@@ -26,6 +28,9 @@ class Caller:
     matching: Matching = "tokens"
     compression: Compression | None = None
     owner: str = ""
+    limits: Limits = NO_LIMITS
+    limited_as: str = ""
+    traceparent: str = ""
 
     def own(self, cache: CacheParams) -> CacheParams:
         """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""

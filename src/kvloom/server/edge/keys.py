@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from kvloom.config import ServerConfig
 from kvloom.errors import ConfigError, DataFileError, ParamsError
 from kvloom.policy.compression import Compression, parse_compression, text_of
 from kvloom.server.edge.keys_file import read_keys
+from kvloom.server.edge.limits import NO_LIMITS, Limits
 
 Role = Literal["user", "admin"]
 
@@ -23,13 +25,14 @@ _SALT_LABEL = b"kvloom cache salt 1\0"
 class Key:
     """``name`` is for logs and fair queueing; ``secret`` is what clients send, and is never shown.
 
-    ``compression``: what is done to contexts unless a request says; None: nothing.
+    ``compression``: what is done to contexts unless a request says; None: nothing. ``limits``: of its requests.
     """
 
     name: str
     secret: str = field(repr=False)
     role: Role = "user"
     compression: Compression | None = None
+    limits: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:
         if not self.secret.isprintable() or self.secret != self.secret.strip():
@@ -52,11 +55,15 @@ class Key:
 
 
 class Keyring:
-    """All keys of a server. Without any, every client is served, and has ``compression`` as its default."""
+    """All keys of a server. Without any, every client is served, with ``compression`` as its default, and ``limits``
+    for every address.
+    """
 
-    def __init__(self, keys: tuple[Key, ...] = (), compression: Compression | None = None) -> None:
+    def __init__(
+        self, keys: tuple[Key, ...] = (), compression: Compression | None = None, limits: Limits = NO_LIMITS
+    ) -> None:
         """Raises ConfigError when two keys share a name or a secret."""
-        self.keys, self.compression = keys, compression
+        self.keys, self.compression, self.limits = keys, compression, limits
         self._digests = [(key, key.digest) for key in keys]
         for before, key in enumerate(keys):
             for other in keys[:before]:
@@ -72,19 +79,21 @@ class Keyring:
         Raises ConfigError or DataFileError.
         """
         keys, default = [], _default(config)
+        limits = Limits(config.requests_per_minute, config.concurrent_requests)
         if config.api_key is not None:
-            keys.append(Key("default", config.api_key, compression=default))
+            keys.append(Key("default", config.api_key, compression=default, limits=limits))
         if config.admin_key is not None:
-            keys.append(Key("admin", config.admin_key, "admin", default))
+            keys.append(Key("admin", config.admin_key, "admin", default, limits))
         if config.api_keys_file is not None:
             path = Path(config.api_keys_file)
             for line in read_keys(path):
                 try:
                     own = default if line.compression is None else parse_compression(line.compression)
-                    keys.append(Key(line.name, line.secret, "admin" if line.admin else "user", own))
+                    allowed = dataclasses.replace(limits, **line.limits)
+                    keys.append(Key(line.name, line.secret, "admin" if line.admin else "user", own, allowed))
                 except (ConfigError, ParamsError) as error:
                     raise DataFileError(str(error), path=path, line=line.number, hint=error.hint) from None
-        return cls(tuple(keys), default)
+        return cls(tuple(keys), default, limits)
 
     @property
     def compressions(self) -> tuple[Compression, ...]:

@@ -1,0 +1,62 @@
+"""``kvloom cache contexts | save | restore``: what a running server has in RAM, over HTTP, with an admin key."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from kvloom.cli.say import bytes_text
+from kvloom.errors import RequestError
+
+_TIMEOUT_S = 600.0
+
+
+def list_contexts(url: str, as_json: bool) -> None:
+    told = _ask(url, "/cache/contexts")
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    print(f"texts in RAM: {told['total']:,}")
+    for each in told["contexts"]:
+        print(f"{each['id']}  {each['tokens']:>9,} tokens  {bytes_text(each['bytes']):>10}  salt {each['root']}")
+
+
+def save_context(url: str, context: str, name: str) -> None:
+    told = _ask(url, "/cache/save", {"context": context, "name": name})
+    print(f"saved {told['tokens']:,} tokens as {told['name']}, {bytes_text(told['bytes'])}")
+
+
+def restore_session(url: str, name: str) -> None:
+    told = _ask(url, "/cache/restore", {"name": name})
+    print(f"restored {told['tokens']:,} tokens of {told['name']}")
+
+
+def _ask(url: str, path: str, body: dict[str, str] | None = None) -> Any:
+    """Raises RequestError with what the server says."""
+    headers = {"Content-Type": "application/json"}
+    key = os.environ.get("KVLOOM_ADMIN_KEY")
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(f"`{url}` is no URL of a server", hint="write it like http://127.0.0.1:8000")
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + path, data, headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise RequestError(_said(error.read(), error.code)) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise RequestError(f"no answer from {url}: {error}", hint="is kvloom serve running there?") from None
+
+
+def _said(body: bytes, status: int) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered with status {status}"

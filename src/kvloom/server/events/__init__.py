@@ -1,0 +1,1 @@
+"""Events about stored KV for other programs, in the schema that vLLM publishes them in."""

@@ -1,0 +1,62 @@
+"""``kvloom cache contexts | save | restore`` against a server in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from kvloom.cli import main
+from kvloom.config import ServerConfig
+from kvloom.server.app import create_app
+from kvloom.server.run import bind, make_server, url_of
+from tests.server.echo_engine import EchoEngine
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    config, engine = ServerConfig(port=0, sessions_dir=str(tmp_path)), EchoEngine()
+    bound = bind(config)
+    server = make_server(create_app(engine, config), config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
+    thread.start()
+    yield url_of(bound)
+    server.should_exit = True
+    thread.join(10)
+    bound.close()
+    engine.close()
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["cache", *arguments])
+    return int(end.value.code or 0)
+
+
+def test_a_text_is_listed_saved_and_restored(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVLOOM_ADMIN_KEY", "any")
+    httpx2.post(f"{url}/v1/completions", json={"prompt": "a " * 40, "max_tokens": 2}).raise_for_status()
+    assert run("contexts", "--url", url, "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["contexts"]
+    assert run("contexts", "--url", f"{url}/v1") == 0
+    assert found["id"] in capsys.readouterr().out
+    assert run("save", found["id"], "mine", "--url", url) == 0
+    assert capsys.readouterr().out.startswith(f"saved {found['tokens']} tokens as mine")
+    assert run("restore", "mine", "--url", url) == 0
+    assert capsys.readouterr().out == f"restored {found['tokens']} tokens of mine\n"
+    assert run("restore", "other", "--url", url) == 2
+    assert "error: `other" in capsys.readouterr().err
+
+
+def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("contexts", "--url", "http://127.0.0.1:9") == 2
+    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
+    assert run("contexts", "--url", "localhost") == 2
+    assert "is no URL" in capsys.readouterr().err
