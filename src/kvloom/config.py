@@ -20,6 +20,10 @@ RetentionName = Literal[
 ]
 LogFormat = Literal["text", "json"]
 TierName = Literal["warm", "warm_int8", "disk", "remote"]
+
+DEFAULT_RETENTION: RetentionName = "survival"
+"""What serves best over the traces that policies are compared on (``bench.policies``)."""
+
 DEFAULT_KV_DTYPE: KvDtype = "int16"
 
 _UNITS = {
@@ -84,7 +88,7 @@ class CacheConfig:
     """The main setting is ``kv_bytes``: a hard limit on the data and metadata of all KV.
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
-    reusable pages are evicted first; by default the least recently used. See ``policy.retention``.
+    reusable pages are evicted first; by default those that pay least for being kept. See ``policy.retention``.
     ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``chunk_share``: part that
     chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one side leaves
     unused the other has. ``bands``: contiguous ranges of layers whose KV lies in pages of its own; with more than one
@@ -94,7 +98,7 @@ class CacheConfig:
     kv_bytes: int | str = "auto"
     kv_dtype: KvDtype = DEFAULT_KV_DTYPE
     slab_bytes: int = 2 * 2**20
-    retention: RetentionName = "lru"
+    retention: RetentionName = DEFAULT_RETENTION
     max_pinned_share: float = 0.25
     bands: int = 1
     chunk_share: float = 0.5

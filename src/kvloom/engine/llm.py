@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from kvloom.config import (
     DEFAULT_KV_DTYPE,
+    DEFAULT_RETENTION,
     Activations,
     CacheConfig,
     EngineConfig,
@@ -64,9 +65,9 @@ class LLM:
     kv_bytes:
         Hard limit on all KV memory, such as ``"2GiB"``; ``"auto"`` derives one.
     retention:
-        Which reusable pages are evicted first: the least recently (``"lru"``) or least frequently (``"lfu"``) used, or
-        as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``, ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"``,
-        ``"asymcache"`` and ``"survival"`` say (the README has a table).
+        Which reusable pages are evicted first: those that pay least for being kept (``"survival"``), the least recently
+        (``"lru"``) or least frequently (``"lfu"``) used, or as one of ``"fifo"``, ``"pgdsf"``, ``"max_score"``,
+        ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"`` and ``"asymcache"`` says (the README has a table).
     max_pinned_share:
         Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
     chunk_share:
@@ -103,7 +104,7 @@ class LLM:
         *,
         kv_bytes: int | str = "auto",
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
-        retention: RetentionName = "lru",
+        retention: RetentionName = DEFAULT_RETENTION,
         max_pinned_share: float = 0.25,
         chunk_share: float = 0.5,
         max_model_len: int | None = None,
