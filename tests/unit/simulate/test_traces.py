@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvloom.errors import TraceError
@@ -55,6 +55,7 @@ def check(trace: Trace) -> None:
     blocks=st.integers(1, 12),
     differs=st.integers(0, 600),
 )
+@example(recorded=14, scale=3.0, block=14, blocks=6, differs=14)
 def test_regrouped_blocks_differ_where_their_tokens_do(
     recorded: int, scale: float, block: int, blocks: int, differs: int
 ) -> None:

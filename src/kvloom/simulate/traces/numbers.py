@@ -42,6 +42,10 @@ class Once:
         return "once", next(self._count)
 
 
+_ROUNDING = 1e-6
+"""A border between two recorded contents is not to be missed for the last bit of a quotient."""
+
+
 def regrouped(contents: Sequence[Hashable], recorded_tokens: float, blocks: int, block_tokens: int) -> list[Hashable]:
     """Contents of so many blocks of ``block_tokens``, each being all recorded ones that it touches.
 
@@ -54,7 +58,8 @@ def regrouped(contents: Sequence[Hashable], recorded_tokens: float, blocks: int,
     assert len(contents) >= num_recorded(recorded_tokens, blocks, block_tokens)
     found: list[Hashable] = []
     for index in range(blocks):
-        first, last = int(index * block_tokens / recorded_tokens), _last(index, recorded_tokens, block_tokens)
+        first = math.floor(index * block_tokens / recorded_tokens + _ROUNDING)
+        last = _last(index, recorded_tokens, block_tokens)
         found.append((index, tuple(contents[first : last + 1])))
     return found
 
@@ -69,4 +74,4 @@ def num_recorded(recorded_tokens: float, blocks: int, block_tokens: int) -> int:
 
 
 def _last(index: int, recorded_tokens: float, block_tokens: int) -> int:
-    return math.ceil((index + 1) * block_tokens / recorded_tokens - 1e-6) - 1
+    return math.ceil((index + 1) * block_tokens / recorded_tokens - _ROUNDING) - 1
