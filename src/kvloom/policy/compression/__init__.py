@@ -12,7 +12,7 @@ protect.py      what stays whatever its score
 demote.py       what is scored down whatever its score
 critical.py     what is chosen by scores and values, when it is known how many stay
 profile.py      what LU-KV has learned beforehand; utility.py: of what; hull.py, lukv.py: what it does with it
-predictor.py    what kvzap has learned beforehand; shipped.py: the files of both that ship
+predictor.py    what kvzap has learned beforehand
 *.py            each scorer, allocator and compactor
 """
 

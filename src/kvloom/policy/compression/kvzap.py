@@ -16,8 +16,8 @@ import numpy as np
 from kvloom.policy.compression.base import Floats, LayerContext
 from kvloom.policy.compression.needs import Hidden, LearnedMaps, Need
 from kvloom.policy.compression.predictor import FILES, Predictor, predictor_for, read_predictor
-from kvloom.policy.compression.shipped import shipped_files
 from kvloom.policy.compression.words import FILE
+from kvloom.policy.learned_files import shipped_files
 
 
 @dataclass(frozen=True, slots=True)

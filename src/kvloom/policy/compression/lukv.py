@@ -25,8 +25,8 @@ from kvloom.policy.compression.base import Counts, LayerScores, Origin
 from kvloom.policy.compression.heads import Heads, check_floor
 from kvloom.policy.compression.hull import Curve, spend
 from kvloom.policy.compression.profile import FILES, Profile, read_profile, shipped_profile
-from kvloom.policy.compression.shipped import shipped_files
 from kvloom.policy.compression.words import FILE
+from kvloom.policy.learned_files import shipped_files
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from kvloom.errors import DataFileError, ParamsError
 from kvloom.policy.compression.base import Floats
 from kvloom.policy.compression.needs import LearnedMaps
-from kvloom.policy.compression.shipped import shipped_files
+from kvloom.policy.learned_files import shipped_files
 
 FORMAT, VERSION = "kvloom-kvzap", 2
 FILES = "kvzap-*.npz"

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.errors import DataFileError, ParamsError
-from kvloom.policy.compression.shipped import shipped_files
+from kvloom.errors import ParamsError
+from kvloom.policy.learned_files import read_profile_file, shipped_files
 
 FORMAT, VERSION = "kvloom-lu-profile", 1
 FILES = "lu-*.json"
@@ -111,16 +111,7 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 def read_profile(path: Path, wanted: MadeFor | None = None) -> Profile:
     """Raises DataFileError when it is none, and ParamsError when it was made for something else than ``wanted``."""
-    try:
-        shown = json.loads(path.read_text(encoding="utf-8"))
-        _check_version(shown, path)
-        profile = _profile(shown)
-    except OSError as error:
-        raise DataFileError(f"cannot be read: {error.strerror or error}", path=path) from error
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"is no profile: {error}", path=path) from error
+    profile = read_profile_file(path, FORMAT, VERSION, _profile)
     if wanted is not None:
         profile.made_for.check(wanted)
     return profile
@@ -143,14 +134,6 @@ def shipped_profile(weights: str | None, scorer: str, params: Mapping[str, int |
         hint=f"make one: kvloom profile lu MODEL --method {scorer} --output FILE, and name it: profile=FILE",
         param="profile",
     )
-
-
-def _check_version(shown: Any, path: Path) -> None:
-    if not isinstance(shown, dict) or shown.get("format") != FORMAT:
-        raise DataFileError(f"is no profile: it does not say `{FORMAT}`", path=path)
-    if shown.get("version") != VERSION:
-        hint = "make it again with this version of kvloom"
-        raise DataFileError(f"is of version {shown.get('version')!r}, this reads {VERSION}", path=path, hint=hint)
 
 
 def _profile(shown: Mapping[str, Any]) -> Profile:

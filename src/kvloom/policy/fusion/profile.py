@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from kvloom.errors import DataFileError, ParamsError
+from kvloom.errors import ParamsError
+from kvloom.policy.learned_files import read_profile_file, shipped_files
 
 FORMAT, VERSION = "kvloom-fusion-profile", 1
-_SHIPPED = Path(__file__).parent / "learned"
+FILES = "fusion-*.json"
+"""Of those that ship."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +109,13 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 def read_profile(path: Path) -> Profile:
     """Raises DataFileError when it is none."""
-    try:
-        shown = json.loads(path.read_text(encoding="utf-8"))
-        _check_version(shown, path)
-        curves = {name: Curve(tuple(each["ratios"]), tuple(each["kl"])) for name, each in shown["curves"].items()}
-        return Profile(_text(shown["made_for"]["weights"]), _text(shown["made_for"]["texts"]), curves)
-    except DataFileError:
-        raise
-    except OSError as error:
-        raise DataFileError(f"cannot be read: {error.strerror or error}", path=path) from error
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataFileError(f"is no profile: {error}", path=path) from error
+    return read_profile_file(path, FORMAT, VERSION, _profile)
 
 
 @cache
 def shipped_profiles() -> tuple[Profile, ...]:
     """Those that ship with kvloom."""
-    return tuple(map(read_profile, sorted(_SHIPPED.glob("fusion-*.json"))))
+    return tuple(map(read_profile, shipped_files(FILES)))
 
 
 def shipped_profile(weights: str | None) -> Profile:
@@ -138,12 +130,9 @@ def shipped_profile(weights: str | None) -> Profile:
     )
 
 
-def _check_version(shown: Any, path: Path) -> None:
-    if not isinstance(shown, dict) or shown.get("format") != FORMAT:
-        raise DataFileError(f"is no profile: it does not say `{FORMAT}`", path=path)
-    if shown.get("version") != VERSION:
-        hint = "make it again with this version of kvloom"
-        raise DataFileError(f"is of version {shown.get('version')!r}, this reads {VERSION}", path=path, hint=hint)
+def _profile(shown: Mapping[str, Any]) -> Profile:
+    curves = {name: Curve(tuple(each["ratios"]), tuple(each["kl"])) for name, each in shown["curves"].items()}
+    return Profile(_text(shown["made_for"]["weights"]), _text(shown["made_for"]["texts"]), curves)
 
 
 def _text(value: object) -> str:
