@@ -12,8 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 from kvloom.config import ServerConfig
 from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server import error_forms
+from kvloom.server.admin.answered import answered_routes
 from kvloom.server.admin.endpoints import admin_routes
-from kvloom.server.admin.explained import explained_routes
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.record import Record
 from kvloom.server.admin.request_log import RequestLog
@@ -71,7 +71,7 @@ def create_app(
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
     app.include_router(session_routes(engine, config))
-    app.include_router(explained_routes(record.explained))
+    app.include_router(answered_routes(record.recent))
     app.include_router(window_routes(engine, record.recent))
     error_forms.install(app)
     app.add_middleware(Edge, access=Access(keyring, config), on_status=metrics.http.answered)

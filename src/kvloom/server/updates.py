@@ -45,11 +45,11 @@ async def run_job(
 
     def ask(index: int) -> Stream:
         ids, name = job.prompts[index].token_ids, f"{reply_id}-{index}"
-        record.begun(name, caller)
+        record.begun(reply_id, name, caller)
         asked = engine.stream(ids, job.params, name, client=caller.client, cache=cache)
         if otherwise is None:
             return asked
-        record.begun(f"{name}-exact", caller)
+        record.begun(reply_id, f"{name}-exact", caller)
         plain = engine.stream(ids, job.params, f"{name}-exact", client=caller.client, cache=otherwise)
         return or_else(asked, plain, record.metrics.default_refused)
 

@@ -8,6 +8,11 @@ from kvloom.engine.stats import EngineStats
 from kvloom.segment import Why
 
 
+def public_why(why: Why) -> Why:
+    """That a text is stored under another salt is nobody's business."""
+    return Why.NEW if why is Why.OTHER_SALT else why
+
+
 def public_stats(stats: EngineStats) -> EngineStats:
     """The counters as if every salt were alone: that a guess is stored under another salt counts as new.
 

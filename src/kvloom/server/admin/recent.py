@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.server.edge.caller import Caller
 
 _MOST_REQUESTS = 512
-_MOST_ANSWERS = 512
+MOST_ANSWERS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``owner``: as of ``Caller``. ``at_s``: Unix time."""
+    """``reply_id``: of the reply that has its answer. ``owner``: as of ``Caller``. ``at_s``: Unix time."""
 
+    reply_id: str
     request_id: str
     owner: str
     at_s: float
@@ -25,25 +26,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """``number``: counts answers, from 1 on. ``at_s``: Unix time of the end. ``metrics``: of the request, final."""
+    """``number``: counts answers, from 1 on. ``at_s``: Unix time of the end. ``metrics``: of the request, final, but
+    without the time of each token. ``tokens``: of continuation 0. ``tokens_per_s``: after its first one.
+    """
 
     number: int
+    reply_id: str
     request_id: str
     owner: str
     at_s: float
     prompt_tokens: int
+    tokens: int
+    tokens_per_s: float | None
     metrics: RequestMetrics = field(repr=False)
-
-    @property
-    def tokens(self) -> int:
-        """Of continuation 0."""
-        return len(self.metrics.token_times_s)
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        """After the first one."""
-        times = self.metrics.token_times_s
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else None
 
 
 def may_see(caller: Caller, owner: str) -> bool:
@@ -58,11 +53,11 @@ class Recent:
     now: Callable[[], float] = time.time
     last: int = field(default=0, init=False)
     _asked: OrderedDict[str, Asked] = field(default_factory=OrderedDict, init=False)
-    _answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=_MOST_ANSWERS), init=False)
+    _answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=MOST_ANSWERS), init=False)
 
-    def begun(self, request_id: str, caller: Caller) -> None:
+    def begun(self, reply_id: str, request_id: str, caller: Caller) -> None:
         """A request is about to be handed to the engine."""
-        self._asked[request_id] = Asked(request_id, caller.owner, self.now())
+        self._asked[request_id] = Asked(reply_id, request_id, caller.owner, self.now())
         if len(self._asked) > _MOST_REQUESTS:
             self._asked.popitem(last=False)
 
@@ -72,8 +67,18 @@ class Recent:
         if asked is None:
             return  # so many came after it that it has been forgotten
         self.last += 1
-        tokens = len(update.prompt_token_ids)
-        answer = Answered(self.last, asked.request_id, asked.owner, self.now(), tokens, update.metrics)
+        times = update.metrics.token_times_s
+        answer = Answered(
+            number=self.last,
+            reply_id=asked.reply_id,
+            request_id=asked.request_id,
+            owner=asked.owner,
+            at_s=self.now(),
+            prompt_tokens=len(update.prompt_token_ids),
+            tokens=len(times),
+            tokens_per_s=(len(times) - 1) / (times[-1] - times[0]) if times and times[-1] > times[0] else None,
+            metrics=replace(update.metrics, token_times_s=[]),
+        )
         self._answers.append(answer)
 
     def requests(self, caller: Caller, most: int) -> list[Asked]:
@@ -86,3 +91,8 @@ class Recent:
         for answer in self._answers:
             if answer.number > after and may_see(caller, answer.owner):
                 yield answer
+
+    def of_reply(self, reply_id: str, caller: Caller) -> list[Answered]:
+        """Those to the prompts of one body, if this caller may see them, in the order in which they were answered."""
+        mine = [answer for answer in self._answers if answer.reply_id == reply_id]
+        return [answer for answer in mine if may_see(caller, answer.owner)]

@@ -10,7 +10,6 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.outputs import FinishReason, RequestUpdate
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import KvloomError
-from kvloom.server.admin.explained import Explained
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.recent import Recent
 from kvloom.server.admin.request_log import RequestLog
@@ -26,11 +25,10 @@ class Record:
     log: RequestLog | None = None
     tracing: Tracing | None = None
     recent: Recent = field(default_factory=Recent)
-    explained: Explained = field(default_factory=Explained)
 
-    def begun(self, request_id: str, caller: Caller) -> None:
+    def begun(self, reply_id: str, request_id: str, caller: Caller) -> None:
         """A request is about to be handed to the engine."""
-        self.recent.begun(request_id, caller)
+        self.recent.begun(reply_id, request_id, caller)
 
     @contextmanager
     def of(self, asked: Asked, prompts: int) -> Iterator[Ends]:
@@ -68,7 +66,6 @@ class Ends:
         self._leave(reason)
         self.record.metrics.observe(update, params)
         self.record.recent.answered(update)
-        self.record.explained.answered(self.asked.reply_id, self.asked.owner, update)
         if self.record.tracing is not None:
             self.record.tracing.answered(self.asked, update, reason)
         if self.record.log is not None:

@@ -12,7 +12,7 @@ from kvloom.engine.stats import EngineStats, TierStats
 from kvloom.memory.occupancy import Occupancy
 from kvloom.policy.cost import PrefillCost
 from kvloom.segment import Miss, SpanSet, Why
-from kvloom.server.admin.public_stats import public_stats
+from kvloom.server.admin.public_stats import public_stats, public_why
 from kvloom.server.admin.recent import Answered, Asked
 from kvloom.server.window.glances import Glance
 
@@ -55,7 +55,7 @@ def answer_of(answer: Answered, cost: PrefillCost | None, show_owner: bool) -> J
         tiers[each.tier] += len(each.span)
     missed: Counter[str] = Counter()
     for miss in metrics.misses:
-        missed[_public(miss.why)] += len(miss.span)
+        missed[public_why(miss.why)] += len(miss.span)
     return {
         "number": answer.number,
         "id": short_name(answer.request_id),
@@ -83,15 +83,10 @@ def answer_of(answer: Answered, cost: PrefillCost | None, show_owner: bool) -> J
     }
 
 
-def _public(why: Why) -> str:
-    """That something is stored under another salt is nobody's business: it counts as new."""
-    return Why.NEW if why is Why.OTHER_SALT else why
-
-
 def _joined(misses: Iterable[Miss]) -> list[list[int | str]]:
     joined: list[list[int | str]] = []
     for miss in misses:
-        start, stop, why = miss.span.start, miss.span.stop, _public(miss.why)
+        start, stop, why = miss.span.start, miss.span.stop, public_why(miss.why)
         if joined and joined[-1][1:] == [start, why]:
             joined[-1][1] = stop
         else:
