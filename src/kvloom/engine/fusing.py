@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from kvloom.attend.base import Attend
 from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
-from kvloom.engine.kv import Carried, SequenceKv
+from kvloom.engine.kv import Carried, DocumentKv, SequenceKv
 from kvloom.engine.kv.fused import Overlay, Read, lower_tables, overlay_format, read_documents, split_below
 from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.outputs import FusedPrompt
@@ -41,49 +40,6 @@ from kvloom.policy.fusion.worth import CHECK_SHARE
 from kvloom.segment import PageId, Span, SpanSet
 
 _ATTENTION = frozenset({Need.LAST_ATTENTION, Need.ALL_ATTENTION})
-
-
-class DocumentKv(Protocol):
-    """KV of a document, from wherever it comes: computed alone, or in an earlier context."""
-
-    @property
-    def span(self) -> Span:
-        """Where the prompt has it."""
-        ...
-
-    @property
-    def kv(self) -> SequenceKv:
-        """Of the text in which it was computed."""
-        ...
-
-    @property
-    def begun(self) -> bool: ...
-    def begin(self) -> bool:
-        """Look it up, and hold what is there. False: not yet."""
-        ...
-
-    @property
-    def lacking(self) -> int:
-        """Tokens of it that are neither there nor on their way."""
-        ...
-
-    def make_room(self) -> bool:
-        """Take room for what is to be computed of it. False: there is none."""
-        ...
-
-    @property
-    def left(self) -> SpanSet:
-        """Positions of ``kv`` to compute now."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """Nothing more is coming."""
-        ...
-
-    def reads(self) -> list[Read]:
-        """When it is complete: what is there of it."""
-        ...
 
 
 class Phase(enum.Enum):

@@ -4,7 +4,8 @@ names.py      keys and content hashes of its pages
 holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 carried.py    hidden states that wait between two layers
-passage.py    a document computed alone (fused.py: read where a prompt has it)
+document.py   what fusion asks of a document of a prompt (fused.py: read where the prompt has it)
+passage.py    a document computed alone
 earlier.py    a document that is part of an earlier context
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
@@ -18,6 +19,7 @@ results.py    what that has left, kept for others
 from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
+from kvloom.engine.kv.document import DocumentKv
 from kvloom.engine.kv.earlier import EarlierKv
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.passage import PassageKv
@@ -30,6 +32,7 @@ from kvloom.engine.kv.watch import Watch, Watched
 
 __all__ = [
     "Carried",
+    "DocumentKv",
     "EarlierKv",
     "PageNames",
     "PassageKv",

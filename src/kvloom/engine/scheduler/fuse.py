@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from kvloom.engine.cache_params import CacheParams, KeptAs, Source
-from kvloom.engine.fusing import DocumentKv, Fusing
-from kvloom.engine.kv import EarlierKv, PageNames, PassageKv
+from kvloom.engine.fusing import Fusing
+from kvloom.engine.kv import DocumentKv, EarlierKv, PageNames, PassageKv
 from kvloom.engine.planner import Planner
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.scheduler.account import Account
