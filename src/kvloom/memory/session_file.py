@@ -80,11 +80,13 @@ def read_session(path: Path) -> Session:
             header = unpack_header(file.read(length), size - LENGTH_BYTES - length)
             _check_metadata(header.metadata)
             data = np.fromfile(file, np.uint8)
+        return _session(header, _verified(header, data))
     except OSError as error:
         raise SessionRefused(f"`{path.name}` cannot be read: {error.strerror}") from None
     except ChunkRefused as error:
         raise SessionRefused(f"`{path.name}` is no session: {error}") from None
-    return _session(header, _verified(header, data))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SessionRefused(f"`{path.name}` is no session: its header lacks something, or it is malformed") from error
 
 
 def _tensors(session: Session) -> tuple[list[tuple[str, str, tuple[int, ...]]], list[bytes]]:

@@ -70,7 +70,7 @@ def create_app(
     app.include_router(tokenize_routes(served))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
-    app.include_router(session_routes(engine, config))
+    app.include_router(session_routes(engine, config, served.lanes))
     app.include_router(answered_routes(record.recent))
     app.include_router(window_routes(engine, record.recent))
     error_forms.install(app)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
 import tiny
 from kvloom.engine.cache_params import CacheParams
@@ -15,6 +17,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.sessions import StoredContext, context, contexts, put_in, take_out
 from kvloom.errors import RequestError, SessionRefused
 from kvloom.memory.cells import page_cells
+from kvloom.memory.kvchunk.container import LENGTH_BYTES, header_length, pack_header
 from kvloom.memory.session_file import SUFFIX, Session, read_session, write_session
 from kvloom.policy.actions import Drop
 from kvloom.segment import Span, SpanSet
@@ -173,4 +176,24 @@ def test_no_damaged_file_is_used(tmp_path: Path) -> None:
             read_session(path)
     path.unlink()
     with pytest.raises(SessionRefused, match="cannot be read: No such file"):
+        read_session(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"digests": None}, {"digests": "no JSON"}, {"digests": "7"}, {"root": None}, {"root": "no hex"}]
+)
+def test_a_header_that_says_too_little_is_refused(tmp_path: Path, change: dict[str, str | None]) -> None:
+    """Of a file that somebody else wrote: its own digest is right."""
+    engine = tiny.make_engine()
+    asked(engine)
+    path = tmp_path / "x"
+    write_session(path, saved(engine))
+    whole = path.read_bytes()
+    length = header_length(whole[:LENGTH_BYTES], len(whole))
+    shown = json.loads(whole[LENGTH_BYTES : LENGTH_BYTES + length])
+    metadata = {name: text for name, text in (shown["__metadata__"] | change).items() if text and name != "digest"}
+    metadata["digest"] = xxhash.xxh3_128_hexdigest(json.dumps(metadata, sort_keys=True).encode())
+    tensors = [(name, each["dtype"], tuple(each["shape"])) for name, each in shown.items() if name != "__metadata__"]
+    path.write_bytes(pack_header(metadata, tensors) + whole[LENGTH_BYTES + length :])
+    with pytest.raises(SessionRefused, match="is no session"):
         read_session(path)

@@ -24,8 +24,10 @@ from kvloom.engine.sessions import StoredContext, context, contexts, put_in, tak
 from kvloom.errors import RequestError
 from kvloom.memory.session_file import SUFFIX, read_session, write_session
 from kvloom.segment import RAM
+from kvloom.server.edge.body import read_body
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
+from kvloom.server.lanes import Lanes
 
 _MOST = 1000
 """Contexts that one answer lists."""
@@ -47,7 +49,7 @@ class RestoreRequest(BaseModel):
     name: str
 
 
-def session_routes(engine: ServedEngine, config: ServerConfig) -> APIRouter:
+def session_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) -> APIRouter:
     router = APIRouter()
 
     @router.route("/cache/contexts", methods=["GET"])
@@ -66,7 +68,7 @@ def session_routes(engine: ServedEngine, config: ServerConfig) -> APIRouter:
     @router.route("/cache/save", methods=["POST"])
     async def save(request: Request) -> JSONResponse:
         caller_of(request).check_admin()
-        asked = SaveRequest.model_validate_json(await request.body())
+        asked = await read_body(request, SaveRequest, config.max_body_bytes, lanes)
         path = _path(config, asked.name)
         session = await engine.ask(lambda each: take_out(each, asked.context))
         size = await asyncio.to_thread(write_session, path, session)
@@ -75,7 +77,7 @@ def session_routes(engine: ServedEngine, config: ServerConfig) -> APIRouter:
     @router.route("/cache/restore", methods=["POST"])
     async def restore(request: Request) -> JSONResponse:
         caller_of(request).check_admin()
-        asked = RestoreRequest.model_validate_json(await request.body())
+        asked = await read_body(request, RestoreRequest, config.max_body_bytes, lanes)
         session = await asyncio.to_thread(read_session, _path(config, asked.name))
         tokens = await engine.ask(lambda each: put_in(each, session))
         return JSONResponse({"name": asked.name, "tokens": tokens})
