@@ -41,7 +41,7 @@ function drawFigures({ state, answers, samples }) {
     ["First token, median", seconds(median(latest))],
     ["Answer tokens/s", samples.at(-1)?.rate ? count(samples.at(-1).rate) : "0"],
     ["KV in memory", bytes(memory.used_bytes)],
-    ["Computing saved, about", saved ? seconds(saved) : "–"],
+    ["Time saved, about", saved ? seconds(saved) : "–"],
   ];
   const box = $("figures");
   if (!box.children.length) box.append(...figures.map(([name]) => el("div", {}, el("span", {}, name), el("b", {}))));
