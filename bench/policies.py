@@ -111,7 +111,11 @@ def recorded(directory: Path) -> Iterator[Cell]:
             for kind, speed in (("conversation", 0.2), ("synthetic", 0.15))
         ),
         *(
-            (f"recorded agents, {users} users", RecordedAgents(directory / AGENTS, users, 2).trace(COARSE), 1.0)
+            (
+                f"recorded agents, {users} users",
+                RecordedAgents(directory / AGENTS, users, 2).trace(COARSE).head(MOST),
+                1.0,
+            )
             for users in (4, 16, 64)
         ),
     ]

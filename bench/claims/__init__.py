@@ -40,6 +40,7 @@ CLAIMS = {
     "faults": "bench.claims.faults",
     "asymcache-ttft": "bench.claims.asymcache_ttft",
     "mixed-load": "bench.claims.mixed_load",
+    "bands": "bench.claims.bands",
     "structured": "bench.claims.structured",
     "a3-ttft": "bench.claims.a3_ttft",
     "matkv": "bench.claims.matkv",

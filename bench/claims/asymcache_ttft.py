@@ -87,12 +87,12 @@ def room_of(engines: ModelEngines, trace: Trace) -> int:
 def traces(quick: bool) -> list[Trace]:
     if quick:
         return [MultiTurn(sessions=5, shared_tokens=128, lengths=(600, 1500), turns=(3, 5), answer_tokens=8).trace(0)]
-    shapes = [MultiTurn(sessions=16, lengths=LENGTHS, dispersion=by) for by in (LOW_DISPERSION, HIGH_DISPERSION)]
+    shapes = [MultiTurn(sessions=10, lengths=LENGTHS, dispersion=by) for by in (LOW_DISPERSION, HIGH_DISPERSION)]
     return [shapes[seed % 2].trace(seed) for seed in range(5)]
 
 
 def measure(quick: bool) -> Outcome:
-    """Full: five traces of about a hundred requests. Quick: a small one, where nothing is expected to be gained."""
+    """Full: five traces of about sixty requests. Quick: a small one, where nothing is expected to be gained."""
     pull(MODEL)
     engines = ModelEngines(build(EngineConfig(model=MODEL, cache=CacheConfig(kv_bytes="256MiB"))), DEFAULT_KV_DTYPE)
     cost, ratios = step_cost(engines), {policy: list[float]() for policy in POLICIES}
