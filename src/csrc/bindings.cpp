@@ -160,10 +160,11 @@ BoundGroup bind_group(const Rows& rows, std::vector<Part> parts, std::vector<Bou
     const auto is = [&](int32_t part) { return [part](const Read& read) { return read.part == part; }; };
     const auto lists = std::find_if(reads.begin(), reads.end(), is(made.part));
     if (lists == reads.end() || lists->table >= 0) throw nb::value_error("lists are continued once");
-    *lists = made;
     const auto table = std::find_if(reads.begin(), reads.end(), is(made.table));
     if (table == reads.end() || table->table >= 0) throw nb::value_error("a table continues one part");
-    reads.erase(table);
+    // In the table's place, where rows without such lists have it in any company.
+    *table = made;
+    reads.erase(lists);
   }
   return {std::move(parts), std::move(writes), std::move(reads)};
 }

@@ -142,12 +142,12 @@ def companies(draw: st.DrawFn) -> tuple[ListWorld, list[Rows], list[int]]:
         stop, share = draw(st.integers(1, length - 1)), draw(st.sampled_from([0.0, 0.4, 1.0, 1.0]))
         table = world.table(length, draw(st.sampled_from([None, None, None, "float16"])))
         at = sorted(draw(st.sets(st.integers(stop, length - 1), min_size=1, max_size=4)))
+        more = [world.lists(kind, length, most=9) for kind in draw(st.lists(st.sampled_from(KINDS), max_size=1))]
         if draw(st.sampled_from(["lists", "lists", "table"])) == "table":
-            asked.append(rows(at, table))
+            asked.append(rows(at, table, more))
             stops.append(0)
             continue
         lists, rest = moved(world, table, stop, share)
-        more = [world.lists(kind, length, most=9) for kind in draw(st.lists(st.sampled_from(KINDS), max_size=1))]
         asked.append(rows(at, rest, [lists, *more]))
         stops.append(stop)
         if draw(st.booleans()):
