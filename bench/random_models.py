@@ -1,6 +1,7 @@
 """GGUF files with random weights in the shapes of real models: ``python -m bench.random_models NAME...``.
 
-Speed and memory depend on shapes and types, not on what the weights say. Names are ``random-SHAPE-QUANTIZATION``, for
+Speed and memory depend on shapes and types, not on what the weights say. (What they say is nothing: with the embedding
+as the head, a token mostly predicts itself.) Names are ``random-SHAPE-QUANTIZATION``, for
 instance ``random-llama-3.2-1b-q4_k_m``. The tokenizer is SmolLM2's, its vocabulary filled up with tokens that no text
 becomes. Files go to ``random/`` in kvloom's cache directory; they are written once, in pieces of a few MB, and a name
 always gives the same bytes.
