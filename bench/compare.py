@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.cells import Cell, cells
+from bench.cells import DEFAULT_SIZES, Cell, cells
 from bench.comparison import OURS, About, Comparison, Counted, Peak, Sample, Stopped
 from bench.harness import note
 from bench.pace import FarBehind, Paced, quicker
 from bench.peers.base import PEERS
+from bench.random_models import obtain
 from bench.remote import ROOT, PeerFailed, RemotePeer, dequantize, interpreter, setup_of
 from bench.text import long_text
 from kvloom.bench.limits import Limits
@@ -26,7 +27,6 @@ from kvloom.bench.workloads import Tokens, random_tokens, text_tokens
 from kvloom.config import default_threads
 from kvloom.model.files.loading import load_tokenizer
 from kvloom.model.files.manifest import Manifest
-from kvloom.model.files.store import pull
 
 _PROBE = "The capital of France is Paris, and the capital of Italy is"
 _PROBE_TOKENS = 12
@@ -49,27 +49,45 @@ class Prompts:
         return random_tokens(self.vocab_size, seed)
 
 
-def compare(groups: frozenset[str], quick: bool, peers: Sequence[str]) -> Comparison:
+def compare(
+    groups: frozenset[str], quick: bool, peers: Sequence[str], sizes: Sequence[str] = DEFAULT_SIZES
+) -> Comparison:
     """Measure kvloom and those of ``peers`` that are installed, on all cores of this process.
 
     A peer that fails is noted and left out from there.
     """
-    chosen = cells(groups, quick)
-    capacity = max((cell.workload.kv_tokens for cell in chosen), default=0) + _SPARE_TOKENS
-    result = Comparison(default_threads(), quick, capacity)
+    chosen = cells(groups, quick, sizes)
+    result = Comparison(default_threads(), quick, _capacity(chosen))
     for model in dict.fromkeys(cell.model for cell in chosen):
         _compare_on(model, [cell for cell in chosen if cell.model == model], peers, result)
     return result
 
 
 def _compare_on(model: str, chosen: list[Cell], peers: Sequence[str], result: Comparison) -> None:
-    manifest = pull(model)
+    manifest = obtain(model)
     prompts = _prompts(manifest)
-    with _loaded(manifest, peers, result) as running:
-        _meet(model, running, prompts, result)
-        for turn, cell in enumerate(chosen):
-            result.limits.append(measure_limits_apart(result.threads))
-            take_rounds(cell, turn, running, prompts, result)
+    names = _taking_part(chosen, peers, result)
+    answers: dict[str, list[int]] = {}
+    for loaded in [[name] for name in names] if any(cell.alone for cell in chosen) else [names]:
+        with _loaded(manifest, loaded, _capacity(chosen), result) as running:
+            _meet(model, running, prompts, answers, result)
+            for turn, cell in enumerate(chosen):
+                result.limits.append(measure_limits_apart(result.threads))
+                take_rounds(cell, turn, running, prompts, result)
+
+
+def _capacity(chosen: Sequence[Cell]) -> int:
+    return max((cell.workload.kv_tokens for cell in chosen), default=0) + _SPARE_TOKENS
+
+
+def _taking_part(chosen: Sequence[Cell], peers: Sequence[str], result: Comparison) -> list[str]:
+    """kvloom first. Notes who was asked for and takes no part in any of the cells."""
+    asked = [name for name in PEERS if name == OURS or name in peers]
+    names = [name for name in asked if any(PEERS[name].takes_part(cell.group) for cell in chosen)]
+    for name in set(asked) - set(names):
+        if PEERS[name].wants_directory:
+            result.absent[name] = f"{chosen[0].model}: it needs the weights in float32"
+    return names
 
 
 def take_rounds(cell: Cell, turn: int, running: list[RemotePeer], prompts: Prompts, result: Comparison) -> None:
@@ -77,7 +95,7 @@ def take_rounds(cell: Cell, turn: int, running: list[RemotePeer], prompts: Promp
     seen = len(result.samples)
     taking = [peer for peer in running if PEERS[peer.name].takes_part(cell.group)]
     best_s: Sequence[float] = ()
-    for number in range(cell.rounds):
+    for number in range(cell.rounds if taking else 0):
         start = number % len(taking)
         for peer in [*taking[start:], *taking[:start]]:
             paced = Paced(peer, () if number else best_s)
@@ -87,14 +105,16 @@ def take_rounds(cell: Cell, turn: int, running: list[RemotePeer], prompts: Promp
                     best_s = quicker(best_s, paced.taken_s)
         contenders = result.contenders(cell.group, {sample.figure for sample in result.samples[seen:]})
         taking = [peer for peer in running if peer.name in contenders]
+        if not taking:  # alone, and far behind those before it
+            break
 
 
 @contextmanager
-def _loaded(manifest: Manifest, peers: Sequence[str], result: Comparison) -> Iterator[list[RemotePeer]]:
-    setup = setup_of(manifest, result.threads, result.kv_tokens)
+def _loaded(manifest: Manifest, names: Sequence[str], kv_tokens: int, result: Comparison) -> Iterator[list[RemotePeer]]:
+    setup = setup_of(manifest, result.threads, kv_tokens)
     running: list[RemotePeer] = []
     try:
-        for name in [name for name in PEERS if name == OURS or name in peers]:
+        for name in names:
             python = interpreter(name)
             if python is None:
                 result.absent[name] = "not installed: bench/peers.sh"
@@ -112,9 +132,10 @@ def _loaded(manifest: Manifest, peers: Sequence[str], result: Comparison) -> Ite
             peer.close()
 
 
-def _meet(model: str, running: list[RemotePeer], prompts: Prompts, result: Comparison) -> None:
-    """Warm up every peer, and count how many of its tokens agree with kvloom's."""
-    answers: dict[str, list[int]] = {}
+def _meet(
+    model: str, running: list[RemotePeer], prompts: Prompts, answers: dict[str, list[int]], result: Comparison
+) -> None:
+    """Warm up every peer, and count how many of its tokens agree with kvloom's. ``answers``: of those met so far."""
     for peer in list(running):
         with _noting_failure(peer, running, result):
             loaded = peer.peak_bytes()

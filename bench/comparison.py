@@ -112,6 +112,10 @@ class Comparison:
     def facts(self, model: str, peer: str) -> Facts:
         return next(each.facts for each in self.about if (each.model, each.peer) == (model, peer))
 
+    def model_of(self, group: str) -> str | None:
+        """None if nothing was measured."""
+        return next((sample.model for sample in self.samples if sample.group == group), None)
+
     def figures(self, group: str) -> list[str]:
         return list(dict.fromkeys(sample.figure for sample in self.samples if sample.group == group))
 

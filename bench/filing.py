@@ -124,8 +124,9 @@ def comparison_parts(comparison: Comparison) -> list[str]:
     limit = comparison.limit
     models = list(dict.fromkeys(about.model for about in comparison.about))
     parts = [
-        f"{comparison.threads} threads for each engine, room for the KV of {comparison.kv_tokens:,} tokens. Limits in "
-        f"the same sitting: memory read {limit.read_gb_s:.1f} GB/s, sgemm {limit.sgemm_gflop_s:.0f} GFLOP/s."
+        f"{comparison.threads} threads for each engine, room for the KV of {comparison.kv_tokens:,} tokens, or of what "
+        f"the largest workload of a model needs. Limits in the same sitting: memory read {limit.read_gb_s:.1f} GB/s, "
+        f"sgemm {limit.sgemm_gflop_s:.0f} GFLOP/s."
     ]
     for model in models:
         peers = comparison.peers(model)

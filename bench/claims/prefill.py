@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from bench.comparison import Comparison
 from bench.harness import Outcome
-from bench.judging import streams_outcome
+from bench.judging import StreamGoals, streams_outcome
 
-GROUPS = frozenset({"streams"})
-GOALS = {512: 1.05, 2048: 1.1, 4096: 1.2, 8000: 1.3}
-SHARE = 0.85
+GOALS = {
+    "streams": StreamGoals({512: 1.05, 2048: 1.1, 4096: 1.2, 8000: 1.3}, 0.85),
+    "streams-1b": StreamGoals({512: 1.7, 2048: 1.6}, 0.85),
+    "streams-1b-q4_0": StreamGoals({512: 1.6, 2048: 1.5}, 0.85),
+    "streams-3b": StreamGoals({512: 1.7, 2048: 1.6}, 0.85),
+}
+GROUPS = frozenset(GOALS)
 
 
 def judge(comparison: Comparison) -> Outcome:
-    return streams_outcome(comparison, "prefill", GOALS, SHARE, "of the FLOP/s of sgemm")
+    return streams_outcome(comparison, "prefill", GOALS, "of the FLOP/s of sgemm")

@@ -46,7 +46,8 @@ class Peer(Target, Protocol):
 class Entry:
     """Where a peer lives: its file (with ``open_peer(setup)``) and its environment, as ``bench/peers.sh`` names it.
 
-    only: the groups of cells that it takes part in; None: all.
+    only: the groups of cells that it takes part in; None: all, but where it ``wants_directory`` only those of small
+    models: in float32 a model of a billion weights takes 5 GB.
     """
 
     module: str
@@ -55,7 +56,13 @@ class Entry:
     only: frozenset[str] | None = None
 
     def takes_part(self, group: str) -> bool:
-        return self.only is None or group in self.only
+        if self.only is None:
+            return not self.wants_directory or group not in _LARGE
+        return group in self.only
+
+
+_LARGE_STREAMS = frozenset({"streams-1b", "streams-1b-q4_0", "streams-3b"})
+_LARGE = _LARGE_STREAMS | {"together-1b", "together-1b-q4_0", "together-3b", "streams-8b"}
 
 
 PEERS = {
@@ -64,7 +71,7 @@ PEERS = {
     "vllm": Entry("bench.peers.vllm_peer", "vllm", wants_directory=True),
     "transformers": Entry("bench.peers.transformers_peer", "transformers", wants_directory=True),
     "llama.cpp": Entry("bench.peers.llama_cpp_peer", "llama-cpp"),
-    "llama.cpp-plain": Entry("bench.peers.llama_cpp_plain_peer", "llama-cpp", only=frozenset({"streams"})),
+    "llama.cpp-plain": Entry("bench.peers.llama_cpp_plain_peer", "llama-cpp", only=_LARGE_STREAMS | {"streams"}),
 }
 """Those that are likely to be quick come first: the others are stopped when they fall far behind. llama.cpp is two
 peers: with its flash attention, as by default, and without it, which prefills more slowly and decodes sooner after long

@@ -1,6 +1,6 @@
-// Python's door to weights, matrix products and the small operators. Callers have checked shapes, types and
-// strides; the GIL is released while kernels run. What reads by index returns false, untouched, when an index
-// is out of range.
+// Python's door to weights, matrix products, the small operators and the peaks of this processor. Callers have checked
+// shapes, types and strides; the GIL is released while kernels run. What reads by index returns false, untouched, when
+// an index is out of range.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -14,6 +14,7 @@
 #include "linear.h"
 #include "ops.h"
 #include "pack.h"
+#include "peaks.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -117,11 +118,33 @@ void bind_ops(nb::module_& m) {
       NoGil(), "x"_a, "out"_a, "rows"_a, "width"_a, "threads"_a, "isa"_a = "");
 }
 
+void bind_peaks(nb::module_& m) {
+  m.def(
+      "peak_read",
+      [](uintptr_t memory, int64_t bytes, int64_t piece_bytes, int threads, const std::string& isa) {
+        return KV_PICK(peak_kernels, choose_isa(isa)).read(at<uint8_t>(memory), bytes, piece_bytes, threads);
+      },
+      NoGil(), "memory"_a, "bytes"_a, "piece_bytes"_a, "threads"_a, "isa"_a = "");
+  m.def(
+      "peak_multiply_floats",
+      [](int64_t turns, int threads, const std::string& isa) {
+        return KV_PICK(peak_kernels, choose_isa(isa)).multiply_floats(turns, threads);
+      },
+      NoGil(), "turns"_a, "threads"_a, "isa"_a = "");
+  m.def(
+      "peak_multiply_bytes",
+      [](int64_t turns, int threads, const std::string& isa) {
+        return KV_PICK(peak_kernels, choose_isa(isa)).multiply_bytes(turns, threads);
+      },
+      NoGil(), "turns"_a, "threads"_a, "isa"_a = "");
+}
+
 }  // namespace
 
 void bind_linear(nb::module_& m) {
   bind_weights(m);
   bind_ops(m);
+  bind_peaks(m);
 }
 
 }  // namespace kvloom

@@ -93,6 +93,15 @@ static inline V bits_of(V v, int shift, int32_t mask) {
     return (v >> shift) & mask;
 }
 
+// v with the bits of `mask` from `high`, shifted right by `shift`, or left by -shift; v has 0 there.
+template <class V>
+static inline V with_bits(V v, V high, int shift, int32_t mask) {
+  if constexpr (is_pair<V>)
+    return {with_bits(v.lo, high.lo, shift, mask), with_bits(v.hi, high.hi, shift, mask)};
+  else
+    return v | ((shift < 0 ? high << -shift : high >> shift) & mask);
+}
+
 template <class V>
 static inline V flip(V v, int32_t bits) {
   if constexpr (is_pair<V>)

@@ -8,8 +8,8 @@
 
 namespace kvloom {
 
-// Unpacks one superblock of one row. Codes are the integers that are multiplied by the scale, except that Q4_0 keeps
-// its bias of 8.
+// Unpacks one superblock of one row. Codes are as in weights.h: unsigned and before the subtraction of the offset,
+// signed if they have 8 bits.
 struct Block {
   uint16_t d, m;
   uint8_t scales[16], minima[16];
@@ -20,11 +20,11 @@ static inline void read_nibbles(const uint8_t* q, uint8_t* codes) {
   for (int i = 0; i < 16; i++) codes[i] = q[i] & 15, codes[i + 16] = q[i] >> 4;
 }
 
-static inline void read_fifth_bits(const uint8_t* q, int bias, uint8_t* codes) {
+static inline void read_fifth_bits(const uint8_t* q, uint8_t* codes) {
   uint32_t high;
   std::memcpy(&high, q, 4);
   read_nibbles(q + 4, codes);
-  for (int i = 0; i < 32; i++) codes[i] = (uint8_t)((codes[i] | ((high >> i) & 1) << 4) - bias);
+  for (int i = 0; i < 32; i++) codes[i] = (uint8_t)(codes[i] | ((high >> i) & 1) << 4);
 }
 
 // Eight 6-bit scales and eight 6-bit minima in 12 bytes.
@@ -64,10 +64,10 @@ static inline void read_q6_k(const uint8_t* p, Block& b) {
     const uint8_t *low = p + 64 * half, *high = p + 128 + 32 * half;
     uint8_t* codes = b.codes + 128 * half;
     for (int i = 0; i < 32; i++) {
-      codes[i] = (uint8_t)(((low[i] & 15) | (high[i] & 3) << 4) - 32);
-      codes[i + 32] = (uint8_t)(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
-      codes[i + 64] = (uint8_t)(((low[i] >> 4) | (high[i] >> 4 & 3) << 4) - 32);
-      codes[i + 96] = (uint8_t)(((low[i + 32] >> 4) | (high[i] >> 6) << 4) - 32);
+      codes[i] = (uint8_t)((low[i] & 15) | (high[i] & 3) << 4);
+      codes[i + 32] = (uint8_t)((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4);
+      codes[i + 64] = (uint8_t)((low[i] >> 4) | (high[i] >> 4 & 3) << 4);
+      codes[i + 96] = (uint8_t)((low[i + 32] >> 4) | (high[i] >> 6) << 4);
     }
   }
 }
@@ -81,8 +81,7 @@ static inline void read_block(const uint8_t* p, Block& b) {
   std::memcpy(&b.d, p, 2);
   if constexpr (head == 4) std::memcpy(&b.m, p + 2, 2);
   if constexpr (K == Kind::Q4_0 || K == Kind::Q4_1) read_nibbles(p + head, b.codes);
-  if constexpr (K == Kind::Q5_0) read_fifth_bits(p + head, 16, b.codes);
-  if constexpr (K == Kind::Q5_1) read_fifth_bits(p + head, 0, b.codes);
+  if constexpr (K == Kind::Q5_0 || K == Kind::Q5_1) read_fifth_bits(p + head, b.codes);
   if constexpr (K == Kind::Q8_0) std::memcpy(b.codes, p + head, 32);
 }
 

@@ -23,13 +23,14 @@ constexpr int64_t kAheadBytes = 8192;
 // Maximum number of columns of a panel that are unpacked at a time: 36 KiB with their scales.
 constexpr int kBlockCols8 = 768;
 
-// Properties of a kind of weights: bits of a code, columns that share a scale, the offset to subtract from a code, and
-// whether there is a minimum.
-template <int kCodeBits, int kCols, int kTakeOff, bool kHasMinimum>
+// How the kernels see weights. bits: 4, or 8 for codes that do not fit into 4; cols: columns that share a scale;
+// offset: what is to be subtracted from a code; run_words: words of four columns that come from one run; unroll: words
+// of different runs are taken apart in different ways.
+template <int kBits, int kCols, int kOffset, bool kMinimum, int kRunWords, bool kUnroll>
 struct Format {
-  static constexpr int bits = kCodeBits, cols = kCols, offset = kTakeOff;
-  static constexpr bool minimum = kHasMinimum;
-  static constexpr int words = cols / 4, run_words = 8 / bits;
+  static constexpr int bits = kBits, cols = kCols, offset = kOffset, run_words = kRunWords;
+  static constexpr bool minimum = kMinimum, unroll = kUnroll;
+  static constexpr int words = cols / 4, runs = words / run_words;
   // Number of halves of a panel whose sums fit into registers at the same time.
 #if defined(__AVX512VNNI__)
   static constexpr int halves = 2;
@@ -40,20 +41,39 @@ struct Format {
 #endif
 };
 
-constexpr bool is_signed(Kind kind) {
-  return kind == Kind::Q5_0 || kind == Kind::Q8_0 || kind == Kind::Q6_K;
+// Weights as they are packed.
+template <Kind K>
+using PackedFormat = Format<layout(K).bits == 4 ? 4 : 8, layout(K).group, K == Kind::Q8_0 ? kByteOffset : offset_of(K),
+                            layout(K).minimum, layout(K).run() / 4, (layout(K).high_bits() > 0)>;
+
+// Weights that were unpacked: codes of 5 and 6 bits have become bytes like those of 8 bits, see dot.h.
+template <Kind K>
+using UnpackedFormat = Format<PackedFormat<K>::bits, layout(K).group,
+                              layout(K).bits == 4 ? offset_of(K) : (PackedFormat<K>::offset > 0 ? kByteOffset : 0),
+                              layout(K).minimum, 8 / PackedFormat<K>::bits, false>;
+
+// Word `i` of run `run` of a group's codes, for outputs 16 j to 16 j + 15, in the form that the dot product needs.
+template <Kind K>
+static inline ints word_of(const uint8_t* codes, int run, int i, int j) {
+  constexpr Layout L = layout(K);
+  const auto load_run = [&](int at) { return load_ints(codes + at * kRunBytes + j * (kRunBytes / 2)); };
+  if constexpr (L.bits == 8) return kByteOffset ? flip(load_run(run), (int32_t)0x80808080) : load_run(run);
+  const ints low = bits_of(load_run(run), 4 * i, 0x0f0f0f0f);
+  if constexpr (L.bits == 4) return low;
+  constexpr int32_t top = L.high_bits() == 1 ? 0x10101010 : 0x30303030;
+  return with_bits(low, load_run(L.runs()), (2 * run + i) * L.high_bits() - 4, top);
 }
 
+// The same as a byte of the unpacked format.
 template <Kind K>
-using FormatOf =
-    Format<layout(K).bits, layout(K).group, K == Kind::Q4_0 ? 8 : (is_signed(K) ? kByteOffset : 0), layout(K).minimum>;
-
-// One word per output, in the form that the dot product needs: columns 4 * half to 4 * half + 3 of a run.
-template <Kind K>
-static inline ints word_of(ints run, int half) {
-  if constexpr (layout(K).bits == 4) return bits_of(run, 4 * half, 0x0f0f0f0f);
-  if constexpr (is_signed(K) && kByteOffset) return flip(run, (int32_t)0x80808080);
-  return run;
+static inline ints byte_word_of(const uint8_t* codes, int run, int i, int j) {
+  const ints word = word_of<K>(codes, run, i, j);
+  if constexpr (layout(K).high_bits() > 0 && offset_of(K) > 0) {
+    const ints moved = word + splat_int((128 - offset_of(K)) * 0x01010101);  // below 256 in every byte
+    return kByteOffset ? moved : flip(moved, (int32_t)0x80808080);
+  } else {
+    return word;
+  }
 }
 
 // d and m of one group.
@@ -90,15 +110,18 @@ template <class F, int R, class Word, class Scale>
 static inline void add_group(const Word& word, const Scale& scales, const Plane& x, int64_t g, Sums& y) {
   const int8_t* codes = x.codes + g * F::cols * R;
   const float *scale = x.scale + g * F::cols / kGroup * R, *total = x.total + g * F::cols / kGroup * R;
-  const int32_t* less = (F::offset == 8 ? x.less8 : x.less128) + g * (F::cols / 16) * R;
-  const auto start = [&](int r) { return !F::offset ? 0 : F::cols == 16 ? less[r] : less[r] + less[R + r]; };
+  const int32_t* less = (F::offset == 128 ? x.less128 : x.less8) + g * (F::cols / 16) * R;
+  const auto start = [&](int r) {
+    if constexpr (!F::offset) return 0;
+    return (F::cols == 16 ? less[r] : less[r] + less[R + r]) * (F::offset == 128 ? 1 : F::offset / 8);
+  };
   for (int at = 0; at < 2; at += F::halves) {
     Dot<F::bits, ints> sum[R][F::halves];
     KV_UNROLL
     for (int r = 0; r < R; r++)
       for (int j = 0; j < F::halves; j++) sum[r][j].begin(start(r));
-    const int8_t* xs = codes;
-    for (int run = 0; run < F::words / F::run_words; run++) {
+    const auto add_run = [&](int run) KV_INLINE {
+      const int8_t* xs = codes + run * F::run_words * 4 * R;
       KV_UNROLL
       for (int i = 0; i < F::run_words; i++, xs += 4 * R) {
         ints w[F::halves];
@@ -109,7 +132,11 @@ static inline void add_group(const Word& word, const Scale& scales, const Plane&
           for (int j = 0; j < F::halves; j++) sum[r][j].add(w[j], four);
         }
       }
-    }
+    };
+    if constexpr (F::unroll)
+      unrolled<F::runs>(add_run);
+    else
+      for (int run = 0; run < F::runs; run++) add_run(run);
     const Scales s = scales();  // loaded this late because the registers were full
     KV_UNROLL
     for (int r = 0; r < R; r++)
@@ -127,24 +154,35 @@ struct Packed {
   const uint8_t *panel, *after;
 };
 
+// Prefetches each line once, in the order in which lines are read, and goes from the end of a panel to what follows.
+class ReadAhead {
+ public:
+  ReadAhead(const Packed& w, int64_t panel_bytes)
+      : next_(w.panel + kAheadBytes), end_(w.panel + panel_bytes), jump_(w.after - end_) {}
+
+  void from(const uint8_t* place) {
+    for (; next_ < place + kAheadBytes; next_ += 64) __builtin_prefetch(next_ < end_ ? next_ : next_ + jump_, 0, 2);
+  }
+
+ private:
+  const uint8_t *next_, *end_;
+  int64_t jump_;
+};
+
 // One tile: R rows times a packed panel.
 template <Kind K, int R>
 [[gnu::noinline]] static void packed_tile(const Packed& w, int64_t cols, const Activations8& x, Sums& y) {
   constexpr Layout L = layout(K);
-  const uint8_t* end = w.panel + cols / L.columns * L.bytes;
-  each_group<K>(w.panel, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
-    const uint8_t* soon = group + kAheadBytes;
-    if (soon >= end) soon = w.after + (soon - end);
-    for (int64_t i = 0; i < L.group_bytes; i += 64) __builtin_prefetch(soon + i, 0, 2);
-    const auto word = [&](int run, int i, int j) {
-      return word_of<K>(load_ints(group + L.scale_bytes + run * kRunBytes + j * (kRunBytes / 2)), i);
-    };
+  ReadAhead ahead(w, cols / L.columns * L.bytes);
+  each_group<K>(w.panel, cols, [&](const Group& group) {
+    ahead.from(group.codes + L.group_bytes);
+    const auto word = [&](int run, int i, int j) { return word_of<K>(group.codes, run, i, j); };
     const auto scales = [&] {
       Scales s;
-      load_scales<K>(head, group, s.d, s.m);
+      load_scales<K>(group, s.d, s.m);
       return s;
     };
-    for (int i = 0; i < x.planes; i++) add_group<FormatOf<K>, R>(word, scales, x.plane[i], g, y);
+    for (int i = 0; i < x.planes; i++) add_group<PackedFormat<K>, R>(word, scales, x.plane[i], group.number, y);
   });
 }
 
@@ -163,22 +201,22 @@ struct alignas(64) Unpacked {
 template <Kind K>
 void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
   constexpr Layout L = layout(K);
-  each_group<K>(block, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
+  each_group<K>(block, cols, [&](const Group& group) {
+    const int64_t g = group.number;
     Column d, m;
-    load_scales<K>(head, group, d, m);
+    load_scales<K>(group, d, m);
     for (int j = 0; j < 2; j++) {
       store(out.d[g] + 16 * j, d.v[j]);
       if constexpr (L.minimum) store(out.m[g] + 16 * j, m.v[j]);
     }
-    const uint8_t* run = group + L.scale_bytes;
-    for (int at = 0; at < L.group; at += L.run(), run += kRunBytes)
-      for (int j = 0; j < 2; j++) {
-        const ints words = load_ints(run + j * (kRunBytes / 2));
-        for (int half = 0; half < L.run() / 4; half++) {
-          const ints word = word_of<K>(words, half);
-          std::memcpy(out.words[(g * L.group + at) / 4 + half] + j * (kRunBytes / 2), &word, sizeof word);
+    constexpr int run_words = L.run() / 4;
+    unrolled<L.runs()>([&](int run) {
+      for (int i = 0; i < run_words; i++)
+        for (int j = 0; j < 2; j++) {
+          const ints word = byte_word_of<K>(group.codes, run, i, j);
+          std::memcpy(out.words[g * L.group / 4 + run * run_words + i] + j * (kRunBytes / 2), &word, sizeof word);
         }
-      }
+    });
   });
 }
 

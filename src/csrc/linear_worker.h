@@ -119,7 +119,7 @@ class Worker {
         else
           sums_.load_from(y, b_.stride, rows, width);
         const Activations8 x = in_.x8.tile(row, cols_).after(first * L.columns, rows);
-        unpacked_tile_of<FormatOf<K>>(rows, unpacked_, n, x, ahead, sums_);
+        unpacked_tile_of<UnpackedFormat<K>>(rows, unpacked_, n, x, ahead, sums_);
         sums_.store_to(y, b_.stride, rows, width);
       }
     }

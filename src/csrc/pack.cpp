@@ -19,9 +19,9 @@ void write_scales(const Block& b, int lane, uint8_t* out) {
   if constexpr (L.minimum) std::memcpy(out + 2 * (kPanel + lane), &b.m, 2);
   if constexpr (L.nested)
     for (int g = 0; g < L.groups; g++) {
-      uint8_t* group = out + L.head_bytes + g * L.group_bytes;
-      group[lane] = b.scales[g];
-      if (L.minimum) group[kPanel + lane] = b.minima[g];
+      uint8_t* scales = out + L.halves_bytes + g * L.scale_bytes;
+      scales[lane] = b.scales[g];
+      if (L.minimum) scales[kPanel + lane] = b.minima[g];
     }
 }
 
@@ -29,10 +29,15 @@ void write_scales(const Block& b, int lane, uint8_t* out) {
 template <Kind K>
 void write_codes(const uint8_t* codes, int lane, uint8_t* group) {
   constexpr Layout L = layout(K);
-  uint8_t* word = group + L.scale_bytes + 4 * lane;
+  uint8_t* word = group + 4 * lane;
   for (int at = 0; at < L.group; at += L.run(), word += kRunBytes)
     for (int b = 0; b < 4; b++)
-      word[b] = L.bits == 4 ? (uint8_t)(codes[at + b] | codes[at + 4 + b] << 4) : codes[at + b];
+      word[b] = L.bits < 8 ? (uint8_t)((codes[at + b] & 15) | codes[at + 4 + b] << 4) : codes[at + b];
+  if constexpr (L.high_bits() > 0) {
+    uint8_t high[4] = {};
+    for (int c = 0; c < L.group; c++) high[c % 4] |= (uint8_t)(codes[c] >> 4 << c / 4 * L.high_bits());
+    std::memcpy(word, high, sizeof high);
+  }
 }
 
 template <class T>
@@ -68,7 +73,6 @@ void pack_panel(const uint8_t* source, int64_t rows, int64_t cols, uint8_t* out)
 template <Kind K>
 float value_at(const uint8_t* block, int lane, int g, int c) {
   constexpr Layout L = layout(K);
-  const uint8_t* group = block + L.head_bytes + g * L.group_bytes;
   if constexpr (K == Kind::F32) {
     float x;
     std::memcpy(&x, block + 4 * lane, 4);
@@ -86,13 +90,17 @@ float value_at(const uint8_t* block, int lane, int g, int c) {
   std::memcpy(&h, block + 2 * lane, 2);
   float d = half_to_float(h), m = 0;
   if constexpr (L.minimum) std::memcpy(&h, block + 2 * (kPanel + lane), 2), m = half_to_float(h);
-  if constexpr (K == Kind::Q6_K) d *= (float)(int8_t)group[lane];
-  if constexpr (L.nested && L.minimum) d *= (float)group[lane], m *= -(float)group[kPanel + lane];
+  const uint8_t *scales = block + L.halves_bytes + g * L.scale_bytes, *group = block + L.head_bytes + g * L.group_bytes;
+  if constexpr (K == Kind::Q6_K) d *= (float)(int8_t)scales[lane];
+  if constexpr (L.nested && L.minimum) d *= (float)scales[lane], m *= -(float)scales[kPanel + lane];
   if constexpr (K == Kind::Q4_0) m = -8.0f * d;
   constexpr bool added = L.minimum || K == Kind::Q4_0;
-  const uint8_t byte = group[L.scale_bytes + c / L.run() * kRunBytes + 4 * lane + c % 4];
-  const int code = L.bits == 4 ? (byte >> (c % 8 / 4 * 4)) & 15 : (int8_t)byte;
-  return added ? (float)code * d + m : (float)code * d;
+  const uint8_t* word = group + 4 * lane + c % 4;
+  const uint8_t byte = word[c / L.run() * kRunBytes];
+  int code = L.bits < 8 ? (byte >> (c % 8 / 4 * 4)) & 15 : (int8_t)byte;
+  if constexpr (L.high_bits() > 0)
+    code |= (word[L.runs() * kRunBytes] >> c / 4 * L.high_bits() & ((1 << L.high_bits()) - 1)) << 4;
+  return added ? (float)code * d + m : (float)(code - offset_of(K)) * d;
 }
 
 template <Kind K>

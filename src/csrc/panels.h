@@ -26,44 +26,61 @@ template <int N, class Body>
   body(N - 1);
 }
 
-// Calls use(i, w) for the columns of one run of codes.
+// A group of columns: the halves of its superblock, its scale bytes, its codes, and its number from the start.
+struct Group {
+  const uint8_t *halves, *scales, *codes;
+  int64_t number;
+};
+
+// Calls use(i, w) for the columns of run `run` of a group's codes.
 template <Kind K, class Use>
-static inline void each_code(const uint8_t* run, const Use& use) {
+static inline void each_code(const uint8_t* codes, int run, const Use& use) {
   constexpr Layout L = layout(K);
-  const ints words[2] = {load_ints(run), load_ints(run + kRunBytes / 2)};
+  const uint8_t *low = codes + run * kRunBytes, *high = codes + L.runs() * kRunBytes;
+  ints words[2], above[2];
+  for (int j = 0; j < 2; j++) {
+    words[j] = load_ints(low + j * (kRunBytes / 2));
+    if constexpr (L.high_bits() > 0)
+      above[j] = bits_of(load_ints(high + j * (kRunBytes / 2)), 2 * run * L.high_bits(), -1);
+  }
   unrolled<L.run()>([&](int i) {
+    constexpr int32_t top = ((1 << L.high_bits()) - 1) << 4;
     Column w;
-    for (int j = 0; j < 2; j++)
-      w.v[j] = to_floats(L.bits == 4 ? bits_of(words[j], i % 4 * 8 + i / 4 * 4, 15) : signed_byte(words[j], i));
+    for (int j = 0; j < 2; j++) {
+      ints code = L.bits == 8 ? signed_byte(words[j], i) : bits_of(words[j], i % 4 * 8 + i / 4 * 4, 15);
+      if constexpr (L.high_bits() > 0) code = with_bits(code, above[j], i % 4 * 8 + i / 4 * L.high_bits() - 4, top);
+      if constexpr (L.high_bits() > 0 && offset_of(K) > 0) code = code - splat_int(offset_of(K));
+      w.v[j] = to_floats(code);
+    }
     use(i, w);
   });
 }
 
-// d and m of one group of columns; `block` is its superblock.
+// d and m of one group of columns.
 template <Kind K>
-static inline void load_scales(const uint8_t* block, const uint8_t* group, Column& d, Column& m) {
+static inline void load_scales(const Group& group, Column& d, Column& m) {
   constexpr Layout L = layout(K);
   for (int j = 0; j < 2; j++) {
-    const uint16_t* head = reinterpret_cast<const uint16_t*>(block) + 16 * j;
-    d.v[j] = load_f16(head);
-    if constexpr (L.minimum) m.v[j] = load_f16(head + kPanel);
-    if constexpr (K == Kind::Q6_K) d.v[j] = d.v[j] * load_i8(group + 16 * j);
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(group.halves) + 16 * j;
+    d.v[j] = load_f16(halves);
+    if constexpr (L.minimum) m.v[j] = load_f16(halves + kPanel);
+    if constexpr (K == Kind::Q6_K) d.v[j] = d.v[j] * load_i8(group.scales + 16 * j);
     if constexpr (L.nested && L.minimum) {
-      d.v[j] = d.v[j] * load_u8(group + 16 * j);
-      m.v[j] = splat(-1.0f) * m.v[j] * load_u8(group + kPanel + 16 * j);
+      d.v[j] = d.v[j] * load_u8(group.scales + 16 * j);
+      m.v[j] = splat(-1.0f) * m.v[j] * load_u8(group.scales + kPanel + 16 * j);
     }
     if constexpr (K == Kind::Q4_0) m.v[j] = d.v[j] * splat(-8.0f);
   }
 }
 
-// Calls use(block, group, g) for the groups from `block` on, in order. `cols` is a multiple of the columns of a
-// superblock.
+// Calls use(group) for the groups from `block` on, in order. `cols` is a multiple of the columns of a superblock.
 template <Kind K, class Use>
 static inline void each_group(const uint8_t* block, int64_t cols, const Use& use) {
   constexpr Layout L = layout(K);
   int64_t g = 0;
   for (int64_t c = 0; c < cols; c += L.columns, block += L.bytes)
-    for (int i = 0; i < L.groups; i++, g++) use(block, block + L.head_bytes + i * L.group_bytes, g);
+    for (int i = 0; i < L.groups; i++, g++)
+      use(Group{block, block + L.halves_bytes + i * L.scale_bytes, block + L.head_bytes + i * L.group_bytes, g});
 }
 
 // Calls use(c, w) for the first `cols` columns from `block` on, in order.
@@ -71,19 +88,18 @@ template <Kind K, class Use>
 static inline void each_column(const uint8_t* block, int64_t cols, const Use& use) {
   constexpr Layout L = layout(K);
   if constexpr (L.quantized) {
-    each_group<K>(block, cols, [&](const uint8_t* head, const uint8_t* group, int64_t g) {
+    each_group<K>(block, cols, [&](const Group& group) {
       Column d, m;
-      load_scales<K>(head, group, d, m);
-      const uint8_t* run = group + L.scale_bytes;
-      for (int at = 0; at < L.group; at += L.run(), run += kRunBytes)
-        each_code<K>(run, [&](int i, Column& w) {
+      load_scales<K>(group, d, m);
+      for (int run = 0; run < L.runs(); run++)
+        each_code<K>(group.codes, run, [&](int i, Column& w) {
           for (int j = 0; j < 2; j++) {
             if constexpr (L.minimum || K == Kind::Q4_0)
               w.v[j] = fma(w.v[j], d.v[j], m.v[j]);
             else
               w.v[j] = w.v[j] * d.v[j];
           }
-          use(g * L.group + at + i, w);
+          use(group.number * L.group + run * L.run() + i, w);
         });
     });
   } else {

@@ -33,6 +33,9 @@
 #define KV_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+// Behind the parameters of a lambda that is called several times, on arrays that must stay in registers.
+#define KV_INLINE __attribute__((always_inline))
+
 namespace kvloom {
 namespace KV_ISA {
 

@@ -3,12 +3,14 @@
 //
 // A panel is a sequence of superblocks along the columns. A superblock consists of
 //   head     fp16 scales of the 32 rows, then (kinds with a minimum) fp16 minima of the 32 rows; none for plain floats
-//   groups   each: (K kinds) one scale byte per row, then one minimum byte per row if the kind has minima; then its
-//            columns. Plain floats: 32 values per column. Codes: runs of one 32-bit word per row, with four columns of
-//            8 bits (byte b is column b) or eight columns of 4 bits (byte b is column b in its low half and column
-//            4 + b in its high half).
-// The value of a code is code * d (+ m). d and m are exact in float, and so is code * d for every kind. The only
-// rounding is that of the final addition, so that fused and separate arithmetic agree. Bytes are signed.
+//   scales   (K kinds) for every group: one scale byte per row, then one minimum byte per row if the kind has minima
+//   groups   the columns. Plain floats: 32 values per column. Codes: runs of one 32-bit word per row. Codes of 8 bits:
+//            four columns (byte b is column b). Others: the low 4 bits of eight columns (byte b has column b in its low
+//            half and column 4 + b in its high half); codes of 5 and 6 bits have one more run per group with the bits
+//            above those (byte b has columns b, 4 + b, 8 + b, ..., from its lowest bits on).
+// A panel takes as many bytes as its rows do in the file; Q5_K, 2% more.
+// The value of a code is (code - offset) * d (+ m). d and m are exact in float, and so is code * d for every kind. The
+// only rounding is that of the final addition, so that fused and separate arithmetic agree.
 //
 // Included by kernels: there is no function with external linkage here (see simd.h).
 #pragma once
@@ -26,7 +28,7 @@ constexpr const char* kKindNames[kKinds] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_
                                             "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"};
 
 struct Layout {
-  int bits;          // of one stored value
+  int bits;          // of one value
   int group;         // columns that share a scale
   int groups;        // per superblock
   bool quantized;    // has fp16 scales
@@ -35,16 +37,20 @@ struct Layout {
   int source_bytes;  // of a superblock of one row in the file
 
   // Sizes of a superblock (bytes: for all 32 rows), derived from the above.
-  int columns, head_bytes, scale_bytes, column_bytes, group_bytes, bytes;
+  // halves_bytes: all fp16; scale_bytes: of one group; head_bytes: all before the codes; group_bytes: codes of a group.
+  int columns, halves_bytes, scale_bytes, head_bytes, group_bytes, bytes;
 
-  // Columns that share a 32-bit word.
-  constexpr int run() const { return 32 / bits; }
+  // Columns that share a 32-bit word of a run.
+  constexpr int run() const { return bits < 8 ? 8 : 32 / bits; }
+  constexpr int runs() const { return group / run(); }
+  // Bits of a code beyond the low four, if they are stored apart.
+  constexpr int high_bits() const { return bits == 5 || bits == 6 ? bits - 4 : 0; }
 };
 
 static constexpr Layout make_layout(int bits, int group, int groups, bool quantized, bool minimum, bool nested,
                                     int source_bytes) {
-  const int head = quantized ? 2 * kPanel * (1 + minimum) : 0, scales = nested ? kPanel * (1 + minimum) : 0;
-  const int column = kPanel * bits / 8, whole = scales + group * column;
+  const int halves = quantized ? 2 * kPanel * (1 + minimum) : 0, scales = nested ? kPanel * (1 + minimum) : 0;
+  const int head = halves + groups * scales, codes = group * kPanel * bits / 8;
   return {bits,
           group,
           groups,
@@ -53,11 +59,11 @@ static constexpr Layout make_layout(int bits, int group, int groups, bool quanti
           nested,
           source_bytes,
           group * groups,
-          head,
+          halves,
           scales,
-          column,
-          whole,
-          head + groups * whole};
+          head,
+          codes,
+          head + groups * codes};
 }
 
 static constexpr Layout layout(Kind kind) {
@@ -72,19 +78,24 @@ static constexpr Layout layout(Kind kind) {
     case Kind::Q4_1:
       return make_layout(4, 32, 1, true, true, false, 20);
     case Kind::Q5_0:
-      return make_layout(8, 32, 1, true, false, false, 22);
+      return make_layout(5, 32, 1, true, false, false, 22);
     case Kind::Q5_1:
-      return make_layout(8, 32, 1, true, true, false, 24);
+      return make_layout(5, 32, 1, true, true, false, 24);
     case Kind::Q8_0:
       return make_layout(8, 32, 1, true, false, false, 34);
     case Kind::Q4_K:
       return make_layout(4, 32, 8, true, true, true, 144);
     case Kind::Q5_K:
-      return make_layout(8, 32, 8, true, true, true, 176);
+      return make_layout(5, 32, 8, true, true, true, 176);
     case Kind::Q6_K:
-      return make_layout(8, 16, 16, true, false, true, 210);
+      return make_layout(6, 16, 16, true, false, true, 210);
   }
   return {};
+}
+
+// What is subtracted from a code before it is multiplied by its scale. Codes of 8 bits are signed.
+static constexpr int offset_of(Kind kind) {
+  return kind == Kind::Q4_0 ? 8 : kind == Kind::Q5_0 ? 16 : kind == Kind::Q6_K ? 32 : 0;
 }
 
 // A packed matrix. Plain integers, so that callers outside of C++ can build a table of them.

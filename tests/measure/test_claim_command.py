@@ -41,11 +41,25 @@ def test_an_unknown_peer_lists_the_known_ones(capsys: pytest.CaptureFixture[str]
     assert "no peer `nobody`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prefill", "--sizes", "small,70b"], "no size `70b`"),
+        (["multi-turn", "--sizes", "1b,8b"], "`multi-turn` measures no model of size 1b,8b"),
+    ],
+)
+def test_sizes_that_do_not_exist_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert claim.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_claims_share_one_sitting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 
-    def compare(groups: frozenset[str], quick: bool, peers: list[str]) -> Comparison:
-        asked.append((groups, quick, peers))
+    def compare(groups: frozenset[str], quick: bool, peers: list[str], sizes: list[str]) -> Comparison:
+        asked.append((groups, quick, peers, sizes))
         return Comparison(2, quick, 0)
 
     claims = {"prefill": frozenset({"streams"}), "throughput": frozenset({"together"})}
@@ -58,7 +72,7 @@ def test_claims_share_one_sitting(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(claim, "claim_of", lambda name: Compared(claims[name], judge))
     monkeypatch.setattr(claim, "compare", compare)
     assert claim.main([*claims, "--peers", "openvino", "--out", str(tmp_path)]) == 0
-    assert asked == [(frozenset({"streams", "together"}), False, ["openvino"])]
+    assert asked == [(frozenset({"streams", "together"}), False, ["openvino"], ["small"])]
     assert len(judged) == 2
     assert (tmp_path / "claim-demo.md").is_file()
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cells import DENSE, GROUPS, HYBRID, cells
+from bench import judging
+from bench.cells import DENSE, GROUPS, OF_8B, SIZES, cells
 from bench.claims import SPEED, Compared, claim_of, decode, peak_memory, prefill, shared_prefix, throughput
 from bench.comparison import OURS, Comparison, Counted
 from bench.harness import at_least, at_most, worst_of
 from bench.peers.base import PEERS
+from bench.random_models import NAMES
 from kvloom.bench.workloads import SharedPrefix
 from tests.measure.fake_comparison import FACTS, comparison
 
@@ -133,13 +135,60 @@ def test_every_speed_claim_finds_its_cells() -> None:
             assert cells(claim.groups, quick=True)
 
 
-def test_cells_grow_and_the_dense_model_comes_first() -> None:
-    chosen = cells(frozenset(GROUPS), quick=False)
-    models = [cell.model for cell in chosen]
-    assert models == sorted(models, key=lambda model: model != DENSE)
-    for model in (DENSE, HYBRID):
-        sizes = [cell.workload.kv_tokens for cell in chosen if cell.model == model]
-        assert sizes == sorted(sizes)
+@pytest.mark.parametrize("quick", [False, True])
+def test_cells_grow_and_models_come_by_size(quick: bool) -> None:
+    chosen = cells(frozenset(GROUPS), quick, list(SIZES))
+    order = [model for models in SIZES.values() for model in models]
+    assert list(dict.fromkeys(cell.model for cell in chosen)) == order
+    for model in order:
+        wanted = [cell.workload.kv_tokens for cell in chosen if cell.model == model]
+        assert wanted == sorted(wanted)
+    by_group = {cell.group: cell.model for cell in chosen}
+    assert all(by_group[cell.group] == cell.model for cell in chosen), "figures of one group are of one model"
+
+
+def test_large_models_are_measured_when_asked_for() -> None:
+    groups = frozenset(GROUPS)
+    assert {cell.model for cell in cells(groups, quick=False)} == set(SIZES["small"])
+    (largest,) = cells(groups, quick=False, sizes=["8b"])
+    assert (largest.model, largest.alone) == (OF_8B, True)
+    taking = {name for name, entry in PEERS.items() if entry.takes_part(largest.group)}
+    assert taking == {"kvloom", "openvino", "llama.cpp"}, "float32 copies of large models are not made"
+
+
+def test_small_copies_in_float32_are_made_for_every_small_model() -> None:
+    groups = {cell.group for cell in cells(frozenset(GROUPS), quick=False)}
+    assert all(PEERS[name].takes_part(group) for name in ("vllm", "transformers") for group in groups)
+    large = set(GROUPS) - groups
+    assert large
+    assert not any(PEERS["vllm"].takes_part(group) for group in large)
+
+
+def test_random_models_of_cells_can_be_made() -> None:
+    assert {cell.model for cell in cells(frozenset(GROUPS), False, ["1b", "3b", "8b"])} <= set(NAMES)
+
+
+def test_a_larger_model_has_goals_and_limits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[str, str]] = []
+
+    def share(made: Comparison, model: str, figure: str, group: str) -> float:
+        found.append((model, group))
+        return 0.7
+
+    monkeypatch.setattr(judging, "share_of_limit", share)
+    made = comparison({"decode after 512": {"kvloom": [2.0], "fast": [1.0]}}, "streams")
+    larger = comparison({"decode after 512": {"kvloom": [1.35], "fast": [1.0]}}, "streams-8b")
+    made.samples += [dataclasses.replace(sample, model=OF_8B) for sample in larger.samples]
+    outcome = decode.judge(made)
+    assert found == [(DENSE, "streams"), (OF_8B, "streams-8b")]
+    by_name = {check.name: (check.value, check.goal) for check in outcome.checks}
+    assert by_name == {
+        "decode after 512": (2.0, 1.6),
+        "decode after 512, of the limit": (0.7, 0.5),
+        "decode after 512 (8b)": (1.35, 1.4),
+        "decode after 512, of the limit (8b)": (0.7, 0.85),
+    }
+    assert not outcome.holds
 
 
 def test_what_one_claim_files_of_a_shared_sitting() -> None:

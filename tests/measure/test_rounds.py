@@ -98,6 +98,15 @@ def test_a_peer_that_fails_has_no_later_round() -> None:
     assert result.absent == {"vllm": "gone"}
 
 
+def test_a_lone_peer_far_behind_those_before_it_has_one_round() -> None:
+    log: list[str] = []
+    result = Comparison(threads=1, quick=True, kv_tokens=1)
+    for name, seconds in {"kvloom": 1.0, "openvino": 1.0, "llama.cpp": 3.0}.items():
+        alone = cast(list[RemotePeer], [Fake(name, seconds, log)])
+        take_rounds(Cell("g", DENSE, Together(2, 4, 3), 3), 0, alone, PROMPTS, result)
+    assert log == ["kvloom"] * 3 + ["openvino"] * 3 + ["llama.cpp"]
+
+
 def test_peers_hear_what_comes() -> None:
     peer = Fake("kvloom", 1.0, [])
     rounds_of(MultiTurn(chats=3, turns=2, question=5, num_new=2), [peer], rounds=1)

@@ -1,9 +1,9 @@
 """Weight matrices that stay quantized in memory.
 
 A matrix is packed once, from the bytes of its file, into panels of 32 output rows (``csrc/weights.h``);
-neither a copy in the file's order nor a float copy is kept. 4-bit kinds use 4 bits, 5- to 8-bit kinds
-8. Codes and scales are the file's own, so every value equals the float32 of ``gguf.quants.dequantize`` (but
-Q4_0 turns -0.0 into 0.0).
+neither a copy in the file's order nor a float copy is kept. Codes keep their bits, so a matrix takes at most
+3% more memory than in its file. Codes and scales are the file's own, so every value equals the float32 of
+``gguf.quants.dequantize`` (but Q4_0 turns -0.0 into 0.0).
 
 Shape suffixes: R rows, C input features (columns of the matrix), O output features (rows of the matrix).
 """
