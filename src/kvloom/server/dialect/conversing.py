@@ -8,34 +8,14 @@ from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
-from kvloom.model.text.documents import Documents, Encoded, Spans
+from kvloom.model.text.documents import Spans
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.breakpoints import Rendering
 from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.prepare import held_to
-from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
+from kvloom.server.dialect.tools.conversation import Conversation, form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm
-from kvloom.server.engine_protocol import Tokenizer
 from kvloom.server.job import Job, Prompt, blamed
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """How a conversation becomes text and tokens. Used in worker threads.
-
-    ``documents``: of the conversation, for which its text has placeholders.
-    """
-
-    tokenizer: Tokenizer
-    form: ToolForm | None
-    documents: Documents
-    max_tokens: int | None
-
-    def text(self, conversation: Conversation) -> str:
-        """Raises RequestError or ModelError."""
-        return prompt_of(conversation, self.tokenizer, self.form)
-
-    def encoded(self, text: str) -> Encoded:
-        return self.documents.encoded(text, self.tokenizer.encode, False, self.max_tokens)
 
 
 def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
@@ -77,9 +57,7 @@ async def prompted(asked: Asked, served: Served, cache: CacheParams | None, nami
         naming.resolve(asked.conversation.turns)
         form = served.forms.get() if asked.conversation.needs_tool_form else None
         rendering = Rendering(served.engine.tokenizer, form, asked.conversation.documents, limit)
-        text = rendering.text(asked.conversation) + asked.prefill
-        rendering.documents.check(text)
-        found = rendering.encoded(text)
+        text, found = rendering.prompt(asked.conversation, asked.prefill)
         marks = asked.marks(rendering, text, found.ids)
         return Prompted(Prompt(found.ids, asked.prefill), found.documents, marks, form)
 

@@ -74,6 +74,21 @@ SERVED: Mapping[str, Served] = {
     "add_special_tokens": _ours("add the model's special tokens to the text"),
     "chat_template_kwargs": _ours("variables for the chat template"),
     "cache_salt": _ours("KV is reused only between requests with the same salt"),
+    "prompt_cache_key": Served(
+        "names the session that the request belongs to: what a session that comes again has stored is not evicted for "
+        "others while it has a fair share; see [Sessions](#sessions)",
+        extends=("CompletionRequest",),
+    ),
+    "prompt_cache_options": Served(
+        "`ttl`, `5m`, `30m`, `1h` or `12h`: the request's KV is pinned so long after its last use; `mode` `explicit`: "
+        "only breakpoints are; `prewarm`: the prompt's KV is computed and kept, and there is no answer; see "
+        "[Prompt caching](#prompt-caching)",
+        extends=("CompletionRequest",),
+    ),
+    "prompt_cache_retention": Served(
+        "`24h`: the request's KV is pinned so long after its last use; `in_memory`: as without",
+        extends=("CompletionRequest",),
+    ),
     "kvloom": _ours(
         '`{"cache": {"read": false, "write": false}}`: recompute the whole prompt and publish nothing; '
         "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
@@ -122,9 +137,6 @@ HINTS: Mapping[str, str] = {
     "store": "answers are not stored",
     "service_tier": "there is only one tier",
     "safety_identifier": "identifies the end user",
-    "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
-    "prompt_cache_options": "the cache keeps what fits",
-    "prompt_cache_retention": "the cache keeps what fits",
     "prediction": "only affects speed",
     "request_id": "use the header `x-request-id`, which the response echoes",
     "rid": "use the header `x-request-id`, which the response echoes",
@@ -151,7 +163,6 @@ HINTS: Mapping[str, str] = {
 
 MESSAGE_HINTS: Mapping[str, str] = {
     "annotations": "added by the API to answers, which clients send back",
-    "cache_control": "prefixes are matched by their tokens",
 }
 
 MESSAGE_REFUSED: Mapping[str, str | None] = {

@@ -11,9 +11,10 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams, some_tokens
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.dialect.extension import AsksOfCache, Extension
+from kvloom.server.dialect.breakpoints import is_breakpoint
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real, must_be
+from kvloom.server.dialect.prompt_cache import PromptCacheFields
 from kvloom.server.dialect.rules import FieldRules
 from kvloom.server.dialect.tool_schema import object_schema
 from kvloom.server.dialect.tools.fields import checked, chosen
@@ -198,7 +199,7 @@ class InputRequest(_Fields):
         return RULES.ignored(self.model_extra or {})
 
 
-class ResponsesRequest(InputRequest, AsksOfCache):
+class ResponsesRequest(InputRequest, PromptCacheFields):
     """Body of ``POST /v1/responses``."""
 
     stream: bool | None = Field(default=None, description="stream the response as server-sent events")
@@ -211,15 +212,19 @@ class ResponsesRequest(InputRequest, AsksOfCache):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
         default=None, description="up to 16 texts by name, returned as they came"
     )
-    cache_salt: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="KV is reused only between requests with the same salt"
-    )
-    kvloom: Extension | None = Field(default=None, description="as in chat completions")
 
     def check(self) -> None:
         super().check()
         if self.kvloom is not None:
             self.kvloom.check()
+        self.check_prompt_cache()
+
+    @property
+    def has_breakpoints(self) -> bool:
+        items = self.input if isinstance(self.input, list) else []
+        contents = (item.content for item in items if isinstance(item, MessageItem))
+        parts = (part for content in contents if isinstance(content, list) for part in content)
+        return any(is_breakpoint(part.model_extra) for part in parts)
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError."""
@@ -230,7 +235,8 @@ class ResponsesRequest(InputRequest, AsksOfCache):
         except ParamsError as error:
             error.param = "max_output_tokens"
             raise
-        return defaults.params(given | ({} if limit is None else {"max_tokens": limit}), otherwise={"max_tokens": None})
+        said = given | ({} if limit is None else {"max_tokens": limit})
+        return self.prewarmed(defaults.params(said, otherwise={"max_tokens": None}))
 
 
 def _tool(tool: ToolField, n: int) -> Tool:
@@ -263,9 +269,6 @@ RULES = FieldRules(
     hints={
         "user": "identifies the end user",
         "safety_identifier": "identifies the end user",
-        "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
-        "prompt_cache_options": "the cache keeps what fits",
-        "prompt_cache_retention": "the cache keeps what fits",
         "service_tier": "there is only one tier",
         "max_tool_calls": "no tools are run by the server",
         "stream_options": "nothing is added to hide the lengths of chunks",
