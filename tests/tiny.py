@@ -201,6 +201,7 @@ def make_engine(
     kv_dtype: str = "float32",
     retention: str = "lru",
     max_pinned_share: float = 0.25,
+    session_share: float = 0.5,
     chunk_share: float = 0.5,
     activations: str = "int8",
     seed: int = 0,
@@ -226,6 +227,7 @@ def make_engine(
             retention=retention,
             max_pinned_share=max_pinned_share,
             bands=bands,
+            session_share=session_share,
             chunk_share=chunk_share,
         ),
         scheduler=SchedulerConfig(

@@ -28,6 +28,7 @@ HELP = {
     "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
     "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
+    "session_share": "Part of the KV memory, 0 to 1, that sessions which come again do not lose to other requests",
     "bands": "Ranges of layers whose KV lies apart: with a tier, a prompt may begin when one of them has room",
     "chunk_share": "Part of the KV memory, 0 to 1, that passages computed alone do not lose to other KV, nor that the "
     "rest to them; see kvloom chunks",
