@@ -154,6 +154,8 @@ class CharStream:
 
 
 class CharTokenizer:
+    chat_template: str | None = None
+
     """Token t is the character chr(32 + t); token 0 ends a text."""
 
     eos_token_ids = frozenset({0})

@@ -66,6 +66,8 @@ HELP = {
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
     "served_model_name": "Names that clients may give the model, separated by commas, instead of its own",
     "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
+    "reasoning_parser": "How reasoning is told apart from answers: auto looks at the chat template, none leaves it in "
+    "the text; or a parser of vLLM's, such as qwen3 or deepseek_r1",
     "sessions_dir": "Directory in which admins may save the KV of texts, and restore it from",
     "otlp_traces_endpoint": "Where a span for every request is sent, in OTLP over HTTP: http://HOST:4318/v1/traces",
     "ssl_certfile": "Certificate to serve HTTPS with, in PEM",

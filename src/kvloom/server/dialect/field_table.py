@@ -127,6 +127,10 @@ SERVED: Mapping[str, Served] = {
         "end the prompt where an answer begins; true unless `continue_final_message` is", extends=("ChatRequest",)
     ),
     "continue_final_message": Served("continue the text of the last message", extends=("ChatRequest",)),
+    "reasoning_effort": Served(
+        "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`: how much the model reasons, where its chat "
+        "template has a switch for it; see [Reasoning](#reasoning)"
+    ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
 }
@@ -156,7 +160,7 @@ HINTS: Mapping[str, str] = {
     "dry_penalty_last_n": "only applies with `dry_multiplier`",
     "dry_sequence_breakers": "only applies with `dry_multiplier`",
     "adaptive_decay": "only applies with `adaptive_target`",
-    "stream_reasoning": "reasoning is returned as ordinary text",
+    "stream_reasoning": "reasoning is streamed where it is told apart",
     "mm_processor_kwargs": "input is text only",
     "media_io_kwargs": "input is text only",
 }
@@ -228,13 +232,13 @@ REFUSED: Mapping[str, Refused] = {
     "raw": Refused((False,), "use `/v1/completions`"),
     # reasoning
     "reasoning": Refused(instead=_TEMPLATE),
-    "reasoning_effort": Refused(instead=_TEMPLATE),
-    "reasoning_format": Refused(("none",), "reasoning is returned as ordinary text"),
+    "reasoning_effort": Refused(instead="`/v1/chat/completions` takes it"),
+    "reasoning_format": Refused(("auto", "deepseek"), "`--reasoning-parser` is the server's setting"),
     "reasoning_budget": Refused((-1,), _LIMIT),
     "thinking_budget_tokens": Refused((-1,), _LIMIT),
     "thinking_token_budget": Refused((-1,), _LIMIT),
     "include_reasoning": Refused((True,)),
-    "separate_reasoning": Refused((False,), "reasoning is returned as ordinary text"),
+    "separate_reasoning": Refused((True,), "`--reasoning-parser` is the server's setting"),
     "enable_thinking": Refused(instead=_TEMPLATE),
     "thinking": Refused(instead=_TEMPLATE),
     "think": Refused(instead=_TEMPLATE),

@@ -14,6 +14,7 @@ from kvloom.model.text.documents import Encoded
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.breakpoints import Reach, Rendering
 from kvloom.server.dialect.naming import Naming
+from kvloom.server.dialect.reasoning import Reasoning
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
 from kvloom.server.dialect.tools.conversation import form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm, ToolForms
@@ -27,6 +28,7 @@ async def chat_job(
     engine: ServedEngine,
     lanes: Lanes,
     forms: ToolForms,
+    reasoning: Reasoning,
     naming: Naming,
     default: Compression | None = None,
 ) -> Job:
@@ -36,24 +38,26 @@ async def chat_job(
     """
     body.check()
     params, conversation = body.params(engine.sampling_defaults), body.conversation()
+    conversation = reasoning.directed(conversation, body.reasoning_effort, "reasoning_effort")
     cache = body.cache_params(default)
     tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
-    def render() -> tuple[Encoded, tuple[Mark, ...], ToolForm | None]:
+    def render() -> tuple[Encoded, tuple[Mark, ...], ToolForm | None, str]:
         naming.resolve(conversation.turns)
         form = forms.get() if conversation.needs_tool_form else None
         special = bool(body.add_special_tokens)
         rendering = Rendering(tokenizer, form, conversation.documents, limit, special)
         text, found = rendering.prompt(conversation)
-        return found, Reach(conversation, body.breakpoints(conversation.turns))(rendering, text, found.ids), form
+        return found, Reach(conversation, body.breakpoints(conversation.turns))(rendering, text, found.ids), form, text
 
     with blamed("messages"):
-        found, marks, form = await lanes.run(render, body.size)
+        found, marks, form, text = await lanes.run(render, body.size)
     cache = dataclasses.replace(cache.over(found.documents), marks=marks)
     required = conversation.use.choice.mode == "required"
     params = await held_to(engine, params, form_of(conversation, form), "tools" if required else _form_field(body))
     job = _job(body, (Prompt(found.ids, body.echoed()),), params, cache)
-    return dataclasses.replace(job, new_reader=reader_of(conversation, form), prompt_field="messages")
+    reading = reasoning.reading(reader_of(conversation, form), text, params.structured_outputs is not None)
+    return dataclasses.replace(job, new_reader=reading.reader, new_tokens=reading.tokens, prompt_field="messages")
 
 
 async def held_to(

@@ -20,6 +20,7 @@ from kvloom.server.dialect.answer_form import FormFields
 from kvloom.server.dialect.breakpoints import Breakpoint, breakpoints_in, is_breakpoint
 from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
 from kvloom.server.dialect.prompt_cache import PromptCacheFields
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
@@ -131,6 +132,7 @@ class Message(BaseModel):
     content: Annotated[str | list[Json], must_be("a string or a list of parts")] | None = None
     name: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
@@ -173,8 +175,9 @@ class Message(BaseModel):
 
     def for_template(self) -> Json:
         """The message as sent; the tokenizer converts it to what its template expects."""
-        names = (name for name in type(self).model_fields if name not in ("refusal", "cache_control"))
+        names = (name for name in type(self).model_fields if name not in ("refusal", "cache_control", "reasoning"))
         said = {name: getattr(self, name) for name in names}
+        said["reasoning_content"] = self.reasoning if self.reasoning_content is None else self.reasoning_content
         return said if self.cache_control is None else said | {"content": self.parts}
 
 
@@ -188,6 +191,7 @@ class ChatRequest(_Request, ToolFields):
     chat_template_kwargs: Json | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
 
     def check(self) -> None:
         super().check()

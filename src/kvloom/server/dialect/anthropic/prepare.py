@@ -95,4 +95,5 @@ def _asked(body: CountRequest) -> Asked:
     turns = Turns.of(body)
     conversation = Conversation(turns.turns, body.use(), body.form())
     marks = Reach(conversation, tuple(turns.breakpoints))
-    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, marks)
+    effort = body.thinking.effort if body.thinking is not None else None
+    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, effort, "thinking", marks=marks)

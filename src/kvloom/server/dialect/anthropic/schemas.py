@@ -21,6 +21,7 @@ from kvloom.server.dialect.extension import AsksOfCache, Extension, cache_params
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
 from kvloom.server.dialect.prompt_cache import LIFETIMES_S
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.rules import FieldRules
 from kvloom.server.dialect.tool_schema import object_schema
 from kvloom.server.dialect.tools.fields import checked, chosen
@@ -207,6 +208,15 @@ class OutputConfig(_Fields):
     format: OutputFormat | None = None
 
 
+class Thinking(_Fields):
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: int | None = None
+
+    @property
+    def effort(self) -> Effort:
+        return "none" if self.type == "disabled" else "high"
+
+
 class CountRequest(_Fields):
     """Body of ``POST /v1/messages/count_tokens``, and what it shares with ``/v1/messages``."""
 
@@ -224,6 +234,11 @@ class CountRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}`: the form of the answer'
     )
 
+    thinking: Thinking | None = Field(
+        default=None,
+        description="`enabled`, `adaptive` or `disabled`, where the model's chat template has a switch for it; "
+        "`budget_tokens` has no effect",
+    )
     context_management: ContextManagement | None = Field(
         default=None,
         description='`{"edits": [...]}`: what is cleared before the conversation becomes a prompt, by '
@@ -335,7 +350,6 @@ def _size(block: BaseModel) -> int:
 
 RULES = FieldRules(
     refused={
-        "thinking": Refused(({"type": "disabled"},)),
         "output_format": Refused(instead="use `output_config`"),
         "container": Refused(),
         "mcp_servers": Refused(([],)),

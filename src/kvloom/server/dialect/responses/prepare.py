@@ -46,7 +46,8 @@ def _asked(body: InputRequest, history: Sequence[Json]) -> Asked:
     turns = turns_of(history)
     if body.instructions:
         turns.insert(0, {"role": "system", "content": body.instructions})
-    return Asked(Conversation(turns, body.use(), body.form()), _size(turns), "input", "text")
+    effort = body.reasoning.effort if body.reasoning is not None else None
+    return Asked(Conversation(turns, body.use(), body.form()), _size(turns), "input", "text", effort=effort)
 
 
 def _size(turns: Sequence[Json]) -> int:

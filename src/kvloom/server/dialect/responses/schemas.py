@@ -15,6 +15,7 @@ from kvloom.server.dialect.breakpoints import is_breakpoint
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real, must_be
 from kvloom.server.dialect.prompt_cache import PromptCacheFields
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.rules import FieldRules
 from kvloom.server.dialect.tool_schema import object_schema
 from kvloom.server.dialect.tools.fields import checked, chosen
@@ -151,6 +152,10 @@ class TextConfig(_Fields):
     format: TextFormat | None = None
 
 
+class ReasoningField(_Fields):
+    effort: Effort | None = None
+
+
 class InputRequest(_Fields):
     """Body of ``POST /v1/responses/input_tokens``, and what it shares with ``/v1/responses``."""
 
@@ -171,8 +176,13 @@ class InputRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}` or `json_object`: the form'
     )
 
+    reasoning: ReasoningField | None = Field(
+        default=None, description="`effort`: how much the model reasons, where its chat template has a switch for it"
+    )
+
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
+        REASONING_RULES.check((self.reasoning and self.reasoning.model_extra) or {})
         RULES.check(self.model_extra or {})
         TEXT_RULES.check((self.text and self.text.model_extra) or {})
 
@@ -251,7 +261,6 @@ def _tool(tool: ToolField, n: int) -> Tool:
 
 RULES = FieldRules(
     refused={
-        "reasoning": Refused(({}, {"effort": None}, {"effort": None, "summary": None})),
         "truncation": Refused(("disabled",)),
         "background": Refused((False,)),
         "include": Refused(([], ["reasoning.encrypted_content"])),
@@ -276,4 +285,11 @@ RULES = FieldRules(
 )
 """Fields of these bodies without a model."""
 
+REASONING_RULES = FieldRules(
+    refused={
+        "summary": Refused(instead="reasoning is returned as it is"),
+        "generate_summary": Refused(instead="reasoning is returned as it is"),
+    },
+    hints={},
+)
 TEXT_RULES = FieldRules(refused={"verbosity": Refused(("medium",), "state it in `instructions`")}, hints={})
