@@ -203,7 +203,7 @@ def make_engine(
     kv_dtype: str = "float32",
     retention: str = "lru",
     max_pinned_share: float = 0.25,
-    session_share: float = 0.5,
+    session_share: float = 0.75,
     chunk_share: float = 0.5,
     activations: str = "int8",
     seed: int = 0,

@@ -39,6 +39,7 @@ CLAIMS = {
     "restart-warm": "bench.claims.restart_warm",
     "faults": "bench.claims.faults",
     "asymcache-ttft": "bench.claims.asymcache_ttft",
+    "agent-hints": "bench.claims.agent_hints",
     "mixed-load": "bench.claims.mixed_load",
     "structured": "bench.claims.structured",
     "a3-ttft": "bench.claims.a3_ttft",

@@ -91,7 +91,7 @@ def test_what_is_pinned_goes_last_and_never_more_than_may_be(policy: str, seed: 
     rng, model = random.Random(seed), Model(policy, pages)
     for _ in range(120):
         model.now += rng.choice([0.0, 0.5, 3.0])
-        model.ledger.expire(model.now)
+        model.ledger.end_pins(model.now)
         pin_s = rng.choice([None, 0.0, 2.0, 20.0])
         what = rng.random()
         if what < 0.45:
@@ -134,7 +134,7 @@ def test_one_who_stores_the_same_extends_the_pin() -> None:
     assert ledger.publish(pages[1], identity._replace(hints=hints_of(50, None, 9.0))) == pages[0]
     ledger.release(pages[1:], "me")
     for now, size in ((8.9, STRIDE), (9.0, 0)):
-        ledger.expire(now)
+        ledger.end_pins(now)
         model.now = now
         ledger.check()
         assert ledger.pins.bytes == size

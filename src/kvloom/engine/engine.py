@@ -250,7 +250,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         queues, ledger = self.scheduler.queues, self.ledger
-        ledger.expire(self.clock())
+        ledger.end_pins(self.clock())
         cache = CacheStats(
             budget_bytes=ledger.arena.budget_bytes,
             used_bytes=ledger.arena.used_bytes,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from kvloom.config import CacheConfig, EngineConfig, default_threads
+from kvloom.config import EngineConfig, default_threads
 from kvloom.engine.commit import Commit
 from kvloom.engine.engine import AttendFactory, Engine
 from kvloom.engine.fusible import Worth
@@ -44,6 +44,7 @@ from kvloom.policy.cost import PrefillCost
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.chunk_share import ChunkShare
+from kvloom.policy.retention.session_share import SessionShare
 from kvloom.policy.tier_cost import TierCost
 
 TierFactory = Callable[[Sequence[PageFormat]], Sequence[Tier]]
@@ -80,8 +81,10 @@ def make_engine(
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
     arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
-    shared = ChunkShare(retention, int(config.cache.chunk_share * arena.budget_bytes))
-    ledger = _ledger(layout, arena, config.cache, shared, clock)
+    others_bytes = int((1 - config.cache.session_share) * arena.budget_bytes)
+    texts = SessionShare(retention, others_bytes)
+    shared = ChunkShare(texts, int(config.cache.chunk_share * arena.budget_bytes))
+    ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), shared, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     prefill_cost = CostEstimate(cost, shape_cost(model))
     worth = Worth(prefill_cost, len(model.kv_map.layers), scheduling.step_tokens)
@@ -132,10 +135,7 @@ def make_engine(
     )
 
 
-def _ledger(
-    layout: KvLayout, arena: Arena, cache: CacheConfig, retention: Retention, clock: Callable[[], float]
-) -> Ledger:
+def _ledger(layout: KvLayout, arena: Arena, pin_bytes: int, retention: Retention, clock: Callable[[], float]) -> Ledger:
     ghosts = sum(arena.budget_bytes // fmt.page_bytes for fmt in layout.formats)
     index = Index(len(layout.formats), max_ghosts=max(256, 2 * ghosts))
-    shares = (int(share * arena.budget_bytes) for share in (cache.max_pinned_share, cache.session_share))
-    return Ledger(arena, index, retention, clock, *shares)
+    return Ledger(arena, index, retention, clock, pin_bytes)

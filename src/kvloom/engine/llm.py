@@ -108,7 +108,7 @@ class LLM:
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         retention: RetentionName = DEFAULT_RETENTION,
         max_pinned_share: float = 0.25,
-        session_share: float = 0.5,
+        session_share: float = 0.75,
         chunk_share: float = 0.5,
         max_model_len: int | None = None,
         threads: int | None = None,

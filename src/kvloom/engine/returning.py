@@ -1,4 +1,4 @@
-"""Which sessions have come before: only these claim memory, and not one-off requests that each have a name."""
+"""Which sessions have come before: only these have a share, and not one-off requests that each have a name."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from kvloom.errors import InternalError
 from kvloom.memory import cells
 from kvloom.memory.arena import EXTENT_METADATA_BYTES, Arena, page_stride
 from kvloom.memory.audit import audit
-from kvloom.memory.claims import Claims
 from kvloom.memory.events import Events, Victims
 from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
@@ -69,7 +68,7 @@ class Extent:
 @dataclass
 class Ledger:
     """Accounts for one arena. ``retention`` says what to drop when room is needed; ``clock`` gives seconds. Of what is
-    idle, ``pin_bytes`` may be pinned, and ``claim_bytes`` claimed by sessions.
+    idle, ``pin_bytes`` may be pinned.
 
     The listeners of ``events``, the policy first, receive the lifecycle of everything published.
 
@@ -82,13 +81,11 @@ class Ledger:
     retention: Retention
     clock: Callable[[], float] = time.monotonic
     pin_bytes: int = 0
-    claim_bytes: int = 0
     evicted_pages: int = 0
     changes: int = 0
 
     def __post_init__(self) -> None:
         self.pins = Pins(self.pin_bytes)
-        self.claims = Claims(self.claim_bytes)
         of_slabs = self.retention.fresh()
         slab_events = Events([of_slabs])
         self.events = Events([self.retention])
@@ -141,7 +138,7 @@ class Ledger:
         """Share a held page, or reuse an idle one. ``hints``: those of the new holder."""
         record = self._records[page]
         now = self.clock()
-        asked = None if record.holders else self.pins.unpin(page) or self.claims.unclaim(page)
+        asked = None if record.holders else self.pins.unpin(page)
         if not record.holders:
             self._books.wake(record, now)
         record.holders.append(owner)
@@ -206,7 +203,6 @@ class Ledger:
         self._close(record, why, now)
         self.events.gone(block, why, now)
         pinned = self.pins.unpin(block.page)
-        self.claims.unclaim(block.page)
         if why is Why.EVICTED:
             self.evicted_pages += record.count
             self.pins.broken_bytes += 0 if pinned is None else block.size_bytes
@@ -256,12 +252,9 @@ class Ledger:
                 self.events.gone(block, Why.RESET, self.clock())
         self.arena.trim()
 
-    def expire(self, now: float) -> None:
-        """End pins and claims whose time is up."""
+    def end_pins(self, now: float) -> None:
+        """End those whose time is up."""
         for block in self.pins.over(now):
-            record = self._records[block.page]
-            self._file_idle(record, self._raised(block, record.idle_s, now))
-        for block in self.claims.over(now):
             self._file_idle(self._records[block.page], block)
 
     def listen(self, listener: Listener) -> None:
@@ -337,23 +330,22 @@ class Ledger:
         audit(self.arena, self.index, self._books, holdings)
         self._victims.check({page for page, record in self._records.items() if not record.holders})
         self.pins.check(self.events.idle_blocks)
-        self.claims.check(self.events.idle_blocks)
         self._slab_victims.check({slab.block.page for slab in self._books.slabs.values() if not slab.held})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _rest(self, record: Record, block: Block, now: float) -> None:
         """The last holder of ``block`` has released it."""
-        if "pin_s" in block.hints or "session" in block.hints:
-            self.expire(now)
-            block = self._raised(block, now, now)
+        if "pin_s" in block.hints:
+            self.end_pins(now)
+            block = self.pins.pin(block, now, now)
             self._books.file(record, block)
         self._books.rest(record, now)
         self.events.idle(block, now)
 
     def _hint(self, record: Record, block: Block, hints: Hints) -> None:
         """Merge another request's hints into those of the published ``block``."""
-        block = self.claims.asked(self.pins.asked(block))
+        block = self.pins.asked(block)
         if hints is block.hints or (together := merged(block.hints, hints)) == block.hints:
             return
         block = block._replace(hints=together)
@@ -361,17 +353,7 @@ class Ledger:
             self._books.file(record, block)
         else:
             self.pins.unpin(block.page)
-            self.claims.unclaim(block.page)
-            self._file_idle(record, self._raised(block, record.idle_s, self.clock()))
-
-    def _raised(self, block: Block, idle_s: float, now: float) -> Block:
-        """As it is filed while it is idle: pinned or claimed, if it asks for it."""
-        raised = self.pins.pin(block, idle_s, now)
-        if raised is block:
-            raised = self.claims.claim(block, idle_s, now)
-            for other in self.claims.displaced():
-                self._file_idle(self._records[other.page], other)
-        return raised
+            self._file_idle(record, self.pins.pin(block, record.idle_s, self.clock()))
 
     def _file_idle(self, record: Record, block: Block) -> None:
         """With other hints than before: its place in the policy's order changes."""
@@ -391,7 +373,7 @@ class Ledger:
         Extents and pages compete: of one kind that has long been idle a slab goes first, so that neither holds memory
         that it was given once for good.
         """
-        self.expire(now)
+        self.end_pins(now)
         if not pool.idle:
             return self._drop_slab(self._first_slab(now))
         page = self._victims.first(pool.format, now)

@@ -45,7 +45,7 @@ def hints_of(
     session: int | None = None,
 ) -> Hints:
     """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy. ``pin_s``: how long to pin it.
-    ``chunk``: it is of a passage that was computed alone. ``session``: the number of the one that claims it.
+    ``chunk``: it is of a passage that was computed alone. ``session``: which has come again with it.
     """
     told = ("ttl_s", ttl_s), ("pin_s", pin_s), ("chunk", 1.0 if chunk else None), ("session", session)
     said = {name: value for name, value in told if value is not None}

@@ -9,8 +9,8 @@ from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.returning import Returning
 from kvloom.errors import ConfigError
-from kvloom.memory.claims import CLAIM_S
 from kvloom.policy.retention import POLICIES
+from kvloom.policy.retention.session_share import ACTIVE_S
 from timed import Clock
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
@@ -42,14 +42,20 @@ def test_a_burst_of_one_off_requests_does_not_flush_a_session(policy: str, named
     engine = tiny.make_engine(kv_bytes=300_000, retention=policy, session_share=0.6, clock=clock)
     asked_twice(engine)
     for seed in (100, 200):
-        clock.now_s += CLAIM_S / 2
+        clock.now_s += ACTIVE_S / 2
         burst(engine, named, seed)
         assert cached(engine, LONG, AGENT) == len(LONG) - 1
     assert engine.stats().cache.evicted_pages
     engine.check()
-    clock.now_s += 2 * CLAIM_S
-    engine.ledger.expire(clock())
-    assert engine.ledger.claims.bytes == 0, "no session holds memory that it does not use"
+
+
+def test_a_session_that_is_idle_holds_nothing() -> None:
+    clock = Clock()
+    engine = tiny.make_engine(kv_bytes=300_000, session_share=0.6, clock=clock)
+    asked_twice(engine)
+    clock.now_s += 1.01 * ACTIVE_S
+    burst(engine, named=False)
+    assert cached(engine, LONG, AGENT) < len(LONG) // 2
 
 
 def test_without_a_share_the_burst_would() -> None:

@@ -3,14 +3,13 @@
 KV of texts comes and goes with every question; that of chunks, passages computed alone, is read again and again. In one
 order the former floods out the latter. Here chunks go first while they take more than their share, and texts while
 chunks take less: what one side leaves unused the other has. Lower priority still goes before higher, whatever it is of,
-and so does what is not pinned; what a session claims is no more than other texts to a chunk.
+and so does what is not pinned.
 
 Slabs are one order: a slab has both.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Set
 
 from kvloom.policy.events import Block, Format, priority_of
@@ -56,7 +55,7 @@ class ChunkShare:
         chunk = self.chunks.victim(format, now)
         if text is None or chunk is None:
             return chunk if text is None else text
-        of_text, of_chunk = math.floor(self._priorities[text]), math.floor(self._priorities[chunk])
+        of_text, of_chunk = self._priorities[text], self._priorities[chunk]
         if of_text != of_chunk:
             return text if of_text < of_chunk else chunk
         return chunk if self._used_bytes > self._chunk_bytes else text

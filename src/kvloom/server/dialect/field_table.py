@@ -76,7 +76,7 @@ SERVED: Mapping[str, Served] = {
     "cache_salt": _ours("KV is reused only between requests with the same salt"),
     "prompt_cache_key": Served(
         "names the session that the request belongs to: what a session that comes again has stored is not evicted for "
-        "others while it has a fair share; see [Sessions](#sessions)",
+        "requests of nobody while these have their share; see [Sessions](#sessions)",
         extends=("CompletionRequest",),
     ),
     "prompt_cache_options": Served(
