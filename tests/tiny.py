@@ -154,6 +154,8 @@ class CharStream:
 
 
 class CharTokenizer:
+    chat_template: str | None = None
+
     """Token t is the character chr(32 + t); token 0 ends a text."""
 
     eos_token_ids = frozenset({0})
@@ -201,6 +203,7 @@ def make_engine(
     kv_dtype: str = "float32",
     retention: str = "lru",
     max_pinned_share: float = 0.25,
+    session_share: float = 0.75,
     chunk_share: float = 0.5,
     activations: str = "int8",
     seed: int = 0,
@@ -226,6 +229,7 @@ def make_engine(
             retention=retention,
             max_pinned_share=max_pinned_share,
             bands=bands,
+            session_share=session_share,
             chunk_share=chunk_share,
         ),
         scheduler=SchedulerConfig(

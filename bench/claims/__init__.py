@@ -39,6 +39,7 @@ CLAIMS = {
     "restart-warm": "bench.claims.restart_warm",
     "faults": "bench.claims.faults",
     "asymcache-ttft": "bench.claims.asymcache_ttft",
+    "agent-hints": "bench.claims.agent_hints",
     "mixed-load": "bench.claims.mixed_load",
     "bands": "bench.claims.bands",
     "structured": "bench.claims.structured",

@@ -22,6 +22,7 @@ from kvloom.policy.retention import POLICIES
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.chunk_share import ChunkShare
 from kvloom.policy.retention.lru import LeastRecentlyUsed
+from kvloom.policy.retention.session_share import SessionShare
 from kvloom.segment import PageId
 from tiny import GIVEN
 
@@ -253,6 +254,22 @@ class ChunksMachine(LedgerMachine):
 def test_under_every_policy_with_a_share_of_chunks(name: str) -> None:
     machine = type(
         f"{name}_chunks_machine", (ChunksMachine,), {"policy": lambda: ChunkShare(POLICIES[name](GIVEN), 100_000)}
+    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=10, stateful_step_count=60, deadline=None))
+
+
+class SessionsMachine(LedgerMachine):
+    """Two of three things are of sessions, and 100,000 bytes are everybody else's."""
+
+    def hints(self, priority: float) -> Hints:
+        session = {"session": float(self.names % 3)} if self.names % 3 else {}
+        return {**with_priority(priority), **session}
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_under_every_policy_with_a_share_of_sessions(name: str) -> None:
+    machine = type(
+        f"{name}_sessions_machine", (SessionsMachine,), {"policy": lambda: SessionShare(POLICIES[name](GIVEN), 100_000)}
     )
     run_state_machine_as_test(machine, settings=settings(max_examples=10, stateful_step_count=60, deadline=None))
 

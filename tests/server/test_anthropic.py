@@ -233,7 +233,7 @@ async def test_wrong_breakpoints_are_refused(claude: AsyncAnthropic, controls: l
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "is not supported by this server"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "a turn that no answer can follow"),
         ({"max_tokens": -1}, "max_tokens must be a whole number at least 0"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "this value of `thinking` is not supported by this"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "`thinking` is not supported by this server"),
         ({"stop": ["x"]}, "use `stop_sequences`"),
         ({"stop_sequences": [""]}, "every stop must be a non-empty string"),
         ({"kvloom": {"cash": 1}}, "`kvloom.cash` is unknown"),

@@ -100,7 +100,7 @@ async def test_unknown_fields_are_named_in_a_header(
 
 
 async def test_fields_inside_are_named_too(http: httpx2.AsyncClient) -> None:
-    turn = {"role": "user", "content": "hi", "mood": "good", "annotations": [], "cache_control": {"type": "x"}}
+    turn = {"role": "user", "content": "hi", "mood": "good", "annotations": [], "cache_control": {"type": "ephemeral"}}
     asked = CHAT | {
         "messages": [turn, turn],
         "stream": True,

@@ -19,6 +19,7 @@ class WordTokenizer:
         self._words = ["<s>"]
         self._ids = {"<s>": BOS}
         self.has_template = True
+        self.chat_template: str | None = None
         self.eos_token_ids = frozenset({999})
         self.special_token_ids = frozenset({BOS})
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.engine import Engine
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.engine.params import SamplingParams
@@ -76,13 +77,15 @@ class Replayed:
 @dataclass(slots=True)
 class Replay(Generic[Asked]):
     """``speed``: how many times faster than recorded the requests arrive. ``sleep``: waits, by the engine's clock, at
-    most so long, for the next request or for what the engine waits for; None: in real time.
+    most so long, for the next request or for what the engine waits for; None: in real time. ``cache``: what a request
+    says of the cache.
     """
 
     engine: Engine
     result: Listening[Asked]
     speed: float = 1.0
     sleep: Callable[[float], None] | None = None
+    cache: Callable[[Asked], CacheParams | None] = lambda request: None
     _running: dict[str, tuple[Asked, float]] = field(default_factory=dict)
 
     def run(self, requests: Sequence[Asked]) -> float:
@@ -117,7 +120,8 @@ class Replay(Generic[Asked]):
     def _submit(self, name: str, request: Asked, late_s: float) -> None:
         params = SamplingParams(temperature=0.0, max_tokens=request.output_length, ignore_eos=True)
         try:
-            self.engine.submit(name, request.prompt(self.engine.model.vocab_size), params)
+            prompt = request.prompt(self.engine.model.vocab_size)
+            self.engine.submit(name, prompt, params, cache=self.cache(request))
         except RequestError:
             self.result.refuse(request)
         else:

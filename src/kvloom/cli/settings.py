@@ -28,6 +28,7 @@ HELP = {
     "asymcache; by reuse so far, max_score or pause; by both, survival; by the requests' ttl_s, ttl; "
     "tail_lru spares long conversations",
     "max_pinned_share": "Part of the KV memory, 0 to 1, that requests may pin",
+    "session_share": "Part of the KV memory, 0 to 1, that sessions which come again do not lose to other requests",
     "bands": "Ranges of layers whose KV lies apart: with a tier, a prompt may begin when one of them has room",
     "chunk_share": "Part of the KV memory, 0 to 1, that passages computed alone do not lose to other KV, nor that the "
     "rest to them; see kvloom chunks",
@@ -65,6 +66,8 @@ HELP = {
     "compression": "What is done to contexts of requests that do not say: exact, or METHOD:ratio=0.5,... as in eval",
     "served_model_name": "Names that clients may give the model, separated by commas, instead of its own",
     "request_log": "File for plan trace: a line for every answered request, lengths and hashes but no text",
+    "reasoning_parser": "How reasoning is told apart from answers: auto looks at the chat template, none leaves it in "
+    "the text; or a parser of vLLM's, such as qwen3 or deepseek_r1",
     "sessions_dir": "Directory in which admins may save the KV of texts, and restore it from",
     "otlp_traces_endpoint": "Where a span for every request is sent, in OTLP over HTTP: http://HOST:4318/v1/traces",
     "ssl_certfile": "Certificate to serve HTTPS with, in PEM",

@@ -61,7 +61,6 @@ REFUSED: Mapping[str, str] = {
     "lora-modules": "LoRA is not supported",
     "chat-template": "the chat template is always the model's own",
     "tool-call-parser": "tool calls are read as the model's chat template writes them",
-    "reasoning-parser": "reasoning is not read apart",
     "kv-transfer-config": "for KV that several engines share, --remote-url",
     "distributed-executor-backend": "there is one process",
     "ssl-cert-reqs": "with --ssl-ca-certs clients must show a certificate, without it none is asked for",

@@ -25,10 +25,12 @@ class CacheConfig:
 
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default those that pay least for being kept. See ``policy.retention``.
-    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``chunk_share``: part that
-    chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one side leaves
-    unused the other has. ``bands``: contiguous ranges of layers whose KV lies in pages of its own; with more than one
-    and a tier, a prompt may begin when there is room for one of them. Every page has metadata, so many bands take room.
+    ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``session_share``: part
+    that sessions which come again do not lose to other requests, (``policy.retention.session_share``). ``chunk_share``:
+    part that chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one
+    side leaves unused the other has. ``bands``: contiguous ranges of layers whose KV lies in pages of its own; with
+    more than one and a tier, a prompt may begin when there is room for one of them. Every page has metadata, so many
+    bands take room.
     """
 
     kv_bytes: int | str = "auto"
@@ -36,6 +38,7 @@ class CacheConfig:
     slab_bytes: int = 2 * 2**20
     retention: RetentionName = DEFAULT_RETENTION
     max_pinned_share: float = 0.25
+    session_share: float = 0.75
     bands: int = 1
     chunk_share: float = 0.5
 
@@ -50,6 +53,8 @@ class CacheConfig:
             )
         if not 0 <= self.max_pinned_share <= 1:
             raise ConfigError(f"max_pinned_share must be from 0 to 1, got {self.max_pinned_share}")
+        if not 0 <= self.session_share <= 1:
+            raise ConfigError(f"session_share must be from 0 to 1, got {self.session_share}")
         if self.bands < 1:
             raise ConfigError(f"bands must be at least 1, got {self.bands}")
         if not 0 <= self.chunk_share <= 1:

@@ -13,6 +13,10 @@ from kvloom.errors import ConfigError
 LogFormat = Literal["text", "json"]
 
 
+REASONING_PARSERS = ("auto", "none", "qwen3", "glm45", "olmo3", "deepseek_r1", "minimax_m2", "step3", "granite")
+"""By vLLM's names, where it has them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventsConfig:
     """Events about stored KV over ZeroMQ, in vLLM's schema: none, unless there is an endpoint.
@@ -78,6 +82,8 @@ class ServerConfig:
 
     ``otlp_traces_endpoint``: where a span of OpenTelemetry for every request is sent, in OTLP over HTTP.
 
+    ``reasoning_parser``: how reasoning is told apart from answers: a name of ``REASONING_PARSERS``; ``auto`` looks at
+    the chat template.
     ``sessions_dir``: a directory in which admins may save the KV of texts, and restore it from.
 
     ``request_log``: a file to which a line without text is added for every answered request, that ``kvloom plan trace``
@@ -132,6 +138,7 @@ class ServerConfig:
     request_log: str | None = None
     request_log_bytes: int | str = "1GiB"
     sessions_dir: str | None = None
+    reasoning_parser: str = "auto"
     otlp_traces_endpoint: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
@@ -145,6 +152,10 @@ class ServerConfig:
             raise ConfigError(
                 f"otlp_traces_endpoint: `{self.otlp_traces_endpoint}` is no URL",
                 hint="OTLP over HTTP: http://HOST:4318/v1/traces",
+            )
+        if self.reasoning_parser not in REASONING_PARSERS:
+            raise ConfigError(
+                f"unknown reasoning_parser `{self.reasoning_parser}`", hint=f"one of {', '.join(REASONING_PARSERS)}"
             )
         if self.log_format not in get_args(LogFormat):
             raise ConfigError(

@@ -128,15 +128,18 @@ class CacheParams:
 
     Raises ParamsError on construction when a value is out of range.
 
-    salt: KV is shared only between requests with equal salts. read: False skips the lookup; every position of the
-    prompt is computed. write: False publishes nothing, during the request or after it; continuations of one prompt
-    still share its pages. match: granularity of prefix matching. priority: unused KV is evicted before KV of higher
-    priority; KV shared by several requests has the highest priority among them. ttl_s: how long the request's KV is
-    worth keeping after its last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and
-    ``pause``, which evict what expires first; None leaves it to them. Of several requests the longest counts. pin_s:
-    how long after its last use the request's KV is evicted after all that is not pinned, by whatever policy, while pins
-    take no more than their part of the budget (``max_pinned_share``): what does not is kept like any other KV. marks:
-    the same for beginnings of the prompt, beside what holds for all of it; the longer time counts.
+    salt: KV is shared only between requests with equal salts. session: names the conversation, or the agent, that the
+    request belongs to: what a session that comes again has stored is not evicted for requests of nobody while these
+    have their share (``session_share``); who may find what is decided by the salt alone. session_number: the engine's
+    own, of a session that has come before. read: False skips the lookup; every position of the prompt is computed.
+    write: False publishes nothing, during the request or after it; continuations of one prompt still share its pages.
+    match: granularity of prefix matching. priority: unused KV is evicted before KV of higher priority; KV shared by
+    several requests has the highest priority among them. ttl_s: how long the request's KV is worth keeping after its
+    last use, such as the time that a tool takes: heeded by the retention policies ``ttl`` and ``pause``, which evict
+    what expires first; None leaves it to them. Of several requests the longest counts. pin_s: how long after its last
+    use the request's KV is evicted after all that is not pinned, by whatever policy, while pins take no more than their
+    part of the budget (``max_pinned_share``): what does not is kept like any other KV. marks: the same for beginnings
+    of the prompt, beside what holds for all of it; the longer time counts.
     compression: what is done to the context's KV before the rest of the prompt is computed over what is left; it needs
     the context's exact KV, which is found and published as ever, unless what is left of the context is found: that is
     published too. compress_after: how many tokens of the prompt are the context; all but the last one unless told. With
@@ -160,6 +163,8 @@ class CacheParams:
     """
 
     salt: str | None = field(default=None, metadata=_TEXT)
+    session: str | None = field(default=None, metadata=_TEXT)
+    session_number: int | None = field(default=None, metadata=_TOKENS)
     read: bool = field(default=True, metadata=_FLAG)
     write: bool = field(default=True, metadata=_FLAG)
     match: Matching = field(default="tokens", metadata=_MATCHING)
@@ -287,7 +292,7 @@ class CacheParams:
     @property
     def hints(self) -> Hints:
         """Hints attached to all KV that the request stores or uses."""
-        return hints_of(self.priority, self.ttl_s, self.pin_s, chunk=self.kept_as != "text")
+        return hints_of(self.priority, self.ttl_s, self.pin_s, self.kept_as != "text", self.session_number)
 
     def hints_from(self, position: int) -> Hints:
         """Hints attached to a page that begins at this position: those of all KV, and of the marks that reach it."""

@@ -44,6 +44,7 @@ from kvloom.policy.cost import PrefillCost
 from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.chunk_share import ChunkShare
+from kvloom.policy.retention.session_share import SessionShare
 from kvloom.policy.tier_cost import TierCost
 
 TierFactory = Callable[[Sequence[PageFormat]], Sequence[Tier]]
@@ -80,7 +81,9 @@ def make_engine(
     layout = KvLayout(model.kv_map, config.cache, scheduling.step_tokens)
     context_limit = min(model.context_length, config.max_model_len or model.context_length)
     arena = Arena(layout.budget_bytes(context_limit), layout.slab_bytes, back)
-    shared = ChunkShare(retention, int(config.cache.chunk_share * arena.budget_bytes))
+    others_bytes = int((1 - config.cache.session_share) * arena.budget_bytes)
+    texts = SessionShare(retention, others_bytes)
+    shared = ChunkShare(texts, int(config.cache.chunk_share * arena.budget_bytes))
     ledger = _ledger(layout, arena, int(config.cache.max_pinned_share * arena.budget_bytes), shared, clock)
     max_len = layout.capacity_tokens(ledger.arena.budget_bytes, context_limit)
     prefill_cost = CostEstimate(cost, shape_cost(model))

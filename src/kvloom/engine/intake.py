@@ -14,6 +14,7 @@ from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.prompt_mean import PromptMean
 from kvloom.engine.request import Request, Sequence
+from kvloom.engine.returning import Returning
 from kvloom.engine.sampling import Sampler
 from kvloom.engine.scheduler.turns import Turns
 from kvloom.engine.text import TextState, TokenStream
@@ -63,6 +64,7 @@ class Intake:
     max_len: int
     clock: Callable[[], float]
     turns: Turns = field(default_factory=Turns)
+    sessions: Returning = field(default_factory=Returning)
     arrivals: int = 0
     seen: dict[tuple[int, ...], Watch] = field(default_factory=dict)
     worth: Callable[[CacheParams, int], bool] = lambda cache, prompt_tokens: True
@@ -88,6 +90,8 @@ class Intake:
         """
         cache = cache.placed(prompt_ids)
         self.validate(prompt_ids, params, cache)
+        if cache.session is not None:
+            cache = replace(cache, session_number=self.sessions.number(cache.session))
         if cache.fusion is not None:
             cache = replace(cache, fusion=cache.fusion.for_model(self.model.weights_id))
         if grammar is None and params.structured_outputs is not None:

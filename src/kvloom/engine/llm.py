@@ -70,6 +70,8 @@ class LLM:
         ``"pensieve"``, ``"tail_lru"``, ``"pause"``, ``"ttl"`` and ``"asymcache"`` says (the README has a table).
     max_pinned_share:
         Part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``).
+    session_share:
+        Part of ``kv_bytes`` that sessions (``CacheParams.session``) which come again do not lose to other requests.
     chunk_share:
         Part of ``kv_bytes`` that chunks (``llm.chunks``) do not lose to the KV of texts, nor texts the rest to chunks.
     max_model_len:
@@ -106,6 +108,7 @@ class LLM:
         kv_dtype: KvDtype = DEFAULT_KV_DTYPE,
         retention: RetentionName = DEFAULT_RETENTION,
         max_pinned_share: float = 0.25,
+        session_share: float = 0.75,
         chunk_share: float = 0.5,
         max_model_len: int | None = None,
         threads: int | None = None,
@@ -129,6 +132,7 @@ class LLM:
                 kv_dtype=kv_dtype,
                 retention=retention,
                 max_pinned_share=max_pinned_share,
+                session_share=session_share,
                 chunk_share=chunk_share,
             ),
             scheduler=SchedulerConfig(step_tokens=step_tokens, max_seqs=max_seqs),

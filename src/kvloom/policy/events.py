@@ -37,11 +37,17 @@ def with_priority(priority: float) -> Hints:
     return NO_HINTS if priority == DEFAULT_PRIORITY else MappingProxyType({"priority": priority})
 
 
-def hints_of(priority: float, ttl_s: float | None, pin_s: float | None = None, chunk: bool = False) -> Hints:
+def hints_of(
+    priority: float,
+    ttl_s: float | None,
+    pin_s: float | None = None,
+    chunk: bool = False,
+    session: int | None = None,
+) -> Hints:
     """``ttl_s``: how long idle KV is worth keeping; None leaves that to the policy. ``pin_s``: how long to pin it.
-    ``chunk``: it is of a passage that was computed alone.
+    ``chunk``: it is of a passage that was computed alone. ``session``: which has come again with it.
     """
-    told = ("ttl_s", ttl_s), ("pin_s", pin_s), ("chunk", 1.0 if chunk else None)
+    told = ("ttl_s", ttl_s), ("pin_s", pin_s), ("chunk", 1.0 if chunk else None), ("session", session)
     said = {name: value for name, value in told if value is not None}
     hints = with_priority(priority)
     return MappingProxyType({**hints, **said}) if said else hints

@@ -22,6 +22,11 @@ T = TypeVar("T")
 class Tokenizer(Protocol):
     """Text to token ids and back. Called from worker threads."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """The model's, in Jinja."""
+        ...
+
     def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         """Raises RequestError; PromptTooLong as soon as the text is certain to exceed ``max_tokens``."""
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import PromptTooLong
-from kvloom.server.pieces import PieceReader, PlainReader
+from kvloom.server.pieces import PieceReader, PlainReader, TokenCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Job:
     ``otherwise``: how instead, where ``cache`` asks for something by default, and a prompt cannot have it.
     ``echo``: answers begin with the prompt. ``show_prompt_logprobs``: the caller asked for them by name.
     ``show_token_ids``: beside the text. ``tokens_as_ids``: log probabilities name tokens ``token_id:123``.
-    ``new_reader``: makes what cuts a choice's text into pieces. ``prompt_field``: where the body has the prompt.
+    ``new_reader``: makes what cuts a choice's text into pieces; ``new_tokens``: what counts its tokens of reasoning,
+    where that is told apart. ``prompt_field``: where the body has the prompt.
     """
 
     prompts: tuple[Prompt, ...]
@@ -39,6 +40,7 @@ class Job:
     show_token_ids: bool = False
     tokens_as_ids: bool = False
     new_reader: Callable[[], PieceReader] = PlainReader
+    new_tokens: Callable[[], TokenCount] | None = None
     prompt_field: str = "prompt"
 
 

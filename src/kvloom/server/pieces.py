@@ -70,6 +70,13 @@ class TextPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningPiece:
+    """More of what the model says to itself before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallPiece:
     """Call ``index`` of this choice begins; its arguments follow."""
 
@@ -86,7 +93,7 @@ class ArgumentsPiece:
     text: str
 
 
-Piece = TextPiece | CallPiece | ArgumentsPiece
+Piece = TextPiece | ReasoningPiece | CallPiece | ArgumentsPiece
 
 
 class PieceReader(Protocol):
@@ -104,6 +111,14 @@ class PieceReader(Protocol):
         ...
 
 
+class TokenCount(Protocol):
+    """Counts some of the tokens of one choice. ``value``: so far."""
+
+    @property
+    def value(self) -> int: ...
+    def take(self, token_ids: Sequence[int]) -> None: ...
+
+
 @dataclass(slots=True)
 class PlainReader:
     """All text is text: for requests without tools."""
@@ -115,6 +130,11 @@ class PlainReader:
 
     def finish(self) -> list[Piece]:
         return []
+
+
+def beginning_of(tag: str, text: str) -> int:
+    """Characters at the end of ``text`` that may be the beginning of ``tag``."""
+    return next((size for size in range(min(len(tag) - 1, len(text)), 0, -1) if tag.startswith(text[-size:])), 0)
 
 
 def new_call_id() -> str:

@@ -16,6 +16,7 @@ from kvloom.policy.events import Block, Hints, hints_of, merged, priority_of, wi
 from kvloom.policy.retention import POLICIES, Given
 from kvloom.policy.retention.base import Retention
 from kvloom.policy.retention.chunk_share import ChunkShare
+from kvloom.policy.retention.session_share import SessionShare
 from kvloom.policy.retention.worth import seconds_per_byte
 from kvloom.segment import PageId, Why
 from tiny import GIVEN, make_engine
@@ -259,9 +260,11 @@ def test_an_engine_gets_what_its_settings_name(name: RetentionName) -> None:
     engine = engine_beside(first, CacheConfig(kv_bytes="4MiB", retention=name))
     shared = engine.ledger.retention
     assert isinstance(shared, ChunkShare)
+    assert isinstance(shared.texts, SessionShare)
+    assert isinstance(shared.chunks, SessionShare)
     assert (
-        type(shared.texts)
-        is type(shared.chunks)
+        type(shared.texts.policy)
+        is type(shared.chunks.policy)
         is type(POLICIES[name](GIVEN))
         is type(make_retention(name, first.model))
     )

@@ -143,6 +143,11 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return self._rules.chat_template is not None
 
+    @property
+    def chat_template(self) -> str | None:
+        """In Jinja, as it came with the model."""
+        return self._rules.chat_template
+
     def chat_prompt(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -13,10 +13,11 @@ from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server.admin.record import Record
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.naming import Naming
+from kvloom.server.dialect.reasoning import Reasoning
 from kvloom.server.dialect.served_names import ServedNames
 from kvloom.server.dialect.stream import HEARTBEAT, EventStream
 from kvloom.server.dialect.tools.forms import ToolForms
-from kvloom.server.dialect.writing import Writer, frames, to_frames, whole
+from kvloom.server.dialect.writing import Answer, Writer, frames, to_frames, whole
 from kvloom.server.disconnect import ClientGone, unless_gone
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
@@ -40,6 +41,7 @@ class Served:
     names: ServedNames
     forms: ToolForms
     documents: NamedDocuments
+    reasoning: Reasoning
 
     @classmethod
     def over(
@@ -48,7 +50,8 @@ class Served:
         """``documents``: None has them in memory."""
         names, forms = ServedNames.of(config, engine.model_name), ToolForms(engine.tokenizer)
         named = documents or NamedDocuments(None, config.stored_documents_bytes)
-        return cls(engine, record, Waiting(config.max_waiting), config, Lanes(), names, forms, named)
+        reasoning = Reasoning.of(config, engine.tokenizer)
+        return cls(engine, record, Waiting(config.max_waiting), config, Lanes(), names, forms, named, reasoning)
 
     def naming(self, request: Request) -> Naming:
         """What ids of documents stand for in this request."""
@@ -66,18 +69,18 @@ class Served:
         heartbeat: bytes = HEARTBEAT,
     ) -> Response:
         """``job`` has one prompt and one continuation."""
-        reader = job.new_reader()
+        answer = Answer.of(job)
         updates = run_job(self.engine, self.record, self.waiting, job, reply_id, caller_of(request))
         if stream:
             events = EventStream(
-                frames(writer, reader, updates),
+                frames(writer, answer, updates),
                 self.config.heartbeat_seconds,
                 lambda reply: to_frames(writer.failed(reply)),
                 heartbeat,
             )
             events.headers.update(headers)
             return events
-        return await unless_left(as_json(whole(writer, reader, updates), headers), request)
+        return await unless_left(as_json(whole(writer, answer, updates), headers), request)
 
 
 async def as_json(work: Awaitable[Json], headers: dict[str, str]) -> Response:

@@ -17,6 +17,7 @@ from kvloom.server.pieces import (
     Piece,
     PieceReader,
     PlainReader,
+    ReasoningPiece,
     TextPiece,
     finish_reason_of,
 )
@@ -91,6 +92,8 @@ def _told(piece: Piece) -> Json:
     match piece:
         case TextPiece(text):
             return {"content": text}
+        case ReasoningPiece(text):
+            return {"reasoning_content": text, "reasoning": text}
         case CallPiece(index, call, name):
             function = {"name": name, "arguments": ""}
             return {"tool_calls": [{"index": index, "id": call, "type": "function", "function": function}]}
@@ -99,15 +102,19 @@ def _told(piece: Piece) -> Json:
 
 
 def _message(echoed: str, pieces: Sequence[Piece]) -> Json:
-    text, calls = [echoed], list[Json]()
+    text, thoughts, calls = [echoed], list[str](), list[Json]()
     for piece in pieces:
         match piece:
             case TextPiece(said):
                 text.append(said)
+            case ReasoningPiece(said):
+                thoughts.append(said)
             case CallPiece(_, call, name):
                 calls.append({"id": call, "type": "function", "function": {"name": name, "arguments": ""}})
             case ArgumentsPiece(index, said):
                 calls[index]["function"]["arguments"] += said
     content = "".join(text)
     message: Json = {"role": "assistant", "content": content if content or not calls else None, "refusal": None}
+    if thoughts:
+        message |= dict.fromkeys(("reasoning_content", "reasoning"), "".join(thoughts))
     return message | {"tool_calls": calls} if calls else message

@@ -8,34 +8,15 @@ from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
-from kvloom.model.text.documents import Documents, Encoded, Spans
+from kvloom.model.text.documents import Spans
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.breakpoints import Rendering
 from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.prepare import held_to
-from kvloom.server.dialect.tools.conversation import Conversation, form_of, prompt_of, reader_of
+from kvloom.server.dialect.reasoning import Effort
+from kvloom.server.dialect.tools.conversation import Conversation, form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm
-from kvloom.server.engine_protocol import Tokenizer
 from kvloom.server.job import Job, Prompt, blamed
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """How a conversation becomes text and tokens. Used in worker threads.
-
-    ``documents``: of the conversation, for which its text has placeholders.
-    """
-
-    tokenizer: Tokenizer
-    form: ToolForm | None
-    documents: Documents
-    max_tokens: int | None
-
-    def text(self, conversation: Conversation) -> str:
-        """Raises RequestError or ModelError."""
-        return prompt_of(conversation, self.tokenizer, self.form)
-
-    def encoded(self, text: str) -> Encoded:
-        return self.documents.encoded(text, self.tokenizer.encode, False, self.max_tokens)
 
 
 def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
@@ -44,8 +25,9 @@ def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """``size``: characters, about. ``prompt_field``, ``form_field``: where the body has the conversation, and the form
-    of the answer. ``prefill``: text that the answer continues. ``marks``: of the prompt, from its text and tokens.
+    """``size``: characters, about. ``prompt_field``, ``form_field``, ``effort_field``: where the body has the
+    conversation, the form of the answer, and ``effort``, of reasoning. ``prefill``: text that the answer continues.
+    ``marks``: of the prompt, from its text and tokens.
     """
 
     conversation: Conversation
@@ -53,17 +35,20 @@ class Asked:
     prompt_field: str
     form_field: str
     prefill: str = ""
+    effort: Effort | None = None
+    effort_field: str = "reasoning"
     marks: Callable[[Rendering, str, list[int]], tuple[Mark, ...]] = no_marks
 
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """``documents``: where they are, in tokens."""
+    """``documents``: where they are, in tokens. ``text``: of the prompt."""
 
     prompt: Prompt
     documents: Spans
     marks: tuple[Mark, ...]
     form: ToolForm | None
+    text: str
 
 
 async def prompted(asked: Asked, served: Served, cache: CacheParams | None, naming: Naming) -> Prompted:
@@ -77,11 +62,10 @@ async def prompted(asked: Asked, served: Served, cache: CacheParams | None, nami
         naming.resolve(asked.conversation.turns)
         form = served.forms.get() if asked.conversation.needs_tool_form else None
         rendering = Rendering(served.engine.tokenizer, form, asked.conversation.documents, limit)
-        text = rendering.text(asked.conversation) + asked.prefill
-        rendering.documents.check(text)
-        found = rendering.encoded(text)
+        directed = served.reasoning.directed(asked.conversation, asked.effort, asked.effort_field)
+        text, found = rendering.prompt(directed, asked.prefill)
         marks = asked.marks(rendering, text, found.ids)
-        return Prompted(Prompt(found.ids, asked.prefill), found.documents, marks, form)
+        return Prompted(Prompt(found.ids, asked.prefill), found.documents, marks, form, text)
 
     with blamed(asked.prompt_field):
         return await served.lanes.run(render, asked.size)
@@ -97,6 +81,8 @@ async def job_of(
     field = "tools" if conversation.use.choice.mode == "required" else asked.form_field
     params = await held_to(served.engine, params, form_of(conversation, found.form), field)
     cache = dataclasses.replace(cache, marks=found.marks)
+    held = params.structured_outputs is not None
+    reading = served.reasoning.reading(reader_of(conversation, found.form), found.text, held)
     unasked = cache.compression is not None and not says_compression
     return Job(
         (found.prompt,),
@@ -104,5 +90,6 @@ async def job_of(
         cache,
         otherwise=dataclasses.replace(cache, compression=None) if unasked else None,
         prompt_field=asked.prompt_field,
-        new_reader=reader_of(conversation, found.form),
+        new_reader=reading.reader,
+        new_tokens=reading.tokens,
     )

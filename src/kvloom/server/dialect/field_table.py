@@ -74,6 +74,21 @@ SERVED: Mapping[str, Served] = {
     "add_special_tokens": _ours("add the model's special tokens to the text"),
     "chat_template_kwargs": _ours("variables for the chat template"),
     "cache_salt": _ours("KV is reused only between requests with the same salt"),
+    "prompt_cache_key": Served(
+        "names the session that the request belongs to: what a session that comes again has stored is not evicted for "
+        "requests of nobody while these have their share; see [Sessions](#sessions)",
+        extends=("CompletionRequest",),
+    ),
+    "prompt_cache_options": Served(
+        "`ttl`, `5m`, `30m`, `1h` or `12h`: the request's KV is pinned so long after its last use; `mode` `explicit`: "
+        "only breakpoints are; `prewarm`: the prompt's KV is computed and kept, and there is no answer; see "
+        "[Prompt caching](#prompt-caching)",
+        extends=("CompletionRequest",),
+    ),
+    "prompt_cache_retention": Served(
+        "`24h`: the request's KV is pinned so long after its last use; `in_memory`: as without",
+        extends=("CompletionRequest",),
+    ),
     "kvloom": _ours(
         '`{"cache": {"read": false, "write": false}}`: recompute the whole prompt and publish nothing; '
         "`priority` inside `cache`, 0 to 100, default 50: stored KV is evicted before KV of higher priority; "
@@ -112,6 +127,10 @@ SERVED: Mapping[str, Served] = {
         "end the prompt where an answer begins; true unless `continue_final_message` is", extends=("ChatRequest",)
     ),
     "continue_final_message": Served("continue the text of the last message", extends=("ChatRequest",)),
+    "reasoning_effort": Served(
+        "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`: how much the model reasons, where its chat "
+        "template has a switch for it; see [Reasoning](#reasoning)"
+    ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
 }
@@ -122,9 +141,6 @@ HINTS: Mapping[str, str] = {
     "store": "answers are not stored",
     "service_tier": "there is only one tier",
     "safety_identifier": "identifies the end user",
-    "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
-    "prompt_cache_options": "the cache keeps what fits",
-    "prompt_cache_retention": "the cache keeps what fits",
     "prediction": "only affects speed",
     "request_id": "use the header `x-request-id`, which the response echoes",
     "rid": "use the header `x-request-id`, which the response echoes",
@@ -144,14 +160,13 @@ HINTS: Mapping[str, str] = {
     "dry_penalty_last_n": "only applies with `dry_multiplier`",
     "dry_sequence_breakers": "only applies with `dry_multiplier`",
     "adaptive_decay": "only applies with `adaptive_target`",
-    "stream_reasoning": "reasoning is returned as ordinary text",
+    "stream_reasoning": "reasoning is streamed where it is told apart",
     "mm_processor_kwargs": "input is text only",
     "media_io_kwargs": "input is text only",
 }
 
 MESSAGE_HINTS: Mapping[str, str] = {
     "annotations": "added by the API to answers, which clients send back",
-    "cache_control": "prefixes are matched by their tokens",
 }
 
 MESSAGE_REFUSED: Mapping[str, str | None] = {
@@ -217,13 +232,13 @@ REFUSED: Mapping[str, Refused] = {
     "raw": Refused((False,), "use `/v1/completions`"),
     # reasoning
     "reasoning": Refused(instead=_TEMPLATE),
-    "reasoning_effort": Refused(instead=_TEMPLATE),
-    "reasoning_format": Refused(("none",), "reasoning is returned as ordinary text"),
+    "reasoning_effort": Refused(instead="`/v1/chat/completions` takes it"),
+    "reasoning_format": Refused(("auto", "deepseek"), "`--reasoning-parser` is the server's setting"),
     "reasoning_budget": Refused((-1,), _LIMIT),
     "thinking_budget_tokens": Refused((-1,), _LIMIT),
     "thinking_token_budget": Refused((-1,), _LIMIT),
     "include_reasoning": Refused((True,)),
-    "separate_reasoning": Refused((False,), "reasoning is returned as ordinary text"),
+    "separate_reasoning": Refused((True,), "`--reasoning-parser` is the server's setting"),
     "enable_thinking": Refused(instead=_TEMPLATE),
     "thinking": Refused(instead=_TEMPLATE),
     "think": Refused(instead=_TEMPLATE),

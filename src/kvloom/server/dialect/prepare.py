@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Mark
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, PromptTooLong, RequestError, context_overflow
 from kvloom.model.text.documents import Encoded
 from kvloom.policy.compression import Compression
+from kvloom.server.dialect.breakpoints import Reach, Rendering
 from kvloom.server.dialect.naming import Naming
+from kvloom.server.dialect.reasoning import Reasoning
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
-from kvloom.server.dialect.tools.conversation import encoded_prompt, form_of, reader_of
+from kvloom.server.dialect.tools.conversation import form_of, reader_of
 from kvloom.server.dialect.tools.forms import ToolForm, ToolForms
 from kvloom.server.engine_protocol import ServedEngine, Tokenizer
 from kvloom.server.job import Job, Prompt, blamed
@@ -26,6 +28,7 @@ async def chat_job(
     engine: ServedEngine,
     lanes: Lanes,
     forms: ToolForms,
+    reasoning: Reasoning,
     naming: Naming,
     default: Compression | None = None,
 ) -> Job:
@@ -35,21 +38,26 @@ async def chat_job(
     """
     body.check()
     params, conversation = body.params(engine.sampling_defaults), body.conversation()
+    conversation = reasoning.directed(conversation, body.reasoning_effort, "reasoning_effort")
     cache = body.cache_params(default)
     tokenizer, limit = engine.tokenizer, engine.longest(cache)
 
-    def render() -> tuple[Encoded, ToolForm | None]:
+    def render() -> tuple[Encoded, tuple[Mark, ...], ToolForm | None, str]:
         naming.resolve(conversation.turns)
         form = forms.get() if conversation.needs_tool_form else None
-        return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), limit), form
+        special = bool(body.add_special_tokens)
+        rendering = Rendering(tokenizer, form, conversation.documents, limit, special)
+        text, found = rendering.prompt(conversation)
+        return found, Reach(conversation, body.breakpoints(conversation.turns))(rendering, text, found.ids), form, text
 
     with blamed("messages"):
-        found, form = await lanes.run(render, body.size)
-    cache = cache.over(found.documents)
+        found, marks, form, text = await lanes.run(render, body.size)
+    cache = dataclasses.replace(cache.over(found.documents), marks=marks)
     required = conversation.use.choice.mode == "required"
     params = await held_to(engine, params, form_of(conversation, form), "tools" if required else _form_field(body))
     job = _job(body, (Prompt(found.ids, body.echoed()),), params, cache)
-    return dataclasses.replace(job, new_reader=reader_of(conversation, form), prompt_field="messages")
+    reading = reasoning.reading(reader_of(conversation, form), text, params.structured_outputs is not None)
+    return dataclasses.replace(job, new_reader=reading.reader, new_tokens=reading.tokens, prompt_field="messages")
 
 
 async def held_to(

@@ -16,6 +16,7 @@ from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestUpdate, 
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.told import told
 from kvloom.server.job import Job
+from kvloom.server.pieces import TokenCount
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Reply(ABC):
         self._latest: dict[int, RequestUpdate] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs | None]] = {}
         self._generated = 0
+        self._reasoning: dict[int, TokenCount] = {}
         self._unsent: dict[int, list[int]] = {}  # token ids whose text is held back, by choice
 
     def add(self, prompt: int, update: RequestUpdate) -> None:
@@ -89,8 +91,23 @@ class Reply(ABC):
             "completion_tokens": self._generated,
             "total_tokens": prompt_tokens + self._generated,
             "prompt_tokens_details": {"cached_tokens": cached},
+            **self._details(),
             **told((prompt, len(it.prompt_token_ids), it.metrics) for prompt, it in sorted(self._latest.items())),
         }
+
+    def _count(self, index: int, delta: CompletionDelta) -> None:
+        """Tokens of reasoning, where it is told apart."""
+        if self.job.new_tokens is None:
+            return
+        if index not in self._reasoning:
+            self._reasoning[index] = self.job.new_tokens()
+        self._reasoning[index].take(delta.token_ids)
+
+    def _details(self) -> Json:
+        if self.job.new_tokens is None:
+            return {}
+        count = sum(tokens.value for tokens in self._reasoning.values())
+        return {"completion_tokens_details": {"reasoning_tokens": count}}
 
     @abstractmethod
     def choice(self, index: int, answer: Answer) -> Json:
@@ -120,5 +137,6 @@ class Reply(ABC):
         first, noted = prompt * self.job.params.n, []
         for delta in update.deltas:
             self._generated += len(delta.token_ids)
+            self._count(first + delta.index, delta)
             noted.append((first + delta.index, delta))
         return noted

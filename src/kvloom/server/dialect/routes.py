@@ -36,7 +36,8 @@ def openai_routes(served: Served, started: int) -> APIRouter:
         body = await read_body(request, ChatRequest, config.max_body_bytes, lanes)
         name = names.checked(body.model)
         check_sequences(body, config.max_request_sequences)
-        job = await chat_job(body, engine, lanes, forms, served.naming(request), caller_of(request).compression)
+        naming, default = served.naming(request), caller_of(request).compression
+        job = await chat_job(body, engine, lanes, forms, served.reasoning, naming, default)
         reply = ChatReply(name, job, engine.tokenizer)
         return await _answer(served, request, body, reply)
 

@@ -6,7 +6,7 @@ Types are strict: ``"16"`` is not a number. Null means the default. ``field_tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
@@ -17,8 +17,10 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import MAX_LOGPROBS, SamplingParams, some_tokens
 from kvloom.errors import ParamsError, RequestError
 from kvloom.server.dialect.answer_form import FormFields
-from kvloom.server.dialect.extension import AsksOfCache, Extension
+from kvloom.server.dialect.breakpoints import Breakpoint, breakpoints_in, is_breakpoint
 from kvloom.server.dialect.fields import Json, Prompts, Real, Stop, must_be
+from kvloom.server.dialect.prompt_cache import PromptCacheFields
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.unserved import ignored, ignored_in_messages, refuse, refuse_in_message, refuse_many
@@ -56,7 +58,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class _Request(FormFields, AsksOfCache):
+class _Request(FormFields, PromptCacheFields):
     """Fields shared by chat and text completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -82,8 +84,6 @@ class _Request(FormFields, AsksOfCache):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     prompt_logprobs: int | None = None
-    cache_salt: Annotated[str, Field(min_length=1)] | None = None
-    kvloom: Extension | None = None
     add_special_tokens: bool | None = None
     echo: bool | None = None
     return_token_ids: bool | None = None
@@ -109,6 +109,7 @@ class _Request(FormFields, AsksOfCache):
             refuse_many(self.stream_options.model_extra or {}, "stream_options")
         if self.kvloom is not None:
             self.kvloom.check()
+        self.check_prompt_cache()
         if self.stream_options is not None and not self.stream:
             raise RequestError("`stream_options` needs `stream` to be true", param="stream_options")
         if self.prompt_logprobs is not None and self.stream:
@@ -119,7 +120,7 @@ class _Request(FormFields, AsksOfCache):
         if given.get("top_k") == _KEEPS_ALL:
             given["top_k"] = 0
         asked = given | {"logit_bias": _biases(self.logit_bias or {})} | more
-        return defaults.params(asked, otherwise={"max_tokens": None})
+        return self.prewarmed(defaults.params(asked, otherwise={"max_tokens": None}))
 
 
 class Message(BaseModel):
@@ -131,9 +132,11 @@ class Message(BaseModel):
     content: Annotated[str | list[Json], must_be("a string or a list of parts")] | None = None
     name: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
+    cache_control: Json | None = None
 
     @field_validator("content")
     @classmethod
@@ -163,9 +166,19 @@ class Message(BaseModel):
         content = self.content or ""
         return len(content) if isinstance(content, str) else sum(len(part.get("text") or "") for part in content)
 
+    @property
+    def parts(self) -> list[Json]:
+        """Of the content. ``cache_control`` of the message is the last one's."""
+        parts = [{"type": "text", "text": self.content}] if isinstance(self.content, str) else self.content or []
+        last = {} if self.cache_control is None else {"cache_control": self.cache_control}
+        return [*parts[:-1], *(part | last for part in parts[-1:])]
+
     def for_template(self) -> Json:
         """The message as sent; the tokenizer converts it to what its template expects."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "refusal"}
+        names = (name for name in type(self).model_fields if name not in ("refusal", "cache_control", "reasoning"))
+        said = {name: getattr(self, name) for name in names}
+        said["reasoning_content"] = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        return said if self.cache_control is None else said | {"content": self.parts}
 
 
 class ChatRequest(_Request, ToolFields):
@@ -178,6 +191,7 @@ class ChatRequest(_Request, ToolFields):
     chat_template_kwargs: Json | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
 
     def check(self) -> None:
         super().check()
@@ -204,6 +218,14 @@ class ChatRequest(_Request, ToolFields):
             continues,
             self.chat_template_kwargs,
         )
+
+    @property
+    def has_breakpoints(self) -> bool:
+        return any(is_breakpoint(part) for message in self.messages for part in message.parts)
+
+    def breakpoints(self, turns: Sequence[Json]) -> tuple[Breakpoint, ...]:
+        """Among the messages, as ``conversation`` has them. Raises RequestError for one that is none."""
+        return breakpoints_in(turns, self.lifetime_s, self.most_breakpoints, "messages")
 
     def ignored(self) -> Iterator[str]:
         return chain(super().ignored(), ignored_in_messages(message.model_extra or {} for message in self.messages))

@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse
 
 from kvloom.errors import RequestError
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.breakpoints import Rendering
 from kvloom.server.dialect.fields import Json, TokenId
 from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.schemas import Message
-from kvloom.server.dialect.tools.conversation import Conversation, encoded_prompt
+from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.dialect.tools.fields import ToolFields
 from kvloom.server.dialect.tools.forms import ToolForms
 from kvloom.server.dialect.unserved import ignored, ignored_header, refuse, refuse_in_message
@@ -118,7 +119,9 @@ def _ids(body: TokenizeRequest, tokenizer: Tokenizer, forms: ToolForms, naming: 
     naming.resolve(turns)
     conversation = Conversation(turns, body.use(), None, begins, continues, body.chat_template_kwargs)
     form = forms.get() if conversation.needs_tool_form else None
-    return encoded_prompt(conversation, tokenizer, form, bool(body.add_special_tokens), max_tokens).ids
+    special = bool(body.add_special_tokens)
+    rendering = Rendering(tokenizer, form, conversation.documents, max_tokens, special)
+    return rendering.prompt(conversation)[1].ids
 
 
 def _text(tokens: list[int], tokenizer: Tokenizer) -> str:

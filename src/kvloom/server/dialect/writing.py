@@ -14,11 +14,12 @@ from typing import Protocol
 
 from pydantic_core import to_json
 
-from kvloom.engine.outputs import FinishReason, RequestMetrics, RequestUpdate
+from kvloom.engine.outputs import CompletionDelta, FinishReason, RequestMetrics, RequestUpdate
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.told import told
 from kvloom.server.errors import ErrorReply
-from kvloom.server.pieces import Piece, PieceReader
+from kvloom.server.job import Job
+from kvloom.server.pieces import Piece, PieceReader, TokenCount
 from kvloom.server.updates import Updates
 
 
@@ -33,11 +34,12 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens so far: of the prompt, and generated. ``metrics`` are the engine's."""
+    """Tokens so far: of the prompt, and generated, ``reasoning`` among these. ``metrics`` are the engine's."""
 
     prompt: int
     generated: int
     metrics: RequestMetrics
+    reasoning: int = 0
 
     @property
     def cached(self) -> int:
@@ -48,6 +50,29 @@ class Usage:
     def told(self) -> Json:
         """What no API has a field for."""
         return told([(0, self.prompt, self.metrics)])
+
+
+@dataclass(slots=True)
+class Answer:
+    """What reads one answer. ``tokens``: None where reasoning is not told apart."""
+
+    reader: PieceReader
+    tokens: TokenCount | None
+    generated: int = 0
+
+    @classmethod
+    def of(cls, job: Job) -> Answer:
+        return cls(job.new_reader(), None if job.new_tokens is None else job.new_tokens())
+
+    def take(self, delta: CompletionDelta) -> list[Piece]:
+        self.generated += len(delta.token_ids)
+        if self.tokens is not None:
+            self.tokens.take(delta.token_ids)
+        return self.reader.push(delta.text)
+
+    def usage(self, update: RequestUpdate) -> Usage:
+        reasoning = 0 if self.tokens is None else self.tokens.value
+        return Usage(len(update.prompt_token_ids), self.generated, update.metrics, reasoning)
 
 
 class Writer(Protocol):
@@ -71,17 +96,17 @@ class Writer(Protocol):
         ...
 
 
-async def whole(writer: Writer, reader: PieceReader, updates: Updates) -> Json:
+async def whole(writer: Writer, answer: Answer, updates: Updates) -> Json:
     """The answer of a job with one prompt."""
-    async with aclosing(_events(writer, reader, updates)) as parts:
+    async with aclosing(_events(writer, answer, updates)) as parts:
         async for _ in parts:
             pass
     return writer.whole()
 
 
-async def frames(writer: Writer, reader: PieceReader, updates: Updates) -> AsyncGenerator[bytes, None]:
+async def frames(writer: Writer, answer: Answer, updates: Updates) -> AsyncGenerator[bytes, None]:
     """The same as an event stream, one frame per update."""
-    async with aclosing(_events(writer, reader, updates)) as parts:
+    async with aclosing(_events(writer, answer, updates)) as parts:
         async for events in parts:
             yield to_frames(events)
 
@@ -91,27 +116,22 @@ def to_frames(events: Iterable[Json]) -> bytes:
     return b"".join(b"event: " + event["type"].encode() + b"\ndata: " + to_json(event) + b"\n\n" for event in events)
 
 
-async def _events(writer: Writer, reader: PieceReader, updates: Updates) -> AsyncGenerator[list[Json], None]:
-    begun, generated = False, 0
+async def _events(writer: Writer, answer: Answer, updates: Updates) -> AsyncGenerator[list[Json], None]:
+    begun = False
     async with aclosing(updates) as pairs:
         async for _, update in pairs:
             events: list[Json] = []
             if not begun:
-                events += writer.begin(_usage(update, 0))
+                events += writer.begin(answer.usage(update))
                 begun = True
             for delta in update.deltas:
-                generated += len(delta.token_ids)
-                events += _written(writer, reader.push(delta.text))
+                events += _written(writer, answer.take(delta))
                 if delta.finish_reason is not None:
-                    events += _written(writer, reader.finish())
-                    finish = Finish(delta.finish_reason, delta.stop_reason, reader.calls)
-                    events += writer.end(finish, _usage(update, generated))
+                    events += _written(writer, answer.reader.finish())
+                    finish = Finish(delta.finish_reason, delta.stop_reason, answer.reader.calls)
+                    events += writer.end(finish, answer.usage(update))
             yield events
 
 
 def _written(writer: Writer, pieces: Sequence[Piece]) -> list[Json]:
     return [event for piece in pieces for event in writer.piece(piece)]
-
-
-def _usage(update: RequestUpdate, generated: int) -> Usage:
-    return Usage(len(update.prompt_token_ids), generated, update.metrics)

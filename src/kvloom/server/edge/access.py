@@ -24,6 +24,7 @@ from kvloom.server.edge.keys import Key, Keyring, Role
 
 _OPEN = frozenset({"/health", "/version", "/openapi.json", "/ui"})
 _PAGE = "/ui/"
+_MAX_SESSION = 512
 _FIGURES = frozenset({"/metrics", "/cache"})
 
 
@@ -50,14 +51,15 @@ class Access:
                 limits=self.keyring.limits,
                 limited_as=peer.rpartition(":")[0],
                 traceparent=_trace(scope),
+                session=_session(scope),
             )
         key = self.keyring.find(_header(scope, b"authorization")) or self.keyring.secret(_header(scope, b"x-api-key"))
         if key is not None:
-            return self._of(key, _trace(scope))
+            return self._of(key, scope)
         path: str = scope["path"]
         return Caller(_peer(scope), "user") if path in self._open or path.startswith(_PAGE) else None
 
-    def _of(self, key: Key, traceparent: str) -> Caller:
+    def _of(self, key: Key, scope: Scope) -> Caller:
         apart = None if self._together else key
         return Caller(
             key.name,
@@ -68,7 +70,8 @@ class Access:
             owner=key.name,
             limits=key.limits,
             limited_as=key.name,
-            traceparent=traceparent,
+            traceparent=_trace(scope),
+            session=_session(scope),
         )
 
 
@@ -86,6 +89,10 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
 
 def _trace(scope: Scope) -> str:
     return _header(scope, b"traceparent").decode("latin-1")
+
+
+def _session(scope: Scope) -> str:
+    return _header(scope, b"x-session-id").decode("latin-1")[:_MAX_SESSION]
 
 
 def _peer(scope: Scope) -> str:

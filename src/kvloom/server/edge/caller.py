@@ -20,6 +20,7 @@ class Caller:
     all. ``matching``: granularity of prefix matching. ``compression``: what is done to contexts unless a request says.
     ``owner``: whose stored answers these are; without keys, everybody's. ``limits``: of the requests of all who are
     ``limited_as`` this together. ``traceparent``: the header of that name, which names the trace that this belongs to.
+    ``session``: the session that the header ``x-session-id`` names.
     """
 
     client: str
@@ -31,11 +32,17 @@ class Caller:
     limits: Limits = NO_LIMITS
     limited_as: str = ""
     traceparent: str = ""
+    session: str = ""
 
     def own(self, cache: CacheParams) -> CacheParams:
         """What was asked, with the salt that this caller's KV really has, and matched as finely as they may."""
         salt = cache.salt if self.apart is None else self.apart.salt(cache.salt)
-        return dataclasses.replace(cache, salt=salt, match=self.matching)
+        return dataclasses.replace(cache, salt=salt, match=self.matching, session=self._session(cache))
+
+    def _session(self, cache: CacheParams) -> str | None:
+        """Of this caller's owner: nobody's requests belong to another's session."""
+        name = cache.session or self.session
+        return f"{self.owner} {name}" if name and self.owner else name or None
 
     def check_admin(self) -> None:
         """Raises AdminOnly."""

@@ -17,17 +17,10 @@ from kvloom.server.dialect.anthropic.schemas import (
     ToolUseBlock,
     Turn,
 )
+from kvloom.server.dialect.breakpoints import Breakpoint
 from kvloom.server.dialect.fields import Json
 
 _MAX_BREAKPOINTS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Breakpoint:
-    """``turns``: the conversation up to it. ``ttl_s``: how long that is to be kept."""
-
-    turns: list[Json]
-    ttl_s: float
 
 
 @dataclass(slots=True)

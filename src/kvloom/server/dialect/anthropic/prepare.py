@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
 
 from kvloom.engine.aligned import aligned
-from kvloom.engine.cache_params import CacheParams, Mark
+from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.edits import reusing
-from kvloom.errors import RequestError
 from kvloom.policy.compression import Compression
 from kvloom.policy.fusion import Fusion
 from kvloom.server.dialect.answering import Served
 from kvloom.server.dialect.anthropic.clearing import cleared, told
-from kvloom.server.dialect.anthropic.conversation import Breakpoint, Turns
+from kvloom.server.dialect.anthropic.conversation import Turns
 from kvloom.server.dialect.anthropic.management import ClearToolUses
 from kvloom.server.dialect.anthropic.schemas import CountRequest, MessagesRequest
-from kvloom.server.dialect.conversing import Asked, Rendering, job_of, prompted
+from kvloom.server.dialect.breakpoints import Reach
+from kvloom.server.dialect.conversing import Asked, job_of, prompted
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.naming import Naming
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.job import Job
-
-_NOBODY = {"role": "user", "content": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,41 +94,6 @@ async def _managed(body: CountRequest, served: Served, naming: Naming) -> Manage
 def _asked(body: CountRequest) -> Asked:
     turns = Turns.of(body)
     conversation = Conversation(turns.turns, body.use(), body.form())
-    marks = _Reach(conversation, tuple(turns.breakpoints))
-    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, marks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """How many tokens of the prompt what comes before each breakpoint decides, whatever comes after it."""
-
-    whole: Conversation
-    breakpoints: tuple[Breakpoint, ...]
-
-    def __call__(self, rendering: Rendering, text: str, ids: list[int]) -> tuple[Mark, ...]:
-        reached = accumulate((self._of(each, rendering, text, ids) for each in self.breakpoints), max)
-        marks = [Mark(tokens, each.ttl_s) for tokens, each in zip(reached, self.breakpoints, strict=True)]
-        return tuple(mark for mark in marks if mark.tokens)
-
-    def _of(self, point: Breakpoint, rendering: Rendering, text: str, ids: list[int]) -> int:
-        """0 where the template refuses a conversation that ends there."""
-        turns = point.turns or [_NOBODY]
-        try:
-            before = rendering.text(dataclasses.replace(self.whole, turns=turns, add_generation_prompt=False))
-        except RequestError:
-            return 0
-        return _common_ids(rendering.encoded(text[: _common(before, text)]).ids, ids)
-
-
-def _common(one: str, other: str) -> int:
-    """Length of the common beginning."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
-    return low
-
-
-def _common_ids(one: list[int], other: list[int]) -> int:
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in same)
+    marks = Reach(conversation, tuple(turns.breakpoints))
+    effort = body.thinking.effort if body.thinking is not None else None
+    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, effort, "thinking", marks=marks)

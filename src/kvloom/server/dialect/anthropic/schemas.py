@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -19,12 +20,12 @@ from kvloom.server.dialect.anthropic.management import ContextManagement
 from kvloom.server.dialect.extension import AsksOfCache, Extension, cache_params
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real
+from kvloom.server.dialect.prompt_cache import LIFETIMES_S
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.rules import FieldRules
 from kvloom.server.dialect.tool_schema import object_schema
 from kvloom.server.dialect.tools.fields import checked, chosen
 from kvloom.server.pieces import Tool, ToolChoice, ToolUse
-
-_LIFETIMES = {"5m": 300.0, "1h": 3600.0}
 
 
 class _Fields(BaseModel):
@@ -39,7 +40,7 @@ class CacheControl(_Fields):
 
     @property
     def ttl_s(self) -> float:
-        return _LIFETIMES[self.ttl or "5m"]
+        return LIFETIMES_S[self.ttl or "5m"]
 
 
 class _Block(_Fields):
@@ -179,7 +180,7 @@ class Turn(_Fields):
 
 
 class Metadata(_Fields):
-    user_id: str | None = None
+    user_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
 
 
 class ToolField(_Block):
@@ -207,6 +208,15 @@ class OutputConfig(_Fields):
     format: OutputFormat | None = None
 
 
+class Thinking(_Fields):
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: int | None = None
+
+    @property
+    def effort(self) -> Effort:
+        return "none" if self.type == "disabled" else "high"
+
+
 class CountRequest(_Fields):
     """Body of ``POST /v1/messages/count_tokens``, and what it shares with ``/v1/messages``."""
 
@@ -224,6 +234,11 @@ class CountRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}`: the form of the answer'
     )
 
+    thinking: Thinking | None = Field(
+        default=None,
+        description="`enabled`, `adaptive` or `disabled`, where the model's chat template has a switch for it; "
+        "`budget_tokens` has no effect",
+    )
     context_management: ContextManagement | None = Field(
         default=None,
         description='`{"edits": [...]}`: what is cleared before the conversation becomes a prompt, by '
@@ -277,7 +292,9 @@ class MessagesRequest(CountRequest, AsksOfCache):
     temperature: Real | None = Field(default=None, description="0 is greedy, 1 the model's own distribution")
     top_p: Real | None = Field(default=None, description="sample from the most likely tokens that reach this share")
     top_k: int | None = Field(default=None, description="sample from this many of the most likely tokens")
-    metadata: Metadata | None = Field(default=None, description="`user_id` has no effect")
+    metadata: Metadata | None = Field(
+        default=None, description="`user_id` names the session; see [Sessions](#sessions)"
+    )
     cache_salt: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="KV is reused only between requests with the same salt"
     )
@@ -297,10 +314,11 @@ class MessagesRequest(CountRequest, AsksOfCache):
 
     def cache_params(self, default: Compression | None = None) -> CacheParams:
         """As of any body; but a fusion beside edits of the context is for what comes after these."""
+        session = self.metadata.user_id if self.metadata is not None else None
         if self.repair is None or self.kvloom is None or self.kvloom.cache is None:
-            return super().cache_params(default)
+            return replace(super().cache_params(default), session=session)
         rest = self.kvloom.cache.model_copy(update={"fusion": None})
-        return cache_params(Extension(cache=rest), self.cache_salt)
+        return replace(cache_params(Extension(cache=rest), self.cache_salt), session=session)
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError."""
@@ -332,7 +350,6 @@ def _size(block: BaseModel) -> int:
 
 RULES = FieldRules(
     refused={
-        "thinking": Refused(({"type": "disabled"},)),
         "output_format": Refused(instead="use `output_config`"),
         "container": Refused(),
         "mcp_servers": Refused(([],)),

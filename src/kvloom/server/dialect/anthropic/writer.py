@@ -12,7 +12,7 @@ from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.writing import Finish, Usage
 from kvloom.server.error_forms import anthropic_error
 from kvloom.server.errors import ErrorReply
-from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, ReasoningPiece, TextPiece
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -49,6 +49,10 @@ class MessageWriter:
                 if not self._content or self._content[-1]["type"] != "text":
                     yield from self._start({"type": "text", "text": ""})
                 yield self._delta({"type": "text_delta", "text": piece.text}, piece.text)
+            case ReasoningPiece():
+                if not self._content or self._content[-1]["type"] != "thinking":
+                    yield from self._start({"type": "thinking", "thinking": "", "signature": ""})
+                yield self._delta({"type": "thinking_delta", "thinking": piece.text}, piece.text)
             case CallPiece():
                 yield from self._start({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}})
             case ArgumentsPiece():
@@ -85,8 +89,8 @@ class MessageWriter:
             return
         block, text = self._content[-1], "".join(self._parts)
         self._parts.clear()
-        if block["type"] == "text":
-            block["text"] = text
+        if block["type"] in ("text", "thinking"):
+            block[block["type"]] = text
         else:
             block["input"] = _arguments(text)
         yield {"type": "content_block_stop", "index": len(self._content) - 1}

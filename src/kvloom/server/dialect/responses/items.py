@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 
+from kvloom.server.dialect.breakpoints import FIELDS
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.responses.schemas import (
     CallItem,
@@ -59,9 +60,12 @@ def _parts(item: MessageItem) -> list[Json]:
     if isinstance(item.content, str):
         return [{"type": kind, "text": item.content}]
     return [
-        part.model_dump(include=set(DocumentPart.model_fields), exclude_none=True)
-        if isinstance(part, DocumentPart)
-        else {"type": kind, "text": _text_of(part)}
+        (
+            part.model_dump(include=set(DocumentPart.model_fields), exclude_none=True)
+            if isinstance(part, DocumentPart)
+            else {"type": kind, "text": _text_of(part)}
+        )
+        | {name: said for name in FIELDS if (said := (part.model_extra or {}).get(name)) is not None}
         for part in item.content
     ]
 
@@ -77,7 +81,9 @@ def _text_of(part: object) -> str:
 
 
 def _chat_part(part: Json) -> Json:
-    return part if part["type"] == "document" else {"type": "text", "text": part["text"]}
+    if part["type"] == "document":
+        return part
+    return {"type": "text", "text": part["text"]} | {name: part[name] for name in FIELDS if name in part}
 
 
 def _call(item: Json) -> Json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from kvloom.engine.cache_params import CacheParams
 from kvloom.policy.compression import Compression
 from kvloom.server.dialect.answering import Served
+from kvloom.server.dialect.breakpoints import Reach, breakpoints_in
 from kvloom.server.dialect.conversing import Asked, job_of, prompted
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.naming import Naming
@@ -28,7 +30,10 @@ async def responses_job(
     Raises RequestError, or ModelError when the model has no chat template.
     """
     params, cache = body.params(served.engine.sampling_defaults), body.cache_params(default)
-    return await job_of(_asked(body, history), served, params, cache, naming, says_compression=body.says_compression)
+    asked = _asked(body, history)
+    points = breakpoints_in(asked.conversation.turns, body.lifetime_s, body.most_breakpoints, "input")
+    asked = dataclasses.replace(asked, marks=Reach(asked.conversation, points))
+    return await job_of(asked, served, params, cache, naming, says_compression=body.says_compression)
 
 
 async def count_tokens(body: InputRequest, history: Sequence[Json], served: Served, naming: Naming) -> int:
@@ -41,7 +46,8 @@ def _asked(body: InputRequest, history: Sequence[Json]) -> Asked:
     turns = turns_of(history)
     if body.instructions:
         turns.insert(0, {"role": "system", "content": body.instructions})
-    return Asked(Conversation(turns, body.use(), body.form()), _size(turns), "input", "text")
+    effort = body.reasoning.effort if body.reasoning is not None else None
+    return Asked(Conversation(turns, body.use(), body.form()), _size(turns), "input", "text", effort=effort)
 
 
 def _size(turns: Sequence[Json]) -> int:

@@ -128,7 +128,7 @@ def _settings(body: ResponsesRequest, job: Job, model: str, keeps: bool) -> Json
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
         "background": False,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
         "service_tier": "default",
     }
 

@@ -11,9 +11,11 @@ from kvloom.engine.defaults import SamplingDefaults
 from kvloom.engine.params import SamplingParams, some_tokens
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
-from kvloom.server.dialect.extension import AsksOfCache, Extension
+from kvloom.server.dialect.breakpoints import is_breakpoint
 from kvloom.server.dialect.field_table import Refused
 from kvloom.server.dialect.fields import Json, Real, must_be
+from kvloom.server.dialect.prompt_cache import PromptCacheFields
+from kvloom.server.dialect.reasoning import Effort
 from kvloom.server.dialect.rules import FieldRules
 from kvloom.server.dialect.tool_schema import object_schema
 from kvloom.server.dialect.tools.fields import checked, chosen
@@ -150,6 +152,10 @@ class TextConfig(_Fields):
     format: TextFormat | None = None
 
 
+class ReasoningField(_Fields):
+    effort: Effort | None = None
+
+
 class InputRequest(_Fields):
     """Body of ``POST /v1/responses/input_tokens``, and what it shares with ``/v1/responses``."""
 
@@ -170,8 +176,13 @@ class InputRequest(_Fields):
         default=None, description='`{"format": {"type": "json_schema", "schema": {...}}}` or `json_object`: the form'
     )
 
+    reasoning: ReasoningField | None = Field(
+        default=None, description="`effort`: how much the model reasons, where its chat template has a switch for it"
+    )
+
     def check(self) -> None:
         """Checks beyond types. Raises RequestError."""
+        REASONING_RULES.check((self.reasoning and self.reasoning.model_extra) or {})
         RULES.check(self.model_extra or {})
         TEXT_RULES.check((self.text and self.text.model_extra) or {})
 
@@ -198,7 +209,7 @@ class InputRequest(_Fields):
         return RULES.ignored(self.model_extra or {})
 
 
-class ResponsesRequest(InputRequest, AsksOfCache):
+class ResponsesRequest(InputRequest, PromptCacheFields):
     """Body of ``POST /v1/responses``."""
 
     stream: bool | None = Field(default=None, description="stream the response as server-sent events")
@@ -211,15 +222,19 @@ class ResponsesRequest(InputRequest, AsksOfCache):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
         default=None, description="up to 16 texts by name, returned as they came"
     )
-    cache_salt: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="KV is reused only between requests with the same salt"
-    )
-    kvloom: Extension | None = Field(default=None, description="as in chat completions")
 
     def check(self) -> None:
         super().check()
         if self.kvloom is not None:
             self.kvloom.check()
+        self.check_prompt_cache()
+
+    @property
+    def has_breakpoints(self) -> bool:
+        items = self.input if isinstance(self.input, list) else []
+        contents = (item.content for item in items if isinstance(item, MessageItem))
+        parts = (part for content in contents if isinstance(content, list) for part in content)
+        return any(is_breakpoint(part.model_extra) for part in parts)
 
     def params(self, defaults: SamplingDefaults) -> SamplingParams:
         """Raises ParamsError."""
@@ -230,7 +245,8 @@ class ResponsesRequest(InputRequest, AsksOfCache):
         except ParamsError as error:
             error.param = "max_output_tokens"
             raise
-        return defaults.params(given | ({} if limit is None else {"max_tokens": limit}), otherwise={"max_tokens": None})
+        said = given | ({} if limit is None else {"max_tokens": limit})
+        return self.prewarmed(defaults.params(said, otherwise={"max_tokens": None}))
 
 
 def _tool(tool: ToolField, n: int) -> Tool:
@@ -245,7 +261,6 @@ def _tool(tool: ToolField, n: int) -> Tool:
 
 RULES = FieldRules(
     refused={
-        "reasoning": Refused(({}, {"effort": None}, {"effort": None, "summary": None})),
         "truncation": Refused(("disabled",)),
         "background": Refused((False,)),
         "include": Refused(([], ["reasoning.encrypted_content"])),
@@ -263,9 +278,6 @@ RULES = FieldRules(
     hints={
         "user": "identifies the end user",
         "safety_identifier": "identifies the end user",
-        "prompt_cache_key": "prefixes are matched by their tokens; `cache_salt` isolates them",
-        "prompt_cache_options": "the cache keeps what fits",
-        "prompt_cache_retention": "the cache keeps what fits",
         "service_tier": "there is only one tier",
         "max_tool_calls": "no tools are run by the server",
         "stream_options": "nothing is added to hide the lengths of chunks",
@@ -273,4 +285,11 @@ RULES = FieldRules(
 )
 """Fields of these bodies without a model."""
 
+REASONING_RULES = FieldRules(
+    refused={
+        "summary": Refused(instead="reasoning is returned as it is"),
+        "generate_summary": Refused(instead="reasoning is returned as it is"),
+    },
+    hints={},
+)
 TEXT_RULES = FieldRules(refused={"verbosity": Refused(("medium",), "state it in `instructions`")}, hints={})

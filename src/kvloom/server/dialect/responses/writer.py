@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from kvloom.server.dialect.fields import Json
 from kvloom.server.dialect.writing import Finish, Usage
 from kvloom.server.errors import ErrorReply
-from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, ReasoningPiece, TextPiece
 
 
 class ResponseWriter:
@@ -45,6 +45,8 @@ class ResponseWriter:
         match piece:
             case TextPiece():
                 yield from self._text(piece.text)
+            case ReasoningPiece():
+                yield from self._thought(piece.text)
             case CallPiece():
                 said = {"type": "function_call", "call_id": piece.id, "name": piece.name, "arguments": ""}
                 yield from self._open({"id": _id("fc"), "status": "in_progress"} | said)
@@ -88,6 +90,13 @@ class ResponseWriter:
         self._parts.append(text)
         yield self._in_item("response.output_text.delta", content_index=0, delta=text, logprobs=[])
 
+    def _thought(self, text: str) -> Iterator[Json]:
+        if not self._items or self._items[-1]["type"] != "reasoning":
+            said = {"type": "reasoning", "summary": [], "content": []}
+            yield from self._open({"id": _id("rs"), "status": "in_progress"} | said)
+        self._parts.append(text)
+        yield self._in_item("response.reasoning_text.delta", content_index=0, delta=text)
+
     def _open(self, item: Json) -> Iterator[Json]:
         yield from self._close("completed")
         self._items.append(item)
@@ -104,6 +113,9 @@ class ResponseWriter:
             item["content"] = [_part(text)]
             yield self._in_item("response.output_text.done", content_index=0, text=text, logprobs=[])
             yield self._in_item("response.content_part.done", content_index=0, part=_part(text))
+        elif item["type"] == "reasoning":
+            item["content"] = [{"type": "reasoning_text", "text": text}]
+            yield self._in_item("response.reasoning_text.done", content_index=0, text=text)
         else:
             item["arguments"] = text
             yield self._in_item("response.function_call_arguments.done", arguments=text, name=item["name"])
@@ -124,7 +136,7 @@ class ResponseWriter:
             "input_tokens": usage.prompt,
             "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": written},
             "output_tokens": usage.generated,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": usage.reasoning},
             "total_tokens": usage.prompt + usage.generated,
             **usage.told,
         }

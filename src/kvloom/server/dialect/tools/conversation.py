@@ -9,7 +9,7 @@ from typing import Any
 
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import RequestError
-from kvloom.model.text.documents import Documents, Encoded, Placeholders
+from kvloom.model.text.documents import Documents, Placeholders
 from kvloom.model.text.messages import normal_messages
 from kvloom.server.dialect.tools.fallback import in_words
 from kvloom.server.dialect.tools.forms import ToolForm
@@ -59,15 +59,6 @@ def prompt_of(conversation: Conversation, tokenizer: Tokenizer, form: ToolForm |
         [tool.for_template() for tool in tools] or None,
         conversation.continue_final_message,
     )
-
-
-def encoded_prompt(
-    conversation: Conversation, tokenizer: Tokenizer, form: ToolForm | None, add_special_tokens: bool, max_tokens: int
-) -> Encoded:
-    """The tokens to continue, and which of them are documents. Raises as ``prompt_of``, and PromptTooLong."""
-    text, documents = prompt_of(conversation, tokenizer, form), conversation.documents
-    documents.check(text)
-    return documents.encoded(text, tokenizer.encode, add_special_tokens, max_tokens)
 
 
 def form_of(conversation: Conversation, form: ToolForm | None) -> StructuredOutputsParams | None:

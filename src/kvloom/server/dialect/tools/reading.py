@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvloom.server.dialect.tools.call_text import CallText, State
-from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece, new_call_id
+from kvloom.server.pieces import ArgumentsPiece, CallPiece, Piece, TextPiece, beginning_of, new_call_id
 
 _SPACE = " \t\r\n"
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -57,7 +57,7 @@ class TaggedReader:
             before = text[:at].rstrip(_SPACE)
             self._held = text[len(before) : at]
             return self._text(before), text[at + len(OPEN) :]
-        keep = _beginning_of(OPEN, text)
+        keep = beginning_of(OPEN, text)
         certain = text[: len(text) - keep].rstrip(_SPACE)
         self._held = text[len(certain) :]
         return self._text(certain), ""
@@ -169,11 +169,6 @@ class PythonicReader:
             said = json.dumps(arguments, ensure_ascii=False)
             pieces += [CallPiece(index, new_call_id(), name), ArgumentsPiece(index, said)]
         return pieces
-
-
-def _beginning_of(tag: str, text: str) -> int:
-    """Characters at the end of ``text`` that may be the beginning of ``tag``."""
-    return next((size for size in range(min(len(tag) - 1, len(text)), 0, -1) if tag.startswith(text[-size:])), 0)
 
 
 _JSON_WORDS = {"true": True, "false": False, "null": None}
