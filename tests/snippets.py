@@ -44,9 +44,23 @@ class Snippet:
 
     def commands(self) -> Iterator[list[str]]:
         """The words of commands of kvloom and curl, up to pipes. Where alternatives stand, ``a | b``, each of them."""
-        for line in re.sub(r" *\\\n *", " ", self.text).splitlines():
+        joined = re.sub(r" *\\\n *", " ", self.text)
+        for line in _whole(joined) if self.language == "bash" else joined.splitlines():
             if _COMMAND.match(line):
                 yield from _words(line.removeprefix("$ "), aligned=self.language != "bash")
+
+
+def _whole(text: str) -> Iterator[str]:
+    """Lines of a shell: one goes on while a quotation is open."""
+    begun = ""
+    for line in text.splitlines():
+        begun += line
+        if begun.count("'") % 2 == 0:
+            yield begun
+            begun = ""
+        else:
+            begun += "\n"
+    assert not begun, begun
 
 
 def _words(line: str, aligned: bool) -> Iterator[list[str]]:
