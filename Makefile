@@ -45,7 +45,7 @@ format: venv
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'site/index.html'
 
 bench: venv
