@@ -1,4 +1,4 @@
-# make venv | demo | test | lint | format | bench | claim NAME=x [QUICK=1] | clean
+# make venv | demo | test | lint | format | docs | bench | claim NAME=x [QUICK=1] | clean
 # Every target makes .venv first when there is none; the second time that costs nothing.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench claim clean
+.PHONY: help venv demo test lint format docs bench claim clean
 
 help:
 	@sed -n '1,2s/^# //p' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ format: venv
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
 
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'site/index.html'
+
 bench: venv
 	$(BIN)/python -m bench.claim speed $(if $(QUICK),--quick)
 
@@ -51,5 +55,5 @@ claim: venv
 	@$(BIN)/python -m bench.claim $(NAME) $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

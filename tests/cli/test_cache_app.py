@@ -69,6 +69,20 @@ def test_ls_for_programs(directory: Path, capsys: pytest.CaptureFixture[str]) ->
     assert facts["charged_bytes"] > facts["page_bytes"] == 3 * sizes[0] + sizes[1]
 
 
+def test_care_for_programs(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each verb in turn: one page is damaged, one is too much, the others go."""
+    damage(directory, 1)
+    code, out, _ = called(capsys, "verify", directory, "--json")
+    facts = json.loads(out)
+    assert (code, facts["whole"], facts["damaged"], len(facts["faults"])) == (1, 3, 1, 1)
+    charged = json.loads(called(capsys, "ls", directory, "--json")[1])["charged_bytes"]
+    facts = json.loads(called(capsys, "gc", directory, "--max-bytes", str(charged - 1), "--json")[1])
+    assert (facts["removed"], facts["kept"]) == (1, 2)
+    assert facts["charged_bytes"] < charged
+    facts = json.loads(called(capsys, "clear", directory, "--yes", "--json")[1])
+    assert facts == {"directory": str(directory), "removed": 2}
+
+
 def test_ls_says_who_wrote_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for writer in (None, Writer("w" * 64, "dense:int8", model="tiny")):
         tier = DiskTier(tmp_path / "cache", 2**26, writer=writer)

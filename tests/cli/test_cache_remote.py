@@ -51,8 +51,14 @@ def test_a_text_is_listed_saved_and_restored(
     assert capsys.readouterr().out.startswith(f"saved {found['tokens']} tokens as mine")
     assert run("restore", "mine", "--url", url) == 0
     assert capsys.readouterr().out == f"restored {found['tokens']} tokens of mine\n"
+    assert run("save", found["id"], "again", "--url", url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "again"
+    assert run("restore", "again", "--url", url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == found["tokens"]
     assert run("restore", "other", "--url", url) == 2
-    assert "error: `other" in capsys.readouterr().err
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: `other")
+    assert hint.startswith("hint: ")
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,6 +202,8 @@ def test_ls_show_verify_gc(tmp_path: Path, called: Called) -> None:
 
     unfinished = library.directory / ".x.kvchunk.safetensors.0.tmp"
     unfinished.write_bytes(b"unfinished")
+    facts = json.loads(called("verify", library.directory, "--json")[1])
+    assert (facts["whole"], sorted(facts["refused"].values())) == (1, ["corrupt", "short"])
     code, out, _ = called("gc", library.directory, "--max-bytes", "12KiB")
     assert code == 0
     assert out.startswith("chunks removed: ")

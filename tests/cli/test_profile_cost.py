@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,15 @@ def test_the_fit_is_printed_and_kept(subject: Subject, arguments: tuple[str, ...
     assert f"{found.steps} steps" in shown["measured   "]
     assert all("B/s after" in shown[name] for name in ("copy in RAM", "disk, write", "disk, read "))
     assert "the costs are in" in result.stderr
+
+
+def test_programs_get_the_profile(subject: Subject) -> None:
+    facts = json.loads(profile("--brief", "--json").stdout)
+    found = stored_profile(here(subject))
+    assert found is not None
+    assert facts["prefill"] == asdict(found.prefill)
+    assert facts["steps"] == found.steps
+    assert Path(facts["file"]).is_file()
 
 
 def test_it_is_written_where_asked_and_nowhere_else(subject: Subject, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvloom.cli import main
-from kvloom.cli.settings import HELP, SETTINGS
+from kvloom.cli.settings import HELP, IN_FILE, SETTINGS
 from kvloom.config import CacheConfig, EngineConfig, EventsConfig, SchedulerConfig, ServerConfig, TierConfig
 
 from .conftest import Backend
@@ -28,7 +28,7 @@ def test_every_setting_comes_from_a_config() -> None:
         for field in dataclasses.fields(owner)
     }
     assert set(SETTINGS) == owned - {"model", "cache", "scheduler", "tiers", "api_key", "admin_key"}
-    assert set(HELP) <= set(SETTINGS)
+    assert sorted([*HELP, *IN_FILE]) == sorted(SETTINGS)
 
 
 def test_defaults(fake: Backend) -> None:

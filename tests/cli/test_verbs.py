@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from kvloom.cli.app import app
@@ -25,8 +29,9 @@ def test_run_streams_the_answer_to_stdout_only(fake: Backend) -> None:
     result = invoke("run", "mock", "one two", "--max-tokens", "4")
     assert result.exit_code == 0
     assert result.stdout == " <user> one two <assistant>\n"
-    assert result.stderr.startswith("4 prompt tokens (0 cached), first token ")
+    assert result.stderr.startswith("4 prompt tokens: 0 reused, 4 computed (4 never seen); first token in ")
     assert result.stderr.strip().endswith(", cut by the limit")
+    assert "\x1b" not in result.stderr  # dim on a terminal alone
     assert fake.engine.params[-1].greedy
     assert not fake.engine.alive
 
@@ -69,9 +74,71 @@ def test_chat_remembers_forgets_and_leaves(fake: Backend) -> None:
     ]
     assert result.stdout == " <system> be\n" * 3
     # The first turn's prompt, and the token of its answer whose KV was computed.
-    assert "11 prompt tokens (7 cached)" in result.stderr.splitlines()[2]
+    assert "11 prompt tokens: 7 reused (7 from RAM), 4 computed (4 " in result.stderr.splitlines()[2]
     assert re.search(r"KV \S+ KiB of 4 MiB used, \S+ KiB kept for reuse; 7 of 17 prompt tokens reused", result.stderr)
     assert result.stderr.count("/reset clears") == 2
+
+
+def test_chat_tells_what_reuse_saved(fake: Backend) -> None:
+    lines = invoke("chat", "mock", "--max-tokens", "2", stdin="word " * 200 + "\nmore\n").stderr.splitlines()
+    told = [line for line in lines if "prompt tokens: " in line]
+    assert len(told) == 2
+    assert " saved" not in told[0]
+    found = re.search(r"(\d+) reused \(\1 from RAM\), .*; first token in [\d.]+ s, about ([\d.]+) s saved; ", told[1])
+    assert found is not None, told[1]
+    assert int(found[1]) > 150
+    assert float(found[2]) > 0
+
+
+def test_quiet_says_nothing_about_the_cache(fake: Backend) -> None:
+    assert invoke("run", "mock", "one two", "--max-tokens", "2", "--quiet").stderr == ""
+    result = invoke("chat", "mock", "--max-tokens", "2", "--quiet", stdin="one\n")
+    assert "prompt tokens" not in result.stderr
+
+
+def test_run_prints_one_object_if_asked_to(fake: Backend) -> None:
+    result = invoke("run", "mock", "one two", "--raw", "--max-tokens", "3", "--json")
+    facts = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert (facts["text"], facts["finish_reason"]) == (" one two", "length")
+    assert (facts["prompt_tokens"], facts["answer_tokens"], facts["cached_tokens"]) == (3, 3, 0)
+    assert facts["missed_by_reason"] == {"new": 3}
+    assert facts["reused_by_tier"] == {}
+
+
+def verbs(command: Any, *words: str) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield " ".join(words), command
+        return
+    for name, each in command.commands.items():
+        yield from verbs(each, *words, name)
+
+
+def test_every_verb_that_prints_a_result_can_print_json() -> None:
+    without = {
+        name for name, verb in verbs(get_command(app)) if "--json" not in {o for p in verb.params for o in p.opts}
+    }
+    assert without == {"pull", "chat", "serve", "profile lu"}  # a path, a talk, a server, a file
+
+
+def test_completion_completes_verbs_and_flags() -> None:
+    """What a shell asks, by the variables that its script sets."""
+    for words, at, offered in (
+        ("kvloom ser", 1, "serve"),
+        ("kvloom chunks ex", 2, "export"),
+        ("kvloom serve --kv-b", 2, "--kv-bytes"),
+    ):
+        asked = {"_KVLOOM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        command = [sys.executable, "-c", "from kvloom.cli import main; main()"]
+        done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == [offered], done.stderr
+
+
+def test_completion_can_be_shown(fake: Backend) -> None:
+    command = [sys.executable, "-c", "from kvloom.cli import main; main(['--show-completion', 'bash'])"]
+    disabled = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(command, env=disabled, capture_output=True, text=True, timeout=60, check=False)
+    assert "_KVLOOM_COMPLETE=complete_bash" in done.stdout
 
 
 def test_chat_ends_with_the_input(fake: Backend) -> None:

@@ -18,7 +18,6 @@ from kvloom.cli.settings import Settings, with_settings
 app = typer.Typer(
     name="kvloom",
     help="Run language models with KV-cache memory under your control.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -51,6 +50,10 @@ TopK = Annotated[
         show_default="the model's, else all",
         rich_help_panel="Sampling",
     ),
+]
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Say nothing about the cache after an answer", rich_help_panel="Output")
 ]
 
 
@@ -90,17 +93,17 @@ def run(
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the answer and its figures as one JSON object", rich_help_panel="Output"),
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Answer one prompt."""
-    from kvloom.cli.generating import run_once
+    from kvloom.cli.generating import Telling, run_once
 
-    run_once(
-        model,
-        prompt,
-        raw,
-        _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k),
-        settings,
-    )
+    sampling = _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+    run_once(model, prompt, raw, sampling, Telling(json, quiet), settings)
 
 
 @app.command()
@@ -113,13 +116,13 @@ def chat(
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Chat with a model."""
+    """Chat with a model; after each answer a line says what the cache did for it."""
     from kvloom.cli.generating import chat as converse
 
-    converse(
-        model, system, _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k), settings
-    )
+    sampling = _sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+    converse(model, system, quiet, sampling, settings)
 
 
 @app.command()

@@ -14,13 +14,11 @@ cache_app = typer.Typer(
 )
 
 CacheDir = Annotated[Path, typer.Option("--cache-dir", help="The directory", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
 @cache_app.command()
-def ls(
-    cache_dir: CacheDir,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
-) -> None:
+def ls(cache_dir: CacheDir, json: Json = False) -> None:
     """Say what is there: pages by layer group and size, and when they were used."""
     from kvloom.cli.cache_care import list_cache
 
@@ -28,11 +26,11 @@ def ls(
 
 
 @cache_app.command()
-def verify(cache_dir: CacheDir) -> None:
+def verify(cache_dir: CacheDir, json: Json = False) -> None:
     """Read all pages, and remove those that are damaged. Exit code 1 if there were any."""
     from kvloom.cli.cache_care import verify_cache
 
-    if not verify_cache(cache_dir):
+    if not verify_cache(cache_dir, json):
         raise typer.Exit(1)
 
 
@@ -42,19 +40,24 @@ def gc(
     max_bytes: Annotated[
         str, typer.Option("--max-bytes", help="What may stay, index included, such as 10GiB", show_default=False)
     ],
+    json: Json = False,
 ) -> None:
     """Remove the pages that were used least recently, until the rest fits."""
     from kvloom.cli.cache_care import shrink_cache
 
-    shrink_cache(cache_dir, max_bytes)
+    shrink_cache(cache_dir, max_bytes, json)
 
 
 @cache_app.command()
-def clear(cache_dir: CacheDir, yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False) -> None:
+def clear(
+    cache_dir: CacheDir,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    json: Json = False,
+) -> None:
     """Remove all pages."""
     from kvloom.cli.cache_care import clear_cache
 
-    clear_cache(cache_dir, yes)
+    clear_cache(cache_dir, yes, json)
 
 
 Url = Annotated[str, typer.Option(help="The server; KVLOOM_ADMIN_KEY is sent as the key, if set")]
@@ -62,9 +65,7 @@ _HERE = "http://127.0.0.1:8000"
 
 
 @cache_app.command()
-def contexts(
-    url: Url = _HERE, json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False
-) -> None:
+def contexts(url: Url = _HERE, json: Json = False) -> None:
     """List the texts whose KV a running server has in RAM."""
     from kvloom.cli.cache_remote import list_contexts
 
@@ -76,18 +77,21 @@ def save(
     context: Annotated[str, typer.Argument(help="Id of a text, as `contexts` lists it", show_default=False)],
     name: Annotated[str, typer.Argument(help="Name for the session", show_default=False)],
     url: Url = _HERE,
+    json: Json = False,
 ) -> None:
     """Save the KV of a text to a file in the server's --sessions-dir."""
     from kvloom.cli.cache_remote import save_context
 
-    save_context(url, context, name)
+    save_context(url, context, name, json)
 
 
 @cache_app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="Name of a session that was saved", show_default=False)], url: Url = _HERE
+    name: Annotated[str, typer.Argument(help="Name of a session that was saved", show_default=False)],
+    url: Url = _HERE,
+    json: Json = False,
 ) -> None:
     """Put a saved session back into the server's RAM. One of another model or format is refused."""
     from kvloom.cli.cache_remote import restore_session
 
-    restore_session(url, name)
+    restore_session(url, name, json)

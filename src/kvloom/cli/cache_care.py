@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import typer
 
 from kvloom.cli.profile_progress import profile_bar
-from kvloom.cli.say import bytes_text, say
+from kvloom.cli.say import bytes_text, say, show
 from kvloom.config import parse_bytes
 from kvloom.engine.chunks.named import forget_documents
 from kvloom.errors import ConfigError
@@ -33,10 +32,10 @@ def list_cache(directory: Path, as_json: bool) -> None:
     """Print the facts: a table for people, or one JSON object."""
     with _opened(directory) as tier:
         facts = _facts(directory, tier)
-    print(json.dumps(facts, indent=2) if as_json else "\n".join(_table(facts)))
+    show(facts, "\n".join(_table(facts)), as_json)
 
 
-def verify_cache(directory: Path) -> bool:
+def verify_cache(directory: Path, as_json: bool) -> bool:
     """Returns whether everything was whole."""
     faults: list[str] = []
     with _opened(directory) as tier, profile_bar() as bar:
@@ -52,24 +51,28 @@ def verify_cache(directory: Path) -> bool:
     for line in faults:
         say(line)
     damaged += len(faults)
-    print(f"whole pages: {len(rows) - len(faults):,}; damaged, and removed: {damaged:,}")
+    whole = len(rows) - len(faults)
+    text = f"whole pages: {whole:,}; damaged, and removed: {damaged:,}"
+    show({"directory": str(directory), "whole": whole, "damaged": damaged, "faults": faults}, text, as_json)
     return not damaged
 
 
-def shrink_cache(directory: Path, max_bytes: str) -> None:
+def shrink_cache(directory: Path, max_bytes: str, as_json: bool) -> None:
     with _opened(directory, parse_bytes(max_bytes)) as tier:
         usage = tier.usage()
-    print(f"pages removed: {usage.dropped_pages:,}; kept: {usage.pages:,}, {bytes_text(usage.used_bytes)} in all")
+    text = f"pages removed: {usage.dropped_pages:,}; kept: {usage.pages:,}, {bytes_text(usage.used_bytes)} in all"
+    facts = {"removed": usage.dropped_pages, "kept": usage.pages, "charged_bytes": usage.used_bytes}
+    show({"directory": str(directory)} | facts, text, as_json)
 
 
-def clear_cache(directory: Path, sure: bool) -> None:
+def clear_cache(directory: Path, sure: bool, as_json: bool) -> None:
     with _opened(directory) as tier:
         pages = tier.usage().pages
         if not sure:
             typer.confirm(f"Remove all {pages:,} pages and all documents in {directory}?", abort=True, err=True)
         tier.clear()
         forget_documents(directory)
-    print(f"pages removed: {pages:,}")
+    show({"directory": str(directory), "removed": pages}, f"pages removed: {pages:,}", as_json)
 
 
 @contextmanager

@@ -9,30 +9,32 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from kvloom.cli.say import bytes_text
+from kvloom.cli.say import bytes_text, show
 from kvloom.errors import RequestError
 
 _TIMEOUT_S = 600.0
+_ADMIN = "set KVLOOM_ADMIN_KEY to a key of an admin"
+_HINTS = {401: _ADMIN, 403: _ADMIN}
+_OTHER = "`kvloom cache contexts` lists what the server has; saving and restoring need its --sessions-dir"
 
 
 def list_contexts(url: str, as_json: bool) -> None:
     told = _ask(url, "/cache/contexts")
-    if as_json:
-        print(json.dumps(told, indent=2))
-        return
-    print(f"texts in RAM: {told['total']:,}")
+    lines = [f"texts in RAM: {told['total']:,}"]
     for each in told["contexts"]:
-        print(f"{each['id']}  {each['tokens']:>9,} tokens  {bytes_text(each['bytes']):>10}  salt {each['root']}")
+        size = bytes_text(each["bytes"])
+        lines.append(f"{each['id']}  {each['tokens']:>9,} tokens  {size:>10}  salt {each['root']}")
+    show(told, "\n".join(lines), as_json)
 
 
-def save_context(url: str, context: str, name: str) -> None:
+def save_context(url: str, context: str, name: str, as_json: bool) -> None:
     told = _ask(url, "/cache/save", {"context": context, "name": name})
-    print(f"saved {told['tokens']:,} tokens as {told['name']}, {bytes_text(told['bytes'])}")
+    show(told, f"saved {told['tokens']:,} tokens as {told['name']}, {bytes_text(told['bytes'])}", as_json)
 
 
-def restore_session(url: str, name: str) -> None:
+def restore_session(url: str, name: str, as_json: bool) -> None:
     told = _ask(url, "/cache/restore", {"name": name})
-    print(f"restored {told['tokens']:,} tokens of {told['name']}")
+    show(told, f"restored {told['tokens']:,} tokens of {told['name']}", as_json)
 
 
 def _ask(url: str, path: str, body: dict[str, str] | None = None) -> Any:
@@ -50,7 +52,7 @@ def _ask(url: str, path: str, body: dict[str, str] | None = None) -> Any:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
-            raise RequestError(_said(error.read(), error.code)) from None
+            raise RequestError(_said(error.read(), error.code), hint=_HINTS.get(error.code, _OTHER)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise RequestError(f"no answer from {url}: {error}", hint="is kvloom serve running there?") from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvloom.cli.profile_progress import profile_bar
-from kvloom.cli.say import bytes_text, say
+from kvloom.cli.say import bytes_text, say, show
 from kvloom.config import parse_bytes
 from kvloom.errors import ConfigError
 from kvloom.memory.kvchunk import SUFFIX, ChunkRefused, Described, Library, describe_file, verify_file
@@ -38,12 +38,12 @@ def list_chunks(directory: Path, as_json: bool) -> None:
 def show_chunk(path: Path, as_json: bool) -> None:
     """Print what a header says; of its tokens the number."""
     facts = _described(_checked(path))
-    print(json.dumps(facts, indent=2) if as_json else "\n".join(_table(facts)))
+    show(facts, "\n".join(_table(facts)), as_json)
 
 
-def verify_chunks(paths: Sequence[Path]) -> bool:
+def verify_chunks(paths: Sequence[Path], as_json: bool) -> bool:
     """Returns whether everything was whole."""
-    files, refused = files_of(paths), 0
+    files, refused = files_of(paths), dict[str, str]()
     with profile_bar() as bar:
         task = bar.add_task("chunks", total=len(files))
         for path in files:
@@ -51,19 +51,21 @@ def verify_chunks(paths: Sequence[Path]) -> bool:
                 verify_file(path)
             except ChunkRefused as why:
                 say(f"{path}: {why.refusal}: {why}")
-                refused += 1
+                refused[str(path)] = why.refusal.value
             bar.advance(task)
-    print(f"whole chunks: {len(files) - refused:,}; others: {refused:,}")
+    whole = len(files) - len(refused)
+    show({"whole": whole, "refused": refused}, f"whole chunks: {whole:,}; others: {len(refused):,}", as_json)
     return not refused
 
 
-def shrink_chunks(directory: Path, max_bytes: str) -> None:
+def shrink_chunks(directory: Path, max_bytes: str, as_json: bool) -> None:
     library = _library(directory)
     removed = library.shrink(parse_bytes(max_bytes))
     left = library.files()
-    print(
-        f"chunks removed: {len(removed):,}; kept: {len(left):,}, {bytes_text(sum(each.bytes for each in left))} in all"
-    )
+    kept_bytes = sum(each.bytes for each in left)
+    text = f"chunks removed: {len(removed):,}; kept: {len(left):,}, {bytes_text(kept_bytes)} in all"
+    facts = {"removed": len(removed), "kept": len(left), "bytes": kept_bytes}
+    show({"directory": str(directory)} | facts, text, as_json)
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

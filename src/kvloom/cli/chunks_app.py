@@ -111,11 +111,11 @@ def show(file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False
 
 
 @chunks_app.command()
-def verify(files: Files) -> None:
+def verify(files: Files, json: Json = False) -> None:
     """Read kvchunk files, all of them. Exit code 1 if some are not whole."""
     from kvloom.cli.chunk_care import verify_chunks
 
-    if not verify_chunks(files):
+    if not verify_chunks(files, json):
         raise typer.Exit(1)
 
 
@@ -123,8 +123,9 @@ def verify(files: Files) -> None:
 def gc(
     directory: Directory,
     max_bytes: Annotated[str, typer.Option("--max-bytes", help="What may stay, such as 10GiB", show_default=False)],
+    json: Json = False,
 ) -> None:
     """Remove the files that were used least recently until the rest fits, and what was never finished."""
     from kvloom.cli.chunk_care import shrink_chunks
 
-    shrink_chunks(directory, max_bytes)
+    shrink_chunks(directory, max_bytes, json)

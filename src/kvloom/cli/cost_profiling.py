@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from kvloom.cli import backend
 from kvloom.cli.profile_progress import profile_bar
-from kvloom.cli.say import bytes_text, say
+from kvloom.cli.say import bytes_text, say, show
 from kvloom.cli.settings import Settings
 from kvloom.engine.cost_profile import CostProfile, Quality, profile_path, write_profile
 from kvloom.learn.cost import BRIEF, FULL, learn_costs, tokens_of
@@ -15,7 +16,9 @@ from kvloom.model.files.store import home_dir
 from kvloom.policy.tier_cost import TierCost
 
 
-def profile_cost(model: str, brief: bool, disk: Path | None, output: Path | None, settings: Settings) -> None:
+def profile_cost(
+    model: str, brief: bool, disk: Path | None, output: Path | None, as_json: bool, settings: Settings
+) -> None:
     """Measure, write the profile, and print it."""
     engine, survey = backend.open_subject(settings.engine(model)).engine, BRIEF if brief else FULL
     with profile_bar() as bar:
@@ -25,7 +28,7 @@ def profile_cost(model: str, brief: bool, disk: Path | None, output: Path | None
         )
     path = output or profile_path(profile.measured_on)
     write_profile(profile, path)
-    print("\n".join(cost_lines(profile)))
+    show(asdict(profile) | {"file": str(path)}, "\n".join(cost_lines(profile)), as_json)
     say(f"the costs are in {path}")
 
 

@@ -27,7 +27,7 @@ def _guarded(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        return _report(error)
+        return _report(error, arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -44,9 +44,10 @@ def _dispatch(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, arguments: list[str]) -> int:
     from typer import Abort, TyperException
 
+    from kvloom.cli.hints import hint_for
     from kvloom.errors import InternalError, KvloomError
 
     if isinstance(error, Abort):
@@ -55,11 +56,11 @@ def _report(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         place = context.command_path if context is not None else "kvloom"
         return _say(error.format_message().rstrip("."), f"run `{place} --help`", error.exit_code)
+    hint = hint_for(error, arguments)
     if isinstance(error, KvloomError) and not isinstance(error, InternalError):
-        return _say(str(error), error.hint, _code(error))
+        return _say(str(error), hint, _code(error))
     if isinstance(error, OSError):
-        return _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), None, FAILED)
-    hint = "this is a bug in kvloom: set KVLOOM_DEBUG=1 to see where, and please report it"
+        return _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), hint, FAILED)
     return _say(f"{type(error).__name__}: {error}", hint, FAILED)
 
 
@@ -78,8 +79,7 @@ def _code(error: Exception) -> int:
     return CALLERS_MISTAKE if isinstance(error, mistakes) else FAILED
 
 
-def _say(message: str, hint: str | None, code: int) -> int:
+def _say(message: str, hint: str, code: int) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    print(f"hint: {hint}", file=sys.stderr)
     return code

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvloom.cli import backend
 from kvloom.cli.profile_progress import profile_bar
-from kvloom.cli.say import say
+from kvloom.cli.say import say, show
 from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
 from kvloom.eval.subject import Subject
@@ -38,7 +38,9 @@ class Cut:
         return [Passage(tuple(text[:-GOES_ON]), (tuple(text[-GOES_ON:]),)) for text in whole]
 
 
-def learn_fusion(model: str, selectors: tuple[str, ...], cut: Cut, output: Path | None, settings: Settings) -> None:
+def learn_fusion(
+    model: str, selectors: tuple[str, ...], cut: Cut, output: Path | None, as_json: bool, settings: Settings
+) -> None:
     """Learn, write the profile, print it, and say how to use it."""
     fusions = list(map(parse_fusion, selectors or SELECTORS))
     if 2 * cut.document > cut.length:
@@ -54,7 +56,8 @@ def learn_fusion(model: str, selectors: tuple[str, ...], cut: Cut, output: Path 
         )
     path = output or Path(f"fusion-{subject.name.replace('/', '-')}.json")
     write_profile(found, path)
-    print("\n".join(profile_lines(found)))
+    kl = {name: dict(zip(map(str, curve.ratios), curve.kl, strict=True)) for name, curve in found.curves.items()}
+    show({"file": str(path), "kl": kl}, "\n".join(profile_lines(found)), as_json)
     say(f"the profile is in {path}: fusion {fusions[0].name}:target=0.02,profile={path}")
 
 

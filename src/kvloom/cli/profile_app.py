@@ -20,7 +20,7 @@ Texts = Annotated[
     list[Path] | None,
     typer.Argument(metavar="TEXT...", help="Text files to learn from", show_default="a mixture that every machine has"),
 ]
-
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Output = Annotated[Path | None, typer.Option("--output", help="File to write", show_default="kvzap-MODEL.npz")]
 
 
@@ -35,11 +35,12 @@ def kvzip(
     texts_seed: Annotated[int, typer.Option("--texts-seed", min=0, help="Seed of the mixture")] = 0,
     hidden: Annotated[int, typer.Option("--hidden", min=0, max=1024, help="Units of a hidden layer; 0: none")] = 32,
     output: Output = None,
+    json: Json = False,
 ) -> None:
     """Learn to predict KVzip's scores from hidden states, for the method `kvzap`."""
     from kvloom.cli.profiling import Source, learn_kvzip
 
-    learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), hidden, output, settings)
+    learn_kvzip(model, Source(tuple(texts or ()), length, count, texts_seed), hidden, output, json, settings)
 
 
 @profile_app.command()
@@ -80,12 +81,13 @@ def fusion(
     output: Annotated[
         Path | None, typer.Option("--output", help="File to write", show_default="fusion-MODEL.json")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Learn how far fused answers are from a full prefill's, by selector and ratio, for `fusion=NAME:target=NATS`."""
     from kvloom.cli.fusion_profiling import Cut, learn_fusion
 
     cut = Cut(tuple(texts or ()), length, document, count, texts_seed)
-    learn_fusion(model, tuple(selector or ()), cut, output, settings)
+    learn_fusion(model, tuple(selector or ()), cut, output, json, settings)
 
 
 @profile_app.command()
@@ -102,8 +104,9 @@ def cost(
         Path | None,
         typer.Option("--output", help="File to write", show_default="where the engine finds it"),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Measure what prefill costs on this machine by position, and how fast RAM and the disk are."""
     from kvloom.cli.cost_profiling import profile_cost
 
-    profile_cost(model, brief, disk, output, settings)
+    profile_cost(model, brief, disk, output, json, settings)

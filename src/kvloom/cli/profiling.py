@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kvloom.cli import backend
 from kvloom.cli.profile_progress import profile_bar
-from kvloom.cli.say import say
+from kvloom.cli.say import say, show
 from kvloom.cli.settings import Settings
 from kvloom.errors import ConfigError
 from kvloom.eval.policy import parse_policy
@@ -41,7 +41,9 @@ class Source:
         return {"from": "mixture", "length": self.length, "seed": self.seed}
 
 
-def learn_kvzip(model: str, source: Source, hidden: int, output: Path | None, settings: Settings) -> None:
+def learn_kvzip(
+    model: str, source: Source, hidden: int, output: Path | None, as_json: bool, settings: Settings
+) -> None:
     """Learn, write the predictor, and print how much of the scores' variance it explains by layer."""
     subject = backend.open_subject(settings.engine(model))
     if 2 * source.length > subject.engine.max_len:
@@ -53,9 +55,9 @@ def learn_kvzip(model: str, source: Source, hidden: int, output: Path | None, se
         found = learn(subject, texts, lambda tokens: bar.advance(task, tokens), hidden, **source.about)
     path = output or Path(f"kvzap-{subject.name.replace('/', '-')}.npz")
     write_predictor(found, path)
-    print("layer  explained")
-    for layer, share in found.learned["explained"].items():
-        print(f"{layer:>5}  {share:.3f}")
+    explained = found.learned["explained"]
+    lines = ["layer  explained", *(f"{layer:>5}  {share:.3f}" for layer, share in explained.items())]
+    show({"file": str(path), "explained": explained}, "\n".join(lines), as_json)
     say(f"the predictor is in {path}: --policy kvzap:ratio=0.5,predictor={path}")
 
 

@@ -1,26 +1,27 @@
-"""Messages for people: on standard error only, so that standard output stays data."""
+"""Messages for people, on standard error, and results, on standard output."""
 
 from __future__ import annotations
 
+import json
 import sys
-
-from kvloom.engine.outputs import RequestMetrics
+from collections.abc import Mapping
+from typing import Any
 
 
 def say(line: str = "") -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def turn_line(prompt_tokens: int, answer_tokens: int, metrics: RequestMetrics) -> str:
-    """One line on where a turn's time went: ``412 prompt tokens (396 cached), first token 0.05 s, ...``."""
-    lossy = f", {metrics.lossy_tokens} in fewer bits" if metrics.lossy_tokens else ""
-    parts = [f"{prompt_tokens} prompt tokens ({metrics.cached_tokens} cached{lossy})"]
-    if metrics.ttft_s is not None:
-        parts.append(f"first token {metrics.ttft_s:.2f} s")
-    times = metrics.token_times_s
-    speed = f" at {(len(times) - 1) / (times[-1] - times[0]):.1f}/s" if len(times) > 1 and times[-1] > times[0] else ""
-    parts.append(f"{answer_tokens} tokens{speed}")
-    return ", ".join(parts)
+def say_aside(line: str) -> None:
+    """What may be overlooked: dim, where there are colours."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, markup=False, emoji=False).print(line, style="dim", soft_wrap=True)
+
+
+def show(facts: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """Print a result: ``text`` for people, or ``facts`` as one JSON object."""
+    print(json.dumps(facts, indent=2) if as_json else text)
 
 
 def bytes_text(size: float) -> str:

@@ -84,7 +84,27 @@ HELP = {
     "kv_events_queue": "Events that may wait to be published before all of them are dropped",
     "cors_origins": "Allowed browser origins (CORS), separated by commas; * allows all",
 }
-"""The settings that have a flag. The others are for the file."""
+"""The settings that have a flag."""
+
+IN_FILE = {
+    "slab_bytes": "Size of the pieces that the KV memory is cut into, in which page formats share it",
+    "remote_timeout_s": "Seconds after which a wait for the remote server is given up",
+    "max_body_bytes": "Largest body of a request",
+    "stored_responses_bytes": "Memory for the responses kept for each key, as JSON",
+    "stored_responses_seconds": "Seconds for which a response is kept",
+    "stored_documents_bytes": "Text of documents with an id that is kept for each key",
+    "max_url_bytes": "Longest URL of a request",
+    "max_headers": "Maximum number of headers per request",
+    "max_header_bytes": "Names and values of a request's headers together, at most",
+    "header_seconds": "Seconds within which a request's headers must have come",
+    "body_seconds": "Seconds without any data of a body after which its connection is closed",
+    "send_seconds": "Seconds without a client reading its answer after which its connection is closed",
+    "keep_alive_seconds": "Seconds for which a connection stays open after an answer",
+    "drain_seconds": "Seconds that requests in flight have after a signal to stop",
+    "heartbeat_seconds": "Silence in seconds after which a stream gets a comment, so that proxies keep it open",
+    "request_log_bytes": "Size that the request log may have",
+}
+"""The settings for the file alone."""
 
 _NONE = (
     "api_keys_file",

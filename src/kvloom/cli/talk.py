@@ -1,14 +1,16 @@
-"""One answer, streamed to standard output."""
+"""One answer, as it comes."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
-from kvloom.cli.say import turn_line
+from kvloom.cli.account import Account
 from kvloom.engine.outputs import FinishReason, RequestMetrics
 from kvloom.engine.params import SamplingParams
+from kvloom.policy.cost import PrefillCost
 from kvloom.server.engine_protocol import ServedEngine
 
 
@@ -26,13 +28,23 @@ class Spoken:
     def text(self) -> str:
         return "".join(self.texts)
 
-    def line(self) -> str:
+    def account(self, cost: PrefillCost | None) -> Account:
+        """``cost``: of prefill, as the engine knows it by now."""
+        return Account(self.prompt_tokens, self.answer_tokens, self.metrics, cost)
+
+    def line(self, cost: PrefillCost | None) -> str:
         cut = ", cut by the limit" if self.finish_reason == "length" else ""
-        return turn_line(self.prompt_tokens, self.answer_tokens, self.metrics) + cut
+        return self.account(cost).line() + cut
+
+    def facts(self, cost: PrefillCost | None) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"text": self.text, "finish_reason": self.finish_reason} | self.account(cost).facts()
 
 
-async def speak(engine: ServedEngine, prompt: list[int], params: SamplingParams, spoken: Spoken) -> None:
-    """Stream an answer to standard output and into ``spoken``. Raises RequestError. Cancel it to abort."""
+async def speak(
+    engine: ServedEngine, prompt: list[int], params: SamplingParams, spoken: Spoken, write: Callable[[str], None]
+) -> None:
+    """Stream an answer to ``write`` and into ``spoken``. Raises RequestError. Cancel it to abort."""
     async with aclosing(engine.stream(prompt, params)) as updates:
         async for update in updates:
             if update.error is not None:
@@ -43,5 +55,4 @@ async def speak(engine: ServedEngine, prompt: list[int], params: SamplingParams,
                 spoken.texts.append(delta.text)
                 spoken.answer_tokens += len(delta.token_ids)
                 spoken.finish_reason = delta.finish_reason
-                sys.stdout.write(delta.text)
-            sys.stdout.flush()
+                write(delta.text)

@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from kvloom.engine.account import tokens_per_s
 from kvloom.engine.outputs import RequestMetrics, RequestUpdate
 from kvloom.server.edge.caller import Caller
 
@@ -67,7 +68,6 @@ class Recent:
         if asked is None:
             return  # so many came after it that it has been forgotten
         self.last += 1
-        times = update.metrics.token_times_s
         answer = Answered(
             number=self.last,
             reply_id=asked.reply_id,
@@ -75,8 +75,8 @@ class Recent:
             owner=asked.owner,
             at_s=self.now(),
             prompt_tokens=len(update.prompt_token_ids),
-            tokens=len(times),
-            tokens_per_s=(len(times) - 1) / (times[-1] - times[0]) if times and times[-1] > times[0] else None,
+            tokens=len(update.metrics.token_times_s),
+            tokens_per_s=tokens_per_s(update.metrics),
             metrics=replace(update.metrics, token_times_s=[]),
         )
         self._answers.append(answer)

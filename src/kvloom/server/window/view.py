@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from kvloom.engine.account import missed_by_reason, reused_by_tier, saved_s
 from kvloom.engine.outputs import CompressedContext, FusedPrompt, GuardReport
 from kvloom.engine.overview import ContextView, Exact, Stretch
 from kvloom.engine.stats import EngineStats, TierStats
 from kvloom.memory.occupancy import Occupancy
 from kvloom.policy.cost import PrefillCost
-from kvloom.segment import Miss, SpanSet, Why
+from kvloom.segment import Miss, Why
 from kvloom.server.admin.public_stats import public_stats, public_why
 from kvloom.server.admin.recent import Answered, Asked
 from kvloom.server.window.glances import Glance
@@ -49,13 +49,6 @@ def state_of(stats: EngineStats, glance: Glance, show_owners: bool) -> Json:
 def answer_of(answer: Answered, cost: PrefillCost | None, show_owner: bool) -> Json:
     """``cost``: of prefill as measured now; None: not known yet."""
     metrics = answer.metrics
-    reused = SpanSet.of(each.span for each in metrics.reused)
-    tiers: Counter[str] = Counter()
-    for each in metrics.reused:
-        tiers[each.tier] += len(each.span)
-    missed: Counter[str] = Counter()
-    for miss in metrics.misses:
-        missed[public_why(miss.why)] += len(miss.span)
     return {
         "number": answer.number,
         "id": short_name(answer.request_id),
@@ -66,11 +59,11 @@ def answer_of(answer: Answered, cost: PrefillCost | None, show_owner: bool) -> J
         "cached_tokens": metrics.cached_tokens,
         "lossy_tokens": metrics.lossy_tokens,
         "computed_tokens": metrics.computed_tokens,
-        "reused_by_tier": dict(sorted(tiers.items())),
-        "missed_by_reason": dict(sorted(missed.items())),
+        "reused_by_tier": reused_by_tier(metrics),
+        "missed_by_reason": missed_by_reason(metrics, public_why),
         "reused": [[each.span.start, each.span.stop, each.tier] for each in metrics.reused[:_MOST_SPANS]],
         "missed": _joined(metrics.misses)[:_MOST_SPANS],
-        "saved_s": cost.computing(reused) if cost is not None else None,
+        "saved_s": saved_s(metrics, cost),
         "queue_s": metrics.queue_s,
         "ttft_s": metrics.ttft_s,
         "total_s": metrics.total_s,
