@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +71,8 @@ class Served:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _wait_until_it_answers(self) -> None:
@@ -90,6 +92,16 @@ class Served:
         """Physical memory of the server's process."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        """Tell the server to answer what it has, and to end."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self, patience_s: float) -> int | None:
+        """The status with which it ended; None: it has not."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(patience_s)
+        return None
 
     def pause(self) -> None:
         """Yield the machine to others."""

@@ -67,8 +67,41 @@ SCHEMAS: dict[str, Schema] = {
     },
     "unicode": _object(größe=COUNT, 名前={"enum": ["東京", 'a"b\\c\n']}),
     "boolean": {"type": "boolean"},
+    "matrix": {
+        "type": "array",
+        "minItems": 2,
+        "maxItems": 2,
+        "items": {"type": "array", "items": COUNT, "minItems": 1, "maxItems": 3},
+    },
+    "linked_list": {
+        "$defs": {"node": _object(v=COUNT, next={"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]})},
+        "$ref": "#/$defs/node",
+    },
+    "refs_in_refs": {
+        "$defs": {
+            "unit": {"enum": ["m", "s"]},
+            "size": _object(n=COUNT, unit={"$ref": "#/$defs/unit"}),
+            "row": {"type": "array", "prefixItems": [{"$ref": "#/$defs/size"}], "items": False, "minItems": 1},
+        },
+        **_object(rows={"type": "array", "items": {"$ref": "#/$defs/row"}, "minItems": 1, "maxItems": 2}),
+    },
+    "ipv4": _object(ip={"type": "string", "format": "ipv4"}),
+    "const_member": _object(version={"const": 2}, kind={"const": "v"}, none={"const": None}),
+    "pattern_bounds": {"type": "array", "items": {"type": "string", "pattern": "^(a|b){1,3}$"}, "maxItems": 3},
+    "fraction": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "multipleOf": 0.25},
+    "map_of_objects": {
+        "type": "object",
+        "additionalProperties": _object(n=COUNT),
+        "maxProperties": 1,
+    },
+    "any_of_arrays": {
+        "anyOf": [
+            {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2},
+            {"type": "array", "items": COUNT, "minItems": 3, "maxItems": 3},
+        ]
+    },
 }
 
 
-UNBOUNDED = {"map", "recursive", "date", "bounds"}
+UNBOUNDED = {"map", "recursive", "date", "bounds", "linked_list", "fraction", "map_of_objects"}
 """Shapes with answers of any length: keys, trees, and digits of a second or of a number."""

@@ -48,6 +48,8 @@ CLAIMS = {
     "sustained-reuse": "bench.claims.sustained_reuse",
     "edits": "bench.claims.edits",
     "window": "bench.claims.window",
+    "schema-fuzz": "bench.claims.schema_fuzz",
+    "load": "bench.claims.load",
     "a3-quality": "bench.claims.a3_quality",
 }
 SPEED = tuple(CLAIMS)[4:13]

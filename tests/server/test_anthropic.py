@@ -305,3 +305,14 @@ async def test_leaving_aborts(new_engine: Engines, stream: bool) -> None:
 def client_of(engine: EchoEngine, config: ServerConfig | None = None) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(create_app(engine, config))
     return httpx2.AsyncClient(transport=transport, base_url="http://kvloom")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+@pytest.mark.parametrize("content", [[], [{"type": "redacted_thinking", "data": "x"}]])
+async def test_messages_without_any_content_are_refused(
+    http: httpx2.AsyncClient, path: str, role: str, content: list[Any]
+) -> None:
+    body = {"model": "mock", "messages": [{"role": role, "content": content}]}
+    reply = await http.post(path, json=body | ({"max_tokens": 1} if path == "/v1/messages" else {}))
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")

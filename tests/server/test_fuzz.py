@@ -24,7 +24,8 @@ from kvloom.engine.factory import make_engine
 from kvloom.policy.retention.lru import LeastRecentlyUsed
 from kvloom.server.app import create_app
 from kvloom.server.dialect.openapi import openapi_document
-from tiny import VOCAB, CharTokenizer, TinyModel
+from lenient_tokenizer import LenientTokenizer
+from tiny import TinyModel
 
 from .fuzz import COMPLETIONS, OTHERS, Fuzz, Shot
 
@@ -32,22 +33,6 @@ SEED, SHOTS, TOGETHER = 12, 2000, 4
 LIMIT_S, PATIENCE_S = 5.0, 60.0  # of this process's own time; by the clock, where others compute on the same cores
 CONTEXT = 160
 INSIDES = ("Traceback", "site-packages", ".py", "Error(", " object at 0x")
-
-
-class LenientTokenizer(CharTokenizer):
-    """Knows every character, as tokenizers do that fall back to bytes, and no token beyond its vocabulary.
-
-    Its last token ends a text, so that it can say all that a regex or JSON may want in ASCII.
-    """
-
-    eos_token_ids = special_token_ids = frozenset({VOCAB - 1})
-
-    @staticmethod
-    def token_text(token_id: int) -> str:
-        return chr(32 + token_id) if token_id < VOCAB else ""
-
-    def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
-        return [min(max(ord(character) - 32, 1), VOCAB - 1) for character in text]
 
 
 class Talk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -214,3 +215,13 @@ async def test_a_tool_cannot_be_required_where_there_is_none(http: httpx2.AsyncC
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "tool_choice")
     for harmless in ("none", "auto", None):
         assert (await http.post("/v1/chat/completions", json=body | {"tool_choice": harmless})).status_code == 200
+
+
+def test_every_name_in_the_document_is_there_and_means_what_its_body_takes() -> None:
+    document = openapi_document()
+    schemas = document["components"]["schemas"]
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named <= schemas.keys()
+    turn = ChatRequest.model_json_schema()["$defs"]["Message"]
+    assert schemas["Message"]["properties"] == turn["properties"]
+    assert schemas["MessageReply"]["properties"].keys() >= {"content", "usage"}

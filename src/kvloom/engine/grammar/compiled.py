@@ -10,6 +10,7 @@ import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from kvloom.engine.grammar.constraint import Constraint
+from kvloom.engine.grammar.number_bounds import not_held_to
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
 
@@ -66,7 +67,7 @@ def _library_grammar(asked: StructuredOutputsParams) -> str:
     try:
         match asked.kind:
             case "json":
-                return llguidance.LLMatcher.grammar_from_json_schema(_schema(asked.source), overrides=_options(asked))
+                return llguidance.LLMatcher.grammar_from_json_schema(_schema(asked), overrides=_options(asked))
             case "regex":
                 return llguidance.LLMatcher.grammar_from_regex(asked.source)
             case "choice":
@@ -84,10 +85,12 @@ def _lark(text: str) -> str:
     return gbnf_to_lark(text) if _GBNF.search(text) else text
 
 
-def _schema(text: str) -> dict[str, object]:
-    schema = json.loads(text)
+def _schema(asked: StructuredOutputsParams) -> dict[str, object]:
+    schema = json.loads(asked.source)
     if not isinstance(schema, dict):
         raise refused("a JSON schema is an object")
+    if not asked.lenient and (numbers := not_held_to(schema)) is not None:
+        raise refused(f"{numbers} are not supported; a whole bound that is included is")
     return schema
 
 

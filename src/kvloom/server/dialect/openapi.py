@@ -64,7 +64,7 @@ def openapi_document() -> Json:
         },
         "paths": _paths(),
         "components": {
-            "schemas": _request_schemas() | _reply_schemas(),
+            "schemas": _schemas(),
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -95,7 +95,7 @@ def _paths() -> Json:
             ],
             "get": _operation("List the input of a response", "ItemList", key=True),
         },
-        "/v1/messages": {"post": _generation("Continue a conversation (Anthropic)", MessagesRequest, "Message")},
+        "/v1/messages": {"post": _generation("Continue a conversation (Anthropic)", MessagesRequest, "MessageReply")},
         "/v1/messages/count_tokens": {
             "post": _operation("Count the tokens of a message's prompt", "TokenCount", CountRequest, key=True)
         },
@@ -172,6 +172,12 @@ def _operation(
     return operation | {"security": [{"key": []}, {"x-api-key": []}, {}]} if key else operation
 
 
+def _schemas() -> Json:
+    asked, told = _request_schemas(), _reply_schemas()
+    assert asked.keys().isdisjoint(told), asked.keys() & told.keys()
+    return asked | told
+
+
 def _request_schemas() -> Json:
     _, document = models_json_schema([(model, "validation") for model in (*_BODIES, *_REPLIES)], ref_template=_REF)
     schemas: Json = document["$defs"]
@@ -221,7 +227,7 @@ def _other_replies() -> Json:
         ),
         "ItemList": items,
         "Deleted": _object(id=_TEXT, object=_TEXT, deleted={"type": "boolean"}),
-        "Message": _object(id=_TEXT, type=_TEXT, role=_TEXT, model=_TEXT, content=_list(anything), usage=usage),
+        "MessageReply": _object(id=_TEXT, type=_TEXT, role=_TEXT, model=_TEXT, content=_list(anything), usage=usage),
         "TokenCount": _object(input_tokens=_NUMBER),
         "EmbeddingList": _object(object=_TEXT, data=_list(embedding), model=_TEXT, usage=counted),
     }

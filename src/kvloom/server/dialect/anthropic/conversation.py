@@ -124,6 +124,8 @@ class Turns:
             )
 
     def _take_prefill(self) -> None:
+        if not self.turns:
+            raise RequestError("the messages have no content: send at least one block that is read", param="messages")
         last = self.turns[-1]
         if last["role"] != "assistant":
             return
