@@ -109,12 +109,6 @@ def longer(gemma3: ModelEngines) -> tuple[list[int], tuple[tuple[int, int], ...]
     return tokens + question, tuple(documents)
 
 
-@pytest.mark.parametrize("selector", ["a3", "fusionrag"])
-def test_windows_at_full_ratio(gemma3: ModelEngines, longer: tuple, selector: str) -> None:
-    expected, _ = answer(gemma3, longer, None)
-    assert answer(gemma3, longer, f"{selector}:ratio=1")[0] == expected
-
-
 def test_with_windows_repair_brings_it_closer_too(gemma3: ModelEngines, longer: tuple) -> None:
     _, exact = answer(gemma3, longer, None)
     apart = {}
