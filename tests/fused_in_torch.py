@@ -30,6 +30,7 @@ class Flat:
     length: int
     kv_heads: int
     dim: int
+    windows: tuple[int | None, ...]
     queries: dict[int, torch.Tensor] = field(default_factory=dict)
     seen: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -48,6 +49,8 @@ class Flat:
         ratio = q.shape[1] // self.kv_heads
         k, v = (x[layer].repeat_interleave(ratio, dim=1) for x in (self.k, self.v))
         hidden = (torch.arange(self.length) > at[:, None]) | ~self.there[layer]
+        if (window := self.windows[layer]) is not None:
+            hidden |= torch.arange(self.length) <= at[:, None] - window
         scores = (torch.einsum("thd,shd->hts", q, k) * self.dim**-0.5).masked_fill(hidden, -torch.inf)
         weights = scores.softmax(-1)
         self.queries[layer], self.seen[layer] = q, weights.sum(dim=(0, 1))
@@ -104,7 +107,7 @@ def fused_prefill(
     """
     spec, question, stop = model.spec, documents[-1][1], len(tokens)
     start = documents[0][0] if prefix is None else prefix
-    flat = lambda: Flat(spec.num_layers, stop + room, spec.kv_heads, spec.head_dim)  # noqa: E731
+    flat = lambda: _flat(model, stop + room)  # noqa: E731
     kv, old, cut = flat(), flat(), fusion.exact_layers
     above = range(cut, spec.num_layers)
     if start:
@@ -134,7 +137,8 @@ def fused_prefill(
             spec.head_dim**-0.5, queries, kv.k[check, start:stop].numpy(), kv.v[check, between].numpy(), old_v.numpy()
         )
     run(model, kv, tokens[question:], range(question, stop), above, x_TC[question - start :])
-    attention = torch.stack([kv.seen[layer][start:question] for layer in above]).numpy()
+    seeing = [layer for layer in above if spec.windows[layer] is None] or above
+    attention = torch.stack([kv.seen[layer][start:question] for layer in seeing]).numpy()
     view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention, prefix=prefix)
     rows = fusion.rows(view).tolist()
     inside = {position for first, last in documents for position in range(first, last)}
@@ -145,21 +149,26 @@ def fused_prefill(
 
 def whole(model: Decoder, tokens: Sequence[int]) -> Flat:
     """KV of a text of its own."""
-    kv = Flat(model.spec.num_layers, len(tokens), model.spec.kv_heads, model.spec.head_dim)
+    kv = _flat(model, len(tokens))
     run(model, kv, tokens, range(len(tokens)))
     return kv
 
 
 def turned(model: Decoder, k_LSKD: torch.Tensor, by: int) -> torch.Tensor:
     """Keys as they would be so many positions further."""
-    angles = by * torch.from_numpy(np.array(model.turn(0), np.float64))
-    cos, sin = angles.cos().float(), angles.sin().float()
+    turns = [np.array(model.turn(layer), np.float64) for layer in range(len(k_LSKD))]
+    angles_L11R = by * torch.from_numpy(np.stack(turns))[:, None, None]
+    cos, sin = angles_L11R.cos().float(), angles_L11R.sin().float()
     a, b = k_LSKD.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def full_prefill(model: Decoder, tokens: list[int], room: int = 32) -> Fused:
-    spec = model.spec
-    kv = Flat(spec.num_layers, len(tokens) + room, spec.kv_heads, spec.head_dim)
+    kv = _flat(model, len(tokens) + room)
     x_TC = run(model, kv, tokens, range(len(tokens)))
     return Fused(model, kv, tokens, [], model.logits(x_TC[-1:])[0])
+
+
+def _flat(model: Decoder, length: int) -> Flat:
+    spec = model.spec
+    return Flat(spec.num_layers, length, spec.kv_heads, spec.head_dim, spec.windows)

@@ -139,8 +139,11 @@ def decoder(
     vocab_size: int = VOCAB,
     context_length: int = 512,
     activations: Precision = "int8",
+    local_base: float | None = None,
 ) -> Decoder:
-    """Every layer of ``windows`` attends over so many positions, None: over all."""
+    """Every layer of ``windows`` attends over so many positions, None: over all. ``local_base``: of the rotary
+    embedding of layers with a window, if it differs, as in Gemma 3.
+    """
     spec = ModelSpec(
         family="tiny",
         width=WIDTH,
@@ -154,6 +157,7 @@ def decoder(
         norm_eps=1e-5,
         windows=windows,
         rope=RopeSpec(DIM, 10_000.0),
+        rope_local=None if local_base is None else RopeSpec(DIM, local_base),
         attn_scale=DIM**-0.5,
     )
     tensors, rope = _RandomTensors(spec, seed, activations), RopeTable(spec.rope)
@@ -161,18 +165,21 @@ def decoder(
     head = Projection(
         tensors.weight(vocab_size, WIDTH, scale=3.0), None, 1, "int16" if activations == "int8" else activations
     )
-    blocks = tuple(pre_norm_block(spec, tensors, layer, rope) for layer in range(spec.num_layers))
+    local = rope if spec.rope_local is None else RopeTable(spec.rope_local)
+    ropes = (rope,) if local is rope else (rope, local)
+    turned = [rope if window is None else local for window in windows]
+    blocks = tuple(pre_norm_block(spec, tensors, layer, turned[layer]) for layer in range(spec.num_layers))
     return cls(
         spec=spec,
-        weights_id=f"tiny-decoder-{windows}-{vocab_size}-{seed}-{cls.__name__}-{activations}",
+        weights_id=f"tiny-decoder-{windows}-{vocab_size}-{seed}-{cls.__name__}-{activations}-{local_base}",
         kv_map=kv_map_of(spec),
         embedding=embedding,
         blocks=blocks,
-        ropes=(rope,),
+        ropes=ropes,
         norm=norm,
         head=head,
         threads=1,
-        fused=fuse(spec, embedding, head, blocks, norm, (rope,), threads=1),
+        fused=fuse(spec, embedding, head, blocks, norm, ropes, threads=1),
     )
 
 

@@ -28,7 +28,7 @@ def test_what_the_model_lacks_and_what_nobody_turned_on() -> None:
     plain = off(*PLAIN)
     assert plain["prefix reuse"] is None
     assert plain["chat and tools"] == "the model has no chat template"
-    assert plain["fusion of documents"] == "the model has windows"
+    assert plain["fusion of documents"] is None
     assert plain["disk tier"] == "--cache-dir"
     assert plain["prompts by bands"] == "--bands"
     assert plain["TLS"] == "--ssl-certfile"

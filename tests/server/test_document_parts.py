@@ -348,16 +348,16 @@ async def test_documents_that_cannot_be_fused(path: str, asked: dict[str, Any], 
     assert says in reply.json()["error"]["message"]
 
 
-async def test_a_model_with_windows_says_so() -> None:
+async def test_a_model_with_windows_fuses_too() -> None:
     core = tiny.make_engine(model=tiny_decoder.decoder((None, 24, None)), tokenizer=Characters())
+    core.intake.worth = lambda cache, prompt_tokens: True
     engine = AsyncEngine.over(core, Characters(), "tiny")
     transport = httpx2.ASGITransport(create_app(engine))
     async with httpx2.AsyncClient(transport=transport, base_url="http://kvloom") as http:
         reply = await http.post(CHAT, json=body(CHAT, OWL) | FUSED)
-        assert (await http.post(CHAT, json=body(CHAT, OWL))).status_code == 200
     engine.close()
-    assert reply.status_code == 400
-    assert "this model has windows" in reply.json()["error"]["message"]
+    assert reply.status_code == 200
+    assert reply.json()["usage"]["kvloom"]["fused"][0]["document_tokens"] == len(OWL)
 
 
 async def test_a_default_compression_is_not_for_who_asks_for_a_fusion() -> None:

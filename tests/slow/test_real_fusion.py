@@ -95,3 +95,26 @@ def test_passages_are_found_by_content_in_another_order(smollm2: ModelEngines) -
     first, second = told
     assert first.found == 0
     assert second.found > 0.5 * second.documents > 0.3 * 1600
+
+
+@pytest.fixture(scope="module")
+def longer(gemma3: ModelEngines) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+    """Passages of which the first lie beyond the windows of the question."""
+    ids = gemma3.encode(long_text())
+    tokens, documents = gemma3.encode("Answer with the help of these passages.\n\n"), []
+    for start, length in ((600, 250), (0, 300), (900, 277)):
+        documents.append((len(tokens), len(tokens) + length))
+        tokens += ids[start : start + length]
+    question = gemma3.loaded.tokenizer.encode("\n\nWhat is the observatory known for?\nAnswer:", False)
+    return tokens + question, tuple(documents)
+
+
+def test_with_windows_repair_brings_it_closer_too(gemma3: ModelEngines, longer: tuple) -> None:
+    _, exact = answer(gemma3, longer, None)
+    apart = {}
+    for text in ("reuse", "prophetkv:ratio=0.5"):
+        _, found = answer(gemma3, longer, text)
+        both = np.intersect1d(exact[:, 0], found[:, 0])
+        difference = exact[np.isin(exact[:, 0], both), 1] - found[np.isin(found[:, 0], both), 1]
+        apart[text] = float(np.abs(difference).mean())
+    assert apart["prophetkv:ratio=0.5"] < apart["reuse"]

@@ -31,7 +31,7 @@ def capabilities(
         Capability("structured output"),
         Capability("embeddings"),
         Capability("prefix reuse"),
-        Capability("fusion of documents", _no_fusion(manifest)),
+        Capability("fusion of documents"),
         *_tiers(config),
         Capability("compression by default", "--compression" if server.compression == "exact" else None),
         Capability("KV events", None if events.kv_events_endpoint else "--kv-events-endpoint"),
@@ -47,11 +47,6 @@ def told(found: Sequence[Capability]) -> Iterator[str]:
     off = [f"{each.name} ({each.off})" for each in found if each.off is not None]
     if off:
         yield f"off        {', '.join(off)}"
-
-
-def _no_fusion(manifest: Manifest) -> str | None:
-    windows = any(window is not None for window in manifest.spec.windows)
-    return "the model has windows" if windows else None
 
 
 def _tiers(config: EngineConfig) -> Iterator[Capability]:

@@ -85,8 +85,6 @@ def check_source(source: Source, documents: Sequence[tuple[int, int]], prompt: S
 
 
 def _check_model(model: Model, layout: KvLayout) -> None:
-    if any(window is not None for window in layout.windows):
-        raise ParamsError("fusion needs layers that see everything, and this model has windows", param="fusion")
     alike = len({(fmt.heads, fmt.k_dim, fmt.v_dim) for fmt in layout.formats}) == 1
     if not alike or not all(layer.owns for layer in layout.layers):
         raise ParamsError("fusion needs layers of one shape, each with KV of its own", param="fusion")

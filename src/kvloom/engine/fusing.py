@@ -25,7 +25,15 @@ from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
 from kvloom.engine.kv import Carried, DocumentKv, SequenceKv
-from kvloom.engine.kv.fused import Overlay, Read, lower_tables, overlay_format, read_documents, split_below
+from kvloom.engine.kv.fused import (
+    Overlay,
+    Read,
+    forget_passed,
+    lower_tables,
+    overlay_format,
+    read_documents,
+    split_below,
+)
 from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.outputs import FusedPrompt
 from kvloom.engine.planner import Planner
@@ -318,8 +326,7 @@ class Fusing:
             self._choose()
             return
         read_documents(self.kv, self._reads, None)
-        everywhere = Need.ALL_ATTENTION in self.fusion.needs
-        layers = range(self.cut if everywhere else self._all - 1, self._all)
+        layers = self._seeing if Need.ALL_ATTENTION in self.fusion.needs else self._seeing[-1:]
         between = Observation(self._question, Span(self.start, self.question), Reduce.SUM)
         self._probes.append(Tally.of(between, layers, self.planner.layout.formats[0].heads))
         self.phase, self._left = Phase.SURVEY, self._question
@@ -355,6 +362,7 @@ class Fusing:
 
     def _finish(self, last_1C: Floats) -> None:
         """What is only read of the documents is there; the rest is what was computed."""
+        forget_passed(self.kv, self._reads, self._overlay, self.stop)
         self.kv.written(SpanSet((Span(self.start, self.question),)) - self._rows)
         self.over = self._rows | self._question, last_1C
 
@@ -407,6 +415,12 @@ class Fusing:
         if self.phase is Phase.DOCUMENTS:
             return range(self._all)
         return range(self.cut) if self.phase is Phase.LOWER else range(max(0, self.cut - 1), self._all)
+
+    @property
+    def _seeing(self) -> list[int]:
+        """The layers from the check layer on in which the question sees all documents; all of them, if none does."""
+        windows, layers = self.planner.layout.windows, range(self.cut, self._all)
+        return [each for each in layers if windows[self._format(each)[1]] is None] or list(layers)
 
     @property
     def _question(self) -> SpanSet:

@@ -73,7 +73,6 @@ def test_parameters_that_make_no_sense(given: dict[str, object], param: str) -> 
         ({}, asked(documents=((10, 500),)), GREEDY, "leave a question"),
         ({}, asked(fusion=fusion_of("a3", check_layer=2)), GREEDY, "must leave a layer of 3"),
         ({}, asked(), SamplingParams(prompt_logprobs=1), "prompt_logprobs"),
-        ({"windows": (None, 24, None)}, asked(), GREEDY, "this model has windows"),
         ({"kv_bytes": "400KiB"}, asked(), GREEDY, "fused, this may need"),
     ],
 )

@@ -48,7 +48,8 @@ class EarlierKv:
         last = -(-inside.stop // PAGE_TOKENS) * PAGE_TOKENS
         needed = PageNames(names.root, names.tokens[: last + 1])  # a load leaves the last page, so it is one of no use
         needed.keys, needed.contents = names.keys[: last // PAGE_TOKENS], names.contents[: last // PAGE_TOKENS]
-        return EarlierKv(span, inside, SequenceKv(ledger, owner, needed, layout.new_tables(), cache))
+        kv = SequenceKv(ledger, owner, needed, layout.new_tables(), cache, keeps_passed=True)
+        return EarlierKv(span, inside, kv)
 
     def begin(self) -> bool:
         """Look it up and hold what is there. False: somebody is computing a page that is missing."""

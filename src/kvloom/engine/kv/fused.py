@@ -82,6 +82,15 @@ class Read:
         """The position at which its first page begins."""
         return self.at // PAGE_TOKENS * PAGE_TOKENS
 
+    def from_position(self, first: int) -> Read | None:
+        """Its entries at positions of the prompt from ``first`` on, and others on the page with that. None: none."""
+        if self.span.stop <= first:
+            return None
+        gone = max(0, first - self.shift - self.base) // PAGE_TOKENS
+        at = max(self.at, self.base + gone * PAGE_TOKENS)
+        pages = [of_group[gone:] for of_group in self.pages]
+        return Read(Span(self.span.start + at - self.at, self.span.stop), at, pages)
+
     def list_of(self, group: int, fmt: PageFormat, without: Positions) -> SequenceList | None:
         """Its entries but those at these positions, which ascend. None: nothing is left."""
         stored = self.base + np.arange(len(self.pages[group]) * PAGE_TOKENS)
@@ -134,6 +143,26 @@ class Overlay:
         rows = np.flatnonzero(inside)
         rows = rows[self.positions[entries[rows]] == positions_T[rows]]
         return rows, entries[rows]
+
+
+def forget_passed(kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None, first: int) -> None:
+    """Of layer groups with a window, let go of what no row from position ``first`` on sees of documents."""
+    nothing = np.empty(0, np.int64)
+    without = nothing if overlay is None else overlay.positions
+    for group, table in enumerate(kv.tables[: len(kv.scores)]):
+        if table.window is None:
+            continue
+        oldest = first - table.window + 1
+        seen = [each for read in reads if (each := read.from_position(oldest)) is not None]
+        kept = {page for read in seen for page in read.pages[group]}
+        found = [read.list_of(group, table.format, without) for read in seen]
+        lists = [each for each in found if each is not None]
+        extents: tuple[Extent, ...] = ()
+        if overlay is not None and overlay.positions[-1] >= oldest:
+            lists.append(overlay.list_of(group))
+            extents = (overlay.extents[group],)
+        kv.read(group, lists, extents)
+        kv.read_no_more(group, set(kv.read_of(group)) - kept)
 
 
 def read_documents(kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None) -> None:

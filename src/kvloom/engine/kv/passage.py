@@ -37,6 +37,9 @@ def is_whole(entry: Entry) -> bool:
 class PassageKv:
     """``kv`` of the ``lead`` that it is computed behind, and of the tokens at ``span`` of a prompt, from position 0 on.
 
+    Of layers with a window it holds all pages too: a row that is computed again sees those before itself, and which
+    rows these are is known when everything is there. A page that some layer group lacks is computed in all of them.
+
     ``begun``: it was looked up, and holds what was found.
     """
 
@@ -58,7 +61,7 @@ class PassageKv:
     ) -> PassageKv:
         """``root``: of passages. ``tokens``: the prompt's. ``cache``: without anything that changes KV."""
         alone = [*lead, *tokens[span.start : span.stop]]
-        kv = SequenceKv(ledger, owner, PageNames(root, alone), layout.new_tables(), cache)
+        kv = SequenceKv(ledger, owner, PageNames(root, alone), layout.new_tables(), cache, keeps_passed=True)
         return PassageKv(span, len(lead), kv)
 
     def begin(self) -> bool:

@@ -59,6 +59,7 @@ class SequenceKv:
     documents that were computed elsewhere, and waits until ``begin_fusion`` has put that in place: then it is fused.
     split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
     that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
+    keeps_passed: pages that slide out of a window are held until it is released, for rows of others that see them.
     load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
     """
 
@@ -70,6 +71,7 @@ class SequenceKv:
     watch: Watch | None = None
     stride: int = 0
     fuses: bool = False
+    keeps_passed: bool = False
     repeated: int = field(default=0, init=False)
     tokens: list[int] = field(init=False)
     missing: SpanSet = field(init=False)
@@ -102,7 +104,7 @@ class SequenceKv:
         self._holder = Holder(self.ledger, self.owner, self.cache)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
-        self._windows = Windows.of(self.tables)
+        self._windows = self._sliding()
 
     # -- what a step does ------------------------------------------------------------------------------------------
 
@@ -484,7 +486,7 @@ class SequenceKv:
         self._split(split, lower)
 
     def copy_prefix(self) -> bool:
-        """Fill the tables below a split with what the others have of the prefix. False: no room for all of it yet.
+        """Fill the tables below a split with what the others hold of the prefix. False: no room for all of it yet.
 
         Pages of few layers begin like those of all layers.
         """
@@ -493,6 +495,8 @@ class SequenceKv:
             whole, part = self.tables[group], self.tables[number]
             for index in page_indices(SpanSet.full(self.boundary)):
                 mask = FULL_MASK >> max(0, (index + 1) * PAGE_TOKENS - self.boundary)
+                if whole.get(index) is None:  # it has slid out of the window of all that follows
+                    continue
                 if part.get(index) is not None and part.filled[index] & mask == mask:
                     continue
                 if not self._holder.reserve(part, index, SpanSet((page_span(index),))):
@@ -502,6 +506,16 @@ class SequenceKv:
                 memory[target : target + size] = memory[source : source + size]
                 part.filled[index] |= mask
         return True
+
+    def read_no_more(self, group: int, pages: Iterable[PageId]) -> None:
+        """Let go of pages of documents of a group, which none of its lists names any more."""
+        gone = set(pages)
+        self.ledger.release([page for page in self._read[group] if page in gone], self.owner)
+        self._read[group] = [page for page in self._read[group] if page not in gone]
+
+    def read_of(self, group: int) -> Sequence[PageId]:
+        """The pages of documents that it holds in a group."""
+        return self._read[group]
 
     def read(self, group: int, lists: Sequence[MoreLists], extents: Sequence[Extent] = ()) -> None:
         """Read ``lists`` beside a group's table. ``extents`` were allocated for some of their pages."""
@@ -615,6 +629,7 @@ class SequenceKv:
     def _split(self, split: Split | None, tables: Iterable[PageTable]) -> None:
         self.split = split
         self.tables += tuple(PageTable(table.format, table.window) for table in tables)
+        self._windows = self._sliding()
 
     def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
         before = self.lists or ((),) * len(self.scores)
@@ -660,6 +675,9 @@ class SequenceKv:
         self._sharing.exact = False
         self._sharing.withdraw(self.names.keys)
 
+    def _sliding(self) -> Windows:
+        return Windows.of(() if self.keeps_passed else self.tables)
+
     def _trim_windows(self) -> None:
         """Release pages that no row sees from the first position that may still be computed."""
         lacking = [spans[0].start for spans in (self.missing.spans, self.pending.spans) if spans]
@@ -685,6 +703,7 @@ class SequenceKv:
         self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
         self.takes_lossy = False
         self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
+        self._windows = self._sliding()
         self._read = [[] for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
         if self.watch is not None and self.stride:

@@ -56,8 +56,8 @@ class Checked:
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """``documents``: ascending. ``attention_LS``: that the question pays to old KV, summed over its rows and all heads,
-    of the layers that the scorer needs. What no scorer needs is None. ``threads``: how many cores to use at most.
-    ``prefix``: tokens of the prefix, where something lies between it and the first document.
+    of the layers that the scorer needs and that see everything. What no scorer needs is None. ``threads``: how many
+    cores to use at most. ``prefix``: tokens of the prefix, where something lies between it and the first document.
     """
 
     length: int
