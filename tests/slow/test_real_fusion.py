@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tiny
-from bench.drive import ModelEngines
+from bench.drive import ModelEngines, load
 from bench.text import long_text
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.params import SamplingParams
@@ -107,6 +107,20 @@ def longer(gemma3: ModelEngines) -> tuple[list[int], tuple[tuple[int, int], ...]
         tokens += ids[start : start + length]
     question = gemma3.loaded.tokenizer.encode("\n\nWhat is the observatory known for?\nAnswer:", False)
     return tokens + question, tuple(documents)
+
+
+@pytest.fixture(scope="module")
+def gemma3_float32() -> ModelEngines:
+    """With activations in int8, this model makes much of what is rounded otherwise."""
+    return load("gemma-3-270m", "float32", "float32")
+
+
+@pytest.mark.parametrize("selector", ["a3", "fusionrag", "cacheblend"])
+def test_windows_at_full_ratio(gemma3: ModelEngines, gemma3_float32: ModelEngines, longer: tuple, selector: str) -> None:
+    expected, exact = answer(gemma3_float32, longer, None)
+    tokens, found = answer(gemma3_float32, longer, f"{selector}:ratio=1")
+    assert tokens == expected
+    assert np.allclose(found, exact, atol=1e-4)
 
 
 def test_with_windows_repair_brings_it_closer_too(gemma3: ModelEngines, longer: tuple) -> None:

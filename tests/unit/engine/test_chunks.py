@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -214,6 +215,15 @@ def test_tiers_keep_all_of_a_passage(windows: tuple[int | None, ...], opened: Op
     assert answer == tiny.oracle(windows, PASSAGE + QUESTION, 6)
     assert computed == 7 + len(QUESTION) + 5
     assert llm.chunks.find(PASSAGE).in_ram
+
+
+def test_more_than_ram_holds_reaches_a_slow_tier(opened: Opened) -> None:
+    llm = opened(tiers=[DictTier(before_write=lambda place: time.sleep(0.004))], kv_bytes=500_000)
+    passages = [tiny.random_prompt(71, 200 + n) for n in range(40)]
+    llm.chunks.add(passages)
+    assert len(llm.chunks.ls()) < 40
+    found = [llm.chunks.find(passage) for passage in passages]
+    assert all(each is not None and each.kept for each in found)
 
 
 def test_what_tiers_have_is_brought_to_ram(opened: Opened) -> None:

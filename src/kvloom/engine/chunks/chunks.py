@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -33,7 +33,10 @@ _AT_ONCE = 16
 _KINDS: tuple[KeptAs, ...] = "chunk", "imported"
 
 _WRITTEN_S = 60.0
-"""For what was imported to reach tiers."""
+"""For what was imported or computed to reach tiers."""
+
+_BATCHES_IN_RAM = 4
+"""So many have room there: other requests hold some of it, and pages go by the policy, not by age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,24 @@ class Chunks:
         lacking = {each: found for each, found in there.items() if found is None or not enough(found)}
         work.skip(each for each in there if each not in lacking)
         for kept_as in _KINDS:
-            work.run([each for each, found in lacking.items() if request_kind(found) == kept_as], kept_as)
+            for batch in self._batches([each for each, found in lacking.items() if request_kind(found) == kept_as]):
+                work.run(batch, kept_as)
+                self.engine.tiers.flush(_WRITTEN_S)  # before it is evicted for the next ones
         return work.results()
+
+    def _batches(self, passages: Sequence[Passage]) -> Iterator[list[Passage]]:
+        """Of a part of RAM each, where there is a tier to write them to; otherwise all at once."""
+        engine, batch, filled = self.engine, list[Passage](), 0
+        room = engine.ledger.arena.budget_bytes // _BATCHES_IN_RAM
+        for passage in passages:
+            size = engine.layout.bytes_for(len(passage.tokens))
+            if batch and filled + size > room and engine.tiers.levels:
+                yield batch
+                batch, filled = [], 0
+            batch.append(passage)
+            filled += size
+        if batch:
+            yield batch
 
     def _in_ram(self, passages: Sequence[Passage], salt: str | None) -> list[Added]:
         """Have passages in RAM, computed here, as far as there is room."""
