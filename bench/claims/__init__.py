@@ -47,6 +47,7 @@ CLAIMS = {
     "edits": "bench.claims.edits",
     "window": "bench.claims.window",
     "a3-quality": "bench.claims.a3_quality",
+    "clients": "bench.claims.clients",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""
