@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def written(result: Mapping[str, Any]) -> str:
         "## What the columns mean\n",
         *(f"- `{name}`: {meaning}" for name, meaning in FEATURES.items()),
         "",
-        "Where a cell is empty, the client has no such feature, or has it only for other services.\n",
+        "Where a cell is empty, the client has no such feature, or it was not tried.\n",
         *_listed("What does not work", _failures(clients)),
         *_listed("Not run", (f"{name}: {each['not_run']}" for name, each in clients.items() if "not_run" in each)),
         *_listed("What to set", (f"{each.name}: {each.setting}" for each in CLIENTS if each.setting)),
@@ -63,7 +64,7 @@ def _tables(clients: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _title(name: str, client: Mapping[str, Any]) -> str:
-    version = client["packages"][0].rpartition("==")[2] or client["packages"][0].rpartition("@")[2]
+    version = re.split("==|@", client["packages"][0])[-1]
     return f"{name} {version}"
 
 
