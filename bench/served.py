@@ -185,5 +185,6 @@ class _Stream(asyncio.Protocol):
 
 
 def _drain(stream: IO[str]) -> None:
-    for _ in stream:
-        pass
+    with stream:
+        for _ in stream:
+            pass

@@ -51,6 +51,7 @@ CLAIMS = {
     "schema-fuzz": "bench.claims.schema_fuzz",
     "load": "bench.claims.load",
     "a3-quality": "bench.claims.a3_quality",
+    "clients": "bench.claims.clients",
 }
 SPEED = tuple(CLAIMS)[4:13]
 """What ``make bench`` measures in one sitting."""

@@ -47,8 +47,10 @@ class PromptTooLong(RequestError):
 
 
 def context_overflow(limit: int, detail: str) -> str:
-    """The message of a PromptTooLong: clients match on the first sentence."""
-    return f"This model's maximum context length is {limit} tokens. {detail}"
+    """The message of a PromptTooLong. Clients match on its words: LiteLLM and others on the first sentence, LangChain
+    on "prompt is too long", which is what Anthropic's API says.
+    """
+    return f"This model's maximum context length is {limit} tokens. However, the prompt is too long: {detail}"
 
 
 class ParamsError(RequestError):

@@ -148,7 +148,10 @@ def test_chat_ends_with_the_input(fake: Backend) -> None:
 
 def test_chat_survives_a_prompt_too_long(fake: Backend) -> None:
     result = invoke("chat", "mock", "--max-tokens", "1", stdin="word " * 600 + "\nshort\n")
-    assert "error: This model's maximum context length is 512 tokens. However, the prompt has 602" in result.stderr
+    assert (
+        "error: This model's maximum context length is 512 tokens. However, the prompt is too long: it has 602"
+        in result.stderr
+    )
     assert "\nhint: shorten the prompt" in result.stderr
     assert fake.engine.tokenizer.decode(fake.engine.prompts[-1]) == " <user> short <assistant>"
 

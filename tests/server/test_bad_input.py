@@ -153,7 +153,7 @@ TEXT_CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": {"a": 1}}, "must be a string, a list", "prompt"),
     ({"prompt": [777]}, "token id 777 is outside the vocabulary", "prompt"),
     ({"prompt": ["a"] * 257}, "257 prompts with n = 1 make 257 sequences, at most 256 are allowed", "prompt"),
-    ({"prompt": "word " * 100}, "is 64 tokens. However, the prompt has 101 tokens", "prompt"),
+    ({"prompt": "word " * 100}, "is 64 tokens. However, the prompt is too long: it has 101 tokens", "prompt"),
     ({"suffix": "x"}, "`suffix` is not supported", "suffix"),
     ({"best_of": 2}, "`best_of` other than `n`", "best_of"),
     ({"logprobs": 101}, "from 0 to 100", "logprobs"),

@@ -126,12 +126,10 @@ async def test_a_call_is_streamed_as_openai_streams_it() -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == ["tool_calls"]
 
 
-async def test_a_named_tool_and_several_answers() -> None:
+async def test_a_named_tool_is_called_once_in_each_of_several_answers() -> None:
     async with talk() as client:
         choice: Any = {"type": "function", "function": {"name": "now"}}
-        reply = await client.chat.completions.create(
-            model="tiny", messages=ASK, tools=TOOLS, tool_choice=choice, n=3, parallel_tool_calls=False
-        )
+        reply = await client.chat.completions.create(model="tiny", messages=ASK, tools=TOOLS, tool_choice=choice, n=3)
     assert [calls_of(choice.message) for choice in reply.choices] == [[("now", {})]] * 3
     assert len({choice.message.tool_calls[0].id for choice in reply.choices}) == 3
 

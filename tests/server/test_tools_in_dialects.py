@@ -109,7 +109,7 @@ def message(**more: Any) -> dict[str, Any]:
 
 
 async def test_a_message_calls_a_tool_whole_and_streamed(claude: AsyncAnthropic) -> None:
-    asked = message(tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True})
+    asked = message(tool_choice={"type": "tool", "name": "weather"})
     whole = await claude.messages.create(**asked)
     (block,) = whole.content
     assert (whole.stop_reason, block.type) == ("tool_use", "tool_use")

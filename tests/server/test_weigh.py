@@ -83,7 +83,7 @@ async def test_many_tokens_are_refused_by_their_number(http: httpx2.AsyncClient)
     assert reply.status_code == 400
     assert error["code"] == "context_length_exceeded"
     assert error["message"].startswith(
-        "This model's maximum context length is 64 tokens. However, the prompt has 100,000"
+        "This model's maximum context length is 64 tokens. However, the prompt is too long: it has 100,000"
     )
 
 

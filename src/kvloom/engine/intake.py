@@ -198,14 +198,14 @@ class Intake:
             raise ParamsError(f"a guard watches over one answer, and n is {params.n}", hint="n requests", param="n")
         whole = len(prompt_ids) + (params.max_tokens != 0)  # with a token of the answer, if there is to be one
         if whole > self.context_limit:
-            detail = f"However, the prompt has {len(prompt_ids)} tokens, and the answer needs at least one"
+            detail = f"it has {len(prompt_ids)} tokens, and the answer needs at least one"
             words = context_overflow(self.context_limit, detail)
             raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
         if whole > self.longest(cache):
             needed = self.layout.bytes_for(whole)
             detail = (
-                f"However, the prompt has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget "
-                f"has {self.ledger.arena.budget_bytes} bytes"
+                f"it has {len(prompt_ids)} tokens and needs {needed} bytes of KV memory; the budget has "
+                f"{self.ledger.arena.budget_bytes} bytes"
             )
             words = context_overflow(self.max_len, detail)
             raise PromptTooLong(words, hint="raise kv_bytes or shorten the prompt", param="prompt")

@@ -116,7 +116,7 @@ class Documents:
             if is_document:
                 spans.append((start, len(ids)))
             if max_tokens is not None and len(ids) > max_tokens:
-                detail = f"However, the prompt has more than {len(ids):,} tokens, documents included."
+                detail = f"it has more than {len(ids):,} tokens, documents included."
                 raise PromptTooLong(context_overflow(max_tokens, detail), hint="fewer documents", param="prompt")
         return Encoded(ids, tuple(spans))
 

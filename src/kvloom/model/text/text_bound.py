@@ -97,7 +97,7 @@ class TextBound:
 
 
 def _too_long(max_tokens: int, what: str) -> PromptTooLong:
-    words = context_overflow(max_tokens, f"However, the prompt has {what}.")
+    words = context_overflow(max_tokens, f"it has {what}.")
     return PromptTooLong(words, hint="shorten the prompt", param="prompt")
 
 

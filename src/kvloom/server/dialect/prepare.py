@@ -150,7 +150,7 @@ def _split(prompt: str | list[str] | list[int] | list[list[int]], max_tokens: in
         raise RequestError("the prompt is empty", hint="send at least one token", param="prompt")
     longest = max((len(one) for one in many if isinstance(one, list)), default=0)
     if longest > max_tokens:  # before anything iterates over it
-        words = context_overflow(max_tokens, f"However, the prompt has {longest:,} tokens.")
+        words = context_overflow(max_tokens, f"it has {longest:,} tokens.")
         raise PromptTooLong(words, hint="shorten the prompt", param="prompt")
     return many
 

@@ -86,12 +86,15 @@ def checked(tools: list[Tool]) -> None:
 
 
 def chosen(tools: list[Tool], choice: ToolChoice, parallel: bool) -> ToolUse:
-    """Raises RequestError when what is required is not among ``tools``."""
+    """A tool that is named is called once, whatever ``parallel``: clients read the one call of it.
+
+    Raises RequestError when what is required is not among ``tools``.
+    """
     if choice.mode == "required" and not tools:
         raise RequestError("a tool call is required, and there are no tools", param="tool_choice")
     if choice.name is not None and all(tool.name != choice.name for tool in tools):
         raise RequestError(f"`tool_choice` names `{choice.name[:80]}`, which is not in `tools`", param="tool_choice")
-    return ToolUse(tools, choice, parallel)
+    return ToolUse(tools, choice, parallel and choice.name is None)
 
 
 def _tool(function: Function, n: int) -> Tool:
