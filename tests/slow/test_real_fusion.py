@@ -116,7 +116,9 @@ def gemma3_float32() -> ModelEngines:
 
 
 @pytest.mark.parametrize("selector", ["a3", "fusionrag", "cacheblend"])
-def test_windows_at_full_ratio(gemma3: ModelEngines, gemma3_float32: ModelEngines, longer: tuple, selector: str) -> None:
+def test_windows_at_full_ratio(
+    gemma3: ModelEngines, gemma3_float32: ModelEngines, longer: tuple, selector: str
+) -> None:
     expected, exact = answer(gemma3_float32, longer, None)
     tokens, found = answer(gemma3_float32, longer, f"{selector}:ratio=1")
     assert tokens == expected
