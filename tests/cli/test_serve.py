@@ -49,10 +49,10 @@ def test_serve_says_what_it_does_and_ends_on_a_signal() -> None:
         "window512 16.25 KiB (2 layers x 2 heads x 64)"
     )
     assert banner[3] == "threads    2"
-    assert banner[4] == ("on         text completions, structured output, embeddings, prefix reuse")
-    assert banner[5].startswith(
-        "off        chat and tools (the model has no chat template), fusion of documents (the model has"
+    assert banner[4] == (
+        "on         text completions, structured output, embeddings, prefix reuse, fusion of documents"
     )
+    assert banner[5].startswith("off        chat and tools (the model has no chat template), ")
     assert banner[5].endswith("traces (--otlp-traces-endpoint), TLS (--ssl-certfile)")
     assert banner[6] == f"window     {url}/ui"
     assert banner[7].endswith("/v1 (API key required)")

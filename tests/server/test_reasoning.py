@@ -58,6 +58,7 @@ CASES = [
     (True, "\nhm </think >\n</think>\nOK", ("hm </think >", "OK", [])),
     (True, "<think>again</think>OK", ("again", "OK", [])),
     (True, "never closed\n", ("never closed", "", [])),
+    (True, " <thi", ("<thi", "", [])),
     (None, f"<think>call it{CALL}</think>\nSure.\n{CALL}", (f"call it{CALL}", "Sure.", [("now", "{}")])),
 ]
 

@@ -105,7 +105,7 @@ class ReasoningReader:
             return [*(self._rest.push(held) if held else []), *self._rest.finish()]
         if self._inside is None:
             return [*self._rest.push(held), *self._rest.finish()]
-        held = held.rstrip(_SPACE)
+        held = held.rstrip(_SPACE) if self._begun else held.strip(_SPACE)
         return [*([ReasoningPiece(held)] if held else []), *self._rest.finish()]
 
     def _begin(self) -> bool:
