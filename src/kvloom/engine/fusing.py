@@ -170,13 +170,14 @@ class Fusing:
     def advance(self) -> bool:
         """Take the room that the next pass needs beside its pages. False: there is none."""
         if self.phase is Phase.DOCUMENTS:
-            if not self._take_documents():
-                return False
-            if not self.kv.prefix_done or not all(document.complete for document in self.coming):
-                return True
-            if not self.kv.fused and not self._read():
-                self.in_vain = True
-                return True
+            if not self.kv.fused:
+                if not self._take_documents():
+                    return False
+                if not self.kv.prefix_done or not all(document.complete for document in self.coming):
+                    return True
+                if not self._read():
+                    self.in_vain = True
+                    return True
             if not self._begin():
                 return False
         return self.phase is not Phase.OVERLAY or self._make_overlay()

@@ -12,6 +12,7 @@ import tiny
 import tiny_decoder
 from dict_tier import DictTier
 from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.kv import SequenceKv
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.tiers import tiers as tiers_of
 from kvloom.errors import KvloomError, ParamsError, RequestError
@@ -264,6 +265,27 @@ def test_what_is_there_of_all_documents_stays_while_room_is_made_for_the_rest() 
     assert engine.ledger.evicted_pages > 3
     assert done.tokens[0] == answer
     assert len(tier.reads) - before == 4, "the first document alone"
+
+
+def test_one_that_finds_no_room_when_its_documents_are_there_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny.run(engine_of(), {"fused": PROMPT}, GREEDY, cache=asked())["fused"].tokens
+    engine, take, refused = engine_of(), SequenceKv.copy_prefix, list[str]()
+
+    def once(kv: SequenceKv) -> bool:
+        refused.append(kv.owner)
+        return len(refused) > 1 and take(kv)
+
+    monkeypatch.setattr(SequenceKv, "copy_prefix", once)
+    engine.submit("fused", PROMPT, GREEDY, cache=asked())
+    engine.submit("other", tiny.random_prompt(30, 5), SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True))
+    answers: dict[str, list[int]] = {"other": [], "fused": []}
+    for _ in range(200):
+        for update in engine.step():
+            answers[update.request_id] += [token for delta in update.deltas for token in delta.token_ids]
+    assert not engine.has_work, "it waits for room that nobody is going to make"
+    assert len(refused) > 1
+    assert answers["fused"] == expected[0]
+    assert len(answers["other"]) == 60
 
 
 def full_with(tier: DictTier, fillers: int) -> tiny.Engine:
