@@ -1,6 +1,6 @@
 """All retention policies side by side, on the engine's own scheduler, ledger and policies under a simulated clock.
 
-    python -m bench.policies --place DIR [--costs-only] [--kinds made,recorded] [--seeds 5] [--policies lru,asymcache]
+    python -m bench.policies --place DIR [--costs-only] [--kinds made,mooncake,agents] [--seeds 5] [--policies lru]
 
 Made: conversations of 2K to 8K tokens and agents, served by SmolLM2 on this machine, whose steps are measured first and
 kept in DIR (``--costs-only``: nothing but that, on a quiet machine); memory for 20, 40 and 60% of the working set (60%
@@ -17,7 +17,7 @@ import dataclasses
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ LENGTHS = (2048, 7680)
 COARSE = 32 * PAGE_TOKENS
 """Tokens of a block of the recorded traces, whose contexts are long."""
 
-MOST = 3000
-"""Requests of a recorded trace: the first ones."""
+MOST, MOST_OF_AGENTS = 3000, 1000
+"""Requests of a recorded trace: the first ones. Those of agents have 65,000 tokens on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +102,26 @@ def made(place: Path, seeds: int) -> Iterator[Cell]:
                 yield Cell(kind, trace, machine, speed, f"{share:.0%} of the working set", room)
 
 
-def recorded(directory: Path) -> Iterator[Cell]:
-    """Speeds at which one machine keeps up: the recorded services had many."""
+_Source = tuple[str, Trace, float]
+"""What it is, and how much faster than recorded it arrives: as fast as one machine keeps up with."""
+
+
+def mooncakes(directory: Path) -> Iterator[_Source]:
+    for kind, speed in (("conversation", 0.2), ("synthetic", 0.15)):
+        yield f"mooncake {kind}", mooncake(directory / f"mooncake_{kind}_trace.jsonl", COARSE, MOST), speed
+
+
+def recorded_agents(directory: Path) -> Iterator[_Source]:
+    for users in (4, 16, 64):
+        trace = RecordedAgents(directory / AGENTS, users, 2).trace(COARSE)
+        yield f"recorded agents, {users} users", trace.head(MOST_OF_AGENTS), 1.0
+
+
+def recorded(sources: Iterable[_Source]) -> Iterator[Cell]:
     machine = MACHINES["llama-8b-h100"]()
-    sources = [
-        *(
-            (f"mooncake {kind}", mooncake(directory / f"mooncake_{kind}_trace.jsonl", COARSE, MOST), speed)
-            for kind, speed in (("conversation", 0.2), ("synthetic", 0.15))
-        ),
-        *(
-            (
-                f"recorded agents, {users} users",
-                RecordedAgents(directory / AGENTS, users, 2).trace(COARSE).head(MOST),
-                1.0,
-            )
-            for users in (4, 16, 64)
-        ),
-    ]
+    size = machine.kv_bytes // 2
     for kind, trace, speed in sources:
-        for share in (0.5,):
-            size = int(share * machine.kv_bytes)
-            yield Cell(kind, trace, machine, speed, f"{size / 2**30:.0f} GiB", size)
+        yield Cell(kind, trace, machine, speed, f"{size / 2**30:.0f} GiB", size)
 
 
 Found = dict[str, dict[str, Any]]
@@ -200,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, required=True)
     parser.add_argument("--costs-only", action="store_true")
-    parser.add_argument("--kinds", default="made,recorded")
+    parser.add_argument("--kinds", default="made,mooncake,agents")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--out", type=Path, help="folder; by default one under bench/results")
@@ -213,10 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds, policies = asked.kinds.split(","), asked.policies.split(",")
     cells = [
         *(made(asked.place, asked.seeds) if "made" in kinds else ()),
-        *(recorded(traces_directory()) if "recorded" in kinds else ()),
+        *(recorded(mooncakes(traces_directory())) if "mooncake" in kinds else ()),
+        *(recorded(recorded_agents(traces_directory())) if "agents" in kinds else ()),
     ]
     found = simulated(cells, policies, asked.place)
-    stamp = Stamp.now("python -m bench.policies --place DIR")
+    stamp = Stamp.now(f"python -m bench.policies --place DIR --kinds {asked.kinds}")
     parts = [
         "# Retention policies side by side",
         f"    {stamp.command}",
