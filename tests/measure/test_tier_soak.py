@@ -27,8 +27,9 @@ def steps(count: int) -> Callable[[Tally], bool]:
 
 
 def test_a_short_soak(tmp_path: Path) -> None:
+    """As many seeds as it takes to meet everything: which tiers are there is drawn, and what they are in time for."""
     total = Tally()
-    for seed in range(3):
+    for seed in range(15):
         tally = soak(tmp_path / str(seed), seed).run(steps(500))
         total.did.update(tally.did)
         total.hit_tokens.update(tally.hit_tokens)
@@ -37,6 +38,12 @@ def test_a_short_soak(tmp_path: Path) -> None:
         total.lossy_answers += tally.lossy_answers
         assert 0.5 < tally.fullest["ram"] <= 1
         assert max(tally.fullest.values()) <= 1
+        if (
+            seed > 0
+            and total.lossy_answers
+            and all(total.hit_tokens[name] for name in ("ram", "warm", "warm_int8", "disk"))
+        ):
+            break
     assert total.checked > 80
     assert total.lossy_answers > 0
     assert min(total.hit_tokens[name] for name in ("ram", "warm", "warm_int8", "disk")) > 0
