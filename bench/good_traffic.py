@@ -57,26 +57,45 @@ class Traffic:
 
     async def ask(self, question: Question) -> Heard:
         """Stream one answer. Any failure counts as a lost answer."""
-        started = time.perf_counter()
-        body = json.dumps({"model": self.model, "stream": True, **question.body}).encode()
-        head = f"POST {question.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
-        said, first = b"", None
+        body = {"model": self.model, "stream": True, **question.body}
+        wire = await streamed(self.host, self.port, question.path, body, 120)
+        if wire.fault is not None:
+            return Heard(question.name, wire.sent_s, wire.first_s, None, wire.fault)
+        text = text_of(wire.said)
+        left = "" if text is not None else wire.said[-300:].decode(errors="replace")
+        return Heard(question.name, wire.sent_s, wire.first_s, text, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A response as it came. ``sent_s``: perf_counter. ``first_s``: from there to the first choice. ``fault``: what
+    ended it too soon.
+    """
+
+    sent_s: float
+    first_s: float | None
+    said: bytes
+    fault: str | None = None
+
+
+async def streamed(host: str, port: int, path: str, body: dict[str, Any], patience_s: float) -> Wire:
+    """Post a body and read to the end. ``patience_s``: between two pieces. Raises nothing."""
+    sent_s, first_s, said = time.perf_counter(), None, bytearray()
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
         try:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-            try:
-                writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-                while piece := await asyncio.wait_for(reader.read(65536), 120):
-                    said += piece
-                    if first is None and b'"choices":[{' in said:
-                        first = time.perf_counter() - started
-            finally:
-                writer.close()
-        except (OSError, TimeoutError) as error:
-            return Heard(question.name, started, first, None, f"{type(error).__name__}: {error}")
-        text = text_of(said)
-        return Heard(
-            question.name, started, first, text, "" if text is not None else said[-300:].decode(errors="replace")
-        )
+            writer.write(f"{head}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content)
+            while piece := await asyncio.wait_for(reader.read(65536), patience_s):
+                said += piece
+                if first_s is None and b'"choices":[{' in said:
+                    first_s = time.perf_counter() - sent_s
+        finally:
+            writer.close()
+    except (OSError, TimeoutError) as error:
+        return Wire(sent_s, first_s, bytes(said), f"{type(error).__name__}: {error}")
+    return Wire(sent_s, first_s, bytes(said))
 
 
 def text_of(said: bytes) -> str | None:

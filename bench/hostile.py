@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -52,25 +53,22 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 async def leaves_mid_line(target: Target) -> str:
     """Reads some bytes of a stream, and closes wherever that is."""
-    reader, writer = await _asked(target, _generation(target, stream=True))
-    try:
-        await asyncio.wait_for(reader.readexactly(target.rng.randrange(1, 2000)), _PATIENCE_S)
-    except asyncio.IncompleteReadError:
-        return "ended"
-    finally:
-        writer.close()
-    return "left"
+    return await _mid_line(target, asyncio.StreamWriter.close)
 
 
 async def resets_mid_line(target: Target) -> str:
     """The same, with a reset."""
+    return await _mid_line(target, _reset)
+
+
+async def _mid_line(target: Target, leave: Callable[[asyncio.StreamWriter], None]) -> str:
     reader, writer = await _asked(target, _generation(target, stream=True))
     try:
         await asyncio.wait_for(reader.readexactly(target.rng.randrange(1, 2000)), _PATIENCE_S)
     except asyncio.IncompleteReadError:
         return "ended"
     finally:
-        _reset(writer)
+        leave(writer)
     return "left"
 
 

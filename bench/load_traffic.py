@@ -7,7 +7,6 @@ number stands, echoed. Plain sockets: the clients share the server's cores.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.good_traffic import text_of
+from bench.good_traffic import streamed, text_of
 
 End = Literal["whole", "mixed", "refused", "broken", "turned away"]
 _PATIENCE_S = 300.0
@@ -93,24 +92,12 @@ class Load:
 
     async def ask(self, asked: Question) -> Told:
         stream = {"stream": True, "stream_options": {"include_usage": True}}
-        body = json.dumps({"model": self.model, **stream, **asked.body}).encode()
-        head = f"POST {asked.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
-        started, first, said = time.perf_counter(), None, bytearray()
-        try:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-            try:
-                writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-                while piece := await asyncio.wait_for(reader.read(65536), _PATIENCE_S):
-                    said += piece
-                    if first is None and b'"choices":[{' in said:
-                        first = time.perf_counter() - started
-            finally:
-                writer.close()
-        except (OSError, TimeoutError) as error:
-            return self._cut(started, f"{type(error).__name__}: {error}")
-        if not said:
-            return self._cut(started, "closed without an answer")
-        return judge(bytes(said), asked.expected, started, first)
+        body = {"model": self.model, **stream, **asked.body}
+        wire = await streamed(self.host, self.port, asked.path, body, _PATIENCE_S)
+        fault = wire.fault or (None if wire.said else "closed without an answer")
+        if fault is not None:
+            return self._cut(wire.sent_s, fault)
+        return judge(wire.said, asked.expected, wire.sent_s, wire.first_s)
 
     def _cut(self, started: float, words: str) -> Told:
         """A server that is stopping takes in no more; what it had before, it must answer."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+import tiny
 from kvloom.arrays import Floats
 from kvloom.engine.cache_params import Source
 from kvloom.model.decoder import Decoder
@@ -172,3 +174,17 @@ def full_prefill(model: Decoder, tokens: list[int], room: int = 32) -> Fused:
 def _flat(model: Decoder, length: int) -> Flat:
     spec = model.spec
     return Flat(spec.num_layers, length, spec.kv_heads, spec.head_dim, spec.windows)
+
+
+def logprobs_of(done: tiny.Done) -> list[dict[int, float]]:
+    found = [each for update in done.updates for delta in update.deltas for each in delta.logprobs or ()]
+    return [{token: it.logprob for token, it in each.items()} for each in found]
+
+
+def assert_like(done: tiny.Done, expected: Fused, tolerance: float = 2e-3) -> None:
+    """The same tokens; and of the first one, the same distribution within the tolerance."""
+    assert done.tokens[0] == expected.greedy(len(done.tokens[0]))
+    exact = expected.logits_V.astype(np.float64)
+    exact = exact - np.log(np.exp(exact - exact.max()).sum()) - exact.max()
+    for token, logprob in logprobs_of(done)[0].items():
+        assert logprob == pytest.approx(exact[token], abs=tolerance)

@@ -16,7 +16,7 @@ from statistics import geometric_mean
 
 import numpy as np
 
-from bench.claims.simulator import LOAD, SkippingClock, arriving, step_cost
+from bench.claims.simulator import LOAD, Asked, SkippingClock, arriving, step_cost
 from bench.drive import ModelEngines
 from bench.harness import Outcome, at_least, note, worst_of
 from kvloom.bench.replay import Replay
@@ -42,21 +42,11 @@ SIDE_SESSION = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Hinted:
+class Hinted(Asked):
     """A request of a trace, with what it says of the cache. ``resumed``: it goes on from an earlier turn."""
 
-    arrival_s: float
-    tokens: list[int]
-    output_length: int
     resumed: bool
     cache: CacheParams
-
-    @property
-    def input_length(self) -> int:
-        return len(self.tokens)
-
-    def prompt(self, vocab_size: int) -> list[int]:
-        return self.tokens
 
 
 @dataclass(slots=True)

@@ -17,11 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 from bench.harness import Check, Outcome, at_least, at_most, note, worst_of
 from bench.load_traffic import Load, Told
-from bench.served import Served
+from bench.served import Served, audit
 from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
@@ -63,22 +63,13 @@ def _get(url: str) -> dict[str, int]:
     return said
 
 
-def _audit(url: str) -> str:
-    try:
-        with urlopen(Request(f"{url}/cache/check", method="POST"), timeout=60) as response:
-            response.read()
-    except OSError as error:
-        return str(error)
-    return "passes"
-
-
 async def under_load(load: Load, sizes: Sizes, stop: Callable[[], None]) -> tuple[list[Told], Seen]:
     url, seen = f"http://{load.host}:{load.port}", Seen()
     watching = asyncio.create_task(watch(url, seen))
 
     async def check() -> None:
         await asyncio.sleep(sizes.seconds * 0.8)
-        seen.audit = await asyncio.to_thread(_audit, url)
+        seen.audit = await asyncio.to_thread(audit, url)
 
     checking = asyncio.create_task(check())
     told = await load.run(sizes.streams, sizes.seconds, sizes.burst, stop)

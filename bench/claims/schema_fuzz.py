@@ -23,7 +23,7 @@ from bench.floods import Target
 from bench.harness import Check, Outcome, at_least, at_most, note, worst_of
 from bench.hostile import beset
 from bench.schema_cases import Tally, fuzz, with_model
-from bench.served import Served
+from bench.served import Served, audit
 from kvloom.model.files.store import pull
 
 MODEL = "smollm2-135m-instruct"
@@ -46,16 +46,6 @@ def _text(body: dict[str, Any], url: str) -> str:
     with urlopen(sent, timeout=60) as response:
         text: str = json.load(response)["choices"][0]["text"]
     return text
-
-
-def audit(url: str) -> str:
-    """``passes``, or what the server says."""
-    try:
-        with urlopen(Request(f"{url}/cache/check", method="POST"), timeout=60) as response:
-            response.read()
-    except OSError as error:
-        return str(error)
-    return "passes"
 
 
 def at_rest(url: str, patience_s: float) -> dict[str, int]:

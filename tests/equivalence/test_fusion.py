@@ -9,7 +9,7 @@ import pytest
 
 import tiny
 import tiny_decoder
-from fused_in_torch import Fused, full_prefill, fused_prefill
+from fused_in_torch import assert_like, full_prefill, fused_prefill, logprobs_of
 from kvloom.attend.lists import SequenceList
 from kvloom.engine.cache_params import CacheParams
 from kvloom.engine.fusing import Fusing, Phase
@@ -54,20 +54,6 @@ def engine_of(**given: object) -> tiny.Engine:
 
 def asked(text: str, documents: tuple[tuple[int, int], ...], **given: object) -> CacheParams:
     return CacheParams(fusion=parse_fusion(text), documents=documents, **given)
-
-
-def logprobs_of(done: tiny.Done) -> list[dict[int, float]]:
-    found = [each for update in done.updates for delta in update.deltas for each in delta.logprobs or ()]
-    return [{token: it.logprob for token, it in each.items()} for each in found]
-
-
-def assert_like(done: tiny.Done, expected: Fused, tolerance: float = 2e-3) -> None:
-    """The same tokens; and of the first one, the same distribution within the tolerance."""
-    assert done.tokens[0] == expected.greedy(len(done.tokens[0]))
-    exact = expected.logits_V.astype(np.float64)
-    exact = exact - np.log(np.exp(exact - exact.max()).sum()) - exact.max()
-    for token, logprob in logprobs_of(done)[0].items():
-        assert logprob == pytest.approx(exact[token], abs=tolerance)
 
 
 def fused(engine: tiny.Engine, prompt: list[int], cache: CacheParams, params: SamplingParams = SCORED) -> tiny.Done:

@@ -61,16 +61,14 @@ class Account:
     def _prompt(self) -> str:
         metrics = self.metrics
         reused = metrics.cached_tokens + metrics.lossy_tokens
-        parts = [f"{reused} reused{_listed(f'{n} from {_TIERS.get(tier, tier)}' for tier, n in self._tiers())}"]
+        found = (f"{n} from {_TIERS.get(tier, tier)}" for tier, n in reused_by_tier(metrics).items())
+        parts = [f"{reused} reused{_listed(found)}"]
         missed = sorted(missed_by_reason(metrics).items(), key=lambda item: -item[1])
         told = (f"{n} {_REASONS.get(why, why)}" for why, n in missed)
         parts.append(f"{self.prompt_tokens - reused} computed{_listed(told)}")
         if metrics.preemptions:
             parts.append(f"begun again {metrics.preemptions} times")
         return f"{self.prompt_tokens} prompt tokens: {', '.join(parts)}"
-
-    def _tiers(self) -> Iterator[tuple[str, int]]:
-        yield from reused_by_tier(self.metrics).items()
 
     def _repaired(self) -> str:
         fused = self.metrics.fused

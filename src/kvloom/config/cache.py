@@ -26,7 +26,7 @@ class CacheConfig:
     ``"auto"`` takes eight full contexts of the model, but at most a quarter of the free memory. ``retention``: which
     reusable pages are evicted first; by default those that pay least for being kept. See ``policy.retention``.
     ``max_pinned_share``: part of ``kv_bytes`` that requests may pin (``CacheParams.pin_s``). ``session_share``: part
-    that sessions which come again do not lose to other requests, (``policy.retention.session_share``). ``chunk_share``:
+    that sessions which come again do not lose to other requests (``policy.retention.session_share``). ``chunk_share``:
     part that chunks, passages computed alone, do not lose to the KV of texts, nor texts the rest to chunks; what one
     side leaves unused the other has. ``bands``: contiguous ranges of layers whose KV lies in pages of its own; with
     more than one and a tier, a prompt may begin when there is room for one of them. Every page has metadata, so many

@@ -226,6 +226,20 @@ def test_more_than_ram_holds_reaches_a_slow_tier(opened: Opened) -> None:
     assert all(each is not None and each.kept for each in found)
 
 
+@pytest.mark.parametrize(("keeps_up", "waits"), [(True, "for every batch but the last"), (False, "once")])
+def test_a_tier_that_does_not_keep_up_is_waited_for_once(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, keeps_up: bool, waits: str
+) -> None:
+    llm, asked = opened(tiers=[DictTier()], kv_bytes=500_000), list[float]()
+    monkeypatch.setattr(llm.engine.tiers, "flush", lambda seconds: asked.append(seconds) or keeps_up)
+    added = llm.chunks.add([tiny.random_prompt(71, 200 + n) for n in range(20)])
+    assert all(each.computed for each in added)
+    assert len(asked) == 1 if waits == "once" else len(asked) > 1
+    asked.clear()
+    llm.chunks.add([tiny.random_prompt(71, 300)])
+    assert not asked, "nothing is going to displace it"
+
+
 def test_what_tiers_have_is_brought_to_ram(opened: Opened) -> None:
     tier = DictTier()
     llm = opened(tiers=[tier])

@@ -168,10 +168,16 @@ class Chunks:
         there = {each: find(self.engine, each, salt) for each in work.passages}
         lacking = {each: found for each, found in there.items() if found is None or not enough(found)}
         work.skip(each for each in there if each not in lacking)
-        for kept_as in _KINDS:
-            for batch in self._batches([each for each, found in lacking.items() if request_kind(found) == kept_as]):
-                work.run(batch, kept_as)
-                self.engine.tiers.flush(_WRITTEN_S)  # before it is evicted for the next ones
+        batches = [
+            (batch, kept_as)
+            for kept_as in _KINDS
+            for batch in self._batches([each for each, found in lacking.items() if request_kind(found) == kept_as])
+        ]
+        written = True
+        for number, (batch, kept_as) in enumerate(batches):
+            # Before the next displace it; for a tier that does not keep up nobody waits twice.
+            written = written and (number == 0 or self.engine.tiers.flush(_WRITTEN_S))
+            work.run(batch, kept_as)
         return work.results()
 
     def _batches(self, passages: Sequence[Passage]) -> Iterator[list[Passage]]:
