@@ -298,7 +298,7 @@ class TestGhosts:
         for page in range(5000):
             use(policy, [block(page)], float(page), set())
             policy.gone(block(page), Why.EVICTED, page + 0.5)
-        assert len(policy._ghosts["full"]) == 200
+        assert len(policy._ghosts["full"]) == 175
         policy.stored(block(0), 1e4)
         policy.stored(block(4999), 1e4)
         assert policy._lives[PageId(0)].uses == 1

@@ -16,7 +16,7 @@ from kvloom.engine.params import SamplingParams
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.server.app import create_app
 from structured_cases import SCHEMAS, UNBOUNDED
-from tiny import run
+from tiny import drain
 
 PARAMETERS = {
     "type": "object",
@@ -32,14 +32,15 @@ ASK = [{"role": "user", "content": "What is the weather in Paris, in celsius?"}]
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_schemas_of_every_shape(smollm2: ModelEngines, temperature: float) -> None:
-    engine = smollm2.make("64MiB")
+    engine = smollm2.make("256MiB")
     prompt = smollm2.encode("A record in JSON:\n")
     for name, schema in SCHEMAS.items():
         form = StructuredOutputsParams(json=schema)
         asked = SamplingParams(temperature=temperature, seed=1, max_tokens=300, structured_outputs=form)
-        done = run(engine, {name: prompt}, asked)[name]
+        engine.submit(name, prompt, asked)
+    for name, done in drain(engine, list(SCHEMAS)).items():
         if done.reasons[0] == "stop":
-            jsonschema.Draft202012Validator(schema).validate(json.loads(done.text[0]))
+            jsonschema.Draft202012Validator(SCHEMAS[name]).validate(json.loads(done.text[0]))
         else:
             assert name in UNBOUNDED, f"{name} does not end: {done.text[0]!r}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -226,7 +227,14 @@ class Crowded:
         return self.updates[name].tokens.get(0, [])
 
 
+@cache
+def _alone(prompt: tuple[int, ...], windows: tuple[int | None, ...]) -> tiny.Done:
+    return tiny.run(tiny.make_engine(windows), {"a": list(prompt)}, SCORED)["a"]
+
+
 def alone(prompt: list[int], windows: tuple[int | None, ...] = FULL, params: SamplingParams = SCORED) -> tiny.Done:
+    if params == SCORED:
+        return _alone(tuple(prompt), windows)
     return tiny.run(tiny.make_engine(windows), {"a": prompt}, params)["a"]
 
 
@@ -301,6 +309,7 @@ def test_a_page_is_let_go_of_only_when_the_tier_has_it(monkeypatch: pytest.Monke
     assert len(let_go) == 4 * (len(LATE) // PAGE_TOKENS)
 
 
+@cache
 def expected_pages(windows: tuple[int | None, ...]) -> dict[Place, bytes]:
     """What a tier has of all whole pages of the prompts, from an engine that has room for everything."""
     tier = DictTier()

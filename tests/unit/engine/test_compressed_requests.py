@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +28,7 @@ from kvloom.policy.compression.controls import KeepAll
 from kvloom.policy.compression.needs import Cached, Hidden, Need, rows_of
 from kvloom.policy.compression.profile import MadeFor, Profile, write_profile
 from kvloom.segment import Miss, Span, SpanSet, Why
-from subjects import SUBJECTS, Subject
+from subjects import SUBJECTS
 
 
 @dataclass(frozen=True)
@@ -137,23 +139,35 @@ def test_the_engine_does_what_a_sequence_driven_by_hand_does(windows: tuple[int 
     assert metrics(done).kv_bytes > held
 
 
-@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+COMPANY: Mapping[str, tuple[list[int], CacheParams | None]] = {
+    "exact": (PROMPT, None),
+    "other": (OTHER, None),
+    **{name: (PROMPT, compressed(name)) for name in METHODS},
+}
+
+
+@cache
+def alone(subject: str, windows: tuple[int | None, ...], name: str) -> list[tuple[int, float]]:
+    """What one of the company is answered by an engine that serves nobody else."""
+    prompt, params = COMPANY[name]
+    return scored(tiny.run(SUBJECTS[subject].make_engine(windows), {name: prompt}, GREEDY, cache=params)[name])
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
 @every_model
 @every_method
-def test_company_changes_no_bit(subject: Subject, windows: tuple[int | None, ...], method: str) -> None:
+def test_company_changes_no_bit(subject: str, windows: tuple[int | None, ...], method: str) -> None:
     """Alone or among exact and compressed ones; found in the cache, or computed."""
-    prompts = {"x": (PROMPT, compressed(method)), "exact": (PROMPT, None), "other": (OTHER, None)}
-    prompts |= {f"x-{name}": (PROMPT, compressed(name)) for name in METHODS if name != method}
-    alone = {
-        name: scored(tiny.run(subject.make_engine(windows), {name: prompt}, GREEDY, cache=cache)[name])
-        for name, (prompt, cache) in prompts.items()
-    }
-    engine = subject.make_engine(windows)
+    engine = SUBJECTS[subject].make_engine(windows)
+    names = [method, *(name for name in COMPANY if name != method)]
     for _ in range(2):
-        for name, (prompt, cache) in prompts.items():
-            engine.submit(name, prompt, GREEDY, cache=cache)
-        together = tiny.drain(engine, list(prompts))
-        assert {name: scored(done) for name, done in together.items()} == alone
+        for name in names:
+            prompt, params = COMPANY[name]
+            engine.submit(name, prompt, GREEDY, cache=params)
+        together = tiny.drain(engine, names)
+        assert {name: scored(done) for name, done in together.items()} == {
+            name: alone(subject, windows, name) for name in names
+        }
 
 
 @every_model

@@ -11,11 +11,13 @@ from kvloom.memory.keys import root_key
 from kvloom.memory.ledger import Identity, Ledger
 from kvloom.policy.retention import POLICIES
 from kvloom.segment import PageId
+from timed import Clock
 from tiny import GIVEN
 from traced_memory import watched
 
 FULL = PageFormat("full", (0,), 1, 128, 128, "float32")
 HEAD = PageFormat("per-head", (), 1, 64, 64, "int16", labelled=True)
+TOGETHER_S = 0.3
 ROOT = root_key(weights="w", formats="f")
 SLAB_BYTES = 2**20
 
@@ -32,9 +34,11 @@ def test_a_page_costs_what_is_charged_with_all_ghosts_there_are(policy: str) -> 
     room = 16 * Arena(SLAB_BYTES, SLAB_BYTES).slab_cost_bytes(FULL)
     arena = Arena(room, SLAB_BYTES)
     pages = 16 * arena.pages_per_slab(FULL)
-    ledger = Ledger(arena, Index(1, max_ghosts=2 * pages), POLICIES[policy](GIVEN))
+    clock = Clock()
+    ledger = Ledger(arena, Index(1, max_ghosts=2 * pages), POLICIES[policy](GIVEN), clock)
     with watched() as grown:
         for number in range(4 * pages):
+            clock.now_s += TOGETHER_S if number % 64 == 0 else 0.0  # requests of a thousand tokens
             page = ledger.allocate(FULL, "a")
             assert page is not None
             keep(ledger, page, number, 16)
@@ -48,7 +52,7 @@ def test_an_extent_costs_what_is_charged(policy: str, count: int) -> None:
     arena = Arena(2**30, SLAB_BYTES)
     ledger = Ledger(arena, Index(1), POLICIES[policy](GIVEN))
     with watched() as grown:
-        for number in range(max(20, 5000 // count)):
+        for number in range(max(12, 3000 // count)):
             extent = ledger.allocate_extent(HEAD, count, "a")
             assert extent is not None
             keep(ledger, extent.page, number, count)

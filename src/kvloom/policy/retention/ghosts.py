@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kvloom.segment import PageKey
 
-PER_STORED = 2
+PER_STORED = 1.75
 """So many ghosts are kept for every stored block: what a page is charged leaves room for no more."""
 
 
@@ -45,7 +45,7 @@ class Ghosts(Generic[Ghost]):
         forgotten = [] if before is None else [before]
         self._known[ghost.key] = ghost
         self._order.append(ghost)
-        room = PER_STORED * stored
+        room = int(PER_STORED * stored)
         while len(self._known) > room or len(self._order) > 2 * room:
             oldest = self._order.popleft()
             assert oldest.key is not None

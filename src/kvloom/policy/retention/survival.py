@@ -48,6 +48,9 @@ _TOGETHER_S = 0.25
 _MOST_WAITING = 8
 """Cohorts whose blocks are still being released: no more are left for the next victim to place."""
 
+_FEW = 16
+"""Heaps of more are rid of what is stale when that is half of them."""
+
 _Entry = tuple[float, float, int, PageId]
 """A block in its cohort: worth, since when it is idle, minus its position, page."""
 
@@ -213,7 +216,7 @@ class Survival:
         end_s = cohort.since + ENDS_S[cohort.bucket]
         if end_s < math.inf:
             heapq.heappush(self._due, (end_s, self._next(), cohort))
-        if len(self._due) > 64 and len(self._due) > 2 * self._watched:
+        if len(self._due) > _FEW and len(self._due) > 2 * self._watched:
             self._due = [due for due in self._due if due[-1].seen]
             heapq.heapify(self._due)
 
@@ -281,7 +284,7 @@ class Survival:
         if not cohort.idle:
             cohort.entries.clear()
             self._displace(cohort)
-        elif len(cohort.entries) > 32 and len(cohort.entries) > 2 * cohort.idle:
+        elif len(cohort.entries) > _FEW and len(cohort.entries) > 2 * cohort.idle:
             cohort.entries = [entry for entry in cohort.entries if self._is_live(entry)]
             heapq.heapify(cohort.entries)
 
@@ -324,7 +327,7 @@ class Survival:
             return
         cohort.home = cohort.item = None
         each.cohorts -= 1
-        if len(each.items) > 64 and len(each.items) > 4 * each.cohorts:
+        if len(each.items) > _FEW and len(each.items) > 2 * each.cohorts:
             each.items = [item for item in each.items if item[-1].item is item]
             heapq.heapify(each.items)
 
@@ -332,7 +335,7 @@ class Survival:
         """The first of its class, among those of all."""
         firsts = self._firsts.setdefault(each.key.format, [])
         heapq.heappush(firsts, self._as_first(each, item))
-        if len(firsts) > 64 and len(firsts) > 4 * len(self._classes):
+        if len(firsts) > _FEW and len(firsts) > 2 * len(self._classes):
             self._order_anew()
 
     def _as_first(self, each: _Class, item: _Item) -> _First:
