@@ -114,7 +114,7 @@ def mooncakes(directory: Path) -> Iterator[_Source]:
 def recorded_agents(directory: Path) -> Iterator[_Source]:
     for users in (4, 16, 64):
         trace = RecordedAgents(directory / AGENTS, users, 2).trace(COARSE)
-        yield f"recorded agents, {users} users", trace.head(MOST_OF_AGENTS), 1.0
+        yield f"recorded agents, {users} users", trace.head(MOST_OF_AGENTS), min(1.0, 8 / users)
 
 
 def recorded(sources: Iterable[_Source]) -> Iterator[Cell]:

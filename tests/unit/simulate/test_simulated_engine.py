@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,13 +12,14 @@ import pytest
 from dict_tier import DictTier
 from kvloom.attend.cpu import CpuAttend
 from kvloom.attend.observe import NOBODY, Observers
-from kvloom.attend.plan import Plan
+from kvloom.attend.plan import BySequence, Contiguous, Group, Part, Plan
 from kvloom.bench.replay import Replay
 from kvloom.config import CacheConfig, EngineConfig, SchedulerConfig
 from kvloom.engine.engine import Engine
 from kvloom.engine.factory import TierFactory, make_engine, no_tiers
 from kvloom.engine.outputs import RequestMetrics
 from kvloom.engine.retention import make_retention
+from kvloom.memory.format import PageFormat
 from kvloom.model.base import Indices, Scores
 from kvloom.policy.cost import PrefillCost
 from kvloom.policy.events import Block
@@ -200,3 +202,16 @@ def test_what_answers_share_is_read_once(shared: int, pages: int) -> None:
     assert isinstance(times, tuple)
     expected_s = COST.decode.step(2, round(2 * 276 * pages / (2 * 18)))
     assert times[2] - times[1] == pytest.approx(expected_s, abs=1e-5)
+
+
+def test_counting_what_is_shared_takes_no_memory_by_page_numbers() -> None:
+    """They are as large as memory: of one for each page, a simulated terabyte would not fit this machine."""
+    fmt, pages = PageFormat("full", (0,), 1, 8, 8, "float32"), np.array([2**31 - 1, 5, 2**31 - 1, 6], dtype=np.int32)
+    part = Part(fmt, BySequence(np.array([0, 2, 4], dtype=np.int32)), Contiguous(np.zeros(4, dtype=np.int32)), pages)
+    bounds, positions = np.array([0, 1, 2], dtype=np.int32), np.array([31, 31], dtype=np.int32)
+    tracemalloc.start()
+    seconds = COST.of(Plan(positions, bounds, (Group(None, (part,)),), ()))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
+    assert seconds == pytest.approx(COST.decode.step(2, round(2 * 31 * 3 / 4)))
