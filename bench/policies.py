@@ -221,7 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "# Retention policies side by side",
         f"    {stamp.command}",
         "Simulated: the engine's scheduler, ledger and policies, and steps that take what was measured (made traces: "
-        f"{MODEL} here) or what a data sheet promises (recorded traces: Llama 3.1 8B on an H100).",
+        f"{MODEL} here) or what a data sheet promises (recorded traces: Llama 3.1 8B on an H100). Recorded requests "
+        "arrive as recorded, or as much more slowly as one such machine keeps up with: Mooncake's at a fifth and 0.15 "
+        "of their pace, agents of 16 and 64 users at a half and an eighth.",
         f"{stamp.hardware}, {stamp.threads} threads, {stamp.taken}.",
         over_all(cells, policies, found),
         table(cells, policies, found),
