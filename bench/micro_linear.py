@@ -2,7 +2,8 @@
 
 By default the products of a Llama of 1.2B (2,048 wide, MLP 8,192, 32 / 8 heads of 64), for one row and for 512. With
 one row the rate of packed bytes is given as a share of the measured read bandwidth, with many the rate of operations as
-a share of the measured rate of dot products (``bench.peaks``). Copies of the matrix take turns, as many as fill the
+a share of the measured rates of dot products and of AMX tiles (``bench.peaks``). ``--isa amx avx512vnni`` compares
+instruction sets. Copies of the matrix take turns, as many as fill the
 memory that the bandwidth is measured on: more than a core's caches hold, and more than most processors' last one.
 """
 
@@ -21,6 +22,7 @@ from bench.peaks import Peaks, fastest, measure_peaks
 from kvloom import _kernels
 from kvloom.arrays import Bytes, Floats
 from kvloom.config import default_threads, processor
+from kvloom.kernels import choose_isa, isas
 from kvloom.model.ops import PLANES, Precision
 from kvloom.model.weight import Part, Weight
 from kvloom.model.weight_memory import WeightMemory
@@ -42,11 +44,12 @@ class Timed:
     cols: int
     packed_bytes: int
 
-    def share(self, peaks: Peaks) -> float:
-        """Of the limit that applies to this number of rows."""
-        if self.rows >= _MANY_ROWS:
-            return self.gop_s / peaks.bytes_gop_s
-        return self.gb_s / peaks.read_gb_s
+    def shares(self, peaks: Peaks) -> str:
+        """Of the limits that apply to this number of rows."""
+        if self.rows < _MANY_ROWS:
+            return f"{self.gb_s / peaks.read_gb_s:.0%} of reading"
+        of_dots = f"{self.gop_s / peaks.bytes_gop_s:.0%} of dot products"
+        return of_dots if peaks.tiles_gop_s is None else f"{of_dots}, {self.gop_s / peaks.tiles_gop_s:.0%} of tiles"
 
     @property
     def gb_s(self) -> float:
@@ -77,7 +80,7 @@ def copies_in(memory: Bytes, weight: Weight) -> list[Weight]:
     return copies
 
 
-def timed(copies: Sequence[Weight], rows: int, threads: int, activations: Precision) -> Timed:
+def timed(copies: Sequence[Weight], rows: int, threads: int, activations: Precision, isa: str = "") -> Timed:
     """The fastest pass over all copies where memory is the limit, else the fastest product.
 
     Calls the kernels as a model's step does: without ``ops.linear``, whose Python takes several microseconds.
@@ -90,7 +93,7 @@ def timed(copies: Sequence[Weight], rows: int, threads: int, activations: Precis
     def run(weights: Sequence[Weight]) -> None:
         for weight in weights:
             table = weight.table.ctypes.data
-            _kernels.linear(x, table, 0, out, rows, first.cols, first.rows, 1, threads, planes)
+            _kernels.linear(x, table, 0, out, rows, first.cols, first.rows, 1, threads, planes, isa)
 
     if rows < _MANY_ROWS:
         seconds = fastest(lambda: run(copies), _SECONDS) / len(copies)
@@ -106,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shape", nargs="+", default=list(SHAPES), help=f"of: {', '.join(SHAPES)}; or OUTPUTSxCOLS")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 512])
     parser.add_argument("--activations", nargs="+", default=["int8"], choices=get_args(Precision))
+    parser.add_argument("--isa", nargs="+", default=[choose_isa()], choices=isas())
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--memory-mib", type=int, default=1024, help="how much the copies of a matrix fill")
     options = parser.parse_args(arguments)
@@ -113,16 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     memory[:] = 1
     peaks = measure_peaks(memory, options.threads)
     print(f"{processor()}, {options.threads} threads: {peaks}\n")
-    print("| weights | product | rows | activations | us | GB/s | GOP/s | of the limit |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| weights | product | rows | activations | isa | us | GB/s | GOP/s | of the limit |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for kind, name in itertools.product(options.kind, options.shape):
         outputs, cols = SHAPES[name] if name in SHAPES else map(int, name.split("x"))
         copies = copies_in(memory, random_weight(kind, outputs, cols, options.threads))
-        for rows, activations in itertools.product(options.rows, options.activations):
-            found = timed(copies, rows, options.threads, activations)
+        for rows, activations, isa in itertools.product(options.rows, options.activations, options.isa):
+            found = timed(copies, rows, options.threads, activations, isa)
             print(
-                f"| {kind} | {name} {outputs} x {cols} | {rows} | {activations} | {found.seconds * 1e6:.1f} "
-                f"| {found.gb_s:.1f} | {found.gop_s:.0f} | {found.share(peaks):.0%} |",
+                f"| {kind} | {name} {outputs} x {cols} | {rows} | {activations} | {isa} | {found.seconds * 1e6:.1f} "
+                f"| {found.gb_s:.1f} | {found.gop_s:.0f} | {found.shares(peaks)} |",
                 flush=True,
             )
 

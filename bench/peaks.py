@@ -1,7 +1,7 @@
-"""What this processor can do at best: memory read, multiply-adds of floats, dot products of bytes, bfloat16 products.
+"""What this processor can do at best: memory read, multiply-adds of floats, products of bytes, bfloat16 products.
 
-The first three are loops of the kernels' own instruction set (``csrc/peaks.h``); the last is torch's product of
-matrices, which uses AMX where there is one. A limit is what was possible once: the best of a second.
+The last is torch's product of matrices, which uses AMX where there is one; all others are loops of the kernels' own
+instruction sets (``csrc/peaks.h``). A limit is what was possible once: the best of half a second.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from kvloom import _kernels
 from kvloom.arrays import Bytes
+from kvloom.kernels import isas
 
 _SECONDS = 0.5
 _TURNS = 400_000
@@ -27,24 +28,30 @@ class Peaks:
 
     read_gb_s: float
     bytes_gop_s: float
+    """Dot products of bytes in vectors."""
+    tiles_gop_s: float | None
+    """Products of bytes in tiles; None: the processor has none."""
     floats_gflop_s: float
     bfloat16_gflop_s: float
 
     def __str__(self) -> str:
+        tiles = "" if self.tiles_gop_s is None else f"{self.tiles_gop_s:.0f} in AMX tiles of bytes, "
         return (
-            f"{self.read_gb_s:.1f} GB/s read, {self.bytes_gop_s:.0f} GOP/s in dot products of bytes, "
+            f"{self.read_gb_s:.1f} GB/s read, {self.bytes_gop_s:.0f} GOP/s in dot products of bytes, {tiles}"
             f"{self.floats_gflop_s:.0f} GFLOP/s in float32, {self.bfloat16_gflop_s:.0f} in torch's bfloat16 products"
         )
 
 
-def measure_peaks(memory: Bytes, threads: int, isa: str = "") -> Peaks:
+def measure_peaks(memory: Bytes, threads: int) -> Peaks:
     """``memory`` is what is read: more than any cache holds, and written before."""
+    isa = next(each for each in isas() if each != "amx")
     address, count = memory.ctypes.data, memory.size // 64 * 64
     assert address % 64 == 0, "reads of whole cache lines"
     read_s = fastest(lambda: _kernels.peak_read(address, count, _PIECE_BYTES, threads, isa))
     return Peaks(
         read_gb_s=count / read_s / 1e9,
         bytes_gop_s=_rate(_kernels.peak_multiply_bytes, threads, isa),
+        tiles_gop_s=_rate(_kernels.peak_multiply_bytes, threads, "amx") if "amx" in isas() else None,
         floats_gflop_s=_rate(_kernels.peak_multiply_floats, threads, isa),
         bfloat16_gflop_s=_bfloat16_products(threads),
     )

@@ -5,7 +5,7 @@
 // most 1e-30 becomes zeros. A group with a non-finite value gets the scale NaN, so that every output of its row is NaN.
 //
 // Rows are stored in tiles, in the order in which the kernels read them: for every four columns one word per row of the
-// tile, and for every group one scale per row.
+// tile (or, for AMX, for every group 32 bytes per row), and for every group one scale per row.
 #pragma once
 
 #include "dot.h"
@@ -16,9 +16,12 @@ namespace KV_ISA {
 
 constexpr int kGroup = 32;
 
-// A matrix of activations rounded to bytes.
+// How many columns of a row lie side by side: 4 for dot products (dot.h), a group for AMX tiles (linear_amx.h).
+enum class Order { words, groups };
+
+// A matrix of activations rounded to bytes. In order of groups there are no corrections: AMX multiplies signed numbers.
 struct Plane {
-  int8_t* codes;     // [cols / 4][rows][4]
+  int8_t* codes;     // [cols / 4][rows][4] or [cols / 32][rows][32]
   float* scale;      // [cols / 32][rows]
   float* total;      // [cols / 32][rows]: scale * sum of codes, to be multiplied by the minima of weights
   int32_t* less8;    // [cols / 16][rows]: -8 * sum of 16 codes, the correction for 4-bit weights with an offset
@@ -33,21 +36,23 @@ struct Plane {
 struct Activations8 {
   Plane plane[2];
   int planes;
+  Order order;
 
   // The tile that starts with row `row`.
   Activations8 tile(int64_t row, int64_t cols) const {
-    return {{plane[0].tile(row, cols), plane[1].tile(row, cols)}, planes};
+    return {{plane[0].tile(row, cols), plane[1].tile(row, cols)}, planes, order};
   }
 
   // Columns `col` (a multiple of 32) onwards of a tile of `rows` rows.
   Activations8 after(int64_t col, int64_t rows) const { return tile(rows, col); }
 };
 
-static inline Activations8 activations_scratch(Scratch purpose, int64_t rows, int64_t cols, int planes) {
+static inline Activations8 activations_scratch(Scratch purpose, int64_t rows, int64_t cols, int planes, Order order) {
+  constexpr int64_t kBeyond = 16 * kGroup;  // a tile that is not full is read as if it were
   const int64_t groups = rows * (cols / kGroup), bytes = rows * cols + groups * 24;
-  char* at = (char*)scratch(purpose, (size_t)(planes * bytes));
+  char* at = (char*)scratch(purpose, (size_t)(planes * bytes + kBeyond));
   Activations8 x = {};
-  x.planes = planes;
+  x.planes = planes, x.order = order;
   for (int i = 0; i < planes; i++, at += bytes) {
     float* floats = (float*)(at + rows * cols);
     int32_t* sums = (int32_t*)(floats + 2 * groups);

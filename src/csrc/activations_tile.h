@@ -2,7 +2,7 @@
 // across lanes, and codes come out in the order in which the kernels read them. Same results as row by row.
 #pragma once
 
-#include "activations.h"
+#include "activations_groups.h"
 
 namespace kvloom {
 namespace KV_ISA {
@@ -83,6 +83,7 @@ static inline void quantize_lanes(const float* x, int64_t cols, const Activation
 // Quantizes a tile.
 static inline void quantize_tile(const float* x, int64_t cols, const Activations8& out, int64_t rows) {
 #if defined(__AVX512F__)
+  if (out.order == Order::groups) return quantize_groups(x, cols, out, rows);
   if (rows >= kLeastLanes) return quantize_lanes(x, cols, out, rows);
 #endif
   for (int64_t r = 0; r < rows; r++) quantize_row(x + r * cols, cols, out, r, rows);

@@ -13,10 +13,6 @@ int planes_of(const LinearArgs& args) {
   return args.cols % kGroup ? 0 : (int)args.activations;
 }
 
-int64_t tile_rows(const LinearArgs& args) {
-  return planes_of(args) ? kTileRows8 : kTileRows;
-}
-
 bool reads_floats(const LinearArgs& args) {
   if (planes_of(args) == 0) return true;
   for (int64_t i = 0; i < args.num_parts; i++)
@@ -24,12 +20,25 @@ bool reads_floats(const LinearArgs& args) {
   return false;
 }
 
+// How rows are divided and rounded.
+struct Shape {
+  int64_t tile_rows;
+  Order order;
+};
+
+Shape shape_of(const LinearArgs& args) {
+#if defined(__AMX_INT8__)
+  if (args.rows >= kAmxLeastRows && !reads_floats(args)) return {kAmxRows, Order::groups};
+#endif
+  return {planes_of(args) ? kTileRows8 : kTileRows, Order::words};
+}
+
 // Cuts the product with `num_parts` of the parts into blocks: as large as the caches like, but enough of them to keep
 // all threads busy.
 class Blocks {
  public:
   Blocks(const LinearArgs& args, int64_t num_parts, const Tiles& tiles) : a_(args), tiles_(tiles) {
-    const int64_t most_tiles = kBlockRows / tile_rows(args);
+    const int64_t most_tiles = kBlockRows / shape_of(args).tile_rows;
     row_blocks_ = (tiles.count + most_tiles - 1) / most_tiles;
     int64_t panels = 0;
     for (int64_t i = 0; i < num_parts; i++) panels += num_panels(a_.parts[i].rows);
@@ -63,10 +72,11 @@ class Blocks {
 };
 
 Input rounded_input(const LinearArgs& a) {
-  const Tiles tiles(a.rows, tile_rows(a));
+  const Shape shape = shape_of(a);
+  const Tiles tiles(a.rows, shape.tile_rows);
   const int planes = planes_of(a);
   if (!planes) return {a.x, a.cols, tiles, {}};
-  const Activations8 x8 = activations_scratch(Scratch::activations, a.rows, a.cols, planes);
+  const Activations8 x8 = activations_scratch(Scratch::activations, a.rows, a.cols, planes, shape.order);
   parallel_for(tiles.count, a.threads, [&](int64_t i) {
     const int64_t row = tiles.first(i), rows = tiles.first(i + 1) - row;
     quantize_tile(a.x + row * a.cols, a.cols, x8.tile(row, a.cols), rows);
@@ -151,9 +161,10 @@ void mlp(const MlpArgs& args) {
   LinearArgs down = args.down;
   down.x = args.between;
   const Input input = rounded_input(up);
-  const bool bytes = planes_of(down) && tile_rows(up) == tile_rows(down);
+  const Shape shape = shape_of(down);
+  const bool bytes = planes_of(down) && shape_of(up).tile_rows == shape.tile_rows;
   const Activations8 gated =
-      bytes ? activations_scratch(Scratch::gated, down.rows, down.cols, planes_of(down)) : Activations8{};
+      bytes ? activations_scratch(Scratch::gated, down.rows, down.cols, planes_of(down), shape.order) : Activations8{};
   const Blocks blocks(up, 1, input.tiles);
   parallel_for(blocks.count(), up.threads, [&](int64_t i) {
     const Block gate = blocks.at(i);

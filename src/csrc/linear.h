@@ -50,6 +50,6 @@ struct LinearKernels {
   void (*linear)(const LinearArgs&);
   void (*mlp)(const MlpArgs&);
 };
-KV_DECLARE_VARIANTS(LinearKernels, linear_kernels)
+KV_DECLARE_AMX_VARIANTS(LinearKernels, linear_kernels)
 
 }  // namespace kvloom

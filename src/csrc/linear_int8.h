@@ -198,8 +198,9 @@ struct alignas(64) Unpacked {
   float d[kBlockCols8 / 16][kPanel], m[kBlockCols8 / 16][kPanel];
 };
 
-template <Kind K>
-void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
+// word(codes, run, i, j) is as in add_group, of the group with these codes.
+template <Kind K, class Word>
+void unpack8(const uint8_t* block, int64_t cols, const Word& word, Unpacked& out) {
   constexpr Layout L = layout(K);
   each_group<K>(block, cols, [&](const Group& group) {
     const int64_t g = group.number;
@@ -213,8 +214,8 @@ void unpack8(const uint8_t* block, int64_t cols, Unpacked& out) {
     unrolled<L.runs()>([&](int run) {
       for (int i = 0; i < run_words; i++)
         for (int j = 0; j < 2; j++) {
-          const ints word = byte_word_of<K>(group.codes, run, i, j);
-          std::memcpy(out.words[g * L.group / 4 + run * run_words + i] + j * (kRunBytes / 2), &word, sizeof word);
+          const ints four = word(group.codes, run, i, j);
+          std::memcpy(out.words[g * L.group / 4 + run * run_words + i] + j * (kRunBytes / 2), &four, sizeof four);
         }
     });
   });

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "activations_tile.h"
+#include "linear_amx.h"
 #include "linear_float.h"
-#include "linear_int8.h"
 
 namespace kvloom {
 namespace KV_ISA {
@@ -86,8 +86,12 @@ class Worker {
 
   template <Kind K>
   void bytes() {
-    if constexpr (layout(K).quantized)
+    if constexpr (layout(K).quantized) {
+#if defined(__AMX_INT8__)
+      if (in_.x8.order == Order::groups) return amx<K>();
+#endif
       for (int64_t p = b_.first; p < b_.last; p++) b_.end - b_.tile == 1 ? one_tile<K>(p) : many_tiles<K>(p);
+    }
   }
 
   template <Kind K>
@@ -106,7 +110,7 @@ class Worker {
     for (int64_t cut = 0; cut < cuts.count; cut++) {
       const int64_t first = cuts.first(cut), last = cuts.first(cut + 1), n = (last - first) * L.columns;
       const uint8_t* packed = weights(panel) + first * L.bytes;
-      unpack8<K>(packed, n, unpacked_);
+      unpack8<K>(packed, n, byte_word_of<K>, unpacked_);
       const uint8_t* next = last < blocks ? packed + (last - first) * L.bytes : weights(panel + 1);
       const int64_t steps = (b_.end - b_.tile) * n / L.group;
       Ahead ahead = {next, ((last - first) * L.bytes / 64 + steps - 1) / steps, nullptr, b_.stride};
@@ -124,6 +128,43 @@ class Worker {
       }
     }
   }
+
+#if defined(__AMX_INT8__)
+  template <Kind K>
+  void amx() {
+    AmxTiles<K> tiles(in_.x8.planes, unpacked_);
+    for (int64_t p = b_.first; p < b_.last; p++) {
+      const int64_t width = width_of(p);
+      float first[kPanel] = {};
+      if (b_.bias) std::memcpy(first, bias(p), (size_t)width * sizeof(float));
+      for (int64_t r = 0; r < rows_; r++) std::memcpy(rest_ + r * kPanel, first, sizeof first);
+      amx_panel<K>(p, tiles);
+      for (int64_t r = 0; r < rows_; r++)
+        std::memcpy(output(p) + r * b_.stride, rest_ + r * kPanel, (size_t)width * sizeof(float));
+    }
+  }
+
+  template <Kind K>
+  void amx_panel(int64_t panel, AmxTiles<K>& tiles) {
+    constexpr Layout L = layout(K);
+    const int64_t blocks = cols_ / L.columns;
+    const Tiles cuts(blocks, kAmxCols / L.columns);
+    for (int64_t cut = 0; cut < cuts.count; cut++) {
+      const int64_t first = cuts.first(cut), last = cuts.first(cut + 1), n = (last - first) * L.columns;
+      const uint8_t* packed = weights(panel) + first * L.bytes;
+      const uint8_t* next = last < blocks ? packed + (last - first) * L.bytes : weights(panel + 1);
+      const int64_t steps = (b_.end - b_.tile) * tiles.steps(n);
+      Ahead ahead = {next, ((last - first) * L.bytes / 64 + steps - 1) / steps, nullptr, b_.stride};
+      tiles.unpack(packed, n);
+      for (int64_t i = b_.tile; i < b_.end; i++) {
+        const int64_t row = in_.tiles.first(i), rows = in_.tiles.first(i + 1) - row, r = row - row_;
+        ahead.y = output(panel) + r * b_.stride;
+        tiles.add(in_.x8.tile(row, cols_).after(first * L.columns, rows), rows, n, rest_ + r * kPanel, ahead);
+      }
+      tiles.finish();
+    }
+  }
+#endif
 
   template <Kind K>
   void few() {

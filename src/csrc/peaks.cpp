@@ -1,5 +1,6 @@
 #include "peaks.h"
 
+#include "amx.h"
 #include "dot.h"
 #include "parallel.h"
 
@@ -58,6 +59,25 @@ int64_t multiply_floats(int64_t turns, int threads) {
   return 2 * kChains * kNative;
 }
 
+#if defined(__AMX_INT8__)
+
+int64_t multiply_bytes(int64_t turns, int threads) {
+  TileShapes shapes;
+  for (int tile = 0; tile < 8; tile++) shapes.set(tile, 16, 64);
+  parallel_for(threads, threads, [&](int64_t) {
+    const TilesInUse tiles(shapes);
+    for (int64_t i = 0; i < turns; i++) {
+      multiply_tiles<0, 6, 7>();
+      multiply_tiles<1, 6, 7>();
+      multiply_tiles<2, 6, 7>();
+      multiply_tiles<3, 6, 7>();
+    }
+  });
+  return 2 * 4 * 16 * 16 * 64;
+}
+
+#else
+
 int64_t multiply_bytes(int64_t turns, int threads) {
   parallel_for(threads, threads, [&](int64_t) {
     NativeDot<4> sum[kChains];
@@ -74,6 +94,8 @@ int64_t multiply_bytes(int64_t turns, int threads) {
   });
   return 2 * kChains * kNative * 4;
 }
+
+#endif
 
 }  // namespace
 

@@ -17,6 +17,6 @@ struct PeakKernels {
   int64_t (*multiply_floats)(int64_t turns, int threads);
   int64_t (*multiply_bytes)(int64_t turns, int threads);
 };
-KV_DECLARE_VARIANTS(PeakKernels, peak_kernels)
+KV_DECLARE_AMX_VARIANTS(PeakKernels, peak_kernels)
 
 }  // namespace kvloom

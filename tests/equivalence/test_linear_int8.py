@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import in_torch as ops
-from kvloom.kernels import isas
+from kvloom.kernels import choose_isa, isas
 from kvloom.model import reference_ops
 from kvloom.model.ops import Precision
 from kvloom.model.weight import Weight
@@ -64,6 +64,30 @@ def test_bits_depend_on_the_row_only(kind: str, activations: Precision) -> None:
         for rows in (*range(1, 15), 25, 40):
             together = ops.linear(x_RC[:rows], weight, bias_O, 1 + rows % 2, activations, isa=isa)
             assert torch.equal(together, alone[:rows]), (isa, rows)
+
+
+@pytest.mark.parametrize("activations", ROUNDED)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if block_cols(kind) > 1])
+def test_bits_of_many_rows(kind: str, activations: Precision) -> None:
+    """Tiles that are full and not, and a last step of columns that is not full either; every sixth row is compared."""
+    cols = 544 if block_cols(kind) == 32 else 512
+    weight, x_RC, bias_O = pack(kind, 40, cols), random_x(258, cols), torch.randn(40)
+    alone = torch.cat([ops.linear(x_RC[r : r + 1], weight, bias_O, 1, activations) for r in range(0, 258, 6)])
+    for isa in ISAS:
+        for rows in (16, 17, 31, 48, 241, 258) if isa != "portable" else (17,):
+            together = ops.linear(x_RC[:rows], weight, bias_O, 1 + rows % 2, activations, isa=isa)
+            assert torch.equal(together[::6], alone[: -(-rows // 6)]), (isa, rows)
+
+
+@pytest.mark.parametrize("activations", ROUNDED)
+def test_the_environment_names_the_instruction_set(activations: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMX is off wherever another one is named."""
+    weight, x_RC = pack("Q4_K", 70, 512), random_x(37, 512)
+    wanted = ops.linear(x_RC, weight, None, 2, activations, isa="portable")
+    for isa in ISAS:
+        monkeypatch.setenv("KVLOOM_ISA", isa)
+        assert choose_isa() == isa
+        assert torch.equal(ops.linear(x_RC, weight, None, 2, activations), wanted), isa
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -137,7 +161,7 @@ def test_the_largest_codes_do_not_overflow(isa: str, activations: Precision) -> 
 @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
 def test_what_is_not_finite_stays_in_its_row(isa: str, bad: float) -> None:
     weight = pack("Q8_0", 33, 64)
-    for rows in (2, 9):
+    for rows in (2, 9, 40):
         x_RC = random_x(rows, 64)
         x_RC[0, 5] = bad
         y_RO = ops.linear(x_RC, weight, None, 1, "int8", isa=isa)
@@ -145,7 +169,7 @@ def test_what_is_not_finite_stays_in_its_row(isa: str, bad: float) -> None:
         assert bool(y_RO[1:].isfinite().all())
 
 
-@pytest.mark.parametrize("rows", [3, 9])
+@pytest.mark.parametrize("rows", [3, 9, 40])
 @pytest.mark.parametrize("isa", ISAS)
 def test_zeros_and_the_smallest_numbers_give_zeros(isa: str, rows: int) -> None:
     weight = pack("Q4_0", 33, 64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,14 +14,16 @@ from kvloom import _kernels
 from kvloom.arrays import aligned_bytes
 from kvloom.kernels import isas
 
-PEAKS = Peaks(20.0, 1000.0, 300.0, 2000.0)
+PEAKS = Peaks(20.0, 1000.0, 8000.0, 300.0, 2000.0)
+NO_TILES = replace(PEAKS, tiles_gop_s=None)
 
 
 def test_one_row_is_judged_by_bytes_and_many_by_operations() -> None:
     one = Timed(seconds=1e-3, rows=1, outputs=1000, cols=1000, packed_bytes=10**7)
     many = Timed(seconds=1e-3, rows=256, outputs=1000, cols=1000, packed_bytes=10**7)
-    assert one.share(PEAKS) == pytest.approx(0.5)
-    assert many.share(PEAKS) == pytest.approx(0.512)
+    assert one.shares(PEAKS) == "50% of reading"
+    assert many.shares(PEAKS) == "51% of dot products, 6% of tiles"
+    assert many.shares(NO_TILES) == "51% of dot products"
 
 
 def test_copies_lie_one_behind_the_other_and_are_equal() -> None:
@@ -44,9 +48,10 @@ def test_every_byte_is_read_once(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", isas())
 def test_operations_are_counted_by_the_width_of_a_vector(isa: str) -> None:
-    lanes = {"avx512vnni": 16, "avx512": 16, "avx2": 8, "portable": 4, "neon": 4}[isa]
+    lanes = {"amx": 16, "avx512vnni": 16, "avx512": 16, "avx2": 8, "portable": 4, "neon": 4}[isa]
     assert _kernels.peak_multiply_floats(1, 1, isa) == 2 * 12 * lanes
-    assert _kernels.peak_multiply_bytes(1, 1, isa) == 8 * 12 * lanes
+    tiles = 2 * 4 * 16 * 16 * 64
+    assert _kernels.peak_multiply_bytes(1, 1, isa) == (tiles if isa == "amx" else 8 * 12 * lanes)
 
 
 def test_a_table_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +59,6 @@ def test_a_table_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr(micro_linear, "_SECONDS", 0.001)
     micro_linear.main(["--kind", "Q4_K", "--shape", "64x256", "--rows", "1", "64", "--memory-mib", "1"])
     printed = capsys.readouterr().out.splitlines()
-    assert "20.0 GB/s read, 1000 GOP/s in dot products of bytes" in printed[0]
+    assert "20.0 GB/s read, 1000 GOP/s in dot products of bytes, 8000 in AMX tiles of bytes" in printed[0]
+    assert "tiles" not in str(NO_TILES)
     assert [line.split(" | ")[2] for line in printed[4:]] == ["1", "64"]
