@@ -43,6 +43,7 @@ CLAIMS = {
     "mixed-load": "bench.claims.mixed_load",
     "bands": "bench.claims.bands",
     "structured": "bench.claims.structured",
+    "schema-suite": "bench.claims.schema_suite",
     "a3-ttft": "bench.claims.a3_ttft",
     "matkv": "bench.claims.matkv",
     "sustained-reuse": "bench.claims.sustained_reuse",

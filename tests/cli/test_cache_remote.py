@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,11 +43,15 @@ def test_a_text_is_listed_saved_and_restored(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KVLOOM_ADMIN_KEY", "any")
-    httpx2.post(f"{url}/v1/completions", json={"prompt": "a " * 40, "max_tokens": 2}).raise_for_status()
+    answer = httpx2.post(f"{url}/v1/completions", json={"prompt": "a " * 40, "max_tokens": 2}).raise_for_status()
     assert run("contexts", "--url", url, "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)["contexts"]
     assert run("contexts", "--url", f"{url}/v1") == 0
     assert found["id"] in capsys.readouterr().out
+    assert run("contexts", found["id"], "--url", url) == 0
+    assert re.search(r"^ +0 to +42  ram ", capsys.readouterr().out, re.MULTILINE)
+    assert run("contexts", answer.json()["id"], "--url", url) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["0", "to", "43", "hot", "ram"]
     assert run("save", found["id"], "mine", "--url", url) == 0
     assert capsys.readouterr().out.startswith(f"saved {found['tokens']} tokens as mine")
     assert run("restore", "mine", "--url", url) == 0

@@ -16,9 +16,10 @@ from openai import AsyncOpenAI
 
 from kvloom.config import ServerConfig
 from kvloom.config.server import REASONING_PARSERS
+from kvloom.engine.reasoning import ReasoningTokens
 from kvloom.errors import ConfigError
 from kvloom.server.app import create_app
-from kvloom.server.dialect.reasoning import FORMS, ReasoningReader, ReasoningTokens
+from kvloom.server.dialect.reasoning import FORMS, ReasoningReader
 from kvloom.server.dialect.tools.reading import TaggedReader
 from kvloom.server.pieces import ArgumentsPiece, CallPiece, PlainReader, ReasoningPiece, TextPiece
 from tiny import CharTokenizer

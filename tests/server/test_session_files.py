@@ -73,7 +73,7 @@ async def test_why_something_was_missed_is_told_to_whom_asked(new_engine: Engine
 
 async def test_what_may_not_be_and_what_is_not_there(new_engine: Engines, config: ServerConfig, tmp_path: Path) -> None:
     async with client(new_engine(), config) as http:
-        for method, path in (("GET", "/cache/contexts"), ("GET", "/cache/contexts/x"), ("POST", "/cache/save")):
+        for method, path in (("GET", "/cache/contexts"), ("POST", "/cache/save"), ("POST", "/cache/restore")):
             assert (await http.request(method, path, headers=USER)).status_code == 403
         missing = await http.post("/cache/restore", json={"name": "none"}, headers=ADMIN)
         assert (missing.status_code, missing.json()["error"]["code"]) == (409, "session_refused")

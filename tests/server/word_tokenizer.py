@@ -43,6 +43,11 @@ class WordTokenizer:
     def stream(self, skip_special_tokens: bool, after: Sequence[int] = ()) -> WordStream:
         return WordStream(self, skip_special_tokens)
 
+    def described(self) -> dict[str, Any]:
+        named = {"bos_token": "<s>", "eos_token": None, "unk_token": None, "pad_token": None}
+        rest = {"tokenizer_class": "Words", "chat_template": self.chat_template, "add_bos_token": True}
+        return named | rest | {"added_tokens_decoder": {}}
+
     def chat_prompt(
         self,
         messages: list[dict[str, Any]],

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 import yaml
 
 from kvloom.cli.app import app
 from kvloom.cli.settings import Settings, read_settings
+from kvloom.server.edge.access import is_loopback
 from kvloom.server.missing import PATHS
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +110,59 @@ def test_the_unit_runs_a_command_that_exists_and_leaves_it_time_to_drain() -> No
     server = Settings(read_settings(TOML)).server({})
     assert int(service["TimeoutStopSec"]) > server.drain_seconds
     assert service["WorkingDirectory"] == f"/var/lib/{service['StateDirectory']}"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_knows_every_word_of_the_unit(tmp_path: Path) -> None:
+    assert complaints(tmp_path / "kvloom.service") == ""
+    assert "Unknown key 'RestartSecs'" in complaints(tmp_path / "wrong.service", ("RestartSec=", "RestartSecs="))
+
+
+def complaints(path: Path, change: tuple[str, str] = ("", "")) -> str:
+    """Of systemd, about the unit with a program that is here, and with a change."""
+    text = (DEPLOY / "kvloom.service").read_text(encoding="utf-8").replace(*change)
+    path.write_text(text.replace("/opt/kvloom/bin/kvloom", "/bin/true"), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+
+
+def test_what_is_written_lies_where_it_may_be_written_and_stays() -> None:
+    """In the state directory of the unit and in the volume of the container, which are home there."""
+    cache_dir = Settings(read_settings(TOML)).engine("mock").tiers.cache_dir or ""
+    home = f"/var/lib/{unit()['StateDirectory']}"
+    assert cache_dir.startswith(f"{home}/")
+    assert unit()["Environment"] == f"HOME={home}"
+    services, container = compose()["services"], (DEPLOY / "Containerfile").read_text(encoding="utf-8")
+    for name in ("pull", "kvloom"):
+        assert f"kvloom:{home}" in services[name]["volumes"], "one volume: what is pulled is there to be served"
+    assert f"--home-dir {home} --create-home" in container
+    assert f"VOLUME {home}\n" in container
+
+
+def test_figures_are_for_prometheus_without_a_key_and_answers_are_not_for_anybody() -> None:
+    server = Settings(read_settings(TOML)).server({})
+    assert server.open_metrics, "prometheus.yml has no key"
+    assert not is_loopback(server.host), "other containers have to reach it"
+    assert services_environment("kvloom")["KVLOOM_API_KEY"].startswith("${KVLOOM_API_KEY:?"), (
+        "it starts with a key alone"
+    )
+    assert unit()["EnvironmentFile"].startswith("-/etc/kvloom/")
+    for name, service in compose()["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+
+
+def services_environment(name: str) -> dict[str, str]:
+    found: dict[str, str] = compose()["services"][name]["environment"]
+    return found
+
+
+def test_grafana_opens_with_the_dashboard_that_is_mounted() -> None:
+    home = services_environment("grafana")["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    mounts = dict(volume.split(":")[:2] for volume in compose()["services"]["grafana"]["volumes"])
+    (source,) = [source for source, target in mounts.items() if target == home]
+    dashboard = json.loads((DEPLOY / source).read_text(encoding="utf-8"))
+    (chosen,) = [each for each in dashboard["templating"]["list"] if each["type"] == "datasource"]
+    assert chosen["query"] == "prometheus"
 
 
 def test_a_flag_that_is_none_is_seen() -> None:

@@ -65,11 +65,21 @@ _HERE = "http://127.0.0.1:8000"
 
 
 @cache_app.command()
-def contexts(url: Url = _HERE, json: Json = False) -> None:
-    """List the texts whose KV a running server has in RAM."""
-    from kvloom.cli.cache_remote import list_contexts
+def contexts(
+    context: Annotated[
+        str | None,
+        typer.Argument(help="Id of a text, or of a reply: where its KV lies, by segments", show_default=False),
+    ] = None,
+    url: Url = _HERE,
+    json: Json = False,
+) -> None:
+    """List the texts whose KV a running server has in RAM, or say where the KV of one context lies."""
+    from kvloom.cli.cache_remote import list_contexts, show_context
 
-    list_contexts(url, json)
+    if context is None:
+        list_contexts(url, json)
+    else:
+        show_context(url, context, json)
 
 
 @cache_app.command()

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -25,6 +26,29 @@ def list_contexts(url: str, as_json: bool) -> None:
         size = bytes_text(each["bytes"])
         lines.append(f"{each['id']}  {each['tokens']:>9,} tokens  {size:>10}  salt {each['root']}")
     show(told, "\n".join(lines), as_json)
+
+
+def show_context(url: str, id: str, as_json: bool) -> None:
+    """Of a text that is stored, or of all prompts of one reply."""
+    told = _ask(url, f"/cache/contexts/{urllib.parse.quote(id, safe='')}")
+    lines = []
+    if "contexts" not in told:
+        lines.append(f"{id}  {told['tokens']:,} tokens  {bytes_text(told['bytes'])}")
+        for group, spans in told["segments"].items():
+            lines += [f"{_span(each)}  {each['tier']:<10}  {group}" for each in spans]
+    for each in told.get("contexts", ()):
+        lines.append(f"{id}  {each['tokens']:,} tokens  {each['status']}")
+        lines += [_segment(segment) for segment in each["segments"]]
+    show(told, "\n".join(lines), as_json)
+
+
+def _segment(told: dict[str, Any]) -> str:
+    found = f"found in {told['found_in']}" if "found_in" in told else ""
+    return f"{_span(told)}  {told['state']:<10}  {told.get('tier') or told.get('why', '')}  {found}".rstrip()
+
+
+def _span(told: dict[str, Any]) -> str:
+    return f"{told['start']:>9,} to {told['stop']:>9,}"
 
 
 def save_context(url: str, context: str, name: str, as_json: bool) -> None:

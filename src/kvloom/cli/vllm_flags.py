@@ -42,6 +42,7 @@ SWITCHES: Mapping[str, tuple[bool, ...]] = {
     **{name.replace("_", "-"): said for name, values in HOLDS.items() if (said := _of_switch(values))},
     "enable-auto-tool-choice": (True,),
     "enable-prompt-tokens-details": (True,),
+    "enable-tokenizer-info-endpoint": (True,),
     "disable-log-requests": (True, False),
     "enable-log-requests": (False,),
     "disable-uvicorn-access-log": (True,),

@@ -13,6 +13,7 @@ from kvloom.engine.kv import PageNames, Seen, SequenceKv, Watch
 from kvloom.engine.layout import Blocks, KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.prompt_mean import PromptMean
+from kvloom.engine.reasoning import ReasoningLimit
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.returning import Returning
 from kvloom.engine.sampling import Sampler
@@ -148,7 +149,12 @@ class Intake:
                 request.fusion is not None,
             ),
             sampler=Sampler.start(
-                params, request.prompt_token_ids, (*seeds, index), self._constraint(request, ends), ends
+                params,
+                request.prompt_token_ids,
+                (*seeds, index),
+                self._constraint(request, ends),
+                ends,
+                None if params.reasoning is None else ReasoningLimit.of(params.reasoning, self.tokenizer),
             ),
             text=TextState(
                 self.tokenizer.stream(params.skip_special_tokens, request.prompt_token_ids),

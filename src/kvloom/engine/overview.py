@@ -78,10 +78,11 @@ class Overview:
 
 def overview(engine: Engine, request_ids: Sequence[str]) -> Overview:
     """Of these requests, those that are known: running, waiting, or over not too long ago."""
-    return Overview(engine.ledger.occupancy(_MOST_SLABS), tuple(_contexts(engine, request_ids)))
+    return Overview(engine.ledger.occupancy(_MOST_SLABS), tuple(context_views(engine, request_ids)))
 
 
-def _contexts(engine: Engine, request_ids: Iterable[str]) -> Iterator[ContextView]:
+def context_views(engine: Engine, request_ids: Iterable[str]) -> Iterator[ContextView]:
+    """Of these requests, those that are known."""
     for request_id in request_ids:
         request, past = engine.requests.get(request_id), engine.past.get(request_id)
         if request is not None and request.sequences:

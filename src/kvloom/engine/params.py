@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvloom.engine.reasoning import ReasoningBudget
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError
 
@@ -27,6 +28,7 @@ class SamplingParams:
     requested. min_tokens: before so many, no token and no stop string ends the answer; only its form does,
     where nothing can follow. logprobs / prompt_logprobs: number of top alternatives to report (0 reports only the
     sampled token; None reports nothing). structured_outputs: the form that the answer must have.
+    reasoning: how long the answer's reasoning may get, and its marks; not with a form, which has none.
     prompt_embedding: report the mean of the prompt's last hidden states, of length 1; no KV is reused then.
     """
 
@@ -50,6 +52,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    reasoning: ReasoningBudget | None = None
     prompt_embedding: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +94,17 @@ class SamplingParams:
             _whole("stop_token_ids", token, 0, None)
         if not isinstance(self.structured_outputs, StructuredOutputsParams | None):
             raise ParamsError("structured_outputs must be StructuredOutputsParams", param="structured_outputs")
+        if self.reasoning is not None:
+            self._check_reasoning(self.reasoning)
+
+    def _check_reasoning(self, budget: ReasoningBudget) -> None:
+        if not isinstance(budget, ReasoningBudget):
+            raise ParamsError("reasoning must be a ReasoningBudget", param="reasoning")
+        _whole("reasoning", budget.tokens, 0, None)
+        if not budget.form.open or not budget.form.close:
+            raise ParamsError("reasoning needs marks that are not empty", param="reasoning")
+        if self.structured_outputs is not None:
+            raise ParamsError("an answer that is held to a form has no reasoning to bound", param="reasoning")
 
     @property
     def greedy(self) -> bool:

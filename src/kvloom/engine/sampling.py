@@ -19,6 +19,7 @@ import numpy.typing as npt
 from kvloom.engine.grammar import Constraint
 from kvloom.engine.outputs import Logprob, TokenLogprobs
 from kvloom.engine.params import SamplingParams
+from kvloom.engine.reasoning import ReasoningLimit
 from kvloom.errors import NumericsError
 
 _TOPS = (256, 4096, 32768)
@@ -50,6 +51,7 @@ class Sampler:
     """One sequence's random stream, and its counts of generated tokens if ``params`` want logits adjusted by them.
 
     ``generator`` is None for greedy decoding. ``constraint``: the form of the answer; ``ends``: tokens that end it.
+    ``reasoning``: what ends its reasoning, until it is over.
     ``takes_argmax``: the next token is the argmax, whatever the logits are.
     """
 
@@ -58,6 +60,7 @@ class Sampler:
     generator: np.random.Generator | None
     constraint: Constraint | None = None
     ends: Sequence[int] = ()
+    reasoning: ReasoningLimit | None = None
     generated: Counter[int] = field(default_factory=Counter)
     takes_argmax: bool = field(init=False)
     _early: int = field(init=False)
@@ -74,10 +77,11 @@ class Sampler:
         seeds: Sequence[int],
         constraint: Constraint | None = None,
         ends: Sequence[int] = (),
+        reasoning: ReasoningLimit | None = None,
     ) -> Sampler:
         """``seeds`` together name the random stream: streams that differ in any of them are independent."""
-        names = [seed % 2**64 for seed in seeds]
-        return Sampler(params, prompt, None if params.greedy else np.random.default_rng(names), constraint, list(ends))
+        generator = None if params.greedy else np.random.default_rng([seed % 2**64 for seed in seeds])
+        return Sampler(params, prompt, generator, constraint, list(ends), reasoning)
 
     @property
     def over(self) -> bool:
@@ -88,32 +92,38 @@ class Sampler:
         """Choose a token; ``logits_V`` is not modified. ``argmax``: the first of its largest, if that is known."""
         if self.takes_argmax and argmax is not None:
             return argmax
-        if self.constraint is None and not self._early:
-            return self._drawn(logits_V)
-        allowed_V = self._allowed(len(logits_V))
-        if self.generator is None and not self.params.adjusts_logits and argmax is not None and allowed_V[argmax]:
-            token = argmax
-        else:
-            token = self._drawn(logits_V, allowed_V)
+        forced = None if self.reasoning is None else self.reasoning.next
+        token = self._picked(logits_V, argmax) if forced is None else forced
+        if self.params.adjusts_logits:
+            self.generated[token] += 1
         if self.constraint is not None:
             self.constraint.take(token)
-        if self._early:
-            self._early -= 1
-            self._settle()
+        if self._early or self.reasoning is not None:
+            self._pass(token)
         return token
+
+    def _pass(self, token: int) -> None:
+        self._early = max(0, self._early - 1)
+        if self.reasoning is not None:
+            self.reasoning.take(token)
+            self.reasoning = None if self.reasoning.over else self.reasoning
+        self._settle()
 
     def _settle(self) -> None:
-        free = self.constraint is None and not self._early
+        free = self.constraint is None and self.reasoning is None and not self._early
         self.takes_argmax = free and self.generator is None and not self.params.adjusts_logits
 
-    def _drawn(self, logits_V: Logits, allowed_V: Allowed | None = None) -> int:
+    def _picked(self, logits_V: Logits, argmax: int | None) -> int:
+        allowed_V = None if self.constraint is None and not self._early else self._allowed(len(logits_V))
+        first = self.generator is None and not self.params.adjusts_logits
+        if first and argmax is not None and (allowed_V is None or allowed_V[argmax]):
+            return argmax
+        return self._drawn(logits_V, allowed_V)
+
+    def _drawn(self, logits_V: Logits, allowed_V: Allowed | None) -> int:
         """Bias and penalties first: nothing makes a token likely that is not allowed."""
-        adjusts = self.params.adjusts_logits
-        logits_V = self._adjusted(logits_V) if adjusts else logits_V
-        token = self._choose(logits_V if allowed_V is None else np.where(allowed_V, logits_V, _NEVER))
-        if adjusts:
-            self.generated[token] += 1
-        return token
+        logits_V = self._adjusted(logits_V) if self.params.adjusts_logits else logits_V
+        return self._choose(logits_V if allowed_V is None else np.where(allowed_V, logits_V, _NEVER))
 
     def _allowed(self, size: int) -> Allowed:
         """Of (V,). Before ``min_tokens``, tokens that end the answer are not, unless nothing else is."""

@@ -44,9 +44,10 @@ def contexts(engine: Engine) -> Iterator[StoredContext]:
     yield from sorted(found, key=lambda each: (-len(each.tokens), each.id))
 
 
-def context(engine: Engine, id: str) -> StoredContext:
-    """Raises RequestError when there is none, or no longer."""
-    return _context(engine, _chain(engine, id))
+def context(engine: Engine, id: str) -> StoredContext | None:
+    """None when there is none, or no longer."""
+    chain = _find(engine, id)
+    return None if chain is None else _context(engine, chain)
 
 
 def take_out(engine: Engine, id: str) -> Session:
@@ -132,10 +133,14 @@ def _chains(engine: Engine) -> Iterator[tuple[Entry, ...]]:
 
 
 def _chain(engine: Engine, id: str) -> tuple[Entry, ...]:
-    found = next((chain for chain in _chains(engine) if _id(chain) == id), None)
+    found = _find(engine, id)
     if found is None:
         raise RequestError(f"there is no context `{id}`, or no longer", hint="GET /cache/contexts", param="context")
     return found
+
+
+def _find(engine: Engine, id: str) -> tuple[Entry, ...] | None:
+    return next((chain for chain in _chains(engine) if _id(chain) == id), None)
 
 
 def _context(engine: Engine, chain: Sequence[Entry]) -> StoredContext:

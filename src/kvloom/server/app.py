@@ -13,6 +13,7 @@ from kvloom.config import ServerConfig
 from kvloom.engine.chunks.named import NamedDocuments
 from kvloom.server import error_forms
 from kvloom.server.admin.answered import answered_routes
+from kvloom.server.admin.contexts import context_routes
 from kvloom.server.admin.endpoints import admin_routes
 from kvloom.server.admin.metrics import Metrics
 from kvloom.server.admin.record import Record
@@ -70,6 +71,7 @@ def create_app(
     app.include_router(tokenize_routes(served))
     app.include_router(openapi_routes())
     app.include_router(admin_routes(engine, metrics))
+    app.include_router(context_routes(engine, record.recent))
     app.include_router(session_routes(engine, config, served.lanes))
     app.include_router(answered_routes(record.recent))
     app.include_router(window_routes(engine, record.recent))

@@ -27,6 +27,10 @@ class Tokenizer(Protocol):
         """The model's, in Jinja."""
         ...
 
+    def described(self) -> dict[str, Any]:
+        """As a file ``tokenizer_config.json`` says it."""
+        ...
+
     def encode(self, text: str, add_special_tokens: bool | None = True, max_tokens: int | None = None) -> list[int]:
         """Raises RequestError; PromptTooLong as soon as the text is certain to exceed ``max_tokens``."""
         ...

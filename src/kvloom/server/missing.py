@@ -18,6 +18,7 @@ PATHS = (
     "/v1/models/{name}",
     "/tokenize",
     "/detokenize",
+    "/tokenizer_info",
     "/openapi.json",
     "/health",
     "/version",

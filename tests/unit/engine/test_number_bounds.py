@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from kvloom.engine.grammar import Grammars
-from kvloom.engine.grammar.number_bounds import not_held_to
+from kvloom.engine.grammar.number_bounds import not_held_to, with_whole_counts
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError
 from trained_tokenizer import trained_tokenizer
@@ -95,3 +95,23 @@ def test_what_cannot_be_held_to_is_refused(schema: dict[str, Any]) -> None:
 )
 def test_nothing_else_is(schema: dict[str, Any]) -> None:
     assert not_held_to(schema) is None
+
+
+def test_counts_with_a_fraction_of_nothing_are_counts() -> None:
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 2.0}, "minItems": 1.0, "maxItems": 2.0}
+    assert allows(schema, '["ab","c"]')
+    assert not allows(schema, '["abc"]')
+    assert not allows(schema, "[]")
+    data = {"const": {"maxItems": 2.0}, "properties": {"maxItems": {"maxItems": 2.0}, "const": {"minItems": 2.0}}}
+    told = json.dumps(with_whole_counts(data))
+    assert told == (
+        '{"const": {"maxItems": 2.0}, "properties": {"maxItems": {"maxItems": 2}, "const": {"minItems": 2}}}'
+    )
+    with pytest.raises(ParamsError, match="minItems"):
+        grammars().of(StructuredOutputsParams(json={"type": "array", "minItems": 1.5}))
+
+
+def test_a_member_may_have_the_name_of_a_keyword() -> None:
+    half = {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}
+    assert not_held_to({"properties": {"default": half}}) is not None
+    assert not_held_to({"default": half}) is None

@@ -102,8 +102,9 @@ def test_contexts_tell_what_is_there(tmp_path: Path) -> None:
     assert longest(other).segments == (whole, window)
     for each in contexts(engine):
         assert context(engine, each.id) == each
+    assert context(engine, "nonsense") is None
     with pytest.raises(RequestError, match="there is no context `nonsense`"):
-        context(engine, "nonsense")
+        take_out(engine, "nonsense")
     engine.reset_cache()
     assert list(contexts(engine)) == []
 

@@ -186,6 +186,24 @@ def test_what_is_no_form_is_refused_before_anything_runs(form: Form, words: str)
 
 
 @pytest.mark.parametrize(
+    ("schema", "words", "hint"),
+    [
+        ({"if": {}, "then": {}, "else": {}}, "`else`, `if`, `then` are not supported", "without `strict`"),
+        ({"uniqueItems": True}, "`uniqueItems` is not supported", "without `strict`"),
+        ({"oneOf": [{"minimum": 1}, {"maximum": 5}]}, "`oneOf` is not supported where a value might fit", "`anyOf`"),
+        ({"$ref": "https://schemas.invalid/x"}, "a reference leads to `https://schemas.invalid/x`", "`$defs`"),
+        ({"format": "fruit"}, "the format `fruit` is not supported", "without `strict`"),
+    ],
+)
+def test_a_refusal_speaks_of_the_schema_and_of_what_to_do(schema: dict[str, Any], words: str, hint: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        _trained().of(Form(json=schema))
+    assert str(caught.value).startswith(f"the form of the answer cannot be held to: {words}")
+    assert caught.value.hint is not None
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
     "form",
     [
         {"grammar": "start: a0\n" + "\n".join(f'a{i}: a{i + 1} | "x"' for i in range(3000)) + '\na3000: "y"'},

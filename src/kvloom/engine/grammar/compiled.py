@@ -10,7 +10,8 @@ import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from kvloom.engine.grammar.constraint import Constraint
-from kvloom.engine.grammar.number_bounds import not_held_to
+from kvloom.engine.grammar.number_bounds import not_held_to, with_whole_counts
+from kvloom.engine.grammar.words import clear_words
 from kvloom.engine.structured import StructuredOutputsParams
 from kvloom.errors import ParamsError, RequestError
 
@@ -26,7 +27,6 @@ LIMITS = llguidance.LLParserLimits(
 _SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON. Small models, left alone, fill a context with white space."""
 _GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
-_MAX_WORDS = 600
 
 
 class Grammar:
@@ -58,9 +58,8 @@ class Grammar:
 
 
 def refused(words: str) -> ParamsError:
-    said = " ".join(words.replace("<non-verbose/>", "").split())
-    said = said if len(said) <= _MAX_WORDS else f"{said[:_MAX_WORDS]}..."
-    return ParamsError(f"the form of the answer cannot be held to: {said}", param="structured_outputs")
+    said, hint = clear_words(words)
+    return ParamsError(f"the form of the answer cannot be held to: {said}", hint=hint, param="structured_outputs")
 
 
 def _library_grammar(asked: StructuredOutputsParams) -> str:
@@ -91,7 +90,7 @@ def _schema(asked: StructuredOutputsParams) -> dict[str, object]:
         raise refused("a JSON schema is an object")
     if not asked.lenient and (numbers := not_held_to(schema)) is not None:
         raise refused(f"{numbers} are not supported; a whole bound that is included is")
-    return schema
+    return with_whole_counts(schema)
 
 
 def _options(asked: StructuredOutputsParams) -> llguidance._lib.JsonCompileOptions:

@@ -1,17 +1,32 @@
-"""Bounds of numbers that the library cannot hold to.
+"""Numbers of a schema that the library does not take as they are meant.
 
-Between two neighbouring whole numbers, with the one that is nearer to zero excluded, it allows that one nonetheless:
-0 where numbers are above 0 and at most 0.5, -2 where they are below -2 and at least -2.5.
+Counts are whole numbers to it only where they are written as such: 2, and not 2.0, which is the same.
+
+Between two neighbouring whole numbers as bounds, with the one that is nearer to zero excluded, it allows that one
+nonetheless: 0 where numbers are above 0 and at most 0.5, -2 where they are below -2 and at least -2.5.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 _DATA = ("const", "enum", "default", "examples")
 """Keywords whose values are no schemas."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions")
+"""Keywords whose members have names of the schema's own: these may be those of keywords."""
+_COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+
+
+def with_whole_counts(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` itself, its counts written as whole numbers where they are."""
+    for each in _objects(schema):
+        for name in _COUNTS:
+            value = each.get(name)
+            if isinstance(value, float) and _whole(value):
+                each[name] = int(value)
+    return schema
 
 
 def not_held_to(schema: object) -> str | None:
@@ -29,14 +44,18 @@ def not_held_to(schema: object) -> str | None:
     return None
 
 
-def _objects(schema: object) -> Iterator[Mapping[str, Any]]:
+def _objects(schema: object) -> Iterator[dict[str, Any]]:
     """Every object in it, but for data."""
     waiting = [schema]
     while waiting:
         each = waiting.pop()
         if isinstance(each, dict):
             yield each
-            waiting += [value for name, value in each.items() if name not in _DATA]
+            for name, value in each.items():
+                if name in _NAMED and isinstance(value, dict):
+                    waiting += value.values()
+                elif name not in _DATA:
+                    waiting.append(value)
         else:
             waiting += _listed(each)
 

@@ -22,6 +22,11 @@ _SPACE = "▁"
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8."""
 
+_CLASS = "PreTrainedTokenizerFast"
+"""Of transformers, for any ``tokenizer.json``."""
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+_OF_ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+
 _SLICE = 2**20
 """Characters to encode at a time."""
 
@@ -138,6 +143,20 @@ class Tokenizer:
         if begun:
             stream.resume(after)
         return stream
+
+    def described(self) -> dict[str, Any]:
+        """As a file ``tokenizer_config.json`` says it: special tokens by name, added ones by id, the chat template."""
+        return {
+            "tokenizer_class": _CLASS,
+            "chat_template": self._rules.chat_template,
+            **dict.fromkeys(_NAMED),
+            **self._rules.special_tokens,
+            "add_bos_token": self._begin is not None,
+            "added_tokens_decoder": {
+                str(token): {name: getattr(entry, name) for name in _OF_ADDED}
+                for token, entry in sorted(self._backend.get_added_tokens_decoder().items())
+            },
+        }
 
     @property
     def has_chat_template(self) -> bool:

@@ -86,6 +86,10 @@ class Recent:
         seen = (asked for asked in reversed(self._asked.values()) if may_see(caller, asked.owner))
         return [asked for asked, _ in zip(seen, range(most), strict=False)]
 
+    def of(self, reply_id: str, caller: Caller) -> list[Asked]:
+        """Those for the prompts of one body, if this caller may see them, in the order in which they were asked."""
+        return [each for each in self._asked.values() if each.reply_id == reply_id and may_see(caller, each.owner)]
+
     def answers(self, caller: Caller, after: int) -> Iterator[Answered]:
         """With a higher number than ``after``, those that this caller may see, in order."""
         for answer in self._answers:

@@ -1,7 +1,5 @@
-"""Contexts that are stored, and sessions: contexts saved to files, and put back. For admins: contexts are everybody's.
+"""Sessions: stored contexts saved to files, and put back. For admins: contexts are everybody's.
 
-GET  /cache/contexts            what is stored, by text
-GET  /cache/contexts/{id}       which spans of one
 POST /cache/save                {"context": id, "name": "..."}
 POST /cache/restore             {"name": "..."}
 """
@@ -11,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
@@ -19,18 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from kvloom.config import ServerConfig
-from kvloom.engine.engine import Engine
-from kvloom.engine.sessions import StoredContext, context, contexts, put_in, take_out
+from kvloom.engine.sessions import put_in, take_out
 from kvloom.errors import RequestError
 from kvloom.memory.session_file import SUFFIX, read_session, write_session
-from kvloom.segment import RAM
 from kvloom.server.edge.body import read_body
 from kvloom.server.edge.caller import caller_of
 from kvloom.server.engine_protocol import ServedEngine
 from kvloom.server.lanes import Lanes
 
-_MOST = 1000
-"""Contexts that one answer lists."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
@@ -51,19 +44,6 @@ class RestoreRequest(BaseModel):
 
 def session_routes(engine: ServedEngine, config: ServerConfig, lanes: Lanes) -> APIRouter:
     router = APIRouter()
-
-    @router.route("/cache/contexts", methods=["GET"])
-    async def listed(request: Request) -> JSONResponse:
-        caller_of(request).check_admin()
-        found = await engine.ask(lambda each: list(contexts(each)))
-        return JSONResponse({"contexts": [_summary(each) for each in found[:_MOST]], "total": len(found)})
-
-    @router.route("/cache/contexts/{id}", methods=["GET"])
-    async def shown(request: Request) -> JSONResponse:
-        caller_of(request).check_admin()
-        id = request.path_params["id"]
-        found, groups = await engine.ask(lambda each: (context(each, id), _groups(each)))
-        return JSONResponse(_summary(found) | {"segments": dict(zip(groups, map(_spans, found.segments), strict=True))})
 
     @router.route("/cache/save", methods=["POST"])
     async def save(request: Request) -> JSONResponse:
@@ -94,16 +74,3 @@ def _path(config: ServerConfig, name: str) -> Path:
             "this cannot be the name of a session", hint="up to 64 letters, digits and any of . _ -", param="name"
         )
     return Path(config.sessions_dir).expanduser() / f"{name}{SUFFIX}"
-
-
-def _summary(found: StoredContext) -> dict[str, Any]:
-    """``root``: equal for texts of one salt."""
-    return {"id": found.id, "root": found.root[:4].hex(), "tokens": len(found.tokens), "bytes": found.bytes}
-
-
-def _groups(engine: Engine) -> list[str]:
-    return [fmt.name for fmt in engine.layout.formats]
-
-
-def _spans(found: Any) -> list[dict[str, Any]]:
-    return [{"start": span.start, "stop": span.stop, "tier": RAM} for span in found]

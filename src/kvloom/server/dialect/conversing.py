@@ -27,7 +27,7 @@ def no_marks(_: Rendering, __: str, ___: list[int]) -> tuple[Mark, ...]:
 class Asked:
     """``size``: characters, about. ``prompt_field``, ``form_field``, ``effort_field``: where the body has the
     conversation, the form of the answer, and ``effort``, of reasoning. ``prefill``: text that the answer continues.
-    ``marks``: of the prompt, from its text and tokens.
+    ``reasoning_tokens``: at most so many of them. ``marks``: of the prompt, from its text and tokens.
     """
 
     conversation: Conversation
@@ -37,6 +37,7 @@ class Asked:
     prefill: str = ""
     effort: Effort | None = None
     effort_field: str = "reasoning"
+    reasoning_tokens: int | None = None
     marks: Callable[[Rendering, str, list[int]], tuple[Mark, ...]] = no_marks
 
 
@@ -81,6 +82,7 @@ async def job_of(
     field = "tools" if conversation.use.choice.mode == "required" else asked.form_field
     params = await held_to(served.engine, params, form_of(conversation, found.form), field)
     cache = dataclasses.replace(cache, marks=found.marks)
+    params = served.reasoning.bounded(params, found.text, asked.reasoning_tokens)
     held = params.structured_outputs is not None
     reading = served.reasoning.reading(reader_of(conversation, found.form), found.text, held)
     unasked = cache.compression is not None and not says_compression

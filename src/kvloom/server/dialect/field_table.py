@@ -131,6 +131,10 @@ SERVED: Mapping[str, Served] = {
         "`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`: how much the model reasons, where its chat "
         "template has a switch for it; see [Reasoning](#reasoning)"
     ),
+    "thinking_token_budget": Served(
+        "tokens after which the model's reasoning is ended, where it is told apart; -1: no limit",
+        extends=("ChatRequest",),
+    ),
     "stream": Served("stream the answer as server-sent events"),
     "stream_options": Served("`include_usage`: usage in a final event; `continuous_usage_stats`: in every event"),
 }
@@ -234,9 +238,9 @@ REFUSED: Mapping[str, Refused] = {
     "reasoning": Refused(instead=_TEMPLATE),
     "reasoning_effort": Refused(instead="`/v1/chat/completions` takes it"),
     "reasoning_format": Refused(("auto", "deepseek"), "`--reasoning-parser` is the server's setting"),
-    "reasoning_budget": Refused((-1,), _LIMIT),
-    "thinking_budget_tokens": Refused((-1,), _LIMIT),
-    "thinking_token_budget": Refused((-1,), _LIMIT),
+    "reasoning_budget": Refused((-1,), "use `thinking_token_budget`"),
+    "thinking_budget_tokens": Refused((-1,), "use `thinking_token_budget`"),
+    "thinking_token_budget": Refused((-1,), "`/v1/chat/completions` takes it"),
     "include_reasoning": Refused((True,)),
     "separate_reasoning": Refused((True,), "`--reasoning-parser` is the server's setting"),
     "enable_thinking": Refused(instead=_TEMPLATE),

@@ -19,7 +19,13 @@ from kvloom.server.dialect.embeddings.schemas import EmbeddingsRequest
 from kvloom.server.dialect.field_table import SERVED, Json
 from kvloom.server.dialect.responses.schemas import InputRequest, ResponsesRequest
 from kvloom.server.dialect.schemas import ChatRequest, CompletionRequest
-from kvloom.server.dialect.tokenizing import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from kvloom.server.dialect.tokenizing import (
+    DetokenizeReply,
+    DetokenizeRequest,
+    TokenizeReply,
+    TokenizeRequest,
+    TokenizerInfo,
+)
 
 EXTENSION = "x-kvloom-extension"
 
@@ -39,7 +45,7 @@ _BODIES: tuple[type[BaseModel], ...] = (
     SaveRequest,
     RestoreRequest,
 )
-_REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply)
+_REPLIES: tuple[type[BaseModel], ...] = (TokenizeReply, DetokenizeReply, TokenizerInfo)
 
 
 def openapi_routes() -> APIRouter:
@@ -109,6 +115,7 @@ def _paths() -> Json:
         "/detokenize": {
             "post": _operation("Convert token ids to text", "DetokenizeReply", DetokenizeRequest, key=True)
         },
+        "/tokenizer_info": {"get": _operation("Describe the tokenizer and chat template", "TokenizerInfo", key=True)},
         "/openapi.json": {"get": _operation("Return this document")},
         "/health": {"get": _operation("Report whether requests make progress")},
         "/version": {"get": _operation("Return the server version")},
@@ -126,7 +133,7 @@ def _paths() -> Json:
         "/cache/contexts": {"get": _operation("List the texts whose KV is in RAM", key=True)},
         "/cache/contexts/{id}": {
             "parameters": [_in_path("id")],
-            "get": _operation("Tell which spans of a text are in RAM", key=True),
+            "get": _operation("Tell where the KV of a stored text, or of an answer's contexts, lies", key=True),
         },
         "/cache/requests/{id}": {
             "parameters": [_in_path("id")],

@@ -55,6 +55,7 @@ async def chat_job(
     cache = dataclasses.replace(cache.over(found.documents), marks=marks)
     required = conversation.use.choice.mode == "required"
     params = await held_to(engine, params, form_of(conversation, form), "tools" if required else _form_field(body))
+    params = reasoning.bounded(params, text, body.reasoning_tokens)
     job = _job(body, (Prompt(found.ids, body.echoed()),), params, cache)
     reading = reasoning.reading(reader_of(conversation, form), text, params.structured_outputs is not None)
     return dataclasses.replace(job, new_reader=reading.reader, new_tokens=reading.tokens, prompt_field="messages")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvloom.config import ServerConfig
+from kvloom.engine.params import SamplingParams
+from kvloom.engine.reasoning import ReasoningBudget, ReasoningForm, ReasoningTokens
 from kvloom.errors import RequestError
 from kvloom.server.dialect.tools.conversation import Conversation
 from kvloom.server.engine_protocol import Tokenizer
@@ -17,15 +19,6 @@ from kvloom.server.pieces import Piece, PieceReader, ReasoningPiece, beginning_o
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 _SPACE = " \t\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningForm:
-    """``begins``: an answer is reasoning up to ``close`` even where ``open`` was left out."""
-
-    open: str
-    close: str
-    begins: bool = False
 
 
 _THINK = ReasoningForm("<think>", "</think>")
@@ -40,42 +33,6 @@ FORMS: Mapping[str, ReasoningForm] = {
     "granite": ReasoningForm("Here is my thought process:", "Here is my response:"),
 }
 """By the names of vLLM's parsers."""
-
-
-@dataclass(slots=True)
-class ReasoningTokens:
-    """Counts an answer's tokens up to the end of its reasoning, however they arrive. One per choice."""
-
-    form: ReasoningForm
-    tokenizer: Tokenizer
-    inside: bool | None
-    """None: it has not begun yet, and may."""
-    value: int = 0
-    _text: str = ""
-    _stream: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._stream = self.tokenizer.stream(False)
-
-    def take(self, token_ids: Sequence[int]) -> None:
-        for token in token_ids if self.inside is not False else ():
-            self._text += self._stream.push(token)
-            self.value += 1
-            if self.inside is None:
-                self._begin()
-            if self.inside and self.form.close in self._text:
-                self.inside = False
-            if self.inside is False:
-                break
-            if self.inside:
-                self._text = self._text[1 - len(self.form.close) :]
-
-    def _begin(self) -> None:
-        said = self._text.lstrip(_SPACE)
-        if said.startswith(self.form.open):
-            self.inside = True
-        elif not self.form.open.startswith(said):
-            self.inside, self.value = False, 0
 
 
 class ReasoningReader:
@@ -196,8 +153,20 @@ class Reasoning:
         form = self.form
         if form is None or held:
             return Reading(rest)
-        said = prompt.rstrip(_SPACE)
-        inside = True if said.endswith(form.open) or (form.begins and not said.endswith(form.close)) else None
+        inside = _inside(form, prompt)
         return Reading(
             lambda: ReasoningReader(form, inside, rest()), lambda: ReasoningTokens(form, self.tokenizer, inside)
         )
+
+    def bounded(self, params: SamplingParams, prompt: str, tokens: int | None) -> SamplingParams:
+        """With at most so many ``tokens`` of reasoning in answers to ``prompt``, where it is told apart at all."""
+        if tokens is None or self.form is None or params.structured_outputs is not None:
+            return params
+        budget = ReasoningBudget(tokens, self.form, _inside(self.form, prompt))
+        return dataclasses.replace(params, reasoning=budget)
+
+
+def _inside(form: ReasoningForm, prompt: str) -> bool | None:
+    """Whether an answer begins within reasoning; None: where it begins with the mark."""
+    said = prompt.rstrip(_SPACE)
+    return True if said.endswith(form.open) or (form.begins and not said.endswith(form.close)) else None

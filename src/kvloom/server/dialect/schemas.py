@@ -192,6 +192,12 @@ class ChatRequest(_Request, ToolFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     reasoning_effort: Effort | None = None
+    thinking_token_budget: Annotated[int, Field(ge=-1)] | None = None
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """At most so many; None: as many as the answer may have."""
+        return None if self.thinking_token_budget == -1 else self.thinking_token_budget
 
     def check(self) -> None:
         super().check()

@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``, compatible with vLLM."""
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``, compatible with vLLM."""
 
 from __future__ import annotations
 
@@ -71,6 +71,22 @@ class DetokenizeReply(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """What a ``tokenizer_config.json`` of the model says; special tokens have their texts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tokenizer_class: str
+    model_max_length: int
+    chat_template: str | None
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    add_bos_token: bool
+    added_tokens_decoder: dict[str, Json]
+
+
 def tokenize_routes(served: Served) -> APIRouter:
     router = APIRouter()
     engine, config, lanes, names = served.engine, served.config, served.lanes, served.names
@@ -99,6 +115,11 @@ def tokenize_routes(served: Served) -> APIRouter:
         text = await lanes.run(partial(_text, body.tokens, engine.tokenizer), len(body.tokens))
         headers = ignored_header(ignored(body.model_extra or {}))
         return JSONResponse(DetokenizeReply(prompt=text).model_dump(), headers=headers)
+
+    @router.route("/tokenizer_info", methods=["GET"])
+    async def info(_: Request) -> JSONResponse:
+        told = engine.tokenizer.described() | {"model_max_length": engine.max_model_len}
+        return JSONResponse(TokenizerInfo.model_validate(told).model_dump())
 
     return router
 

@@ -5,6 +5,7 @@
     /metrics, /cache                    who has a key; anyone with ``open_metrics``
     POST /cache/reset (/reset_prefix_cache), /cache/check     who has an admin key
     /cache/contexts, .../save, .../restore  who has an admin key
+    /cache/contexts/{id}, /cache/requests/{id}  whose the request is, and admins
     everything else                     who has a key
 
 A key is sent as ``Authorization: Bearer KEY`` or as ``x-api-key: KEY``.

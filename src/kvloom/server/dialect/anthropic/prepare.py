@@ -95,5 +95,15 @@ def _asked(body: CountRequest) -> Asked:
     turns = Turns.of(body)
     conversation = Conversation(turns.turns, body.use(), body.form())
     marks = Reach(conversation, tuple(turns.breakpoints))
-    effort = body.thinking.effort if body.thinking is not None else None
-    return Asked(conversation, body.size, "messages", "output_config", turns.prefill, effort, "thinking", marks=marks)
+    thinking = body.thinking
+    return Asked(
+        conversation,
+        body.size,
+        "messages",
+        "output_config",
+        turns.prefill,
+        None if thinking is None else thinking.effort,
+        "thinking",
+        None if thinking is None else thinking.tokens,
+        marks=marks,
+    )

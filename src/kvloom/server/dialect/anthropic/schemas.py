@@ -210,11 +210,16 @@ class OutputConfig(_Fields):
 
 class Thinking(_Fields):
     type: Literal["enabled", "adaptive", "disabled"]
-    budget_tokens: int | None = None
+    budget_tokens: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def effort(self) -> Effort:
         return "none" if self.type == "disabled" else "high"
+
+    @property
+    def tokens(self) -> int | None:
+        """At most so many; None: as many as the answer may have."""
+        return self.budget_tokens if self.type == "enabled" else None
 
 
 class CountRequest(_Fields):
@@ -237,7 +242,7 @@ class CountRequest(_Fields):
     thinking: Thinking | None = Field(
         default=None,
         description="`enabled`, `adaptive` or `disabled`, where the model's chat template has a switch for it; "
-        "`budget_tokens` has no effect",
+        "where reasoning is told apart, it is ended after `budget_tokens`",
     )
     context_management: ContextManagement | None = Field(
         default=None,

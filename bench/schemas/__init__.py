@@ -1,0 +1,1 @@
+"""JSON schemas that others wrote, from packages of the registry, as forms of answers."""
