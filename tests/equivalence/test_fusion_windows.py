@@ -186,7 +186,7 @@ def test_what_no_row_sees_any_more_is_let_go(selector: str, monkeypatch: pytest.
         assert len(kv.read_of(group)) == sum(pages for pages, _ in spans)
     done = logprobs_of(tiny.drain(engine, ["fused"])["fused"])
     assert engine.ledger.held_pages == 0
-    monkeypatch.setattr("kvloom.engine.fusing.forget_passed", lambda *_: None)
+    monkeypatch.setattr("kvloom.engine.fusing.fusing.forget_passed", lambda *_: None)
     other = begun()
     assert len(other.requests["fused"].sequences[0].kv.read_of(0)) == 10
     assert logprobs_of(tiny.drain(other, ["fused"])["fused"]) == done

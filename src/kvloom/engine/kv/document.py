@@ -33,6 +33,10 @@ class DocumentKv(Protocol):
         """Tokens of it that are neither there nor on their way."""
         ...
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        ...
+
     def make_room(self) -> bool:
         """Take room for what is to be computed of it. False: there is none."""
         ...

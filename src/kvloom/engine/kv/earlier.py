@@ -66,6 +66,11 @@ class EarlierKv:
         self.begun = True
         return True
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        self.kv.release()
+        self.begun = False
+
     @property
     def lacking(self) -> int:
         """Tokens of the document that are neither there nor on their way."""

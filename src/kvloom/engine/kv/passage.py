@@ -88,6 +88,11 @@ class PassageKv:
         self.begun = True
         return True
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        self.kv.release()
+        self.begun = False
+
     @property
     def lacking(self) -> int:
         """Tokens of the document that are to be computed."""

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvloom.arrays import Floats
-from kvloom.attend.base import Attend
-from kvloom.attend.narrow import narrowed
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
-from kvloom.attend.plan import NO_PAGE, Group, Plan, Writes
-from kvloom.engine.kv import Carried, DocumentKv, SequenceKv
+from kvloom.engine.fusing.passes import LowerPass, RepairPass
+from kvloom.engine.fusing.stored import StoredRows
+from kvloom.engine.kv import Carried, Documents, SequenceKv
 from kvloom.engine.kv.fused import (
     Overlay,
     Read,
@@ -38,8 +37,6 @@ from kvloom.engine.layer_pass import LayerPass
 from kvloom.engine.outputs import FusedPrompt
 from kvloom.engine.planner import Planner
 from kvloom.engine.request import Sequence as RequestSequence
-from kvloom.memory.format import PAGE_TOKENS, PageFormat
-from kvloom.memory.gathering import Cells, read
 from kvloom.memory.ledger import Extent
 from kvloom.model.base import Model
 from kvloom.policy.cost_estimate import CostEstimate
@@ -58,80 +55,20 @@ class Phase(enum.Enum):
     REPAIR = "repair"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LowerPass(LayerPass):
-    """Through all of its layers but the last, of which only keys and values are computed: what goes into that comes
-    out. ``asking``: those of its rows whose queries the probes want.
-    """
-
-    asking: SpanSet = field(default_factory=SpanSet)
-
-    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
-        check = self.layers[-1:]
-        x_TC = model.run(x_TC, plan, attend, self.layers[:-1])
-        nobody = np.empty(0, np.int64)
-        model.run(x_TC, plan, attend, check, nobody)
-        asking = [position in self.asking for position in plan.positions_T.tolist()]
-        if self.probes and any(asking):
-            rows_R = np.flatnonzero(asking)
-            model.run(x_TC[rows_R], narrowed(plan, rows_R), attend, check, nobody, {0: self.probes})
-        return x_TC
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RepairPass(LayerPass):
-    """``in_tables``: those of its rows that go to page tables; the others have a place in the ``overlay``."""
-
-    in_tables: SpanSet = field(default_factory=SpanSet)
-    overlay: Overlay | None = None
-
-    def reserve(self) -> bool:
-        return not self.in_tables or self.kv.reserve(self.in_tables, self.groups)
-
-    def plan(self, planner: Planner) -> Plan:
-        plan = planner.plan([(self.kv, self.spans)])
-        if self.overlay is None:
-            return plan
-        split = self.kv.split
-        places = planner.divided(() if split is None else (split.layer,)).groups
-        groups = [
-            self._written(each, group, plan) if split is None or first >= split.layer else each
-            for each, (group, first) in zip(plan.groups, places, strict=True)
-        ]
-        return replace(plan, groups=tuple(groups))
-
-    def _written(self, it: Group, group: int, plan: Plan) -> Group:
-        """The plan's group with rows that are written to the overlay, and nowhere else."""
-        assert self.overlay is not None
-        extent, (rows_R, entries_R) = self.overlay.extents[group], self.overlay.places(group, plan.positions_T)
-        pages_T, slots_T = np.full(plan.num_rows, NO_PAGE, np.int32), np.zeros(plan.num_rows, np.int32)
-        pages_T[rows_R] = np.array(extent.pages, np.int32)[entries_R // PAGE_TOKENS]
-        slots_T[rows_R] = entries_R % PAGE_TOKENS
-        others = []
-        for each in it.writes:
-            row_pages_T = each.row_pages_T.copy()
-            row_pages_T[rows_R] = NO_PAGE
-            others.append(replace(each, row_pages_T=row_pages_T))
-        return replace(it, writes=(*others, Writes(extent.format, pages_T, slots_T)))
-
-
 @dataclass(slots=True, eq=False)
 class Fusing:
     """Implements ``Layerwise`` for a sequence that goes on over documents when its prefix is there.
 
-    ``coming``: its documents, ascending, until all are there. ``load``: what is begun for each, to have tiers deliver
-    what they have: the seconds that this takes. ``prefill``: what computing takes. ``worth``: whether a fusion of what
-    is there of them takes less time than computing the prompt. ``found``: how many of their tokens were there or on
-    their way. ``documents``: what is there of them. ``start``, ``question``, ``stop``: positions at which documents,
-    the question and the answer begin. ``cut``: so many layers are computed for all rows. ``in_vain``: too little is
-    there, and the prompt is computed as ever.
+    ``coming``: its documents, until all are there. ``prefill``: what computing takes. ``worth``: whether a fusion of
+    what is there of them takes less time than computing the prompt. ``documents``: what is there of them. ``start``,
+    ``question``, ``stop``: positions at which documents, the question and the answer begin. ``cut``: so many layers are
+    computed for all rows. ``in_vain``: too little is there, and the prompt is computed as ever.
     """
 
     sequence: RequestSequence
     model: Model
     planner: Planner
-    coming: list[DocumentKv]
-    load: Callable[[SequenceKv], float]
+    coming: Documents
     prefill: CostEstimate
     worth: Callable[[Sequence[Span]], bool]
     threads: int
@@ -145,9 +82,7 @@ class Fusing:
     question: int = field(init=False)
     stop: int = field(init=False)
     cut: int = field(init=False)
-    found: int = 0
     in_vain: bool = False
-    loading_s: float = 0.0
     _left: SpanSet = field(default_factory=SpanSet)
     _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
@@ -160,7 +95,8 @@ class Fusing:
         fusion = self.sequence.request.fusion
         assert fusion is not None
         self.kv, self.fusion = self.sequence.kv, fusion
-        self.documents = tuple(document.span for document in self.coming)
+        self.coming.start()
+        self.documents = self.coming.spans
         self.tokens = sum(map(len, self.documents))
         self.start, self.question = self.documents[0].start, self.documents[-1].stop
         self.stop, self.cut = self.sequence.num_prompt, fusion.exact_layers
@@ -171,9 +107,10 @@ class Fusing:
         """Take the room that the next pass needs beside its pages. False: there is none."""
         if self.phase is Phase.DOCUMENTS:
             if not self.kv.fused:
-                if not self._take_documents():
+                self.coming.look_up()
+                if not self.coming.make_room():
                     return False
-                if not self.kv.prefix_done or not all(document.complete for document in self.coming):
+                if not self.kv.prefix_done or not self.coming.complete:
                     return True
                 if not self._read():
                     self.in_vain = True
@@ -185,7 +122,7 @@ class Fusing:
     @property
     def left(self) -> SpanSet:
         if self.phase is Phase.DOCUMENTS:
-            document = self._computing
+            document = self.coming.computing
             return SpanSet() if document is None else document.left
         return self._left
 
@@ -197,7 +134,7 @@ class Fusing:
     def next(self, rows: int) -> LayerPass:
         spans, layers = self.left.first(rows), self._layers
         if self.phase is Phase.DOCUMENTS:
-            document = self._computing
+            document = self.coming.computing
             assert document is not None
             return LayerPass(document.kv, spans, layers, tuple(range(len(document.kv.tables))), self.share)
         if self.phase is Phase.LOWER:
@@ -246,46 +183,33 @@ class Fusing:
 
     @property
     def texts(self) -> Sequence[SequenceKv]:
-        return [document.kv for document in self.coming]
+        return self.coming.texts
 
     # -- what it holds ---------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        for document in self.coming:
-            document.kv.release()
-        self.coming = []
+        self.coming.release()
         if self._carried is not None:
             self._carried.release()
             self._carried = None
 
     def abandon(self) -> None:
-        for document in self.coming:
-            document.kv.abandon()
-        self.coming = []
+        self.coming.abandon()
         if self._carried is not None:
             self._carried.abandon()
             self._carried = None
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
-        for document in self.coming:
-            yield from document.kv.holdings()
+        yield from self.coming.holdings()
         if self._carried is not None:
             yield from self._carried.holdings()
 
     # -- phases ----------------------------------------------------------------------------------------------------
 
-    def _take_documents(self) -> bool:
-        """Hold what there is of all documents, before room for the rest of any displaces it. False: no such room."""
-        looked_up = [document for document in self.coming if not document.begun and document.begin()]
-        for document in looked_up:
-            self.loading_s += self.load(document.kv)
-            self.found += len(document.span) - document.lacking
-        return all(document.make_room() for document in self.coming if document.begun)
-
     def _read(self) -> bool:
         """All that is coming of the documents is there: read it from now on. False: it is too little."""
         kv, layout = self.kv, self.planner.layout
-        reads = [read for document in self.coming for read in document.reads()]
+        reads = self.coming.reads()
         spans = tuple(read.span for read in reads)
         if not spans or (spans != self.documents and not self.worth(spans)):
             return False
@@ -294,9 +218,7 @@ class Fusing:
         held = [dict.fromkeys(page for read in reads for page in read.pages[group]) for group in range(len(kv.tables))]
         lower = () if split is None else lower_tables(layout, split)
         kv.begin_fusion(Span(self.start, self.question), held, split, lower)
-        for document in self.coming:
-            document.kv.release()
-        self.coming = []
+        self.coming.release()
         return True
 
     def _begin(self) -> bool:
@@ -319,7 +241,7 @@ class Fusing:
         if Need.CHECKED_QUERIES not in self.fusion.needs:
             return []
         layer = self.fusion.check_layer
-        dim = self._format(layer)[0].k_dim
+        dim = self.planner.layout.place(layer)[0].k_dim
         return [QueryRecord.of(self._question, [layer], self.model.query_heads, dim)]
 
     def _after_lower(self) -> None:
@@ -335,7 +257,7 @@ class Fusing:
     def _choose(self) -> None:
         if (cost := self.prefill.cost) is not None:
             computing_s = cost.block(self.start, self.question - self.start)
-            self.fusion = self.fusion.after_loading(self.loading_s, computing_s)
+            self.fusion = self.fusion.after_loading(self.coming.loading_s, computing_s)
         rows = self.fusion.rows(self._view())
         chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
         documents = SpanSet.of(self.documents)
@@ -344,7 +266,7 @@ class Fusing:
         self.phase = Phase.OVERLAY
         metrics = self.sequence.request.metrics
         if metrics.fused is None:  # who begins again finds what it computed before
-            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.found, len(rows))
+            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.coming.found, len(rows))
 
     def _make_overlay(self) -> bool:
         count = Overlay.pages_for(len(self._rows))
@@ -378,32 +300,16 @@ class Fusing:
     def _checked(self) -> Checked:
         layer, layout = self.fusion.check_layer, self.planner.layout
         queries = [probe.queries_LRHD[0] for probe in self._probes if isinstance(probe, QueryRecord)]
-        dense, group, slot = self._format(layer)
-        assert self.kv.split is not None
-        table = self.kv.tables[self.kv.split.tables[group]]
-        places_N = np.arange(self.start, self.stop)
-        keys_NKD = self._stored(table.format, table.ids, slot, places_N, keys=True)
+        dense, scale, places_N = layout.place(layer)[0], layout.layers[layer].scale, np.arange(self.start, self.stop)
+        stored = StoredRows(self.kv, layout, self._reads, self.threads)
+        keys_NKD = stored.computed(layer, places_N, keys=True)
+        seen = queries[0] if queries else np.empty((0, self.model.query_heads, dense.k_dim), np.float32)
         if Need.CHECKED_VALUES not in self.fusion.needs:
             nothing = np.empty((self.question - self.start, dense.heads, 0), np.float32)
-            return Checked(layout.layers[layer].scale, queries[0], keys_NKD, nothing, nothing)
-        between = places_N[: self.question - self.start]
-        values_SKD = self._stored(table.format, table.ids, slot, between, keys=False)
-        old_SKD = values_SKD.copy()
-        for each in self._reads:
-            inside = slice(each.span.start - self.start, each.span.stop - self.start)
-            places = np.arange(len(each.span)) + (each.at - each.base)
-            old_SKD[inside] = self._stored(dense, each.pages[group], slot, places, keys=False)
-        seen = queries[0] if queries else np.empty((0, self.model.query_heads, dense.k_dim), np.float32)
-        return Checked(layout.layers[layer].scale, seen, keys_NKD, values_SKD, old_SKD)
-
-    def _stored(self, fmt: PageFormat, pages: Sequence[int], slot: int, places: np.ndarray, *, keys: bool) -> Floats:
-        cells = [Cells.of(fmt, pages, slot, head, places) for head in range(fmt.heads)]
-        return read(self.kv.ledger.arena.memory, fmt, cells, keys=keys, threads=self.threads)
-
-    def _format(self, layer: int) -> tuple[PageFormat, int, int]:
-        """Of a layer: the format of its pages, its layer group, and its slot there."""
-        it = self.planner.layout.layers[layer]
-        return self.planner.layout.formats[it.group], it.group, it.slot
+            return Checked(scale, seen, keys_NKD, nothing, nothing)
+        values_SKD = stored.computed(layer, places_N[: self.question - self.start], keys=False)
+        old_SKD = stored.old_values(layer, self.start, values_SKD)
+        return Checked(scale, seen, keys_NKD, values_SKD, old_SKD)
 
     # -- where it is -----------------------------------------------------------------------------------------------
 
@@ -421,16 +327,11 @@ class Fusing:
     def _seeing(self) -> list[int]:
         """The layers from the check layer on in which the question sees all documents; all of them, if none does."""
         windows, layers = self.planner.layout.windows, range(self.cut, self._all)
-        return [each for each in layers if windows[self._format(each)[1]] is None] or list(layers)
+        return [each for each in layers if windows[self.planner.layout.place(each)[1]] is None] or list(layers)
 
     @property
     def _question(self) -> SpanSet:
         return SpanSet((Span(self.question, self.stop),))
-
-    @property
-    def _computing(self) -> DocumentKv | None:
-        """The first document that can be computed now."""
-        return next((each for each in self.coming if each.left), None)
 
     def _hidden(self, spans: SpanSet) -> Floats | None:
         """What goes into the check layer; None: tokens."""
