@@ -142,11 +142,19 @@ def fused_prefill(
     seeing = [layer for layer in above if spec.windows[layer] is None] or above
     attention = torch.stack([kv.seen[layer][start:question] for layer in seeing]).numpy()
     view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention, prefix=prefix)
-    rows = fusion.rows(view).tolist()
+    chosen = fusion.rows(view)
     inside = {position for first, last in documents for position in range(first, last)}
-    going = sorted({*rows, *(set(range(start, question)) - inside), *range(question, stop)})
-    last_TC = run(model, kv, [], going, above, x_TC[np.array(going) - start])
-    return Fused(model, kv, tokens, rows, model.logits(last_TC[-1:])[0])
+    always = {*(set(range(start, question)) - inside), *range(question, stop)}
+    going = sorted({*chosen.tolist(), *always})
+    x_RC = x_TC[np.array(going) - start]
+    for number, layer in enumerate(above[: fusion.filters]):
+        x_RC = run(model, kv, [], going, range(layer, layer + 1), x_RC)
+        there = torch.from_numpy(chosen)
+        chosen = fusion.narrowed(number, question, chosen, kv.v[layer, there].numpy(), old.v[layer, there].numpy())
+        stay = [position in always or position in chosen for position in going]
+        going, x_RC = [position for position, it in zip(going, stay, strict=True) if it], x_RC[np.array(stay)]
+    last_TC = run(model, kv, [], going, above[fusion.filters :], x_RC)
+    return Fused(model, kv, tokens, chosen.tolist(), model.logits(last_TC[-1:])[0])
 
 
 def whole(model: Decoder, tokens: Sequence[int]) -> Flat:

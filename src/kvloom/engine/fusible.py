@@ -70,6 +70,11 @@ def check_fusion(
     layers = len(layout.layers)
     if fusion.exact_layers >= layers:
         raise ParamsError(f"check_layer must leave a layer of {layers}, got {fusion.check_layer}", param="check_layer")
+    if fusion.exact_layers + fusion.filters >= layers:
+        raise ParamsError(
+            f"{fusion.filters} filters after layer {fusion.check_layer} must leave a layer of {layers}",
+            param="filters",
+        )
     _check_model(model, layout)
 
 

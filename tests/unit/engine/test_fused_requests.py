@@ -73,6 +73,12 @@ def test_parameters_that_make_no_sense(given: dict[str, object], param: str) -> 
         ({}, asked(documents=((10, 120),)), GREEDY, "leave a question"),
         ({}, asked(documents=((10, 500),)), GREEDY, "leave a question"),
         ({}, asked(fusion=fusion_of("a3", check_layer=2)), GREEDY, "must leave a layer of 3"),
+        (
+            {},
+            asked(fusion=parse_fusion("cacheblend:filters=1")),
+            GREEDY,
+            "1 filters after layer 1 must leave",
+        ),
         ({}, asked(), SamplingParams(prompt_logprobs=1), "prompt_logprobs"),
         ({"kv_bytes": "400KiB"}, asked(), GREEDY, "fused, this may need"),
     ],

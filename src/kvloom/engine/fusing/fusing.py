@@ -5,6 +5,8 @@
                 to see it
     survey      the question over old KV through all layers from there on, if the selector wants to see its attention
     overlay     the selector says which rows are computed again, and these get room of their own
+    filter      those rows and the question up to the next layer, and keys and values of that, by which fewer rows go
+                on; as often as the selector wants
     repair      those rows and the question through the same layers
 
 Source: A^3 (arXiv 2511.17560) and CacheBlend (arXiv 2405.16444), for any selector. Rows see all entries before them,
@@ -15,16 +17,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
-from kvloom.engine.fusing.passes import LowerPass, RepairPass
-from kvloom.engine.fusing.stored import StoredRows
+from kvloom.engine.fusing.passes import FilterPass, LowerPass, RepairPass
+from kvloom.engine.fusing.stored import Positions, StoredRows
 from kvloom.engine.kv import Carried, Documents, SequenceKv
 from kvloom.engine.kv.fused import (
+    Again,
     Overlay,
     Read,
     forget_passed,
@@ -52,6 +55,7 @@ class Phase(enum.Enum):
     LOWER = "lower"
     SURVEY = "survey"
     OVERLAY = "overlay"
+    FILTER = "filter"
     REPAIR = "repair"
 
 
@@ -87,7 +91,10 @@ class Fusing:
     _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
     _probes: list[Probe] = field(default_factory=list)
+    _chosen: Positions = field(default_factory=lambda: np.empty(0, np.int64))
     _rows: SpanSet = field(default_factory=SpanSet)
+    _again: list[Again] = field(default_factory=list)
+    _filtered: int = 0
     _extents: list[Extent] = field(default_factory=list)
     _overlay: Overlay | None = None
 
@@ -128,7 +135,7 @@ class Fusing:
 
     @property
     def share(self) -> float:
-        left_out = 1 - CHECK_SHARE if self.phase is Phase.LOWER else 0.0
+        left_out = 1 - CHECK_SHARE if self.phase in (Phase.LOWER, Phase.FILTER) else 0.0
         return (len(self._layers) - left_out) / self._all
 
     def next(self, rows: int) -> LayerPass:
@@ -144,7 +151,8 @@ class Fusing:
             return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking=asking)
         in_tables = spans & self._question
         groups = tuple(range(len(self.kv.scores)))
-        return RepairPass(
+        kind, last = (FilterPass, None) if self.phase is Phase.FILTER else (RepairPass, np.array([len(spans) - 1]))
+        return kind(
             self.kv,
             spans,
             layers,
@@ -152,7 +160,7 @@ class Fusing:
             self.share,
             self._hidden(spans),
             self._probes,
-            np.array([len(spans) - 1]),
+            last,
             in_tables,
             self._overlay,
         )
@@ -165,8 +173,8 @@ class Fusing:
                 done.kv.keep_tail()
             self.sequence.request.metrics.computed_tokens += len(done.spans)
             return
-        if self.phase is Phase.LOWER and self._carried is not None:
-            self._carried.put(done.spans.spans[0].start - self.start, x_TC)
+        if self.phase in (Phase.LOWER, Phase.FILTER):
+            self._carry(done.spans, x_TC)
         self._left = self._left - done.spans
         if self._left:
             return
@@ -174,6 +182,8 @@ class Fusing:
             self._after_lower()
         elif self.phase is Phase.SURVEY:
             self._choose()
+        elif self.phase is Phase.FILTER:
+            self._narrow()
         else:
             self._finish(x_TC)
 
@@ -248,7 +258,7 @@ class Fusing:
         if not self.fusion.needs & _ATTENTION:
             self._choose()
             return
-        read_documents(self.kv, self._reads, None)
+        read_documents(self.kv, self._reads)
         layers = self._seeing if Need.ALL_ATTENTION in self.fusion.needs else self._seeing[-1:]
         between = Observation(self._question, Span(self.start, self.question), Reduce.SUM)
         self._probes.append(Tally.of(between, layers, self.planner.layout.formats[0].heads))
@@ -258,15 +268,40 @@ class Fusing:
         if (cost := self.prefill.cost) is not None:
             computing_s = cost.block(self.start, self.question - self.start)
             self.fusion = self.fusion.after_loading(self.coming.loading_s, computing_s)
-        rows = self.fusion.rows(self._view())
-        chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
-        documents = SpanSet.of(self.documents)
-        self._rows = chosen | (SpanSet((Span(self.start, self.question),)) - documents)
+        self._go_on(self.fusion.rows(self._view()))
         self._probes = []
         self.phase = Phase.OVERLAY
-        metrics = self.sequence.request.metrics
+
+    def _go_on(self, rows: Positions) -> None:
+        """These rows of documents are computed in the layers that come next."""
+        chosen = SpanSet.of(Span(row, row + 1) for row in rows.tolist())
+        documents = SpanSet.of(self.documents)
+        self._chosen = rows
+        self._rows = chosen | (SpanSet((Span(self.start, self.question),)) - documents)
+        self._again.append(Again(_positions(self._rows)))
+
+    def _narrow(self) -> None:
+        """By the values of the layer that was computed last."""
+        assert self._overlay is not None
+        layer, rows = self.cut + self._filtered, self._chosen
+        stored = StoredRows(self.kv, self.planner.layout, self._reads, self.threads)
+        values_RKD = stored.again(layer, self._overlay, rows)
+        old_RKD = stored.old_values(layer, rows, values_RKD)
+        self._again[-1] = replace(self._again[-1], stop=layer + 1)
+        self._go_on(self.fusion.narrowed(self._filtered, self.question, rows, values_RKD, old_RKD))
+        self._filtered += 1
+        read_documents(self.kv, self._reads, self._overlay, self._again)
+        self._repair()
+
+    def _repair(self) -> None:
+        """What comes next: a filter, if one is left and there is anything to filter."""
+        self._left = self._rows | self._question
+        if self._filtered < self.fusion.filters and self._chosen.size:
+            self.phase = Phase.FILTER
+            return
+        self.phase, metrics = Phase.REPAIR, self.sequence.request.metrics
         if metrics.fused is None:  # who begins again finds what it computed before
-            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.coming.found, len(rows))
+            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.coming.found, len(self._chosen))
 
     def _make_overlay(self) -> bool:
         count = Overlay.pages_for(len(self._rows))
@@ -276,16 +311,15 @@ class Fusing:
                 return False
             self._extents.append(extent)
         if count:
-            positions = np.concatenate([np.arange(span.start, span.stop) for span in self._rows])
-            self._overlay = Overlay(positions, tuple(self._extents))
+            self._overlay = Overlay(_positions(self._rows), tuple(self._extents))
             self._overlay.label(self.kv)
-        read_documents(self.kv, self._reads, self._overlay)
-        self.phase, self._left = Phase.REPAIR, self._rows | self._question
+        read_documents(self.kv, self._reads, self._overlay, self._again)
+        self._repair()
         return True
 
     def _finish(self, last_1C: Floats) -> None:
         """What is only read of the documents is there; the rest is what was computed."""
-        forget_passed(self.kv, self._reads, self._overlay, self.stop)
+        forget_passed(self.kv, self._reads, self._overlay, self._again, self.stop)
         self.kv.written(SpanSet((Span(self.start, self.question),)) - self._rows)
         self.over = self._rows | self._question, last_1C
 
@@ -307,8 +341,9 @@ class Fusing:
         if Need.CHECKED_VALUES not in self.fusion.needs:
             nothing = np.empty((self.question - self.start, dense.heads, 0), np.float32)
             return Checked(scale, seen, keys_NKD, nothing, nothing)
-        values_SKD = stored.computed(layer, places_N[: self.question - self.start], keys=False)
-        old_SKD = stored.old_values(layer, self.start, values_SKD)
+        between_S = places_N[: self.question - self.start]
+        values_SKD = stored.computed(layer, between_S, keys=False)
+        old_SKD = stored.old_values(layer, between_S, values_SKD)
         return Checked(scale, seen, keys_NKD, values_SKD, old_SKD)
 
     # -- where it is -----------------------------------------------------------------------------------------------
@@ -321,7 +356,10 @@ class Fusing:
     def _layers(self) -> range:
         if self.phase is Phase.DOCUMENTS:
             return range(self._all)
-        return range(self.cut) if self.phase is Phase.LOWER else range(max(0, self.cut - 1), self._all)
+        if self.phase is Phase.LOWER:
+            return range(self.cut)
+        first = max(0, self.cut - 1) + self._filtered
+        return range(first, first + 2 if self.phase is Phase.FILTER else self._all)
 
     @property
     def _seeing(self) -> list[int]:
@@ -333,8 +371,20 @@ class Fusing:
     def _question(self) -> SpanSet:
         return SpanSet((Span(self.question, self.stop),))
 
+    def _carry(self, spans: SpanSet, x_TC: Floats) -> None:
+        """What goes into the next layer."""
+        assert self._carried is not None
+        reached = 0
+        for span in spans:
+            self._carried.put(span.start - self.start, x_TC[reached : reached + len(span)])
+            reached += len(span)
+
     def _hidden(self, spans: SpanSet) -> Floats | None:
         """What goes into the check layer; None: tokens."""
         if self._carried is None:
             return None
         return np.concatenate([self._carried.get(span.start - self.start, len(span)) for span in spans])
+
+
+def _positions(spans: SpanSet) -> Positions:
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(span.start, span.stop) for span in spans)])

@@ -53,7 +53,7 @@ class RepairPass(LayerPass):
         if self.overlay is None:
             return plan
         split = self.kv.split
-        places = planner.divided(() if split is None else (split.layer,)).groups
+        places = planner.divided(self.kv.cuts).groups
         groups = [
             self._written(each, group, plan) if split is None or first >= split.layer else each
             for each, (group, first) in zip(plan.groups, places, strict=True)
@@ -73,3 +73,13 @@ class RepairPass(LayerPass):
             row_pages_T[rows_R] = NO_PAGE
             others.append(replace(each, row_pages_T=row_pages_T))
         return replace(it, writes=(*others, Writes(extent.format, pages_T, slots_T)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilterPass(RepairPass):
+    """Through all of its layers but the last, of which only keys and values are computed: see ``LowerPass``."""
+
+    def through(self, model: Model, attend: Attend, plan: Plan, x_TC: Floats) -> Floats:
+        x_TC = model.run(x_TC, plan, attend, self.layers[:-1])
+        model.run(x_TC, plan, attend, self.layers[-1:], np.empty(0, np.int64))
+        return x_TC

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.engine.kv import SequenceKv
-from kvloom.engine.kv.fused import Read
+from kvloom.engine.kv.fused import Overlay, Read
 from kvloom.engine.layout import KvLayout
 from kvloom.memory.format import PageFormat
 from kvloom.memory.gathering import Cells, read
@@ -34,15 +34,21 @@ class StoredRows:
         table = self.kv.tables[self.kv.split.tables[group]]
         return self._stored(table.format, table.ids, slot, positions_N, keys=keys)
 
-    def old_values(self, layer: int, start: int, values_SKD: Floats) -> Floats:
-        """(S, K, D) from position ``start`` on: those of documents; elsewhere ``values_SKD``."""
+    def again(self, layer: int, overlay: Overlay, rows_R: Positions) -> Floats:
+        """(R, K, D): values that were computed again."""
+        _, group, slot = self.layout.place(layer)
+        extent, places_R = overlay.extents[group], np.searchsorted(overlay.positions, rows_R)
+        return self._stored(extent.format, extent.pages, slot, places_R, keys=False)
+
+    def old_values(self, layer: int, positions_N: Positions, others_NKD: Floats) -> Floats:
+        """(N, K, D): values of documents, at ascending positions; elsewhere ``others_NKD``."""
         fmt, group, slot = self.layout.place(layer)
-        old_SKD = values_SKD.copy()
+        old_NKD = others_NKD.copy()
         for each in self.reads:
-            inside = slice(each.span.start - start, each.span.stop - start)
-            places = np.arange(len(each.span)) + (each.at - each.base)
-            old_SKD[inside] = self._stored(fmt, each.pages[group], slot, places, keys=False)
-        return old_SKD
+            inside = slice(*np.searchsorted(positions_N, (each.span.start, each.span.stop)).tolist())
+            places = positions_N[inside] - each.shift - each.base
+            old_NKD[inside] = self._stored(fmt, each.pages[group], slot, places, keys=False)
+        return old_NKD
 
     def _stored(self, fmt: PageFormat, pages: Sequence[int], slot: int, places_N: Positions, *, keys: bool) -> Floats:
         cells = [Cells.of(fmt, pages, slot, head, places_N) for head in range(fmt.heads)]

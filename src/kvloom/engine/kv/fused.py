@@ -21,7 +21,7 @@ from kvloom.engine.layout import KvLayout
 from kvloom.memory.cells import page_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent
-from kvloom.memory.table import FULL_MASK, PageTable
+from kvloom.memory.table import PageTable
 from kvloom.segment import PageId, Span
 
 Positions = npt.NDArray[np.int64]
@@ -97,7 +97,7 @@ class Read:
         there = (stored >= self.at) & (stored < self.at + len(self.span))
         hidden = without[np.searchsorted(without, self.span.start) : np.searchsorted(without, self.span.stop)]
         there[hidden - self.shift - self.base] = False
-        masks_P = (there.reshape(-1, PAGE_TOKENS) << np.arange(PAGE_TOKENS)).sum(axis=1).astype(np.uint16)
+        masks_P = _masks(there)
         read = np.flatnonzero(masks_P)
         if not read.size:
             return None
@@ -130,11 +130,16 @@ class Overlay:
                 cells[:, at:] = 0
                 cells[:, at : at + 4 * PAGE_TOKENS] = labels_S.view(np.uint8)
 
-    def list_of(self, group: int) -> SequenceList:
-        extent, rows = self.extents[group], len(self.positions)
-        masks_P = np.full(len(extent.pages), FULL_MASK, np.uint16)
-        masks_P[-1] = FULL_MASK >> (len(extent.pages) * PAGE_TOKENS - rows)
-        return SequenceList(extent.format, Labelled(), np.array(extent.pages, np.int32), masks_P)
+    def list_of(self, group: int, rows: Positions) -> SequenceList | None:
+        """Its entries at these positions, which ascend. None: there are none."""
+        extent = self.extents[group]
+        shown = np.zeros(len(extent.pages) * PAGE_TOKENS, np.bool_)
+        shown[np.searchsorted(self.positions, rows)] = True
+        masks_P = _masks(shown)
+        read = np.flatnonzero(masks_P)
+        if not read.size:
+            return None
+        return SequenceList(extent.format, Labelled(), np.array(extent.pages, np.int32)[read], masks_P[read])
 
     def places(self, group: int, positions_T: npt.NDArray[np.int32]) -> tuple[Positions, Positions]:
         """(rows, entries) of those rows that have a place here: the entry's number, over all pages."""
@@ -145,35 +150,56 @@ class Overlay:
         return rows, entries[rows]
 
 
-def forget_passed(kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None, first: int) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Again:
+    """Rows at these positions, which ascend, were computed again, and are read in place of old ones: by layers below
+    ``stop``, and not below that of another one; None: by all others.
+    """
+
+    rows: Positions
+    stop: int | None = None
+
+
+def _masks(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
+    bits_PS = there.reshape(-1, PAGE_TOKENS) << np.arange(PAGE_TOKENS)
+    masks_P: npt.NDArray[np.uint16] = bits_PS.sum(axis=1).astype(np.uint16)
+    return masks_P
+
+
+def forget_passed(
+    kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None, again: Sequence[Again], first: int
+) -> None:
     """Of layer groups with a window, let go of what no row from position ``first`` on sees of documents."""
-    nothing = np.empty(0, np.int64)
-    without = nothing if overlay is None else overlay.positions
     for group, table in enumerate(kv.tables[: len(kv.scores)]):
         if table.window is None:
             continue
         oldest = first - table.window + 1
         seen = [each for read in reads if (each := read.from_position(oldest)) is not None]
         kept = {page for read in seen for page in read.pages[group]}
-        found = [read.list_of(group, table.format, without) for read in seen]
-        lists = [each for each in found if each is not None]
-        extents: tuple[Extent, ...] = ()
-        if overlay is not None and overlay.positions[-1] >= oldest:
-            lists.append(overlay.list_of(group))
-            extents = (overlay.extents[group],)
-        kv.read(group, lists, extents)
+        still = overlay if overlay is not None and overlay.positions[-1] >= oldest else None
+        _read(kv, group, seen, still, again)
         kv.read_no_more(group, set(kv.read_of(group)) - kept)
 
 
-def read_documents(kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None) -> None:
-    """Have a sequence read all of these documents, but for what is in its overlay."""
-    nothing = np.empty(0, np.int64)
-    without = nothing if overlay is None else overlay.positions
-    for group, table in enumerate(kv.tables[: len(kv.scores)]):
-        found = [read.list_of(group, table.format, without) for read in reads]
-        lists = [each for each in found if each is not None]
-        extents: tuple[Extent, ...] = ()
+def read_documents(
+    kv: SequenceKv, reads: Sequence[Read], overlay: Overlay | None = None, again: Sequence[Again] = ()
+) -> None:
+    """Have a sequence read all of these documents, but for what is in its overlay.
+
+    ``again``: which rows these are, for the lowest layers first.
+    """
+    for group in range(len(kv.scores)):
+        _read(kv, group, reads, overlay, again)
+
+
+def _read(kv: SequenceKv, group: int, reads: Sequence[Read], overlay: Overlay | None, again: Sequence[Again]) -> None:
+    fmt, nothing = kv.tables[group].format, Again(np.empty(0, np.int64))
+    of_layers = []
+    for stage in again or [nothing]:
+        found = [read.list_of(group, fmt, stage.rows) for read in reads]
         if overlay is not None:
-            lists.append(overlay.list_of(group))
-            extents = (overlay.extents[group],)
-        kv.read(group, lists, extents)
+            found.append(overlay.list_of(group, stage.rows))
+        of_layers.append((stage.stop, [each for each in found if each is not None]))
+    *below, (_, others) = of_layers
+    extents = () if overlay is None else (overlay.extents[group],)
+    kv.read(group, others, extents, {stop: lists for stop, lists in below if stop is not None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvloom.arrays import Floats
@@ -57,7 +58,8 @@ class SequenceKv:
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
     underway: a compression that has been begun. fuses: what comes after the names' limit is computed over KV of
     documents that were computed elsewhere, and waits until ``begin_fusion`` has put that in place: then it is fused.
-    split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
+    split: some layers have tables of their own. lists_below: what layers below a number read in place of ``lists``, the
+    lowest first. takes_lossy: copies in tiers that have lost something may stand for KV
     that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
     keeps_passed: pages that slide out of a window are held until it is released, for rows of others that see them.
     load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
@@ -87,6 +89,7 @@ class SequenceKv:
     underway: Replacement | None = field(default=None, init=False)
     fused: bool = field(default=False, init=False)
     split: Split | None = field(default=None, init=False)
+    lists_below: dict[int, tuple[tuple[MoreLists, ...], ...]] = field(default_factory=dict, init=False)
     load: Load | None = field(default=None, init=False)
     must_compute: bool = field(default=False, init=False)
     takes_lossy: bool = field(init=False)
@@ -517,10 +520,33 @@ class SequenceKv:
         """The pages of documents that it holds in a group."""
         return self._read[group]
 
-    def read(self, group: int, lists: Sequence[MoreLists], extents: Sequence[Extent] = ()) -> None:
-        """Read ``lists`` beside a group's table. ``extents`` were allocated for some of their pages."""
+    def read(
+        self,
+        group: int,
+        lists: Sequence[MoreLists],
+        extents: Sequence[Extent] = (),
+        below: Mapping[int, Sequence[MoreLists]] = MappingProxyType({}),
+    ) -> None:
+        """Read ``lists`` beside a group's table; layers below a number those ``below`` it, the lowest number first.
+
+        ``extents`` were allocated for some of their pages.
+        """
         self._put_lists(group, lists)
+        before, none = self.lists_below, ((),) * len(self.scores)
+        self.lists_below = {stop: _with(before.get(stop, none), group, below[stop]) for stop in below}
         self._extents.put(group, extents)
+
+    def lists_at(self, layer: int, group: int) -> Sequence[MoreLists]:
+        """What a layer of a group reads beside tables."""
+        for stop, lists in self.lists_below.items():
+            if layer < stop:
+                return lists[group]
+        return self.lists[group] if self.lists else ()
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Layers at which it begins to read other tables or lists than below."""
+        return () if self.split is None else (self.split.layer, *self.lists_below)
 
     # -- formats ---------------------------------------------------------------------------------------------------
 
@@ -619,6 +645,7 @@ class SequenceKv:
         self.fused = True
         self._hold(other._read)
         self._split(other.split, other.tables[len(self.tables) :])
+        self.lists_below = dict(other.lists_below)
 
     def _hold(self, pages: Sequence[Iterable[PageId]]) -> None:
         for mine, theirs in zip(self._read, pages, strict=True):
@@ -632,8 +659,7 @@ class SequenceKv:
         self._windows = self._sliding()
 
     def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
-        before = self.lists or ((),) * len(self.scores)
-        self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
+        self.lists = _with(self.lists or ((),) * len(self.scores), group, lists)
 
     def _publish_full(self) -> None:
         accepted, final, waiting = self.accepted // PAGE_TOKENS, dict[int, None](), []
@@ -703,6 +729,7 @@ class SequenceKv:
         self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
         self.takes_lossy = False
         self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
+        self.lists_below = {}
         self._windows = self._sliding()
         self._read = [[] for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
@@ -712,3 +739,9 @@ class SequenceKv:
             self.watch.restart()
         self._begin_to_repeat()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()
+
+
+def _with(
+    before: tuple[tuple[MoreLists, ...], ...], group: int, lists: Iterable[MoreLists]
+) -> tuple[tuple[MoreLists, ...], ...]:
+    return (*before[:group], tuple(lists), *before[group + 1 :])

@@ -101,7 +101,7 @@ class Reserve:
         request, needs = sequence.request, Counter[PageFormat]()
         assert request.fusion is not None
         question = request.cache.spans[-1][1]
-        rows = int(question * request.fusion.ratio)
+        rows = request.fusion.counts(question)[0]
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
         computed_alone = request.cache.spans if request.cache.source is None else ()
