@@ -21,6 +21,7 @@ from kvloom.engine.sampling import Sampler
 from kvloom.engine.shadow import Shadow
 from kvloom.engine.text import TextState
 from kvloom.errors import KvloomError
+from kvloom.policy.compression import Compression
 from kvloom.policy.fusion import Fusion
 from kvloom.segment import PageId, PageKey
 
@@ -39,7 +40,8 @@ class Request:
     """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
 
     ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for; or what
-    comes before the documents of a ``fusion``, if there is one. ``blocks``: how it goes on from there. ``method_id``:
+    comes before the documents of a ``fusion``, if there is one; ``of_documents``: how each of them is compressed, None:
+    not at all. ``blocks``: how it goes on from there. ``method_id``:
     what the result is kept under; None: it is not. ``grammar``: the form that its answers must have. ``ended``: over as
     a whole, whatever its sequences say; ``error``: because of this. ``prompt_mean``: what is gathered of its hidden
     states; ``embedding``: what it came to.
@@ -57,6 +59,7 @@ class Request:
     cache: CacheParams = field(default_factory=CacheParams)
     boundary: int | None = None
     fusion: Fusion | None = None
+    of_documents: Compression | None = None
     blocks: Blocks | None = None
     method_id: bytes | None = None
     grammar: Grammar | None = None

@@ -2,7 +2,7 @@
 
 fusing.py     ``Fusing``: the phases, one after another
 passes.py     what it computes in a step
-stored.py     keys and values of a fused prompt, as selectors see them
+sight.py      what the selector sees of the prompt (stored.py: keys and values)
 """
 
 from __future__ import annotations

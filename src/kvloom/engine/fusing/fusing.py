@@ -22,14 +22,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kvloom.arrays import Floats
-from kvloom.attend.observe import Observation, Probe, QueryRecord, Reduce, Tally
 from kvloom.engine.fusing.passes import FilterPass, LowerPass, RepairPass
-from kvloom.engine.fusing.stored import Positions, StoredRows
+from kvloom.engine.fusing.sight import Sight
+from kvloom.engine.fusing.stored import Positions
 from kvloom.engine.kv import Carried, Documents, SequenceKv
 from kvloom.engine.kv.fused import (
     Again,
     Overlay,
-    Read,
     forget_passed,
     lower_tables,
     overlay_format,
@@ -42,12 +41,11 @@ from kvloom.engine.planner import Planner
 from kvloom.engine.request import Sequence as RequestSequence
 from kvloom.memory.ledger import Extent
 from kvloom.model.base import Model
+from kvloom.policy.compression import text_of as compression_text
 from kvloom.policy.cost_estimate import CostEstimate
-from kvloom.policy.fusion import Checked, Fusion, Need, View, text_of
+from kvloom.policy.fusion import Fusion, text_of
 from kvloom.policy.fusion.worth import CHECK_SHARE
 from kvloom.segment import PageId, Span, SpanSet
-
-_ATTENTION = frozenset({Need.LAST_ATTENTION, Need.ALL_ATTENTION})
 
 
 class Phase(enum.Enum):
@@ -88,9 +86,8 @@ class Fusing:
     cut: int = field(init=False)
     in_vain: bool = False
     _left: SpanSet = field(default_factory=SpanSet)
-    _reads: list[Read] = field(default_factory=list)
     _carried: Carried | None = None
-    _probes: list[Probe] = field(default_factory=list)
+    _sight: Sight = field(init=False)
     _chosen: Positions = field(default_factory=lambda: np.empty(0, np.int64))
     _rows: SpanSet = field(default_factory=SpanSet)
     _again: list[Again] = field(default_factory=list)
@@ -148,7 +145,7 @@ class Fusing:
             assert self.kv.split is not None
             groups = tuple(self.kv.split.tables.values())
             asking = spans & self._question
-            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._probes, asking=asking)
+            return LowerPass(self.kv, spans, layers, groups, self.share, None, self._sight.probes, asking=asking)
         in_tables = spans & self._question
         groups = tuple(range(len(self.kv.scores)))
         kind, last = (FilterPass, None) if self.phase is Phase.FILTER else (RepairPass, np.array([len(spans) - 1]))
@@ -159,7 +156,7 @@ class Fusing:
             groups,
             self.share,
             self._hidden(spans),
-            self._probes,
+            self._sight.probes,
             last,
             in_tables,
             self._overlay,
@@ -223,9 +220,14 @@ class Fusing:
         spans = tuple(read.span for read in reads)
         if not spans or (spans != self.documents and not self.worth(spans)):
             return False
-        self._reads, self.documents, self.question = reads, spans, spans[-1].stop
+        self.documents, self.question = spans, spans[-1].stop
+        places = self.start, self.question, self.stop
+        self._sight = Sight(kv, layout, self.fusion, reads, *places, self.model.query_heads, self.threads)
         split = split_below(layout, self.cut)
-        held = [dict.fromkeys(page for read in reads for page in read.pages[group]) for group in range(len(kv.tables))]
+        held = [
+            {page: size for read in reads for page, size in read.held(group, fmt).items()}
+            for group, fmt in enumerate(layout.formats)
+        ]
         lower = () if split is None else lower_tables(layout, split)
         kv.begin_fusion(Span(self.start, self.question), held, split, lower)
         self.coming.release()
@@ -242,34 +244,25 @@ class Fusing:
             if self._carried is None:
                 return False
             self.phase, self._left = Phase.LOWER, SpanSet((Span(self.start, self.stop),))
-            self._probes = self._queries()
+            self._sight.ask_for_queries()
         else:
             self._after_lower()
         return True
 
-    def _queries(self) -> list[Probe]:
-        if Need.CHECKED_QUERIES not in self.fusion.needs:
-            return []
-        layer = self.fusion.check_layer
-        dim = self.planner.layout.place(layer)[0].k_dim
-        return [QueryRecord.of(self._question, [layer], self.model.query_heads, dim)]
-
     def _after_lower(self) -> None:
-        if not self.fusion.needs & _ATTENTION:
+        if self._sight.ask_for_attention():
+            read_documents(self.kv, self._sight.reads)
+            self.phase, self._left = Phase.SURVEY, self._question
+        else:
             self._choose()
-            return
-        read_documents(self.kv, self._reads)
-        layers = self._seeing if Need.ALL_ATTENTION in self.fusion.needs else self._seeing[-1:]
-        between = Observation(self._question, Span(self.start, self.question), Reduce.SUM)
-        self._probes.append(Tally.of(between, layers, self.planner.layout.formats[0].heads))
-        self.phase, self._left = Phase.SURVEY, self._question
 
     def _choose(self) -> None:
+        sight = self._sight
         if (cost := self.prefill.cost) is not None:
             computing_s = cost.block(self.start, self.question - self.start)
-            self.fusion = self.fusion.after_loading(self.coming.loading_s, computing_s)
-        self._go_on(self.fusion.rows(self._view()))
-        self._probes = []
+            sight.fusion = sight.fusion.after_loading(self.coming.loading_s, computing_s)
+        self._go_on(sight.fusion.rows(sight.view()))
+        sight.probes = []
         self.phase = Phase.OVERLAY
 
     def _go_on(self, rows: Positions) -> None:
@@ -283,14 +276,11 @@ class Fusing:
     def _narrow(self) -> None:
         """By the values of the layer that was computed last."""
         assert self._overlay is not None
-        layer, rows = self.cut + self._filtered, self._chosen
-        stored = StoredRows(self.kv, self.planner.layout, self._reads, self.threads)
-        values_RKD = stored.again(layer, self._overlay, rows)
-        old_RKD = stored.old_values(layer, rows, values_RKD)
+        layer = self.cut + self._filtered
         self._again[-1] = replace(self._again[-1], stop=layer + 1)
-        self._go_on(self.fusion.narrowed(self._filtered, self.question, rows, values_RKD, old_RKD))
+        self._go_on(self._sight.narrowed(self._filtered, layer, self._chosen, self._overlay))
         self._filtered += 1
-        read_documents(self.kv, self._reads, self._overlay, self._again)
+        read_documents(self.kv, self._sight.reads, self._overlay, self._again)
         self._repair()
 
     def _repair(self) -> None:
@@ -301,7 +291,11 @@ class Fusing:
             return
         self.phase, metrics = Phase.REPAIR, self.sequence.request.metrics
         if metrics.fused is None:  # who begins again finds what it computed before
-            metrics.fused = FusedPrompt(text_of(self.fusion), self.tokens, self.coming.found, len(self._chosen))
+            compression = self.sequence.request.of_documents
+            left = None if compression is None else compression_text(compression)
+            metrics.fused = FusedPrompt(
+                text_of(self._sight.fusion), self.tokens, self.coming.found, len(self._chosen), left
+            )
 
     def _make_overlay(self) -> bool:
         count = Overlay.pages_for(len(self._rows))
@@ -313,38 +307,15 @@ class Fusing:
         if count:
             self._overlay = Overlay(_positions(self._rows), tuple(self._extents))
             self._overlay.label(self.kv)
-        read_documents(self.kv, self._reads, self._overlay, self._again)
+        read_documents(self.kv, self._sight.reads, self._overlay, self._again)
         self._repair()
         return True
 
     def _finish(self, last_1C: Floats) -> None:
         """What is only read of the documents is there; the rest is what was computed."""
-        forget_passed(self.kv, self._reads, self._overlay, self._again, self.stop)
+        forget_passed(self.kv, self._sight.reads, self._overlay, self._again, self.stop)
         self.kv.written(SpanSet((Span(self.start, self.question),)) - self._rows)
         self.over = self._rows | self._question, last_1C
-
-    # -- what is seen ----------------------------------------------------------------------------------------------
-
-    def _view(self) -> View:
-        checked = self._checked() if self.cut else None
-        tallies = [probe for probe in self._probes if isinstance(probe, Tally)]
-        attention_LS = tallies[0].result().sum(axis=1) if tallies else None
-        return View(self.stop, self.question, self.documents, checked, attention_LS, self.threads, self.start)
-
-    def _checked(self) -> Checked:
-        layer, layout = self.fusion.check_layer, self.planner.layout
-        queries = [probe.queries_LRHD[0] for probe in self._probes if isinstance(probe, QueryRecord)]
-        dense, scale, places_N = layout.place(layer)[0], layout.layers[layer].scale, np.arange(self.start, self.stop)
-        stored = StoredRows(self.kv, layout, self._reads, self.threads)
-        keys_NKD = stored.computed(layer, places_N, keys=True)
-        seen = queries[0] if queries else np.empty((0, self.model.query_heads, dense.k_dim), np.float32)
-        if Need.CHECKED_VALUES not in self.fusion.needs:
-            nothing = np.empty((self.question - self.start, dense.heads, 0), np.float32)
-            return Checked(scale, seen, keys_NKD, nothing, nothing)
-        between_S = places_N[: self.question - self.start]
-        values_SKD = stored.computed(layer, between_S, keys=False)
-        old_SKD = stored.old_values(layer, between_S, values_SKD)
-        return Checked(scale, seen, keys_NKD, values_SKD, old_SKD)
 
     # -- where it is -----------------------------------------------------------------------------------------------
 
@@ -360,12 +331,6 @@ class Fusing:
             return range(self.cut)
         first = max(0, self.cut - 1) + self._filtered
         return range(first, first + 2 if self.phase is Phase.FILTER else self._all)
-
-    @property
-    def _seeing(self) -> list[int]:
-        """The layers from the check layer on in which the question sees all documents; all of them, if none does."""
-        windows, layers = self.planner.layout.windows, range(self.cut, self._all)
-        return [each for each in layers if windows[self.planner.layout.place(each)[1]] is None] or list(layers)
 
     @property
     def _question(self) -> SpanSet:

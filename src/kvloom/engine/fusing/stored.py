@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kvloom.arrays import Floats
 from kvloom.engine.kv import SequenceKv
-from kvloom.engine.kv.fused import Overlay, Read
+from kvloom.engine.kv.fused import Overlay, PagesRead, Read
 from kvloom.engine.layout import KvLayout
 from kvloom.memory.format import PageFormat
 from kvloom.memory.gathering import Cells, read
@@ -45,6 +45,7 @@ class StoredRows:
         fmt, group, slot = self.layout.place(layer)
         old_NKD = others_NKD.copy()
         for each in self.reads:
+            assert isinstance(each, PagesRead)
             inside = slice(*np.searchsorted(positions_N, (each.span.start, each.span.stop)).tolist())
             places = positions_N[inside] - each.shift - each.base
             old_NKD[inside] = self._stored(fmt, each.pages[group], slot, places, keys=False)

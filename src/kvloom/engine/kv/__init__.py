@@ -7,6 +7,7 @@ carried.py    hidden states that wait between two layers
 document.py   what fusion asks of a document of a prompt (fused.py: read where the prompt has it)
 documents.py  those of a prompt, until they are there
 passage.py    a document computed alone
+compressed.py what a compression leaves of a passage
 earlier.py    a document that is part of an earlier context
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
@@ -20,6 +21,7 @@ results.py    what that has left, kept for others
 from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
+from kvloom.engine.kv.compressed import CompressedKv
 from kvloom.engine.kv.document import DocumentKv
 from kvloom.engine.kv.documents import Documents
 from kvloom.engine.kv.earlier import EarlierKv
@@ -34,6 +36,7 @@ from kvloom.engine.kv.watch import Watch, Watched
 
 __all__ = [
     "Carried",
+    "CompressedKv",
     "DocumentKv",
     "Documents",
     "EarlierKv",

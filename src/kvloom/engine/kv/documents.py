@@ -70,8 +70,17 @@ class Documents:
             self._note(document, self.load(document.kv))
 
     def make_room(self) -> bool:
-        """For what is to be computed. False: there is none."""
-        return all(document.make_room() for document in self.each if document.begun)
+        """For what is to be computed, or left by a compression. False: there is none."""
+        for document in self.each:
+            if document.begun and not document.make_room():
+                return False
+            if document.compressing:
+                return True  # one at a time, and a little of it in every step
+        return True
+
+    @property
+    def compressing(self) -> bool:
+        return any(document.compressing for document in self.each)
 
     @property
     def complete(self) -> bool:

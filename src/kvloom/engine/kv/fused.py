@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kvloom.attend.lists import SequenceList
+from kvloom.attend.lists import MoreLists, SequenceList
 from kvloom.attend.plan import Contiguous, Labelled
 from kvloom.engine.kv.sequence import SequenceKv, Split
 from kvloom.engine.layout import KvLayout
+from kvloom.memory.arena import page_stride
 from kvloom.memory.cells import page_cells
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.ledger import Extent
@@ -61,8 +63,26 @@ def lists_of(layout: KvLayout, layers: int, tokens: int, rows: int) -> list[tupl
     return [(fmt, -(-tokens // PAGE_TOKENS)) for fmt in lower] + overlays
 
 
+class Read(Protocol):
+    """KV of a document where a prompt has it."""
+
+    @property
+    def span(self) -> Span: ...
+    def held(self, group: int, fmt: PageFormat) -> dict[PageId, int]:
+        """What is held of it in a layer group, and the bytes of that; extents by their first pages."""
+        ...
+
+    def from_position(self, first: int) -> Read | None:
+        """What rows still see to which nothing before position ``first`` of the prompt is visible. None: nothing."""
+        ...
+
+    def lists_of(self, group: int, fmt: PageFormat, without: Positions) -> list[MoreLists]:
+        """How it is read in a layer group, but for entries at these positions of the prompt, which ascend."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Read:
+class PagesRead:
     """A document where a prompt has it, which was computed elsewhere, at positions from ``at`` on.
 
     ``pages``: by layer group, from the page on in which that position lies.
@@ -82,6 +102,9 @@ class Read:
         """The position at which its first page begins."""
         return self.at // PAGE_TOKENS * PAGE_TOKENS
 
+    def held(self, group: int, fmt: PageFormat) -> dict[PageId, int]:
+        return dict.fromkeys(self.pages[group], page_stride(fmt))
+
     def from_position(self, first: int) -> Read | None:
         """Its entries at positions of the prompt from ``first`` on, and others on the page with that. None: none."""
         if self.span.stop <= first:
@@ -89,21 +112,20 @@ class Read:
         gone = max(0, first - self.shift - self.base) // PAGE_TOKENS
         at = max(self.at, self.base + gone * PAGE_TOKENS)
         pages = [of_group[gone:] for of_group in self.pages]
-        return Read(Span(self.span.start + at - self.at, self.span.stop), at, pages)
+        return PagesRead(Span(self.span.start + at - self.at, self.span.stop), at, pages)
 
-    def list_of(self, group: int, fmt: PageFormat, without: Positions) -> SequenceList | None:
-        """Its entries but those at these positions, which ascend. None: nothing is left."""
+    def lists_of(self, group: int, fmt: PageFormat, without: Positions) -> list[MoreLists]:
         stored = self.base + np.arange(len(self.pages[group]) * PAGE_TOKENS)
         there = (stored >= self.at) & (stored < self.at + len(self.span))
         hidden = without[np.searchsorted(without, self.span.start) : np.searchsorted(without, self.span.stop)]
         there[hidden - self.shift - self.base] = False
-        masks_P = _masks(there)
+        masks_P = masks_of(there)
         read = np.flatnonzero(masks_P)
         if not read.size:
-            return None
+            return []
         ids_P = np.array(self.pages[group], np.int32)[read]
         starts_P = (self.base + read * PAGE_TOKENS).astype(np.int32)
-        return SequenceList(fmt, Contiguous(starts_P), ids_P, masks_P[read], self.shift)
+        return [SequenceList(fmt, Contiguous(starts_P), ids_P, masks_P[read], self.shift)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +157,7 @@ class Overlay:
         extent = self.extents[group]
         shown = np.zeros(len(extent.pages) * PAGE_TOKENS, np.bool_)
         shown[np.searchsorted(self.positions, rows)] = True
-        masks_P = _masks(shown)
+        masks_P = masks_of(shown)
         read = np.flatnonzero(masks_P)
         if not read.size:
             return None
@@ -160,7 +182,8 @@ class Again:
     stop: int | None = None
 
 
-def _masks(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
+def masks_of(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
+    """Of entries that are there, page by page."""
     bits_PS = there.reshape(-1, PAGE_TOKENS) << np.arange(PAGE_TOKENS)
     masks_P: npt.NDArray[np.uint16] = bits_PS.sum(axis=1).astype(np.uint16)
     return masks_P
@@ -175,7 +198,7 @@ def forget_passed(
             continue
         oldest = first - table.window + 1
         seen = [each for read in reads if (each := read.from_position(oldest)) is not None]
-        kept = {page for read in seen for page in read.pages[group]}
+        kept = {page for read in seen for page in read.held(group, table.format)}
         still = overlay if overlay is not None and overlay.positions[-1] >= oldest else None
         _read(kv, group, seen, still, again)
         kv.read_no_more(group, set(kv.read_of(group)) - kept)
@@ -196,10 +219,10 @@ def _read(kv: SequenceKv, group: int, reads: Sequence[Read], overlay: Overlay | 
     fmt, nothing = kv.tables[group].format, Again(np.empty(0, np.int64))
     of_layers = []
     for stage in again or [nothing]:
-        found = [read.list_of(group, fmt, stage.rows) for read in reads]
-        if overlay is not None:
-            found.append(overlay.list_of(group, stage.rows))
-        of_layers.append((stage.stop, [each for each in found if each is not None]))
+        lists = [one for read in reads for one in read.lists_of(group, fmt, stage.rows)]
+        if overlay is not None and (again_there := overlay.list_of(group, stage.rows)) is not None:
+            lists.append(again_there)
+        of_layers.append((stage.stop, lists))
     *below, (_, others) = of_layers
     extents = () if overlay is None else (overlay.extents[group],)
     kv.read(group, others, extents, {stop: lists for stop, lists in below if stop is not None})

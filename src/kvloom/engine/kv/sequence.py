@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from kvloom.engine.kv.watch import Watch
 from kvloom.engine.kv.windows import Windows
 from kvloom.engine.tiers import Load
 from kvloom.errors import InternalError
-from kvloom.memory.arena import GRAIN_BYTES, page_stride
+from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.ledger import Extent, Ledger
@@ -96,14 +96,14 @@ class SequenceKv:
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: Windows = field(init=False)
-    _read: list[list[PageId]] = field(init=False)
+    _read: list[dict[PageId, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
         self.takes_lossy = self.cache.lossy
         self._begin_to_repeat()
         self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
-        self.scores, self._read = [()] * len(self.tables), [[] for _ in self.tables]
+        self.scores, self._read = [()] * len(self.tables), [{} for _ in self.tables]
         self._holder = Holder(self.ledger, self.owner, self.cache)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
@@ -472,13 +472,13 @@ class SequenceKv:
         self.accepted = self.names.stop
 
     def begin_fusion(
-        self, gap: Span, pages: Sequence[Iterable[PageId]], split: Split | None, lower: Iterable[PageTable]
+        self, gap: Span, pages: Sequence[Mapping[PageId, int]], split: Split | None, lower: Iterable[PageTable]
     ) -> None:
         """From now on what is missing can be computed. KV of ``gap``, the documents, is not in the tables of the layer
         groups, but in lists (``read``), and in ``lower`` tables for the layers below a ``split``.
 
-        ``pages``: by layer group, those of documents, which somebody holds. They are never written to here. KV computed
-        from now on depends on them, so it is never published.
+        ``pages``: by layer group, those of documents, which somebody holds, and the bytes of each; extents by their
+        first pages. They are never written to here. KV computed from now on depends on them, so it is never published.
         """
         self._end_names(self.boundary)
         self.fused, self.replaced = True, self.boundary
@@ -514,9 +514,9 @@ class SequenceKv:
         """Let go of pages of documents of a group, which none of its lists names any more."""
         gone = set(pages)
         self.ledger.release([page for page in self._read[group] if page in gone], self.owner)
-        self._read[group] = [page for page in self._read[group] if page not in gone]
+        self._read[group] = {page: size for page, size in self._read[group].items() if page not in gone}
 
-    def read_of(self, group: int) -> Sequence[PageId]:
+    def read_of(self, group: int) -> Collection[PageId]:
         """The pages of documents that it holds in a group."""
         return self._read[group]
 
@@ -597,9 +597,7 @@ class SequenceKv:
     @property
     def held_bytes(self) -> int:
         """Bytes of the pages it holds, shared ones included."""
-        read = sum(
-            len(pages) * page_stride(table.format) for pages, table in zip(self._read, self.tables, strict=False)
-        )
+        read = sum(size for pages in self._read for size in pages.values())
         return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes + read
 
     @property
@@ -647,10 +645,10 @@ class SequenceKv:
         self._split(other.split, other.tables[len(self.tables) :])
         self.lists_below = dict(other.lists_below)
 
-    def _hold(self, pages: Sequence[Iterable[PageId]]) -> None:
+    def _hold(self, pages: Sequence[Mapping[PageId, int]]) -> None:
         for mine, theirs in zip(self._read, pages, strict=True):
-            for page in theirs:
-                mine.append(page)
+            for page, size in theirs.items():
+                mine[page] = size
                 self.ledger.hold(page, self.owner, self.cache.hints)
 
     def _split(self, split: Split | None, tables: Iterable[PageTable]) -> None:
@@ -731,7 +729,7 @@ class SequenceKv:
         self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
         self.lists_below = {}
         self._windows = self._sliding()
-        self._read = [[] for _ in self.tables]
+        self._read = [{} for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
         if self.watch is not None and self.stride:
             self.watch = self.watch.of_block(0, self.boundary)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kvloom.engine.cache_params import CacheParams, KeptAs, Source
-from kvloom.engine.kv import DocumentKv, Documents, EarlierKv, PageNames, PassageKv
+from kvloom.engine.kv import (
+    CompressedKv,
+    DocumentKv,
+    Documents,
+    EarlierKv,
+    PageNames,
+    PassageKv,
+    Results,
+    Watch,
+)
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler.loads import Loads
@@ -13,7 +23,20 @@ from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.keys import chunk_root, imported_root, page_key
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.tier.base import Place
+from kvloom.model.base import Model
+from kvloom.policy.compression.identity import identity_of
 from kvloom.segment import PageKey, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Compressing:
+    """What compresses documents. ``text_of``: a token's text. ``threads``: how many cores to use at most."""
+
+    model: Model
+    text_of: Callable[[int], str]
+    results: Results
+    clock: Callable[[], float]
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +47,7 @@ class Finding:
     layout: KvLayout
     loads: Loads
     lead: tuple[int, ...]
+    compressing: Compressing
 
     def documents(self, sequence: Sequence) -> Documents:
         """Of a fused prompt: nothing of them is held, or looked up."""
@@ -31,8 +55,8 @@ class Finding:
         plain = replace(cache, fusion=None, documents=(), source=None, marks=())
         if cache.source is not None:
             return Documents(self._parts(sequence, cache.source, plain), self.loads.load_parts)
-        passages: list[DocumentKv] = [self._passage(sequence, number, plain) for number in range(len(cache.spans))]
-        return Documents(passages, self.loads.load_alone)
+        each = [self._document(sequence, number, plain) for number in range(len(cache.spans))]
+        return Documents(each, self.loads.load_alone)
 
     def _parts(self, sequence: Sequence, source: Source, cache: CacheParams) -> list[DocumentKv]:
         """Its documents as parts of an earlier context."""
@@ -46,7 +70,23 @@ class Finding:
             for number, (span, start) in enumerate(zip(spans, source.starts, strict=True))
         ]
 
-    def _passage(self, sequence: Sequence, number: int, cache: CacheParams) -> PassageKv:
+    def _document(self, sequence: Sequence, number: int, cache: CacheParams) -> DocumentKv:
+        compression, to = sequence.request.of_documents, self.compressing
+        if compression is None:
+            return self._passage(sequence, number, cache)
+        start, stop = sequence.request.cache.spans[number]
+        watch = Watch(to.model, compression.needs, len(self.lead) + stop - start, text_of=to.text_of)
+        passage = self._passage(sequence, number, cache, identity_of(compression), watch)
+        return CompressedKv(passage, compression, to.results, to.clock, to.threads)
+
+    def _passage(
+        self,
+        sequence: Sequence,
+        number: int,
+        cache: CacheParams,
+        method_id: bytes | None = None,
+        watch: Watch | None = None,
+    ) -> PassageKv:
         request = sequence.request
         span, tokens = Span(*request.cache.spans[number]), request.prompt_token_ids
         first = [*self.lead, *tokens[span.start : span.stop]][:PAGE_TOKENS]
@@ -57,7 +97,8 @@ class Finding:
         root = imported if came_in_a_file else computed
         alone = replace(cache, kept_as=kept_as)
         owner = f"{sequence.owner}/document{number}"
-        return PassageKv.of(self.ledger, owner, root, self.layout, alone, self.lead, tokens, span)
+        text = self.lead, tokens, span
+        return PassageKv.of(self.ledger, owner, root, self.layout, alone, *text, method_id, watch)
 
     def _is_there(self, root: PageKey, first: list[int]) -> bool:
         """Whether the first page of a passage is in RAM, or in a tier."""

@@ -55,6 +55,8 @@ class Fuse:
         while isinstance(fusing, Fusing) and not fusing.advance():
             if not self.preempt.make_room(sequence, queues, plan):
                 break
+        if isinstance(fusing, Fusing) and fusing.coming.compressing:
+            plan.compressing = True
         if isinstance(fusing, Fusing) and fusing.in_vain:
             self.account.not_fused(sequence)
             queues.wait_again(sequence)

@@ -23,7 +23,9 @@ _PROMPTS = 2
 
 @dataclass(slots=True)
 class LoadAhead:
-    """A prompt is tried once; one for which there was no room, again when less is held."""
+    """A prompt is tried once; one for which there was no room, again when less is held. One whose documents are
+    compressed is not: what is left of them is in no tier.
+    """
 
     finding: Finding
     _no_room: tuple[Sequence, int] | None = field(default=None, init=False)
@@ -31,7 +33,8 @@ class LoadAhead:
     def run(self, queues: Queues, plan: StepPlan) -> None:
         if not self.finding.loads.tiers.levels:
             return
-        for sequence in islice((each for each in queues.waiting if each.kv.fuses), _PROMPTS):
+        prompts = (each for each in queues.waiting if each.kv.fuses and each.request.of_documents is None)
+        for sequence in islice(prompts, _PROMPTS):
             if sequence.documents is None and sequence not in plan.failed and not self._hopeless(sequence):
                 try:
                     self._begin(sequence, len(queues.running))
