@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +12,15 @@ import tiny
 import tiny_decoder
 from dict_tier import DictTier
 from fused_in_torch import logprobs_of
-from kvloom.engine.cache_params import CacheParams
+from kvloom.config import TierFaults
+from kvloom.engine.cache_params import CacheParams, Source
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Sequence, Status
 from kvloom.engine.tiers import tiers as tiers_of
-from kvloom.memory.tier.base import Fault, Place, TierFault
+from kvloom.memory.tier.base import Fault, Place, Tier, TierFault
+from kvloom.memory.tier.faulty import FaultyTier
 from kvloom.policy.fusion import fusion_of, parse_fusion
+from tier_cases import DAMAGEABLE
 
 SCORED = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True, logprobs=4)
 PROMPT = tiny.random_prompt(120, 1)
@@ -33,7 +38,7 @@ def asked(selector: str = "a3", ratio: object = None, **given: object) -> CacheP
     return CacheParams(**{"fusion": fusion_of(selector, ratio), "documents": DOCUMENTS} | given)
 
 
-def engine_of(tier: DictTier, **given: object) -> tiny.Engine:
+def engine_of(tier: Tier, **given: object) -> tiny.Engine:
     """An engine that serves one at a time, and has the documents of ``PROMPT`` in the tier alone."""
     windows = given.pop("windows", (None, None, None))
     engine = tiny.make_engine(**{"model": tiny_decoder.decoder(windows), "tiers": [tier], "max_seqs": 1} | given)
@@ -42,7 +47,8 @@ def engine_of(tier: DictTier, **given: object) -> tiny.Engine:
         add(engine, PROMPT[start:stop])
     assert engine.tiers.flush(10)
     engine.ledger.reset()
-    tier.reads.clear()
+    if isinstance(tier, DictTier):
+        tier.reads.clear()
     return engine
 
 
@@ -103,6 +109,56 @@ def test_what_a_prompt_wants_is_loaded_while_it_waits(windows: tuple[int | None,
 
 def gone(place: Place) -> None:
     raise TierFault(Fault.GONE, "it is not there")
+
+
+def slow(directory: Path, num_bytes: int) -> Tier:
+    faults = TierFaults(tier="disk", slow=1.0, slow_seconds=0.02)
+    return FaultyTier(DAMAGEABLE["disk"](directory, num_bytes), faults)
+
+
+@pytest.mark.parametrize("make", [DAMAGEABLE["disk"], DAMAGEABLE["remote"], slow], ids=["disk", "remote", "slow disk"])
+def test_from_any_tier(make: Callable[[Path, int], Tier], tmp_path: Path) -> None:
+    tier = make(tmp_path, 2**20)
+    engine = engine_of(tier)
+    expected = tiny.run(engine_of(DictTier()), {"next": PROMPT}, SCORED, cache=asked())["next"]
+    queued(engine)
+    sequence = waiting(engine)
+    step_until(engine, lambda: sequence.documents is not None and sequence.documents.complete)
+    loaded = engine.stats().cache.tiers[tier.name].loaded_pages
+    assert loaded == 7
+    engine.abort("stream")
+    done = tiny.drain(engine, ["next"])["next"]
+    assert logprobs_of(done) == logprobs_of(expected)
+    assert engine.stats().cache.tiers[tier.name].loaded_pages == loaded
+    engine.close()
+
+
+def test_parts_of_an_earlier_context_are_loaded_too() -> None:
+    earlier = tiny.random_prompt(160, 3)
+    prompt = tiny.random_prompt(10, 4) + earlier[20:100] + tiny.random_prompt(12, 5)
+    cache = asked("reuse", documents=((10, 90),), source=Source(tuple(earlier), (20,)))
+    at_hand = engine_of(DictTier())
+    tiny.run(at_hand, {"earlier": earlier}, SCORED)
+    expected = tiny.run(at_hand, {"next": prompt}, SCORED, cache=cache)["next"]
+    tier = DictTier()
+    engine = engine_of(tier)
+    tiny.run(engine, {"earlier": earlier}, SCORED)
+    assert engine.tiers.flush(10)
+    engine.ledger.reset()
+    tier.reads.clear()
+    engine.submit("stream", STREAM, long(400))
+    engine.step()
+    engine.submit("next", prompt, SCORED, cache=cache)
+    engine.step()
+    sequence = waiting(engine)
+    step_until(engine, lambda: sequence.documents is not None and sequence.documents.complete)
+    assert len(tier.reads) == 6
+    tier.before_read = gone
+    engine.abort("stream")
+    done = tiny.drain(engine, ["next"])["next"]
+    assert logprobs_of(done) == logprobs_of(expected)
+    assert done.updates[-1].metrics.fused.found == 80
+    assert engine.ledger.held_pages == 0
 
 
 @pytest.mark.parametrize("come", [False, True])
