@@ -144,6 +144,19 @@ def test_filters_beside_others_change_no_bit() -> None:
     assert engine.ledger.held_pages == 0
 
 
+@pytest.mark.parametrize("steps", range(4, 22, 3))
+def test_aborted_between_filters_nothing_is_left(steps: int) -> None:
+    prompt, documents = made()
+    engine = engine_of(model=model(6), step_tokens=24)
+    engine.submit("fused", prompt, SCORED, cache=asked("cacheblend:ratio=0.3,filters=3", documents))
+    for _ in range(steps):
+        engine.step()
+        engine.check()
+    engine.abort("fused")
+    engine.check()
+    assert engine.ledger.held_pages == 0
+
+
 def test_filters_and_continuations() -> None:
     prompt, documents = made()
     params = SamplingParams(temperature=1.0, seed=5, n=3, max_tokens=20, ignore_eos=True, logprobs=4)

@@ -1,6 +1,7 @@
 """Fusing: a prompt over documents that were computed elsewhere, from look-up to the last row of the question.
 
-    documents   those whose KV is not there are computed alone, for others too; parts of an earlier context are not
+    documents   those whose KV is not there are computed alone, for others too, and compressed if only a part of it is
+                to be read; parts of an earlier context are not
     lower       all rows through the layers below the check layer, and keys and values of that; if the selector wants
                 to see it
     survey      the question over old KV through all layers from there on, if the selector wants to see its attention
