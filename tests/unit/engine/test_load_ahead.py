@@ -313,6 +313,21 @@ def test_what_only_one_that_waits_loads_is_waited_for() -> None:
     assert engine.ledger.held_pages == 0
 
 
+def test_who_starts_takes_its_documents_first() -> None:
+    """They may be idle in RAM, and what is loaded for others must not displace them."""
+    tier = DictTier()
+    engine = engine_of(tier)
+    engine.submit("first", PROMPT[:60] + PROMPT[100:], SCORED, cache=asked(documents=((10, 60),)))
+    engine.submit("next", PROMPT, SCORED, cache=asked())
+    engine.step()
+    (first,) = engine.requests["first"].sequences
+    assert first.status is Status.RUNNING
+    assert waiting(engine).documents is None
+    engine.step()
+    assert first.layerwise is not None
+    assert waiting(engine).documents is not None
+
+
 def test_two_prompts_have_documents_loaded_and_no_more() -> None:
     tier = DictTier()
     engine = engine_of(tier)

@@ -31,7 +31,7 @@ class LoadAhead:
     _no_room: tuple[Sequence, int] | None = field(default=None, init=False)
 
     def run(self, queues: Queues, plan: StepPlan) -> None:
-        if not self.finding.loads.tiers.levels:
+        if not self.finding.loads.tiers.levels or any(map(_has_just_started, queues.running)):
             return
         prompts = (each for each in queues.waiting if each.kv.fuses and each.request.of_documents is None)
         for sequence in islice(prompts, _PROMPTS):
@@ -58,3 +58,9 @@ class LoadAhead:
         if not sequence.documents.load_ahead(lambda kv: loads.load_ahead(kv, fits)):
             sequence.documents.release()
             sequence.documents, self._no_room = None, (sequence, finding.ledger.held_bytes)
+
+
+def _has_just_started(sequence: Sequence) -> bool:
+    """Whether its documents, which may be in RAM, are not held yet: they are when the next step is planned."""
+    kv = sequence.kv
+    return kv.fuses and not kv.fused and sequence.layerwise is None
