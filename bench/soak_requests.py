@@ -15,6 +15,8 @@ from kvloom.policy.fusion import parse_fusion, text_of
 
 SALTS = (None, None, None, "one", "other")
 SELECTORS = ("reuse", "epic:tokens=4", "a3:check_layer=0", "cacheblend:check_layer=0,ratio=0.3", "prophetkv")
+COMPRESSED = ("reuse", "a3:check_layer=0")
+"""Selectors over documents of which a part is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,15 @@ def drawn_fused(rng: random.Random, texts: Sequence[tuple[int, ...]]) -> Asked:
         documents.append((len(prompt), len(prompt) + len(passage)))
         prompt += passage
     prompt += rng.choice(texts)[: rng.choice((2, 9))]
+    number = rng.randrange(len(SELECTORS) + len(COMPRESSED))
     cache = CacheParams(
         salt=rng.choice(SALTS),
         read=rng.random() > 0.05,
         write=rng.random() > 0.1,
         match=rng.choice(("tokens", "tokens", "pages")),
         priority=rng.choice((10, 50, 50, 90)),
-        fusion=parse_fusion(rng.choice(SELECTORS)),
+        fusion=parse_fusion((*SELECTORS, *COMPRESSED)[number]),
+        compression=compression_of("knorm", 0.5) if number >= len(SELECTORS) else None,
         documents=tuple(documents),
     )
     return Asked(tuple(prompt), rng.choice((1, 3, 6)), cache, rng.choice((1, 1, 1, 2)))

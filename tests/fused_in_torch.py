@@ -25,6 +25,20 @@ from kvloom.segment import Span
 
 
 @dataclass
+class Left:
+    """What a compression has left of a document in one layer and KV head: entries at positions of the document alone,
+    its lead included, as they are stored.
+    """
+
+    layer: int
+    head: int
+    positions_S: np.ndarray
+    k_SD: Floats
+    v_SD: Floats
+    bias_S: Floats
+
+
+@dataclass
 class Flat:
     """KV of one text by position. ``seen``: by layer, the attention that each position got from all rows and heads."""
 
@@ -39,21 +53,23 @@ class Flat:
     def __post_init__(self) -> None:
         self.k = torch.zeros(self.layers, self.length, self.kv_heads, self.dim)
         self.v = torch.zeros_like(self.k)
-        self.there = torch.zeros(self.layers, self.length, dtype=torch.bool)
+        self.there = torch.zeros(self.layers, self.length, self.kv_heads, dtype=torch.bool)
+        self.bias = torch.zeros(self.layers, self.length, self.kv_heads)
 
     def write(self, k_TKD: Floats, v_TKD: Floats, plan: SimpleNamespace, layer: int) -> None:
         at = torch.from_numpy(plan.positions_T).long()
         self.k[layer, at], self.v[layer, at] = torch.from_numpy(k_TKD), torch.from_numpy(v_TKD)
-        self.there[layer, at] = True
+        self.there[layer, at], self.bias[layer, at] = True, 0.0
 
     def attend(self, q_THD: Floats, plan: SimpleNamespace, layer: int) -> tuple[Floats, Floats]:
         q, at = torch.from_numpy(q_THD), torch.from_numpy(plan.positions_T).long()
         ratio = q.shape[1] // self.kv_heads
         k, v = (x[layer].repeat_interleave(ratio, dim=1) for x in (self.k, self.v))
-        hidden = (torch.arange(self.length) > at[:, None]) | ~self.there[layer]
+        there, bias = (x[layer].T.repeat_interleave(ratio, dim=0)[:, None] for x in (self.there, self.bias))
+        hidden = (torch.arange(self.length) > at[:, None])[None] | ~there
         if (window := self.windows[layer]) is not None:
             hidden |= torch.arange(self.length) <= at[:, None] - window
-        scores = (torch.einsum("thd,shd->hts", q, k) * self.dim**-0.5).masked_fill(hidden, -torch.inf)
+        scores = (torch.einsum("thd,shd->hts", q, k) * self.dim**-0.5 + bias).masked_fill(hidden, -torch.inf)
         weights = scores.softmax(-1)
         self.queries[layer], self.seen[layer] = q, weights.sum(dim=(0, 1))
         return torch.einsum("hts,shd->thd", weights, v).contiguous().numpy(), torch.logsumexp(scores, -1).T.numpy()
@@ -103,9 +119,10 @@ def fused_prefill(
     room: int = 32,
     source: Source | None = None,
     prefix: int | None = None,
+    left: Sequence[Sequence[Left]] | None = None,
 ) -> Fused:
     """``source``: the earlier context in which documents were computed, rather than alone. ``prefix``: its tokens, if
-    something lies between it and the first document.
+    something lies between it and the first document. ``left``: what is left of each document.
     """
     spec, question, stop = model.spec, documents[-1][1], len(tokens)
     start = documents[0][0] if prefix is None else prefix
@@ -128,13 +145,19 @@ def fused_prefill(
         kv.there[above.start :, first:last] = True
     kv.k[above.start :, start:question] = old.k[above.start :, start:question]
     kv.v[above.start :, start:question] = old.v[above.start :, start:question]
+    for (first, last), lists in zip(documents, left or (), strict=left is not None):
+        kv.there[above.start :, first:last] = False
+        for each in lists:
+            if each.layer >= cut:
+                put(model, kv, each, len(lead), first)
     x_TC = run(model, kv, tokens[start:], range(start, stop), range(cut))
     checked = None
     if cut:
         check, heads = fusion.check_layer, (spec.heads, spec.head_dim)
         queries = kv.queries[check][question - start :].reshape(-1, *heads).numpy()
         between = slice(start, question)
-        old_v = torch.where(kv.there[-1, between, None, None], old.v[check, between], kv.v[check, between])
+        alone = kv.there[-1, between].any(-1)[:, None, None]
+        old_v = torch.where(alone, old.v[check, between], kv.v[check, between])
         checked = Checked(
             spec.head_dim**-0.5, queries, kv.k[check, start:stop].numpy(), kv.v[check, between].numpy(), old_v.numpy()
         )
@@ -142,11 +165,31 @@ def fused_prefill(
     seeing = [layer for layer in above if spec.windows[layer] is None] or above
     attention = torch.stack([kv.seen[layer][start:question] for layer in seeing]).numpy()
     view = View(stop, question, tuple(Span(*span) for span in documents), checked, attention, prefix=prefix)
-    rows = fusion.rows(view).tolist()
+    chosen = fusion.rows(view)
     inside = {position for first, last in documents for position in range(first, last)}
-    going = sorted({*rows, *(set(range(start, question)) - inside), *range(question, stop)})
-    last_TC = run(model, kv, [], going, above, x_TC[np.array(going) - start])
-    return Fused(model, kv, tokens, rows, model.logits(last_TC[-1:])[0])
+    always = {*(set(range(start, question)) - inside), *range(question, stop)}
+    going = sorted({*chosen.tolist(), *always})
+    x_RC = x_TC[np.array(going) - start]
+    for number, layer in enumerate(above[: fusion.filters]):
+        x_RC = run(model, kv, [], going, range(layer, layer + 1), x_RC)
+        there = torch.from_numpy(chosen)
+        chosen = fusion.narrowed(number, question, chosen, kv.v[layer, there].numpy(), old.v[layer, there].numpy())
+        stay = [position in always or position in chosen for position in going]
+        going, x_RC = [position for position, it in zip(going, stay, strict=True) if it], x_RC[np.array(stay)]
+    last_TC = run(model, kv, [], going, above[fusion.filters :], x_RC)
+    return Fused(model, kv, tokens, chosen.tolist(), model.logits(last_TC[-1:])[0])
+
+
+def put(model: Decoder, kv: Flat, left: Left, lead: int, first: int) -> None:
+    """Entries of a document that begins at position ``first``, without its lead."""
+    mine = left.positions_S >= lead
+    at, k_SD = left.positions_S[mine] - lead + first, torch.from_numpy(left.k_SD[mine])
+    k_LSKD = torch.zeros(kv.layers, len(at), kv.kv_heads, kv.dim)
+    k_LSKD[left.layer, :, left.head] = k_SD
+    kv.k[left.layer, at, left.head] = turned(model, k_LSKD, first - lead)[left.layer, :, left.head]
+    kv.v[left.layer, at, left.head] = torch.from_numpy(left.v_SD[mine])
+    kv.there[left.layer, at, left.head] = True
+    kv.bias[left.layer, at, left.head] = torch.from_numpy(left.bias_S[mine])
 
 
 def whole(model: Decoder, tokens: Sequence[int]) -> Flat:

@@ -394,7 +394,8 @@ class BlockPass {
   }
 
   // Computes the sums of weight x value. Entries that not all rows of the group see are added row by row, unless
-  // weights are integers: then a weight of 0 excludes an entry.
+  // weights are integers: then a weight of 0 excludes an entry. Those that no row sees, such as masks hide, are left
+  // out; the sum goes on behind them as if they were not there.
   void accumulate(const Group& group, const State& state) const {
     float* out = state.o + (int64_t)group.first * part_.v_dim;
     if (steps_at_) {
@@ -416,12 +417,12 @@ class BlockPass {
         runs[count++] = whole_page(i);
         continue;
       }
-      const uint32_t common = seen_by_all(group, i);
+      const uint32_t common = seen_by_all(group, i), some = seen_by_some(group, i);
       for (int begin = 0, end; begin < page_tokens; begin = end) {
         end = stretch_end(common, begin);
         if (common >> begin & 1) {
           runs[count++] = part_of_page(i, begin, end);
-        } else {
+        } else if (some & bits_below(end) & ~bits_below(begin)) {
           flush();
           accumulate_alone(group, i, begin, end, out);
         }
@@ -434,6 +435,13 @@ class BlockPass {
     uint32_t entries = all_entries;
     for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++)
       entries &= desk_.visible[n].entries[i];
+    return entries;
+  }
+
+  uint32_t seen_by_some(const Group& group, int i) const {
+    uint32_t entries = 0;
+    for (int32_t n = group.first / heads_; n <= (group.first + group.count - 1) / heads_; n++)
+      entries |= desk_.visible[n].entries[i];
     return entries;
   }
 

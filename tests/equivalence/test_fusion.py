@@ -102,6 +102,70 @@ def test_another_check_layer(check_layer: int) -> None:
     )
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize(("filters", "wider", "check_layer"), [(1, 50, 1), (2, 100, 0), (3, 40, 1)])
+def test_filters_do_what_the_reference_does(filters: int, wider: int, check_layer: int, ratio: float) -> None:
+    prompt, documents = made(gaps=2)
+    text = f"cacheblend:ratio={ratio},filters={filters},wider={wider},check_layer={check_layer}"
+    expected = fused_prefill(model(6), prompt, documents, parse_fusion(text))
+    done = fused(engine_of(model=model(6), step_tokens=24), prompt, asked(text, documents))
+    assert done.updates[-1].metrics.fused.repaired == len(expected.rows) == min(int(ratio * 134), 123)
+    assert_like(done, expected)
+
+
+def test_filters_that_drop_nothing_change_no_bit() -> None:
+    prompt, documents = made()
+    plain, filtered = (
+        logprobs_of(fused(engine_of(model=model(6)), prompt, asked(f"cacheblend:ratio=0.3{more}", documents)))
+        for more in ("", ",filters=3,wider=0")
+    )
+    assert plain == filtered
+    narrowed = fused(engine_of(model=model(6)), prompt, asked("cacheblend:ratio=0.3,filters=3", documents))
+    assert logprobs_of(narrowed) != plain
+
+
+def test_filters_beside_others_change_no_bit() -> None:
+    prompts = {"a": made(seed=1)[0], "b": made(seed=2, prefix=30)[0], "c": tiny.random_prompt(90, 9)}
+    caches = {
+        "a": asked("cacheblend:ratio=0.3,filters=2", made(seed=1)[1]),
+        "b": asked("cacheblend:check_layer=0,filters=1", made(seed=2, prefix=30)[1]),
+        "c": CacheParams(),
+    }
+    alone = {
+        name: tiny.run(engine_of(model=model(6)), {name: prompt}, SCORED, cache=caches[name])
+        for name, prompt in prompts.items()
+    }
+    engine = engine_of(model=model(6), step_tokens=20)
+    for name, prompt in prompts.items():
+        engine.submit(name, prompt, SCORED, cache=caches[name])
+    together = tiny.drain(engine, list(prompts))
+    for name in prompts:
+        assert logprobs_of(together[name]) == logprobs_of(alone[name][name])
+    assert engine.ledger.held_pages == 0
+
+
+@pytest.mark.parametrize("steps", range(4, 22, 3))
+def test_aborted_between_filters_nothing_is_left(steps: int) -> None:
+    prompt, documents = made()
+    engine = engine_of(model=model(6), step_tokens=24)
+    engine.submit("fused", prompt, SCORED, cache=asked("cacheblend:ratio=0.3,filters=3", documents))
+    for _ in range(steps):
+        engine.step()
+        engine.check()
+    engine.abort("fused")
+    engine.check()
+    assert engine.ledger.held_pages == 0
+
+
+def test_filters_and_continuations() -> None:
+    prompt, documents = made()
+    params = SamplingParams(temperature=1.0, seed=5, n=3, max_tokens=20, ignore_eos=True, logprobs=4)
+    cache = asked("cacheblend:ratio=0.3,filters=2", documents)
+    expected = fused(engine_of(model=model(6)), prompt, cache, params)
+    crowded = fused(engine_of(model=model(6), max_seqs=2), prompt, cache, params)
+    assert crowded.tokens == expected.tokens
+
+
 def test_a_document_twice() -> None:
     prompt, documents = made(lengths=(20, 20))
     (first, last), (again, end) = documents

@@ -70,6 +70,13 @@ def test_the_engine_does_what_the_reference_does(name: str, selector: str) -> No
     assert_like(done, expected)
 
 
+@pytest.mark.parametrize("text", ["cacheblend:ratio=0.2,filters=3,wider=100", "cacheblend:check_layer=0,filters=2"])
+def test_filters_do_what_the_reference_does(text: str) -> None:
+    prompt, documents = made()
+    done = fused(engine_of("gemma-like"), prompt, asked(text, documents))
+    assert_like(done, fused_prefill(model("gemma-like"), prompt, documents, parse_fusion(text)))
+
+
 @pytest.mark.parametrize("selector", ["a3:ratio=1", "fusionrag:ratio=1", "recompute"])
 @pytest.mark.parametrize("name", MODELS)
 def test_at_full_ratio_it_is_a_full_prefill(name: str, selector: str) -> None:
@@ -186,7 +193,7 @@ def test_what_no_row_sees_any_more_is_let_go(selector: str, monkeypatch: pytest.
         assert len(kv.read_of(group)) == sum(pages for pages, _ in spans)
     done = logprobs_of(tiny.drain(engine, ["fused"])["fused"])
     assert engine.ledger.held_pages == 0
-    monkeypatch.setattr("kvloom.engine.fusing.forget_passed", lambda *_: None)
+    monkeypatch.setattr("kvloom.engine.fusing.fusing.forget_passed", lambda *_: None)
     other = begun()
     assert len(other.requests["fused"].sequences[0].kv.read_of(0)) == 10
     assert logprobs_of(tiny.drain(other, ["fused"])["fused"]) == done

@@ -156,6 +156,19 @@ async def test_usage_tells_what_was_reused_and_repaired(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+async def test_what_is_left_of_documents_is_read_by_who_asks_for_the_same(path: str) -> None:
+    asked = {"kvloom": {"cache": {"fusion": A3, "compression": {"method": "knorm", "ratio": 0.5}}}}
+    async with serving() as (http, _):
+        first = await post(http, path, body(path, OWL, FOX) | asked)
+        again = await post(http, path, body(path, OWL, FOX) | asked)
+        whole = await post(http, path, body(path, OWL, FOX) | FUSED)
+    assert answer_of(again) == answer_of(first)
+    assert fused_in(again["usage"])["compression"] == "knorm:ratio=0.5"
+    assert fused_in(again["usage"])["reused_tokens"] == len(OWL) + len(FOX)
+    assert fused_in(whole["usage"])["compression"] is None
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
 async def test_exact_requests_beside_fused_ones_are_exact(path: str) -> None:
     """Before, beside and after them; and no exact look-up finds what a fused request computed."""
     exact = body(path, OWL, FOX)
@@ -295,7 +308,8 @@ async def test_passages_are_found_by_content() -> None:
         ({"fusion": A3, "documents": "by content"}, "kvloom.cache.fusion", "other ones"),
         ({"fusion": A3, "documents": [[1, 9]]}, "kvloom.cache.fusion", "other ones"),
         ({"documents": "marked"}, "kvloom.cache.documents", "documents a fusion"),
-        ({"fusion": A3, "compression": {"method": "knorm", "ratio": 0.5}}, "kvloom.cache.fusion", "not both"),
+        ({"fusion": A3, "compression": {"method": "snapkv", "ratio": 0.5}}, "kvloom.cache.compression", "looks on"),
+        ({"fusion": A3, "compression": {"method": "knorm", "budget": 90000}}, "kvloom.cache.compression", "one by one"),
         ({"fusion": A3, "lossy": True}, "kvloom.cache.lossy", "is exact"),
         ({"fusion": A3, "kept_as": "chunk"}, "kvloom.cache.fusion", "over several"),
     ],

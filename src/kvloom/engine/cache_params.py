@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from kvloom.engine.of_documents import ONE_BY_ONE, check_of_documents
 from kvloom.errors import ParamsError
 from kvloom.model.text.documents import Spans
 from kvloom.policy.compression import Compression
@@ -140,7 +141,9 @@ class CacheParams:
     use the request's KV is evicted after all that is not pinned, by whatever policy, while pins take no more than their
     part of the budget (``max_pinned_share``): what does not is kept like any other KV. marks: the same for beginnings
     of the prompt, beside what holds for all of it; the longer time counts.
-    compression: what is done to the context's KV before the rest of the prompt is computed over what is left; it needs
+    compression: beside a fusion, what is left of each document, by a method that is content with what is stored of it:
+    that is kept for all who ask for the same, and read in place of the document's KV. Otherwise what is done to the
+    context's KV before the rest of the prompt is computed over what is left; it needs
     the context's exact KV, which is found and published as ever, unless what is left of the context is found: that is
     published too. compress_after: how many tokens of the prompt are the context; all but the last one unless told. With
     a budget, prompt and answer are one context, which is compressed whenever it would take more. compress_when:
@@ -209,7 +212,7 @@ class CacheParams:
         if (self.fusion is None) != (not self.documents):
             raise ParamsError("a fusion needs documents, and documents a fusion", param="documents")
         if self.fusion is not None and self.compression is not None:
-            raise ParamsError("a request has a fusion or a compression, not both", param="fusion")
+            self._check_of_documents(self.fusion, self.compression)
         if self.fusion is not None and self.lossy:
             raise ParamsError(
                 "what comes before the documents of a fusion is exact, and lossy KV is not", param="lossy"
@@ -234,6 +237,19 @@ class CacheParams:
                     f"a document of {stop - start} tokens from {at} on is not within a source of {len(source.tokens)}",
                     param="source",
                 )
+
+    def _check_of_documents(self, fusion: Fusion, compression: Compression) -> None:
+        if compression.ratio is None or self.compress_after is not None or self.compress_when == "pressure":
+            raise ParamsError(f"{ONE_BY_ONE}: a compression of them has a ratio, and nothing else", param="compression")
+        if self.guard is not None:
+            raise ParamsError("a guard watches over one context, and documents are several", param="guard")
+        if self.source is not None:
+            raise ParamsError(
+                f"{ONE_BY_ONE}, and parts of an earlier context are none",
+                hint="no source, or no compression",
+                param="compression",
+            )
+        check_of_documents(fusion, compression)
 
     def _check_pressure(self) -> None:
         if self.compression is None or self.compression.ratio is None or self.compress_after is not None:
@@ -273,7 +289,11 @@ class CacheParams:
         if self.documents != "by content":
             return self.over(())
         spans = tuple((span.start, span.stop) for span in found_by_content(prompt))
-        return replace(self, documents=spans, fusion=self.fusion if spans else None)
+        return replace(self, documents=spans) if spans else self.unfused()
+
+    def unfused(self) -> CacheParams:
+        """For a prompt whose documents are tokens like others: what was to be done to them is not done to it."""
+        return replace(self, fusion=None, documents=(), source=None, compression=None)
 
     @property
     def spans(self) -> Spans:
@@ -312,7 +332,9 @@ class CacheParams:
 
         Raises ParamsError when none would be left, from whose KV the answer could begin.
         """
-        if self.compression is None or self.budget is not None or self.compress_when == "pressure":
+        if self.compression is None or self.fusion is not None:
+            return None
+        if self.budget is not None or self.compress_when == "pressure":
             return None
         after = prompt_tokens - 1 if self.compress_after is None else self.compress_after
         if after >= prompt_tokens:

@@ -22,7 +22,9 @@ from kvloom.engine.scheduler.bands import Bands
 from kvloom.engine.scheduler.chunk import ChunkRunning
 from kvloom.engine.scheduler.compress import Compress
 from kvloom.engine.scheduler.fetch import Fetch
+from kvloom.engine.scheduler.finding import Compressing, Finding
 from kvloom.engine.scheduler.fuse import Fuse
+from kvloom.engine.scheduler.load_ahead import LoadAhead
 from kvloom.engine.scheduler.loads import Loads
 from kvloom.engine.scheduler.preempt import Preempt
 from kvloom.engine.scheduler.prefill_budget import PrefillBudget
@@ -93,7 +95,7 @@ def make_engine(
     results = Results(ledger)
     ledger.events.listeners.append(results)
     prefill_budget = PrefillBudget(scheduling.max_decode_slowdown, scheduling.max_token_latency_s, prefill_cost)
-    reserve, stall, account = Reserve(ledger, layout, lead), Stall(), Account(clock)
+    reserve, stall, account = Reserve(ledger, layout, results, lead), Stall(), Account(clock)
     tiers = make_tiers(tier_factory(layout.formats), ledger, layout.formats, clock, stall.tell, tier_costs, background)
     bands = Bands(ledger, layout, tiers, prefill_cost, model.width)
     loads = Loads(tiers, prefill_cost)
@@ -103,8 +105,10 @@ def make_engine(
     compress = Compress(ledger, preempt, clock, threads, results)
     fetch = Fetch(tiers, prefill_cost, account, clock)
     planner = Planner.of(model, layout)
-    fuse = Fuse(model, planner, ledger, preempt, loads, account, lead, scheduling.step_tokens, threads)
-    stages = fetch, bands, compress, fuse, ChunkRunning(prefill_budget), preempt, admit
+    compressing = Compressing(model, tokenizer.token_text, results, clock, threads)
+    finding = Finding(ledger, layout, loads, lead, compressing)
+    fuse = Fuse(model, planner, preempt, finding, prefill_cost, account, scheduling.step_tokens, threads)
+    stages = fetch, bands, compress, fuse, ChunkRunning(prefill_budget), preempt, admit, LoadAhead(finding)
     scheduler = Scheduler(stages, scheduling.step_tokens)
     watch = StepWatch(clock)
     return Engine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from kvloom.engine.layout import KvLayout
 from kvloom.engine.params import SamplingParams
 from kvloom.errors import ParamsError
 from kvloom.memory.arena import page_stride, slab_cost
+from kvloom.memory.format import PageFormat
 from kvloom.model.base import Model
+from kvloom.policy.compression import Compression
 from kvloom.policy.cost_estimate import CostEstimate
-from kvloom.policy.fusion import Fusion, faster
+from kvloom.policy.fusion import faster
 from kvloom.segment import Span
 
 
@@ -34,32 +36,38 @@ class Worth:
         return faster(cache.fusion, documents, prompt_tokens, self.layers, self.step_tokens, self.prefill.proportions)
 
 
-def fused_bytes(
-    layout: KvLayout, width: int, lead: int, fusion: Fusion, documents: Sequence[tuple[int, int]], tokens: int
-) -> int:
+def fused_bytes(layout: KvLayout, width: int, lead: int, cache: CacheParams, tokens: int) -> int:
     """Slabs and metadata, in bytes, that a fused prompt and its answer, ``tokens`` together, need when they are alone.
 
     All documents may be computed again. ``width``: of hidden states.
     """
+    fusion, documents, compression = cache.fusion, cache.spans, cache.compression
+    assert fusion is not None
     start, stop = documents[0][0], documents[-1][1]
     alone = sum(pages_for(lead + last - first) for first, last in documents)
     needs = [(fmt, alone + pages_for(start) + pages_for(tokens - stop) + 2) for fmt in layout.formats]
     needs += lists_of(layout, fusion.exact_layers, tokens, stop - start)
     if fusion.exact_layers:
         needs.append((hidden_format(width), pages_for(tokens - start)))
+    if compression is not None:
+        lengths = [lead + last - first for first, last in documents]
+        needs += [each for length in lengths for each in lists_left(layout, compression, length)]
     per_slab = [(fmt, -(-pages // max(1, layout.slab_bytes // page_stride(fmt)))) for fmt, pages in needs]
     return sum(slabs * slab_cost(fmt, layout.slab_bytes) for fmt, slabs in per_slab)
 
 
+def lists_left(layout: KvLayout, compression: Compression, tokens: int) -> Iterator[tuple[PageFormat, int]]:
+    """(format, pages) of what a compression leaves of a document of so many tokens, its lead included."""
+    assert compression.ratio is not None
+    return layout.lists_of(tokens, compression.ratio, compression.compactor.rest)
+
+
 def check_fusion(
-    model: Model,
-    layout: KvLayout,
-    fusion: Fusion,
-    documents: Sequence[tuple[int, int]],
-    prompt_tokens: int,
-    params: SamplingParams,
+    model: Model, layout: KvLayout, cache: CacheParams, prompt_tokens: int, params: SamplingParams
 ) -> None:
     """Raises ParamsError when such a prompt can never be fused."""
+    fusion, documents = cache.fusion, cache.spans
+    assert fusion is not None
     if documents[-1][1] >= prompt_tokens:
         raise ParamsError(
             f"documents must leave a question, and end at {documents[-1][1]} in a prompt of {prompt_tokens} tokens",
@@ -70,7 +78,23 @@ def check_fusion(
     layers = len(layout.layers)
     if fusion.exact_layers >= layers:
         raise ParamsError(f"check_layer must leave a layer of {layers}, got {fusion.check_layer}", param="check_layer")
+    if fusion.exact_layers + fusion.filters >= layers:
+        raise ParamsError(
+            f"{fusion.filters} filters after layer {fusion.check_layer} must leave a layer of {layers}",
+            param="filters",
+        )
+    if cache.compression is not None and fusion.scorers and any(layout.windows):
+        raise ParamsError(
+            f"a compressed document is repaired over what is left of it, and layers with a window ({_shown(layout)}) "
+            "keep its end alone",
+            hint="selector `reuse`, or no compression",
+            param="compression",
+        )
     _check_model(model, layout)
+
+
+def _shown(layout: KvLayout) -> str:
+    return ", ".join(str(window) for window in layout.windows if window is not None)
 
 
 def check_source(source: Source, documents: Sequence[tuple[int, int]], prompt: Sequence[int]) -> None:

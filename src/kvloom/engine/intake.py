@@ -97,8 +97,11 @@ class Intake:
             cache = replace(cache, fusion=cache.fusion.for_model(self.model.weights_id))
         if grammar is None and params.structured_outputs is not None:
             grammar = self.grammars.of(params.structured_outputs)
-        boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
         fusion = cache.fusion if cache.fusion is not None and self.worth(cache, len(prompt_ids)) else None
+        of_documents = None if fusion is None else cache.compression
+        if cache.fusion is not None:  # whether the prompt is fused or not, it is no context to be compressed
+            cache = replace(cache, compression=None)
+        boundary, blocks = cache.boundary(len(prompt_ids)), self._blocks(cache)
         if fusion is not None:
             boundary = cache.spans[0][0]
         room = self.longest(cache) - len(prompt_ids)
@@ -118,6 +121,7 @@ class Intake:
             cache=cache,
             boundary=boundary,
             fusion=fusion,
+            of_documents=of_documents,
             blocks=blocks,
             method_id=_identity(cache) if boundary else None,
             grammar=grammar,
@@ -222,12 +226,13 @@ class Intake:
         cache = cache.placed(prompt_ids)
         if cache.fusion is not None:
             cache.fusion.for_model(self.model.weights_id)
-            check_fusion(self.model, self.layout, cache.fusion, cache.spans, len(prompt_ids), params)
+            check_fusion(self.model, self.layout, cache, len(prompt_ids), params)
             if cache.source is not None:
                 check_source(cache.source, cache.spans, prompt_ids)
             before = self.lead if cache.source is None else PAGE_TOKENS - 1  # on the first page of a document, at most
-            asked = self.layout, self.model.width, before, cache.fusion, cache.spans, whole
+            asked = self.layout, self.model.width, before, cache, whole
             self._check_room(fused_bytes(*asked), "fused", "shorter documents", "fusion")
+            return
         boundary, compression, blocks = cache.boundary(len(prompt_ids)), cache.compression, self._blocks(cache)
         self._watch(prompt_ids, cache, boundary if blocks is None else blocks.first, blocks)
         if boundary and compression is not None and compression.ratio is not None:

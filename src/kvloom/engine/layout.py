@@ -67,6 +67,11 @@ class KvLayout:
             for index, kv in enumerate(self.kv_map.layers)
         )
 
+    def place(self, layer: int) -> tuple[PageFormat, int, int]:
+        """Of a layer's KV: the format of its pages, the layer group, and the slot there."""
+        it = self.layers[layer]
+        return self.formats[it.group], it.group, it.slot
+
     @cached_property
     def slab_bytes(self) -> int:
         return fitting_slab_bytes(self.formats, self.config.slab_bytes)

@@ -91,13 +91,15 @@ class FusedPrompt:
     """Documents of a prompt whose KV was that of the documents alone.
 
     ``selector``: as text. ``documents``: their tokens. ``found``: how many of these had their KV in the cache, alone;
-    the others' was computed, alone. ``repaired``: how many were computed again where they stand.
+    the others' was computed, alone. ``repaired``: how many were computed again where they stand. ``compression``: of
+    each document, as text; None: all of them was read.
     """
 
     selector: str
     documents: int
     found: int
     repaired: int
+    compression: str | None = None
 
     @property
     def names(self) -> str:

@@ -32,7 +32,7 @@ class Turned:
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """How a plan is divided where layers below one of ``cuts`` may have tables of their own.
+    """How a plan is divided where layers below one of ``cuts`` may have tables of their own, or other lists.
 
     groups: of the plan, each (layer group, its first layer there): those of the lowest layers first.
     """
@@ -47,7 +47,7 @@ class Divided:
         for group, first in self.groups:
             own = kv.split is not None and first < kv.split.layer
             tables.append(kv.tables[kv.split.tables[group]] if own and kv.split is not None else kv.tables[group])
-            more.append(() if own or not kv.lists else kv.lists[group])
+            more.append(() if own else kv.lists_at(first, group))
         return Rows(spans, tables, more if kv.lists else ())
 
 
@@ -64,7 +64,7 @@ class Planner:
         return Planner(layout, tuple(Turned(angles_of(model, fmt.layers)) for fmt in layout.formats))
 
     def plan(self, sequences: Sequence[tuple[SequenceKv, SpanSet]]) -> Plan:
-        cuts = {kv.split.layer for kv, _ in sequences if kv.split is not None}
+        cuts = {cut for kv, _ in sequences if kv.split is not None for cut in kv.cuts}
         if not cuts:
             rows = [Rows(spans, kv.tables, kv.lists) for kv, spans in sequences]
             return build_plan(rows, self.layout.layers, self.turns)

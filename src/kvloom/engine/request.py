@@ -11,7 +11,7 @@ import numpy as np
 
 from kvloom.arrays import Floats
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv import Documents, SequenceKv
 from kvloom.engine.layer_pass import Layerwise
 from kvloom.engine.layout import Blocks
 from kvloom.engine.outputs import CompressedContext, FinishReason, RequestMetrics, TokenLogprobs
@@ -21,6 +21,7 @@ from kvloom.engine.sampling import Sampler
 from kvloom.engine.shadow import Shadow
 from kvloom.engine.text import TextState
 from kvloom.errors import KvloomError
+from kvloom.policy.compression import Compression
 from kvloom.policy.fusion import Fusion
 from kvloom.segment import PageId, PageKey
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    WAITING = "waiting"  # holds no pages
+    WAITING = "waiting"  # holds no KV, and of documents what was loaded ahead
     RUNNING = "running"
     FINISHED = "finished"
 
@@ -39,7 +40,8 @@ class Request:
     """What a caller asked for. ``turn``, then ``arrival`` order requests; ``submitted_s``: on the engine's clock.
 
     ``boundary``: tokens of the context that is compressed, or compressed first, None when nothing is asked for; or what
-    comes before the documents of a ``fusion``, if there is one. ``blocks``: how it goes on from there. ``method_id``:
+    comes before the documents of a ``fusion``, if there is one; ``of_documents``: how each of them is compressed, None:
+    not at all. ``blocks``: how it goes on from there. ``method_id``:
     what the result is kept under; None: it is not. ``grammar``: the form that its answers must have. ``ended``: over as
     a whole, whatever its sequences say; ``error``: because of this. ``prompt_mean``: what is gathered of its hidden
     states; ``embedding``: what it came to.
@@ -57,6 +59,7 @@ class Request:
     cache: CacheParams = field(default_factory=CacheParams)
     boundary: int | None = None
     fusion: Fusion | None = None
+    of_documents: Compression | None = None
     blocks: Blocks | None = None
     method_id: bytes | None = None
     grammar: Grammar | None = None
@@ -86,7 +89,8 @@ class Sequence:
 
     ``tokens`` are those of ``kv``. ``started_over_at``: how many they were when it last had to begin again from an
     empty arena. ``shadow``: exact KV beside it, for its guard. ``layerwise``: computes what it lacks in layer passes;
-    None: in chunks. ``by_bands``: whether it was ever begun by bands.
+    None: in chunks. ``by_bands``: whether it was ever begun by bands. ``documents``: of a fused prompt, while it waits,
+    what is loaded ahead; None: nothing was begun.
     """
 
     request: Request
@@ -103,6 +107,7 @@ class Sequence:
     shadow: Shadow | None = None
     layerwise: Layerwise | None = None
     by_bands: bool = False
+    documents: Documents | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.kv.tokens
@@ -175,6 +180,9 @@ class Sequence:
     def release(self) -> None:
         """Release all KV: see ``SequenceKv.release``."""
         self.end_layerwise()
+        if self.documents is not None:
+            self.documents.release()
+            self.documents = None
         self.kv.release()
         self.lose_shadow()
 
@@ -187,6 +195,9 @@ class Sequence:
         if self.layerwise is not None:
             self.layerwise.abandon()
             self.layerwise = None
+        if self.documents is not None:
+            self.documents.abandon()
+            self.documents = None
 
     def holdings(self) -> Iterator[tuple[PageId, str]]:
         yield from self.kv.holdings()
@@ -194,6 +205,8 @@ class Sequence:
             yield from self.shadow.kv.holdings()
         if self.layerwise is not None:
             yield from self.layerwise.holdings()
+        if self.documents is not None:
+            yield from self.documents.holdings()
 
     @property
     def wants_prompt_rows(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import tiny_decoder
 from dict_tier import DictTier
-from kvloom.engine.cache_params import CacheParams
+from kvloom.engine.cache_params import CacheParams, Guard
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.tiers import tiers as tiers_of
@@ -58,7 +58,17 @@ def asked(name: str = "a3", **given: object) -> CacheParams:
         ({"documents": ((5, 9, 11),)}, "documents"),
         ({"documents": ((-1, 9),)}, "documents"),
         ({"fusion": "a3"}, "fusion"),
-        ({"compression": compression_of("knorm", 0.5)}, "fusion"),
+        ({"compression": compression_of("knorm", budget=100_000)}, "compression"),
+        ({"compression": compression_of("snapkv", 0.5)}, "compression"),
+        ({"compression": compression_of("knorm", 0.5), "compress_after": 5}, "compression"),
+        ({"compression": compression_of("keydiff", 0.5), "compress_when": "pressure"}, "compression"),
+        ({"compression": compression_of("knorm", 0.5), "guard": Guard()}, "guard"),
+        ({"compression": compression_of("knorm", 0.5, compactor="d2o")}, "compression"),
+        (
+            {"compression": compression_of("knorm", 0.5, compactor="keepkv"), "fusion": fusion_of("reuse")},
+            "compression",
+        ),
+        ({"compression": compression_of("knorm", 0.5), "fusion": fusion_of("cacheblend")}, "compression"),
     ],
 )
 def test_parameters_that_make_no_sense(given: dict[str, object], param: str) -> None:
@@ -73,6 +83,12 @@ def test_parameters_that_make_no_sense(given: dict[str, object], param: str) -> 
         ({}, asked(documents=((10, 120),)), GREEDY, "leave a question"),
         ({}, asked(documents=((10, 500),)), GREEDY, "leave a question"),
         ({}, asked(fusion=fusion_of("a3", check_layer=2)), GREEDY, "must leave a layer of 3"),
+        (
+            {},
+            asked(fusion=parse_fusion("cacheblend:filters=1")),
+            GREEDY,
+            "1 filters after layer 1 must leave",
+        ),
         ({}, asked(), SamplingParams(prompt_logprobs=1), "prompt_logprobs"),
         ({"kv_bytes": "400KiB"}, asked(), GREEDY, "fused, this may need"),
     ],

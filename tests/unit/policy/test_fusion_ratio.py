@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvloom.errors import DataFileError, ParamsError
@@ -40,6 +40,7 @@ def test_a_fusion_takes_what_loading_allows() -> None:
 
 
 @given(st.floats(0, 1))
+@example(0.3999365036821395)
 def test_a_curve_keeps_its_target_with_the_least_that_does(kl: float) -> None:
     ratio = CURVE.ratio_for(kl)
     at = [CURVE.kl[n] for n, known in enumerate(CURVE.ratios) if known >= ratio]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -117,6 +118,34 @@ def test_values_that_have_not_changed_come_last() -> None:
     assert view.checked is not None
     view.checked.values_SKD[:8] = view.checked.old_values_SKD[:8]
     assert fusion_of("cacheblend", 8 / 20).rows(view).tolist() == list(range(12, 20))
+
+
+@pytest.mark.parametrize(("filters", "wider"), [(0, 50), (1, 50), (3, 100), (2, 0)])
+def test_filters_narrow_evenly_to_the_budget(filters: int, wider: int) -> None:
+    fusion = fusion_of("cacheblend", 0.25, filters=filters, wider=wider)
+    counts = fusion.counts(400)
+    assert len(counts) == filters + 1
+    assert counts[-1] == 100
+    assert counts[0] == (100 + wider if filters else 100)
+    assert all(abs(a - b - wider / max(1, filters)) < 1 for a, b in pairwise(counts))
+    assert fusion_of("reuse").counts(400) == (0,)
+
+
+def test_a_filter_keeps_what_changed_most_of_what_is_left() -> None:
+    fusion = fusion_of("cacheblend", 0.1, filters=1, wider=100)
+    rng, rows = np.random.default_rng(1), np.array([3, 8, 9, 20, 31, 32])
+    old = rng.standard_normal((6, 2, 4)).astype(np.float32)
+    values = old + np.array([1, 5, 0, 4, 2, 6], np.float32)[:, None, None]
+    assert fusion.narrowed(0, 30, rows, values, old).tolist() == [8, 20, 32]
+    assert fusion.narrowed(0, 90, rows, values, old).tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(
+    "text", ["cacheblend:filters=-1", "cacheblend:wider=-5", "cacheblend+a3:filters=1", "a3:filters=1"]
+)
+def test_filters_that_make_no_sense(text: str) -> None:
+    with pytest.raises(ParamsError):
+        parse_fusion(text)
 
 
 def test_epic_takes_the_beginnings_of_all_but_the_first() -> None:

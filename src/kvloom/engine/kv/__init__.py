@@ -5,7 +5,9 @@ holder.py     the individual pages that it holds in the ledger
 extents.py    the pages of its lists, which share one lifetime
 carried.py    hidden states that wait between two layers
 document.py   what fusion asks of a document of a prompt (fused.py: read where the prompt has it)
+documents.py  those of a prompt, until they are there
 passage.py    a document computed alone
+compressed.py what a compression leaves of a passage
 earlier.py    a document that is part of an earlier context
 sharing.py    what is published and promised to others
 sequence.py   ``SequenceKv``: the operations
@@ -19,7 +21,9 @@ results.py    what that has left, kept for others
 from __future__ import annotations
 
 from kvloom.engine.kv.carried import Carried
+from kvloom.engine.kv.compressed import CompressedKv
 from kvloom.engine.kv.document import DocumentKv
+from kvloom.engine.kv.documents import Documents
 from kvloom.engine.kv.earlier import EarlierKv
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.passage import PassageKv
@@ -32,7 +36,9 @@ from kvloom.engine.kv.watch import Watch, Watched
 
 __all__ = [
     "Carried",
+    "CompressedKv",
     "DocumentKv",
+    "Documents",
     "EarlierKv",
     "PageNames",
     "PassageKv",

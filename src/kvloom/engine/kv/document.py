@@ -10,7 +10,7 @@ from kvloom.segment import Span, SpanSet
 
 
 class DocumentKv(Protocol):
-    """Computed alone (``PassageKv``), or in an earlier context (``EarlierKv``)."""
+    """Computed alone (``PassageKv``), and compressed (``CompressedKv``), or in an earlier context (``EarlierKv``)."""
 
     @property
     def span(self) -> Span:
@@ -33,8 +33,17 @@ class DocumentKv(Protocol):
         """Tokens of it that are neither there nor on their way."""
         ...
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        ...
+
     def make_room(self) -> bool:
-        """Take room for what is to be computed of it. False: there is none."""
+        """Take room for what is to be computed of it, or work on what a compression leaves. False: there is none."""
+        ...
+
+    @property
+    def compressing(self) -> bool:
+        """Whether a compression has been begun, and goes on in the next call of ``make_room``."""
         ...
 
     @property

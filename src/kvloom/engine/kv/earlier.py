@@ -14,7 +14,7 @@ from functools import reduce
 from operator import and_
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv.fused import Read
+from kvloom.engine.kv.fused import PagesRead, Read
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sequence import SequenceKv
 from kvloom.engine.layout import KvLayout
@@ -66,6 +66,11 @@ class EarlierKv:
         self.begun = True
         return True
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        self.kv.release()
+        self.begun = False
+
     @property
     def lacking(self) -> int:
         """Tokens of the document that are neither there nor on their way."""
@@ -81,6 +86,10 @@ class EarlierKv:
         return True
 
     @property
+    def compressing(self) -> bool:
+        return False
+
+    @property
     def left(self) -> SpanSet:
         """Nothing is computed here: what lacks depends on more than what the prompt has."""
         return SpanSet()
@@ -88,11 +97,11 @@ class EarlierKv:
     def reads(self) -> list[Read]:
         """When it is complete: what is there, where the prompt has it."""
         moved = self.span.start - self.inside.start
-        reads = []
+        reads: list[Read] = []
         for part in self._held() & SpanSet((self.inside,)):
             pages = range(part.start // PAGE_TOKENS, -(-part.stop // PAGE_TOKENS))
             by_group = [[PageId(table.ids[n]) for n in pages] for table in self.kv.tables]
-            reads.append(Read(Span(part.start + moved, part.stop + moved), part.start, by_group))
+            reads.append(PagesRead(Span(part.start + moved, part.stop + moved), part.start, by_group))
         return reads
 
     @property

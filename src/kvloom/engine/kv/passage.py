@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvloom.engine.cache_params import CacheParams
-from kvloom.engine.kv.fused import Read
+from kvloom.engine.kv.fused import PagesRead, Read
 from kvloom.engine.kv.names import PageNames
 from kvloom.engine.kv.sequence import SequenceKv
+from kvloom.engine.kv.watch import Watch
 from kvloom.engine.layout import KvLayout
 from kvloom.memory.format import PAGE_TOKENS
 from kvloom.memory.index import Entry, Index
@@ -58,10 +59,16 @@ class PassageKv:
         lead: Sequence[int],
         tokens: Sequence[int],
         span: Span,
+        method_id: bytes | None = None,
+        watch: Watch | None = None,
     ) -> PassageKv:
-        """``root``: of passages. ``tokens``: the prompt's. ``cache``: without anything that changes KV."""
+        """``root``: of passages. ``tokens``: the prompt's. ``cache``: without anything that changes KV.
+
+        ``watch``, ``method_id``: of what compresses all of it when it is complete; None: nothing does.
+        """
         alone = [*lead, *tokens[span.start : span.stop]]
-        kv = SequenceKv(ledger, owner, PageNames(root, alone), layout.new_tables(), cache, keeps_passed=True)
+        names = PageNames(root, alone, limit=None if watch is None else len(alone), method_id=method_id)
+        kv = SequenceKv(ledger, owner, names, layout.new_tables(), cache, watch, keeps_passed=True)
         return PassageKv(span, len(lead), kv)
 
     def begin(self) -> bool:
@@ -88,6 +95,11 @@ class PassageKv:
         self.begun = True
         return True
 
+    def let_go(self) -> None:
+        """Hold nothing, as before ``begin``."""
+        self.kv.release()
+        self.begun = False
+
     @property
     def lacking(self) -> int:
         """Tokens of the document that are to be computed."""
@@ -104,13 +116,17 @@ class PassageKv:
         return self.kv.reserve(self.kv.missing)
 
     @property
+    def compressing(self) -> bool:
+        return False
+
+    @property
     def left(self) -> SpanSet:
         """Positions of ``kv`` that can be computed now."""
         return self.kv.ready(len(self.kv.missing)) if self.begun else SpanSet()
 
     def reads(self) -> list[Read]:
         """When it is complete: all of it, where the prompt has it."""
-        return [Read(self.span, self.lead, [self._pages(group) for group in range(len(self.kv.tables))])]
+        return [PagesRead(self.span, self.lead, [self._pages(group) for group in range(len(self.kv.tables))])]
 
     def _pages(self, group: int) -> list[PageId]:
         return [page for index, page in self.kv.tables[group].pages() if index >= self.lead // PAGE_TOKENS]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvloom.arrays import Floats
@@ -17,7 +18,7 @@ from kvloom.engine.kv.watch import Watch
 from kvloom.engine.kv.windows import Windows
 from kvloom.engine.tiers import Load
 from kvloom.errors import InternalError
-from kvloom.memory.arena import GRAIN_BYTES, page_stride
+from kvloom.memory.arena import GRAIN_BYTES
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
 from kvloom.memory.keys import page_key
 from kvloom.memory.ledger import Extent, Ledger
@@ -57,7 +58,8 @@ class SequenceKv:
     it; positions from there on are too high for as long. scores: by layer group and list, what its entries were worth.
     underway: a compression that has been begun. fuses: what comes after the names' limit is computed over KV of
     documents that were computed elsewhere, and waits until ``begin_fusion`` has put that in place: then it is fused.
-    split: some layers have tables of their own. takes_lossy: copies in tiers that have lost something may stand for KV
+    split: some layers have tables of their own. lists_below: what layers below a number read in place of ``lists``, the
+    lowest first. takes_lossy: copies in tiers that have lost something may stand for KV
     that is missing: until it is released for the first time, so that what does not fit or does not come is computed.
     keeps_passed: pages that slide out of a window are held until it is released, for rows of others that see them.
     load: what is on its way from tiers. must_compute: a load has failed, and nothing is loaded any more.
@@ -87,20 +89,21 @@ class SequenceKv:
     underway: Replacement | None = field(default=None, init=False)
     fused: bool = field(default=False, init=False)
     split: Split | None = field(default=None, init=False)
+    lists_below: dict[int, tuple[tuple[MoreLists, ...], ...]] = field(default_factory=dict, init=False)
     load: Load | None = field(default=None, init=False)
     must_compute: bool = field(default=False, init=False)
     takes_lossy: bool = field(init=False)
     _repeats: int = field(default=0, init=False)
     _unpublished: list[tuple[int, int]] = field(default_factory=list, init=False)
     _windows: Windows = field(init=False)
-    _read: list[list[PageId]] = field(init=False)
+    _read: list[dict[PageId, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens, self.boundary = self.names.tokens, self.names.limit or 0
         self.takes_lossy = self.cache.lossy
         self._begin_to_repeat()
         self.missing, self.accepted = SpanSet.full(len(self.tokens)), self.names.stop
-        self.scores, self._read = [()] * len(self.tables), [[] for _ in self.tables]
+        self.scores, self._read = [()] * len(self.tables), [{} for _ in self.tables]
         self._holder = Holder(self.ledger, self.owner, self.cache)
         self._sharing = Sharing(self._holder, self.names, self.cache)
         self._extents = Extents(self._holder, [()] * len(self.tables))
@@ -469,13 +472,13 @@ class SequenceKv:
         self.accepted = self.names.stop
 
     def begin_fusion(
-        self, gap: Span, pages: Sequence[Iterable[PageId]], split: Split | None, lower: Iterable[PageTable]
+        self, gap: Span, pages: Sequence[Mapping[PageId, int]], split: Split | None, lower: Iterable[PageTable]
     ) -> None:
         """From now on what is missing can be computed. KV of ``gap``, the documents, is not in the tables of the layer
         groups, but in lists (``read``), and in ``lower`` tables for the layers below a ``split``.
 
-        ``pages``: by layer group, those of documents, which somebody holds. They are never written to here. KV computed
-        from now on depends on them, so it is never published.
+        ``pages``: by layer group, those of documents, which somebody holds, and the bytes of each; extents by their
+        first pages. They are never written to here. KV computed from now on depends on them, so it is never published.
         """
         self._end_names(self.boundary)
         self.fused, self.replaced = True, self.boundary
@@ -511,16 +514,39 @@ class SequenceKv:
         """Let go of pages of documents of a group, which none of its lists names any more."""
         gone = set(pages)
         self.ledger.release([page for page in self._read[group] if page in gone], self.owner)
-        self._read[group] = [page for page in self._read[group] if page not in gone]
+        self._read[group] = {page: size for page, size in self._read[group].items() if page not in gone}
 
-    def read_of(self, group: int) -> Sequence[PageId]:
+    def read_of(self, group: int) -> Collection[PageId]:
         """The pages of documents that it holds in a group."""
         return self._read[group]
 
-    def read(self, group: int, lists: Sequence[MoreLists], extents: Sequence[Extent] = ()) -> None:
-        """Read ``lists`` beside a group's table. ``extents`` were allocated for some of their pages."""
+    def read(
+        self,
+        group: int,
+        lists: Sequence[MoreLists],
+        extents: Sequence[Extent] = (),
+        below: Mapping[int, Sequence[MoreLists]] = MappingProxyType({}),
+    ) -> None:
+        """Read ``lists`` beside a group's table; layers below a number those ``below`` it, the lowest number first.
+
+        ``extents`` were allocated for some of their pages.
+        """
         self._put_lists(group, lists)
+        before, none = self.lists_below, ((),) * len(self.scores)
+        self.lists_below = {stop: _with(before.get(stop, none), group, below[stop]) for stop in below}
         self._extents.put(group, extents)
+
+    def lists_at(self, layer: int, group: int) -> Sequence[MoreLists]:
+        """What a layer of a group reads beside tables."""
+        for stop, lists in self.lists_below.items():
+            if layer < stop:
+                return lists[group]
+        return self.lists[group] if self.lists else ()
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Layers at which it begins to read other tables or lists than below."""
+        return () if self.split is None else (self.split.layer, *self.lists_below)
 
     # -- formats ---------------------------------------------------------------------------------------------------
 
@@ -571,9 +597,7 @@ class SequenceKv:
     @property
     def held_bytes(self) -> int:
         """Bytes of the pages it holds, shared ones included."""
-        read = sum(
-            len(pages) * page_stride(table.format) for pages, table in zip(self._read, self.tables, strict=False)
-        )
+        read = sum(size for pages in self._read for size in pages.values())
         return sum(table.held_bytes() for table in self.tables) + self._extents.held_bytes + read
 
     @property
@@ -619,11 +643,12 @@ class SequenceKv:
         self.fused = True
         self._hold(other._read)
         self._split(other.split, other.tables[len(self.tables) :])
+        self.lists_below = dict(other.lists_below)
 
-    def _hold(self, pages: Sequence[Iterable[PageId]]) -> None:
+    def _hold(self, pages: Sequence[Mapping[PageId, int]]) -> None:
         for mine, theirs in zip(self._read, pages, strict=True):
-            for page in theirs:
-                mine.append(page)
+            for page, size in theirs.items():
+                mine[page] = size
                 self.ledger.hold(page, self.owner, self.cache.hints)
 
     def _split(self, split: Split | None, tables: Iterable[PageTable]) -> None:
@@ -632,8 +657,7 @@ class SequenceKv:
         self._windows = self._sliding()
 
     def _put_lists(self, group: int, lists: Iterable[MoreLists]) -> None:
-        before = self.lists or ((),) * len(self.scores)
-        self.lists = (*before[:group], tuple(lists), *before[group + 1 :])
+        self.lists = _with(self.lists or ((),) * len(self.scores), group, lists)
 
     def _publish_full(self) -> None:
         accepted, final, waiting = self.accepted // PAGE_TOKENS, dict[int, None](), []
@@ -703,8 +727,9 @@ class SequenceKv:
         self._sharing.exact, self.replaced, self.lists, self.underway = True, 0, (), None
         self.takes_lossy = False
         self.tables, self.fused, self.split = self.tables[: len(self.scores)], False, None
+        self.lists_below = {}
         self._windows = self._sliding()
-        self._read = [[] for _ in self.tables]
+        self._read = [{} for _ in self.tables]
         self.boundary, self.scores = self.names.limit or 0, [()] * len(self.tables)
         if self.watch is not None and self.stride:
             self.watch = self.watch.of_block(0, self.boundary)
@@ -712,3 +737,9 @@ class SequenceKv:
             self.watch.restart()
         self._begin_to_repeat()
         self.missing, self.pending = SpanSet.full(len(self.tokens)), SpanSet()
+
+
+def _with(
+    before: tuple[tuple[MoreLists, ...], ...], group: int, lists: Iterable[MoreLists]
+) -> tuple[tuple[MoreLists, ...], ...]:
+    return (*before[:group], tuple(lists), *before[group + 1 :])

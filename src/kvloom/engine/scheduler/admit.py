@@ -81,10 +81,14 @@ class Admit:
 
     def _start(self, sequence: Sequence, found: Match, queues: Queues) -> Match | None:
         """The match with which it started; None if there is no room yet."""
-        if self.reserve.try_start(sequence, found, headroom=len(queues.running)):
+        while not self.reserve.try_start(sequence, found, headroom=len(queues.running)):
+            if not queues.give_up_documents(but=sequence):
+                break
+        else:
             return found
         if queues.running:
             return None
+        queues.give_up_documents()
         sequence.kv.takes_lossy = False  # a format of its own may take more room than it saves
         # Nothing else runs, so it must fit: drop the cached pages that it does not reuse, then all of them.
         for keep in (found.pages, set[int]()):

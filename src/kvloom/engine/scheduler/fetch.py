@@ -42,6 +42,11 @@ class Fetch:
             for kv in () if sequence.layerwise is None else sequence.layerwise.texts:
                 if kv.load is not None and not self._take(kv, kv.load):
                     self._compute(kv, kv.load)
+        for documents in [each.documents for each in queues.waiting if each.documents is not None]:
+            for kv in documents.texts:
+                if kv.load is not None and not self._take(kv, kv.load):
+                    self._compute(kv, kv.load)
+                    documents.let_go_of(kv)
 
     def _take(self, kv: SequenceKv, load: Load) -> bool:
         """Take in what has come. False: the rest is not to be waited for."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvloom.engine.kv import SequenceKv
 from kvloom.engine.scheduler.coverage import Coverage, cover
 from kvloom.engine.tiers import Load, Tiers, Wanted
+from kvloom.memory.format import PageFormat
 from kvloom.memory.index import Index
 from kvloom.memory.table import page_indices, page_span
 from kvloom.memory.tier.base import Place, Tier
@@ -72,6 +74,18 @@ class Loads:
         """
         held = self._missing_pages(kv)
         return self._load(kv, held, held)
+
+    def load_ahead(self, kv: SequenceKv, fits: Callable[[Counter[PageFormat]], bool]) -> float | None:
+        """The same of a text that nobody computes meanwhile: nothing is begun unless tiers hold all that RAM lacks.
+
+        None: there is no room, as ``fits`` says of so many pages more.
+        """
+        held = self._missing_pages(kv)
+        pending = SpanSet.of([each.span for each in held])
+        if not held or kv.missing - pending or not self.tiers.choose(held, pending, self.prefill.cost):
+            return 0.0
+        needs = Counter(kv.tables[each.group].format for each in held if kv.tables[each.group].get(each.index) is None)
+        return self._load(kv, held, held) if fits(needs) else None
 
     def _missing_pages(self, kv: SequenceKv) -> list[Wanted]:
         """Missing pages of which a tier has all layer groups."""

@@ -1,7 +1,8 @@
 """Preempt: reserve a page for every row of the step; if memory runs out, compress a sequence that allows it, or preempt
 the last one in order.
 
-Shadows of guarded sequences go before anybody is compressed or preempted, and never displace anything themselves.
+What was loaded ahead for those that wait goes first. Shadows of guarded sequences go before anybody is compressed or
+preempted, and never displace anything themselves.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Preempt:
                 self._lose_shadow(chunk.sequence, plan)
 
     def make_room(self, sequence: Sequence, queues: Queues, plan: StepPlan) -> bool:
-        """Give up a shadow, compress one, or preempt the last sequence in order; False if ``sequence`` is preempted."""
+        """Give up what was loaded ahead for one that waits, or a shadow, compress one, or preempt the last sequence in
+        order; False if ``sequence`` is preempted.
+        """
+        if queues.give_up_documents():
+            return True
         for guarded in reversed(queues.running):
             if guarded.shadow is not None:
                 self._lose_shadow(guarded, plan)

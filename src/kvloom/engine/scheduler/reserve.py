@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.fusible import lists_left
+from kvloom.engine.kv import PageNames, Results, SequenceKv
 from kvloom.engine.kv.fused import lists_of
 from kvloom.engine.kv.passage import entries_in_ram
 from kvloom.engine.layout import KvLayout
 from kvloom.engine.request import Request, Sequence
 from kvloom.engine.scheduler.match import Match
 from kvloom.memory.format import PAGE_TOKENS, PageFormat
-from kvloom.memory.keys import chunk_root
+from kvloom.memory.keys import chunk_root, page_key
 from kvloom.memory.ledger import Ledger
 from kvloom.memory.table import page_indices
+from kvloom.policy.compression import Compression
+from kvloom.policy.compression.identity import identity_of
 from kvloom.segment import SpanSet
 
 
@@ -28,6 +31,7 @@ class Reserve:
 
     ledger: Ledger
     layout: KvLayout
+    results: Results
     lead: tuple[int, ...] = ()
 
     def try_start(self, sequence: Sequence, match: Match, headroom: int) -> bool:
@@ -101,20 +105,35 @@ class Reserve:
         request, needs = sequence.request, Counter[PageFormat]()
         assert request.fusion is not None
         question = request.cache.spans[-1][1]
-        rows = int(question * request.fusion.ratio)
+        rows = request.fusion.counts(question)[0]
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
         computed_alone = request.cache.spans if request.cache.source is None else ()
         unheld = sum(self._unheld(request, start, stop) for start, stop in computed_alone)
         for fmt in self.layout.formats:
             needs[fmt] += unheld
+        if (compression := request.of_documents) is not None:
+            for start, stop in computed_alone:
+                if not self._is_left(request, compression, start, stop):
+                    for fmt, pages in lists_left(self.layout, compression, len(self.lead) + stop - start):
+                        needs[fmt] += pages
         return needs
 
     def _unheld(self, request: Request, start: int, stop: int) -> int:
         tokens = [*self.lead, *request.prompt_token_ids[start:stop]]
+        if request.of_documents is not None and self._is_left(request, request.of_documents, start, stop):
+            return 0
         entries = entries_in_ram(self.ledger.index, chunk_root(request.root), tokens)
         pages = [None if entry is None else entry.pages[0] for entry in entries]
         return sum(page is None or not self.ledger.holders(page) for page in pages)
+
+    def _is_left(self, request: Request, compression: Compression, start: int, stop: int) -> bool:
+        """Whether what a compression leaves of a document is there."""
+        tokens = [*self.lead, *request.prompt_token_ids[start:stop]]
+        names = PageNames(chunk_root(request.root), tokens, limit=len(tokens), method_id=identity_of(compression))
+        names.extend()
+        left = names.left()
+        return left is not None and page_key(*left) in self.results
 
     def _lists(self, sequence: Sequence) -> Counter[PageFormat]:
         """Pages for what is left of its context."""

@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 class Queues:
     """``waiting`` and ``running`` sequences, both ordered by the requests' turns, then by arrival.
 
-    ``deferred``: how many of those that wait could have begun, but for pages that others are computing.
+    Those that wait hold no KV but documents that were loaded ahead for them (``LoadAhead``), and give them up whenever
+    anybody else needs the room. ``deferred``: how many of them could have begun, but for pages that others are
+    computing.
     """
 
     waiting: list[Sequence] = field(default_factory=list)
@@ -48,6 +50,14 @@ class Queues:
         self.remove(sequence)
         sequence.release()
         self.enqueue(sequence)
+
+    def give_up_documents(self, but: Sequence | None = None) -> bool:
+        """The last of those that wait holds nothing any more of what was loaded ahead for it. False: nobody did."""
+        return any(
+            sequence.documents.give_up()
+            for sequence in reversed(self.waiting)
+            if sequence is not but and sequence.documents is not None
+        )
 
     def discard(self, sequence: Sequence) -> None:
         """Remove a sequence from the queue that it is in, if any."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kvloom.errors import ParamsError
 from kvloom.policy.fusion.base import Flags, Floats, Need, Scorer, View
+from kvloom.policy.fusion.cacheblend import CacheBlend, gaps
 from kvloom.policy.fusion.profile import read_profile, shipped_profile
 from kvloom.policy.fusion.ratio import USUAL, ForTarget, Rule, WhileLoading
 
@@ -40,6 +41,12 @@ class Fusion:
             raise ParamsError(f"ratio must be a number from 0 to 1, got {self.ratio!r}", param="ratio")
         if type(self.check_layer) is not int or self.check_layer < 0:
             raise ParamsError(f"check_layer must be a layer from 0 on, got {self.check_layer!r}", param="check_layer")
+        if self._blend is not None and len(self.scorers) > 1:
+            raise ParamsError(
+                f"filters narrow what one selector has chosen, and `{self.name}` are several",
+                hint="cacheblend alone, or filters=0",
+                param="filters",
+            )
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -49,6 +56,20 @@ class Fusion:
     def exact_layers(self) -> int:
         """How many layers, from the first on, are computed for all rows."""
         return self.check_layer + 1 if self.needs & _CHECKS else 0
+
+    @property
+    def filters(self) -> int:
+        """In how many layers after the check layer the choice narrows: ``narrowed`` is asked after each of them."""
+        return 0 if self._blend is None else self._blend.filters
+
+    def counts(self, question: int) -> tuple[int, ...]:
+        """How many rows of documents are computed again, at most: from the check layer on, and behind each filter.
+
+        ``question``: where it begins. The budget is of all tokens before that, the prefix included, which is exact: it
+        may be more than there are candidates, and is then all of them.
+        """
+        budget = int(question * self.ratio) if self.scorers else 0
+        return (budget,) if self._blend is None else self._blend.counts(budget)
 
     @property
     def selector(self) -> str:
@@ -72,14 +93,26 @@ class Fusion:
         return replace(self, ratio=self.rule.ratio(loading_s, computing_s), rule=None)
 
     def rows(self, view: View) -> Positions:
-        """Ascending positions of documents' entries that are computed again: as many as the budget has room for.
-
-        The budget is of all tokens before the question, the prefix included, which is exact: it may be more than there
-        are candidates, and is then all of them.
+        """Ascending positions of documents' entries that are computed again: as many as the budget has room for, or as
+        the first of several filters has.
         """
-        budget = int(view.question * self.ratio)
-        chosen = taken_in_turn([scorer.scores(view) for scorer in self.scorers], view.candidates, budget)
+        count = self.counts(view.question)[0]
+        chosen = taken_in_turn([scorer.scores(view) for scorer in self.scorers], view.candidates, count)
         return chosen + view.start
+
+    def narrowed(self, number: int, question: int, rows_R: Positions, values_RKD: Floats, old_RKD: Floats) -> Positions:
+        """Which of ``rows_R`` go on behind filter ``number``, from 0 on: ascending.
+
+        ``values_RKD``: as computed in the filter's layer; ``old_RKD``: as documents have them alone.
+        """
+        count = self.counts(question)[number + 1]
+        everybody = np.ones(len(rows_R), np.bool_)
+        return rows_R[taken_in_turn([gaps(values_RKD, old_RKD)], everybody, count)]
+
+    @property
+    def _blend(self) -> CacheBlend | None:
+        """The scorer that filters, if there is one."""
+        return next((each for each in self.scorers if isinstance(each, CacheBlend) and each.filters), None)
 
 
 def taken_in_turn(of_scorers: list[Floats], candidates_S: Flags, count: int) -> Positions:

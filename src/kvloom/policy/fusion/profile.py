@@ -13,6 +13,7 @@ A selector is named with all that changes what it chooses, as ``selector_of`` sa
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -66,7 +67,8 @@ class Curve:
                     return self.ratios[0]
                 above, low = self.kl[n - 1], self.ratios[n - 1]
                 share = (above - kl) / (above - found)
-                return round(low + share * (self.ratios[n] - low), 4)
+                ratio = low + share * (self.ratios[n] - low)
+                return min(self.ratios[n], math.ceil(round(1e4 * ratio, 6)) / 1e4)  # never less than it takes
         return 1.0
 
 

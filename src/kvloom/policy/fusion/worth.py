@@ -27,9 +27,10 @@ def faster(
     start, question = documents[0].start, documents[-1].stop
     whole_s = cost.block(start, length - start) + cost.start_s * _steps(length - start, step_tokens)
     inside = sum(map(len, documents))
-    repaired = min(int(question * fusion.ratio), inside) if fusion.scorers else 0
-    rows = repaired + (question - start - inside)
-    above = (layers - max(0, fusion.exact_layers - 1)) / layers
+    *filtered, repaired = [min(count, inside) for count in fusion.counts(question)]
+    going = layers - max(0, fusion.exact_layers - 1)
+    above, extra = going / layers, sum(count - repaired for count in filtered) / going
+    rows = repaired + extra + (question - start - inside)
     fused_s = _STEPS * cost.start_s
     if fusion.exact_layers:
         share = (fusion.exact_layers - 1 + CHECK_SHARE) / layers
@@ -41,8 +42,9 @@ def faster(
     middle = (start + question) // 2
     again_s = cost.token_s * rows + cost.position_s * rows * middle
     fused_s += above * (again_s + asked_s + cost.start_s * _steps(rows + length - question, step_tokens))
+    fused_s += cost.start_s * len(filtered)
     return fused_s < whole_s
 
 
-def _steps(rows: int, step_tokens: int) -> int:
+def _steps(rows: float, step_tokens: int) -> int:
     return math.ceil(rows / step_tokens)

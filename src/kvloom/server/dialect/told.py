@@ -60,6 +60,7 @@ def _fused(fused: FusedPrompt, tokens: int, cached: int) -> Json:
         "reused_tokens": fused.found,
         "computed_tokens": tokens - cached - fused.found,
         "repaired_tokens": fused.repaired,
+        "compression": fused.compression,
     }
 
 

@@ -102,6 +102,7 @@ def _fused(fused: FusedPrompt) -> Json:
         "documents": fused.documents,
         "found": fused.found,
         "repaired": fused.repaired,
+        "compression": fused.compression,
     }
 
 
