@@ -1,4 +1,4 @@
-"""``kvloom cache contexts | save | restore`` against a server in a thread."""
+"""``kvloom cache contexts | save | restore`` and ``kvloom inspect URL`` against a server in a thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def url(tmp_path: Path) -> Iterator[str]:
     server = make_server(create_app(engine, config), config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
     yield url_of(bound)
     server.should_exit = True
     thread.join(10)
@@ -33,9 +36,9 @@ def url(tmp_path: Path) -> Iterator[str]:
     engine.close()
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, verb: str = "cache") -> int:
     with pytest.raises(SystemExit) as end:
-        main(["cache", *arguments])
+        main([verb, *arguments])
     return int(end.value.code or 0)
 
 
@@ -64,6 +67,23 @@ def test_a_text_is_listed_saved_and_restored(
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: `other")
     assert hint.startswith("hint: ")
+
+
+def test_a_server_is_inspected(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        httpx2.post(f"{url}/v1/completions", json={"prompt": "a " * 40, "max_tokens": 2}).raise_for_status()
+    assert run(url, "--json", verb="inspect") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], len(told["contexts"])) == ("mock", 2)
+    assert run(f"{url}/v1", verb="inspect") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model      mock, contexts of up to 64 tokens"
+    assert f"of {4} MiB: 0 B held" in lines[2]
+    assert "reused     40 prompt tokens: 40 from ram" in lines
+    assert "computed   42 prompt tokens: 1 last-token, 41 new" in lines
+    assert lines[-2:] == [f"  {each['id']}  over  43 tokens: 43 hot" for each in told["contexts"]]
+    assert run("http://127.0.0.1:9", verb="inspect") == 2
+    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:

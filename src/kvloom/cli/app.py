@@ -177,7 +177,15 @@ def inspect(
         ),
     ] = None,
 ) -> None:
-    """Describe a model and the size of its KV, or draw what a compressed context keeps."""
+    """Describe a model and the size of its KV, or what a running server keeps, or draw what a compressed context keeps.
+
+    A server is named by its URL in place of MODEL; KVLOOM_ADMIN_KEY or KVLOOM_API_KEY is sent as the key, if set.
+    """
+    from kvloom.cli.inspect_server import inspect_server, is_url
+
+    if is_url(model):
+        inspect_server(model, json)
+        return
     if compression is None and prompt_file is None and usage is None:
         from kvloom.cli.inspecting import inspect_model
 

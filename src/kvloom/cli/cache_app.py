@@ -60,7 +60,7 @@ def clear(
     clear_cache(cache_dir, yes, json)
 
 
-Url = Annotated[str, typer.Option(help="The server; KVLOOM_ADMIN_KEY is sent as the key, if set")]
+Url = Annotated[str, typer.Option(help="The server; KVLOOM_ADMIN_KEY or KVLOOM_API_KEY is sent as the key, if set")]
 _HERE = "http://127.0.0.1:8000"
 
 

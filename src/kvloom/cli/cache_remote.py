@@ -20,7 +20,7 @@ _OTHER = "`kvloom cache contexts` lists what the server has; saving and restorin
 
 
 def list_contexts(url: str, as_json: bool) -> None:
-    told = _ask(url, "/cache/contexts")
+    told = ask(url, "/cache/contexts")
     lines = [f"texts in RAM: {told['total']:,}"]
     for each in told["contexts"]:
         size = bytes_text(each["bytes"])
@@ -30,7 +30,7 @@ def list_contexts(url: str, as_json: bool) -> None:
 
 def show_context(url: str, id: str, as_json: bool) -> None:
     """Of a text that is stored, or of all prompts of one reply."""
-    told = _ask(url, f"/cache/contexts/{urllib.parse.quote(id, safe='')}")
+    told = ask(url, f"/cache/contexts/{urllib.parse.quote(id, safe='')}")
     lines = []
     if "contexts" not in told:
         lines.append(f"{id}  {told['tokens']:,} tokens  {bytes_text(told['bytes'])}")
@@ -52,19 +52,19 @@ def _span(told: dict[str, Any]) -> str:
 
 
 def save_context(url: str, context: str, name: str, as_json: bool) -> None:
-    told = _ask(url, "/cache/save", {"context": context, "name": name})
+    told = ask(url, "/cache/save", {"context": context, "name": name})
     show(told, f"saved {told['tokens']:,} tokens as {told['name']}, {bytes_text(told['bytes'])}", as_json)
 
 
 def restore_session(url: str, name: str, as_json: bool) -> None:
-    told = _ask(url, "/cache/restore", {"name": name})
+    told = ask(url, "/cache/restore", {"name": name})
     show(told, f"restored {told['tokens']:,} tokens of {told['name']}", as_json)
 
 
-def _ask(url: str, path: str, body: dict[str, str] | None = None) -> Any:
-    """Raises RequestError with what the server says."""
+def ask(url: str, path: str, body: dict[str, str] | None = None) -> Any:
+    """What a server answers to whose key is in the environment. Raises RequestError with what it says instead."""
     headers = {"Content-Type": "application/json"}
-    key = os.environ.get("KVLOOM_ADMIN_KEY")
+    key = os.environ.get("KVLOOM_ADMIN_KEY") or os.environ.get("KVLOOM_API_KEY")
     if key:
         headers["Authorization"] = f"Bearer {key}"
     if not url.startswith(("http://", "https://")):
