@@ -74,8 +74,8 @@ class AmxTiles {
   // y [rows, 32] += x times these columns. Done when finish() is.
   void add(const Activations8& x, int64_t rows, int64_t cols, float* y, Ahead& ahead) {
     const int64_t groups = cols / L.group;
-    for (int64_t g = 0, step = 0; g < groups; g += most_groups(), step++) {
-      ahead.ask(step, (int)rows);
+    for (int64_t g = 0; g < groups; g += most_groups()) {
+      ahead.ask(0, 0);  // weights alone: the output is written once, at the end
       AmxStep& next = steps_[at_];
       for (int i = 0; i < planes_; i++) {
         const Plane& plane = x.plane[i];

@@ -51,7 +51,7 @@ class Worker {
 
   void run() {
     if (in_.in_bytes(*b_.part)) return with_kind((Kind)b_.part->kind, [&](auto tag) { bytes<decltype(tag)::kind>(); });
-    for (int64_t p = b_.first; p < b_.last; p++) start(p);
+    for (int64_t p = b_.first; p < b_.last; p++) start(p, target(p));
     if (rows_ <= kFewRows)
       with_kind((Kind)b_.part->kind, [&](auto tag) { few<decltype(tag)::kind>(); });
     else
@@ -77,8 +77,7 @@ class Worker {
     return {output(panel), b_.stride, kPanel};
   }
 
-  void start(int64_t panel) {
-    const Target t = target(panel);
+  void start(int64_t panel, const Target& t) {
     float first[kPanel] = {};
     if (b_.bias) std::memcpy(first, bias(panel), (size_t)t.width * 4);
     for (int64_t r = 0; r < rows_; r++) std::memcpy(t.y + r * t.stride, first, sizeof first);
@@ -134,13 +133,10 @@ class Worker {
   void amx() {
     AmxTiles<K> tiles(in_.x8.planes, unpacked_);
     for (int64_t p = b_.first; p < b_.last; p++) {
-      const int64_t width = width_of(p);
-      float first[kPanel] = {};
-      if (b_.bias) std::memcpy(first, bias(p), (size_t)width * sizeof(float));
-      for (int64_t r = 0; r < rows_; r++) std::memcpy(rest_ + r * kPanel, first, sizeof first);
+      const Target sums = {rest_, kPanel, width_of(p)};  // near each other, whatever the stride of the output
+      start(p, sums);
       amx_panel<K>(p, tiles);
-      for (int64_t r = 0; r < rows_; r++)
-        std::memcpy(output(p) + r * b_.stride, rest_ + r * kPanel, (size_t)width * sizeof(float));
+      deliver(p, sums);
     }
   }
 
@@ -158,7 +154,6 @@ class Worker {
       tiles.unpack(packed, n);
       for (int64_t i = b_.tile; i < b_.end; i++) {
         const int64_t row = in_.tiles.first(i), rows = in_.tiles.first(i + 1) - row, r = row - row_;
-        ahead.y = output(panel) + r * b_.stride;
         tiles.add(in_.x8.tile(row, cols_).after(first * L.columns, rows), rows, n, rest_ + r * kPanel, ahead);
       }
       tiles.finish();
@@ -192,9 +187,12 @@ class Worker {
   void finish() {
     const int64_t panel = b_.last - 1;
     const Target t = target(panel);
-    if (t.width == kPanel) return;
+    if (t.width < kPanel) deliver(panel, t);
+  }
+
+  void deliver(int64_t panel, const Target& t) {
     float* y = output(panel);
-    for (int64_t r = 0; r < rows_; r++) std::memcpy(y + r * b_.stride, rest_ + r * kPanel, (size_t)t.width * 4);
+    for (int64_t r = 0; r < rows_; r++) std::memcpy(y + r * b_.stride, t.y + r * t.stride, (size_t)t.width * 4);
   }
 
   const Input& in_;
