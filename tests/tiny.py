@@ -175,6 +175,11 @@ class CharTokenizer:
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(self.token_text(token) for token in ids)
 
+    def described(self) -> dict[str, object]:
+        named = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"))
+        rest = {"tokenizer_class": "Characters", "chat_template": self.chat_template, "add_bos_token": False}
+        return named | rest | {"added_tokens_decoder": {}}
+
     def chat_prompt(
         self,
         messages: list[dict],

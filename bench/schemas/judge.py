@@ -6,13 +6,27 @@ import json
 import re
 from typing import Any, Literal
 
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.validators import validator_for
+from jsonschema import (
+    Draft4Validator,
+    Draft6Validator,
+    Draft7Validator,
+    Draft201909Validator,
+    Draft202012Validator,
+    FormatChecker,
+)
+from jsonschema.protocols import Validator
 
 from bench.schemas.sources import Json
 
 Verdict = Literal["valid", "invalid", "length", "refused", "fault", "not judged"]
 
+_DRAFTS: dict[str, type[Validator]] = {
+    "draft-04": Draft4Validator,
+    "draft-06": Draft6Validator,
+    "draft-07": Draft7Validator,
+    "2019-09": Draft201909Validator,
+    "2020-12": Draft202012Validator,
+}
 _NAMED = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas", "dependencies")
 """Keywords whose members have names of the schema's own."""
 _DATA = ("const", "enum", "default", "examples")
@@ -25,11 +39,17 @@ def verdict_on(schema: Json, text: str) -> Verdict:
     except ValueError:
         return "invalid"
     asked = with_ascii_classes(schema)
-    judge = validator_for(asked, default=Draft202012Validator)(asked, format_checker=FormatChecker())
+    judge = _validator(str(schema.get("$schema", "")))(asked, format_checker=FormatChecker())
     try:
         return "valid" if judge.is_valid(value) else "invalid"
     except Exception:  # a pattern that Python's regular expressions do not know, or a reference that leads nowhere
         return "not judged"
+
+
+def _validator(draft: str) -> type[Validator]:
+    """Of the draft that a schema names, in whatever words."""
+    named = [validator for name, validator in _DRAFTS.items() if name in draft]
+    return named[0] if named else Draft202012Validator
 
 
 def with_ascii_classes(schema: Any) -> Any:

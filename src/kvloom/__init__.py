@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvloom.engine.llm import LLM
     from kvloom.engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from kvloom.engine.params import SamplingParams
+    from kvloom.engine.reasoning import ReasoningBudget, ReasoningForm
     from kvloom.engine.structured import StructuredOutputsParams
     from kvloom.policy.compression import Compression, compression_of
     from kvloom.policy.fusion import Fusion, fusion_of
@@ -27,6 +28,8 @@ _HOMES = {
     "AsyncEngine": "kvloom.engine.async_engine",
     "SamplingParams": "kvloom.engine.params",
     "StructuredOutputsParams": "kvloom.engine.structured",
+    "ReasoningBudget": "kvloom.engine.reasoning",
+    "ReasoningForm": "kvloom.engine.reasoning",
     "CacheParams": "kvloom.engine.cache_params",
     "Edit": "kvloom.engine.edits",
     "Guard": "kvloom.engine.cache_params",
@@ -51,6 +54,8 @@ __all__ = [
     "Fusion",
     "Guard",
     "Logprob",
+    "ReasoningBudget",
+    "ReasoningForm",
     "RequestMetrics",
     "RequestOutput",
     "SamplingParams",

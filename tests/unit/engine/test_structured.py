@@ -186,6 +186,28 @@ def test_what_is_no_form_is_refused_before_anything_runs(form: Form, words: str)
 
 
 @pytest.mark.parametrize(
+    ("draft", "tuples"),
+    [
+        ("http://json-schema.org/draft-07/schema#", "items"),
+        ("https://json-schema.org/draft-07/schema", "items"),
+        ("https://www.json-schema.org/draft-04/schema#", "items"),
+        ("https://json-schema.org/draft/2020-12/schema", "prefixItems"),
+        ("http://json-schema.org/draft/2020-12/schema#", "prefixItems"),
+        ("http://json-schema.org/schema#", "prefixItems"),
+    ],
+)
+def test_a_schema_is_of_the_draft_that_it_names(draft: str, tuples: str) -> None:
+    """What says that an array begins with a number is another keyword in each."""
+    schema = {"$schema": draft, "type": "array", tuples: [{"enum": [5]}], "minItems": 1, "maxItems": 1}
+    assert one(make_engine(), params(Form(json=schema))).text[0].replace(" ", "") == "[5]"
+
+
+def test_a_draft_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"https://schemas\.invalid/mine"):
+        _trained().of(Form(json={"$schema": "https://schemas.invalid/mine", "type": "null"}))
+
+
+@pytest.mark.parametrize(
     ("schema", "words", "hint"),
     [
         ({"if": {}, "then": {}, "else": {}}, "`else`, `if`, `then` are not supported", "without `strict`"),

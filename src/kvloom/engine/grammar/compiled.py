@@ -10,6 +10,7 @@ import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from kvloom.engine.grammar.constraint import Constraint
+from kvloom.engine.grammar.drafts import with_known_draft
 from kvloom.engine.grammar.number_bounds import not_held_to, with_whole_counts
 from kvloom.engine.grammar.words import clear_words
 from kvloom.engine.structured import StructuredOutputsParams
@@ -90,7 +91,7 @@ def _schema(asked: StructuredOutputsParams) -> dict[str, object]:
         raise refused("a JSON schema is an object")
     if not asked.lenient and (numbers := not_held_to(schema)) is not None:
         raise refused(f"{numbers} are not supported; a whole bound that is included is")
-    return with_whole_counts(schema)
+    return with_known_draft(with_whole_counts(schema))
 
 
 def _options(asked: StructuredOutputsParams) -> llguidance._lib.JsonCompileOptions:
