@@ -7,7 +7,7 @@ import random
 
 import tiny
 from kvloom.attend.plan import Contiguous
-from kvloom.engine.kv import SequenceKv
+from kvloom.engine.kv import Results, SequenceKv
 from kvloom.engine.params import SamplingParams
 from kvloom.engine.request import Sequence
 from kvloom.engine.scheduler import admit
@@ -56,7 +56,7 @@ class TestReserve:
     def test_takes_all_or_nothing(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         first, second = waiting(engine, "a", engine.max_len - 8), waiting(engine, "b", 60, seed=2)
-        reserve = Reserve(engine.ledger, engine.layout)
+        reserve = Reserve(engine.ledger, engine.layout, Results(engine.ledger))
         assert reserve.try_start(first, look_up(engine, first), 0)
         held = engine.ledger.held_pages
         assert not reserve.try_start(second, look_up(engine, second), 0)
@@ -66,7 +66,7 @@ class TestReserve:
     def test_headroom_is_left(self) -> None:
         engine = tiny.make_engine(kv_bytes=160_000)
         sequence = waiting(engine, "a", 32)
-        reserve, found = Reserve(engine.ledger, engine.layout), look_up(engine, sequence)
+        reserve, found = Reserve(engine.ledger, engine.layout, Results(engine.ledger)), look_up(engine, sequence)
         assert not reserve.try_start(sequence, found, 10_000)
         assert reserve.try_start(sequence, found, 0)
         assert sequence.kv.tables[0].count() == 2
