@@ -19,6 +19,7 @@ from kvloom.errors import KvloomError, ParamsError, RequestError
 from kvloom.memory.tier.base import Fault, Place, TierFault
 from kvloom.policy.compression import compression_of
 from kvloom.policy.cost import PrefillCost
+from kvloom.policy.cost_estimate import CostEstimate
 from kvloom.policy.fusion import Fusion, Need, View, faster, fusion_of, parse_fusion
 from kvloom.policy.tier_cost import TierCost
 from kvloom.policy.tier_rate import TierRate
@@ -128,7 +129,8 @@ def test_a_selector_that_fails_ends_its_own_request(raises: bool, needs: frozens
     assert engine.ledger.held_pages == 0
 
 
-def test_where_it_is_not_faster_the_prompt_is_computed_as_ever() -> None:
+def test_where_it_is_not_faster_the_prompt_is_computed_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CostEstimate, "proportions", PrefillCost(0.0, 1e-3, 1e-6))  # whatever the machine does
     engine = engine_of(always=False)
     exact = tiny.run(engine_of(), {"exact": PROMPT}, GREEDY)["exact"]
     done = tiny.run(engine, {"fused": PROMPT}, GREEDY, cache=asked(fusion=fusion_of("a3", 1.0)))["fused"]
