@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from kvloom.config import ServerConfig
 from kvloom.server.app import create_app
 from kvloom.server.engine_protocol import ServedEngine
-from kvloom.server.run import bind, make_server
+from kvloom.server.run import bind, make_server, url_of
 
 
 @dataclass
@@ -44,3 +46,21 @@ async def listening(engine: ServedEngine, config: ServerConfig) -> AsyncIterator
         found.stopping.set()
         await stopper
         await asyncio.wait_for(serving, 60)
+
+
+@contextmanager
+def listening_in_thread(engine: ServedEngine, config: ServerConfig) -> Iterator[str]:
+    """The same on an event loop of its own, for clients that block; gives the URL. The engine is closed at the end."""
+    bound = bind(config)
+    server = make_server(create_app(engine, config), config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield url_of(bound)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        bound.close()
+        engine.close()

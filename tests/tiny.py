@@ -357,3 +357,16 @@ def forget_results(engine: Engine) -> None:
 def random_prompt(length: int, seed: int) -> list[int]:
     """Tokens 1 to 96: never end-of-text."""
     return torch.randint(1, VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def abort_after(
+    engine: Engine, steps: int, prompt: list[int], params: SamplingParams, cache: CacheParams | None = None
+) -> None:
+    """Submit a prompt and abort it after so many steps: nothing is held then. The ledger is audited all the while."""
+    engine.submit("aborted", prompt, params, cache=cache)
+    for _ in range(steps):
+        engine.step()
+        engine.check()
+    engine.abort("aborted")
+    engine.check()
+    assert engine.ledger.held_pages == 0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,25 +12,15 @@ import pytest
 
 from kvloom.cli import main
 from kvloom.config import ServerConfig
-from kvloom.server.app import create_app
-from kvloom.server.run import bind, make_server, url_of
+from listening import listening_in_thread
 from tests.server.echo_engine import EchoEngine
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     config, engine = ServerConfig(port=0, sessions_dir=str(tmp_path)), EchoEngine()
-    bound = bind(config)
-    server = make_server(create_app(engine, config), config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield url_of(bound)
-    server.should_exit = True
-    thread.join(10)
-    bound.close()
-    engine.close()
+    with listening_in_thread(engine, config) as found:
+        yield found
 
 
 def run(*arguments: str, verb: str = "cache") -> int:

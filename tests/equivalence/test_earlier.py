@@ -322,13 +322,7 @@ def test_continuations_share_it() -> None:
 def test_aborted_at_any_time_nothing_is_left(steps: int, gone: range) -> None:
     engine, edit = with_earlier(step_tokens=24), EDITS["another beginning"]
     drop(engine, gone)
-    engine.submit("edited", edit.prompt, SCORED, cache=edit.asked("a3+prophetkv"))
-    for _ in range(steps):
-        engine.step()
-        engine.check()
-    engine.abort("edited")
-    engine.check()
-    assert engine.ledger.held_pages == 0
+    tiny.abort_after(engine, steps, edit.prompt, SCORED, edit.asked("a3+prophetkv"))
 
 
 def test_preempted_it_comes_to_the_same_or_is_computed() -> None:

@@ -148,13 +148,7 @@ def test_filters_beside_others_change_no_bit() -> None:
 def test_aborted_between_filters_nothing_is_left(steps: int) -> None:
     prompt, documents = made()
     engine = engine_of(model=model(6), step_tokens=24)
-    engine.submit("fused", prompt, SCORED, cache=asked("cacheblend:ratio=0.3,filters=3", documents))
-    for _ in range(steps):
-        engine.step()
-        engine.check()
-    engine.abort("fused")
-    engine.check()
-    assert engine.ledger.held_pages == 0
+    tiny.abort_after(engine, steps, prompt, SCORED, asked("cacheblend:ratio=0.3,filters=3", documents))
 
 
 def test_filters_and_continuations() -> None:
@@ -312,13 +306,7 @@ def test_preempted_it_comes_to_the_same() -> None:
 def test_aborted_at_any_time_nothing_is_left(steps: int) -> None:
     prompt, documents = made()
     engine = engine_of(step_tokens=24)
-    engine.submit("fused", prompt, SCORED, cache=asked("a3+prophetkv", documents))
-    for _ in range(steps):
-        engine.step()
-        engine.check()
-    engine.abort("fused")
-    engine.check()
-    assert engine.ledger.held_pages == 0
+    tiny.abort_after(engine, steps, prompt, SCORED, asked("a3+prophetkv", documents))
 
 
 def test_without_permission_to_write_nothing_is_found() -> None:

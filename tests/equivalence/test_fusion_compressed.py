@@ -300,13 +300,7 @@ def test_preempted_it_comes_to_the_same() -> None:
 def test_aborted_at_any_time_nothing_is_left(steps: int) -> None:
     prompt, documents = made()
     engine = engine_of(step_tokens=24)
-    engine.submit("fused", prompt, SCORED, cache=asked("a3+prophetkv", documents))
-    for _ in range(steps):
-        engine.step()
-        engine.check()
-    engine.abort("fused")
-    engine.check()
-    assert engine.ledger.held_pages == 0
+    tiny.abort_after(engine, steps, prompt, SCORED, asked("a3+prophetkv", documents))
 
 
 def test_a_method_that_fails_ends_its_own_request() -> None:

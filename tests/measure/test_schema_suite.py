@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import tarfile
-import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +21,7 @@ from bench.schemas.sources import Source, documents
 from kvloom.config import ServerConfig
 from kvloom.engine.async_engine import AsyncEngine
 from kvloom.engine.grammar import Constraint
-from kvloom.server.app import create_app
-from kvloom.server.run import bind, make_server, url_of
+from listening import listening_in_thread
 from structured_cases import SCHEMAS, UNBOUNDED
 from tiny import CharTokenizer, make_engine
 
@@ -46,17 +42,8 @@ SUITE = [{"description": "one", "schema": COUNT, "tests": []}, {"description": "
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     config, engine = ServerConfig(port=0), AsyncEngine.over(make_engine(), CharTokenizer(), "tiny")
-    bound = bind(config)
-    server = make_server(create_app(engine, config), config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield url_of(bound)
-    server.should_exit = True
-    thread.join(10)
-    bound.close()
-    engine.close()
+    with listening_in_thread(engine, config) as found:
+        yield found
 
 
 def wheel(path: Path) -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,7 @@ from kvloom.cli.settings import read_settings
 from kvloom.cli.vllm_flags import in_our_words
 from kvloom.config import CacheConfig, EngineConfig, ServerConfig, TierConfig
 from kvloom.engine.async_engine import AsyncEngine
-from kvloom.server.app import create_app
-from kvloom.server.run import bind, make_server, url_of
+from listening import listening_in_thread
 from snippets import INDENTED, LANGUAGES, PAGES, Snippet, of_page, snippets
 
 SERVER = "http://127.0.0.1:8000"
@@ -47,16 +44,8 @@ def url(smollm2: ModelEngines, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = ServerConfig(port=0, sessions_dir=str(place / "sessions"))
     tiers = TierConfig(cache_dir=str(place / "kv"))
     engine = AsyncEngine(EngineConfig(model="smollm2-135m-instruct", cache=CacheConfig(kv_bytes="256MiB"), tiers=tiers))
-    bound = bind(config)
-    bound.listen()
-    server = make_server(create_app(engine, config), config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
-    thread.start()
-    yield url_of(bound)
-    server.should_exit = True
-    thread.join(30)
-    bound.close()
-    engine.close()
+    with listening_in_thread(engine, config) as found:
+        yield found
 
 
 def test_what_is_not_run_says_why() -> None:
