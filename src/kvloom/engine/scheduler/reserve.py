@@ -109,20 +109,18 @@ class Reserve:
         for fmt, pages in lists_of(self.layout, request.fusion.exact_layers, sequence.num_prompt, rows):
             needs[fmt] += 1 if fmt.in_extents else pages
         computed_alone = request.cache.spans if request.cache.source is None else ()
+        if (compression := request.of_documents) is not None:
+            computed_alone = tuple(each for each in computed_alone if not self._is_left(request, compression, *each))
+            for start, stop in computed_alone:
+                for fmt, pages in lists_left(self.layout, compression, len(self.lead) + stop - start):
+                    needs[fmt] += pages
         unheld = sum(self._unheld(request, start, stop) for start, stop in computed_alone)
         for fmt in self.layout.formats:
             needs[fmt] += unheld
-        if (compression := request.of_documents) is not None:
-            for start, stop in computed_alone:
-                if not self._is_left(request, compression, start, stop):
-                    for fmt, pages in lists_left(self.layout, compression, len(self.lead) + stop - start):
-                        needs[fmt] += pages
         return needs
 
     def _unheld(self, request: Request, start: int, stop: int) -> int:
         tokens = [*self.lead, *request.prompt_token_ids[start:stop]]
-        if request.of_documents is not None and self._is_left(request, request.of_documents, start, stop):
-            return 0
         entries = entries_in_ram(self.ledger.index, chunk_root(request.root), tokens)
         pages = [None if entry is None else entry.pages[0] for entry in entries]
         return sum(page is None or not self.ledger.holders(page) for page in pages)
